@@ -1,0 +1,71 @@
+"""Faults that the user can mend, each told in one line: what, where, and the mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+SHOWN_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with the user's input.
+
+    Attributes:
+        what: what is wrong, in a few words.
+        where: the file, and the line or record id in it.
+        mend: what to do about it.
+    """
+
+    what: str
+    where: str = ""
+    mend: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        mend = f"; {self.mend}" if self.mend else ""
+        return " ".join(f"{where}{self.what}{mend}".split())
+
+
+class OfaPoseError(Exception):
+    """The work failed for a reason that we know; the command ends with `exit_code`."""
+
+    exit_code = 1
+
+
+class InputError(OfaPoseError):
+    """The call or its input is wrong (exit code 2).
+
+    Raise it with the parts of one `Fault`, or with many faults through `InputError.of`.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, where: object = "", mend: str = "") -> None:
+        self.faults: tuple[Fault, ...] = (Fault(what, str(where), mend),)
+        super().__init__(what)
+
+    @classmethod
+    def of(cls, faults: Sequence[Fault]) -> InputError:
+        """An error of several faults; its text is one line each, the first 20, then a count."""
+        error = cls(faults[0].what)
+        error.faults = tuple(faults)
+        return error
+
+    def __str__(self) -> str:
+        lines = [str(fault) for fault in self.faults[:SHOWN_FAULTS]]
+        more = len(self.faults) - SHOWN_FAULTS
+        if more > 0:
+            lines.append(f"… and {more} more ({len(self.faults)} faults in all)")
+        return "\n".join(lines)
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """A mend that names the valid word nearest to `word`, or all of them if none is near."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"choose one of: {', '.join(names)}"
