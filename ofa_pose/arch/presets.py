@@ -1,0 +1,44 @@
+"""Networks with names: the published searched nets and the uniformly scaled ones, for any number of joints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.errors import InputError, nearest
+from ofa_pose.files import read_yaml
+
+_BLOCKS = (6, 8, 10, 10)
+
+
+def _litepose(resolution: int, stem: int, stages: tuple[int, ...], deconv: tuple[int, ...]) -> ArchSpec:
+    return ArchSpec(resolution, stem, stages, tuple((6,) * count for count in _BLOCKS), deconv)
+
+
+# Searched nets: configs of the LitePose repository. Uniform ones: its space at multipliers 0.5 and 1.
+PRESETS = {
+    "litepose-xs": _litepose(256, 16, (16, 32, 48, 80), (16, 24, 24)),
+    "litepose-s": _litepose(448, 16, (16, 32, 48, 120), (32, 24, 32)),
+    "litepose-m": _litepose(448, 16, (24, 48, 72, 120), (64, 40, 32)),
+    "litepose-l": _litepose(512, 24, (24, 64, 96, 160), (64, 40, 32)),
+    "litepose-0.5x": _litepose(512, 16, (16, 32, 48, 80), (32, 24, 16)),
+    "litepose-1.0x": _litepose(512, 24, (32, 64, 96, 160), (64, 48, 32)),
+}
+
+
+def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
+    """A network by preset name or from a spec file (YAML or JSON), for `joints` keypoints where given.
+
+    A spec file is what `ArchSpec.to_dict` gives, by itself or under the key 'spec'. Raises InputError.
+    """
+    if str(name) in PRESETS:
+        spec = PRESETS[str(name)]
+    else:
+        path = Path(name)
+        if not path.is_file():
+            if path.suffix:
+                raise InputError("no such file", path, "name a preset, a spec file or a checkpoint")
+            raise InputError(f"no such network: '{name}'", mend=nearest(str(name), PRESETS))
+        value = read_yaml(path)  # JSON is YAML
+        spec = ArchSpec.from_dict(value["spec"] if isinstance(value, dict) and "spec" in value else value, path)
+    return spec.with_joints(joints) if joints is not None else spec

@@ -1,0 +1,162 @@
+"""SearchSpace: what may vary in a supernet, and the genome (choice indices) that names one of its subnets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec
+from ofa_pose.errors import InputError, nearest
+from ofa_pose.files import find_yaml, read_yaml
+
+RESOLUTION_MULTIPLE = 32  # so that a net is evaluated at the size its MACs were counted for
+
+Genome = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The choices of every elastic quantity, each ascending.
+
+    Attributes:
+        name: the space's name.
+        resolution, stem: choices of the input side and of C0.
+        stages, deconv: choices of each stage's width and of each deconv step's filters.
+        expansion: choices of each block's expansion factor (one choice: not elastic).
+        blocks: number of blocks of each stage.
+        kernel: side of the depthwise kernels, the same in all subnets.
+    """
+
+    name: str
+    resolution: tuple[int, ...]
+    stem: tuple[int, ...]
+    stages: tuple[tuple[int, ...], ...]
+    deconv: tuple[tuple[int, ...], ...]
+    expansion: tuple[int, ...]
+    blocks: tuple[int, ...]
+    kernel: int
+
+    def __post_init__(self) -> None:
+        if len(self.stages) != STAGES or len(self.blocks) != STAGES or len(self.deconv) != DECONVS:
+            what = f"space '{self.name}' needs {STAGES} stages, {STAGES} block counts and {DECONVS} deconv lists"
+            raise InputError(what, mend="complete the lists")
+        for choices in self.choices:
+            if not choices or list(choices) != sorted(set(choices)):
+                raise InputError(
+                    f"choices {list(choices)} of space '{self.name}' do not ascend", mend="sort them, each once"
+                )
+        for side in self.resolution:
+            if side % RESOLUTION_MULTIPLE:
+                raise InputError(
+                    f"resolution {side} of space '{self.name}'", mend=f"use multiples of {RESOLUTION_MULTIPLE}"
+                )
+
+    @property
+    def choices(self) -> tuple[tuple[int, ...], ...]:
+        """The choices of every gene: resolution, stem, stages, deconv, then each block's expansion."""
+        expansions = (self.expansion,) * sum(self.blocks)
+        return (self.resolution, self.stem, *self.stages, *self.deconv, *expansions)
+
+    @property
+    def size(self) -> int:
+        """The number of distinct subnets, resolutions included."""
+        return math.prod(len(choices) for choices in self.choices)
+
+    def decode(self, genome: Sequence[int], joints: int) -> ArchSpec:
+        """The subnet of a genome. Raises InputError where an index is out of range."""
+        if len(genome) != len(self.choices):
+            raise InputError(f"genome of {len(genome)} genes for a space of {len(self.choices)}")
+        if any(not 0 <= gene < len(choices) for gene, choices in zip(genome, self.choices, strict=True)):
+            raise InputError(f"genome {tuple(genome)} is outside the space '{self.name}'")
+        values = [choices[gene] for gene, choices in zip(genome, self.choices, strict=True)]
+        resolution, stem, *rest = values
+        stages, rest = rest[:STAGES], rest[STAGES:]
+        deconv, rest = rest[:DECONVS], rest[DECONVS:]
+        expansions = []
+        for count in self.blocks:
+            expansions.append(tuple(rest[:count]))
+            rest = rest[count:]
+        return ArchSpec(resolution, stem, tuple(stages), tuple(expansions), tuple(deconv), self.kernel, joints)
+
+    def encode(self, spec: ArchSpec) -> Genome:
+        """The genome of a subnet. Raises InputError that names the first value the space does not hold."""
+        if spec.kernel != self.kernel or tuple(len(stage) for stage in spec.expansions) != self.blocks:
+            what = f"the net ({spec}) has other kernels or depths than space '{self.name}'"
+            raise InputError(what, mend=f"use kernel {self.kernel} and blocks {'/'.join(map(str, self.blocks))}")
+        values = (spec.resolution, spec.stem, *spec.stages, *spec.deconv, *(e for s in spec.expansions for e in s))
+        for value, choices, label in zip(values, self.choices, self.labels, strict=True):
+            if value not in choices:
+                what = f"{label} {value} is not in space '{self.name}'"
+                raise InputError(what, mend=f"choose one of {', '.join(map(str, choices))}")
+        return tuple(choices.index(value) for value, choices in zip(values, self.choices, strict=True))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The name of every gene, for tables and messages."""
+        stages = [f"stage{i + 1}" for i in range(STAGES)]
+        blocks = [f"expansion{i + 1}.{b + 1}" for i, count in enumerate(self.blocks) for b in range(count)]
+        return ("resolution", "stem", *stages, *(f"deconv{i + 1}" for i in range(DECONVS)), *blocks)
+
+    def sample(self, rng: np.random.Generator) -> Genome:
+        """A genome with every gene drawn uniformly and on its own."""
+        return tuple(int(rng.integers(len(choices))) for choices in self.choices)
+
+    def largest(self, joints: int) -> ArchSpec:
+        """The subnet with the largest choice everywhere: the supernet's own shape."""
+        return self.decode([len(choices) - 1 for choices in self.choices], joints)
+
+    def smallest(self, joints: int) -> ArchSpec:
+        """The subnet with the smallest choice everywhere."""
+        return self.decode([0] * len(self.choices), joints)
+
+    def uniform(self, joints: int) -> list[ArchSpec]:
+        """The uniformly scaled nets: at every resolution, each level of width with all genes at the same share.
+
+        Genes with fewer choices take the choice at the nearest relative position, rounded up.
+        """
+        levels = max(len(choices) for choices in self.choices[1:])
+        specs = []
+        for resolution in range(len(self.resolution)):
+            for level in range(levels):
+                share = level / max(levels - 1, 1)
+                widths = (math.ceil(share * (len(choices) - 1) - 1e-9) for choices in self.choices[1:])
+                specs.append(self.decode((resolution, *widths), joints))
+        return list(dict.fromkeys(specs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for YAML and checkpoints."""
+        lists = {key: [list(c) for c in getattr(self, key)] for key in ("stages", "deconv")}
+        flat = {key: list(getattr(self, key)) for key in ("resolution", "stem", "expansion", "blocks")}
+        return {"name": self.name, **flat, **lists, "kernel": self.kernel}
+
+    @classmethod
+    def from_dict(cls, value: Any, where: object = "") -> SearchSpace:
+        """Read what `to_dict` writes. Raises InputError that names `where` and the key."""
+        fields = tuple(cls.__dataclass_fields__)
+        if not isinstance(value, Mapping):
+            raise InputError("holds no search space", where, f"give {', '.join(fields)}")
+        for key in value:
+            if key not in fields:
+                raise InputError(f"unknown key '{key}' in a search space", where, nearest(str(key), fields))
+        for key in fields:
+            if key not in value:
+                raise InputError(f"the search space has no '{key}'", where, "add it")
+        try:
+            flat = {k: tuple(int(v) for v in value[k]) for k in ("resolution", "stem", "expansion", "blocks")}
+            nested = {k: tuple(tuple(int(v) for v in choices) for choices in value[k]) for k in ("stages", "deconv")}
+            return cls(str(value["name"]), **flat, **nested, kernel=int(value["kernel"]))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the search space is malformed ({error})", where, "use lists of whole numbers") from None
+        except InputError as error:
+            raise InputError(error.faults[0].what, where, error.faults[0].mend) from None
+
+
+def load_space(name: str | Path) -> SearchSpace:
+    """A search space from a YAML file or by the name of a shipped one. Raises InputError."""
+    path = find_yaml("search_spaces", name)
+    return SearchSpace.from_dict(read_yaml(path), path)

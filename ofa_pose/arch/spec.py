@@ -1,0 +1,121 @@
+"""ArchSpec: one network's shape, frozen and hashable, with YAML and JSON round trips."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ofa_pose.errors import InputError, nearest
+
+TOTAL_STRIDE = 16  # the deepest map stands at 1/16 of the input
+STAGES = 4
+DECONVS = 3
+
+
+@dataclass(frozen=True)
+class ArchSpec:
+    """One LitePose network (Wang et al., CVPR 2022, sections 3 and 4).
+
+    Attributes:
+        resolution: side of the square input it is counted for, in pixels; a multiple of 16.
+        stem: channels that leave the stem (C0).
+        stages: output channels of the four stages.
+        expansions: for each stage, the expansion factor of each of its blocks (so its length is the depth).
+        deconv: filters of the three deconv steps.
+        kernel: side of the depthwise kernels in the stages; odd.
+        joints: number of keypoints J; the outputs have 2J and J channels.
+    """
+
+    resolution: int
+    stem: int
+    stages: tuple[int, ...]
+    expansions: tuple[tuple[int, ...], ...]
+    deconv: tuple[int, ...]
+    kernel: int = 7
+    joints: int = 17
+
+    def __post_init__(self) -> None:
+        problem = _problem(self)
+        if problem:
+            raise InputError(f"no valid network: {problem}", mend="correct that value of the spec")
+
+    def with_joints(self, joints: int) -> ArchSpec:
+        """The same network for another number of keypoints."""
+        return replace(self, joints=joints)
+
+    def at(self, resolution: int) -> ArchSpec:
+        """The same network at another input resolution."""
+        return replace(self, resolution=resolution)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict of ints and lists for YAML, JSON and checkpoints."""
+        value = asdict(self)
+        lists = {key: list(value[key]) for key in ("stages", "deconv")}
+        return value | lists | {"expansions": [list(stage) for stage in self.expansions]}
+
+    @classmethod
+    def from_dict(cls, value: Any, where: object = "") -> ArchSpec:
+        """Read what `to_dict` writes. Raises InputError that names `where` and the key."""
+        if not isinstance(value, Mapping):
+            raise InputError("holds no network spec", where, "give resolution, stem, stages, expansions, deconv")
+        fields = cls.__dataclass_fields__
+        for key in value:
+            if key not in fields:
+                raise InputError(f"unknown key '{key}' in a network spec", where, nearest(str(key), fields))
+        for key in ("resolution", "stem", "stages", "expansions", "deconv"):
+            if key not in value:
+                raise InputError(f"the network spec has no '{key}'", where, "add it")
+        try:
+            return cls(
+                resolution=_integer(value["resolution"]),
+                stem=_integer(value["stem"]),
+                stages=_integers(value["stages"]),
+                expansions=tuple(_integers(stage) for stage in value["expansions"]),
+                deconv=_integers(value["deconv"]),
+                kernel=_integer(value.get("kernel", 7)),
+                joints=_integer(value.get("joints", 17)),
+            )
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the network spec is malformed ({error})", where, "use whole numbers and lists") from None
+        except InputError as error:
+            raise InputError(error.faults[0].what, where, error.faults[0].mend) from None
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name this spec."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        expansions = {e for stage in self.expansions for e in stage}
+        blocks = "/".join(str(len(stage)) for stage in self.expansions)
+        shown = expansions.pop() if len(expansions) == 1 else "|".join(",".join(map(str, s)) for s in self.expansions)
+        widths = f"{self.stem};{','.join(map(str, self.stages))};{','.join(map(str, self.deconv))}"
+        return f"{self.resolution};{widths};e{shown};k{self.kernel};blocks {blocks}"
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != value:
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)
+
+
+def _integers(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(_integer(value) for value in values)
+
+
+def _problem(spec: ArchSpec) -> str:
+    widths = (spec.stem, *spec.stages, *spec.deconv, *(e for stage in spec.expansions for e in stage), spec.joints)
+    if spec.resolution <= 0 or spec.resolution % TOTAL_STRIDE:
+        return f"resolution {spec.resolution} is not a positive multiple of {TOTAL_STRIDE}"
+    if len(spec.stages) != STAGES or len(spec.expansions) != STAGES or len(spec.deconv) != DECONVS:
+        return f"it needs {STAGES} stages, {STAGES} lists of expansions and {DECONVS} deconv filters"
+    if min(len(stage) for stage in spec.expansions) < 1:
+        return "every stage needs at least one block"
+    if min(widths) < 1:
+        return "widths, expansions and joints must be at least 1"
+    if spec.kernel < 1 or spec.kernel % 2 == 0:
+        return f"kernel {spec.kernel} is not a positive odd number"
+    return ""
