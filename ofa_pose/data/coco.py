@@ -1,0 +1,241 @@
+"""Keypoint datasets in COCO's format, with any skeleton: the annotation file's own category declares the joints.
+
+Every record is checked when a dataset is loaded, and all faults are told at once, each with its file and record id.
+Keypoints are continuous image-pixel positions as they stand in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_pose.console import track
+from ofa_pose.data import coco_parse
+from ofa_pose.data.images import read_image
+from ofa_pose.errors import Fault, InputError
+from ofa_pose.files import read_json
+from ofa_pose.seeding import generator
+from ofa_pose.skeleton import Skeleton
+
+__all__ = ["ImageRecord", "KeypointDataset", "Region", "load_dataset", "read_image"]
+
+Region = coco_parse.Region
+CheckImages = Literal["none", "exists", "decode"]
+AREA_OF_BOX = 0.53  # the share of a box that CrowdPose's evaluation takes as the person's area
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """One image and its people.
+
+    Attributes:
+        id: the annotation file's image id.
+        path: the image file.
+        width, height: pixels.
+        keypoints: (P, J, 3) float32: x, y in image pixels, visibility 0, 1 or 2; the people with a labelled joint.
+            A joint without label, or labelled outside the image, is all zeros.
+        boxes: (P, 4) float32: x, y, width, height in image pixels.
+        areas: (P,) float32: segment areas in square pixels.
+        ignore: where nobody can say what is there: crowds, and people without a labelled joint.
+        crowd_index: CrowdPose's crowdedness of the image, 0 to 1, where the file gives it.
+    """
+
+    id: int | str
+    path: Path
+    width: int
+    height: int
+    keypoints: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    areas: NDArray[np.float32]
+    ignore: tuple[Region, ...] = ()
+    crowd_index: float | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+    def read(self) -> NDArray[np.uint8]:
+        """The image, RGB uint8 (H, W, 3). Raises InputError where the file is missing, damaged or of another size."""
+        return read_image(self.path, self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointDataset:
+    """Images with labelled people, all of one skeleton.
+
+    Attributes:
+        skeleton: the joints.
+        images: the records, in the annotation file's order.
+        annotations_path: the annotation file.
+        images_dir: the folder of the images.
+        warnings: what is odd in the data but no fault, a line each.
+        category: the annotation file's keypoint category, as it stands there.
+    """
+
+    skeleton: Skeleton
+    images: tuple[ImageRecord, ...]
+    annotations_path: Path
+    images_dir: Path
+    warnings: tuple[str, ...] = ()
+    category: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def people(self) -> int:
+        """The number of people with a labelled joint."""
+        return sum(len(image.keypoints) for image in self.images)
+
+    @cached_property
+    def ground_truth(self) -> dict[str, Any]:
+        """What an evaluator needs of these images: COCO's 'images', 'annotations' and 'categories'.
+
+        Annotations are as they stand in the file (joints outside the image included), without their segmentation.
+        `area`, `num_keypoints` and `iscrowd` are filled in where missing. It is read from the file when first asked
+        for, so that training does not hold it in memory.
+        """
+        value = read_json(self.annotations_path)
+        wanted = {image.id for image in self.images}
+        category = self.category.get("id")
+        return {
+            "images": [image for image in value["images"] if image["id"] in wanted],
+            "annotations": [
+                _evaluated(annotation)
+                for annotation in value["annotations"]
+                if annotation["image_id"] in wanted and annotation["category_id"] == category
+            ],
+            "categories": [dict(self.category)],
+        }
+
+    def select(self, indices: Iterable[int]) -> KeypointDataset:
+        """The images at these places, in this order. Raises InputError where there are none."""
+        images = tuple(self.images[int(index)] for index in indices)
+        if not images:
+            raise InputError("no image is left", self.annotations_path, "ask for at least one image")
+        return replace(self, images=images)
+
+    def limit(self, count: int | None) -> KeypointDataset:
+        """The first `count` images, or all of them for None."""
+        if count is None or count >= len(self):
+            return self
+        return self.select(range(max(count, 0)))
+
+    def split_off(self, share: float, seed: int) -> tuple[KeypointDataset, KeypointDataset]:
+        """(train, search): a pseudo-random `share` of the images apart from the rest; the seed alone decides which.
+
+        Each part has at least one image and keeps the file's order. Raises InputError where that cannot be.
+        """
+        if not 0 < share < 1:
+            raise InputError(f"a search share of {share} leaves one side empty", mend="give a share between 0 and 1")
+        if len(self) < 2:
+            raise InputError(
+                "one image cannot be split into train and search", self.annotations_path, "give data.search of its own"
+            )
+        count = min(max(round(share * len(self)), 1), len(self) - 1)
+        order = generator(seed, "search split").permutation(len(self))
+        return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))
+
+    def with_people(self) -> KeypointDataset:
+        """Only the images with a labelled person. Raises InputError where there is none."""
+        indices = [index for index, image in enumerate(self.images) if len(image.keypoints)]
+        if not indices:
+            raise InputError(
+                "no person has a labelled joint", self.annotations_path, "label some, or name another file"
+            )
+        return self if len(indices) == len(self) else self.select(indices)
+
+
+def load_dataset(
+    annotations: str | Path,
+    images: str | Path,
+    skeleton: Skeleton | None = None,
+    check_images: CheckImages = "exists",
+) -> KeypointDataset:
+    """Load and check a keypoint dataset in COCO's format.
+
+    Args:
+        annotations: the JSON file.
+        images: the folder that the records' file_name starts from.
+        skeleton: flip pairs, sigmas and limbs for the file's joints; must name the same joints in the same order. By
+            default the built-in skeleton with these joints, else a draft (and a warning).
+        check_images: 'none', that each file 'exists', or 'decode' each and compare its size.
+
+    Raises:
+        InputError: holding every fault found, each with the file, the record's id and the mend.
+    """
+    annotations, images = Path(annotations), Path(images)
+    parsed = coco_parse.parse(annotations, read_json(annotations), skeleton)
+    records = tuple(_record(image, images, len(parsed.skeleton.joints)) for image in parsed.images)
+    faults = list(parsed.faults)
+    if check_images != "none":
+        missing, found = _missing_files(records, annotations, images)
+        faults += missing
+        if check_images == "decode":
+            faults += _undecodable(found)
+    if faults:
+        raise InputError.of(faults)
+    return KeypointDataset(parsed.skeleton, records, annotations, images, parsed.warnings, parsed.category)
+
+
+def _record(image: coco_parse.ParsedImage, folder: Path, joints: int) -> ImageRecord:
+    people = image.people
+    return ImageRecord(
+        image.id,
+        folder / image.file_name,
+        image.width,
+        image.height,
+        np.stack([p.keypoints for p in people]) if people else np.zeros((0, joints, 3), np.float32),
+        np.array([p.box for p in people], np.float32).reshape(-1, 4),
+        np.array([AREA_OF_BOX * p.box[2] * p.box[3] if p.area is None else p.area for p in people], np.float32),
+        tuple(image.ignore),
+        image.crowd_index,
+    )
+
+
+def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
+    result = {key: value for key, value in annotation.items() if key != "segmentation"}
+    result.setdefault("iscrowd", 0)
+    result.setdefault("keypoints", [])
+    result.setdefault("num_keypoints", sum(v > 0 for v in result["keypoints"][2::3]))
+    if result.get("area") is None:
+        result["area"] = AREA_OF_BOX * annotation["bbox"][2] * annotation["bbox"][3]
+    return result
+
+
+def _missing_files(
+    records: Sequence[ImageRecord], annotations: Path, folder: Path
+) -> tuple[list[Fault], list[ImageRecord]]:
+    if not folder.is_dir():
+        return [Fault("no such folder of images", str(folder), "check the path")], []
+    found = [record for record in records if record.path.is_file()]
+    if records and not found:
+        what = f"holds none of the {len(records)} images of {annotations} (the first is {records[0].path.name})"
+        return [Fault(what, str(folder), "name the folder that file_name starts from")], []
+    missing = [
+        Fault(f"image {r.id}: its file {r.path} is missing", str(annotations), "restore it or remove the record")
+        for r in records
+        if not r.path.is_file()
+    ]
+    return missing, found
+
+
+def _undecodable(records: Sequence[ImageRecord]) -> list[Fault]:
+    def faults_of(record: ImageRecord) -> tuple[Fault, ...]:
+        try:
+            record.read()
+        except InputError as error:
+            return error.faults
+        return ()
+
+    with ThreadPoolExecutor() as pool:
+        checked = track(pool.map(faults_of, records), "reading images", len(records))
+        return [fault for faults in checked for fault in faults]

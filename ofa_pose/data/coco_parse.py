@@ -1,0 +1,352 @@
+"""The checked contents of a COCO keypoint annotation file, and a line for every record that is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_pose.errors import Fault, InputError, nearest
+from ofa_pose.skeleton import CROWDPOSE, Skeleton, draft, same_joints
+
+NAMED_IN_WARNING = 3
+_NUMBER = frozenset((int, float))
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of an image that the loss leaves out.
+
+    Attributes:
+        polygons: (N, 2) float32 arrays of corners in image pixels, together the region; empty where `rle` is given.
+        rle: COCO's run-length mask {'size': [height, width], 'counts': runs or packed text}.
+        crowd: an iscrowd annotation; otherwise a person without a labelled joint.
+    """
+
+    polygons: tuple[NDArray[np.float32], ...] = ()
+    rle: Mapping[str, Any] | None = None
+    crowd: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ParsedPerson:
+    """keypoints (J, 3) float32, box (x, y, width, height) and area in image pixels; area None where not given."""
+
+    keypoints: NDArray[np.float32]
+    box: tuple[float, ...]
+    area: float | None
+
+
+@dataclass(eq=False)
+class ParsedImage:
+    """An image record while its annotations are gathered."""
+
+    id: int | str
+    file_name: str
+    width: int
+    height: int
+    crowd_index: float | None
+    people: list[ParsedPerson] = field(default_factory=list)
+    ignore: list[Region] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The contents of an annotation file: the images are sound where `faults` is empty."""
+
+    skeleton: Skeleton
+    category: Mapping[str, Any]
+    images: tuple[ParsedImage, ...]
+    faults: tuple[Fault, ...]
+    warnings: tuple[str, ...]
+
+
+def parse(path: Path, value: Any, skeleton: Skeleton | None) -> Parsed:
+    """Check the value of an annotation file. Raises InputError only where nothing can be read on."""
+    _check_layout(path, value)
+    category = _keypoint_category(path, value["categories"])
+    chosen, warnings = _choose_skeleton(path, category, skeleton)
+    faults: list[Fault] = []
+    images = _parse_images(path, value["images"], faults)
+    reader = _Annotations(path, images, value["categories"], category["id"], chosen.joints, faults)
+    for place, annotation in enumerate(value["annotations"]):
+        reader.read(annotation, place)
+    if not value["images"]:
+        faults.append(Fault("holds no images", str(path), "name a file with images"))
+    return Parsed(chosen, category, tuple(images.values()), tuple(faults), (*warnings, *reader.warnings()))
+
+
+def _check_layout(path: Path, value: Any) -> None:
+    keys = ("images", "annotations", "categories")
+    mend = "give a COCO keypoint annotation file: an object of images, annotations and categories"
+    if not isinstance(value, dict):
+        raise InputError("is not a COCO annotation file", path, mend)
+    faults = [Fault(f"has no list '{key}'", str(path), mend) for key in keys if not isinstance(value.get(key), list)]
+    if faults:
+        raise InputError.of(faults)
+
+
+def _keypoint_category(path: Path, categories: Sequence[Any]) -> Mapping[str, Any]:
+    found = [c for c in categories if isinstance(c, dict) and c.get("keypoints")]
+    if not found:
+        mend = "list the joint names in order under 'keypoints' of the category"
+        raise InputError("has no category with keypoints", path, mend)
+    if len(found) > 1:
+        names = ", ".join(str(c.get("name", c.get("id"))) for c in found)
+        raise InputError(f"has {len(found)} categories with keypoints ({names})", path, "keep one of them")
+    where, names = f"{path}: category {found[0].get('id')}", found[0]["keypoints"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise InputError("keypoints must be a list of distinct joint names", where, "mend the list")
+    if not _is_id(found[0].get("id")):
+        raise InputError("has no id", where, "number the category, and name that id in category_id")
+    return found[0]
+
+
+def _choose_skeleton(
+    path: Path, category: Mapping[str, Any], skeleton: Skeleton | None
+) -> tuple[Skeleton, tuple[str, ...]]:
+    names = category["keypoints"]
+    if skeleton is not None:
+        unknown = [joint for joint in skeleton.joints if joint not in names]
+        if unknown:
+            where = f"skeleton {skeleton.name}"
+            raise InputError.of(
+                [Fault(f"unknown joint '{j}', not in {path}", where, nearest(j, names)) for j in unknown]
+            )
+        if skeleton.joints != tuple(names):
+            mend = f"list its joints in the file's order: {', '.join(names)}"
+            raise InputError(f"skeleton {skeleton.name} has other joints than the file", path, mend)
+        return skeleton, ()
+    built_in = same_joints(names)
+    if built_in is not None:
+        return built_in, ()
+    limbs = [pair for pair in category.get("skeleton") or [] if _are_numbers(pair, 2)]
+    guess = draft(str(category.get("name", "custom")), names, [[int(a), int(b)] for a, b in limbs])
+    warning = (
+        f"{path}: its {len(names)} joints are no built-in skeleton: flip pairs are guessed from left and right in "
+        "the names, sigmas are defaults; check them with data check --write-skeleton FILE, then give --skeleton FILE"
+    )
+    return guess, (warning,)
+
+
+def _parse_images(path: Path, records: Sequence[Any], faults: list[Fault]) -> dict[int | str, ParsedImage]:
+    images: dict[int | str, ParsedImage] = {}
+    for place, record in enumerate(records):
+        known: Mapping[str, Any] = record if isinstance(record, dict) else {}
+        where = f"{path}: image {known.get('id', f'at place {place}')}"
+
+        def fault(what: str, mend: str, where: str = where) -> None:
+            faults.append(Fault(what, where, mend))
+
+        sides: list[Any] = [known.get("width"), known.get("height")]
+        if not _is_id(known.get("id")):
+            fault("has no id", "give it an id that no other image has")
+            continue
+        if known["id"] in images:
+            fault("its id is used twice", "give each image its own id")
+            continue
+        if not isinstance(known.get("file_name"), str) or not known["file_name"]:
+            fault("has no file_name", "name its file, relative to the images folder")
+        if not _are_numbers(sides, 2) or min(sides) < 1 or any(side % 1 for side in sides):
+            fault(f"width and height are {sides[0]} and {sides[1]}", "give the file's size in whole pixels")
+            sides = [1, 1]
+        crowd_index: Any = known.get("crowdIndex")
+        images[known["id"]] = ParsedImage(
+            known["id"],
+            str(known.get("file_name")),
+            int(sides[0]),
+            int(sides[1]),
+            float(crowd_index) if _are_numbers([crowd_index], 1) else None,
+        )
+    return images
+
+
+class _Annotations:
+    """Reads annotations one by one into their images, gathering faults and what to warn of."""
+
+    def __init__(
+        self,
+        path: Path,
+        images: Mapping[int | str, ParsedImage],
+        categories: Sequence[Any],
+        category: int | str,
+        joints: tuple[str, ...],
+        faults: list[Fault],
+    ) -> None:
+        self._path, self._images, self._category = path, images, category
+        self._joints, self._faults = joints, faults
+        self._categories = {c["id"] for c in categories if isinstance(c, dict) and _is_id(c.get("id"))}
+        self._ids: set[int | str] = set()
+        self._outside: list[str] = []
+        self._other_categories = self._bad_segments = self._no_area = 0
+
+    def read(self, annotation: Any, place: int) -> None:
+        """Check one annotation and add it to its image."""
+        known: Mapping[str, Any] = annotation if isinstance(annotation, dict) else {}
+        where = f"{self._path}: annotation {known.get('id', f'at place {place}')}"
+        before = len(self._faults)
+
+        def fault(what: str, mend: str) -> None:
+            self._faults.append(Fault(what, where, mend))
+
+        self._check_ids(known, fault)
+        category = known.get("category_id")
+        if _is_id(category) and category in self._categories and category != self._category:
+            self._other_categories += 1
+            return
+        crowd = known.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            fault(f"iscrowd is {crowd!r:.40}", "give 0 or 1")
+        box: Any = known.get("bbox")
+        area: Any = known.get("area")
+        if not _are_numbers(box, 4) or min(box[2:]) < 0:
+            fault(f"bbox is {box!r:.60}", "give [x, y, width, height] in pixels")
+        if area is not None and (not _are_numbers([area], 1) or area < 0):
+            fault(f"area is {area!r:.40}", "give the person's area in square pixels, or leave it out")
+        keypoints = self._keypoints(known.get("keypoints"), bool(crowd), fault)
+        if len(self._faults) == before:
+            self._add(self._images[known["image_id"]], known, keypoints)
+
+    def _check_ids(self, known: Mapping[str, Any], fault: Callable[[str, str], None]) -> None:
+        if not _is_id(known.get("id")):
+            fault("has no id", "give it an id that no other annotation has")
+        elif known["id"] in self._ids:
+            fault("its id is used twice", "give each annotation its own id")
+        else:
+            self._ids.add(known["id"])
+        image, category = known.get("image_id"), known.get("category_id")
+        if not _is_id(image) or image not in self._images:
+            fault(f"its image_id {image!r:.40} is not among the images", "list that image or remove the annotation")
+        if not _is_id(category) or category not in self._categories:
+            fault(f"its category_id {category!r:.40} is not among the categories", f"give {self._category!r}")
+
+    def _keypoints(self, raw: Any, crowd: bool, fault: Callable[[str, str], None]) -> NDArray[np.float64] | None:
+        """(J, 3) float64 as they stand, or None where there are none or they are wrong."""
+        if crowd and not raw:
+            return None
+        count = 3 * len(self._joints)
+        if not isinstance(raw, list):
+            fault("has no keypoints", f"give {count} numbers: x, y, visibility of each joint (zeros where unlabelled)")
+            return None
+        if len(raw) != count:
+            fault(
+                f"has {len(raw)} keypoint numbers, not {count}", f"give x, y, visibility of {len(self._joints)} joints"
+            )
+            return None
+        values = _finite_array(raw)
+        if values is None:
+            odd = next(i for i, number in enumerate(raw) if not _are_numbers([number], 1))
+            fault(f"keypoint {self._joints[odd // 3]} holds {raw[odd]!r:.40}", "give a finite number")
+            return None
+        keypoints = values.reshape(-1, 3)
+        odd_flags = np.flatnonzero(~np.isin(keypoints[:, 2], (0, 1, 2)))
+        if len(odd_flags):
+            joint = odd_flags[0]
+            fault(
+                f"keypoint {self._joints[joint]} has visibility {keypoints[joint, 2]:g}",
+                "give 0 (unlabelled), 1 (hidden) or 2 (visible)",
+            )
+            return None
+        return keypoints
+
+    def _add(self, image: ParsedImage, known: Mapping[str, Any], keypoints: NDArray[np.float64] | None) -> None:
+        box = tuple(float(side) for side in known["bbox"])
+        crowd = bool(known.get("iscrowd", 0))
+        labelled = self._inside(image, known, keypoints) if keypoints is not None and not crowd else None
+        if labelled is not None and labelled[:, 2].any():
+            area = known.get("area")
+            self._no_area += area is None
+            image.people.append(ParsedPerson(labelled.astype(np.float32), box, None if area is None else float(area)))
+        else:
+            image.ignore.append(self._region(known.get("segmentation"), box, crowd))
+
+    def _inside(
+        self, image: ParsedImage, known: Mapping[str, Any], keypoints: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Keypoints with those that are unlabelled or outside the image zeroed."""
+        labelled = keypoints[:, 2] > 0
+        inside = ((keypoints[:, :2] >= 0) & (keypoints[:, :2] <= (image.width, image.height))).all(1)
+        for joint in np.flatnonzero(labelled & ~inside).tolist():
+            x, y = keypoints[joint, :2]
+            self._outside.append(f"annotation {known['id']} {self._joints[joint]} at ({x:g}, {y:g})")
+        return keypoints * (labelled & inside)[:, None]
+
+    def _region(self, segmentation: Any, box: Sequence[float], crowd: bool) -> Region:
+        if isinstance(segmentation, dict) and _is_rle(segmentation):
+            return Region(rle=segmentation, crowd=crowd)
+        if isinstance(segmentation, list) and segmentation:
+            arrays = [_finite_array(polygon) for polygon in segmentation]
+            polygons = [a.reshape(-1, 2).astype(np.float32) for a in arrays if a is not None and _is_polygon(a)]
+            if len(polygons) == len(segmentation):
+                return Region(tuple(polygons), crowd=crowd)
+        self._bad_segments += bool(segmentation)
+        x, y, width, height = box
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+        return Region((np.array(corners, np.float32),), crowd=crowd)
+
+    def warnings(self) -> list[str]:
+        """What is odd in the annotations, a line each."""
+        lines = []
+        if self._outside:
+            named = ", ".join(self._outside[:NAMED_IN_WARNING]) + (
+                ", …" if len(self._outside) > NAMED_IN_WARNING else ""
+            )
+            lines.append(
+                f"{self._path}: {len(self._outside)} labelled joints lie outside their image and count as unlabelled "
+                f"({named})"
+            )
+        if self._no_area and self._joints != CROWDPOSE.joints:  # CrowdPose's files have none, and need none
+            lines.append(f"{self._path}: {self._no_area} people have no area; 0.53 of their box stands in for it")
+        if self._bad_segments:
+            lines.append(
+                f"{self._path}: {self._bad_segments} ignored regions have a bad segmentation; their box is used"
+            )
+        if self._other_categories:
+            lines.append(
+                f"{self._path}: {self._other_categories} annotations of categories without keypoints are left out"
+            )
+        return lines
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Whether `values` is a list of `count` finite numbers (bool and text are none)."""
+    if not isinstance(values, list) or len(values) != count or not _NUMBER.issuperset(map(type, values)):
+        return False
+    try:
+        return all(map(math.isfinite, values))
+    except OverflowError:
+        return False
+
+
+def _finite_array(values: Any) -> NDArray[np.float64] | None:
+    """A list of finite numbers as float64, or None."""
+    if not isinstance(values, list) or not _NUMBER.issuperset(map(type, values)):
+        return None
+    try:
+        array = np.array(values, np.float64)
+    except OverflowError:
+        return None
+    return array if np.isfinite(array).all() else None
+
+
+def _is_polygon(values: NDArray[np.float64]) -> bool:
+    return len(values) >= 6 and len(values) % 2 == 0
+
+
+def _is_rle(value: Mapping[str, Any]) -> bool:
+    size, counts = value.get("size"), value.get("counts")
+    if not isinstance(size, list) or not _are_numbers(size, 2):
+        return False
+    if isinstance(counts, str):
+        return True
+    array = _finite_array(counts)
+    return array is not None and bool((array >= 0).all()) and array.sum() == size[0] * size[1]

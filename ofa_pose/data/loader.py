@@ -1,0 +1,193 @@
+"""Batches for training, each a pure function of (seed, step), so that a run resumes at any step to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.transforms import Augmentation, Sample, apply_affine, augmented_sample, identity_affine
+from ofa_pose.errors import InputError
+from ofa_pose.seeding import generator
+
+MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]
+STD = (0.229, 0.224, 0.225)
+CLEAN = -1  # the epoch of a sample without augmentation
+
+SampleKey: TypeAlias = tuple[int, int, int]
+"""(epoch, image index, resolution): with the seed, all that decides a sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples of one resolution R.
+
+    Attributes:
+        images: (B, 3, R, R) uint8 RGB, channels last in memory.
+        keypoints: (B, P, J, 3) float32: x, y in input pixels, visibility; padded with people that are all zeros.
+        mask: (B, R/2, R/2) uint8: 1 where the loss counts.
+        resolution: R.
+    """
+
+    images: Tensor
+    keypoints: Tensor
+    mask: Tensor
+    resolution: int
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device; asynchronous where it is pinned."""
+        images, keypoints, mask = (
+            tensor.to(device, non_blocking=True) for tensor in (self.images, self.keypoints, self.mask)
+        )
+        return Batch(images, keypoints, mask, self.resolution)
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory (the DataLoader calls this)."""
+        return Batch(self.images.pin_memory(), self.keypoints.pin_memory(), self.mask.pin_memory(), self.resolution)
+
+
+def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 RGB (B, 3, H, W) as network input: ImageNet's mean taken off, over its deviation; keeps memory format."""
+    mean = torch.tensor(MEAN, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
+    std = torch.tensor(STD, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
+    return ((images - mean) / std).to(dtype)
+
+
+def step_keys(images: int, batch: int, seed: int, step: int, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
+    """(epoch, image index) of each sample that process `rank` of `world` takes at a step.
+
+    Each epoch goes once through all images in an order of its own; a batch may span two epochs. The processes' parts
+    of a step, in the order of rank, are what one process with a batch of batch × world would take.
+    """
+    first = (step * world + rank) * batch
+    orders: dict[int, np.ndarray] = {}
+    keys = []
+    for number in range(first, first + batch):
+        epoch, place = divmod(number, images)
+        if epoch not in orders:
+            orders[epoch] = generator(seed, "order", epoch).permutation(images)
+        keys.append((epoch, int(orders[epoch][place])))
+    return keys
+
+
+def training_batches(
+    dataset: KeypointDataset,
+    batch: int,
+    seed: int,
+    resolution_of_step: Callable[[int], int],
+    first_step: int,
+    steps: int,
+    augmentation: Augmentation,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """The augmented batches of steps first_step … steps - 1.
+
+    Args:
+        batch: samples a step of this process.
+        resolution_of_step: a pure function of the step, multiples of 2.
+        workers: processes that prepare samples; 0 prepares them here. The batches are the same for any number.
+        rank, world: this process among those that share each step.
+
+    Raises:
+        InputError: an image is missing, damaged or of another size than annotated.
+    """
+    keys = (
+        [
+            (epoch, index, resolution_of_step(step))
+            for epoch, index in step_keys(len(dataset), batch, seed, step, rank, world)
+        ]
+        for step in range(first_step, steps)
+    )
+    yield from _load(_Samples(dataset, seed, augmentation), keys, workers, pin_memory)
+
+
+def clean_batches(
+    dataset: KeypointDataset, resolution: int, batch: int, indices: Sequence[int], workers: int = 0
+) -> Iterator[Batch]:
+    """Batches of whole images fitted into the square without augmentation, in the order of `indices`.
+
+    For recalibrating BatchNorm. The last batch may be smaller.
+    """
+    keys = (
+        [(CLEAN, int(index), resolution) for index in indices[first : first + batch]]
+        for first in range(0, len(indices), batch)
+    )
+    yield from _load(_Samples(dataset, 0, Augmentation()), keys, workers, False)
+
+
+class _Samples(Dataset[Sample | InputError]):
+    """Samples by key. Holds only records, so that worker processes share no more than they read."""
+
+    def __init__(self, dataset: KeypointDataset, seed: int, augmentation: Augmentation) -> None:
+        self._images, self._skeleton = dataset.images, dataset.skeleton
+        self._seed, self._augmentation = seed, augmentation
+
+    def __getitem__(self, key: SampleKey) -> Sample | InputError:
+        epoch, index, resolution = key
+        record = self._images[index]
+        try:
+            image = record.read()
+        except InputError as error:  # told to the main process as it is, not as a worker's traceback
+            return error
+        if epoch == CLEAN:
+            matrix = identity_affine(record.width, record.height, resolution)
+            return apply_affine(record, image, matrix, False, resolution, self._skeleton)
+        rng = generator(self._seed, "augment", epoch, index)
+        return augmented_sample(rng, record, image, resolution, self._skeleton, self._augmentation)
+
+
+def _load(samples: _Samples, keys: Iterator[list[SampleKey]], workers: int, pin_memory: bool) -> Iterator[Batch]:
+    loader: DataLoader[Sample | InputError] = DataLoader(
+        samples,
+        batch_sampler=_Keys(keys),  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_single_threaded,
+        generator=torch.Generator(),  # the loader draws a seed that nobody uses; not from the global stream
+    )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+class _Keys:
+    """The batch sampler: hands out lists of keys."""
+
+    def __init__(self, keys: Iterator[list[SampleKey]]) -> None:
+        self._keys = keys
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return self._keys
+
+
+def _single_threaded(_worker: int) -> None:
+    cv2.setNumThreads(0)  # OpenCV's threads do not outlive a fork
+    torch.set_num_threads(1)
+
+
+def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
+    sound: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, InputError):
+            return sample
+        sound.append(sample)
+    people = max(len(sample.keypoints) for sample in sound)
+    joints = sound[0].keypoints.shape[1]
+    keypoints = np.zeros((len(sound), people, joints, 3), np.float32)
+    for row, sample in zip(keypoints, sound, strict=True):
+        row[: len(sample.keypoints)] = sample.keypoints
+    images = torch.from_numpy(np.stack([sample.image for sample in sound]))
+    mask = torch.from_numpy(np.stack([sample.mask for sample in sound]))
+    return Batch(images.permute(0, 3, 1, 2), torch.from_numpy(keypoints), mask, images.shape[1])
