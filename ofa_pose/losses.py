@@ -25,7 +25,7 @@ def heatmap_loss(prediction: Tensor, target: Tensor, mask: Tensor, foreground: f
         foreground: the extra weight at a target's peak.
     """
     target = target.detach().float()
-    weight = (1 + foreground * target.clamp(0, 1)) * _mask_like(mask, prediction)
+    weight = target.clamp(0, 1).mul_(foreground).add_(1).mul_(_mask_like(mask, prediction))
     return (weight * (prediction.float() - target).square()).mean()
 
 

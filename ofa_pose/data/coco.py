@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ofa_pose.console import track
 from ofa_pose.data import coco_parse
-from ofa_pose.data.images import read_image
+from ofa_pose.data.images import read_image, read_reduced
 from ofa_pose.errors import Fault, InputError
 from ofa_pose.files import read_json
 from ofa_pose.seeding import generator
@@ -65,6 +65,10 @@ class ImageRecord:
     def read(self) -> NDArray[np.uint8]:
         """The image, RGB uint8 (H, W, 3). Raises InputError where the file is missing, damaged or of another size."""
         return read_image(self.path, self.size)
+
+    def read_reduced(self, reduction: int) -> tuple[NDArray[np.uint8], int]:
+        """`read`, and where it saves time with pixels `reduction` (1, 2, 4, 8) image pixels wide; the one it has."""
+        return read_reduced(self.path, self.size, reduction)
 
 
 @dataclass(frozen=True, eq=False)

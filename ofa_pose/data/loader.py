@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.data.transforms import Augmentation, Sample, apply_affine, augmented_sample, identity_affine
+from ofa_pose.data.transforms import Augmentation, Sample, augmented_sample, clean_sample
 from ofa_pose.errors import InputError
 from ofa_pose.seeding import generator
 
@@ -134,16 +134,13 @@ class _Samples(Dataset[Sample | InputError]):
 
     def __getitem__(self, key: SampleKey) -> Sample | InputError:
         epoch, index, resolution = key
-        record = self._images[index]
         try:
-            image = record.read()
+            if epoch == CLEAN:
+                return clean_sample(self._images[index], resolution, self._skeleton)
+            rng = generator(self._seed, "augment", epoch, index)
+            return augmented_sample(rng, self._images[index], resolution, self._skeleton, self._augmentation)
         except InputError as error:  # told to the main process as it is, not as a worker's traceback
             return error
-        if epoch == CLEAN:
-            matrix = identity_affine(record.width, record.height, resolution)
-            return apply_affine(record, image, matrix, False, resolution, self._skeleton)
-        rng = generator(self._seed, "augment", epoch, index)
-        return augmented_sample(rng, record, image, resolution, self._skeleton, self._augmentation)
 
 
 def _load(samples: _Samples, keys: Iterator[list[SampleKey]], workers: int, pin_memory: bool) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -110,9 +110,9 @@ def warp_image(image: NDArray[np.uint8], matrix: Matrix, resolution: int) -> NDA
 
     Bilinear sampling aliases below half size, so the image is first averaged over whole blocks of pixels.
     """
-    reduction = int(1 / _scale_of(matrix))
-    if reduction > 1:
-        image, matrix = _reduced(image, matrix, reduction)
+    blocks = int(1 / _scale_of(matrix))
+    if blocks > 1:
+        image, matrix = _reduced(image, matrix, blocks)
     warped: Any = cv2.warpAffine(
         image,
         _pixel_centres(matrix),
@@ -124,11 +124,16 @@ def warp_image(image: NDArray[np.uint8], matrix: Matrix, resolution: int) -> NDA
     return warped
 
 
-def _reduced(image: NDArray[np.uint8], matrix: Matrix, reduction: int) -> tuple[Any, Matrix]:
+def _reduced(image: NDArray[np.uint8], matrix: Matrix, blocks: int) -> tuple[Any, Matrix]:
     height, width = image.shape[:2]
-    small = (max(width // reduction, 1), max(height // reduction, 1))
+    small = (max(width // blocks, 1), max(height // blocks, 1))
     stretch = np.diag([width / small[0], height / small[1], 1.0])
     return cv2.resize(image, small, interpolation=cv2.INTER_AREA), matrix @ stretch
+
+
+def decoding_reduction(matrix: Matrix) -> int:
+    """The coarsest decoding (1, 2, 4 or 8 image pixels a decoded pixel) that is still as fine as the input."""
+    return max(reduction for reduction in (1, 2, 4, 8) if reduction == 1 or reduction * _scale_of(matrix) <= 1)
 
 
 def _scale_of(matrix: Matrix) -> float:
@@ -163,7 +168,7 @@ def warp_keypoints(
 def ignore_mask(
     regions: Iterable[Region], matrix: Matrix, resolution: int, stride: int = MASK_STRIDE
 ) -> NDArray[np.uint8]:
-    """(R/stride, R/stride) uint8: 0 in cells whose centre lies in an ignored region of the image, else 1."""
+    """(R/stride, R/stride) uint8: 0 in cells that an ignored region of the image covers or touches, else 1."""
     cells = resolution // stride
     mask = np.ones((cells, cells), np.uint8)
     to_cells = matrix / stride
@@ -235,31 +240,26 @@ def _hue_turn(share: float) -> NDArray[np.float64]:
     return math.cos(angle) * np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) / 3
 
 
-def apply_affine(
-    record: ImageRecord,
-    image: NDArray[np.uint8],
-    matrix: Matrix,
-    flipped: bool,
-    resolution: int,
-    skeleton: Skeleton,
-) -> Sample:
-    """The sample that an affine map makes of an image and its record."""
+def make_sample(record: ImageRecord, matrix: Matrix, flipped: bool, resolution: int, skeleton: Skeleton) -> Sample:
+    """Read an image and apply an affine map to it and its record. Raises InputError where the file is bad."""
+    image, reduction = record.read_reduced(decoding_reduction(matrix))
     return Sample(
-        warp_image(image, matrix, resolution),
+        warp_image(image, matrix @ np.diag([reduction, reduction, 1.0]), resolution),
         warp_keypoints(record.keypoints, matrix, resolution, skeleton.flip_index if flipped else None),
         ignore_mask(record.ignore, matrix, resolution),
     )
 
 
+def clean_sample(record: ImageRecord, resolution: int, skeleton: Skeleton) -> Sample:
+    """The whole image fitted into the square. Raises InputError where the file is bad."""
+    matrix = identity_affine(record.width, record.height, resolution)
+    return make_sample(record, matrix, False, resolution, skeleton)
+
+
 def augmented_sample(
-    rng: np.random.Generator,
-    record: ImageRecord,
-    image: NDArray[np.uint8],
-    resolution: int,
-    skeleton: Skeleton,
-    augmentation: Augmentation,
+    rng: np.random.Generator, record: ImageRecord, resolution: int, skeleton: Skeleton, augmentation: Augmentation
 ) -> Sample:
-    """Draw a training sample of an image."""
+    """Draw a training sample of an image. Raises InputError where the file is bad."""
     matrix, flipped = sample_affine(rng, record.width, record.height, resolution, augmentation)
-    sample = apply_affine(record, image, matrix, flipped, resolution, skeleton)
-    return Sample(jitter_colour(rng, sample.image, augmentation), sample.keypoints, sample.mask)
+    sample = make_sample(record, matrix, flipped, resolution, skeleton)
+    return replace(sample, image=jitter_colour(rng, sample.image, augmentation))
