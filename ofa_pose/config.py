@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ofa_pose.errors import Fault, InputError, nearest
-from ofa_pose.files import dump_yaml, find_yaml, parse_yaml, read_yaml
+from ofa_pose.files import dump_yaml, parse_yaml
 
 
 class Config(BaseModel):
@@ -21,19 +20,11 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-def load_config(model: type[C], recipe: str | Path | None, overrides: Sequence[str] = (), kind: str = "recipes") -> C:
-    """Read a YAML file (a path or a shipped name), lay `a.b=value` overrides over it and check the result.
-
-    Raises:
-        InputError: unknown key (the nearest valid one is named), wrong type, bad override, missing file.
-    """
-    path = find_yaml(kind, recipe) if recipe is not None else None
-    value = read_yaml(path) if path else {}
-    if not isinstance(value, dict):
-        raise InputError("holds no mapping of keys", path or "", "write it as 'key: value' lines")
+def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Lay `a.b=value` overrides over `value` in place; the values are YAML. Raises InputError where there is no '='."""
     for override in overrides:
         _override(value, override)
-    return check_config(model, value, path or "--set")
+    return value
 
 
 def check_config(model: type[C], value: Mapping[str, Any], where: object) -> C:

@@ -147,13 +147,17 @@ class SearchSpace:
             if key not in value:
                 raise InputError(f"the search space has no '{key}'", where, "add it")
         try:
-            flat = {k: tuple(int(v) for v in value[k]) for k in ("resolution", "stem", "expansion", "blocks")}
-            nested = {k: tuple(tuple(int(v) for v in choices) for choices in value[k]) for k in ("stages", "deconv")}
-            return cls(str(value["name"]), **flat, **nested, kernel=int(value["kernel"]))
+            lists: dict[str, Any] = {k: _integers(value[k]) for k in ("resolution", "stem", "expansion", "blocks")}
+            lists |= {k: tuple(_integers(choices) for choices in value[k]) for k in ("stages", "deconv")}
+            return cls(name=str(value["name"]), kernel=int(value["kernel"]), **lists)
         except (TypeError, ValueError) as error:
             raise InputError(f"the search space is malformed ({error})", where, "use lists of whole numbers") from None
         except InputError as error:
             raise InputError(error.faults[0].what, where, error.faults[0].mend) from None
+
+
+def _integers(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
 
 
 def load_space(name: str | Path) -> SearchSpace:

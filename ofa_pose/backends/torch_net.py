@@ -1,0 +1,31 @@
+"""Run a network with eager torch on any device."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from ofa_pose.data.loader import normalise
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device called `name`, or the GPU if there is one, else the CPU."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+class TorchRunner:
+    """A `Runner` over a private copy of `net`, in eval mode and channels_last (twice as fast on CPUs)."""
+
+    def __init__(self, net: nn.Module, device: torch.device | str = "cpu") -> None:
+        self._device = torch.device(device)
+        copied = copy.deepcopy(net).eval().to(self._device)
+        self._net = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device).permute(0, 3, 1, 2)
+        low, high = self._net(normalise(batch))
+        return low.float().cpu().contiguous().numpy(), high.float().cpu().contiguous().numpy()

@@ -1,0 +1,137 @@
+"""Checkpoints that carry all that is needed to rebuild their network: shape, joints, recipe, weights."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ofa_pose import files
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.errors import InputError, nearest
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.skeleton import Skeleton
+
+FORMAT = "ofa-pose-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network on disk.
+
+    Attributes:
+        kind: 'net' (fixed) or 'supernet'.
+        spec: the network's shape; a supernet's largest net.
+        space: the supernet's search space, else None. A fixed net keeps the space it came from where it has one.
+        skeleton: the joints of the outputs.
+        weights: the state dict.
+        recipe: the recipe it was trained with, which later commands start from.
+        info: what made it and how good it is: JSON values.
+        training: optimiser state and progress, for resuming; None in exported weights.
+    """
+
+    kind: Literal["net", "supernet"]
+    spec: ArchSpec
+    space: SearchSpace | None
+    skeleton: Skeleton
+    weights: dict[str, Tensor]
+    recipe: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] | None = None
+
+    def build(self, device: str | torch.device = "cpu") -> LitePose:
+        """The network in eval mode on `device`: a `Supernet` or a `LitePose`. Raises InputError on wrong weights."""
+        if self.kind == "supernet":
+            assert self.space is not None
+            net: LitePose = Supernet(self.space, self.spec.joints)
+        else:
+            net = LitePose(self.spec)
+        expected = net.state_dict()
+        for name, value in expected.items():
+            if name not in self.weights:
+                raise InputError(f"the checkpoint has no weights '{name}'", mend="write the checkpoint again")
+            if self.weights[name].shape != value.shape:
+                shapes = f"{tuple(self.weights[name].shape)}, the net needs {tuple(value.shape)}"
+                raise InputError(f"weights '{name}' have shape {shapes}", mend="write the checkpoint again")
+        net.load_state_dict({name: self.weights[name] for name in expected})
+        return net.to(device).eval()
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint at once or not at all."""
+    value = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": checkpoint.kind,
+        "spec": checkpoint.spec.to_dict(),
+        "space": checkpoint.space.to_dict() if checkpoint.space else None,
+        "skeleton": checkpoint.skeleton.to_dict(),
+        "weights": {name: value.detach().cpu() for name, value in checkpoint.weights.items()},
+        "recipe": checkpoint.recipe,
+        "info": checkpoint.info,
+        "training": checkpoint.training,
+    }
+    with files.replacing(path) as temporary:
+        torch.save(value, temporary)
+
+
+def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = None) -> Checkpoint:
+    """Read a checkpoint, or one that ships with the package, by name.
+
+    Args:
+        name: a file, a run directory (its best checkpoint), or a shipped name such as 'litepose-nano-coco'.
+        kind: the kind that is needed, if it matters.
+
+    Raises:
+        InputError: no such file, no checkpoint of ours, truncated, or of the other kind.
+    """
+    path = find_checkpoint(name)
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError):
+        raise InputError("is no checkpoint, or a truncated one", path, "name a .pt file that ofa-pose wrote") from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise InputError("is no checkpoint of ofa-pose", path, "name a .pt file that ofa-pose wrote")
+    if value["version"] > VERSION:
+        raise InputError(f"has format version {value['version']}", path, "update ofa-pose")
+    if kind and value["kind"] != kind:
+        other = {"net": "a fixed net", "supernet": "a supernet"}
+        raise InputError(
+            f"holds {other[value['kind']]}, not {other[kind]}", path, f"name a checkpoint of {other[kind]}"
+        )
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in value["weights"].items()}
+    return Checkpoint(
+        kind=value["kind"],
+        spec=ArchSpec.from_dict(value["spec"], path),
+        space=SearchSpace.from_dict(value["space"], path) if value["space"] else None,
+        skeleton=Skeleton.from_dict(value["skeleton"], path),
+        weights=weights,
+        recipe=value["recipe"],
+        info=value["info"],
+        training=value["training"],
+    )
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """The checkpoint file that a file name, a run directory or a shipped name means. Raises InputError."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        for inner in ("checkpoints/best.pt", "checkpoints/last.pt"):
+            if (path / inner).is_file():
+                return path / inner
+        raise InputError("holds no checkpoints/best.pt", path, "name a run directory or a .pt file")
+    shipped = {file.stem: file for file in (Path(files.__file__).parent / "weights").glob("*.pt")}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    mend = nearest(path.name, shipped) if not path.suffix and shipped else "check the path"
+    raise InputError("no such checkpoint", path, mend)

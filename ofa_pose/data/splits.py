@@ -1,0 +1,64 @@
+"""The splits of a recipe's `data` section: what is trained on, searched on, selected on and reported on."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ofa_pose.config import Config
+from ofa_pose.console import warn
+from ofa_pose.data.coco import KeypointDataset, load_dataset
+from ofa_pose.errors import InputError
+from ofa_pose.skeleton import Skeleton, load_skeleton
+
+SPLITS = ("train", "search", "val", "test")
+
+
+class Source(Config):
+    """A COCO-format annotation file and the folder of its images."""
+
+    annotations: str
+    images: str
+
+
+class DataSettings(Config):
+    """The datasets of a recipe.
+
+    `search` needs images that no weight was trained on and no final figure is taken from: where it is not given,
+    `search_share` of train is held out for it, the same images in every command.
+    """
+
+    train: Source | None = None
+    search: Source | None = None
+    val: Source | None = None
+    test: Source | None = None
+    skeleton: str | None = Field(None, description="YAML of a custom skeleton; none: the annotations declare it")
+    search_share: float = Field(0.1, gt=0, lt=1)
+
+
+def load_split(settings: DataSettings, split: str) -> KeypointDataset:
+    """One split, checked. Training images exclude those held out for the search. Raises InputError."""
+    if split not in SPLITS:
+        raise ValueError(f"no such split: {split}")
+    source = getattr(settings, split)
+    if split == "train" and settings.search is None:
+        return _held_out(settings)[0]
+    if split == "search" and source is None:
+        return _held_out(settings)[1]
+    return _load(settings, split).with_people() if split == "train" else _load(settings, split)
+
+
+def _held_out(settings: DataSettings) -> tuple[KeypointDataset, KeypointDataset]:
+    train, search = _load(settings, "train").split_off(settings.search_share, seed=0)
+    return train.with_people(), search
+
+
+def _load(settings: DataSettings, split: str) -> KeypointDataset:
+    source: Source | None = getattr(settings, split)
+    if source is None:
+        mend = f"add --set data.{split}.annotations=FILE --set data.{split}.images=DIR"
+        raise InputError(f"the recipe names no data.{split}", mend=mend)
+    skeleton: Skeleton | None = load_skeleton(settings.skeleton) if settings.skeleton else None
+    dataset = load_dataset(source.annotations, source.images, skeleton)
+    for warning in dataset.warnings:
+        warn(warning)
+    return dataset

@@ -1,0 +1,80 @@
+"""Recipes: one YAML file for a whole journey, with what differs between its commands under `commands`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ofa_pose.config import Config, apply_overrides, check_config
+from ofa_pose.data.splits import DataSettings
+from ofa_pose.data.transforms import Augmentation
+from ofa_pose.errors import InputError, nearest
+from ofa_pose.files import find_yaml, read_yaml
+from ofa_pose.search.settings import SearchSettings
+from ofa_pose.train.settings import LossSettings, TrainSettings
+
+COMMANDS = ("pretrain", "train-supernet", "finetune", "search")
+
+
+class Recipe(Config):
+    """All settings of one command, resolved and checked.
+
+    Attributes:
+        space: the search space, by name or file.
+        seed: of everything random.
+    """
+
+    space: str = "litepose"
+    seed: int = 0
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    augment: Augmentation = Augmentation()
+    loss: LossSettings = LossSettings()
+    search: SearchSettings = SearchSettings()
+
+
+def load_recipe(
+    command: str,
+    name: str | Path | None,
+    overrides: Sequence[str] = (),
+    inherited: Mapping[str, Any] | None = None,
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a command, and the dict that its checkpoints carry for the commands that follow.
+
+    Args:
+        command: whose entry under `commands` is laid over the rest.
+        name: a YAML file or a shipped recipe's name; None takes the `inherited` recipe of a checkpoint.
+        overrides: `a.b=value`; they win over the file, for this command and, through the checkpoint, the following.
+
+    Raises:
+        InputError: unknown key (the nearest is named), wrong type, no recipe at all.
+    """
+    where: str | Path = "the checkpoint's recipe"
+    if name is not None:
+        where = find_yaml("recipes", name)
+        value = read_yaml(where)
+        if not isinstance(value, dict):
+            raise InputError("holds no mapping of keys", where, "write it as 'key: value' lines")
+    elif inherited:
+        value = copy.deepcopy(dict(inherited))
+    else:
+        raise InputError("no recipe", mend="add --recipe NAME (a shipped recipe or a YAML file)")
+    sections = value.pop("commands", None) or {}
+    for section in sections:
+        if section not in COMMANDS:
+            raise InputError(f"unknown command '{section}' under commands", where, nearest(section, COMMANDS))
+    resolved = apply_overrides(_merge(value, sections.get(command) or {}), overrides)
+    for section in sections.values():
+        check_config(Recipe, _merge(value, section or {}), where)
+    carried = {**apply_overrides(copy.deepcopy(value), overrides), "commands": sections}
+    return check_config(Recipe, resolved, where), carried
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,65 @@
+"""The run directory: recipe.yaml, command.txt, metrics.jsonl and checkpoints/, the same for every command."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ofa_pose import files
+from ofa_pose.errors import InputError
+
+
+class RunDir:
+    """A directory that holds one run. Create it with `open_run`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "checkpoints" / "last.pt"
+        self.best = path / "checkpoints" / "best.pt"
+        self.metrics = path / "metrics.jsonl"
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one record to metrics.jsonl; NaN and infinities are written as null."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(clean) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the records of steps after `step`: a resumed run writes them again."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the line that was being written when the run was killed
+                continue
+            if record.get("step", 0) <= step:
+                kept.append(line)
+        files.write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def open_run(out: str | Path, recipe: str, resume: bool = False, argv: Sequence[str] | None = None) -> RunDir:
+    """Make the run directory `out` with the resolved recipe and the exact command.
+
+    Raises:
+        InputError: `out` holds a run already and `resume` is not asked for, or there is nothing to resume.
+    """
+    run = RunDir(Path(out))
+    if run.path.exists() and not run.path.is_dir():
+        raise InputError("is a file, not a folder", out, "choose another --out")
+    if resume and not run.last.exists():
+        raise InputError("holds no checkpoints/last.pt to resume from", out, "start without --resume")
+    if not resume and (run.last.exists() or run.metrics.exists()):
+        raise InputError("holds a run already", out, "add --resume to go on, or choose another --out")
+    run.path.mkdir(parents=True, exist_ok=True)
+    files.write_text(run.path / "recipe.yaml", recipe)
+    command = shlex.join(["ofa-pose", *(sys.argv[1:] if argv is None else argv)])
+    with (run.path / "command.txt").open("a", encoding="utf-8") as file:
+        file.write(command + "\n")
+    return run

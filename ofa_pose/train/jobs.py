@@ -1,0 +1,158 @@
+"""The three trainings: a fixed net from nothing, a supernet, a chosen subnet under a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.torch_net import TorchRunner
+from ofa_pose.calibrate import calibration_batches, recalibrate
+from ofa_pose.checkpoint import Checkpoint
+from ofa_pose.console import say
+from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.transforms import Augmentation
+from ofa_pose.errors import InputError
+from ofa_pose.evaluate import evaluate, make_evaluator, read_inputs
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.extract import extract
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.run import RunDir
+from ofa_pose.seeding import key_seed
+from ofa_pose.train.loop import Job, fit
+from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
+from ofa_pose.train.pretrained import initialise
+from ofa_pose.train.settings import LossSettings, TrainSettings
+
+CALIBRATION_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every training needs: data, settings, where it writes, and the recipe that its checkpoints carry."""
+
+    train: KeypointDataset
+    val: KeypointDataset
+    settings: TrainSettings
+    augmentation: Augmentation
+    loss: LossSettings
+    seed: int
+    run: RunDir
+    device: torch.device
+    recipe: dict[str, Any]
+
+    @property
+    def joints(self) -> int:
+        """The number of keypoints of the data."""
+        return len(self.train.skeleton.joints)
+
+
+def pretrain(
+    setting: Setting, spec: ArchSpec, space: SearchSpace | None, init: Checkpoint | None = None, resume: bool = False
+) -> dict[str, Any]:
+    """Train a fixed net from random weights, or from a checkpoint of the same net; returns the best AP and its step."""
+    net = LitePose(spec.with_joints(setting.joints), _weights_generator(setting.seed))
+    for note in initialise(net, init, sort=False) if init else []:
+        say(f"init: {note}")
+    resolutions = setting.settings.resolutions or (spec.resolution,)
+    objective = FixedNet(net, resolutions, setting.seed, setting.loss)
+    return fit(_job(setting, objective, net, space, _judge_net(setting, net)), resume)
+
+
+def train_supernet(
+    setting: Setting, space: SearchSpace, init: Checkpoint | None = None, resume: bool = False
+) -> dict[str, Any]:
+    """Train a supernet by uniform sampling; its AP is the mean over the judged subnets."""
+    supernet = Supernet(space, setting.joints, _weights_generator(setting.seed))
+    for note in initialise(supernet, init, sort=True) if init else []:
+        say(f"init: {note}")
+    objective = UniformSampling(supernet, setting.seed, setting.loss)
+    return fit(_job(setting, objective, supernet, space, _judge_supernet(setting, supernet)), resume)
+
+
+def finetune(
+    setting: Setting,
+    net: LitePose,
+    space: SearchSpace | None,
+    teacher: LitePose | None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train a subnet on, its heatmaps distilled from a teacher where there is one.
+
+    Raises:
+        InputError: the teacher has other joints.
+    """
+    if teacher is not None and teacher.spec.joints != net.spec.joints:
+        what = f"the teacher has {teacher.spec.joints} joints, the subnet {net.spec.joints}"
+        raise InputError(what, mend="choose a teacher of the same skeleton")
+    resolutions = (net.spec.resolution,)
+    if teacher is None:
+        objective: Objective = FixedNet(net, resolutions, setting.seed, setting.loss)
+    else:
+        teacher = teacher.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        objective = Distillation(net, resolutions, setting.seed, setting.loss, teacher)
+    return fit(_job(setting, objective, net, space, _judge_net(setting, net)), resume)
+
+
+def inherit(supernet: Supernet, spec: ArchSpec, train: KeypointDataset, device: torch.device) -> LitePose:
+    """The subnet `spec` of a supernet with BatchNorm statistics of its own, in eval mode on `device`."""
+    net = extract(supernet.to(device), spec)
+    recalibrate(net, calibration_batches(train, spec.resolution, CALIBRATION_IMAGES, device))
+    return net
+
+
+def _job(
+    setting: Setting,
+    objective: Objective,
+    net: LitePose,
+    space: SearchSpace | None,
+    judge: Callable[[], dict[str, Any]],
+) -> Job:
+    def pack(info: dict[str, Any], training: dict[str, Any] | None) -> Checkpoint:
+        kind = "supernet" if isinstance(net, Supernet) else "net"
+        weights = {name: value.contiguous() for name, value in net.state_dict().items()}
+        return Checkpoint(kind, net.spec, space, setting.train.skeleton, weights, setting.recipe, info, training)  # type: ignore[arg-type]
+
+    shared = (setting.train, setting.settings, setting.augmentation, setting.seed, setting.run, setting.device)
+    return Job(objective, *shared, judge, pack)
+
+
+def _judge_net(setting: Setting, net: LitePose) -> Callable[[], dict[str, Any]]:
+    val = setting.val.limit(setting.settings.evaluate_images)
+    inputs = list(read_inputs(val, net.spec.resolution, setting.settings.batch))
+    evaluator = make_evaluator(val)
+
+    def judge() -> dict[str, Any]:
+        return evaluate(TorchRunner(net, setting.device), val, inputs, evaluator).metrics
+
+    return judge
+
+
+def _judge_supernet(setting: Setting, supernet: Supernet) -> Callable[[], dict[str, Any]]:
+    val = setting.val.limit(setting.settings.evaluate_images)
+    evaluator = make_evaluator(val)
+    joints, space = setting.joints, supernet.space
+    judged = {"largest": space.largest(joints), "middle": _middle(space, joints), "smallest": space.smallest(joints)}
+
+    def judge() -> dict[str, Any]:
+        metrics: dict[str, Any] = {}
+        for name, spec in judged.items():
+            runner = TorchRunner(inherit(supernet, spec, setting.train, setting.device), setting.device)
+            inputs = read_inputs(val, spec.resolution, setting.settings.batch)
+            metrics[f"AP_{name}"] = evaluate(runner, val, inputs, evaluator).metrics["AP"] or 0.0
+        return {"AP": float(np.mean(list(metrics.values()))), **metrics}
+
+    return judge
+
+
+def _middle(space: SearchSpace, joints: int) -> ArchSpec:
+    return space.decode([(len(choices) - 1) // 2 for choices in space.choices], joints)
+
+
+def _weights_generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(key_seed(seed, "weights") >> 1)

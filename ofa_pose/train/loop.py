@@ -1,0 +1,138 @@
+"""The training loop: one for all objectives."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from ofa_pose.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ofa_pose.console import progress, say
+from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.loader import training_batches
+from ofa_pose.data.transforms import Augmentation
+from ofa_pose.errors import OfaPoseError
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.run import RunDir
+from ofa_pose.train.objectives import Objective
+from ofa_pose.train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training job.
+
+    Attributes:
+        judge: metrics of the network as it is, with 'AP' among them; called every `settings.evaluate_every` steps.
+        pack: a checkpoint of the network as it is, from its information and the training state.
+    """
+
+    objective: Objective
+    dataset: KeypointDataset
+    settings: TrainSettings
+    augmentation: Augmentation
+    seed: int
+    run: RunDir
+    device: torch.device
+    judge: Callable[[], dict[str, Any]]
+    pack: Callable[[dict[str, Any], dict[str, Any] | None], Checkpoint]
+
+
+def fit(job: Job, resume: bool = False) -> dict[str, Any]:
+    """Train; returns {'AP': best AP, 'step': its step, 'steps': all}. The same job gives the same weights.
+
+    Raises:
+        OfaPoseError: the loss is no longer finite.
+    """
+    settings, objective = job.settings, job.objective
+    network = objective.network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(network, settings)
+    start, best = _restore(job, optimizer) if resume else (0, {"AP": -1.0, "step": 0})
+    batches = training_batches(
+        job.dataset,
+        batch=settings.batch,
+        seed=job.seed,
+        resolution_of_step=objective.resolution,
+        first_step=start,
+        steps=settings.steps,
+        augmentation=job.augmentation,
+        workers=settings.workers,
+    )
+    began = time.monotonic()
+    with progress("train", settings.steps, "steps", start) as meter:
+        for step, batch in enumerate(batches, start=start):
+            network.train()
+            set_rate(optimizer, settings, step)
+            losses = objective.loss(batch.to(job.device), step)
+            record = update(network, optimizer, losses, settings.clip)
+            done = step + 1
+            job.run.log({"step": done, **record, "lr": optimizer.param_groups[0]["lr"], "side": batch.resolution})
+            meter.step(note=f"loss {record['loss']:.4f}")
+            if done % settings.evaluate_every == 0 or done == settings.steps:
+                best = keep_best(job, best, done, time.monotonic() - began)
+            if done % settings.checkpoint_every == 0 or done == settings.steps:
+                save_checkpoint(job.run.last, job.pack({"step": done}, _state(optimizer, done, best)))
+    return {**best, "steps": settings.steps}
+
+
+def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
+    """AdamW; weight decay on convolution weights only."""
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return AdamW(groups, lr=settings.lr)
+
+
+def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> None:
+    """Linear warm-up, then a cosine to zero; a function of the step alone."""
+    warmup = max(1, round(settings.warmup * settings.steps))
+    if step < warmup:
+        rate = (step + 1) / warmup
+    else:
+        rate = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr * rate
+
+
+def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip: float) -> dict[str, float]:
+    """One optimiser step; returns the losses and the gradient norm. Raises OfaPoseError if the loss is not finite."""
+    loss = torch.stack(list(losses.values())).sum()
+    if not torch.isfinite(loss):
+        parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
+        raise OfaPoseError(f"the loss is not finite ({parts}); lower train.lr and --resume from the last checkpoint")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
+    return {"loss": loss.item(), **{name: value.item() for name, value in losses.items()}, "grad_norm": norm.item()}
+
+
+def keep_best(job: Job, best: dict[str, Any], step: int, seconds: float) -> dict[str, Any]:
+    """Judge the network; if its AP is the best so far, save it as the best checkpoint."""
+    metrics = job.judge()
+    ap = metrics["AP"] if metrics.get("AP") is not None else 0.0
+    job.run.log({"step": step, "val": metrics, "seconds": round(seconds, 1)})
+    say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
+    if ap <= best["AP"]:
+        return best
+    save_checkpoint(job.run.best, job.pack({"step": step, "metrics": metrics}, None))
+    return {"AP": ap, "step": step}
+
+
+def _state(optimizer: AdamW, step: int, best: dict[str, Any]) -> dict[str, Any]:
+    return {"step": step, "best": best, "optimizer": optimizer.state_dict()}
+
+
+def _restore(job: Job, optimizer: AdamW) -> tuple[int, dict[str, Any]]:
+    checkpoint = load_checkpoint(job.run.last)
+    training = checkpoint.training or {}
+    job.objective.network.load_state_dict(checkpoint.weights)
+    optimizer.load_state_dict(training["optimizer"])
+    job.run.forget_after(training["step"])
+    return training["step"], training["best"]

@@ -1,0 +1,86 @@
+"""Starting a supernet from pretrained weights: channels sorted by importance, so that subnets get the best ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ofa_pose.arch.plan import Layer, Plan
+from ofa_pose.checkpoint import Checkpoint
+from ofa_pose.errors import InputError
+from ofa_pose.models.litepose import LitePose
+
+FIXED_GROUPS = ("image", "stem.0")  # never elastic; 'outputs.*' neither: their order is the joints'
+
+
+def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool) -> list[str]:
+    """Load a checkpoint of the same widths into `net`, optionally sorting its channels; returns what to tell the user.
+
+    A supernet's channels are in order already and its subnets rely on it, so they are never sorted again. With
+    another number of joints the trunk is kept and the output layers stay as they are, fresh.
+
+    Raises:
+        InputError: the checkpoint's net has other widths than `net`.
+    """
+    source = checkpoint.spec.with_joints(net.spec.joints).at(net.spec.resolution)
+    if source != net.spec:
+        what = f"the checkpoint holds another net ({checkpoint.spec}), this one is ({net.spec})"
+        raise InputError(what, mend="name a checkpoint of this space's largest net, or the space it was trained in")
+    notes, fresh = [], net.state_dict()
+    weights = dict(checkpoint.weights)
+    if checkpoint.spec.joints != net.spec.joints:
+        outputs = [name for name in fresh if ".pointwise." in name]
+        weights.update({name: fresh[name] for name in outputs})
+        change = f"{checkpoint.spec.joints} joints there, {net.spec.joints} here"
+        notes.append(f"{change}: the trunk is kept, {len(outputs)} output layers start anew")
+    net.load_state_dict({name: weights[name] for name in fresh})
+    if sort and checkpoint.kind == "net":
+        sort_channels(net)
+        notes.append("channels sorted by importance")
+    return notes
+
+
+@torch.no_grad()
+def sort_channels(net: LitePose) -> None:
+    """Order the channels of every elastic group by importance, most important first, keeping the net's function.
+
+    A channel's importance is the L1 norm of the weights that read it (Cai et al., ICLR 2020, section 3.4).
+    Depthwise weights are left out: the BatchNorm behind them cancels their scale.
+    """
+    for group in sorted(_elastic_groups(net.plan)):
+        importance = sum(_reading_norms(net, group))
+        assert isinstance(importance, Tensor)
+        _permute(net, group, torch.argsort(importance, descending=True, stable=True))
+
+
+def _elastic_groups(plan: Plan) -> set[str]:
+    groups = {layer.writes for layer in plan.layers()}
+    return {g for g in groups if g not in FIXED_GROUPS and not g.startswith("outputs.")}
+
+
+def _reading_norms(net: LitePose, group: str) -> Iterator[Tensor]:
+    for layer in net.plan.layers():
+        if layer.reads == group and layer.kind != "norm" and not layer.depthwise:
+            weight = net.unit(layer).conv.weight
+            yield weight.abs().transpose(0, _input_axis(layer)).flatten(1).sum(1)
+
+
+def _input_axis(layer: Layer) -> int:
+    return 0 if layer.kind == "deconv" else 1
+
+
+def _permute(net: LitePose, group: str, order: Tensor) -> None:
+    for layer in net.plan.layers():
+        unit = net.unit(layer)
+        if layer.kind != "norm":
+            weight = unit.conv.weight
+            if layer.reads == group and not layer.depthwise:
+                weight.copy_(weight.index_select(_input_axis(layer), order))
+            if layer.writes == group:
+                weight.copy_(weight.index_select(1 - _input_axis(layer), order))
+        if layer.norm and layer.writes == group:
+            for tensor in (*unit.norm.parameters(), *unit.norm.buffers()):
+                if tensor.ndim:  # not the count of batches
+                    tensor.copy_(tensor[order])
