@@ -1,0 +1,213 @@
+"""Articulated figures: body proportions, poses within joint limits, and their projection to the image plane.
+
+Body frame: x to the person's left, y up, z forward; unit: the person's standing height.
+Camera frame: x right, y down, z towards the camera. Facing the camera, a person has the left side on the image's right.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+Array = np.ndarray
+SIDES = (("left", 1.0), ("right", -1.0))
+PERSPECTIVE = 0.14  # how much nearer points grow, per standing height of depth
+
+# Hip flexion, abduction, twist and knee bend, in degrees, of the leading and of the other leg.
+_LEGS = {
+    "stand": (((-6, 8), (0, 10), (-5, 15), (0, 8)), ((-6, 8), (0, 10), (-5, 15), (0, 8))),
+    "walk": (((12, 34), (-2, 4), (-5, 8), (0, 18)), ((-26, -6), (-2, 4), (-5, 8), (8, 50))),
+    "run": (((30, 75), (-2, 6), (-5, 8), (40, 105)), ((-32, -5), (-2, 6), (-5, 8), (15, 80))),
+    "sit": (((72, 100), (0, 18), (-10, 15), (65, 110)), ((72, 100), (0, 18), (-10, 15), (65, 110))),
+    "crouch": (((75, 125), (5, 30), (0, 25), (95, 145)), ((60, 125), (5, 30), (0, 25), (90, 145))),
+    "bend": (((-5, 25), (0, 14), (-5, 15), (0, 40)), ((-5, 25), (0, 14), (-5, 15), (0, 40))),
+    "kick": (((35, 95), (-5, 30), (-5, 20), (0, 70)), ((-10, 8), (0, 10), (-5, 10), (0, 12))),
+    "wide": (((-5, 20), (14, 40), (0, 25), (0, 35)), ((-5, 20), (14, 40), (0, 25), (0, 35))),
+    "free": (((-20, 100), (-5, 40), (-10, 25), (0, 120)), ((-20, 60), (-5, 40), (-10, 25), (0, 100))),
+}
+_LEG_ODDS = {"stand": 26, "walk": 20, "run": 7, "sit": 12, "crouch": 6, "bend": 8, "kick": 5, "wide": 10, "free": 6}
+_LEANS = {"run": (5, 25), "sit": (-8, 18), "crouch": (10, 45), "bend": (30, 85), "kick": (-15, 12), "free": (-10, 40)}
+# Shoulder flexion, abduction, inward twist and elbow bend.
+_ARMS = {
+    "hang": ((-18, 15), (3, 20), (-20, 40), (0, 32)),
+    "hip": ((-28, 0), (25, 52), (40, 85), (75, 118)),
+    "raise": ((125, 175), (-8, 28), (-20, 40), (0, 70)),
+    "spread": ((-12, 20), (55, 160), (-30, 30), (0, 80)),
+    "reach": ((35, 100), (-12, 25), (-10, 40), (0, 60)),
+    "fold": ((0, 55), (0, 25), (-10, 65), (70, 142)),
+    "swing": ((-40, 45), (0, 15), (0, 20), (10, 95)),
+    "free": ((-40, 160), (0, 95), (-40, 70), (0, 142)),
+}
+_ARM_ODDS = {"hang": 28, "hip": 8, "raise": 13, "spread": 11, "reach": 12, "fold": 13, "swing": 8, "free": 7}
+
+
+@dataclass(frozen=True)
+class Body:
+    """Proportions in standing heights; `shoulder` and `hip` are half widths, `girth` thickens the limbs."""
+
+    head: float = 0.066
+    neck: float = 0.05
+    shoulder: float = 0.112
+    trunk: float = 0.29
+    hip: float = 0.066
+    upper_arm: float = 0.172
+    forearm: float = 0.145
+    hand: float = 0.06
+    thigh: float = 0.242
+    shin: float = 0.238
+    foot: float = 0.115
+    girth: float = 1.0
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> Body:
+        """A body: each length varies by itself, adults and children, thin and stout."""
+        jitter = np.clip(rng.normal(1.0, 0.06, len(fields(cls))), 0.85, 1.15)
+        size = {f.name: float(f.default * j) for f, j in zip(fields(cls), jitter, strict=True)}
+        size["head"] = 0.066 * rng.uniform(1.0, 1.18)
+        size["girth"] = float(np.exp(rng.normal(0.06, 0.16)))
+        if rng.random() < 0.15:  # a child: larger head, shorter limbs
+            size["head"] *= rng.uniform(1.2, 1.4)
+            for name in ("thigh", "shin", "upper_arm", "forearm"):
+                size[name] *= rng.uniform(0.84, 0.94)
+            size["girth"] *= 1.1
+        for name in ("shoulder", "hip"):
+            size[name] *= 0.75 + 0.25 * size["girth"]
+        return cls(**size)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A posed body in the camera frame, before perspective.
+
+    Attributes:
+        body: its proportions.
+        points: joint name -> (3,) position; COCO's and CrowdPose's joints, and what drawing needs besides.
+        pelvis, chest, skull: (3, 3) rotations from the part's own frame (x left, y up, z forward) to (right, up, near).
+        pose: the name of the legs' pose, for statistics.
+    """
+
+    body: Body
+    points: dict[str, Array]
+    pelvis: Array
+    chest: Array
+    skull: Array
+    pose: str
+
+
+def project(points: Array) -> tuple[Array, Array]:
+    """Points (..., 3) (right, up, near) -> image-plane positions (..., 2), x right, y down, and magnification (...)."""
+    grow = 1.0 / (1.0 - PERSPECTIVE * points[..., 2])
+    plane = points[..., :2] * grow[..., None]
+    plane[..., 1] *= -1.0
+    return plane, grow
+
+
+def sample_figure(rng: np.random.Generator) -> Figure:
+    """A figure in a random pose and view, its pelvis at the origin."""
+    body = Body.sample(rng)
+    view = rng.choice(3, p=(0.5, 0.22, 0.28))  # front, back, side
+    yaw = (rng.normal(0, 28), 180 + rng.normal(0, 28), rng.choice((-90, 90)) + rng.normal(0, 25))[view]
+    roll = rng.normal(0, 22 if rng.random() < 0.06 else 3.5)
+    tilt = min(max(rng.normal(6, 9), -10), 32)
+    root = _rotation("x", tilt) @ _rotation("z", roll) @ _rotation("y", yaw)
+    pose = str(rng.choice(list(_LEG_ODDS), p=_odds(_LEG_ODDS)))
+    lean = rng.uniform(*_LEANS.get(pose, (-7, 12)))
+    pelvis = root @ _rotation("x", 0.5 * lean)
+    chest = root @ _rotation("x", lean) @ _rotation("y", rng.normal(0, 12)) @ _rotation("z", rng.normal(0, 6))
+    nod = min(max(rng.normal(0, 12), -25), 25) - 0.4 * max(lean, 0.0) * rng.random()
+    turn = min(max(rng.normal(0, 26), -65), 65)
+    skull = chest @ _rotation("y", turn) @ _rotation("x", nod) @ _rotation("z", rng.normal(0, 6))
+    points = _trunk(body, pelvis, chest, skull)
+    _legs(rng, body, root, pose, points)
+    _arms(rng, body, chest, pose, points)
+    return Figure(body, points, pelvis, chest, skull, pose)
+
+
+def _trunk(body: Body, pelvis: Array, chest: Array, skull: Array) -> dict[str, Array]:
+    hip, shoulder, head = body.hip, body.shoulder, body.head
+    points = {"pelvis": np.zeros(3)}
+    points["waist"] = pelvis @ (0, 0.35 * body.trunk, 0)
+    points["neck"] = points["waist"] + chest @ (0, 0.67 * body.trunk, 0)
+    points["chest"] = points["waist"] + chest @ (0, 0.4 * body.trunk, 0)
+    points["skull_base"] = points["neck"] + chest @ (0, body.neck, 0.008)
+    points["skull"] = points["skull_base"] + skull @ (0, 0.72 * head, 0.14 * head)
+    points["head"] = points["skull"] + skull @ (0, 0.92 * head, 0)
+    for side, sign in SIDES:
+        points[f"{side}_hip"] = pelvis @ (sign * hip, 0, 0)
+        points[f"{side}_shoulder"] = points["neck"] + chest @ (sign * shoulder, -0.028, 0)
+    for name, direction in face_directions().items():
+        points[name] = points["skull"] + skull @ (direction * skull_radii(body))
+    return points
+
+
+def skull_radii(body: Body) -> Array:
+    """(3,) half axes of the head's ellipsoid: across, up, forward."""
+    return body.head * np.array([0.76, 1.0, 0.88])
+
+
+def face_directions() -> dict[str, Array]:
+    """Facial joint -> (3,) its place on the unit head (x left, y up, z forward)."""
+    places: dict[str, tuple[float, float, float]] = {"nose": (0, -14, 1.06)}
+    for side, sign in SIDES:
+        places[f"{side}_eye"] = (sign * 25, 6, 0.98)
+        places[f"{side}_ear"] = (sign * 93, -2, 0.98)
+    return {name: _on_sphere(*place) for name, place in places.items()}
+
+
+def _on_sphere(azimuth: float, elevation: float, radius: float) -> Array:
+    a, e = math.radians(azimuth), math.radians(elevation)
+    flat = radius * math.cos(e)
+    return np.array([flat * math.sin(a), radius * math.sin(e), flat * math.cos(a)])
+
+
+def _legs(rng: np.random.Generator, body: Body, root: Array, pose: str, points: dict[str, Array]) -> None:
+    limits = _LEGS[pose] if rng.random() < 0.5 else _LEGS[pose][::-1]
+    for (side, sign), limit in zip(SIDES, limits, strict=True):
+        flex, abduct, twist, bend = (rng.uniform(*pair) for pair in limit)
+        thigh = root @ _rotation("z", sign * abduct) @ _rotation("x", -flex) @ _rotation("y", sign * twist)
+        shin = thigh @ _rotation("x", bend)
+        foot = (
+            shin @ _rotation("x", rng.uniform(-8, 30 if bend > 40 else 8)) @ _rotation("y", sign * rng.uniform(0, 15))
+        )
+        knee = points[f"{side}_hip"] + thigh @ (0, -body.thigh, 0)
+        ankle = knee + shin @ (0, -body.shin, 0)
+        points[f"{side}_knee"], points[f"{side}_ankle"] = knee, ankle
+        points[f"{side}_heel"] = ankle + foot @ (0, -0.022, -0.012)
+        points[f"{side}_toe"] = ankle + foot @ (0, -0.03, body.foot)
+
+
+def _arms(rng: np.random.Generator, body: Body, chest: Array, pose: str, points: dict[str, Array]) -> None:
+    same = rng.random() < 0.4
+    style, first = "", None
+    for side, sign in SIDES:
+        if not (same and style):
+            walking = pose in ("walk", "run") and rng.random() < 0.55
+            style = "swing" if walking else str(rng.choice(list(_ARM_ODDS), p=_odds(_ARM_ODDS)))
+        angles = np.array([rng.uniform(*pair) for pair in _ARMS[style]])
+        if same and first is not None:
+            angles = 0.75 * first + 0.25 * angles
+        first = angles
+        flex, abduct, twist, bend = angles
+        upper = chest @ _rotation("z", sign * abduct) @ _rotation("x", -flex) @ _rotation("y", -sign * twist)
+        fore = upper @ _rotation("x", -bend)
+        hand = fore @ _rotation("x", rng.uniform(-25, 15))
+        elbow = points[f"{side}_shoulder"] + upper @ (0, -body.upper_arm, 0)
+        wrist = elbow + fore @ (0, -body.forearm, 0)
+        points[f"{side}_elbow"], points[f"{side}_wrist"] = elbow, wrist
+        points[f"{side}_hand"] = wrist + hand @ (0, -body.hand, 0)
+
+
+def _odds(table: dict[str, int]) -> Array:
+    weights = np.array(list(table.values()), float)
+    return weights / weights.sum()
+
+
+def _rotation(axis: str, degrees: float) -> Array:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    if axis == "x":
+        return np.array([[1.0, 0, 0], [0, c, -s], [0, s, c]])
+    if axis == "y":
+        return np.array([[c, 0, s], [0, 1.0, 0], [-s, 0, c]])
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
