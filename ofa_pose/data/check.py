@@ -58,8 +58,9 @@ def statistics(dataset: KeypointDataset) -> dict[str, Any]:
 def draft_skeleton_yaml(dataset: KeypointDataset) -> str:
     """The dataset's skeleton as a YAML file to check by eye, mend and give with --skeleton."""
     heading = (
-        "# Check this by eye. sigmas: how far annotators differ at a joint, as a share of the person's size (COCO: eye\n"
-        "# 0.025, hip 0.107). flip_pairs: what changes places in a mirror. limbs: drawn as bones; they order the grouping.\n"
+        "# Check this by eye. sigmas: how far annotators differ at a joint, as a share of the person's size (COCO:\n"
+        "# eye 0.025, hip 0.107). flip_pairs: what changes places in a mirror. limbs: drawn as bones, and they order\n"
+        "# the grouping.\n"
     )
     return heading + dump_yaml(dataset.skeleton.to_dict())
 

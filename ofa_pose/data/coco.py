@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ofa_pose.console import track
 from ofa_pose.data import coco_parse
 from ofa_pose.data.images import read_image, read_reduced
+from ofa_pose.data.regions import Region
 from ofa_pose.errors import Fault, InputError
 from ofa_pose.files import read_json
 from ofa_pose.seeding import generator
@@ -26,7 +27,6 @@ from ofa_pose.skeleton import Skeleton
 
 __all__ = ["ImageRecord", "KeypointDataset", "Region", "load_dataset", "read_image"]
 
-Region = coco_parse.Region
 CheckImages = Literal["none", "exists", "decode"]
 AREA_OF_BOX = 0.53  # the share of a box that CrowdPose's evaluation takes as the person's area
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,26 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_pose.data.numbers import are_numbers, finite_array
+from ofa_pose.data.regions import Region, box_region, segment_region
 from ofa_pose.errors import Fault, InputError, nearest
 from ofa_pose.skeleton import CROWDPOSE, Skeleton, draft, same_joints
 
 NAMED_IN_WARNING = 3
-_NUMBER = frozenset((int, float))
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """A part of an image that the loss leaves out.
-
-    Attributes:
-        polygons: (N, 2) float32 arrays of corners in image pixels, together the region; empty where `rle` is given.
-        rle: COCO's run-length mask {'size': [height, width], 'counts': runs or packed text}.
-        crowd: an iscrowd annotation; otherwise a person without a labelled joint.
-    """
-
-    polygons: tuple[NDArray[np.float32], ...] = ()
-    rle: Mapping[str, Any] | None = None
-    crowd: bool = False
+_NO_RECORD = "write it as an object of fields"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +111,7 @@ def _choose_skeleton(
     built_in = same_joints(names)
     if built_in is not None:
         return built_in, ()
-    limbs = [pair for pair in category.get("skeleton") or [] if _are_numbers(pair, 2)]
+    limbs = [pair for pair in category.get("skeleton") or [] if are_numbers(pair, 2)]
     guess = draft(str(category.get("name", "custom")), names, [[int(a), int(b)] for a, b in limbs])
     warning = (
         f"{path}: its {len(names)} joints are no built-in skeleton: flip pairs are guessed from left and right in "
@@ -139,6 +125,9 @@ def _parse_images(path: Path, records: Sequence[Any], faults: list[Fault]) -> di
     for place, record in enumerate(records):
         known: Mapping[str, Any] = record if isinstance(record, dict) else {}
         where = f"{path}: image {known.get('id', f'at place {place}')}"
+        if known is not record:
+            faults.append(Fault("is no record", where, _NO_RECORD))
+            continue
 
         def fault(what: str, mend: str, where: str = where) -> None:
             faults.append(Fault(what, where, mend))
@@ -152,7 +141,7 @@ def _parse_images(path: Path, records: Sequence[Any], faults: list[Fault]) -> di
             continue
         if not isinstance(known.get("file_name"), str) or not known["file_name"]:
             fault("has no file_name", "name its file, relative to the images folder")
-        if not _are_numbers(sides, 2) or min(sides) < 1 or any(side % 1 for side in sides):
+        if not are_numbers(sides, 2) or min(sides) < 1 or any(side % 1 for side in sides):
             fault(f"width and height are {sides[0]} and {sides[1]}", "give the file's size in whole pixels")
             sides = [1, 1]
         crowd_index: Any = known.get("crowdIndex")
@@ -161,7 +150,7 @@ def _parse_images(path: Path, records: Sequence[Any], faults: list[Fault]) -> di
             str(known.get("file_name")),
             int(sides[0]),
             int(sides[1]),
-            float(crowd_index) if _are_numbers([crowd_index], 1) else None,
+            float(crowd_index) if are_numbers([crowd_index], 1) else None,
         )
     return images
 
@@ -189,6 +178,9 @@ class _Annotations:
         """Check one annotation and add it to its image."""
         known: Mapping[str, Any] = annotation if isinstance(annotation, dict) else {}
         where = f"{self._path}: annotation {known.get('id', f'at place {place}')}"
+        if known is not annotation:
+            self._faults.append(Fault("is no record", where, _NO_RECORD))
+            return
         before = len(self._faults)
 
         def fault(what: str, mend: str) -> None:
@@ -204,9 +196,9 @@ class _Annotations:
             fault(f"iscrowd is {crowd!r:.40}", "give 0 or 1")
         box: Any = known.get("bbox")
         area: Any = known.get("area")
-        if not _are_numbers(box, 4) or min(box[2:]) < 0:
+        if not are_numbers(box, 4) or min(box[2:]) < 0:
             fault(f"bbox is {box!r:.60}", "give [x, y, width, height] in pixels")
-        if area is not None and (not _are_numbers([area], 1) or area < 0):
+        if area is not None and (not are_numbers([area], 1) or area < 0):
             fault(f"area is {area!r:.40}", "give the person's area in square pixels, or leave it out")
         keypoints = self._keypoints(known.get("keypoints"), bool(crowd), fault)
         if len(self._faults) == before:
@@ -238,9 +230,9 @@ class _Annotations:
                 f"has {len(raw)} keypoint numbers, not {count}", f"give x, y, visibility of {len(self._joints)} joints"
             )
             return None
-        values = _finite_array(raw)
+        values = finite_array(raw)
         if values is None:
-            odd = next(i for i, number in enumerate(raw) if not _are_numbers([number], 1))
+            odd = next(i for i, number in enumerate(raw) if not are_numbers([number], 1))
             fault(f"keypoint {self._joints[odd // 3]} holds {raw[odd]!r:.40}", "give a finite number")
             return None
         keypoints = values.reshape(-1, 3)
@@ -263,7 +255,10 @@ class _Annotations:
             self._no_area += area is None
             image.people.append(ParsedPerson(labelled.astype(np.float32), box, None if area is None else float(area)))
         else:
-            image.ignore.append(self._region(known.get("segmentation"), box, crowd))
+            segmentation = known.get("segmentation")
+            region = segment_region(segmentation, image.width, image.height, crowd)
+            self._bad_segments += bool(segmentation) and region is None
+            image.ignore.append(region or box_region(box, crowd))
 
     def _inside(
         self, image: ParsedImage, known: Mapping[str, Any], keypoints: NDArray[np.float64]
@@ -275,19 +270,6 @@ class _Annotations:
             x, y = keypoints[joint, :2]
             self._outside.append(f"annotation {known['id']} {self._joints[joint]} at ({x:g}, {y:g})")
         return keypoints * (labelled & inside)[:, None]
-
-    def _region(self, segmentation: Any, box: Sequence[float], crowd: bool) -> Region:
-        if isinstance(segmentation, dict) and _is_rle(segmentation):
-            return Region(rle=segmentation, crowd=crowd)
-        if isinstance(segmentation, list) and segmentation:
-            arrays = [_finite_array(polygon) for polygon in segmentation]
-            polygons = [a.reshape(-1, 2).astype(np.float32) for a in arrays if a is not None and _is_polygon(a)]
-            if len(polygons) == len(segmentation):
-                return Region(tuple(polygons), crowd=crowd)
-        self._bad_segments += bool(segmentation)
-        x, y, width, height = box
-        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
-        return Region((np.array(corners, np.float32),), crowd=crowd)
 
     def warnings(self) -> list[str]:
         """What is odd in the annotations, a line each."""
@@ -315,38 +297,3 @@ class _Annotations:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
-
-
-def _are_numbers(values: Any, count: int) -> bool:
-    """Whether `values` is a list of `count` finite numbers (bool and text are none)."""
-    if not isinstance(values, list) or len(values) != count or not _NUMBER.issuperset(map(type, values)):
-        return False
-    try:
-        return all(map(math.isfinite, values))
-    except OverflowError:
-        return False
-
-
-def _finite_array(values: Any) -> NDArray[np.float64] | None:
-    """A list of finite numbers as float64, or None."""
-    if not isinstance(values, list) or not _NUMBER.issuperset(map(type, values)):
-        return None
-    try:
-        array = np.array(values, np.float64)
-    except OverflowError:
-        return None
-    return array if np.isfinite(array).all() else None
-
-
-def _is_polygon(values: NDArray[np.float64]) -> bool:
-    return len(values) >= 6 and len(values) % 2 == 0
-
-
-def _is_rle(value: Mapping[str, Any]) -> bool:
-    size, counts = value.get("size"), value.get("counts")
-    if not isinstance(size, list) or not _are_numbers(size, 2):
-        return False
-    if isinstance(counts, str):
-        return True
-    array = _finite_array(counts)
-    return array is not None and bool((array >= 0).all()) and array.sum() == size[0] * size[1]

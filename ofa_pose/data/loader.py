@@ -99,8 +99,10 @@ def training_batches(
         rank, world: this process among those that share each step.
 
     Raises:
-        InputError: an image is missing, damaged or of another size than annotated.
+        InputError: no image has a labelled person; or one is missing, damaged or of another size than annotated.
     """
+    if not dataset.people:
+        raise InputError("no person has a labelled joint", dataset.annotations_path, "label some, or name another file")
     keys = (
         [
             (epoch, index, resolution_of_step(step))

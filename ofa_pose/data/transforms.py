@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ofa_pose.config import Config
-from ofa_pose.data.coco import ImageRecord, Region
+from ofa_pose.data.coco import ImageRecord
+from ofa_pose.data.regions import Region
 from ofa_pose.skeleton import Skeleton
 
 BORDER = (124, 116, 104)  # ImageNet's mean colour, RGB: zero after normalisation
@@ -173,9 +174,9 @@ def ignore_mask(
     mask = np.ones((cells, cells), np.uint8)
     to_cells = matrix / stride
     for region in regions:
-        if region.rle is not None:
+        if region.runs is not None:
             crowd = cv2.warpAffine(
-                _rle_mask(region.rle), _pixel_centres(to_cells), (cells, cells), flags=cv2.INTER_NEAREST
+                region.runs.mask(), _pixel_centres(to_cells), (cells, cells), flags=cv2.INTER_NEAREST
             )
             mask[np.asarray(crowd) > 0] = 0
         for polygon in region.polygons:
@@ -184,36 +185,6 @@ def ignore_mask(
             fixed = np.round(np.clip(corners, -8 * cells, 9 * cells) * 2**_POLYGON_BITS).astype(np.int32)
             cv2.fillPoly(mask, [fixed], (0,), shift=_POLYGON_BITS)
     return mask
-
-
-def _rle_mask(rle: Any) -> NDArray[np.uint8]:
-    """COCO's run-length mask as (H, W) uint8; runs go down the columns, starting with zeros."""
-    height, width = (int(side) for side in rle["size"])
-    counts = rle["counts"]
-    runs = _unpack(counts) if isinstance(counts, str) else np.asarray(counts, np.int64)
-    flat = np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs)
-    full = np.zeros(height * width, np.uint8)
-    full[: len(flat)] = flat[: len(full)]
-    return np.ascontiguousarray(full.reshape(width, height).T)
-
-
-def _unpack(text: str) -> NDArray[np.int64]:
-    """The run lengths in COCO's packed text: six-bit characters from 48 on, five bits of value, the least first.
-
-    From the third run on the difference to the run two places before is stored.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        value |= (code & 0x1F) << shift
-        shift += 5
-        if not code & 0x20:
-            if code & 0x10:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = shift = 0
-    return np.maximum(np.array(runs, np.int64), 0)
 
 
 def jitter_colour(rng: np.random.Generator, image: NDArray[np.uint8], augmentation: Augmentation) -> NDArray[np.uint8]:

@@ -1,0 +1,26 @@
+"""Values of a JSON file that must be numbers: true, text, NaN, infinity and integers beyond a float are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NUMBER = frozenset((int, float))  # compared as types, so that bool is none
+
+
+def finite_array(values: Any) -> NDArray[np.float64] | None:
+    """A list of finite numbers as float64, or None."""
+    if not isinstance(values, list) or not _NUMBER.issuperset(map(type, values)):
+        return None
+    try:
+        array = np.array(values, np.float64)
+    except OverflowError:
+        return None
+    return array if np.isfinite(array).all() else None
+
+
+def are_numbers(values: Any, count: int) -> bool:
+    """Whether `values` is a list of `count` finite numbers."""
+    return isinstance(values, list) and len(values) == count and finite_array(values) is not None

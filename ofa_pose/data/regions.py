@@ -1,0 +1,95 @@
+"""Parts of an image that the loss leaves out, as polygons or run-length masks in image pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_pose.data.numbers import are_numbers, finite_array
+
+
+@dataclass(frozen=True, eq=False)
+class RunLengths:
+    """COCO's run-length mask: lengths of runs down the columns, of zeros and ones in turn, zeros first."""
+
+    height: int
+    width: int
+    runs: NDArray[np.int64]
+
+    def mask(self) -> NDArray[np.uint8]:
+        """(H, W) uint8 of 0 and 1, in image pixels."""
+        values = np.arange(len(self.runs)) & 1
+        columns = np.repeat(values.astype(np.uint8), self.runs).reshape(self.width, self.height)
+        return np.ascontiguousarray(columns.T)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of an image that the loss leaves out.
+
+    Attributes:
+        polygons: (N, 2) float32 arrays of corners in image pixels, together the region; empty where `runs` is given.
+        runs: a run-length mask of the image.
+        crowd: an iscrowd annotation; otherwise a person without a labelled joint.
+    """
+
+    polygons: tuple[NDArray[np.float32], ...] = ()
+    runs: RunLengths | None = None
+    crowd: bool = False
+
+
+def box_region(box: Sequence[float], crowd: bool = False) -> Region:
+    """The region of a box (x, y, width, height)."""
+    x, y, width, height = box
+    corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+    return Region((np.array(corners, np.float32),), crowd=crowd)
+
+
+def segment_region(segmentation: Any, width: int, height: int, crowd: bool = False) -> Region | None:
+    """The region of a COCO segmentation of an image of this size, or None where it is missing or wrong."""
+    if isinstance(segmentation, dict):
+        runs = _run_lengths(segmentation, width, height)
+        return None if runs is None else Region(runs=runs, crowd=crowd)
+    if not isinstance(segmentation, list) or not segmentation:
+        return None
+    polygons = [finite_array(polygon) for polygon in segmentation]
+    corners = [
+        p.reshape(-1, 2).astype(np.float32) for p in polygons if p is not None and len(p) >= 6 and not len(p) % 2
+    ]
+    return Region(tuple(corners), crowd=crowd) if len(corners) == len(segmentation) else None
+
+
+def _run_lengths(rle: dict[str, Any], width: int, height: int) -> RunLengths | None:
+    counts: Any = rle.get("counts")
+    if not are_numbers(rle.get("size"), 2) or rle["size"] != [height, width]:
+        return None
+    runs = _unpack(counts) if isinstance(counts, str) else finite_array(counts)
+    if runs is None or (runs < 0).any() or (runs % 1).any() or runs.sum() != height * width:
+        return None
+    return RunLengths(height, width, runs.astype(np.int64))
+
+
+def _unpack(text: str) -> NDArray[np.float64] | None:
+    """The run lengths in COCO's packed text: characters of six bits from 48 on, five of them value, the least first.
+
+    From the fourth run on the difference to the run two places before is stored, and the last character's fifth bit
+    is the sign.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 40:
+            return None
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if not code & 0x20:
+            if code & 0x10:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = shift = 0
+    return None if shift else np.array(runs, np.float64)
