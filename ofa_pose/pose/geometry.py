@@ -1,0 +1,117 @@
+"""Where an image lies in a network's input, and where an input position lies in its maps.
+
+Coordinates are continuous: pixel or cell i covers [i, i + 1) and its centre is at i + 0.5. Image pixels, input pixels
+and cells of a map with stride s then differ by one scale and one offset only, without any half-pixel terms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ofa_pose.errors import InputError
+
+LOW_STRIDE = 4  # input pixels per cell of the low-resolution heatmaps and of the tags
+HIGH_STRIDE = 2  # input pixels per cell of the high-resolution heatmaps
+FILL_COLOUR = (
+    124,
+    116,
+    104,
+)  # RGB mean of ImageNet: zero after the usual normalisation, as a convolution's own padding
+MAX_ASPECT = 8  # a longer image is shrunk further, so that a thin strip cannot ask for gigabytes
+
+
+@dataclass(frozen=True)
+class InputFrame:
+    """How an image lies in a network's input: input = image · scale + offset, on both axes alike.
+
+    Attributes:
+        image_width, image_height: the image, in image pixels.
+        width, height: the network's input, in input pixels.
+        scale: input pixels per image pixel.
+        offset_x, offset_y: whole input pixels of padding left of and above the image.
+    """
+
+    image_width: int
+    image_height: int
+    width: int
+    height: int
+    scale: float
+    offset_x: int = 0
+    offset_y: int = 0
+
+    def to_input(self, xy: np.ndarray) -> np.ndarray:
+        """Positions (..., 2) in image pixels as float64 positions in input pixels."""
+        return np.asarray(xy, np.float64) * self.scale + (self.offset_x, self.offset_y)
+
+    def to_image(self, xy: np.ndarray) -> np.ndarray:
+        """Positions (..., 2) in input pixels as float64 positions in image pixels; the inverse of `to_input`."""
+        return (np.asarray(xy, np.float64) - (self.offset_x, self.offset_y)) / self.scale
+
+    def poses_to_image(self, keypoints: np.ndarray) -> np.ndarray:
+        """Keypoints (P, J, 3) of x, y in input pixels and a score, with x and y in image pixels; float32."""
+        moved = np.asarray(keypoints, np.float32).copy()
+        moved[..., :2] = self.to_image(moved[..., :2])
+        return moved
+
+    def cells(self, stride: int) -> tuple[int, int]:
+        """(height, width) of a map with this stride, in cells."""
+        return self.height // stride, self.width // stride
+
+
+def input_frame(width: int, height: int, resolution: int, multiple: int = 32) -> InputFrame:
+    """The frame of an image of width × height pixels whose short side becomes `resolution` input pixels.
+
+    The aspect is kept: one scale for both axes. Both input sides are rounded up to `multiple`, and the image is centred
+    in the border that this leaves (never a square), because a mirrored input then looks to the network like a mirrored
+    image. The offset is a whole number of pixels, so an image already at the right size is copied to the bit.
+    Raises InputError where a size is not positive.
+    """
+    if min(width, height) < 1:
+        raise InputError(f"an image of {width}×{height} pixels has nothing to see", mend="give a readable image")
+    if min(resolution, multiple) < 1:
+        raise InputError(f"no input of resolution {resolution}", mend="give a positive resolution, such as 256")
+    # scale = numerator / denominator, kept exact so that rounding up never adds a whole `multiple` for 1e-13
+    if max(width, height) <= MAX_ASPECT * min(width, height):
+        numerator, denominator = resolution, min(width, height)
+    else:
+        numerator, denominator = MAX_ASPECT * resolution, max(width, height)
+    sides = []
+    for length in (width, height):
+        sides.append(max(1, -(-length * numerator // (denominator * multiple))) * multiple)
+    scale = numerator / denominator
+    offsets = [int((side - length * scale) / 2) for side, length in zip(sides, (width, height), strict=True)]
+    return InputFrame(width, height, sides[0], sides[1], scale, offsets[0], offsets[1])
+
+
+def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = FILL_COLOUR) -> np.ndarray:
+    """The network's input for an image: RGB uint8 (frame.height, frame.width, 3) from RGB uint8 (H, W, 3).
+
+    Shrinking averages over areas (no aliasing), enlarging is bilinear; both keep the frame's exact geometry.
+    """
+    size = (frame.image_height, frame.image_width)
+    if image.shape != (*size, 3):
+        raise ValueError(f"image {image.shape} does not fit its frame {(*size, 3)}")
+    method = cv2.INTER_AREA if frame.scale < 1 else cv2.INTER_LINEAR
+    # With fx and fy given, OpenCV samples at exactly this scale; a target size would bend it to whole pixels.
+    sized = image if frame.scale == 1 else cv2.resize(image, None, fx=frame.scale, fy=frame.scale, interpolation=method)
+    sized = sized[: frame.height - frame.offset_y, : frame.width - frame.offset_x]
+    height, width = sized.shape[:2]
+    if (height, width) == (frame.height, frame.width):
+        return np.ascontiguousarray(sized)
+    out = np.empty((frame.height, frame.width, 3), np.uint8)
+    out[:] = fill
+    out[frame.offset_y : frame.offset_y + height, frame.offset_x : frame.offset_x + width] = sized
+    return out
+
+
+def input_to_cell(xy: np.ndarray, stride: int) -> np.ndarray:
+    """Positions in input pixels as continuous positions in cells of a map with this stride (floor gives the cell)."""
+    return np.asarray(xy, np.float64) / stride
+
+
+def cell_to_input(xy: np.ndarray, stride: int) -> np.ndarray:
+    """Continuous positions in cells as positions in input pixels; a cell's centre is its index + 0.5."""
+    return np.asarray(xy, np.float64) * stride
