@@ -7,9 +7,9 @@ import itertools
 import cv2
 import numpy as np
 
-from ofa_pose.data._figures import Array
+from ofa_pose.data._figures import Array, pick
 from ofa_pose.data._outfits import cloth, vivid
-from ofa_pose.data._painting import FACTOR, OBJECT, Canvas
+from ofa_pose.data._painting import FACTOR, OBJECT, Canvas, overlay
 
 _THINGS = ("box", "pole", "plant", "blob", "table", "chair", "fence")
 
@@ -20,7 +20,7 @@ def new_canvas(rng: np.random.Generator, size: int) -> Canvas:
     folds = _octaves(rng, side, (6, 24, 70), (10.0, 9.0, 7.0))
     angle = rng.uniform(-np.pi, 0) if rng.random() < 0.85 else rng.uniform(0, np.pi)
     light = np.array([np.cos(angle), np.sin(angle)])
-    image = _ground(rng, side)
+    image = cv2.resize(_ground(rng, size), (side, side), interpolation=cv2.INTER_LINEAR)
     canvas = Canvas(image, np.zeros((side, side), np.uint8), light, folds)
     for _ in range(int(rng.integers(0, 9))):
         _clutter(rng, image)
@@ -34,16 +34,17 @@ def new_canvas(rng: np.random.Generator, size: int) -> Canvas:
 
 def _octaves(rng: np.random.Generator, side: int, cells: tuple[int, ...], strengths: tuple[float, ...]) -> Array:
     """(side, side) uint8 smooth noise around 128: one random grid of each number of cells, enlarged."""
-    total = np.full((side, side), 128.0, np.float32)
+    half = side // 2
+    total = np.full((half, half), 128.0, np.float32)
     for count, strength in zip(cells, strengths, strict=True):
-        grid = rng.normal(0, strength, (count, count)).astype(np.float32)
-        total += cv2.resize(grid, (side, side), interpolation=cv2.INTER_LINEAR)
-    return cv2.convertScaleAbs(total)
+        grid = rng.standard_normal((count, count), np.float32) * np.float32(strength)
+        total += cv2.resize(grid, (half, half), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(cv2.convertScaleAbs(total), (side, side), interpolation=cv2.INTER_LINEAR)
 
 
 def _ground(rng: np.random.Generator, side: int) -> Array:
     """(side, side, 3) the base: a smooth mix of colours, a wall and a floor, tiles, or a mosaic of noise."""
-    cells = int(rng.choice((2, 3, 5, 16, 40), p=(0.3, 0.25, 0.2, 0.15, 0.1)))
+    cells = pick(rng, (2, 3, 5, 16, 40), (0.3, 0.25, 0.2, 0.15, 0.1))
     base, spread = vivid(rng), rng.uniform(10, 65)
     grey, hue = (
         rng.normal(0, spread, (cells, cells, 1)),
@@ -132,18 +133,17 @@ def _int(point: Array) -> tuple[int, int]:
 
 def put_thing(rng: np.random.Generator, canvas: Canvas, box: Array) -> None:
     """Paint a thing in front of what is there, over part of `box` (x0, y0, x1, y1 in canvas pixels)."""
-    side, kind = canvas.side, str(rng.choice(_THINGS))
+    side, kind = canvas.side, _THINGS[int(rng.integers(len(_THINGS)))]
     mask = np.zeros((side, side), np.uint8)
     w, h = box[2] - box[0], box[3] - box[1]
     x, y = box[0] + rng.uniform(0.1, 0.9) * w, box[1] + rng.uniform(0.25, 0.95) * h
     reach = float(np.clip(max(w, 0.5 * h) * rng.uniform(0.3, 0.75), 0.06 * side, 0.45 * side))
     _outline(rng, mask, kind, float(x), float(y), reach, h)
-    inside = mask > 0
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    if not len(rows):
+    left, top, wide, high = cv2.boundingRect(mask)
+    if not wide:
         return
-    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    inside = inside[window]
+    window = np.s_[top : top + high, left : left + wide]
+    inside = mask[window]
     fabric = cloth(rng, plain=0.6)
     fill = np.empty((*inside.shape, 3), np.float32)
     fill[:] = fabric.colour
@@ -153,10 +153,9 @@ def put_thing(rng: np.random.Generator, canvas: Canvas, box: Array) -> None:
     ramp = np.linspace(rng.uniform(0.75, 1.1), rng.uniform(0.6, 1.0), fill.shape[1], dtype=np.float32)
     tone = ramp[None, :] * canvas.folds[window] / 128
     if kind == "plant":  # the leaves differ in brightness: the mask holds which leaf is on top
-        tone = tone * (0.55 + mask[window] / 400)
-    painted = np.clip(fill * tone[..., None], 0, 255).astype(np.uint8)
-    np.copyto(canvas.image[window], painted, where=inside[..., None])
-    canvas.owner[window][inside] = OBJECT
+        tone = tone * (0.55 + inside / 400)
+    painted = np.minimum(fill * tone[..., None], 255).astype(np.uint8)
+    overlay(canvas, window, painted, np.ascontiguousarray(inside), OBJECT)
 
 
 def _outline(rng: np.random.Generator, mask: Array, kind: str, x: float, y: float, reach: float, tall: float) -> None:

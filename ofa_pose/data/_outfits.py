@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ofa_pose.data._figures import PERSPECTIVE, SIDES, Array, Figure, project
+from ofa_pose.data._figures import PERSPECTIVE, SIDES, Array, Figure, pick, project
 
 CLOUD = 24  # points of a shape's outline
 _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 13)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 13)[:-1])], axis=1)
@@ -20,7 +20,7 @@ _SKINS = np.array([(58, 36, 26), (96, 62, 44), (141, 96, 66), (186, 134, 98), (2
 _HAIRS = np.array(
     [(22, 18, 16), (48, 34, 24), (92, 60, 36), (150, 104, 58), (206, 170, 104), (130, 56, 28), (170,) * 3]
 )
-_PATTERNS = ("plain", "stripes", "checks", "dots", "gradient", "noise")
+_PATTERNS = ("stripes", "checks", "dots", "gradient", "noise")
 
 
 @dataclass(frozen=True)
@@ -111,23 +111,23 @@ class Outfit:
         }
         return cls(
             materials=materials,
-            sleeve=float(rng.choice((0, 0.55, 0.9, 2), p=(0.08, 0.4, 0.07, 0.45))),
-            leg=float(rng.choice((0.5, 0.9, 2), p=(0.12, 0.16, 0.72))) if not skirt else 0.0,
-            skirt=float(skirt),
-            loose=float(rng.uniform(1.0, 1.22)),
-            hem=float(rng.uniform(-0.05, 0.05)),
-            hair=str(rng.choice(("bald", "short", "long", "bun"), p=(0.1, 0.52, 0.28, 0.1))),
-            hat=bool(rng.random() < 0.13),
+            sleeve=pick(rng, (0.0, 0.55, 0.9, 2.0), (0.08, 0.4, 0.07, 0.45)),
+            leg=pick(rng, (0.5, 0.9, 2.0), (0.12, 0.16, 0.72)) if not skirt else 0.0,
+            skirt=skirt,
+            loose=rng.uniform(1.0, 1.22),
+            hem=rng.uniform(-0.05, 0.05),
+            hair=pick(rng, ("bald", "short", "long", "bun"), (0.1, 0.52, 0.28, 0.1)),
+            hat=rng.random() < 0.13,
         )
 
 
 def cloth(rng: np.random.Generator, plain: float = 0.5) -> Material:
     """A random fabric; `plain` is the chance that it has no pattern."""
     colour = vivid(rng)
-    second = vivid(rng) if rng.random() < 0.6 else _rgb(colour * rng.choice((0.55, 0.7, 1.5)))
-    pattern = "plain" if rng.random() < plain else str(rng.choice(_PATTERNS[1:], p=(0.32, 0.2, 0.16, 0.16, 0.16)))
-    turn = rng.choice((0.0, np.pi / 2, rng.uniform(0, np.pi)), p=(0.55, 0.25, 0.2))
-    return Material(colour, second, pattern, float(rng.uniform(0.022, 0.075)), float(turn))
+    second = vivid(rng) if rng.random() < 0.6 else _rgb(colour * pick(rng, (0.55, 0.7, 1.5), (1, 1, 1)))
+    pattern = "plain" if rng.random() < plain else pick(rng, _PATTERNS, (0.32, 0.2, 0.16, 0.16, 0.16))
+    turn = pick(rng, (0.0, math.pi / 2, rng.uniform(0, math.pi)), (0.55, 0.25, 0.2))
+    return Material(colour, second, pattern, rng.uniform(0.022, 0.075), turn)
 
 
 def vivid(rng: np.random.Generator) -> Array:
@@ -156,10 +156,11 @@ def capsule(part: str, material: str, a: Array, b: Array, ra: float, rb: float, 
 
 def _rings(part: str, material: str, rings: list[tuple[Array, Array, float, float]], bias: float) -> Shape:
     """A trunk through three elliptic sections: (centre, rotation, half width, half depth) each."""
-    section = np.stack([_RING[:, 0], np.zeros(8), _RING[:, 1]], axis=1)
-    cloud = np.concatenate([centre + (section * (wide, 1, deep)) @ turn.T for centre, turn, wide, deep in rings])
-    spine = np.repeat(np.stack([ring[0] for ring in rings]), 8, axis=0)
-    depth = float(np.mean([ring[0][2] for ring in rings])) + bias
+    cloud, spine, depth = np.empty((CLOUD, 3)), np.empty((CLOUD, 3)), bias
+    for row, (centre, turn, wide, deep) in zip(range(0, CLOUD, 8), rings, strict=True):
+        spine[row : row + 8] = centre
+        cloud[row : row + 8] = centre + _RING[:, :1] * (wide * turn[:, 0]) + _RING[:, 1:] * (deep * turn[:, 2])
+        depth += float(centre[2]) / 3
     return Shape(part, material, depth, project(cloud)[0], project(spine)[0])
 
 

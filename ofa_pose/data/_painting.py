@@ -38,6 +38,13 @@ class Canvas:
         return int(self.image.shape[0])
 
 
+def overlay(canvas: Canvas, window: tuple[slice, slice], layer: Array, mask: Array, owner: int) -> None:
+    """Put the pixels of `layer` where `mask` (uint8, the window's size) is not 0, and note whose they are."""
+    # through contiguous copies: cv2's masked copy is many times faster than NumPy's
+    canvas.image[window] = cv2.copyTo(layer, mask, np.ascontiguousarray(canvas.image[window]))
+    np.copyto(canvas.owner[window], owner, where=mask > 0)
+
+
 @dataclass(frozen=True)
 class Painted:
     """One painted person.
@@ -125,9 +132,8 @@ class Model:
         blur = max(1, int(scale * FACTOR * 0.012)) | 1
         shade = cv2.multiply(cv2.blur(shade, (blur, blur)), canvas.folds[window], scale=1 / 128)
         layer = cv2.multiply(layer, cv2.merge([shade] * 3), scale=1 / 128)
-        mask = codes > 0
-        np.copyto(canvas.image[window], layer, where=mask[..., None])
-        canvas.owner[window][mask] = owner
+        mask = (codes > 0).view(np.uint8)
+        overlay(canvas, window, layer, mask, owner)
         height = float((self.high - self.low)[1] * scale)
         corner_xy = (int(corner[0]), int(corner[1]))
         return Painted(self._joints(scale, offset), codes, corner_xy, tuple(parts), self._facing(), scale, height)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from ofa_pose.data._backdrops import new_canvas, photograph, put_thing
-from ofa_pose.data._figures import Array, sample_figure
+from ofa_pose.data._figures import Array, pick, sample_figure
 from ofa_pose.data._outfits import Outfit
 from ofa_pose.data._painting import FACTOR, Canvas, Model, Painted
 from ofa_pose.data._visibility import label_joints
@@ -103,7 +103,7 @@ def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
 
 def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> tuple[list[Painted], list[float]]:
     """Place one to six people and things in front of them, and paint them from back to front."""
-    count = 1 + int(rng.choice(6, p=_PEOPLE_ODDS))
+    count = pick(rng, range(1, 7), _PEOPLE_ODDS)
     middle = np.exp(rng.uniform(np.log(0.42 if count < 3 else 0.3), np.log(0.9 if count < 3 else 0.75)))
     gather = rng.uniform(0.25, 0.75) if rng.random() < 0.5 else None
     boxes: list[Array] = []
@@ -117,7 +117,7 @@ def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> tuple[
         boxes.append(box)
         placed.append((box[3] + rng.normal(0, 0.06) * size, model, scale, offset, box))
     placed.sort(key=lambda one: one[0])
-    things = np.bincount(rng.integers(0, count, rng.choice(4, p=_THING_ODDS)), minlength=count)
+    things = np.bincount(rng.integers(0, count, pick(rng, range(4), _THING_ODDS)), minlength=count)
     painted, facing = [], []
     for number, (_, model, scale, offset, box) in enumerate(placed):
         painted.append(model.paint(canvas, number + 1, scale, offset))
@@ -165,16 +165,15 @@ def _annotate(
     canvas: Canvas, owner: Array, number: int, painted: Painted, facing: float, skeleton: Skeleton
 ) -> Person | None:
     """The annotation of one person, or None where next to nothing of it can be seen."""
-    mask = owner == number
-    area = int(np.count_nonzero(mask))
+    mask = (owner == number).view(np.uint8)
+    area = cv2.countNonZero(mask)
     if area < max(_LEAST_AREA * owner.size, 8):
         return None
     keypoints = label_joints(painted, owner, number, skeleton.joints)
     if not keypoints[:, 2].any():
         return None
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    x, y = float(columns[0]), float(rows[0])
-    bbox = (x, y, float(columns[-1] + 1 - x), float(rows[-1] + 1 - y))
+    x, y, w, h = (float(value) for value in cv2.boundingRect(mask))
+    bbox = (x, y, w, h)
     return Person(keypoints, bbox, float(area), _polygons(canvas, number, bbox), painted.height, facing)
 
 
