@@ -1,0 +1,129 @@
+"""A batch depends on seed and step alone: not on workers, on where a run began, or on what was drawn before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ofa_pose.data.coco import KeypointDataset, load_dataset
+from ofa_pose.data.loader import MEAN, STD, Batch, clean_batches, normalise, step_keys, training_batches
+from ofa_pose.data.transforms import Augmentation, clean_sample
+from ofa_pose.errors import InputError
+from tests.data.making import contents, write
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> KeypointDataset:
+    return load_dataset(*write(tmp_path_factory.mktemp("data"), contents(7)))
+
+
+def _resolution(step: int) -> int:
+    return (64, 96)[step % 2]
+
+
+def _batches(dataset: KeypointDataset, first: int = 0, steps: int = 6, seed: int = 5, **more: int) -> list[Batch]:
+    return list(training_batches(dataset, 3, seed, _resolution, first, steps, Augmentation(), **more))
+
+
+def _equal(a: Batch, b: Batch) -> bool:
+    tensors = ((a.images, b.images), (a.keypoints, b.keypoints), (a.mask, b.mask))
+    return a.resolution == b.resolution and all(torch.equal(x, y) for x, y in tensors)
+
+
+def test_batches_are_what_they_say(dataset: KeypointDataset) -> None:
+    batches = _batches(dataset)
+    assert [batch.resolution for batch in batches] == [64, 96] * 3
+    for batch in batches:
+        side = batch.resolution
+        assert batch.images.shape == (3, 3, side, side) and batch.images.dtype == torch.uint8
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.mask.shape == (3, side // 2, side // 2) and batch.mask.dtype == torch.uint8
+        assert batch.keypoints.shape[0] == 3 and batch.keypoints.shape[2:] == (5, 3)
+        assert batch.keypoints.dtype == torch.float32 and ((batch.keypoints >= 0) & (batch.keypoints < side)).all()
+        moved = batch.to("cpu")
+        assert _equal(moved, batch)
+    assert max(batch.keypoints.shape[1] for batch in batches) == 2
+
+
+def test_workers_make_the_same_batches(dataset: KeypointDataset) -> None:
+    here, there = _batches(dataset), _batches(dataset, workers=2)
+    assert len(here) == len(there) == 6 and all(map(_equal, here, there))
+
+
+def test_a_run_resumes_at_any_step(dataset: KeypointDataset) -> None:
+    whole = _batches(dataset)
+    for first in (1, 4, 6):
+        rest = _batches(dataset, first)
+        assert len(rest) == 6 - first and all(map(_equal, rest, whole[first:]))
+
+
+def test_seeds_and_epochs_differ(dataset: KeypointDataset) -> None:
+    assert not any(map(_equal, _batches(dataset), _batches(dataset, seed=6)))
+    one = dataset.select([2])
+    first, second = list(training_batches(one, 1, 0, lambda _: 64, 0, 2, Augmentation()))
+    assert not torch.equal(first.images, second.images)
+
+
+def test_the_global_random_state_is_left_alone(dataset: KeypointDataset) -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    expected = torch.rand(1), np.random.random()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    _batches(dataset)
+    _batches(dataset, workers=1, steps=1)
+    assert (torch.rand(1), np.random.random()) == expected
+
+
+def test_each_epoch_takes_each_image_once_in_an_order_of_its_own() -> None:
+    keys = [key for step in range(14) for key in step_keys(7, 3, 5, step)]
+    assert set(Counter(keys).values()) == {1} and len(keys) == 42
+    orders = [[index for epoch, index in keys if epoch == number] for number in range(6)]
+    assert all(sorted(order) == list(range(7)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 6
+    assert step_keys(2, 7, 0, 0)[-1][0] == 3  # a batch may span several epochs
+
+
+def test_processes_share_a_step() -> None:
+    for step in range(9):
+        parts = [step_keys(7, 2, 5, step, rank, 3) for rank in range(3)]
+        assert [key for part in parts for key in part] == step_keys(7, 6, 5, step)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_is_one_line_naming_it(tmp_path: Path, workers: int) -> None:
+    annotations, images = write(tmp_path, contents(4))
+    dataset = load_dataset(annotations, images)
+    (images / "2.png").write_bytes((images / "2.png").read_bytes()[:-50])
+    with pytest.raises(InputError) as caught:
+        list(training_batches(dataset, 2, 0, lambda _: 64, 0, 4, Augmentation(), workers=workers))
+    assert str(caught.value).startswith(f"{images / '2.png'}: is cut short") and "\n" not in str(caught.value)
+
+
+def test_training_needs_a_labelled_person(dataset: KeypointDataset) -> None:
+    with pytest.raises(InputError, match="no person has a labelled joint"):
+        next(training_batches(dataset.select([0, 3]), 2, 0, lambda _: 64, 0, 4, Augmentation()))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_clean_batches_are_whole_images_in_order(dataset: KeypointDataset, workers: int) -> None:
+    indices = [5, 2, 2, 0, 6]
+    batches = list(clean_batches(dataset, 64, 2, indices, workers=workers))
+    assert [len(batch.images) for batch in batches] == [2, 2, 1]
+    images = torch.cat([batch.images for batch in batches]).permute(0, 2, 3, 1).numpy()
+    for image, index in zip(images, indices, strict=True):
+        np.testing.assert_array_equal(image, clean_sample(dataset.images[index], 64, dataset.skeleton).image)
+
+
+def test_normalise_is_imagenets() -> None:
+    images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    result = normalise(images)
+    for channel in range(3):
+        expected = (images[:, channel].double() / 255 - MEAN[channel]) / STD[channel]
+        torch.testing.assert_close(result[:, channel].double(), expected, atol=1e-6, rtol=1e-6)
+    assert result.dtype == torch.float32 and result.is_contiguous(memory_format=torch.channels_last)
+    assert normalise(images, torch.float16).dtype == torch.float16
