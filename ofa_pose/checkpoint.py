@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from ofa_pose.skeleton import Skeleton
 
 FORMAT = "ofa-pose-checkpoint"
 VERSION = 1
+KINDS = {"net": "a fixed net", "supernet": "a supernet"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint at once or not at all."""
+    """Write a checkpoint at once or not at all. `recipe` and `info` are written as JSON would write them."""
     value = {
         "format": FORMAT,
         "version": VERSION,
@@ -75,12 +75,18 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "space": checkpoint.space.to_dict() if checkpoint.space else None,
         "skeleton": checkpoint.skeleton.to_dict(),
         "weights": {name: value.detach().cpu() for name, value in checkpoint.weights.items()},
-        "recipe": checkpoint.recipe,
-        "info": checkpoint.info,
+        "recipe": _plain(checkpoint.recipe),
+        "info": _plain(checkpoint.info),
         "training": checkpoint.training,
     }
     with files.replacing(path) as temporary:
         torch.save(value, temporary)
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """The same in Python's own types: a NumPy float among the metrics would make the file unreadable."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
 
 
 def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = None) -> Checkpoint:
@@ -96,28 +102,30 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     path = find_checkpoint(name)
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError):
+    except Exception:  # a damaged pickle raises whatever its bytes lead to
         raise InputError("is no checkpoint, or a truncated one", path, "name a .pt file that ofa-pose wrote") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise InputError("is no checkpoint of ofa-pose", path, "name a .pt file that ofa-pose wrote")
-    if value["version"] > VERSION:
-        raise InputError(f"has format version {value['version']}", path, "update ofa-pose")
+    if value.get("version") not in range(1, VERSION + 1):
+        raise InputError(f"has format version {value.get('version')}", path, "update ofa-pose")
+    if value.get("kind") not in KINDS:
+        raise InputError("is a damaged checkpoint", path, "write or copy it again")
     if kind and value["kind"] != kind:
-        other = {"net": "a fixed net", "supernet": "a supernet"}
-        raise InputError(
-            f"holds {other[value['kind']]}, not {other[kind]}", path, f"name a checkpoint of {other[kind]}"
+        what = f"holds {KINDS[value['kind']]}, not {KINDS[kind]}"
+        raise InputError(what, path, f"name a checkpoint of {KINDS[kind]}")
+    try:
+        return Checkpoint(
+            kind=value["kind"],
+            spec=ArchSpec.from_dict(value["spec"], path),
+            space=SearchSpace.from_dict(value["space"], path) if value["space"] else None,
+            skeleton=Skeleton.from_dict(value["skeleton"], path),
+            weights={k: v.float() if v.is_floating_point() else v for k, v in value["weights"].items()},
+            recipe=value["recipe"],
+            info=value["info"],
+            training=value["training"],
         )
-    weights = {k: v.float() if v.is_floating_point() else v for k, v in value["weights"].items()}
-    return Checkpoint(
-        kind=value["kind"],
-        spec=ArchSpec.from_dict(value["spec"], path),
-        space=SearchSpace.from_dict(value["space"], path) if value["space"] else None,
-        skeleton=Skeleton.from_dict(value["skeleton"], path),
-        weights=weights,
-        recipe=value["recipe"],
-        info=value["info"],
-        training=value["training"],
-    )
+    except (KeyError, TypeError, AttributeError):
+        raise InputError("is a damaged checkpoint", path, "write or copy it again") from None
 
 
 def find_checkpoint(name: str | Path) -> Path:

@@ -12,9 +12,9 @@ from ofa_pose.files import dump_yaml, parse_yaml
 
 
 class Config(BaseModel):
-    """Base of every recipe section: frozen, and unknown keys are refused."""
+    """Base of every recipe section: frozen; unknown keys, NaN and infinities are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=Config)

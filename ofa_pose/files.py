@@ -76,18 +76,23 @@ class _Loader(yaml.SafeLoader):
     """safe_load that also reads `1e-3` as a number (YAML 1.2), where PyYAML reads a string."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)([eE][-+]?\d+)$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """safe_dump that quotes the strings which `_Loader` would read as numbers."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)$"),
+        list("-+.0123456789"),
+    )
 
 
 def parse_yaml(text: str, where: object) -> Any:
     """The value of a YAML text. Raises InputError naming `where` and the line."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  (a subclass of SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none, such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else str(where)
         problem = getattr(error, "problem", None) or "cannot be parsed"
@@ -101,7 +106,7 @@ def read_yaml(path: str | Path) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """`value` as YAML text, keys in the order given, short lists on one line."""
-    return yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=100)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
 
 
 def sha256(path: str | Path) -> str:

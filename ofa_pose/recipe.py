@@ -46,7 +46,8 @@ def load_recipe(
     Args:
         command: whose entry under `commands` is laid over the rest.
         name: a YAML file or a shipped recipe's name; None takes the `inherited` recipe of a checkpoint.
-        overrides: `a.b=value`; they win over the file, for this command and, through the checkpoint, the following.
+        overrides: `a.b=value`; they win over the file. The commands that follow take them over too, through the
+            checkpoint, but for keys that their own entry under `commands` sets.
 
     Raises:
         InputError: unknown key (the nearest is named), wrong type, no recipe at all.
@@ -61,15 +62,26 @@ def load_recipe(
         value = copy.deepcopy(dict(inherited))
     else:
         raise InputError("no recipe", mend="add --recipe NAME (a shipped recipe or a YAML file)")
-    sections = value.pop("commands", None) or {}
-    for section in sections:
-        if section not in COMMANDS:
-            raise InputError(f"unknown command '{section}' under commands", where, nearest(section, COMMANDS))
-    resolved = apply_overrides(_merge(value, sections.get(command) or {}), overrides)
+    sections = _sections(value.pop("commands", None), where)
     for section in sections.values():
-        check_config(Recipe, _merge(value, section or {}), where)
+        check_config(Recipe, _merge(value, section), where)
+    resolved = apply_overrides(_merge(value, sections.get(command, {})), overrides)
     carried = {**apply_overrides(copy.deepcopy(value), overrides), "commands": sections}
-    return check_config(Recipe, resolved, where), carried
+    return check_config(Recipe, resolved, f"{where} with --set" if overrides else where), carried
+
+
+def _sections(value: Any, where: object) -> dict[str, dict[str, Any]]:
+    """The entries under `commands`. Raises InputError on an unknown command, or where it is no mapping of mappings."""
+    if not isinstance(value or {}, dict):
+        raise InputError("'commands' holds no mapping", where, f"write it as '{COMMANDS[0]}: {{key: value}}'")
+    sections = {}
+    for name, section in (value or {}).items():
+        if name not in COMMANDS:
+            raise InputError(f"unknown command '{name}' under commands", where, nearest(str(name), COMMANDS))
+        if not isinstance(section or {}, dict):
+            raise InputError(f"'commands.{name}' holds no mapping", where, "write 'key: value' lines under it")
+        sections[name] = section or {}
+    return sections
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

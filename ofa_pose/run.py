@@ -25,9 +25,8 @@ class RunDir:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl; NaN and infinities are written as null."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(clean) + "\n")
+            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop the records of steps after `step`: a resumed run writes them again."""
@@ -44,11 +43,18 @@ class RunDir:
         files.write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def open_run(out: str | Path, recipe: str, resume: bool = False, argv: Sequence[str] | None = None) -> RunDir:
     """Make the run directory `out` with the resolved recipe and the exact command.
 
     Raises:
-        InputError: `out` holds a run already and `resume` is not asked for, or there is nothing to resume.
+        InputError: `out` holds a run already and `resume` is not asked for, there is nothing to resume, or `out`
+            cannot be made.
     """
     run = RunDir(Path(out))
     if run.path.exists() and not run.path.is_dir():
@@ -57,7 +63,10 @@ def open_run(out: str | Path, recipe: str, resume: bool = False, argv: Sequence[
         raise InputError("holds no checkpoints/last.pt to resume from", out, "start without --resume")
     if not resume and (run.last.exists() or run.metrics.exists()):
         raise InputError("holds a run already", out, "add --resume to go on, or choose another --out")
-    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot be made ({error.strerror})", out, "choose another --out") from None
     files.write_text(run.path / "recipe.yaml", recipe)
     command = shlex.join(["ofa-pose", *(sys.argv[1:] if argv is None else argv)])
     with (run.path / "command.txt").open("a", encoding="utf-8") as file:

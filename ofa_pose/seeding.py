@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 
 import numpy as np
 
@@ -10,8 +11,8 @@ Key = int | str
 
 
 def key_seed(*keys: Key) -> int:
-    """A 64-bit seed from keys such as (seed, 'augment', epoch, index)."""
-    text = "\x1f".join(f"{type(key).__name__}:{key}" for key in keys)
+    """A 64-bit seed from keys such as (seed, 'augment', epoch, index); NumPy's integers count as ints."""
+    text = "\x1f".join(f"str:{key}" if isinstance(key, str) else f"int:{operator.index(key)}" for key in keys)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa_pose.errors import InputError
+from ofa_pose.errors import InputError, nearest
 from ofa_pose.files import read_yaml
 
 DEFAULT_SIGMA = 0.079  # as wide as COCO's shoulder, for joints nobody has measured
@@ -61,28 +62,44 @@ class Skeleton:
     @classmethod
     def from_dict(cls, value: Any, where: object = "") -> Skeleton:
         """Read what `to_dict` writes. Raises InputError naming `where` and the fault."""
+        fields = tuple(cls.__dataclass_fields__)
         if not isinstance(value, Mapping) or "joints" not in value:
             raise InputError("is no skeleton", where, "give name, joints, sigmas, flip_pairs and limbs")
-        joints = tuple(str(name) for name in value["joints"])
+        for key in value:
+            if key not in fields:
+                raise InputError(f"unknown key '{key}' in a skeleton", where, nearest(str(key), fields))
+        joints = tuple(str(name) for name in _list(value, "joints", where))
         if len(set(joints)) != len(joints) or not joints:
             raise InputError("joints must be distinct names, at least one", where, "rename the doubled joint")
-        sigmas = tuple(float(s) for s in value.get("sigmas") or [DEFAULT_SIGMA] * len(joints))
-        if len(sigmas) != len(joints) or min(sigmas) <= 0:
+        sigmas = tuple(_list(value, "sigmas", where)) or (DEFAULT_SIGMA,) * len(joints)
+        if len(sigmas) != len(joints):
             raise InputError(f"{len(sigmas)} sigmas for {len(joints)} joints", where, "give one positive sigma a joint")
-        pairs = (_index_pairs(value.get(key) or [], joints, key, where) for key in ("flip_pairs", "limbs"))
-        return cls(str(value.get("name", "custom")), joints, sigmas, *pairs)
+        for sigma in sigmas:
+            if not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
+                raise InputError(f"sigma {sigma!r} is no positive number", where, "give one positive sigma a joint")
+        flips, limbs = (_index_pairs(_list(value, key, where), joints, key, where) for key in ("flip_pairs", "limbs"))
+        flipped = [joint for pair in flips for joint in pair]
+        for joint in flipped:
+            if flipped.count(joint) > 1:
+                raise InputError(f"'{joints[joint]}' is twice in flip_pairs", where, "name a joint in one pair only")
+        return cls(str(value.get("name", "custom")), joints, tuple(float(s) for s in sigmas), flips, limbs)
 
 
-def _index_pairs(
-    pairs: Sequence[Sequence[str]], joints: tuple[str, ...], key: str, where: object
-) -> tuple[tuple[int, int], ...]:
+def _list(value: Mapping[str, Any], key: str, where: object) -> list[Any]:
+    entries = value.get(key) or []
+    if not isinstance(entries, list | tuple):
+        raise InputError(f"{key} of a skeleton is no list", where, f"write it as '{key}: [...]'")
+    return list(entries)
+
+
+def _index_pairs(pairs: Sequence[Any], joints: tuple[str, ...], key: str, where: object) -> tuple[tuple[int, int], ...]:
     for pair in pairs:
-        if len(pair) != 2:
-            raise InputError(f"{key} entry {list(pair)} is no pair", where, "name two joints")
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise InputError(f"{key} entry {pair!r} is no pair", where, "name two joints, as [a, b]")
         for name in pair:
-            if name not in joints:
+            if str(name) not in joints:
                 raise InputError(f"unknown joint '{name}' in {key}", where, f"use names of: {', '.join(joints)}")
-    return tuple((joints.index(a), joints.index(b)) for a, b in pairs)
+    return tuple((joints.index(str(a)), joints.index(str(b))) for a, b in pairs)
 
 
 def _distances(start: int, count: int, limbs: Sequence[tuple[int, int]]) -> list[int]:
@@ -153,18 +170,24 @@ def draft(name: str, joints: Sequence[str], limbs: Sequence[Sequence[int]] = ())
     names = tuple(joints)
     known = {joint: sigma for s in BUILT_IN.values() for joint, sigma in zip(s.joints, s.sigmas, strict=True)}
     sigmas = tuple(known.get(joint, DEFAULT_SIGMA) for joint in names)
-    mirrored = {joint: _mirror(joint) for joint in names if _mirror(joint) in names}
-    pairs = tuple(
-        (names.index(a), names.index(b)) for a, b in mirrored.items() if a != b and names.index(a) < names.index(b)
-    )
     bones = tuple((a - 1, b - 1) for a, b in limbs if 1 <= a <= len(names) and 1 <= b <= len(names))
-    return Skeleton(name, names, sigmas, pairs, bones)
+    return Skeleton(name, names, sigmas, _pairs_by_name(names), bones)
 
 
-def _mirror(joint: str) -> str:
+def _pairs_by_name(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    pairs: list[tuple[int, int]] = []
+    paired: set[str] = set()
+    for joint in names:
+        other = next((mirror for mirror in _mirrors(joint) if mirror in names), joint)
+        if other != joint and not {joint, other} & paired:
+            pairs.append((names.index(joint), names.index(other)))
+            paired |= {joint, other}
+    return tuple(pairs)
+
+
+def _mirrors(joint: str) -> Iterator[str]:
+    """The names that the joint on the other side may have."""
     for left, right in (("left", "right"), ("Left", "Right"), ("l_", "r_"), ("L_", "R_"), ("_l", "_r"), ("_L", "_R")):
-        if left in joint:
-            return joint.replace(left, right, 1)
-        if right in joint:
-            return joint.replace(right, left, 1)
-    return joint
+        for here, there in ((left, right), (right, left)):
+            if here in joint:
+                yield joint.replace(here, there, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from ofa_pose.errors import InputError
@@ -13,14 +14,15 @@ _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 def _parse(text: str, units: dict[str, float], what: str, example: str) -> float:
     match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)\s*([A-Za-zµ]*)\s*", str(text))
     unit = match.group(2) if match else None
-    if match is None or unit not in units or float(match.group(1)) <= 0:
+    value = float(match.group(1)) * units.get(unit, 0) if match and unit is not None else 0.0
+    if not 0 < value < math.inf:
         raise InputError(f"'{text}' is not {what}", mend=f"write it like {example}")
-    return float(match.group(1)) * units[unit]
+    return value
 
 
 def parse_count(text: str) -> int:
-    """'1.2G' → 1_200_000_000; units K, M, G, T. Raises InputError."""
-    return round(_parse(text, {**_COUNTS, "k": 1000}, "a count", "1.2G, 442M or 90000"))
+    """'1.2G' → 1_200_000_000, at least 1; units K, M, G, T. Raises InputError."""
+    return max(1, round(_parse(text, {**_COUNTS, "k": 1000}, "a count", "1.2G, 442M or 90000")))
 
 
 def parse_seconds(text: str) -> float:
@@ -30,11 +32,8 @@ def parse_seconds(text: str) -> float:
 
 def format_count(value: float) -> str:
     """1_220_200_000 → '1.22G': three significant digits."""
+    value = float(f"{value:.3g}")  # first, so that 999_999 is 1M
     for unit in ("T", "G", "M", "K"):
         if abs(value) >= _COUNTS[unit]:
-            return (
-                f"{value / _COUNTS[unit]:.3g}{unit}"
-                if value < 999.5 * _COUNTS[unit]
-                else f"{value / _COUNTS[unit]:.0f}{unit}"
-            )
+            return f"{value / _COUNTS[unit]:.3g}{unit}"
     return f"{value:.0f}"

@@ -109,7 +109,7 @@ class Plan:
                 yield from step.output.raw
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)  # 40 kB each
 def make_plan(spec: ArchSpec) -> Plan:
     """The layer plan of a network."""
     side = spec.resolution // 2
@@ -140,18 +140,14 @@ def _stage(spec: ArchSpec, index: int, source: _Map) -> tuple[Block, ...]:
         name, stride = f"stages.{index}.{number}", STAGE_STRIDES[index] if number == 0 else 1
         inner, group, width = f"{name}.hidden", f"stages.{index}", spec.stages[index]
         hidden, side = source.channels * expansion, source.side // stride
-        expand = Layer(f"{name}.expand", "conv", source.group, inner, source.channels, hidden, source.side, source.side)
-        depthwise = Layer(
-            f"{name}.depthwise", "conv", inner, inner, hidden, hidden, source.side, side, spec.kernel, stride, True
-        )
+        sides = (source.side, source.side)
+        expand = Layer(f"{name}.expand", "conv", source.group, inner, source.channels, hidden, *sides, act="relu6")
+        shape = (hidden, hidden, source.side, side, spec.kernel, stride)
+        depthwise = Layer(f"{name}.depthwise", "conv", inner, inner, *shape, depthwise=True, act="relu6")
         project = Layer(f"{name}.project", "conv", inner, group, hidden, width, side, side)
-        blocks.append(Block((_with_relu6(expand), _with_relu6(depthwise), project), residual=number > 0))
+        blocks.append(Block((expand, depthwise, project), residual=number > 0))
         source = _Map(group, width, side)
     return tuple(blocks)
-
-
-def _with_relu6(layer: Layer) -> Layer:
-    return Layer(**{**layer.__dict__, "act": "relu6"})
 
 
 def _deconv_steps(spec: ArchSpec, maps: list[_Map]) -> tuple[DeconvStep, ...]:
@@ -178,22 +174,10 @@ def _output(spec: ArchSpec, index: int, refined: _Map, raw: _Map, raw_source: in
 
     def separable(path: str, source: _Map) -> tuple[Layer, Layer]:
         name, width, side = f"outputs.{index}.{path}", source.channels, source.side
-        depthwise = Layer(
-            f"{name}.depthwise",
-            "conv",
-            source.group,
-            source.group,
-            width,
-            width,
-            side,
-            side,
-            HEAD_KERNEL,
-            depthwise=True,
-            act="relu",
-        )
-        pointwise = Layer(
-            f"{name}.pointwise", "conv", source.group, f"outputs.{index}", width, channels, side, side, norm=False
-        )
+        shape = (width, width, side, side, HEAD_KERNEL)
+        depthwise = Layer(f"{name}.depthwise", "conv", source.group, source.group, *shape, depthwise=True, act="relu")
+        shape = (width, channels, side, side, 1)
+        pointwise = Layer(f"{name}.pointwise", "conv", source.group, f"outputs.{index}", *shape, norm=False)
         return depthwise, pointwise
 
     return Output(separable("refined", refined), separable("raw", raw), raw_source)

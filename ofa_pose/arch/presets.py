@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError, nearest
-from ofa_pose.files import read_yaml
+from ofa_pose.files import read_json, read_yaml
 
 _BLOCKS = (6, 8, 10, 10)
 
@@ -39,6 +39,6 @@ def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
             if path.suffix:
                 raise InputError("no such file", path, "name a preset, a spec file or a checkpoint")
             raise InputError(f"no such network: '{name}'", mend=nearest(str(name), PRESETS))
-        value = read_yaml(path)  # JSON is YAML
+        value = read_json(path) if path.suffix == ".json" else read_yaml(path)
         spec = ArchSpec.from_dict(value["spec"] if isinstance(value, dict) and "spec" in value else value, path)
     return spec.with_joints(joints) if joints is not None else spec

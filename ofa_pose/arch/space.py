@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec
+from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec, whole, wholes
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.files import find_yaml, read_yaml
 
@@ -45,16 +45,18 @@ class SearchSpace:
         if len(self.stages) != STAGES or len(self.blocks) != STAGES or len(self.deconv) != DECONVS:
             what = f"space '{self.name}' needs {STAGES} stages, {STAGES} block counts and {DECONVS} deconv lists"
             raise InputError(what, mend="complete the lists")
-        for choices in self.choices:
+        if min(self.blocks) < 1:
+            raise InputError(f"blocks {list(self.blocks)} of space '{self.name}'", mend="give every stage a block")
+        for label, choices in zip(self.labels, self.choices, strict=True):
             if not choices or list(choices) != sorted(set(choices)):
-                raise InputError(
-                    f"choices {list(choices)} of space '{self.name}' do not ascend", mend="sort them, each once"
-                )
+                what = f"the choices {list(choices)} for {label} of space '{self.name}' do not ascend"
+                raise InputError(what, mend="sort them, each once")
         for side in self.resolution:
             if side % RESOLUTION_MULTIPLE:
                 raise InputError(
                     f"resolution {side} of space '{self.name}'", mend=f"use multiples of {RESOLUTION_MULTIPLE}"
                 )
+        self.smallest(joints=1)  # raises where a width or the kernel is none
 
     @property
     def choices(self) -> tuple[tuple[int, ...], ...]:
@@ -147,17 +149,13 @@ class SearchSpace:
             if key not in value:
                 raise InputError(f"the search space has no '{key}'", where, "add it")
         try:
-            lists: dict[str, Any] = {k: _integers(value[k]) for k in ("resolution", "stem", "expansion", "blocks")}
-            lists |= {k: tuple(_integers(choices) for choices in value[k]) for k in ("stages", "deconv")}
-            return cls(name=str(value["name"]), kernel=int(value["kernel"]), **lists)
-        except (TypeError, ValueError) as error:
+            lists: dict[str, Any] = {k: wholes(value[k]) for k in ("resolution", "stem", "expansion", "blocks")}
+            lists |= {k: tuple(wholes(choices) for choices in value[k]) for k in ("stages", "deconv")}
+            return cls(name=str(value["name"]), kernel=whole(value["kernel"]), **lists)
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the search space is malformed ({error})", where, "use lists of whole numbers") from None
         except InputError as error:
             raise InputError(error.faults[0].what, where, error.faults[0].mend) from None
-
-
-def _integers(values: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
 
 
 def load_space(name: str | Path) -> SearchSpace:

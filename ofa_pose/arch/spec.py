@@ -70,15 +70,15 @@ class ArchSpec:
                 raise InputError(f"the network spec has no '{key}'", where, "add it")
         try:
             return cls(
-                resolution=_integer(value["resolution"]),
-                stem=_integer(value["stem"]),
-                stages=_integers(value["stages"]),
-                expansions=tuple(_integers(stage) for stage in value["expansions"]),
-                deconv=_integers(value["deconv"]),
-                kernel=_integer(value.get("kernel", 7)),
-                joints=_integer(value.get("joints", 17)),
+                resolution=whole(value["resolution"]),
+                stem=whole(value["stem"]),
+                stages=wholes(value["stages"]),
+                expansions=tuple(wholes(stage) for stage in value["expansions"]),
+                deconv=wholes(value["deconv"]),
+                kernel=whole(value.get("kernel", 7)),
+                joints=whole(value.get("joints", 17)),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the network spec is malformed ({error})", where, "use whole numbers and lists") from None
         except InputError as error:
             raise InputError(error.faults[0].what, where, error.faults[0].mend) from None
@@ -96,14 +96,16 @@ class ArchSpec:
         return f"{self.resolution};{widths};e{shown};k{self.kernel};blocks {blocks}"
 
 
-def _integer(value: Any) -> int:
+def whole(value: Any) -> int:
+    """A whole number as an int. Raises ValueError, TypeError or OverflowError on anything else, '8' and True too."""
     if isinstance(value, bool) or int(value) != value:
         raise ValueError(f"{value!r} is no whole number")
     return int(value)
 
 
-def _integers(values: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(_integer(value) for value in values)
+def wholes(values: Sequence[Any]) -> tuple[int, ...]:
+    """`whole` of each value."""
+    return tuple(whole(value) for value in values)
 
 
 def _problem(spec: ArchSpec) -> str:

@@ -17,7 +17,7 @@ from ofa_pose.console import progress, say
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.loader import training_batches
 from ofa_pose.data.transforms import Augmentation
-from ofa_pose.errors import OfaPoseError
+from ofa_pose.errors import InputError, OfaPoseError
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.run import RunDir
 from ofa_pose.train.objectives import Objective
@@ -48,7 +48,8 @@ def fit(job: Job, resume: bool = False) -> dict[str, Any]:
     """Train; returns {'AP': best AP, 'step': its step, 'steps': all}. The same job gives the same weights.
 
     Raises:
-        OfaPoseError: the loss is no longer finite.
+        OfaPoseError: the loss or its gradient is no longer finite.
+        InputError: the run to resume trained another net.
     """
     settings, objective = job.settings, job.objective
     network = objective.network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,22 +102,28 @@ def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> None:
 
 
 def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip: float) -> dict[str, float]:
-    """One optimiser step; returns the losses and the gradient norm. Raises OfaPoseError if the loss is not finite."""
+    """One optimiser step; returns the losses and the gradient norm.
+
+    Raises:
+        OfaPoseError: the loss or its gradient is not finite; the weights are as they were.
+    """
     loss = torch.stack(list(losses.values())).sum()
-    if not torch.isfinite(loss):
-        parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
-        raise OfaPoseError(f"the loss is not finite ({parts}); lower train.lr and --resume from the last checkpoint")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+    record = {"loss": loss, **losses, "grad_norm": norm}
+    values = dict(zip(record, torch.stack(list(record.values())).tolist(), strict=True))  # one wait for the device
+    if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+        parts = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+        raise OfaPoseError(f"the loss is not finite ({parts}); lower train.lr and --resume from the last checkpoint")
     optimizer.step()
-    return {"loss": loss.item(), **{name: value.item() for name, value in losses.items()}, "grad_norm": norm.item()}
+    return values
 
 
 def keep_best(job: Job, best: dict[str, Any], step: int, seconds: float) -> dict[str, Any]:
     """Judge the network; if its AP is the best so far, save it as the best checkpoint."""
     metrics = job.judge()
-    ap = metrics["AP"] if metrics.get("AP") is not None else 0.0
+    ap = float(metrics["AP"]) if metrics.get("AP") is not None else 0.0
     job.run.log({"step": step, "val": metrics, "seconds": round(seconds, 1)})
     say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
     if ap <= best["AP"]:
@@ -131,8 +138,11 @@ def _state(optimizer: AdamW, step: int, best: dict[str, Any]) -> dict[str, Any]:
 
 def _restore(job: Job, optimizer: AdamW) -> tuple[int, dict[str, Any]]:
     checkpoint = load_checkpoint(job.run.last)
-    training = checkpoint.training or {}
-    job.objective.network.load_state_dict(checkpoint.weights)
+    network, training = job.objective.network, checkpoint.training
+    if checkpoint.spec != network.spec or training is None:
+        what = f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})"
+        raise InputError(what, job.run.last, "resume with the recipe of that run, or choose another --out")
+    network.load_state_dict(checkpoint.weights)
     optimizer.load_state_dict(training["optimizer"])
     job.run.forget_after(training["step"])
     return training["step"], training["best"]

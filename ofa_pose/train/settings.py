@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
+from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.config import Config
+
+Side = Annotated[int, Field(gt=0, multiple_of=TOTAL_STRIDE)]
 
 
 class TrainSettings(Config):
@@ -16,7 +21,9 @@ class TrainSettings(Config):
     weight_decay: float = Field(1e-2, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    resolutions: tuple[int, ...] | None = Field(None, description="a fixed net's training sides; none: its own")
+    resolutions: tuple[Side, ...] | None = Field(
+        None, min_length=1, description="a fixed net's training sides; none: its own"
+    )
     workers: int = Field(1, ge=0)
     evaluate_every: int = Field(500, ge=1)
     evaluate_images: int = Field(200, ge=1)

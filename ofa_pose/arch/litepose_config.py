@@ -1,0 +1,81 @@
+"""The LitePose repository's JSON configs: read into a spec and written from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ofa_pose.arch.plan import STAGE_STRIDES
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.errors import InputError
+
+KEYS = ("img_size", "input_channel", "deconv_setting", "backbone_setting")
+
+
+def is_litepose_config(value: Any) -> bool:
+    """Whether a parsed JSON file is meant as a config of the LitePose repository."""
+    return isinstance(value, Mapping) and "backbone_setting" in value
+
+
+def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> ArchSpec:
+    """The network of a parsed LitePose config; such a config does not tell the number of joints.
+
+    Raises:
+        InputError: a key is missing or malformed, or the network has strides or mixed kernels that no spec describes.
+    """
+    if not isinstance(value, Mapping):
+        raise InputError("holds no LitePose config", where, f"give {', '.join(KEYS)}")
+    for key in KEYS:
+        if key not in value:
+            raise InputError(f"the LitePose config has no '{key}'", where, "add it")
+    try:
+        stages = list(value["backbone_setting"])
+        strides = tuple(stage["stride"] for stage in stages)
+        widths = [stage["channel"] for stage in stages]
+        depths = [stage["num_blocks"] for stage in stages]
+        blocks = [[(expansion, kernel) for expansion, kernel in stage["block_setting"]] for stage in stages]
+        kernels = {kernel for stage in blocks for _, kernel in stage}
+    except KeyError as error:
+        raise InputError(f"a stage of backbone_setting has no {error}", where, "add it") from None
+    except (TypeError, ValueError):
+        mend = "write stages as {num_blocks, stride, channel, block_setting: [[expansion, kernel], …]}"
+        raise InputError("backbone_setting is malformed", where, mend) from None
+    if strides != STAGE_STRIDES:
+        mend = f"LitePose's are {list(STAGE_STRIDES)}"
+        raise InputError(f"its stages have strides {list(strides)}", where, mend)
+    for number, (depth, settings) in enumerate(zip(depths, blocks, strict=True), 1):
+        if depth != len(settings):
+            what = f"stage {number} has num_blocks {depth} but {len(settings)} entries in block_setting"
+            raise InputError(what, where, "make them agree")
+    if len(kernels) != 1:
+        mend = "use one kernel size in all blocks"
+        raise InputError(f"its blocks have kernels {', '.join(map(str, sorted(kernels, key=str)))}", where, mend)
+    spec = {
+        "resolution": value["img_size"],
+        "stem": value["input_channel"],
+        "stages": widths,
+        "expansions": [[expansion for expansion, _ in stage] for stage in blocks],
+        "deconv": value["deconv_setting"],
+        "kernel": kernels.pop(),
+        "joints": joints,
+    }
+    return ArchSpec.from_dict(spec, where)
+
+
+def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
+    """The LitePose config of a network, as plain values for JSON; the inverse of `spec_from_litepose`."""
+    stages = zip(STAGE_STRIDES, spec.stages, spec.expansions, strict=True)
+    return {
+        "img_size": spec.resolution,
+        "input_channel": spec.stem,
+        "deconv_setting": list(spec.deconv),
+        "backbone_setting": [
+            {
+                "num_blocks": len(expansions),
+                "stride": stride,
+                "channel": width,
+                "block_setting": [[expansion, spec.kernel] for expansion in expansions],
+            }
+            for stride, width, expansions in stages
+        ],
+    }
