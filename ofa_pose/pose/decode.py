@@ -1,6 +1,6 @@
 """From heatmaps and tags to poses: peaks, then grouping by associative embedding.
 
-Associative embedding: Newell, Huang and Deng, 2017. Two resolutions, filling from tags: HigherHRNet, Cheng et al., 2020.
+Associative embedding: Newell, Huang and Deng, 2017; two resolutions and filling: HigherHRNet, Cheng et al., 2020.
 Nothing is upsampled to the input's size: peaks are found at half of it and refined below the cell.
 """
 
@@ -16,9 +16,12 @@ from scipy.optimize import linear_sum_assignment
 from ofa_pose.pose.geometry import HIGH_STRIDE
 
 PEAK_WINDOW = np.ones((5, 5), np.uint8)
-NEARNESS = 0.1  # heat that a missing joint's place loses for each extent of the person it lies from the person's middle
+FAR_TAG = 1e6
+STEP_COST = 100.0  # of a pair of tags that do not fit: no difference of heats outweighs it
+TIE_WEIGHT = 1e-3  # of heat times heat, against heat: decides ties only
+NEARNESS = 0.2  # heat that a missing joint's place loses for each extent of the person it lies from the person's middle
 MIN_EXTENT = 32.0  # input pixels: a person of one joint has no extent of its own
-WARM_CELLS = 4096  # cells a joint that may hold a missing joint: more only where a net says "everywhere"
+WARM_CELLS = 4096  # a joint, on average, that may hold a missing joint: only a useless net has more
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class _Spots:
     heat: np.ndarray
     tags: np.ndarray
 
+    def take(self, index: np.ndarray) -> _Spots:
+        """The places with these indices."""
+        return _Spots(self.joint[index], self.x[index], self.y[index], self.heat[index], self.tags[index])
+
 
 def decode(low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig | None = None) -> list[Poses]:
     """The poses of each image of a batch.
@@ -106,21 +113,22 @@ def _decode_image(
     low: np.ndarray, high: np.ndarray, tags: np.ndarray, order: Sequence[int], config: DecodeConfig
 ) -> Poses:
     """One image's poses from low (J, h, w), high (J, 2h, 2w) and tags (J, T, h, w)."""
+    joints = len(low)
     fused, highest = _fuse(low, high)
-    joints = len(fused)
-    peaks = _peaks(fused, highest, tags, config)
+    warm = np.flatnonzero(fused > min(config.recover_floor, config.threshold))
+    warm = warm[np.isfinite(fused.ravel()[warm])]
+    peaks = _peaks(fused, highest, warm, tags, config)
     member, tag_sum = _group(peaks, joints, order, config)
     if not len(member):
         return Poses(np.zeros((0, joints, 3), np.float32), np.zeros(0, np.float32))
     found = member >= 0
-    heat = np.where(found, peaks.heat[member], 0.0)
-    scores = heat.mean(axis=1)
+    scores = np.where(found, peaks.heat[member], 0.0).mean(axis=1)
     best = np.argsort(-scores, kind="stable")[: config.max_people]
-    member, found, scores = member[best], found[best], scores[best]
+    member, found, tag_sum, scores = member[best], found[best], tag_sum[best], scores[best]
     keypoints = np.zeros((*member.shape, 3), np.float32)
     keypoints[found] = _place(fused, peaks)[member[found]]
     if config.recover:
-        _recover(keypoints, found, tag_sum[best] / found.sum(axis=1)[:, None], fused, tags, config)
+        _recover(keypoints, found, tag_sum / found.sum(axis=1)[:, None], fused, warm, tags)
     return Poses(keypoints, scores.astype(np.float32))
 
 
@@ -136,20 +144,27 @@ def _fuse(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return fused, highest
 
 
-def _peaks(fused: np.ndarray, highest: np.ndarray, tags: np.ndarray, config: DecodeConfig) -> _Spots:
-    """The highest local maxima above the threshold, at most `candidates` a joint, by joint and falling heat."""
-    where = np.flatnonzero((fused == highest) & (fused > config.threshold))
-    heat = fused.ravel()[where]
-    joint, cell = np.divmod(where, fused[0].size)
+def _peaks(fused: np.ndarray, highest: np.ndarray, warm: np.ndarray, tags: np.ndarray, config: DecodeConfig) -> _Spots:
+    """The highest local maxima above the threshold, at most `candidates` a joint, by joint and falling heat.
+
+    `warm` (N,) holds the rising flat indices of the cells worth a look.
+    """
+    heat = fused.ravel()[warm]
+    peak = (heat == highest.ravel()[warm]) & (heat > config.threshold)
+    heat = heat[peak]
+    joint, cell = np.divmod(warm[peak], fused[0].size)
     rank = np.lexsort((-heat, joint))
+    rank = rank[np.arange(len(rank)) - np.searchsorted(joint, joint) < config.candidates]
     heat, joint, cell = heat[rank], joint[rank], cell[rank]
-    first = np.searchsorted(joint, np.arange(len(fused)))
-    keep = np.arange(len(joint)) - first[joint] < config.candidates
-    heat, joint, cell = heat[keep], joint[keep], cell[keep]
     y, x = np.divmod(cell, fused.shape[2])
     keep = ~_doubled(joint, x, y, heat)
-    joint, x, y, heat = joint[keep], x[keep], y[keep], heat[keep]
-    return _Spots(joint, x, y, heat, _tags_at(tags, joint, x, y))
+    return _spots(joint[keep], x[keep], y[keep], heat[keep], tags)
+
+
+def _spots(joint: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray, tags: np.ndarray) -> _Spots:
+    """Places with the tags (J, T, h, w) of the low map's cells that they lie in; a broken tag is near nobody's."""
+    tag = tags[joint, :, y // 2, x // 2].astype(np.float64)
+    return _Spots(joint, x, y, heat, np.nan_to_num(tag, nan=FAR_TAG, posinf=FAR_TAG, neginf=-FAR_TAG))
 
 
 def _doubled(joint: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -169,28 +184,34 @@ def _group(peaks: _Spots, joints: int, order: Sequence[int], config: DecodeConfi
 
     A joint's peaks go to the people so that the sum of the costs is least. A pair of tags within half the threshold
     costs nothing, so that the higher peak decides between equally good tags; every other pair costs the same, so that
-    hopeless pairs do not push good ones apart. A peak without a person within the threshold starts a new person.
+    hopeless pairs do not push good ones apart. Among equal sums the higher peaks go to the people with more heat, or
+    the chance of a second peak beside a joint would tear a person in two. A peak without a person within the threshold
+    starts a new person.
     """
     member = np.full((0, joints), -1)
     tag_sum = np.zeros((0, peaks.tags.shape[1]))
+    strength = np.zeros(0)
     starts = np.searchsorted(peaks.joint, np.arange(joints + 1))
     for joint in order:
         mine = np.arange(starts[joint], starts[joint + 1])
+        heat, tag = peaks.heat[mine], peaks.tags[mine]
         fresh = np.ones(len(mine), bool)
         if len(mine) and len(member):
-            mean = tag_sum / (member >= 0).sum(axis=1)[:, None]
-            distance = np.linalg.norm(peaks.tags[mine, None] - mean, axis=2)
-            steps = np.round(np.minimum(distance / config.tag_threshold, 1))
-            peak, person = linear_sum_assignment(steps * 100 - peaks.heat[mine, None])
-            near = distance[peak, person] < config.tag_threshold
-            peak, person = peak[near], person[near]
+            distance = _distance(tag, tag_sum / (member >= 0).sum(axis=1)[:, None]) / config.tag_threshold
+            near = distance < 0.5
+            cost = np.where(near, -TIE_WEIGHT * heat[:, None] * strength, STEP_COST) - heat[:, None]
+            peak, person = linear_sum_assignment(cost)
+            taken = distance[peak, person] < 1
+            peak, person = peak[taken], person[taken]
             member[person, joint] = mine[peak]
-            tag_sum[person] += peaks.tags[mine[peak]]
+            tag_sum[person] += tag[peak]
+            strength[person] += heat[peak]
             fresh[peak] = False
         added = np.full((int(fresh.sum()), joints), -1)
         added[:, joint] = mine[fresh]
         member = np.concatenate([member, added])
-        tag_sum = np.concatenate([tag_sum, peaks.tags[mine[fresh]]])
+        tag_sum = np.concatenate([tag_sum, tag[fresh]])
+        strength = np.concatenate([strength, heat[fresh]])
     return member, tag_sum
 
 
@@ -217,50 +238,48 @@ def _place(fused: np.ndarray, spots: _Spots) -> np.ndarray:
 
 
 def _recover(
-    keypoints: np.ndarray, found: np.ndarray, tag: np.ndarray, fused: np.ndarray, tags: np.ndarray, config: DecodeConfig
+    keypoints: np.ndarray, found: np.ndarray, tag: np.ndarray, fused: np.ndarray, warm: np.ndarray, tags: np.ndarray
 ) -> None:
-    """Fill in place the missing joints of keypoints (P, J, 3) from the cells with tags nearest to tag (P, T).
+    """Fill in place the missing joints of keypoints (P, J, 3) from the warm cells with tags nearest to tag (P, T).
 
     A cell's worth is its heat less its tag distance in whole steps (HigherHRNet), less a little for its distance from
-    the person. A cell that the person's tag does not reach is only a guess at the place: it gets no score.
+    the person. A cell whose tag is not the person's is only a guess at the place: it gets no score.
     """
-    places = np.ma.masked_array(keypoints[..., :2], np.broadcast_to(~found[..., None], (*found.shape, 2)))
-    centre = places.mean(axis=1).filled(0)
-    extent = np.maximum(np.ptp(places, axis=1).filled(0).max(axis=1), MIN_EXTENT)
-    for joint, heat in enumerate(fused):
-        missing = np.flatnonzero(~found[:, joint])
-        cell = _warm(heat, config.recover_floor) if len(missing) else missing
-        if not len(cell):
+    middle, extent = _middle_and_extent(keypoints[..., :2], found)
+    most = WARM_CELLS * len(fused)
+    if len(warm) > most:
+        warm = np.sort(warm[np.argpartition(-fused.ravel()[warm], most)[:most]])
+    joint, cell = np.divmod(warm, fused[0].size)
+    y, x = np.divmod(cell, fused.shape[2])
+    spots = _spots(joint, x, y, fused.ravel()[warm], tags)
+    place = np.stack([x + 0.5, y + 0.5], axis=1) * HIGH_STRIDE
+    starts = np.searchsorted(joint, np.arange(len(fused) + 1))
+    chosen = np.full(found.shape, -1)
+    guessed = np.zeros(found.shape, bool)
+    for j, missing in enumerate(~found.T):
+        who, where = np.flatnonzero(missing), slice(starts[j], starts[j + 1])
+        if not len(who) or where.start == where.stop:
             continue
-        y, x = np.divmod(cell, heat.shape[1])
-        warm = _Spots(np.full(len(cell), joint), x, y, heat.ravel()[cell], _tags_at(tags, np.array(joint), x, y))
-        steps = np.round(np.linalg.norm(tag[missing, None] - warm.tags, axis=2))
-        far_x, far_y = ((HIGH_STRIDE * (c + 0.5) - centre[missing, None, i]) for i, c in enumerate((x, y)))
-        far = np.hypot(far_x, far_y) / extent[missing, None]
-        best = np.argmax(warm.heat - steps - NEARNESS * far, axis=1)
-        placed = _place(fused, warm)[best]
-        placed[steps[np.arange(len(missing)), best] > 0, 2] = 0
-        keypoints[missing, joint] = placed
+        steps = np.round(_distance(tag[who], spots.tags[where]))
+        away = _distance(middle[who], place[where]) / extent[who, None]
+        best = np.argmax(spots.heat[where] - steps - NEARNESS * away, axis=1)
+        chosen[who, j] = best + where.start
+        guessed[who, j] = steps[np.arange(len(who)), best] > 0
+    filled = chosen >= 0
+    keypoints[filled] = _place(fused, spots.take(chosen[filled]))
+    keypoints[guessed, 2] = 0
 
 
-def _warm(heat: np.ndarray, floor: float) -> np.ndarray:
-    """Flat indices of the cells above the floor, the warmest WARM_CELLS where there are more."""
-    cell = np.flatnonzero(heat > floor)
-    if len(cell) > WARM_CELLS:
-        cell = cell[np.argpartition(-heat.ravel()[cell], WARM_CELLS)[:WARM_CELLS]]
-    return cell
+def _middle_and_extent(xy: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean place (P, 2) and the longer side (P,) of each person's found joints, of places xy (P, J, 2)."""
+    here = found[..., None]
+    middle = np.where(here, xy, 0).sum(axis=1) / found.sum(axis=1)[:, None]
+    sides = np.where(here, xy, -np.inf).max(axis=1) - np.where(here, xy, np.inf).min(axis=1)
+    return middle, np.maximum(sides.max(axis=1), MIN_EXTENT)
 
 
-def _tags_at(tags: np.ndarray, joint: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(N, T) tags of these joints at cells x, y of the high map, read between the four cells of the low map."""
-    height, width = tags.shape[2:]
-    # the centre of high cell x lies at (x + 0.5) / 2 low cells, a quarter cell from the centre of low cell x // 2
-    left, above = (x - 1) // 2, (y - 1) // 2
-    right_weight = np.where(x % 2, 0.25, 0.75)[:, None]
-    below_weight = np.where(y % 2, 0.25, 0.75)[:, None]
-    total = np.zeros((len(x), tags.shape[1]))
-    for dy, weight_y in ((0, 1 - below_weight), (1, below_weight)):
-        row = np.clip(above + dy, 0, height - 1)
-        for dx, weight_x in ((0, 1 - right_weight), (1, right_weight)):
-            total += weight_y * weight_x * tags[joint, :, row, np.clip(left + dx, 0, width - 1)]
-    return total
+def _distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(N, M) Euclidean distances between rows of left (N, D) and right (M, D)."""
+    if left.shape[1] == 1:
+        return np.abs(left - right.T)
+    return np.sqrt(sum((left[:, None, d] - right[:, d]) ** 2 for d in range(left.shape[1])))
