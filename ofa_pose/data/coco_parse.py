@@ -16,6 +16,7 @@ from ofa_pose.errors import Fault, InputError, nearest
 from ofa_pose.skeleton import CROWDPOSE, Skeleton, draft, same_joints
 
 NAMED_IN_WARNING = 3
+_VISIBILITIES = frozenset((0, 1, 2))
 _NO_RECORD = "write it as an object of fields"
 
 
@@ -236,11 +237,10 @@ class _Annotations:
             fault(f"keypoint {self._joints[odd // 3]} holds {raw[odd]!r:.40}", "give a finite number")
             return None
         keypoints = values.reshape(-1, 3)
-        odd_flags = np.flatnonzero(~np.isin(keypoints[:, 2], (0, 1, 2)))
-        if len(odd_flags):
-            joint = odd_flags[0]
+        if not _VISIBILITIES.issuperset(raw[2::3]):
+            joint, flag = next((j, flag) for j, flag in enumerate(raw[2::3]) if flag not in _VISIBILITIES)
             fault(
-                f"keypoint {self._joints[joint]} has visibility {keypoints[joint, 2]:g}",
+                f"keypoint {self._joints[joint]} has visibility {flag:g}",
                 "give 0 (unlabelled), 1 (hidden) or 2 (visible)",
             )
             return None
@@ -264,12 +264,13 @@ class _Annotations:
         self, image: ParsedImage, known: Mapping[str, Any], keypoints: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Keypoints with those that are unlabelled or outside the image zeroed."""
-        labelled = keypoints[:, 2] > 0
-        inside = ((keypoints[:, :2] >= 0) & (keypoints[:, :2] <= (image.width, image.height))).all(1)
-        for joint in np.flatnonzero(labelled & ~inside).tolist():
-            x, y = keypoints[joint, :2]
-            self._outside.append(f"annotation {known['id']} {self._joints[joint]} at ({x:g}, {y:g})")
-        return keypoints * (labelled & inside)[:, None]
+        xs, ys, flags = keypoints.T
+        labelled = flags > 0
+        kept = labelled & (xs >= 0) & (ys >= 0) & (xs <= image.width) & (ys <= image.height)
+        for joint in (labelled & ~kept).nonzero()[0].tolist():
+            where = f"{self._joints[joint]} at ({xs[joint]:g}, {ys[joint]:g})"
+            self._outside.append(f"annotation {known['id']} {where}")
+        return keypoints * kept[:, None]
 
     def warnings(self) -> list[str]:
         """What is odd in the annotations, a line each."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -60,21 +62,22 @@ def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return ((images - mean) / std).to(dtype)
 
 
-def step_keys(images: int, batch: int, seed: int, step: int, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
+def epoch_order(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which an epoch goes through the images, each once."""
+    return generator(seed, "order", epoch).permutation(images)
+
+
+def step_keys(
+    images: int, batch: int, step: int, order: Callable[[int], NDArray[np.int64]], rank: int = 0, world: int = 1
+) -> list[tuple[int, int]]:
     """(epoch, image index) of each sample that process `rank` of `world` takes at a step.
 
-    Each epoch goes once through all images in an order of its own; a batch may span two epochs. The processes' parts
-    of a step, in the order of rank, are what one process with a batch of batch × world would take.
+    Each epoch goes through the images in its `order`; a batch may span two epochs. The processes' parts of a step, in
+    the order of rank, are what one process with a batch of batch × world would take.
     """
     first = (step * world + rank) * batch
-    orders: dict[int, np.ndarray] = {}
-    keys = []
-    for number in range(first, first + batch):
-        epoch, place = divmod(number, images)
-        if epoch not in orders:
-            orders[epoch] = generator(seed, "order", epoch).permutation(images)
-        keys.append((epoch, int(orders[epoch][place])))
-    return keys
+    places = (divmod(number, images) for number in range(first, first + batch))
+    return [(epoch, int(order(epoch)[place])) for epoch, place in places]
 
 
 def training_batches(
@@ -103,10 +106,11 @@ def training_batches(
     """
     if not dataset.people:
         raise InputError("no person has a labelled joint", dataset.annotations_path, "label some, or name another file")
+    order = lru_cache(maxsize=2)(partial(epoch_order, len(dataset), seed))  # a batch spans two epochs
     keys = (
         [
             (epoch, index, resolution_of_step(step))
-            for epoch, index in step_keys(len(dataset), batch, seed, step, rank, world)
+            for epoch, index in step_keys(len(dataset), batch, step, order, rank, world)
         ]
         for step in range(first_step, steps)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,4 +24,9 @@ def finite_array(values: Any) -> NDArray[np.float64] | None:
 
 def are_numbers(values: Any, count: int) -> bool:
     """Whether `values` is a list of `count` finite numbers."""
-    return isinstance(values, list) and len(values) == count and finite_array(values) is not None
+    if not isinstance(values, list) or len(values) != count or not _NUMBER.issuperset(map(type, values)):
+        return False
+    try:
+        return all(map(math.isfinite, values))
+    except OverflowError:
+        return False

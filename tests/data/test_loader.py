@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from ofa_pose.data.coco import KeypointDataset, load_dataset
-from ofa_pose.data.loader import MEAN, STD, Batch, clean_batches, normalise, step_keys, training_batches
+from ofa_pose.data.loader import MEAN, STD, Batch, clean_batches, epoch_order, normalise, step_keys, training_batches
 from ofa_pose.data.transforms import Augmentation, clean_sample
 from ofa_pose.errors import InputError
 from tests.data.making import contents, write
@@ -80,18 +81,19 @@ def test_the_global_random_state_is_left_alone(dataset: KeypointDataset) -> None
 
 
 def test_each_epoch_takes_each_image_once_in_an_order_of_its_own() -> None:
-    keys = [key for step in range(14) for key in step_keys(7, 3, 5, step)]
+    keys = [key for step in range(14) for key in step_keys(7, 3, step, partial(epoch_order, 7, 5))]
     assert set(Counter(keys).values()) == {1} and len(keys) == 42
     orders = [[index for epoch, index in keys if epoch == number] for number in range(6)]
     assert all(sorted(order) == list(range(7)) for order in orders)
     assert len({tuple(order) for order in orders}) == 6
-    assert step_keys(2, 7, 0, 0)[-1][0] == 3  # a batch may span several epochs
+    assert step_keys(2, 7, 0, partial(epoch_order, 2, 0))[-1][0] == 3  # a batch may span several epochs
 
 
 def test_processes_share_a_step() -> None:
+    order = partial(epoch_order, 7, 5)
     for step in range(9):
-        parts = [step_keys(7, 2, 5, step, rank, 3) for rank in range(3)]
-        assert [key for part in parts for key in part] == step_keys(7, 6, 5, step)
+        parts = [step_keys(7, 2, step, order, rank, 3) for rank in range(3)]
+        assert [key for part in parts for key in part] == step_keys(7, 6, step, order)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
