@@ -6,7 +6,7 @@ On a terminal long work shows a rich progress bar with speed and time left; pipe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -74,9 +74,11 @@ def progress(what: str, total: int, unit: str = "images", done: int = 0) -> Iter
         yield Meter(what, total, unit, bar, done)
 
 
-def track(items: Iterable[T], what: str, total: int, unit: str = "images") -> Iterator[T]:
-    """Iterate over `items` under a progress display."""
+def track(
+    items: Iterable[T], what: str, total: int, unit: str = "images", size: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
+    """Iterate over `items` under a progress display; `size` says how many units an item is."""
     with progress(what, total, unit) as meter:
         for item in items:
             yield item
-            meter.step()
+            meter.step(size(item))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ofa_pose.backends import Runner
 from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.errors import Fault, InputError
+from ofa_pose.files import read_json
 from ofa_pose.pose.decode import DecodeConfig, Poses, decode
 from ofa_pose.pose.geometry import InputFrame, input_frame, warp
 from ofa_pose.pose.metrics import KeypointEvaluator, to_results
@@ -109,6 +113,35 @@ def evaluate(
     metrics = (evaluator or make_evaluator(dataset)).score(results)
     seconds["score"] = time.perf_counter() - start
     return Evaluation(metrics, results, images, seconds)
+
+
+def read_results(path: str | Path, dataset: KeypointDataset) -> list[dict[str, Any]]:
+    """The entries of a COCO-format keypoint results file, checked against the dataset. Raises InputError."""
+    value = read_json(path)
+    if not isinstance(value, list):
+        raise InputError("is no COCO results file", path, "write a list of {image_id, keypoints, score}")
+    known, width = {record.id for record in dataset.images}, 3 * len(dataset.skeleton.joints)
+    faults = []
+    for number, entry in enumerate(value):
+        problem = _result_problem(entry, known, width)
+        if problem:
+            faults.append(Fault(problem, f"{path}: result {number}", "mend or remove this entry"))
+    if faults:
+        raise InputError.of(faults)
+    return value
+
+
+def _result_problem(entry: Any, known: Set[Any], width: int) -> str:
+    if not isinstance(entry, dict) or not {"image_id", "keypoints", "score"} <= entry.keys():
+        return "has no image_id, keypoints and score"
+    if entry["image_id"] not in known:
+        return f"image_id {entry['image_id']!r} is not in the annotations"
+    numbers = entry["keypoints"] if isinstance(entry["keypoints"], list) else []
+    if len(numbers) != width:
+        return f"holds {len(numbers)} keypoint numbers, the annotations {width}"
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in (*numbers, entry["score"])):
+        return "holds a keypoint or score that is no finite number"
+    return ""
 
 
 def make_evaluator(dataset: KeypointDataset, metric: str = "coco") -> KeypointEvaluator:

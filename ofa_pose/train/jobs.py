@@ -96,7 +96,12 @@ def finetune(
     else:
         teacher = teacher.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         objective = Distillation(net, resolutions, setting.seed, setting.loss, teacher)
-    return fit(_job(setting, objective, net, space, _judge_net(setting, net)), resume)
+    judge = _judge_net(setting, net)
+    if not resume:
+        metrics = judge()
+        setting.run.log({"step": 0, "val": metrics})
+        say(f"inherited: AP {metrics['AP'] or 0.0:.4f} on val")
+    return fit(_job(setting, objective, net, space, judge), resume)
 
 
 def inherit(supernet: Supernet, spec: ArchSpec, train: KeypointDataset, device: torch.device) -> LitePose:

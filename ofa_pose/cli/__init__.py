@@ -1,0 +1,61 @@
+"""The command line: `ofa-pose COMMAND`. Commands are thin and import what is heavy only when they run.
+
+Exit codes: 0 done; 1 the work failed; 2 the call or its input is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer.exceptions import TyperException
+
+from ofa_pose.cli import data, evaluation, search, training
+from ofa_pose.errors import OfaPoseError
+
+app = typer.Typer(
+    name="ofa-pose",
+    help="Once-for-all architecture search for LitePose: data check, pretrain, train-supernet, search, finetune, "
+    "eval, export. MACs are in thop's convention unless said otherwise.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+app.command("pretrain")(training.pretrain)
+app.command("train-supernet")(training.train_supernet)
+app.command("search")(search.search)
+app.command("finetune")(training.finetune)
+app.command("eval")(evaluation.evaluate)
+app.command("predict")(evaluation.predict)
+app.command("profile")(evaluation.profile)
+app.command("export")(evaluation.export)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code; faults of the user's are told in one line each, no traceback."""
+    sys.exit(run(argv))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    try:
+        result = app(list(argv) if argv is not None else None, standalone_mode=False)
+    except OfaPoseError as error:
+        return _tell(str(error), error.exit_code)
+    except TyperException as error:
+        return _tell(" ".join(error.format_message().split()), 2) if error.format_message() else 2
+    except (KeyboardInterrupt, typer.Abort):
+        return _tell("interrupted", 130)
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        return _tell(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+    return result if isinstance(result, int) else 0
+
+
+def _tell(message: str, code: int) -> int:
+    for line in message.splitlines() or [""]:
+        print(f"error: {line}", file=sys.stderr)
+    return code

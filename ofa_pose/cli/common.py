@@ -1,0 +1,80 @@
+"""Options that commands share, and what they do with them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ofa_pose.console import show
+
+if TYPE_CHECKING:
+    from ofa_pose.data.coco import KeypointDataset
+    from ofa_pose.recipe import Recipe
+    from ofa_pose.skeleton import Skeleton
+
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Recipe: a YAML file or a shipped recipe's name.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a recipe key; may be repeated.")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Run directory to write.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the run directory's last checkpoint.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random (recipe key: seed).")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default: a GPU if any.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, and only it, as JSON on stdout.")]
+
+
+def print_result(result: Mapping[str, Any], as_json: bool, table: Table | None = None) -> None:
+    """The result of a command: JSON on stdout, or a table."""
+    if as_json:
+        json.dump(result, sys.stdout, allow_nan=False)
+        sys.stdout.write("\n")
+    else:
+        show(table or key_table(result))
+
+
+def key_table(result: Mapping[str, Any], title: str | None = None) -> Table:
+    """A table of names and values; numbers that are no integers with four decimals."""
+    table = Table(title=title, show_header=False)
+    for key, value in result.items():
+        if isinstance(value, Mapping):
+            value = "  ".join(f"{k} {format_value(v)}" for k, v in value.items())
+        table.add_row(key, format_value(value))
+    return table
+
+
+def format_value(value: Any) -> str:
+    """A value as people read it."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "–" if value is None else str(value)
+
+
+def read_recipe(
+    command: str,
+    name: str | None,
+    overrides: list[str] | None,
+    seed: int | None,
+    inherited: Mapping[str, Any] | None = None,
+) -> tuple[Recipe, dict[str, Any]]:
+    """The command's recipe and what its checkpoints carry of it; --seed is the override seed=…"""
+    from ofa_pose.recipe import load_recipe
+
+    return load_recipe(command, name, [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])], inherited)
+
+
+def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> None:
+    """Raise InputError where a dataset has other joints than a network."""
+    from ofa_pose.errors import InputError
+
+    if skeleton.joints != dataset.skeleton.joints:
+        there, here = dataset.skeleton, skeleton
+        fault = f"{what} has {len(here.joints)} joints ({here.name}), the data {len(there.joints)} ({there.name})"
+        raise InputError(fault, dataset.annotations_path, "use data and a checkpoint with the same joints")

@@ -1,0 +1,167 @@
+"""`ofa-pose eval`, `predict`, `profile` and `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, key_table, print_result
+from ofa_pose.errors import InputError, OfaPoseError, nearest
+
+METRICS = ("coco", "crowdpose")
+
+
+def evaluate(
+    annotations: Annotated[Path, typer.Option("--annotations", help="COCO-format ground truth.")],
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="Network to evaluate.")] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images.")] = None,
+    results: Annotated[Path | None, typer.Option("--results", help="Score this COCO results file instead.")] = None,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
+    resolution: Annotated[int | None, typer.Option("--resolution", help="Short side; default: the net's.")] = None,
+    metric: Annotated[str, typer.Option("--metric", help="coco or crowdpose.")] = "coco",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 16,
+    skeleton: Annotated[Path | None, typer.Option("--skeleton", help="YAML of a custom skeleton.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write results.json and metrics.json here.")] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """OKS average precision of a checkpoint, or of an existing results file.
+
+    Example: ofa-pose eval --checkpoint runs/finetuned --annotations val.json --images val2017 --flip
+    """
+    if metric not in METRICS:
+        raise InputError(f"no such metric: '{metric}'", mend=nearest(metric, METRICS))
+    if (checkpoint is None) == (results is None):
+        raise InputError("eval needs --checkpoint or --results, and not both", mend="name one of them")
+    if results is not None:
+        outcome = _score_results(annotations, results, metric, skeleton)
+    else:
+        assert checkpoint is not None
+        if images is None:
+            raise InputError("eval --checkpoint needs --images", mend="name the folder of the images")
+        outcome = _evaluate(annotations, checkpoint, images, flip, resolution, metric, batch, skeleton, out, device)
+    if out:
+        from ofa_pose import files
+
+        files.write_json(out / "metrics.json", outcome)
+    print_result(outcome, as_json, key_table({**outcome.pop("metrics"), **outcome} if not as_json else outcome))
+
+
+def _evaluate(
+    annotations: Path,
+    checkpoint: str,
+    images: Path,
+    flip: bool,
+    resolution: int | None,
+    metric: str,
+    batch: int,
+    skeleton: Path | None,
+    out: Path | None,
+    device: str | None,
+) -> dict[str, Any]:
+    from ofa_pose import evaluate as evaluation
+    from ofa_pose import files
+    from ofa_pose.backends.torch_net import TorchRunner, pick_device
+    from ofa_pose.checkpoint import load_checkpoint
+    from ofa_pose.console import track, warn
+    from ofa_pose.data.coco import load_dataset
+    from ofa_pose.skeleton import load_skeleton
+
+    source = load_checkpoint(checkpoint, kind="net")
+    dataset = load_dataset(annotations, images, load_skeleton(skeleton) if skeleton else None)
+    for warning in dataset.warnings:
+        warn(warning)
+    check_joints(source.skeleton, dataset, "the checkpoint")
+    runner = TorchRunner(source.build(), pick_device(device))
+    inputs = evaluation.read_inputs(dataset, resolution or source.spec.resolution, batch)
+    shown = track(inputs, "eval", len(dataset), size=lambda part: len(part.ids))
+    evaluator = evaluation.make_evaluator(dataset, metric)
+    done = evaluation.evaluate(runner, dataset, shown, evaluator, flip=flip)
+    if out:
+        files.write_json(out / "results.json", done.results)
+    return {"metrics": done.metrics, "images": done.images, "seconds": done.seconds}
+
+
+def _score_results(annotations: Path, results: Path, metric: str, skeleton: Path | None) -> dict[str, Any]:
+    from ofa_pose.data.coco import load_dataset
+    from ofa_pose.evaluate import make_evaluator, read_results
+    from ofa_pose.skeleton import load_skeleton
+
+    chosen = load_skeleton(skeleton) if skeleton else None
+    dataset = load_dataset(annotations, annotations.parent, chosen, check_images="none")
+    scored = make_evaluator(dataset, metric).score(read_results(results, dataset))
+    return {"metrics": scored, "images": len(dataset), "seconds": {}}
+
+
+def predict(
+    source: Annotated[str, typer.Argument(help="An image, a folder of images, or a glob in quotes.")],
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="Network to run.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for overlays/ and predictions.json.")],
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = False,
+    resolution: Annotated[int | None, typer.Option("--resolution", help="Short side; default: the net's.")] = None,
+    threshold: Annotated[float, typer.Option("--threshold", help="Draw people and joints above this score.")] = 0.2,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find people's poses: skeletons drawn on the images, and COCO-format results.
+
+    Example: ofa-pose predict photos/ --checkpoint runs/finetuned --out runs/poses
+    """
+    import ofa_pose
+    from ofa_pose.predict import predict_source
+
+    model = ofa_pose.load(checkpoint, device=device, resolution=resolution, flip=flip)
+    summary = predict_source(model, source, out, threshold)
+    print_result(summary, as_json)
+    if summary["failed"]:
+        raise OfaPoseError(f"{summary['failed']} of the images could not be read; the rest is done")
+
+
+def profile(
+    net: Annotated[str, typer.Argument(help="A preset such as litepose-xs, a spec file, or a checkpoint.")],
+    joints: Annotated[int | None, typer.Option("--joints", min=1, help="Number of keypoints; default 17.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Count again with thop on a throwaway net.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Time a forward pass on this machine's CPU.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """MACs in three conventions (thop is the default one for budgets), parameters, layers, time.
+
+    Example: ofa-pose profile litepose-xs --joints 14 --check
+    """
+    from ofa_pose import profiling
+    from ofa_pose.cli.nets import load_any_spec
+
+    spec = load_any_spec(net, joints)
+    result = profiling.profile(spec, name=net)
+    if check:
+        result["thop_recount"] = profiling.check_with_thop(spec)
+    if measure:
+        result["latency"] = profiling.measure(spec)
+    if layers and as_json:
+        result["layers"] = profiling.layer_rows(spec)
+    print_result(result, as_json)
+    if layers and not as_json:
+        profiling.show_layers(spec)
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint or run directory of a fixed net.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="yaml, litepose, safetensors, onnx; repeat; default: all.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a net's config (YAML, LitePose's JSON), weights (safetensors) and ONNX (checked against torch).
+
+    Example: ofa-pose export runs/finetuned --format onnx --format yaml --out runs/export
+    """
+    from ofa_pose.checkpoint import load_checkpoint
+    from ofa_pose.export import FORMATS, export_checkpoint
+
+    source = load_checkpoint(checkpoint)
+    result = export_checkpoint(source, formats or list(FORMATS), out)
+    print_result(result, as_json)

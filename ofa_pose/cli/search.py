@@ -1,0 +1,91 @@
+"""`ofa-pose search`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from ofa_pose.cli.common import (
+    DeviceOption,
+    JsonOption,
+    OutOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    check_joints,
+    print_result,
+    read_recipe,
+)
+from ofa_pose.errors import InputError, nearest
+
+
+def search(
+    supernet: Annotated[str, typer.Option("--supernet", help="Checkpoint or run directory of a supernet.")],
+    out: OutOption,
+    macs: Annotated[str | None, typer.Option("--macs", help="At most so many multiply-adds: 1.2G, 442M.")] = None,
+    params: Annotated[str | None, typer.Option("--params", help="At most so many parameters: 2M.")] = None,
+    convention: Annotated[
+        str, typer.Option("--macs-convention", help="thop (the default, as LitePose's tables), exact or paper.")
+    ] = "thop",
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evolutionary search of widths and resolution under a budget; the recipe is the supernet's by default.
+
+    Writes best.yaml (the chosen subnet), best.pt (the same with the supernet's weights), history.csv (every
+    evaluation) and a picture of AP over MACs.
+
+    Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
+    """
+    from ofa_pose.arch.spec import ArchSpec
+    from ofa_pose.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+    from ofa_pose.costs.macs import CONVENTIONS
+    from ofa_pose.search.budget import Budget, check_feasible
+    from ofa_pose.units import parse_count
+
+    if convention not in CONVENTIONS:
+        raise InputError(f"no such MAC convention: '{convention}'", mend=nearest(convention, CONVENTIONS))
+    if macs is None and params is None:
+        raise InputError("search needs a budget", mend="add --macs 1.2G or --params 2M")
+    budget = Budget(parse_count(macs) if macs else None, parse_count(params) if params else None, convention)  # type: ignore[arg-type]
+    source = load_checkpoint(supernet, kind="supernet")
+    assert source.space is not None
+    check_feasible(source.space, source.spec.joints, budget)
+
+    from ofa_pose.backends.torch_net import pick_device
+    from ofa_pose.config import config_text
+    from ofa_pose.data.splits import load_split
+    from ofa_pose.models.elastic import Supernet
+    from ofa_pose.run import open_run
+    from ofa_pose.search.search import run_search
+    from ofa_pose.train.jobs import inherit
+
+    resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
+    train, split = load_split(resolved.data, "train"), load_split(resolved.data, "search")
+    check_joints(source.skeleton, split, "the supernet")
+    chosen = pick_device(device)
+    run = open_run(out, config_text(resolved))
+    net = source.build(chosen)
+    assert isinstance(net, Supernet)
+    result = run_search(
+        net,
+        train,
+        split,
+        settings=resolved.search,
+        budget=budget,
+        seed=resolved.seed,
+        run=run,
+        device=chosen,
+        source=find_checkpoint(supernet),
+    )
+    best = ArchSpec.from_dict(result["best"]["spec"])
+    inherited = inherit(net, best, train, chosen)
+    info = {"AP": result["best"]["AP"], "split": "search"}
+    checkpoint = replace(source, kind="net", spec=best, weights=inherited.state_dict(), info=info, training=None)
+    save_checkpoint(run.path / "best.pt", checkpoint)
+    print_result({**result, "checkpoint": str(run.path / "best.pt")}, as_json)
