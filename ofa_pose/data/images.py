@@ -27,9 +27,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray
         InputError: no such file, not an image, cut short, or of another size than `size`.
     """
     encoded = _whole_file(path)
-    image = _decode(encoded, _RAW)
-    if image is None:
-        raise InputError("is damaged or not an image", path, _COPY_AGAIN)
+    image = _decoded(encoded, _RAW, path)
     if size is not None and _size(image) != tuple(size):
         stored = _size(image)
         image = _decode(encoded, cv2.IMREAD_COLOR)
@@ -37,6 +35,15 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray
             what = f"is {stored[0]}x{stored[1]} pixels, annotated as {size[0]}x{size[1]}"
             raise InputError(what, path, "mend width and height in the annotations, or restore the image")
     return _rgb(image)
+
+
+def read_upright(path: str | Path) -> NDArray[np.uint8]:
+    """The image in a file as people see it: RGB uint8 (H, W, 3), turned as its EXIF orientation says.
+
+    Raises:
+        InputError: no such file, not an image, or cut short.
+    """
+    return _rgb(_decoded(_whole_file(path), cv2.IMREAD_COLOR, path))
 
 
 def read_reduced(path: str | Path, size: tuple[int, int], reduction: int) -> tuple[NDArray[np.uint8], int]:
@@ -86,6 +93,13 @@ def _decode(encoded: bytes, flags: int) -> Any:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except cv2.error:
         return None
+
+
+def _decoded(encoded: bytes, flags: int, path: str | Path) -> Any:
+    image = _decode(encoded, flags)
+    if image is None:
+        raise InputError("is damaged or not an image", path, _COPY_AGAIN)
+    return image
 
 
 def _is_whole(data: bytes) -> bool:

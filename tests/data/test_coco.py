@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ofa_pose.data.coco import load_dataset
-from ofa_pose.data.images import read_image, read_reduced
+from ofa_pose.data.images import read_image, read_reduced, read_upright
 from ofa_pose.errors import InputError
 from ofa_pose.skeleton import COCO, CROWDPOSE, Skeleton, draft
 from tests.data.making import JOINTS, annotation, contents, write
@@ -295,8 +295,9 @@ def test_images_cut_short_are_found(tmp_path: Path, suffix: str) -> None:
     assert read_image(path, (50, 40)).shape == (40, 50, 3)
     for share in (0.1, 0.5, 0.9, 0.999):
         path.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(InputError, match=rf"image\{suffix}: is cut short"):
-            read_image(path)
+        for read in (read_image, read_upright):
+            with pytest.raises(InputError, match=rf"image\{suffix}: is cut short"):
+                read(path)
     path.write_bytes(b"")
     with pytest.raises(InputError, match="is an empty file"):
         read_image(path)
@@ -335,6 +336,7 @@ def test_stored_pixels_are_read_unless_the_annotator_saw_them_turned(tmp_path: P
     np.testing.assert_array_equal(read_image(path), stored)
     np.testing.assert_array_equal(read_image(path, (60, 40)), stored)
     np.testing.assert_array_equal(read_image(path, (40, 60)), np.rot90(stored, -1))
+    np.testing.assert_array_equal(read_upright(path), np.rot90(stored, -1))
     turned, reduction = read_reduced(path, (40, 60), 2)
     assert turned.shape == (60, 40, 3) and reduction == 1
     with pytest.raises(InputError, match="is 60x40 pixels, annotated as 61x40"):
