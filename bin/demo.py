@@ -121,7 +121,7 @@ def write_uniform(out: Path) -> dict[str, Any]:
     for row in rows:
         candidates.append({"resolution": int(row["resolution"]), "macs": int(row["macs_thop"]), "ap": float(row["AP"])})
     space = load_space_of(out)
-    spec = space.decode(json.loads(best["genome"]), chosen.joints)
+    spec = space.decode([int(gene) for gene in best["genome"].split("-")], chosen.joints)
     files.write_text(out / "uniform.yaml", files.dump_yaml({"spec": spec.to_dict()}))
     return {"candidates": candidates, "spec": spec.to_dict(), "macs": spec_macs(spec).thop}
 

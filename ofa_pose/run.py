@@ -49,8 +49,17 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def open_run(out: str | Path, recipe: str, resume: bool = False, argv: Sequence[str] | None = None) -> RunDir:
+def open_run(
+    out: str | Path,
+    recipe: str,
+    resume: bool = False,
+    argv: Sequence[str] | None = None,
+    progress: str = "checkpoints/last.pt",
+) -> RunDir:
     """Make the run directory `out` with the resolved recipe and the exact command.
+
+    Args:
+        progress: the file, inside `out`, that holds what a run has done so far, and that a resumed one goes on from.
 
     Raises:
         InputError: `out` holds a run already and `resume` is not asked for, there is nothing to resume, or `out`
@@ -59,9 +68,10 @@ def open_run(out: str | Path, recipe: str, resume: bool = False, argv: Sequence[
     run = RunDir(Path(out))
     if run.path.exists() and not run.path.is_dir():
         raise InputError("is a file, not a folder", out, "choose another --out")
-    if resume and not run.last.exists():
-        raise InputError("holds no checkpoints/last.pt to resume from", out, "start without --resume")
-    if not resume and (run.last.exists() or run.metrics.exists()):
+    begun = (run.path / progress).exists()
+    if resume and not begun:
+        raise InputError(f"holds no {progress} to resume from", out, "start without --resume")
+    if not resume and (begun or run.metrics.exists()):
         raise InputError("holds a run already", out, "add --resume to go on, or choose another --out")
     try:
         run.path.mkdir(parents=True, exist_ok=True)

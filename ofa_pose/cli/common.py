@@ -23,7 +23,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override a recipe key; may be repeated.")
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Run directory to write.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the run directory's last checkpoint.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out was cut off.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random (recipe key: seed).")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default: a GPU if any.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, and only it, as JSON on stdout.")]

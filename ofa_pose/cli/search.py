@@ -12,6 +12,7 @@ from ofa_pose.cli.common import (
     JsonOption,
     OutOption,
     RecipeOption,
+    ResumeOption,
     SeedOption,
     SetOption,
     check_joints,
@@ -31,6 +32,7 @@ def search(
     ] = "thop",
     recipe: RecipeOption = None,
     overrides: SetOption = None,
+    resume: ResumeOption = False,
     seed: SeedOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -62,14 +64,14 @@ def search(
     from ofa_pose.data.splits import load_split
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.run import open_run
-    from ofa_pose.search.search import run_search
+    from ofa_pose.search.search import HISTORY, run_search
     from ofa_pose.train.jobs import inherit
 
     resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
     train, split = load_split(resolved.data, "train"), load_split(resolved.data, "search")
     check_joints(source.skeleton, split, "the supernet")
     chosen = pick_device(device)
-    run = open_run(out, config_text(resolved))
+    run = open_run(out, config_text(resolved), resume, progress=HISTORY)
     net = source.build(chosen)
     assert isinstance(net, Supernet)
     result = run_search(
@@ -82,6 +84,7 @@ def search(
         run=run,
         device=chosen,
         source=find_checkpoint(supernet),
+        resume=resume,
     )
     best = ArchSpec.from_dict(result["best"]["spec"])
     inherited = inherit(net, best, train, chosen)

@@ -124,6 +124,7 @@ def finetune(
     """
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.checkpoint import load_checkpoint
+    from ofa_pose.models.elastic import Supernet
     from ofa_pose.train import jobs
 
     source = load_checkpoint(supernet, kind="supernet")
@@ -134,6 +135,8 @@ def finetune(
     resolved, carried = read_recipe("finetune", recipe, overrides, seed, source.recipe)
     setting = _prepare(resolved, carried, out, resume, device)
     check_joints(source.skeleton, setting.train, "the supernet")
-    net = jobs.inherit(source.build(), spec, setting.train, setting.device)
+    whole = source.build()
+    assert isinstance(whole, Supernet)
+    net = jobs.inherit(whole, spec, setting.train, setting.device)
     result = jobs.finetune(setting, net, source.space, master.build() if master else None, resume)
     _finish(setting, result, as_json)
