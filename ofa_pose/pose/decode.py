@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ofa_pose.pose.geometry import HIGH_STRIDE
+from ofa_pose.pose.peaks import Spots, find_peaks, fuse, place, spots_at, warm_cells
 
-PEAK_WINDOW = np.ones((5, 5), np.uint8)
-FAR_TAG = 1e6
 STEP_COST = 100.0  # of a pair of tags that do not fit: no difference of heats outweighs it
 TIE_WEIGHT = 1e-3  # of heat times heat, against heat: decides ties only
 NEARNESS = 0.2  # heat that a missing joint's place loses for each extent of the person it lies from the person's middle
@@ -50,7 +48,8 @@ class Poses:
     """The people of one image, best first.
 
     Attributes:
-        keypoints: float32 (P, J, 3): x, y in input pixels and the joint's score; a missing joint is all zeros.
+        keypoints: float32 (P, J, 3): x, y in input pixels and the joint's score, its heat. A joint that was not found
+            has score 0; its x, y are then a guess for metrics that ask for every joint, or 0, 0.
         scores: float32 (P,): the mean over all J joints of the scores of the joints that were found as peaks.
     """
 
@@ -59,21 +58,6 @@ class Poses:
 
     def __len__(self) -> int:
         return len(self.scores)
-
-
-@dataclass(frozen=True)
-class _Spots:
-    """Places on one image's fused map, sorted by joint: joint (N,), x and y cell (N,), heat (N,), tags (N, T)."""
-
-    joint: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    heat: np.ndarray
-    tags: np.ndarray
-
-    def take(self, index: np.ndarray) -> _Spots:
-        """The places with these indices."""
-        return _Spots(self.joint[index], self.x[index], self.y[index], self.heat[index], self.tags[index])
 
 
 def decode(low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig | None = None) -> list[Poses]:
@@ -114,10 +98,9 @@ def _decode_image(
 ) -> Poses:
     """One image's poses from low (J, h, w), high (J, 2h, 2w) and tags (J, T, h, w)."""
     joints = len(low)
-    fused, highest = _fuse(low, high)
-    warm = np.flatnonzero(fused > min(config.recover_floor, config.threshold))
-    warm = warm[np.isfinite(fused.ravel()[warm])]
-    peaks = _peaks(fused, highest, warm, tags, config)
+    fused, highest = fuse(low, high)
+    warm = warm_cells(fused, min(config.recover_floor, config.threshold))
+    peaks = find_peaks(fused, highest, warm, tags, config.threshold, config.candidates)
     member, tag_sum = _group(peaks, joints, order, config)
     if not len(member):
         return Poses(np.zeros((0, joints, 3), np.float32), np.zeros(0, np.float32))
@@ -126,60 +109,14 @@ def _decode_image(
     best = np.argsort(-scores, kind="stable")[: config.max_people]
     member, found, tag_sum, scores = member[best], found[best], tag_sum[best], scores[best]
     keypoints = np.zeros((*member.shape, 3), np.float32)
-    keypoints[found] = _place(fused, peaks)[member[found]]
+    keypoints[found] = place(fused, peaks)[member[found]]
     if config.recover:
-        _recover(keypoints, found, tag_sum / found.sum(axis=1)[:, None], fused, warm, tags)
+        mean_tag = tag_sum / found.sum(axis=1)[:, None]
+        _recover(keypoints, found, mean_tag, fused, warm, tags, config.tag_threshold)
     return Poses(keypoints, scores.astype(np.float32))
 
 
-def _fuse(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of both heatmaps at stride 2, and each cell's maximum over 5 × 5 cells; both float32 (J, 2h, 2w)."""
-    fused = np.empty(high.shape, np.float32)
-    highest = np.empty_like(fused)
-    size = (high.shape[2], high.shape[1])
-    for coarse, fine, mean, window in zip(low, high, fused, highest, strict=True):
-        upsampled = cv2.resize(np.ascontiguousarray(coarse, np.float32), size, interpolation=cv2.INTER_LINEAR)
-        cv2.addWeighted(upsampled, 0.5, np.ascontiguousarray(fine, np.float32), 0.5, 0, dst=mean)
-        cv2.dilate(mean, PEAK_WINDOW, dst=window)
-    return fused, highest
-
-
-def _peaks(fused: np.ndarray, highest: np.ndarray, warm: np.ndarray, tags: np.ndarray, config: DecodeConfig) -> _Spots:
-    """The highest local maxima above the threshold, at most `candidates` a joint, by joint and falling heat.
-
-    `warm` (N,) holds the rising flat indices of the cells worth a look.
-    """
-    heat = fused.ravel()[warm]
-    peak = (heat == highest.ravel()[warm]) & (heat > config.threshold)
-    heat = heat[peak]
-    joint, cell = np.divmod(warm[peak], fused[0].size)
-    rank = np.lexsort((-heat, joint))
-    rank = rank[np.arange(len(rank)) - np.searchsorted(joint, joint) < config.candidates]
-    heat, joint, cell = heat[rank], joint[rank], cell[rank]
-    y, x = np.divmod(cell, fused.shape[2])
-    keep = ~_doubled(joint, x, y, heat)
-    return _spots(joint[keep], x[keep], y[keep], heat[keep], tags)
-
-
-def _spots(joint: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray, tags: np.ndarray) -> _Spots:
-    """Places with the tags (J, T, h, w) of the low map's cells that they lie in; a broken tag is near nobody's."""
-    tag = tags[joint, :, y // 2, x // 2].astype(np.float64)
-    return _Spots(joint, x, y, heat, np.nan_to_num(tag, nan=FAR_TAG, posinf=FAR_TAG, neginf=-FAR_TAG))
-
-
-def _doubled(joint: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Which sorted peaks lie on one plateau with an earlier one: coarse number formats make equal neighbours."""
-    doubled = np.zeros(len(joint), bool)
-    again = 1 + np.flatnonzero((joint[1:] == joint[:-1]) & (heat[1:] == heat[:-1]))
-    if len(again):
-        reach = PEAK_WINDOW.shape[0] // 2
-        near = (abs(x[again, None] - x) <= reach) & (abs(y[again, None] - y) <= reach)
-        same = (joint[again, None] == joint) & (heat[again, None] == heat)
-        doubled[again] = (near & same & (np.arange(len(joint)) < again[:, None])).any(axis=1)
-    return doubled
-
-
-def _group(peaks: _Spots, joints: int, order: Sequence[int], config: DecodeConfig) -> tuple[np.ndarray, np.ndarray]:
+def _group(peaks: Spots, joints: int, order: Sequence[int], config: DecodeConfig) -> tuple[np.ndarray, np.ndarray]:
     """Who the peaks belong to, joint by joint: (P, J) index of a person's peak or -1, and (P, T) sums of its tags.
 
     A joint's peaks go to the people so that the sum of the costs is least. A pair of tags within half the threshold
@@ -215,35 +152,19 @@ def _group(peaks: _Spots, joints: int, order: Sequence[int], config: DecodeConfi
     return member, tag_sum
 
 
-def _place(fused: np.ndarray, spots: _Spots) -> np.ndarray:
-    """Spots as (N, 3) x, y in input pixels and heat, refined below the cell.
-
-    Along each axis the vertex of the parabola through the logarithms of three cells: exact for a Gaussian.
-    """
-    _, height, width = fused.shape
-
-    def log_heat(dx: int, dy: int) -> np.ndarray:
-        x, y = np.clip(spots.x + dx, 0, width - 1), np.clip(spots.y + dy, 0, height - 1)
-        return np.log(np.maximum(fused[spots.joint, y, x], 1e-3, dtype=np.float64))
-
-    centre = log_heat(0, 0)
-    placed = np.empty((len(centre), 3))
-    for axis, cell in enumerate((spots.x, spots.y)):
-        before, after = log_heat(axis - 1, -axis), log_heat(1 - axis, axis)
-        bend = np.minimum(before + after - 2 * centre, -1e-9)
-        placed[:, axis] = cell + 0.5 + np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
-    placed[:, :2] *= HIGH_STRIDE
-    placed[:, 2] = spots.heat
-    return placed
-
-
 def _recover(
-    keypoints: np.ndarray, found: np.ndarray, tag: np.ndarray, fused: np.ndarray, warm: np.ndarray, tags: np.ndarray
+    keypoints: np.ndarray,
+    found: np.ndarray,
+    mean_tag: np.ndarray,
+    fused: np.ndarray,
+    warm: np.ndarray,
+    tags: np.ndarray,
+    tag_threshold: float,
 ) -> None:
-    """Fill in place the missing joints of keypoints (P, J, 3) from the warm cells with tags nearest to tag (P, T).
+    """Fill in place the missing joints of keypoints (P, J, 3) from the warm cells with tags nearest to mean_tag (P, T).
 
-    A cell's worth is its heat less its tag distance in whole steps (HigherHRNet), less a little for its distance from
-    the person. A cell whose tag is not the person's is only a guess at the place: it gets no score.
+    A cell's worth is its heat less its tag distance in whole thresholds (HigherHRNet), less a little for its distance
+    from the person. A cell whose tag is not the person's is only a guess at the place: it gets no score.
     """
     middle, extent = _middle_and_extent(keypoints[..., :2], found)
     most = WARM_CELLS * len(fused)
@@ -251,8 +172,8 @@ def _recover(
         warm = np.sort(warm[np.argpartition(-fused.ravel()[warm], most)[:most]])
     joint, cell = np.divmod(warm, fused[0].size)
     y, x = np.divmod(cell, fused.shape[2])
-    spots = _spots(joint, x, y, fused.ravel()[warm], tags)
-    place = np.stack([x + 0.5, y + 0.5], axis=1) * HIGH_STRIDE
+    spots = spots_at(joint, x, y, fused.ravel()[warm], tags)
+    centre = np.stack([x + 0.5, y + 0.5], axis=1) * HIGH_STRIDE
     starts = np.searchsorted(joint, np.arange(len(fused) + 1))
     chosen = np.full(found.shape, -1)
     guessed = np.zeros(found.shape, bool)
@@ -260,13 +181,13 @@ def _recover(
         who, where = np.flatnonzero(missing), slice(starts[j], starts[j + 1])
         if not len(who) or where.start == where.stop:
             continue
-        steps = np.round(_distance(tag[who], spots.tags[where]))
-        away = _distance(middle[who], place[where]) / extent[who, None]
+        steps = np.round(_distance(mean_tag[who], spots.tags[where]) / tag_threshold)
+        away = _distance(middle[who], centre[where]) / extent[who, None]
         best = np.argmax(spots.heat[where] - steps - NEARNESS * away, axis=1)
         chosen[who, j] = best + where.start
         guessed[who, j] = steps[np.arange(len(who)), best] > 0
     filled = chosen >= 0
-    keypoints[filled] = _place(fused, spots.take(chosen[filled]))
+    keypoints[filled] = place(fused, spots.take(chosen[filled]))
     keypoints[guessed, 2] = 0
 
 
