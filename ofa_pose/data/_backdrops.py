@@ -22,9 +22,9 @@ def new_canvas(rng: np.random.Generator, size: int) -> Canvas:
     light = np.array([np.cos(angle), np.sin(angle)])
     image = cv2.resize(_ground(rng, size), (side, side), interpolation=cv2.INTER_LINEAR)
     canvas = Canvas(image, np.zeros((side, side), np.uint8), light, folds)
-    for _ in range(int(rng.integers(0, 9))):
-        _clutter(rng, image)
     for _ in range(int(rng.integers(0, 7))):
+        _clutter(rng, image)
+    for _ in range(int(rng.integers(0, 5))):
         _distractor(rng, canvas)
     if rng.random() < 0.8:
         texture = _octaves(rng, side, (12, 90), (7.0, rng.uniform(2, 12)))
@@ -202,18 +202,18 @@ def _outline(rng: np.random.Generator, mask: Array, kind: str, x: float, y: floa
 
 def photograph(rng: np.random.Generator, image: Array) -> Array:
     """(size, size, 3) uint8 with light, colour cast, blur, noise and compression as cameras give them."""
-    gain = rng.uniform(0.65, 1.3) * rng.uniform(0.92, 1.08, 3)
+    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.92, 1.08, 3)
     gamma, lift = np.exp(rng.normal(0, 0.15)), rng.uniform(-14, 18)
     ramp = (np.arange(256) / 255)[:, None] ** gamma * 255 * gain + lift
     image = cv2.LUT(image, np.clip(ramp, 0, 255).astype(np.uint8).reshape(256, 1, 3))
-    if rng.random() < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.9))
+    if rng.random() < 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.8))
     elif rng.random() < 0.08:
         kernel = np.zeros((3, 3), np.float32)
         kernel[1] = 1 / 3
         image = cv2.filter2D(image, -1, kernel if rng.random() < 0.5 else kernel.T)
-    if rng.random() < 0.5:
-        strength = rng.uniform(0.01, 0.07)
+    if rng.random() < 0.4:
+        strength = rng.uniform(0.01, 0.05)
         grain = rng.integers(0, 256, image.shape, dtype=np.uint8)
         image = cv2.addWeighted(image, 1.0, grain, strength * 2, -255 * strength)
     if rng.random() < 0.3:

@@ -110,7 +110,7 @@ def project(points: Array) -> tuple[Array, Array]:
 def sample_figure(rng: np.random.Generator) -> Figure:
     """A figure in a random pose and view, its pelvis at the origin."""
     body = Body.sample(rng)
-    view = pick(rng, (0.0, 180.0, 90.0, -90.0), (0.5, 0.22, 0.14, 0.14))
+    view = pick(rng, (0.0, 180.0, 90.0, -90.0), (0.56, 0.18, 0.13, 0.13))
     yaw = view + rng.normal(0, 27)
     roll = rng.normal(0, 22 if rng.random() < 0.06 else 3.5)
     tilt = min(max(rng.normal(6, 9), -10), 32)

@@ -20,8 +20,8 @@ from ofa_pose.seeding import generator
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 
 SIZES = (64, 1024)
-_PEOPLE_ODDS = (0.14, 0.2, 0.22, 0.19, 0.14, 0.11)
-_THING_ODDS = (0.25, 0.33, 0.27, 0.15)
+_PEOPLE_ODDS = (0.2, 0.27, 0.25, 0.15, 0.08, 0.05)
+_THING_ODDS = (0.45, 0.35, 0.15, 0.05)
 _LEAST_HEIGHT, _MOST_HEIGHT = 0.25, 0.9
 _LEAST_AREA = 4e-4  # of the image; less of a person is no person
 
@@ -104,14 +104,14 @@ def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
 def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> tuple[list[Painted], list[float]]:
     """Place one to six people and things in front of them, and paint them from back to front."""
     count = pick(rng, range(1, 7), _PEOPLE_ODDS)
-    middle = np.exp(rng.uniform(np.log(0.42 if count < 3 else 0.3), np.log(0.9 if count < 3 else 0.75)))
+    middle = np.exp(rng.uniform(np.log(0.55 if count < 3 else 0.38), np.log(0.9 if count < 3 else 0.8)))
     gather = rng.uniform(0.25, 0.75) if rng.random() < 0.5 else None
     boxes: list[Array] = []
     placed = []
     for _ in range(count):
         model = Model.build(sample_figure(rng), Outfit.sample(rng))
         extent = model.high - model.low
-        share = float(np.clip(middle * np.exp(rng.normal(0, 0.22)), _LEAST_HEIGHT + 0.005, _MOST_HEIGHT))
+        share = float(np.clip(middle * np.exp(rng.normal(0, 0.2)), _LEAST_HEIGHT + 0.005, _MOST_HEIGHT))
         scale = max(min(share / extent[1], 0.96 / extent[0]), (_LEAST_HEIGHT + 0.005) / extent[1]) * size
         offset, box = _place(rng, model, scale, share, size, gather, boxes)
         boxes.append(box)
@@ -139,7 +139,7 @@ def _place(
     """Where to put the pelvis, and the figure's box (x0, y0, x1, y1), in image pixels; seldom right behind another."""
     extent = (model.high - model.low) * scale
     best: tuple[float, Array] | None = None
-    for _ in range(8):
+    for _ in range(16):
         across = rng.uniform(0.06, 0.94) if gather is None else gather + rng.normal(0, 0.2)
         corner = np.array(
             [across * size - extent[0] / 2, (0.5 + 0.48 * share + rng.normal(0, 0.07)) * size - extent[1]]
@@ -148,7 +148,7 @@ def _place(
         hidden = max((_overlap(corner, extent, box) for box in boxes), default=0.0)
         if best is None or hidden < best[0]:
             best = (hidden, corner)
-        if hidden < 0.5:
+        if hidden < 0.25:
             break
     assert best is not None
     corner = best[1]
