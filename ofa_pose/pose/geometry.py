@@ -95,8 +95,13 @@ def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = FILL
     if image.shape != (*size, 3):
         raise ValueError(f"image {image.shape} does not fit its frame {(*size, 3)}")
     method = cv2.INTER_AREA if frame.scale < 1 else cv2.INTER_LINEAR
-    # With fx and fy given, OpenCV samples at exactly this scale; a target size would bend it to whole pixels.
-    sized = image if frame.scale == 1 else cv2.resize(image, None, fx=frame.scale, fy=frame.scale, interpolation=method)
+    # With fx and fy alone, OpenCV samples at exactly this scale; a target size bends it to whole pixels. Only a thread
+    # of an image, thinner than an input pixel, needs one.
+    thread = min(size) * frame.scale < 1
+    target = (max(1, round(size[1] * frame.scale)), max(1, round(size[0] * frame.scale))) if thread else None
+    sized = image
+    if frame.scale != 1:
+        sized = cv2.resize(image, target, fx=frame.scale, fy=frame.scale, interpolation=method)
     sized = sized[: frame.height - frame.offset_y, : frame.width - frame.offset_x]
     height, width = sized.shape[:2]
     if (height, width) == (frame.height, frame.width):

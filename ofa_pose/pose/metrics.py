@@ -30,7 +30,7 @@ Score = dict[str, float | None]
 
 def to_results(image_id: int | str, keypoints: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
     """COCO results entries of one image's poses: keypoints (P, J, 3) in image pixels, scores (P,)."""
-    flat = np.round(np.asarray(keypoints, np.float64), 3).reshape(len(scores), -1).tolist()
+    flat = np.round(np.asarray(keypoints, np.float64), 3).reshape(len(scores), 3 * keypoints.shape[1]).tolist()
     return [
         {"image_id": image_id, "category_id": CATEGORY["id"], "keypoints": person, "score": float(score)}
         for person, score in zip(flat, scores, strict=True)
