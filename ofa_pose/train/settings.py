@@ -21,9 +21,7 @@ class TrainSettings(Config):
     weight_decay: float = Field(1e-2, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    resolutions: tuple[Side, ...] | None = Field(
-        None, min_length=1, description="a fixed net's training sides; none: its own"
-    )
+    resolutions: tuple[Side, ...] | None = Field(None, description="a fixed net's training sides; none: its own")
     workers: int = Field(1, ge=0)
     evaluate_every: int = Field(500, ge=1)
     evaluate_images: int = Field(200, ge=1)
@@ -31,10 +29,15 @@ class TrainSettings(Config):
 
 
 class LossSettings(Config):
-    """The weights of the losses (LitePose and HigherHRNet use push and pull at 1e-3)."""
+    """The weights of the losses.
+
+    HigherHRNet weighs push and pull 1e-3 beside plain heatmap errors; beside errors with a foreground weight, which are
+    some 30 times larger, that is 1e-2 and more. Push outweighs pull: where all tags are equal the two have no slope, and
+    with equal weights the tags can stay there.
+    """
 
     sigma: float = Field(2.0, gt=0, description="of the target Gaussians, in cells")
     foreground: float = Field(30.0, ge=0, description="extra weight where the target is 1")
-    push: float = Field(1e-3, ge=0)
-    pull: float = Field(1e-3, ge=0)
+    push: float = Field(4e-2, ge=0)
+    pull: float = Field(1e-2, ge=0)
     distill: float = Field(0.5, ge=0, le=1, description="share of the heatmap loss that comes from the teacher")

@@ -1,0 +1,226 @@
+"""Whatever is wrong with the input: exit code 2, one line that names the place and the mend, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.cli.conftest import Call, Called
+
+
+def refused(called: Called, *words: str, lines: int = 1) -> None:
+    """Assert that a call was refused in so many lines, each of the words among them."""
+    assert called.code == 2, called.err
+    errors = [line for line in called.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == lines, called.err
+    assert "Traceback" not in called.err
+    for word in words:
+        assert word in called.err, f"'{word}' is not in: {called.err}"
+    assert not called.out
+
+
+@pytest.fixture
+def broken(data: Path, tmp_path: Path) -> Callable[[Callable[[Any], None]], Path]:
+    """A copy of the validation data whose annotations a function has spoilt."""
+
+    def breaking(spoil: Callable[[Any], None]) -> Path:
+        folder = tmp_path / "broken"
+        shutil.copytree(data / "val", folder)
+        value = json.loads((folder / "annotations.json").read_text())
+        spoil(value)
+        (folder / "annotations.json").write_text(json.dumps(value))
+        return folder
+
+    return breaking
+
+
+def check(call: Call, folder: Path) -> Called:
+    """Call `data check` on a folder."""
+    return call("data", "check", "--annotations", folder / "annotations.json", "--images", folder / "images", "--json")
+
+
+def test_missing_image(call: Call, broken: Any) -> None:
+    folder = broken(lambda value: None)
+    (folder / "images" / "000003.jpg").unlink()
+    refused(check(call, folder), "000003.jpg")
+
+
+def test_truncated_image(call: Call, broken: Any) -> None:
+    folder = broken(lambda value: None)
+    image = folder / "images" / "000003.jpg"
+    image.write_bytes(image.read_bytes()[:-200])
+    refused(check(call, folder), "000003.jpg")
+
+
+def test_truncated_image_stops_training_too(call: Call, recipe: Path, broken: Any, tmp_path: Path) -> None:
+    folder = broken(lambda value: None)
+    for image in (folder / "images").iterdir():
+        image.write_bytes(image.read_bytes()[:-200])
+    source = ("--set", f"data.train.annotations={folder / 'annotations.json'}", "--set")
+    called = call("pretrain", "--recipe", recipe, *source, f"data.train.images={folder / 'images'}", "--out", tmp_path)
+    assert called.code == 2
+    assert ".jpg" in called.err
+    assert "Traceback" not in called.err
+
+
+def test_no_json(call: Call, broken: Any) -> None:
+    folder = broken(lambda value: None)
+    text = (folder / "annotations.json").read_text()
+    (folder / "annotations.json").write_text(text[: len(text) // 2])
+    refused(check(call, folder), "annotations.json:", "JSON")
+
+
+def test_wrong_number_of_keypoints(call: Call, broken: Any) -> None:
+    def spoil(value: Any) -> None:
+        value["annotations"][2]["keypoints"] = value["annotations"][2]["keypoints"][:-3]
+
+    refused(check(call, broken(spoil)), "annotation 3", "48", "51")
+
+
+def test_nan_keypoint(call: Call, broken: Any) -> None:
+    def spoil(value: Any) -> None:
+        value["annotations"][1]["keypoints"][4] = float("nan")
+
+    refused(check(call, broken(spoil)), "annotation 2")
+
+
+def test_annotation_of_an_unlisted_image(call: Call, broken: Any) -> None:
+    def spoil(value: Any) -> None:
+        value["annotations"][0]["image_id"] = 4711
+
+    refused(check(call, broken(spoil)), "annotation 1", "4711")
+
+
+def test_unknown_joint(call: Call, data: Path, tmp_path: Path) -> None:
+    from ofa_pose.skeleton import COCO
+
+    value = COCO.to_dict()
+    value["joints"][0] = "nase"
+    (tmp_path / "skeleton.yaml").write_text(json.dumps({**value, "limbs": [], "flip_pairs": []}))
+    where = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
+    called = call("data", "check", *where, "--skeleton", tmp_path / "skeleton.yaml", "--json")
+    refused(called, "nase")
+
+
+def test_empty_dataset(call: Call, broken: Any) -> None:
+    refused(check(call, broken(lambda value: value.update(images=[], annotations=[]))), "annotations.json")
+
+
+def test_many_faults_are_counted(call: Call, broken: Any) -> None:
+    def spoil(value: Any) -> None:
+        value["annotations"] = [dict(value["annotations"][0], id=i + 1, image_id=99) for i in range(30)]
+
+    called = check(call, broken(spoil))
+    refused(called, "30", lines=21)
+    assert "10 more" in called.err
+
+
+def test_joint_outside_is_a_warning(call: Call, broken: Any) -> None:
+    def spoil(value: Any) -> None:
+        value["annotations"][0]["keypoints"][:3] = [500, 10, 2]
+
+    called = check(call, broken(spoil))
+    assert called.code == 0
+    assert called.result["warnings"]
+
+
+def test_unknown_recipe_key_names_the_nearest(call: Call, recipe: Path, tmp_path: Path) -> None:
+    called = call("pretrain", "--recipe", recipe, "--set", "train.stepz=3", "--out", tmp_path / "run")
+    refused(called, "train.stepz", "train.steps")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_recipe_value(call: Call, recipe: Path, tmp_path: Path) -> None:
+    called = call("pretrain", "--recipe", recipe, "--set", "train.lr=fast", "--out", tmp_path / "run")
+    refused(called, "train.lr", "fast")
+
+
+def test_unknown_recipe_preset_and_space(call: Call, recipe: Path, tmp_path: Path) -> None:
+    refused(call("pretrain", "--recipe", "nanno", "--out", tmp_path / "run"), "nanno", "nano")
+    refused(call("profile", "litepose-sx"), "litepose-sx", "litepose-s")
+    called = call("pretrain", "--recipe", recipe, "--set", "space=litepose-nanu", "--out", tmp_path / "run")
+    refused(called, "litepose-nano")
+
+
+def test_no_checkpoint(call: Call, data: Path, supernet: Path, tmp_path: Path) -> None:
+    (tmp_path / "noise.pt").write_bytes(b"not a checkpoint at all")
+    refused(call("export", tmp_path / "noise.pt", "--out", tmp_path / "out"), "noise.pt")
+    whole = (supernet / "checkpoints" / "best.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    refused(call("export", tmp_path / "cut.pt", "--out", tmp_path / "out"), "cut.pt")
+    torch.save({"weights": {}}, tmp_path / "foreign.pt")
+    refused(call("export", tmp_path / "foreign.pt", "--out", tmp_path / "out"), "foreign.pt")
+    refused(call("export", tmp_path / "none.pt", "--out", tmp_path / "out"), "none.pt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_supernet_where_a_net_is_needed(call: Call, supernet: Path, tmp_path: Path) -> None:
+    refused(call("export", supernet, "--out", tmp_path / "out"), "supernet")
+
+
+def test_net_where_a_supernet_is_needed(call: Call, net: Path, tmp_path: Path) -> None:
+    refused(call("search", "--supernet", net, "--macs", "1G", "--out", tmp_path / "out"), "supernet")
+
+
+def test_checkpoint_of_another_space(call: Call, recipe: Path, net: Path, tmp_path: Path) -> None:
+    called = call(
+        "train-supernet", "--recipe", recipe, "--set", "space=litepose-nano", "--init", net, "--out", tmp_path / "run"
+    )
+    refused(called, "another net")
+
+
+def test_subnet_of_another_space(call: Call, supernet: Path, tmp_path: Path) -> None:
+    called = call("finetune", "--subnet", "litepose-xs", "--supernet", supernet, "--out", tmp_path / "run")
+    refused(called, "tiny")
+
+
+def test_infeasible_budget_names_the_least(call: Call, supernet: Path, tmp_path: Path) -> None:
+    called = call("search", "--supernet", supernet, "--macs", "1K", "--out", tmp_path / "run")
+    refused(called, "smallest subnet", "--macs")
+    assert not (tmp_path / "run").exists()
+
+
+def test_budget_that_is_no_number(call: Call, supernet: Path, tmp_path: Path) -> None:
+    refused(call("search", "--supernet", supernet, "--macs", "1.2Q", "--out", tmp_path / "run"), "1.2Q", "1.2G")
+    refused(call("search", "--supernet", supernet, "--out", tmp_path / "run"), "--macs")
+
+
+def test_other_joints(call: Call, net: Path, tmp_path: Path) -> None:
+    from ofa_pose.data.synthetic import write_dataset
+
+    write_dataset(tmp_path / "crowd", images=2, size=64, joints="crowdpose", seed=1, workers=1)
+    where = ("--annotations", tmp_path / "crowd" / "annotations.json", "--images", tmp_path / "crowd" / "images")
+    refused(call("eval", "--checkpoint", net, *where), "17", "14")
+
+
+def test_results_that_do_not_fit(call: Call, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps([{"image_id": 1, "keypoints": [1, 2, 3], "score": 1}]))
+    called = call(
+        "eval", "--results", tmp_path / "results.json", "--annotations", data / "val" / "annotations.json"
+    )
+    refused(called, "result 0", "51")
+
+
+def test_wrong_words(call: Call, tmp_path: Path) -> None:
+    refused(call("trian-supernet"), "train-supernet")
+    refused(call("profile", "litepose-xs", "--jointz", "3"), "--jointz")
+    refused(call("data", "synth", tmp_path / "x", "--images", "many"), "images")
+    refused(call("data", "synth", tmp_path / "x", "--images", 2, "--joints", "cocoa"), "coco")
+    assert not (tmp_path / "x").exists()
+
+
+def test_broken_photo_among_good_ones(call: Call, data: Path, net: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(data / "val" / "images", photos)
+    (photos / "000001.jpg").write_bytes(b"no image")
+    called = call("predict", photos, "--checkpoint", net, "--out", tmp_path / "out", "--json")
+    assert called.code == 1
+    assert "000001.jpg" in called.err
+    assert called.result["images"] == 7
+    assert called.result["failed"] == 1
