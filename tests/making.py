@@ -1,0 +1,42 @@
+"""Makers of test material for networks."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ofa_pose.models.litepose import LitePose
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def lived_in(net: N, seed: int = 0) -> N:
+    """Give a network, in place, random BatchNorm statistics and scales and outputs that are not near zero."""
+    source = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for tensor, low, high in (
+                    (module.weight, 0.5, 1.5),
+                    (module.bias, -0.5, 0.5),
+                    (module.running_mean, -0.5, 0.5),
+                    (module.running_var, 0.5, 2.0),
+                ):
+                    tensor.copy_(torch.rand(tensor.shape, generator=source) * (high - low) + low)
+        for name, weight in net.named_parameters():
+            if ".pointwise." in name:
+                weight.copy_(torch.randn(weight.shape, generator=source) * 0.2)
+    return net
+
+
+def picture(batch: int = 1, height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
+    """Random normalised images (B, 3, H, W)."""
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def same_state(one: LitePose, other: LitePose) -> bool:
+    """Whether two networks hold the same names with the same values, to the last bit."""
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

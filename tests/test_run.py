@@ -1,0 +1,87 @@
+"""Run directories: what they hold, what they refuse, and metrics that survive a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ofa_pose.errors import InputError
+from ofa_pose.run import RunDir, open_run
+
+
+def records(run: RunDir) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+def begun(out: Path) -> RunDir:
+    run = open_run(out, "seed: 1\n", argv=["pretrain", "--out", "a b"])
+    run.last.parent.mkdir()
+    run.last.touch()
+    return run
+
+
+def test_a_run_holds_its_recipe_and_every_command(tmp_path: Path) -> None:
+    run = begun(tmp_path / "deep" / "run")
+    open_run(run.path, "seed: 2\n", resume=True, argv=["pretrain", "--resume"])
+    assert (run.path / "recipe.yaml").read_text() == "seed: 2\n"
+    commands = (run.path / "command.txt").read_text().splitlines()
+    assert commands == ["ofa-pose pretrain --out 'a b'", "ofa-pose pretrain --resume"]
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    with pytest.raises(InputError, match="holds a run already; add --resume"):
+        open_run(tmp_path / "run", "", argv=[])
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == "seed: 1\n"
+    logged = open_run(tmp_path / "other", "", argv=[])
+    logged.log({"step": 1})
+    with pytest.raises(InputError, match="holds a run already"):
+        open_run(tmp_path / "other", "", argv=[])
+
+
+def test_an_empty_or_foreign_folder_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert open_run(tmp_path, "", argv=[]).path == tmp_path
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_faults(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out, resume, words in (
+        (tmp_path / "file", False, "is a file, not a folder"),
+        (tmp_path / "file" / "run", False, "cannot be made"),
+        (tmp_path / "none", True, "holds no checkpoints/last.pt to resume from"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_run(out, "", resume, argv=[])
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_not_finite_is_written_as_null_at_any_depth(tmp_path: Path) -> None:
+    run = open_run(tmp_path, "", argv=[])
+    run.log({"step": 1, "loss": float("nan"), "val": {"AP": float("inf"), "AR": 0.5, "deep": {"x": float("-inf")}}})
+    run.log({"step": 2, "name": "é"})
+    assert records(run) == [
+        {"step": 1, "loss": None, "val": {"AP": None, "AR": 0.5, "deep": {"x": None}}},
+        {"step": 2, "name": "é"},
+    ]
+
+
+def test_a_resumed_run_forgets_later_steps_and_a_half_written_line(tmp_path: Path) -> None:
+    run = open_run(tmp_path, "", argv=[])
+    for step in range(1, 6):
+        run.log({"step": step, "loss": step / 2})
+    with run.metrics.open("a") as file:
+        file.write('{"step": 6, "lo')
+    run.forget_after(3)
+    run.log({"step": 4})
+    assert [record["step"] for record in records(run)] == [1, 2, 3, 4]
+
+
+def test_forgetting_nothing(tmp_path: Path) -> None:
+    run = open_run(tmp_path, "", argv=[])
+    run.forget_after(3)
+    assert not run.metrics.exists()

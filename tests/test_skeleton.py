@@ -1,0 +1,127 @@
+"""Skeletons: flips are involutions, the grouping order starts at the torso, files are read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ofa_pose.errors import InputError
+from ofa_pose.files import dump_yaml
+from ofa_pose.skeleton import BUILT_IN, COCO, CROWDPOSE, DEFAULT_SIGMA, Skeleton, draft, load_skeleton, same_joints
+
+CUSTOM = {"name": "stick", "joints": ["l_end", "middle", "r_end"], "flip_pairs": [["l_end", "r_end"]]}
+
+
+@pytest.mark.parametrize("skeleton", BUILT_IN.values(), ids=BUILT_IN)
+def test_built_in_skeletons_are_sound(skeleton: Skeleton) -> None:
+    count = len(skeleton.joints)
+    assert len(skeleton.sigmas) == count == len(set(skeleton.joints))
+    flip = skeleton.flip_index
+    assert sorted(flip) == list(range(count)) and [flip[j] for j in flip] == list(range(count))
+    for joint, other in zip(skeleton.joints, (skeleton.joints[j] for j in flip), strict=True):
+        assert other == joint.replace("left", "RIGHT").replace("right", "left").replace("RIGHT", "right")
+    assert all(skeleton.sigmas[j] == skeleton.sigmas[flip[j]] for j in range(count))
+    assert {j for limb in skeleton.limbs for j in limb} == set(range(count)), "every joint hangs on a limb"
+    assert Skeleton.from_dict(skeleton.to_dict()) == skeleton
+
+
+def test_sigmas_are_those_of_the_evaluators() -> None:
+    params = pytest.importorskip("pycocotools.cocoeval").Params("keypoints")
+    assert np.allclose(COCO.sigmas, params.kpt_oks_sigmas)
+    crowdpose = [0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89, 0.79, 0.79]
+    assert np.allclose(CROWDPOSE.sigmas, np.array(crowdpose) / 10)
+    assert (len(COCO.joints), len(CROWDPOSE.joints)) == (17, 14)
+
+
+@pytest.mark.parametrize("skeleton", BUILT_IN.values(), ids=BUILT_IN)
+def test_the_grouping_order_goes_from_the_torso_outwards(skeleton: Skeleton) -> None:
+    order = [skeleton.joints[j] for j in skeleton.grouping_order]
+    assert sorted(order) == sorted(skeleton.joints)
+    for side in ("left", "right"):
+        arm = [order.index(f"{side}_{part}") for part in ("shoulder", "elbow", "wrist")]
+        leg = [order.index(f"{side}_{part}") for part in ("hip", "knee", "ankle")]
+        assert arm == sorted(arm) and leg == sorted(leg)
+    assert order[0].endswith(("shoulder", "hip", "neck"))
+
+
+def test_the_grouping_order_without_limbs_is_that_of_the_joints() -> None:
+    assert Skeleton("x", ("a", "b", "c"), (0.1,) * 3, (), ()).grouping_order == (0, 1, 2)
+
+
+def test_a_custom_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "stick.yaml"
+    path.write_text(dump_yaml({**CUSTOM, "limbs": [["l_end", "middle"], ["middle", "r_end"]]}))
+    skeleton = load_skeleton(path)
+    assert skeleton == Skeleton(
+        "stick", ("l_end", "middle", "r_end"), (DEFAULT_SIGMA,) * 3, ((0, 2),), ((0, 1), (1, 2))
+    )
+    assert skeleton.flip_index == (2, 1, 0) and skeleton.grouping_order == (1, 0, 2)
+
+
+def test_joints_named_by_numbers_are_read() -> None:
+    assert Skeleton.from_dict({"joints": [1, 2], "flip_pairs": [[1, 2]]}).flip_index == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"joints": ["a", "a", "b"]}, "distinct names"),
+        ({"joints": []}, "distinct names"),
+        ({"joints": "l_end"}, "joints of a skeleton is no list"),
+        ({"sigmas": [0.1]}, "1 sigmas for 3 joints"),
+        ({"sigmas": [0.1, 0.1, 0]}, "sigma 0 is no positive number"),
+        ({"sigmas": [0.1, 0.1, float("nan")]}, "sigma nan is no positive number"),
+        ({"sigmas": [0.1, "wide", 0.1]}, "sigma 'wide' is no positive number"),
+        ({"flip_pairs": [["l_end", "tail"]]}, "unknown joint 'tail' in flip_pairs; use names of: l_end, middle, r_end"),
+        ({"flip_pairs": [["l_end"]]}, "is no pair"),
+        ({"flip_pairs": [3]}, "is no pair"),
+        ({"flip_pairs": [["l_end", "r_end"], ["r_end", "middle"]]}, "'r_end' is twice in flip_pairs"),
+        ({"flip_pairs": [["middle", "middle"]]}, "'middle' is twice in flip_pairs"),
+        ({"limbs": {"l_end": "middle"}}, "limbs of a skeleton is no list"),
+        ({"flip_pair": []}, "unknown key 'flip_pair' in a skeleton; did you mean 'flip_pairs'?"),
+    ],
+)
+def test_faults_of_a_custom_skeleton(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        Skeleton.from_dict({**CUSTOM, **change}, "stick.yaml")
+    assert str(error.value).startswith("stick.yaml: ") and message in str(error.value)
+
+
+@pytest.mark.parametrize("value", [None, [], "coco", {"name": "x"}])
+def test_no_skeleton(value: Any) -> None:
+    with pytest.raises(InputError, match="is no skeleton"):
+        Skeleton.from_dict(value, "x.yaml")
+
+
+def test_loading_by_name() -> None:
+    assert load_skeleton("coco") is COCO and load_skeleton("crowdpose") is CROWDPOSE
+    with pytest.raises(InputError, match="no such skeleton: 'cocoo'"):
+        load_skeleton("cocoo")
+
+
+def test_same_joints_asks_for_the_order_too() -> None:
+    assert same_joints(list(CROWDPOSE.joints)) is CROWDPOSE
+    assert same_joints(COCO.joints[::-1]) is None
+
+
+def test_a_draft_takes_known_sigmas_pairs_by_name_and_sound_limbs() -> None:
+    names = (
+        "nose",
+        "left_hip",
+        "right_hip",
+        "heel_l",
+        "heel_r",
+        "LeftHand",
+        "RightHand",
+        "l_eye",
+        "r_eye",
+        "left_alone",
+    )
+    drafted = draft("mine", names, [[1, 2], [2, 3], [3, 99], [0, 1]])
+    assert drafted.flip_pairs == ((1, 2), (3, 4), (5, 6), (7, 8))
+    assert drafted.sigmas == (0.026, 0.107, 0.107) + (DEFAULT_SIGMA,) * 7
+    assert drafted.limbs == ((0, 1), (1, 2))
+    assert Skeleton.from_dict(drafted.to_dict()) == drafted

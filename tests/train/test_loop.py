@@ -1,0 +1,253 @@
+"""The training loop learns, resumes to the last bit, keeps the best, and stops where numbers end."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.transforms import Augmentation
+from ofa_pose.errors import InputError, OfaPoseError
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.run import open_run
+from ofa_pose.skeleton import CROWDPOSE
+from ofa_pose.train.loop import Job, fit, make_optimizer, set_rate, update
+from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
+from ofa_pose.train.settings import LossSettings, TrainSettings
+from tests.making import same_state
+
+SEED = 11
+STILL = Augmentation(rotation=0, scale=(1, 1), shift=0, flip=0, brightness=0, contrast=0, saturation=0, hue=0)
+SHORT = TrainSettings(steps=8, batch=3, lr=3e-3, workers=0, evaluate_every=3, checkpoint_every=4, warmup=0.2)
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture
+def make_job(tiny_dataset: KeypointDataset, tiny_spec: ArchSpec, tiny_space: SearchSpace, tmp_path: Path) -> MakeJob:
+    def objective_of(kind: str) -> Objective:
+        weights = torch.Generator().manual_seed(1)
+        loss = LossSettings()
+        if kind == "supernet":
+            return UniformSampling(Supernet(tiny_space, 14, weights), SEED, loss)
+        net = LitePose(tiny_spec, weights)
+        if kind == "net":
+            return FixedNet(net, (32, 64), SEED, loss)
+        teacher = LitePose(replace(tiny_spec, resolution=96, stem=12), torch.Generator().manual_seed(2))
+        return Distillation(net, (64,), SEED, loss, teacher)
+
+    def make(out: str, kind: str = "net", settings: TrainSettings = SHORT, resume: bool = False, **change: Any) -> Job:
+        objective = objective_of(kind)
+        net = objective.network
+
+        def judge() -> dict[str, Any]:
+            return {"AP": float(net.state_dict()["stem.0.conv.weight"].double().std()), "other": None}
+
+        def pack(info: dict[str, Any], training: dict[str, Any] | None) -> Checkpoint:
+            space = tiny_space if kind == "supernet" else None
+            weights = {name: value.contiguous() for name, value in net.state_dict().items()}
+            name: Any = "supernet" if kind == "supernet" else "net"
+            return Checkpoint(name, net.spec, space, CROWDPOSE, weights, {"seed": SEED}, info, training)
+
+        run = open_run(tmp_path / out, "seed: 11\n", resume, argv=["pretrain"])
+        job = Job(objective, tiny_dataset, settings, Augmentation(), SEED, run, torch.device("cpu"), judge, pack)
+        return replace(job, **change)
+
+    return make
+
+
+class Killed(Exception):
+    pass
+
+
+def records(job: Job) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, without the clock's."""
+    lines = [json.loads(line) for line in job.run.metrics.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def tensors(value: Any) -> list[Any]:
+    """The leaves of a nested state, in order."""
+    if isinstance(value, dict):
+        return [leaf for key in sorted(value, key=str) for leaf in tensors(value[key])]
+    if isinstance(value, list | tuple):
+        return [leaf for inner in value for leaf in tensors(inner)]
+    return [value]
+
+
+def same(one: Any, other: Any) -> bool:
+    pairs = zip(tensors(one), tensors(other), strict=True)
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+
+
+@pytest.mark.parametrize("kind", ["net", "supernet", "distilled"])
+@pytest.mark.parametrize("killed_by", ["judge", "pack"])
+def test_a_killed_run_resumes_to_the_last_bit(make_job: MakeJob, kind: str, killed_by: str) -> None:
+    whole = make_job("whole", kind)
+    result = fit(whole)
+    begun = make_job("killed", kind)
+    left = {"judge": 1, "pack": 2}[killed_by]  # the judge is asked at 3, 6, 8; the net packed at 3 (best), 4, ...
+
+    def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            return work(*arguments)
+
+        return call
+
+    with pytest.raises(Killed):
+        fit(replace(begun, **{killed_by: dying(getattr(begun, killed_by))}))
+    assert load_checkpoint(begun.run.last).training["step"] == 4  # type: ignore[index]
+    assert max(record["step"] for record in records(begun)) > 4, "steps after the checkpoint were logged"
+    resumed = make_job("killed", kind, resume=True)
+    torch.manual_seed(99)
+    assert fit(resumed, resume=True) == result
+    assert records(resumed) == records(whole)
+    assert same_state(resumed.objective.network, whole.objective.network)
+    for name in ("last", "best"):
+        one, other = (load_checkpoint(getattr(job.run, name)) for job in (resumed, whole))
+        assert one.spec == other.spec and one.info == other.info
+        assert same(one.weights, other.weights) and same(one.training, other.training), name
+
+
+def test_the_same_job_gives_the_same_weights_and_workers_change_nothing(make_job: MakeJob) -> None:
+    settings = SHORT.model_copy(update={"steps": 3})
+    one = make_job("one", settings=settings)
+    other = make_job("other", settings=settings.model_copy(update={"workers": 2}))
+    fit(one)
+    fit(other)
+    assert same_state(one.objective.network, other.objective.network)
+    assert records(one) == records(other)
+
+
+def test_metrics_checkpoints_and_the_result_fit_together(make_job: MakeJob) -> None:
+    scores = iter([0.2, 0.5, None])
+    job = make_job("run")
+    result = fit(replace(job, judge=lambda: {"AP": next(scores)}))
+    assert result == {"AP": 0.5, "step": 6, "steps": 8}
+    assert load_checkpoint(job.run.best).info == {"step": 6, "metrics": {"AP": 0.5}}
+    assert load_checkpoint(job.run.best).training is None
+    last = load_checkpoint(job.run.last)
+    assert last.training is not None and last.training["step"] == 8 and last.recipe == {"seed": SEED}
+    assert same(last.weights, dict(job.objective.network.state_dict()))
+    steps = [record for record in records(job) if "loss" in record]
+    assert [record["step"] for record in steps] == list(range(1, 9))
+    for record in steps:
+        parts = sum(record[name] for name in ("low", "high", "push", "pull"))
+        assert record["loss"] == pytest.approx(parts, rel=1e-5) and record["grad_norm"] > 0
+        assert record["side"] == job.objective.resolution(record["step"] - 1)
+    judged = [(record["step"], record["val"]["AP"]) for record in records(job) if "val" in record]
+    assert judged == [(3, 0.2), (6, 0.5), (8, None)]
+
+
+def test_a_finished_run_resumes_to_nothing_more(make_job: MakeJob) -> None:
+    job = make_job("run")
+    result = fit(job)
+    lines = records(job)
+    again = make_job("run", resume=True)
+    assert fit(again, resume=True) == result
+    assert records(again) == lines and same_state(again.objective.network, job.objective.network)
+
+
+def test_a_run_of_another_net_is_not_resumed(make_job: MakeJob, tiny_spec: ArchSpec) -> None:
+    fit(make_job("run", settings=SHORT.model_copy(update={"steps": 1})))
+    other = FixedNet(LitePose(replace(tiny_spec, stem=5)), (64,), SEED, LossSettings())
+    with pytest.raises(InputError, match="holds a run of another net"):
+        fit(make_job("run", resume=True, objective=other), resume=True)
+
+
+def test_the_loss_falls_on_a_few_images(make_job: MakeJob, tiny_dataset: KeypointDataset) -> None:
+    settings = SHORT.model_copy(update={"steps": 40, "batch": 4, "lr": 1e-2, "evaluate_every": 40})
+    few = tiny_dataset.limit(4)
+    job = make_job("run", settings=settings, dataset=few, augmentation=STILL)
+    fit(replace(job, objective=FixedNet(job.objective.network, (64,), SEED, LossSettings())))
+    losses = [record["loss"] for record in records(job) if "loss" in record]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(make_job: MakeJob) -> None:
+    job = make_job("run")
+    objective = job.objective
+
+    class Broken:
+        network = objective.network
+        resolution = staticmethod(objective.resolution)
+
+        @staticmethod
+        def loss(batch: Any, step: int) -> dict[str, torch.Tensor]:
+            losses = objective.loss(batch, step)
+            return {name: value * (float("nan") if step == 5 else 1) for name, value in losses.items()}
+
+    with pytest.raises(OfaPoseError, match=r"the loss is not finite \(loss nan.*lower train.lr") as error:
+        fit(replace(job, objective=Broken()))
+    assert error.value.exit_code == 1
+    assert load_checkpoint(job.run.last).training["step"] == 4  # type: ignore[index]
+    assert [record["step"] for record in records(job) if "loss" in record] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_neither_an_endless_loss_nor_an_endless_gradient_reaches_the_weights(tiny_spec: ArchSpec, bad: str) -> None:
+    net = LitePose(tiny_spec)
+    before = copy.deepcopy(net)
+    weight = net.get_submodule("stem.0.conv").weight
+    loss = weight.sum() * float("inf") if bad == "loss" else (weight.sum() * 0).abs().sqrt()
+    with pytest.raises(OfaPoseError, match="not finite"):
+        update(net, make_optimizer(net, SHORT), {"low": loss}, clip=1.0)
+    assert same_state(net, before)
+
+
+def test_gradients_are_clipped(tiny_spec: ArchSpec) -> None:
+    net = LitePose(tiny_spec)
+    loss = sum((parameter * 100).sum() for parameter in net.parameters())
+    record = update(net, make_optimizer(net, SHORT), {"low": loss}, clip=0.5)
+    clipped = torch.stack(
+        [parameter.grad.norm() for parameter in net.parameters() if parameter.grad is not None]
+    ).norm()
+    assert clipped.item() == pytest.approx(0.5, rel=1e-3) and record["grad_norm"] > 1000
+
+
+def rate_at(optimizer: torch.optim.Optimizer, settings: TrainSettings, step: int) -> float:
+    set_rate(optimizer, settings, step)  # type: ignore[arg-type]
+    rates = {group["lr"] for group in optimizer.param_groups}
+    assert len(rates) == 1
+    return rates.pop()
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.9])
+def test_the_learning_rate_is_a_function_of_the_step_alone(tiny_spec: ArchSpec, warmup: float) -> None:
+    settings = SHORT.model_copy(update={"steps": 50, "warmup": warmup, "lr": 0.1})
+    optimizer = make_optimizer(LitePose(tiny_spec), settings)
+    rates = [rate_at(optimizer, settings, step) for step in range(50)]
+    assert [rate_at(optimizer, settings, step) for step in reversed(range(50))] == rates[::-1]
+    rise = max(1, round(50 * warmup))
+    assert rates[:rise] == pytest.approx([0.1 * (step + 1) / rise for step in range(rise)])
+    assert max(rates) == pytest.approx(0.1) and min(rates) > 0
+    assert rates[rise:] == sorted(rates[rise:], reverse=True)
+    assert rates[-1] < 0.05 * 0.1 or warmup == 0.9
+    single = settings.model_copy(update={"steps": 1})
+    assert rate_at(optimizer, single, 0) == pytest.approx(0.1)
+
+
+def test_weight_decay_is_on_convolutions_alone(tiny_spec: ArchSpec) -> None:
+    net = LitePose(tiny_spec)
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in make_optimizer(net, SHORT).param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in net.named_parameters():
+        assert decay.pop(id(parameter)) == (SHORT.weight_decay if ".conv." in name else 0.0), name
+    assert not decay

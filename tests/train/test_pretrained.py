@@ -1,0 +1,131 @@
+"""Starting a supernet: sorting keeps the function and orders every elastic group; wrong checkpoints are refused."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ofa_pose.arch.space import SearchSpace, load_space
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoint import Checkpoint
+from ofa_pose.errors import InputError
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.skeleton import COCO, CROWDPOSE
+from ofa_pose.train.pretrained import initialise, sort_channels
+from tests.making import lived_in, picture, same_state
+
+MIXED = ArchSpec(64, 6, (8, 8, 10, 10), ((2, 3), (2, 2), (3,), (2, 1, 2)), (7, 8, 6), 5, 4)
+
+
+def packed(net: LitePose, space: SearchSpace | None = None) -> Checkpoint:
+    skeleton = COCO if net.spec.joints == 17 else CROWDPOSE
+    kind = "supernet" if isinstance(net, Supernet) else "net"
+    return Checkpoint(kind, net.spec, space, skeleton, copy.deepcopy(net.state_dict()))  # type: ignore[arg-type]
+
+
+def importances(net: LitePose) -> dict[str, torch.Tensor]:
+    """For each channel group the L1 norm of the dense weights that read it, found by looking at every layer."""
+    found: dict[str, torch.Tensor] = {}
+    for layer in net.plan.layers():
+        if layer.kind == "norm" or layer.depthwise:
+            continue
+        weight = net.unit(layer).conv.weight.detach().abs()
+        dims = (1, 2, 3) if layer.kind == "deconv" else (0, 2, 3)
+        found[layer.reads] = found.get(layer.reads, torch.zeros(layer.cin)) + weight.sum(dims)
+    return found
+
+
+@pytest.mark.parametrize("spec", [MIXED, load_space("litepose-nano").largest(5)], ids=["mixed", "nano"])
+def test_sorting_keeps_the_function_and_orders_every_elastic_group(spec: ArchSpec) -> None:
+    net = lived_in(LitePose(spec, torch.Generator().manual_seed(0))).eval()
+    image = picture(2)
+    with torch.no_grad():
+        before = [output.clone() for output in net(image)]
+        old = copy.deepcopy(net)
+        sort_channels(net)
+        after = net(image)
+    for one, other in zip(before, after, strict=True):
+        assert (one - other).abs().max() <= 1e-4 and one.abs().mean() > 0.05
+    blocks = {f"stages.{s}.{b}.hidden" for s, stage in enumerate(spec.expansions) for b in range(len(stage))}
+    expected = {"stem", *(f"stages.{s}" for s in range(4)), *(f"deconv.{i}" for i in range(3)), *blocks}
+    unsorted = importances(old)
+    ordered = importances(net)
+    assert ordered.keys() - {"image", "stem.0"} == expected
+    for group in expected:
+        assert (unsorted[group].diff() > 0).any(), f"{group} was in order before, the test shows nothing"
+        assert (ordered[group].diff() <= 1e-4 * ordered[group].max()).all(), f"{group} is not in order"
+    for group in ("image", "stem.0"):
+        assert torch.allclose(ordered[group], unsorted[group], rtol=1e-5), f"{group} is not elastic"
+    assert torch.equal(net.get_submodule("stem.0.conv").weight, old.get_submodule("stem.0.conv").weight)
+
+
+def test_sorting_keeps_the_function_in_training_mode_and_sorts_once() -> None:
+    net = lived_in(LitePose(MIXED, torch.Generator().manual_seed(0))).train()
+    other = copy.deepcopy(net)
+    sort_channels(net)
+    with torch.no_grad():
+        for one, two in zip(net(picture(4)), other(picture(4)), strict=True):
+            assert (one - two).abs().max() <= 1e-4
+    again = copy.deepcopy(net)
+    sort_channels(again)
+    weights = [parameter.double().sum() for parameter in again.parameters()]
+    assert all(torch.isclose(a, b.double().sum()) for a, b in zip(weights, net.parameters(), strict=True))
+
+
+def test_a_pretrained_net_starts_a_supernet_sorted(tiny_space: SearchSpace) -> None:
+    source = lived_in(LitePose(tiny_space.largest(14), torch.Generator().manual_seed(0))).eval()
+    checkpoint = packed(source)
+    supernet = Supernet(tiny_space, 14)
+    assert initialise(supernet, checkpoint, sort=True) == ["channels sorted by importance"]
+    with torch.no_grad():
+        for one, other in zip(supernet.eval()(picture()), source(picture()), strict=True):
+            assert (one - other).abs().max() <= 1e-4
+    assert not same_state(supernet, source)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in checkpoint.weights.items())
+
+
+def test_without_sorting_the_weights_are_taken_as_they_are(tiny_spec: ArchSpec) -> None:
+    source, net = lived_in(LitePose(tiny_spec)), LitePose(tiny_spec)
+    assert initialise(net, packed(source), sort=False) == []
+    assert same_state(net, source)
+
+
+def test_a_supernets_checkpoint_is_never_sorted_again(tiny_space: SearchSpace) -> None:
+    source, supernet = lived_in(Supernet(tiny_space, 14)), Supernet(tiny_space, 14)
+    assert initialise(supernet, packed(source, tiny_space), sort=True) == []
+    assert same_state(supernet, source)
+
+
+def test_the_resolution_of_the_checkpoint_does_not_matter(tiny_spec: ArchSpec) -> None:
+    source, net = lived_in(LitePose(tiny_spec.at(320))), LitePose(tiny_spec)
+    initialise(net, packed(source), sort=False)
+    assert same_state(net, source) and net.spec.resolution == tiny_spec.resolution
+
+
+def test_other_joints_keep_the_trunk_and_start_the_outputs_anew(tiny_spec: ArchSpec) -> None:
+    source = lived_in(LitePose(tiny_spec.with_joints(17)))
+    net = LitePose(tiny_spec, torch.Generator().manual_seed(3))
+    fresh = copy.deepcopy(net.state_dict())
+    checkpoint = packed(source)
+    notes = initialise(net, checkpoint, sort=False)
+    assert notes == ["17 joints there, 14 here: the trunk is kept, 4 output layers start anew"]
+    for name, value in net.state_dict().items():
+        origin = fresh if ".pointwise." in name else source.state_dict()
+        assert torch.equal(value, origin[name]), name
+    assert checkpoint.weights.keys() == source.state_dict().keys()
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in checkpoint.weights.items())
+
+
+@pytest.mark.parametrize("change", [{"stem": 4}, {"kernel": 5}, {"expansions": ((2,), (2,), (2,), (2, 2))}])
+def test_another_space_is_refused_naming_both(tiny_spec: ArchSpec, change: dict[str, object]) -> None:
+    other = replace(tiny_spec, **change)  # type: ignore[arg-type]
+    net = LitePose(tiny_spec)
+    before = copy.deepcopy(net)
+    with pytest.raises(InputError) as error:
+        initialise(net, packed(LitePose(other)), sort=True)
+    assert str(other) in str(error.value) and str(tiny_spec) in str(error.value)
+    assert same_state(net, before)
