@@ -201,9 +201,7 @@ def test_other_joints(call: Call, net: Path, tmp_path: Path) -> None:
 
 def test_results_that_do_not_fit(call: Call, data: Path, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps([{"image_id": 1, "keypoints": [1, 2, 3], "score": 1}]))
-    called = call(
-        "eval", "--results", tmp_path / "results.json", "--annotations", data / "val" / "annotations.json"
-    )
+    called = call("eval", "--results", tmp_path / "results.json", "--annotations", data / "val" / "annotations.json")
     refused(called, "result 0", "51")
 
 

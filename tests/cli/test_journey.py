@@ -67,9 +67,7 @@ def test_train_search_finetune_eval_export_predict(
     assert load_spec(exported.result["files"]["yaml"]) == chosen
     assert load_spec(exported.result["files"]["litepose"], 17) == chosen
 
-    poses = call(
-        "predict", data / "val" / "images", "--checkpoint", checkpoint, "--out", tmp_path / "poses", "--json"
-    )
+    poses = call("predict", data / "val" / "images", "--checkpoint", checkpoint, "--out", tmp_path / "poses", "--json")
     assert poses.code == 0, poses.err
     assert poses.result["images"] == 8
     assert len(list((tmp_path / "poses" / "overlays").glob("*.jpg"))) == 8
