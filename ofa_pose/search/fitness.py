@@ -1,0 +1,116 @@
+"""A subnet's fitness: the AP of its own network after BatchNorm recalibration, on images no weight was trained on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ofa_pose.arch.space import Genome
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.torch_net import TorchRunner
+from ofa_pose.calibrate import calibration_batches, recalibrate
+from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.errors import InputError
+from ofa_pose.evaluate import Evaluation, Inputs, evaluate, make_evaluator, read_inputs
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.extract import extract
+from ofa_pose.search.settings import SearchSettings
+from ofa_pose.seeding import generator
+
+CACHE_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that judging at one resolution needs of the data."""
+
+    calibration: list[Tensor]
+    inputs: list[Inputs]
+
+    @property
+    def bytes(self) -> int:
+        tensors = sum(tensor.nbytes for tensor in self.calibration)
+        return tensors + sum(inputs.images.nbytes for inputs in self.inputs)
+
+
+class SubnetFitness:
+    """Judges subnets of one supernet: extract, recalibrate, evaluate.
+
+    The images are read and warped once for each resolution and kept, up to `CACHE_BYTES`; the scorer is shared.
+    The result depends on the subnet alone, not on what was judged before.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        train: KeypointDataset,
+        search: KeypointDataset,
+        settings: SearchSettings,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """
+        Args:
+            supernet: its weights stay as they are.
+            train: where the images for recalibration come from.
+            search: on `settings.images` of these, a fixed random choice, the AP is measured.
+
+        Raises:
+            InputError: the data have other joints than the supernet, or none of the images has a labelled person.
+        """
+        joints = len(search.skeleton.joints)
+        if joints != supernet.spec.joints:
+            what = f"has {joints} joints, the supernet {supernet.spec.joints}"
+            raise InputError(what, search.annotations_path, "use data with the supernet's joints")
+        self._device = torch.device(device)
+        self._supernet = supernet.to(self._device).eval()
+        self._train, self._settings = train, settings
+        self.images = _choose(search, settings.images)
+        if not self.images.people:
+            what = f"none of the {len(self.images)} search images has a labelled person"
+            raise InputError(what, search.annotations_path, "raise search.images, or name another data.search")
+        self._evaluator = make_evaluator(self.images)
+        self._cache: OrderedDict[int, _Prepared] = OrderedDict()
+
+    def __call__(self, subnet: Genome | ArchSpec) -> float:
+        """The AP of a subnet, 0 to 1; 0 where it finds nobody or its outputs are no numbers."""
+        spec = (
+            subnet if isinstance(subnet, ArchSpec) else self._supernet.space.decode(subnet, self._supernet.spec.joints)
+        )
+        value = self.evaluate(spec).metrics["AP"]
+        return float(value) if value is not None and math.isfinite(value) else 0.0
+
+    def evaluate(self, spec: ArchSpec) -> Evaluation:
+        """All metrics of a subnet, and the seconds of each stage ('calibrate' included)."""
+        start = time.perf_counter()
+        prepared = self._prepare(spec.resolution)
+        middle = time.perf_counter()
+        net = extract(self._supernet, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        recalibrate(net, prepared.calibration)
+        seconds = {"read": middle - start, "calibrate": time.perf_counter() - middle}
+        result = evaluate(TorchRunner(net, self._device), self.images, prepared.inputs, self._evaluator)
+        stages = {stage: value + seconds.get(stage, 0.0) for stage, value in result.seconds.items()}
+        return replace(result, seconds={**seconds, **stages})
+
+    def _prepare(self, resolution: int) -> _Prepared:
+        prepared = self._cache.pop(resolution, None) or _Prepared(
+            list(calibration_batches(self._train, resolution, self._settings.calibration_images, self._device)),
+            list(read_inputs(self.images, resolution, self._settings.batch)),
+        )
+        self._cache[resolution] = prepared  # at the end: the resolution used last
+        while len(self._cache) > 1 and sum(kept.bytes for kept in self._cache.values()) > CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return prepared
+
+
+def _choose(dataset: KeypointDataset, images: int) -> KeypointDataset:
+    # The first images of a file are often one scene; a fixed choice keeps searches with other seeds comparable.
+    if images >= len(dataset):
+        return dataset
+    order = generator("search images").permutation(len(dataset))[:images]
+    return dataset.select(np.sort(order).tolist())
