@@ -1,0 +1,37 @@
+"""ofa-pose: fit LitePose, multi-person pose estimation, to a device's budget.
+
+    poses = ofa_pose.load("runs/finetuned")("photo.jpg")
+
+Importing the package is light; torch comes with the first `load`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ofa_pose.predict import PoseModel
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(
+    checkpoint: str | Path, device: str | None = None, resolution: int | None = None, flip: bool = False
+) -> PoseModel:
+    """A model that finds the poses on an image: `model(image)`, see `ofa_pose.predict.PoseModel`.
+
+    Args:
+        checkpoint: a checkpoint file, a run directory (its best checkpoint), or a shipped name.
+        device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one.
+        resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
+        flip: average with the mirrored image: better and half as fast.
+
+    Raises:
+        InputError: no such checkpoint, or one of a supernet.
+    """
+    from ofa_pose.predict import load_model
+
+    return load_model(checkpoint, device, resolution, flip)

@@ -1,0 +1,55 @@
+"""Run an exported ONNX file with ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from ofa_pose.arch.spec import TOTAL_STRIDE
+from ofa_pose.errors import InputError
+from ofa_pose.export.onnx_graph import INPUT, OUTPUTS
+
+
+def require_packages(*packages: str) -> None:
+    """Raise InputError that names the extra to install where an optional package is missing."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"ONNX needs the package {package}", mend="pip install 'ofa-pose[onnx]'")
+
+
+class OnnxRunner:
+    """A `Runner` over an ONNX file that `export` wrote.
+
+    Attributes:
+        metadata: the file's metadata_props; 'spec' and 'skeleton' are JSON.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0) -> None:
+        """Load a file, to run with so many threads (0: ONNX Runtime chooses).
+
+        Raises:
+            InputError: it is no ONNX file, or ONNX Runtime is not installed.
+        """
+        require_packages("onnxruntime")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors share no base class but Exception
+            raise InputError(f"cannot be loaded by ONNX Runtime ({error})", path, "export it again") from None
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is no multiple of 16."""
+        height, width = images.shape[1:3]
+        if height % TOTAL_STRIDE or width % TOTAL_STRIDE or min(height, width) < TOTAL_STRIDE:
+            what = f"the network cannot take an input of {width}×{height} pixels"
+            raise InputError(what, mend=f"make both sides multiples of {TOTAL_STRIDE}")
+        batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+        low, high = self._session.run(list(OUTPUTS), {INPUT: batch})
+        return low, high

@@ -1,0 +1,118 @@
+"""What a network costs: MACs in each convention, parameters, a row per layer, a recount by thop, time of a forward."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from ofa_pose.arch.plan import Layer, make_plan
+from ofa_pose.arch.presets import PRESETS
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.console import show
+from ofa_pose.costs.macs import CONVENTIONS, layer_macs, layer_params, spec_macs, spec_params
+from ofa_pose.errors import OfaPoseError
+from ofa_pose.models.litepose import LitePose
+
+WARM_UP = 3  # rounds before the clock counts: the first ones choose kernels and allocate
+
+
+def profile(spec: ArchSpec, name: str = "") -> dict[str, Any]:
+    """The figures of a network: {'name', 'resolution', 'joints', 'params', 'macs': {'thop', 'exact', 'paper'}}.
+
+    Args:
+        name: what to call it; by default the name of the preset with this shape, else the shape itself.
+    """
+    presets = {preset.with_joints(spec.joints): key for key, preset in PRESETS.items()}
+    return {
+        "name": name or presets.get(spec, str(spec)),
+        "resolution": spec.resolution,
+        "joints": spec.joints,
+        "params": spec_params(spec),
+        "macs": spec_macs(spec).to_dict(),
+    }
+
+
+def layer_rows(spec: ArchSpec) -> list[dict[str, Any]]:
+    """The per-layer table as JSON values, in the order of execution; `side` is the output's, in cells.
+
+    A layer's MACs are with its norm and activation; the columns add up to `profile`'s figures.
+    """
+    rows = []
+    for layer in make_plan(spec).layers():
+        shape = {"cin": layer.cin, "cout": layer.cout, "side": layer.side_out}
+        row = {"name": layer.name, "operator": _operator(layer), **shape}
+        rows.append(row | {"params": layer_params(layer), "macs": layer_macs(layer).to_dict()})
+    return rows
+
+
+def _operator(layer: Layer) -> str:
+    """A layer's operator in words, such as 'depthwise conv 7×7 /2' or 'deconv 4×4 ×2'."""
+    if layer.kind == "norm":
+        return "norm"
+    step = f" {'×' if layer.kind == 'deconv' else '/'}{layer.stride}" if layer.stride > 1 else ""
+    return f"{'depthwise ' * layer.depthwise}{layer.kind} {layer.kernel}×{layer.kernel}{step}"
+
+
+def show_layers(spec: ArchSpec) -> None:
+    """Print the per-layer table on stderr."""
+    table = Table(title=f"{spec}, {spec.joints} joints")
+    table.add_column("layer")
+    table.add_column("operator")
+    for name in ("in", "out", "side", "parameters", *(f"MACs ({convention})" for convention in CONVENTIONS)):
+        table.add_column(name, justify="right")
+    for row in layer_rows(spec):
+        numbers = (row["cin"], row["cout"], row["side"], row["params"], *row["macs"].values())
+        table.add_row(row["name"], row["operator"], *(f"{number:,}" for number in numbers))
+    show(table)
+
+
+def check_with_thop(spec: ArchSpec) -> int:
+    """Recount MACs and parameters with `thop.profile`; its MACs are returned.
+
+    thop leaves buffers and hooks behind, so it gets a throwaway net; one on the meta device has shapes only, which
+    is all that counting needs and takes no memory.
+
+    Raises:
+        OfaPoseError: thop counts otherwise than we do.
+    """
+    import thop
+
+    with torch.device("meta"):
+        net = LitePose(spec)
+        image = torch.empty(1, 3, spec.resolution, spec.resolution)
+    with contextlib.redirect_stdout(io.StringIO()):
+        macs, params = thop.profile(net, inputs=(image,), verbose=False)
+    counted = (spec_macs(spec).thop, spec_params(spec))
+    if (macs, params) != counted:
+        raise OfaPoseError(f"{spec}: thop counts {macs:.0f} MACs and {params:.0f} parameters, we count {counted}")
+    return int(macs)
+
+
+@torch.inference_mode()
+def measure(spec: ArchSpec, repeats: int = 30, device: str | torch.device = "cpu") -> dict[str, float]:
+    """{'median_ms', 'p90_ms'} of one forward pass, batch 1, in eager torch with random weights.
+
+    Float32, channels_last (twice as fast on CPUs), torch's current number of threads; pre- and post-processing
+    are not in it. Other runtimes are two to six times faster on a CPU.
+    """
+    device = torch.device(device)
+    generator = torch.Generator().manual_seed(0)
+    net = LitePose(spec, generator).eval().to(device)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.randn(1, 3, spec.resolution, spec.resolution, generator=generator)
+    image = image.to(device, memory_format=torch.channels_last)
+    times = []
+    for _ in range(WARM_UP + repeats):
+        start = time.perf_counter()
+        net(image)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    median, p90 = np.percentile(times[WARM_UP:], (50, 90)) * 1e3
+    return {"median_ms": round(float(median), 3), "p90_ms": round(float(p90), 3)}

@@ -1,0 +1,115 @@
+"""Configs of the LitePose repository."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ofa_pose.arch.litepose_config import is_litepose_config, litepose_from_spec, spec_from_litepose
+from ofa_pose.arch.presets import PRESETS
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.errors import InputError
+from ofa_pose.files import read_json
+
+FIXTURE = Path(__file__).parents[3] / "shared/fixtures/official_pipeline/arch.json"
+
+widths = st.integers(1, 64)
+specs = st.builds(
+    ArchSpec,
+    resolution=st.integers(1, 40).map(lambda n: 16 * n),
+    stem=widths,
+    stages=st.tuples(widths, widths, widths, widths),
+    expansions=st.tuples(*[st.lists(st.integers(1, 8), min_size=1, max_size=5).map(tuple)] * 4),
+    deconv=st.tuples(widths, widths, widths),
+    kernel=st.sampled_from([3, 5, 7]),
+    joints=st.integers(1, 30),
+)
+
+
+@given(specs)
+@settings(max_examples=50, deadline=None)
+def test_round_trip(spec: ArchSpec) -> None:
+    config = litepose_from_spec(spec)
+    assert is_litepose_config(config) and not is_litepose_config(spec.to_dict())
+    assert spec_from_litepose(config, spec.joints) == spec
+
+
+def test_a_real_config() -> None:
+    if not FIXTURE.is_file():
+        pytest.skip(f"{FIXTURE} is not there")
+    config = read_json(FIXTURE)
+    spec = spec_from_litepose(config, 14)
+    assert spec == ArchSpec(
+        resolution=128,
+        stem=16,
+        stages=(16, 32, 48, 80),
+        expansions=((6, 6), (6, 6, 6), (6, 6, 6, 6), (6, 6, 6)),
+        deconv=(32, 24, 24),
+        kernel=7,
+        joints=14,
+    )
+    assert litepose_from_spec(spec) == config
+
+
+def _drop_key(config: dict[str, Any]) -> None:
+    del config["deconv_setting"]
+
+
+def _drop_stage_key(config: dict[str, Any]) -> None:
+    del config["backbone_setting"][2]["channel"]
+
+
+def _restore_last_stride(config: dict[str, Any]) -> None:
+    config["backbone_setting"][3]["stride"] = 2
+
+
+def _mix_kernels(config: dict[str, Any]) -> None:
+    config["backbone_setting"][1]["block_setting"][0][1] = 5
+
+
+def _disagree(config: dict[str, Any]) -> None:
+    config["backbone_setting"][0]["num_blocks"] = 7
+
+
+def _flatten(config: dict[str, Any]) -> None:
+    config["backbone_setting"][0]["block_setting"] = [6, 7]
+
+
+def _stage_short(config: dict[str, Any]) -> None:
+    config["backbone_setting"].pop()
+
+
+def _odd_size(config: dict[str, Any]) -> None:
+    config["img_size"] = 250
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_drop_key, "no 'deconv_setting'"),
+        (_drop_stage_key, "no 'channel'"),
+        (_restore_last_stride, r"strides \[2, 2, 2, 2\]"),
+        (_mix_kernels, "kernels 5, 7"),
+        (_disagree, "stage 1 has num_blocks 7 but 6"),
+        (_flatten, "backbone_setting is malformed"),
+        (_stage_short, r"strides \[2, 2, 2\]"),
+        (_odd_size, "250"),
+    ],
+)
+def test_faults_name_the_file_and_the_value(spoil: Any, told: str) -> None:
+    config = copy.deepcopy(litepose_from_spec(PRESETS["litepose-xs"]))
+    spoil(config)
+    with pytest.raises(InputError, match=told) as caught:
+        spec_from_litepose(config, where="net.json")
+    assert str(caught.value).startswith("net.json: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 3])
+def test_something_else_entirely(value: Any) -> None:
+    with pytest.raises(InputError, match="holds no LitePose config"):
+        spec_from_litepose(value, where="net.json")

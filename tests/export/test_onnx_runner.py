@@ -1,0 +1,55 @@
+"""Running exported ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.torch_net import TorchRunner
+from ofa_pose.errors import InputError
+from ofa_pose.export.onnx_graph import onnx_model
+from ofa_pose.export.onnx_runner import OnnxRunner
+from ofa_pose.models.litepose import LitePose
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+SPEC = ArchSpec(64, 8, (8, 8, 8, 8), ((2,), (2,), (2,), (2,)), (8, 8, 8), kernel=3, joints=4)
+
+
+@pytest.fixture(scope="module")
+def net() -> LitePose:
+    return LitePose(SPEC, torch.Generator().manual_seed(0)).eval()
+
+
+@pytest.fixture(scope="module")
+def runner(net: LitePose, tmp_path_factory: pytest.TempPathFactory) -> OnnxRunner:
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    path.write_bytes(onnx_model(net, {"note": "tiny"}).SerializeToString())
+    return OnnxRunner(path, threads=1)
+
+
+def test_equals_the_torch_runner(net: LitePose, runner: OnnxRunner) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    for found, expected in zip(runner(images), TorchRunner(net)(images), strict=True):
+        assert found.dtype == expected.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    mirrored = images[:, :, ::-1]  # a view, as the flip test hands it over
+    np.testing.assert_allclose(runner(mirrored)[1], TorchRunner(net)(mirrored)[1], atol=1e-6)
+    assert runner.metadata == {"note": "tiny"}
+
+
+@pytest.mark.parametrize(("height", "width"), [(72, 64), (64, 40), (0, 64), (8, 8)])
+def test_sides_that_do_not_fit_are_refused(runner: OnnxRunner, height: int, width: int) -> None:
+    with pytest.raises(InputError, match=f"{width}×{height} pixels; make both sides multiples of 16"):
+        runner(np.zeros((1, height, width, 3), np.uint8))
+
+
+def test_a_file_that_is_no_onnx(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match="cannot be loaded by ONNX Runtime") as caught:
+        OnnxRunner(tmp_path / "a.onnx")
+    assert "\n" not in str(caught.value)
