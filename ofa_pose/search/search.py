@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ import torch
 
 from ofa_pose import files
 from ofa_pose.arch.space import Genome
+from ofa_pose.backends import Runner
 from ofa_pose.console import progress, say
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.litepose import LitePose
 from ofa_pose.run import RunDir
 from ofa_pose.search.budget import Budget, FeasibleSpace
 from ofa_pose.search.evolution import Candidate, FitnessFunction, evolve, expected_evaluations
@@ -40,6 +42,7 @@ def run_search(
     device: torch.device | str = "cpu",
     source: str | Path | None = None,
     resume: bool = False,
+    make_runner: Callable[[LitePose], Runner] | None = None,
 ) -> dict[str, Any]:
     """Search a supernet's space for the subnet with the highest AP inside a budget.
 
@@ -52,6 +55,7 @@ def run_search(
         source: the supernet's checkpoint, to be named in best.yaml.
         resume: take over the APs that the run directory's history.csv holds instead of measuring them again; with the
             same settings the search then goes on where it was cut off.
+        make_runner: the runtime that computes a recalibrated subnet (see `SubnetFitness`); default: eager torch.
 
     Returns:
         {"best": {"spec", "AP", "macs": {"thop", "exact", "paper"}, "params", "latency_ms"}, "evaluations",
@@ -62,7 +66,7 @@ def run_search(
             measured with another supernet, space or data.
     """
     part = FeasibleSpace(supernet.space, supernet.spec.joints, budget)
-    fitness = SubnetFitness(supernet, train, search, settings, device)
+    fitness = SubnetFitness(supernet, train, search, settings, device, make_runner)
     origin: dict[str, Any] = {"supernet": None}
     if source is not None:
         origin["supernet"] = {"path": str(source), "sha256": files.sha256(source)}

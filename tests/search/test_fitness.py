@@ -76,6 +76,22 @@ def test_judging_depends_on_nothing_judged_before(
     assert [forgetful.evaluate(spec).results for spec in (largest, smallest, largest.at(32))] == once
 
 
+def test_another_runtime_may_compute_the_recalibrated_subnets(
+    supernet: Supernet, parts: tuple[KeypointDataset, KeypointDataset]
+) -> None:
+    spec = supernet.space.largest(14)
+    expected = SubnetFitness(supernet, *parts, SETTINGS).evaluate(spec).results
+    shapes = []
+
+    class Watched(TorchRunner):
+        def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            shapes.append(images.shape)
+            return super().__call__(images)
+
+    found = SubnetFitness(supernet, *parts, SETTINGS, make_runner=Watched).evaluate(spec).results
+    assert found == expected and shapes == [(2, 64, 64, 3)] * 2
+
+
 def test_images_are_read_once_for_each_resolution_unless_memory_is_short(
     supernet: Supernet, parts: tuple[KeypointDataset, KeypointDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
