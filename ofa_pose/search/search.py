@@ -14,7 +14,7 @@ import torch
 from ofa_pose import files
 from ofa_pose.arch.space import Genome
 from ofa_pose.backends import Runner
-from ofa_pose.console import progress, say
+from ofa_pose.console import progress, say, warn
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
@@ -122,6 +122,8 @@ def conduct(
     (run.path / EARLIER).unlink(missing_ok=True)
     if len(history) < total:
         say(f"no further subnet was found inside the budget: the search ends after {len(history)} of {total}")
+    if best.fitness <= 0:
+        warn("every subnet has AP 0, so the smallest one was taken: train the supernet further, or check data.search")
     described = describe(part.decode(best.genome), max(best.fitness, 0.0), part.budget)
     seconds = round(time.perf_counter() - start, 3)
     return {"best": described, "evaluations": len(history), "seconds": seconds, "out": str(run.path)}

@@ -199,6 +199,14 @@ def test_progress_names_the_best_so_far(tmp_path: Path, part: FeasibleSpace, cap
     assert f"AP {result['best']['AP']:.3f}" in lines[-1]
 
 
+@pytest.mark.parametrize(("ap", "warned"), [(0.0, True), (0.001, False)])
+def test_a_search_that_found_nobody_warns(
+    tmp_path: Path, part: FeasibleSpace, capfd: pytest.CaptureFixture[str], ap: float, warned: bool
+) -> None:
+    search(tmp_path, part, lambda genome: ap)
+    assert ("every subnet has AP 0" in capfd.readouterr().err) == warned
+
+
 def test_a_fitness_without_numbers_still_gives_valid_outputs(tmp_path: Path, part: FeasibleSpace) -> None:
     result = search(tmp_path, part, lambda genome: float("nan"))
     assert result["best"]["AP"] == 0.0 and read_yaml(tmp_path / "best.yaml")["AP"] == 0.0
