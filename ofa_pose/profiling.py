@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ofa_pose.arch.plan import Layer, make_plan
@@ -18,6 +19,7 @@ from ofa_pose.console import show
 from ofa_pose.costs.macs import CONVENTIONS, layer_macs, layer_params, spec_macs, spec_params
 from ofa_pose.errors import OfaPoseError
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.units import format_count
 
 WARM_UP = 3  # rounds before the clock counts: the first ones choose kernels and allocate
 
@@ -60,15 +62,15 @@ def _operator(layer: Layer) -> str:
 
 
 def show_layers(spec: ArchSpec) -> None:
-    """Print the per-layer table on stderr."""
-    table = Table(title=f"{spec}, {spec.joints} joints")
+    """Print the per-layer table on stderr, its MACs rounded (`layer_rows` has them to the last one)."""
+    table = Table(title=f"{spec}, {spec.joints} joints: MACs by convention", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("layer")
     table.add_column("operator")
-    for name in ("in", "out", "side", "parameters", *(f"MACs ({convention})" for convention in CONVENTIONS)):
+    for name in ("in", "out", "side", "params", *CONVENTIONS):
         table.add_column(name, justify="right")
     for row in layer_rows(spec):
-        numbers = (row["cin"], row["cout"], row["side"], row["params"], *row["macs"].values())
-        table.add_row(row["name"], row["operator"], *(f"{number:,}" for number in numbers))
+        shape = (str(row[key]) for key in ("cin", "cout", "side", "params"))
+        table.add_row(row["name"], row["operator"], *shape, *(format_count(macs) for macs in row["macs"].values()))
     show(table)
 
 

@@ -6,8 +6,9 @@ import json
 
 import pytest
 import torch
+from rich.console import Console
 
-from ofa_pose import profiling
+from ofa_pose import console, profiling
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import Macs, spec_macs
@@ -51,10 +52,12 @@ def test_layer_rows_describe_the_layers() -> None:
     assert rows["stem.2"]["operator"] == "conv 1×1"
 
 
-def test_layers_are_shown_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_layers_are_shown_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_err", Console(stderr=True, width=120))
     profiling.show_layers(TINY)
     shown = capsys.readouterr()
     assert shown.out == ""
+    assert all(row["name"] in shown.err for row in profiling.layer_rows(TINY))
 
 
 def test_thop_agrees_and_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
