@@ -22,9 +22,9 @@ def new_canvas(rng: np.random.Generator, size: int) -> Canvas:
     light = np.array([np.cos(angle), np.sin(angle)])
     image = cv2.resize(_ground(rng, size), (side, side), interpolation=cv2.INTER_LINEAR)
     canvas = Canvas(image, np.zeros((side, side), np.uint8), light, folds)
-    for _ in range(int(rng.integers(0, 7))):
+    for _ in range(int(rng.integers(1, 6))):
         _clutter(rng, image)
-    for _ in range(int(rng.integers(0, 5))):
+    for _ in range(int(rng.integers(0, 4))):
         _distractor(rng, canvas)
     if rng.random() < 0.8:
         texture = _octaves(rng, side, (12, 90), (7.0, rng.uniform(2, 12)))
@@ -45,20 +45,20 @@ def _octaves(rng: np.random.Generator, side: int, cells: tuple[int, ...], streng
 def _ground(rng: np.random.Generator, side: int) -> Array:
     """(side, side, 3) the base: a smooth mix of colours, a wall and a floor, tiles, or a mosaic of noise."""
     cells = pick(rng, (2, 3, 5, 16, 40), (0.3, 0.25, 0.2, 0.15, 0.1))
-    base, spread = vivid(rng), rng.uniform(10, 65)
+    base, spread = vivid(rng), rng.uniform(8, 40)
     grey, hue = (
         rng.normal(0, spread, (cells, cells, 1)),
         rng.normal(0, spread * rng.uniform(0.1, 0.8), (cells, cells, 3)),
     )
     grid = np.clip(base + grey + hue, 0, 255).astype(np.uint8)
     image = cv2.resize(grid, (side, side), interpolation=cv2.INTER_LINEAR if rng.random() < 0.8 else cv2.INTER_NEAREST)
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         _pattern(rng, image, 0, side)
     if rng.random() < 0.55:
         horizon = int(rng.uniform(0.3, 0.85) * side)
         floor = np.clip(vivid(rng) + rng.normal(0, 25, (3, 3, 3)), 0, 255).astype(np.uint8)
         image[horizon:] = cv2.resize(floor, (side, side - horizon), interpolation=cv2.INTER_LINEAR)
-        if rng.random() < 0.3:
+        if rng.random() < 0.2:
             _pattern(rng, image, horizon, side)
     return image
 

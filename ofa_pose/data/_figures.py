@@ -30,7 +30,7 @@ _LEGS = {
     "wide": (((-5, 20), (14, 40), (0, 25), (0, 35)), ((-5, 20), (14, 40), (0, 25), (0, 35))),
     "free": (((-20, 100), (-5, 40), (-10, 25), (0, 120)), ((-20, 60), (-5, 40), (-10, 25), (0, 100))),
 }
-_LEG_ODDS = {"stand": 26, "walk": 20, "run": 7, "sit": 12, "crouch": 6, "bend": 8, "kick": 5, "wide": 10, "free": 6}
+_LEG_ODDS = {"stand": 44, "walk": 26, "run": 4, "sit": 6, "crouch": 2, "bend": 3, "kick": 3, "wide": 10, "free": 2}
 _LEANS = {"run": (5, 25), "sit": (-8, 18), "crouch": (10, 45), "bend": (30, 85), "kick": (-15, 12), "free": (-10, 40)}
 # Shoulder flexion, abduction, inward twist and elbow bend.
 _ARMS = {
@@ -43,7 +43,7 @@ _ARMS = {
     "swing": ((-40, 45), (0, 15), (0, 20), (10, 95)),
     "free": ((-40, 160), (0, 95), (-40, 70), (0, 142)),
 }
-_ARM_ODDS = {"hang": 28, "hip": 8, "raise": 13, "spread": 11, "reach": 12, "fold": 13, "swing": 8, "free": 7}
+_ARM_ODDS = {"hang": 34, "hip": 10, "raise": 13, "spread": 13, "reach": 9, "fold": 10, "swing": 8, "free": 3}
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def project(points: Array) -> tuple[Array, Array]:
 def sample_figure(rng: np.random.Generator) -> Figure:
     """A figure in a random pose and view, its pelvis at the origin."""
     body = Body.sample(rng)
-    view = pick(rng, (0.0, 180.0, 90.0, -90.0), (0.56, 0.18, 0.13, 0.13))
-    yaw = view + rng.normal(0, 27)
-    roll = rng.normal(0, 22 if rng.random() < 0.06 else 3.5)
+    view = pick(rng, (0.0, 180.0, 90.0, -90.0), (0.62, 0.2, 0.09, 0.09))
+    yaw = view + rng.normal(0, 20)
+    roll = rng.normal(0, 20 if rng.random() < 0.03 else 3)
     tilt = min(max(rng.normal(6, 9), -10), 32)
     root = _rotation("x", tilt) @ _rotation("z", roll) @ _rotation("y", yaw)
     pose = pick(rng, tuple(_LEG_ODDS), tuple(_LEG_ODDS.values()))

@@ -104,14 +104,15 @@ def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
 def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> tuple[list[Painted], list[float]]:
     """Place one to six people and things in front of them, and paint them from back to front."""
     count = pick(rng, range(1, 7), _PEOPLE_ODDS)
-    middle = np.exp(rng.uniform(np.log(0.55 if count < 3 else 0.38), np.log(0.9 if count < 3 else 0.8)))
+    near = (0.65, 0.9) if count < 3 else (0.5, 0.85)
+    middle = rng.uniform(*((0.27, 0.5) if rng.random() < 0.1 else near))
     gather = rng.uniform(0.25, 0.75) if rng.random() < 0.5 else None
     boxes: list[Array] = []
     placed = []
     for _ in range(count):
         model = Model.build(sample_figure(rng), Outfit.sample(rng))
         extent = model.high - model.low
-        share = float(np.clip(middle * np.exp(rng.normal(0, 0.2)), _LEAST_HEIGHT + 0.005, _MOST_HEIGHT))
+        share = float(np.clip(middle * np.exp(rng.normal(0, 0.15)), _LEAST_HEIGHT + 0.005, _MOST_HEIGHT))
         scale = max(min(share / extent[1], 0.96 / extent[0]), (_LEAST_HEIGHT + 0.005) / extent[1]) * size
         offset, box = _place(rng, model, scale, share, size, gather, boxes)
         boxes.append(box)
@@ -140,7 +141,7 @@ def _place(
     extent = (model.high - model.low) * scale
     best: tuple[float, Array] | None = None
     for _ in range(16):
-        across = rng.uniform(0.06, 0.94) if gather is None else gather + rng.normal(0, 0.2)
+        across = rng.uniform(0.06, 0.94) if gather is None else gather + rng.normal(0, 0.25)
         corner = np.array(
             [across * size - extent[0] / 2, (0.5 + 0.48 * share + rng.normal(0, 0.07)) * size - extent[1]]
         )
@@ -148,7 +149,7 @@ def _place(
         hidden = max((_overlap(corner, extent, box) for box in boxes), default=0.0)
         if best is None or hidden < best[0]:
             best = (hidden, corner)
-        if hidden < 0.25:
+        if hidden < 0.2:
             break
     assert best is not None
     corner = best[1]
