@@ -18,6 +18,9 @@ from rich.table import Table
 
 from ofa_pose import files
 from ofa_pose.arch.presets import load_spec
+from ofa_pose.arch.space import load_space
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.units import format_count
 
@@ -67,16 +70,18 @@ class Demo:
 def run(demo: Demo) -> dict[str, Any]:
     """The journey; returns the summary."""
     for split, count in demo.counts.items():
-        where = ("--images", count, "--size", 192, "--joints", "coco", "--seed", SPLIT_SEEDS[split] + 10 * demo.seed)
-        demo.command("synth", "data", "synth", demo.out / "data" / split, *where)
+        drawn = ("--images", count, "--size", 192, "--seed", SPLIT_SEEDS[split] + 10_000 * demo.seed)
+        demo.command("synth", "data", "synth", demo.out / "data" / split, *drawn)
     sources = []
     for split in ("train", "val"):
         annotations, images = demo.data(split)
         sources += ["--set", f"data.{split}.annotations={annotations}", "--set", f"data.{split}.images={images}"]
 
     start = ("--recipe", "nano", "--init", PRETRAINED, "--seed", demo.seed)
-    trained = demo.command("supernet", "train-supernet", *start, "--out", demo.out / "supernet", *sources)
-    budget = ("--macs", demo.macs, "--seed", demo.seed)
+    trained = demo.command(
+        "supernet", "train-supernet", *start, "--out", demo.out / "supernet", *sources, *demo.overrides
+    )
+    budget = ("--macs", demo.macs, "--seed", demo.seed, *demo.overrides)
     found = demo.command("search", "search", "--supernet", demo.out / "supernet", *budget, "--out", demo.out / "search")
     tuned = demo.finetune("finetune", demo.out / "search" / "best.yaml", demo.out / "finetuned")
     uniform = write_uniform(demo.out)
@@ -120,17 +125,10 @@ def write_uniform(out: Path) -> dict[str, Any]:
     candidates = []
     for row in rows:
         candidates.append({"resolution": int(row["resolution"]), "macs": int(row["macs_thop"]), "ap": float(row["AP"])})
-    space = load_space_of(out)
+    space = load_space(files.read_yaml(out / "supernet" / "recipe.yaml")["space"])
     spec = space.decode([int(gene) for gene in best["genome"].split("-")], chosen.joints)
     files.write_text(out / "uniform.yaml", files.dump_yaml({"spec": spec.to_dict()}))
     return {"candidates": candidates, "spec": spec.to_dict(), "macs": spec_macs(spec).thop}
-
-
-def load_space_of(out: Path) -> Any:
-    """The search space of the demo's supernet."""
-    from ofa_pose.arch.space import load_space
-
-    return load_space(files.read_yaml(out / "supernet" / "recipe.yaml")["space"])
 
 
 def table(summary: dict[str, Any]) -> Table:
@@ -138,13 +136,13 @@ def table(summary: dict[str, Any]) -> Table:
     shown = Table(title=f"AP on {summary['test']['count']} test scenes (flip test); MACs in thop's convention")
     for column in ("net", "resolution", "MACs", "exact MACs", "AP"):
         shown.add_column(column, justify="left" if column == "net" else "right")
-    searched, uniform, teacher = summary["searched"], summary["uniform"], load_any(summary["teacher"]["checkpoint"])
+    searched, uniform, teacher = summary["searched"], summary["uniform"], summary["teacher"]
     macs = (str(searched["resolution"]), format_count(searched["macs"]), format_count(searched["macs_exact"]))
     shown.add_row("searched, inherited weights", *macs, f"{searched['ap_inherited']:.3f}")
     shown.add_row("[bold]searched, fine-tuned", *macs, f"[bold]{searched['ap_finetuned']:.3f}")
     for name, spec, ap in (
-        ("best uniform net, fine-tuned", files_spec(uniform["spec"]), uniform["ap"]),
-        ("teacher", teacher, summary["teacher"]["ap"]),
+        ("best uniform net, fine-tuned", ArchSpec.from_dict(uniform["spec"]), uniform["ap"]),
+        ("teacher", load_checkpoint(teacher["checkpoint"]).spec, teacher["ap"]),
     ):
         cost = spec_macs(spec)
         row = (str(spec.resolution), format_count(cost.thop), format_count(cost.exact))
@@ -152,30 +150,20 @@ def table(summary: dict[str, Any]) -> Table:
     return shown
 
 
-def load_any(checkpoint: str) -> Any:
-    """The spec of a checkpoint."""
-    from ofa_pose.checkpoint import load_checkpoint
-
-    return load_checkpoint(checkpoint).spec
-
-
-def files_spec(value: dict[str, Any]) -> Any:
-    """A spec from its dict."""
-    from ofa_pose.arch.spec import ArchSpec
-
-    return ArchSpec.from_dict(value)
-
-
 def main() -> None:
     """Parse, run, report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write (emptied first)")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other scenes and subnets")
-    parser.add_argument("--macs", default="200M", help="the budget, in thop's convention")
+    parser.add_argument("--macs", default="250M", help="the budget, in thop's convention")
+    parser.add_argument("--train-images", type=int, default=3000, help="scenes to train on")
+    parser.add_argument("--test-images", type=int, default=400, help="scenes that give the final figures")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override a recipe key")
     options = parser.parse_args()
     shutil.rmtree(options.out, ignore_errors=True)
-    counts = {"train": 3000, "val": 150, "test": 400}
-    summary = run(Demo(options.out, options.seed, options.macs, counts, []))
+    counts = {"train": options.train_images, "val": 150, "test": options.test_images}
+    overrides = [word for override in options.set for word in ("--set", override)]
+    summary = run(Demo(options.out, options.seed, options.macs, counts, overrides))
     files.write_json(options.out / "summary.json", summary)
     console.print(table(summary))
     console.print(f"everything is in {options.out}: summary.json, search/pareto.png, export/, poses/overlays/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ofa_pose.arch.litepose_config import is_litepose_config, spec_from_litepose
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.files import read_json, read_yaml
@@ -29,7 +30,8 @@ PRESETS = {
 def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
     """A network by preset name or from a spec file (YAML or JSON), for `joints` keypoints where given.
 
-    A spec file is what `ArchSpec.to_dict` gives, by itself or under the key 'spec'. Raises InputError.
+    A spec file is what `ArchSpec.to_dict` gives, by itself or under the key 'spec', or a config of the LitePose
+    repository. Raises InputError.
     """
     if str(name) in PRESETS:
         spec = PRESETS[str(name)]
@@ -40,5 +42,8 @@ def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
                 raise InputError("no such file", path, "name a preset, a spec file or a checkpoint")
             raise InputError(f"no such network: '{name}'", mend=nearest(str(name), PRESETS))
         value = read_json(path) if path.suffix == ".json" else read_yaml(path)
-        spec = ArchSpec.from_dict(value["spec"] if isinstance(value, dict) and "spec" in value else value, path)
+        if is_litepose_config(value):
+            spec = spec_from_litepose(value, where=path)
+        else:
+            spec = ArchSpec.from_dict(value["spec"] if isinstance(value, dict) and "spec" in value else value, path)
     return spec.with_joints(joints) if joints is not None else spec

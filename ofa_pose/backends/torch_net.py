@@ -9,11 +9,19 @@ import torch
 from torch import nn
 
 from ofa_pose.data.loader import normalise
+from ofa_pose.errors import InputError
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device called `name`, or the GPU if there is one, else the CPU."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device called `name`, or the GPU if there is one, else the CPU. Raises InputError where it is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InputError(f"there is no device '{name}'", mend="use --device cpu, or leave it out") from None
+    return device
 
 
 class TorchRunner:

@@ -159,9 +159,6 @@ def export(
 
     Example: ofa-pose export runs/finetuned --format onnx --format yaml --out runs/export
     """
-    from ofa_pose.checkpoint import load_checkpoint
     from ofa_pose.export import FORMATS, export_checkpoint
 
-    source = load_checkpoint(checkpoint)
-    result = export_checkpoint(source, formats or list(FORMATS), out)
-    print_result(result, as_json)
+    print_result(export_checkpoint(checkpoint, formats or FORMATS, out), as_json)

@@ -87,7 +87,7 @@ def search(
         resume=resume,
     )
     best = ArchSpec.from_dict(result["best"]["spec"])
-    inherited = inherit(net, best, train, chosen)
+    inherited = inherit(net, best, train, chosen, resolved.search.calibration_images)
     info = {"AP": result["best"]["AP"], "split": "search"}
     checkpoint = replace(source, kind="net", spec=best, weights=inherited.state_dict(), info=info, training=None)
     save_checkpoint(run.path / "best.pt", checkpoint)

@@ -104,10 +104,20 @@ def finetune(
     return fit(_job(setting, objective, net, space, judge), resume)
 
 
-def inherit(supernet: Supernet, spec: ArchSpec, train: KeypointDataset, device: torch.device) -> LitePose:
-    """The subnet `spec` of a supernet with BatchNorm statistics of its own, in eval mode on `device`."""
+def inherit(
+    supernet: Supernet,
+    spec: ArchSpec,
+    train: KeypointDataset,
+    device: torch.device,
+    images: int = CALIBRATION_IMAGES,
+) -> LitePose:
+    """The subnet `spec` of a supernet with BatchNorm statistics of its own, in eval mode on `device`.
+
+    Args:
+        images: how many training images the statistics are averaged over.
+    """
     net = extract(supernet.to(device), spec)
-    recalibrate(net, calibration_batches(train, spec.resolution, CALIBRATION_IMAGES, device))
+    recalibrate(net, calibration_batches(train, spec.resolution, images, device))
     return net
 
 

@@ -31,9 +31,9 @@ class TrainSettings(Config):
 class LossSettings(Config):
     """The weights of the losses.
 
-    HigherHRNet weighs push and pull 1e-3 beside plain heatmap errors; beside errors with a foreground weight, which are
-    some 30 times larger, that is 1e-2 and more. Push outweighs pull: where all tags are equal the two have no slope, and
-    with equal weights the tags can stay there.
+    HigherHRNet weighs push and pull 1e-3 beside plain heatmap errors; beside errors with a foreground weight, which
+    are some 30 times larger, that is 1e-2 and more. Push outweighs pull: where all tags are equal neither has a slope,
+    and with equal weights the tags can stay there.
     """
 
     sigma: float = Field(2.0, gt=0, description="of the target Gaussians, in cells")

@@ -1,0 +1,101 @@
+"""Reading image files: whole or not, turned or not, colours, reduced sizes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from ofa_pose.data.images import read_image, read_reduced, read_upright
+from ofa_pose.errors import InputError
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+Mutation = Callable[[dict[str, Any]], object]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+def test_images_cut_short_are_found(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    path = tmp_path / f"image{suffix}"
+    cv2.imwrite(str(path), noise)
+    whole = path.read_bytes()
+    assert read_image(path, (50, 40)).shape == (40, 50, 3)
+    for share in (0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        for read in (read_image, read_upright):
+            with pytest.raises(InputError, match=rf"image\{suffix}: is cut short"):
+                read(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="is an empty file"):
+        read_image(path)
+    with pytest.raises(InputError, match="no such image"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+def _with_segment(jpeg: bytes, mark: int, body: bytes) -> bytes:
+    return jpeg[:2] + bytes([0xFF, mark]) + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+def _jpeg(width: int = 60, height: int = 40) -> bytes:
+    noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    return cv2.imencode(".jpg", cv2.GaussianBlur(noise, (9, 9), 3))[1].tobytes()
+
+
+def test_a_jpeg_is_judged_by_its_own_end(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    # A thumbnail inside a segment has an end marker too; bytes may follow the image's end.
+    whole = _with_segment(_jpeg(), 0xE1, b"thumbnail \xff\xd8 \xff\xd9 \xff\xda")
+    path.write_bytes(whole + b"appended film")
+    assert read_image(path, (60, 40)).shape == (40, 60, 3)
+    path.write_bytes(whole[:-200] + bytes(200))  # a crash left zeros where the rest should be
+    with pytest.raises(InputError, match="is cut short"):
+        read_image(path)
+
+
+def test_stored_pixels_are_read_unless_the_annotator_saw_them_turned(tmp_path: Path) -> None:
+    path = tmp_path / "turned.jpg"
+    tiff = b"II*\x00" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)  # orientation 6: a quarter turn
+    plain = _jpeg()
+    path.write_bytes(_with_segment(plain, 0xE1, b"Exif\x00\x00" + tiff))
+    stored = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(read_image(path), stored)
+    np.testing.assert_array_equal(read_image(path, (60, 40)), stored)
+    np.testing.assert_array_equal(read_image(path, (40, 60)), np.rot90(stored, -1))
+    np.testing.assert_array_equal(read_upright(path), np.rot90(stored, -1))
+    turned, reduction = read_reduced(path, (40, 60), 2)
+    assert turned.shape == (60, 40, 3) and reduction == 1
+    with pytest.raises(InputError, match="is 60x40 pixels, annotated as 61x40"):
+        read_image(path, (61, 40))
+
+
+def test_channels_are_rgb_and_grey_is_repeated(tmp_path: Path) -> None:
+    colour = np.zeros((4, 5, 4), np.uint8)
+    colour[..., 0], colour[..., 3] = 200, 255  # OpenCV writes BGRA: blue
+    cv2.imwrite(str(tmp_path / "blue.png"), colour)
+    assert read_image(tmp_path / "blue.png")[0, 0].tolist() == [0, 0, 200]
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 5), 7, np.uint8))
+    assert read_image(tmp_path / "grey.png")[0, 0].tolist() == [7, 7, 7]
+
+
+def test_reduced_reading_covers_the_same_places(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(_jpeg(203, 101))
+    full = read_image(path).astype(float)
+    for reduction in (2, 4, 8):
+        small, has = read_reduced(path, (203, 101), reduction)
+        height, width = 101 // reduction, 203 // reduction
+        blocks = full[: height * reduction, : width * reduction].reshape(height, reduction, width, reduction, 3)
+        assert has == reduction and small.shape == (-(-101 // reduction), -(-203 // reduction), 3)
+        assert np.abs(small[:height, :width] - blocks.mean((1, 3))).mean() < 2
+    with pytest.raises(InputError, match="annotated as 230x101"):
+        read_reduced(path, (230, 101), 2)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match="is cut short"):
+        read_reduced(path, (203, 101), 2)

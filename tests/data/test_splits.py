@@ -1,0 +1,62 @@
+"""Splits: parts of a dataset, and what is held out of training for the search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ofa_pose.data.coco import KeypointDataset, load_dataset
+from ofa_pose.data.splits import DataSettings, Source, load_split
+from ofa_pose.errors import InputError
+from tests.data.making import contents, write
+
+
+def test_parts_of_a_dataset(tmp_path: Path) -> None:
+    dataset = load_dataset(*write(tmp_path, contents(20)))
+    train, search = dataset.split_off(0.25, seed=3)
+    ids = [[record.id for record in part.images] for part in (train, search)]
+    assert len(ids[1]) == 5 and sorted(ids[0] + ids[1]) == list(range(20))
+    assert ids == [sorted(part) for part in ids]
+    assert [record.id for record in dataset.split_off(0.25, seed=3)[1].images] == ids[1]
+    assert [record.id for record in dataset.split_off(0.25, seed=4)[1].images] != ids[1]
+    assert {image["id"] for image in search.ground_truth["images"]} == set(ids[1])
+    assert {a["image_id"] for a in search.ground_truth["annotations"]} <= set(ids[1])
+    assert [record.id for record in dataset.limit(3).images] == [0, 1, 2] and dataset.limit(None) is dataset
+    assert len(dataset.with_people()) == 13 and dataset.with_people().people == dataset.people
+    assert [len(part) for part in dataset.split_off(0.001, 0)] == [19, 1]
+    assert [len(part) for part in dataset.split_off(0.999, 0)] == [1, 19]
+    for bad in (
+        lambda: dataset.split_off(1.0, 0),
+        lambda: dataset.limit(1).split_off(0.5, 0),
+        lambda: dataset.limit(0),
+    ):
+        with pytest.raises(InputError):
+            bad()
+    with pytest.raises(InputError, match="no person has a labelled joint"):
+        dataset.limit(1).with_people()
+
+
+@pytest.fixture
+def settings(tiny_dataset: KeypointDataset) -> DataSettings:
+    source = Source(annotations=str(tiny_dataset.annotations_path), images=str(tiny_dataset.images_dir))
+    return DataSettings(train=source, val=source, search_share=0.25)
+
+
+def test_search_images_are_held_out_of_training(settings: DataSettings) -> None:
+    train, search = load_split(settings, "train"), load_split(settings, "search")
+    trained, searched = ({record.id for record in split.images} for split in (train, search))
+    assert (len(trained), len(searched)) == (6, 2)
+    assert not trained & searched
+    assert searched == {record.id for record in load_split(settings, "search").images}, "the same in every command"
+
+
+def test_a_search_split_of_its_own_leaves_train_whole(settings: DataSettings) -> None:
+    given = settings.model_copy(update={"search": settings.val})
+    assert len(load_split(given, "train")) == 8
+    assert len(load_split(given, "search")) == 8
+
+
+def test_a_missing_split_names_the_override() -> None:
+    with pytest.raises(InputError, match=r"data\.test"):
+        load_split(DataSettings(), "test")
