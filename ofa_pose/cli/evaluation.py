@@ -63,7 +63,8 @@ def _evaluate(
 ) -> dict[str, Any]:
     from ofa_pose import evaluate as evaluation
     from ofa_pose import files
-    from ofa_pose.backends.torch_net import TorchRunner, pick_device
+    from ofa_pose.backends.fastest import FastestRunner
+    from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.checkpoint import load_checkpoint
     from ofa_pose.console import track, warn
     from ofa_pose.data.coco import load_dataset
@@ -74,7 +75,7 @@ def _evaluate(
     for warning in dataset.warnings:
         warn(warning)
     check_joints(source.skeleton, dataset, "the checkpoint")
-    runner = TorchRunner(source.build(), pick_device(device))
+    runner = FastestRunner(pick_device(device))(source.build())
     inputs = evaluation.read_inputs(dataset, resolution or source.spec.resolution, batch)
     shown = track(inputs, "eval", len(dataset), size=lambda part: len(part.ids))
     evaluator = evaluation.make_evaluator(dataset, metric)

@@ -13,12 +13,12 @@ import numpy as np
 from ofa_pose import files
 from ofa_pose.arch.litepose_config import litepose_from_spec
 from ofa_pose.arch.spec import TOTAL_STRIDE
+from ofa_pose.backends.onnx_graph import onnx_model
+from ofa_pose.backends.onnx_runner import OnnxRunner, require_packages
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.data.loader import MEAN, STD
 from ofa_pose.errors import InputError, OfaPoseError, nearest
-from ofa_pose.export.onnx_graph import onnx_model
-from ofa_pose.export.onnx_runner import OnnxRunner, require_packages
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE
 from ofa_pose.predict import fixed_net

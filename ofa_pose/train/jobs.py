@@ -11,7 +11,7 @@ import torch
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.torch_net import TorchRunner
+from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.calibrate import calibration_batches, recalibrate
 from ofa_pose.checkpoint import Checkpoint
 from ofa_pose.console import say
@@ -141,9 +141,10 @@ def _judge_net(setting: Setting, net: LitePose) -> Callable[[], dict[str, Any]]:
     val = setting.val.limit(setting.settings.evaluate_images)
     inputs = list(read_inputs(val, net.spec.resolution, setting.settings.batch))
     evaluator = make_evaluator(val)
+    runner = FastestRunner(setting.device)
 
     def judge() -> dict[str, Any]:
-        return evaluate(TorchRunner(net, setting.device), val, inputs, evaluator).metrics
+        return evaluate(runner(net), val, inputs, evaluator).metrics
 
     return judge
 
@@ -151,15 +152,16 @@ def _judge_net(setting: Setting, net: LitePose) -> Callable[[], dict[str, Any]]:
 def _judge_supernet(setting: Setting, supernet: Supernet) -> Callable[[], dict[str, Any]]:
     val = setting.val.limit(setting.settings.evaluate_images)
     evaluator = make_evaluator(val)
+    runner = FastestRunner(setting.device)
     joints, space = setting.joints, supernet.space
     judged = {"largest": space.largest(joints), "middle": _middle(space, joints), "smallest": space.smallest(joints)}
 
     def judge() -> dict[str, Any]:
         metrics: dict[str, Any] = {}
         for name, spec in judged.items():
-            runner = TorchRunner(inherit(supernet, spec, setting.train, setting.device), setting.device)
+            subnet = runner(inherit(supernet, spec, setting.train, setting.device))
             inputs = read_inputs(val, spec.resolution, setting.settings.batch)
-            metrics[f"AP_{name}"] = evaluate(runner, val, inputs, evaluator).metrics["AP"] or 0.0
+            metrics[f"AP_{name}"] = evaluate(subnet, val, inputs, evaluator).metrics["AP"] or 0.0
         return {"AP": float(np.mean(list(metrics.values()))), **metrics}
 
     return judge

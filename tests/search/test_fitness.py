@@ -47,7 +47,7 @@ def test_a_subnet_is_extracted_recalibrated_and_evaluated(
     supernet: Supernet, parts: tuple[KeypointDataset, KeypointDataset]
 ) -> None:
     train, search = parts
-    fitness = SubnetFitness(supernet, train, search, SETTINGS)
+    fitness = SubnetFitness(supernet, train, search, SETTINGS, make_runner=TorchRunner)
     for genome in ([0] * 15, [1] * 15, [1, 0, 1, 2, 0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1]):
         spec = supernet.space.decode(genome, 14)
         net = extract(supernet, spec)
@@ -80,7 +80,7 @@ def test_another_runtime_may_compute_the_recalibrated_subnets(
     supernet: Supernet, parts: tuple[KeypointDataset, KeypointDataset]
 ) -> None:
     spec = supernet.space.largest(14)
-    expected = SubnetFitness(supernet, *parts, SETTINGS).evaluate(spec).results
+    expected = SubnetFitness(supernet, *parts, SETTINGS, make_runner=TorchRunner).evaluate(spec).results
     shapes = []
 
     class Watched(TorchRunner):

@@ -1,4 +1,4 @@
-"""Run an exported ONNX file with ONNX Runtime on the CPU."""
+"""Run an ONNX model with ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ofa_pose.arch.spec import TOTAL_STRIDE
+from ofa_pose.backends.onnx_graph import INPUT, OUTPUTS
 from ofa_pose.errors import InputError
-from ofa_pose.export.onnx_graph import INPUT, OUTPUTS
 
 
 def require_packages(*packages: str) -> None:
@@ -20,14 +20,14 @@ def require_packages(*packages: str) -> None:
 
 
 class OnnxRunner:
-    """A `Runner` over an ONNX file that `export` wrote.
+    """A `Runner` over an ONNX model that `onnx_model` made.
 
     Attributes:
-        metadata: the file's metadata_props; 'spec' and 'skeleton' are JSON.
+        metadata: the model's metadata_props; 'spec' and 'skeleton' are JSON.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0) -> None:
-        """Load a file, to run with so many threads (0: ONNX Runtime chooses).
+    def __init__(self, source: str | Path | bytes, threads: int = 0) -> None:
+        """Load a file, or a serialised model, to run with so many threads (0: ONNX Runtime chooses).
 
         Raises:
             InputError: it is no ONNX file, or ONNX Runtime is not installed.
@@ -35,13 +35,14 @@ class OnnxRunner:
         require_packages("onnxruntime")
         import onnxruntime
 
+        model, where = (source, "the model") if isinstance(source, bytes) else (str(source), str(source))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no base class but Exception
-            raise InputError(f"cannot be loaded by ONNX Runtime ({error})", path, "export it again") from None
+            raise InputError(f"cannot be loaded by ONNX Runtime ({error})", where, "export it again") from None
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.onnx_graph import onnx_model
+from ofa_pose.backends.onnx_runner import OnnxRunner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.errors import InputError
-from ofa_pose.export.onnx_graph import onnx_model
-from ofa_pose.export.onnx_runner import OnnxRunner
 from ofa_pose.models.litepose import LitePose
 
 pytest.importorskip("onnx")

@@ -1,0 +1,54 @@
+"""The fastest runtime at hand for a network: ONNX Runtime on a CPU where it is installed, else torch."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import torch
+
+from ofa_pose.backends import Runner
+from ofa_pose.backends.torch_net import TorchRunner
+from ofa_pose.console import warn
+from ofa_pose.models.litepose import LitePose
+
+TOLERANCE = 1e-3  # of outputs within ±1; float32 and folded BatchNorms stay below 1e-5
+PROBE_SIDE = 64
+
+
+class FastestRunner:
+    """Makes runners for networks on a device.
+
+    The first network that ONNX Runtime computes is compared with torch; where they differ, torch runs them all.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self._device = torch.device(device)
+        packages = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+        self._use_onnx = packages and self._device.type == "cpu"
+        self._compared = False
+
+    def __call__(self, net: LitePose) -> Runner:
+        """A runner over a copy of `net` as it is now."""
+        reference = TorchRunner(net, self._device)
+        if not self._use_onnx:
+            return reference
+        from ofa_pose.backends.onnx_graph import onnx_model
+        from ofa_pose.backends.onnx_runner import OnnxRunner
+
+        runner = OnnxRunner(onnx_model(net.eval(), {}).SerializeToString(), torch.get_num_threads())
+        if not self._compared:
+            self._compared = True
+            difference = _difference(runner, reference)
+            if not difference <= TOLERANCE:
+                warn(f"ONNX Runtime differs from torch by {difference:.2g}; torch is used, which is slower")
+                self._use_onnx = False
+                return reference
+        return runner
+
+
+def _difference(one: Runner, other: Runner) -> float:
+    """The largest difference of two runners' outputs on one picture, relative to outputs above 1."""
+    picture = np.random.default_rng(0).integers(0, 256, (1, PROBE_SIDE, PROBE_SIDE, 3), np.uint8)
+    pairs = zip(one(picture), other(picture), strict=True)
+    return max(float(np.abs(a - b).max() / max(1.0, np.abs(b).max())) for a, b in pairs)
