@@ -29,7 +29,8 @@ class DecodeConfig:
     Attributes:
         max_people: at most so many poses an image, the best ones.
         candidates: at most so many peaks a joint, the highest ones.
-        threshold: the height above which a peak is a joint.
+        threshold: the height above which a peak is a joint. The paper's code takes 0.1; 0.2 loses nothing on good nets
+            and gains on weak ones.
         tag_threshold: joints of one person have tags nearer than this.
         recover: look for a person's missing joints by its mean tag.
         recover_floor: heat below this holds no missing joint.
@@ -37,7 +38,7 @@ class DecodeConfig:
 
     max_people: int = 30
     candidates: int = 30
-    threshold: float = 0.1
+    threshold: float = 0.2
     tag_threshold: float = 1.0
     recover: bool = True
     recover_floor: float = 0.05

@@ -48,7 +48,7 @@ def test_people_are_found_where_they_stand(joints: int, size: tuple[int, int]) -
 @given(st.floats(10, 118), st.floats(10, 86), st.floats(0.2, 1))
 def test_one_joint_is_placed_below_the_cell(x: float, y: float, heat: float) -> None:
     low, high = make_maps(np.array([[[x, y, heat]]]), np.zeros(1), 128, 96)
-    poses = decode(low[None], high[None], (0,))[0]
+    poses = decode(low[None], high[None], (0,), DecodeConfig(threshold=0.1))[0]
     assert len(poses) == 1
     assert np.abs(poses.keypoints[0, 0, :2] - (x, y)).max() < 0.25
 
@@ -121,7 +121,7 @@ def test_limits_of_people_candidates_and_heat() -> None:
     people = crowd(np.random.default_rng(5), 6, 5, 256, 256)
     people[..., 2] = np.linspace(0.9, 0.15, 6)[:, None]
     maps = make_maps(people, 2.0 * np.arange(6), 256, 256)
-    assert len(decode_one(*maps)) == 6
+    assert len(decode_one(*maps, DecodeConfig(threshold=0.1))) == 6
     best = decode_one(*maps, DecodeConfig(max_people=2))
     assert np.abs(match(best, people[:2])[..., :2] - people[:2, :, :2]).max() < 0.25
     assert len(decode_one(*maps, DecodeConfig(candidates=3))) == 3
