@@ -51,7 +51,7 @@ def label_losses(low: Tensor, high: Tensor, batch: Batch, settings: LossSettings
     push, pull = tag_loss(low[:, joints:], batch.keypoints, LOW_STRIDE)
     return {
         "low": heatmap_loss(low[:, :joints], low_target, batch.mask, settings.foreground),
-        "high": heatmap_loss(high, high_target, batch.mask, settings.foreground),
+        "high": settings.high * heatmap_loss(high, high_target, batch.mask, settings.foreground),
         "push": settings.push * push,
         "pull": settings.pull * pull,
     }
@@ -129,7 +129,9 @@ class Distillation:
         losses["teacher_low"] = share * distillation_loss(
             low[:, :joints], teacher_low[:, :joints], batch.mask, foreground
         )
-        losses["teacher_high"] = share * distillation_loss(high, teacher_high, batch.mask, foreground)
+        losses["teacher_high"] = (
+            share * self._settings.high * distillation_loss(high, teacher_high, batch.mask, foreground)
+        )
         return losses
 
     @torch.no_grad()

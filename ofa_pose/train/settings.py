@@ -38,6 +38,7 @@ class LossSettings(Config):
 
     sigma: float = Field(2.0, gt=0, description="of the target Gaussians, in cells")
     foreground: float = Field(30.0, ge=0, description="extra weight where the target is 1")
+    high: float = Field(1.0, gt=0, description="weight of the heatmaps at 1/2; a joint covers a fourth of their area")
     push: float = Field(4e-2, ge=0)
     pull: float = Field(1e-2, ge=0)
     distill: float = Field(0.5, ge=0, le=1, description="share of the heatmap loss that comes from the teacher")
