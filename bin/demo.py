@@ -124,7 +124,8 @@ def write_uniform(out: Path) -> dict[str, Any]:
     chosen = load_spec(out / "search" / "best.yaml")
     candidates = []
     for row in rows:
-        candidates.append({"resolution": int(row["resolution"]), "macs": int(row["macs_thop"]), "ap": float(row["AP"])})
+        figures = {"macs": int(row["macs_thop"]), "ap_search": float(row["AP"])}
+        candidates.append({"resolution": int(row["resolution"]), **figures})
     space = load_space(files.read_yaml(out / "supernet" / "recipe.yaml")["space"])
     spec = space.decode([int(gene) for gene in best["genome"].split("-")], chosen.joints)
     files.write_text(out / "uniform.yaml", files.dump_yaml({"spec": spec.to_dict()}))
