@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 from rich.console import Console
 from rich.table import Table
 
@@ -95,6 +96,7 @@ def run(demo: Demo) -> dict[str, Any]:
     annotations, images = demo.data("test")
     demo.command("predict", "predict", f"{images}/00000*.jpg", "--checkpoint", tuned, "--out", demo.out / "poses")
 
+    write_sheet(sorted((demo.out / "poses" / "overlays").glob("*.jpg"))[:10], demo.out / "poses.jpg")
     best = found["best"]
     return {
         "budget": {"macs": demo.macs, "convention": "thop"},
@@ -114,6 +116,14 @@ def run(demo: Demo) -> dict[str, Any]:
         "test": {"annotations": str(annotations), "images": str(images), "count": demo.counts["test"]},
         "seconds": {**demo.seconds, "total": round(sum(demo.seconds.values()), 1)},
     }
+
+
+def write_sheet(pictures: list[Path], out: Path, columns: int = 5) -> None:
+    """One picture of several of equal size, side by side."""
+    images = [cv2.imread(str(path)) for path in pictures]
+    rows = [cv2.hconcat(images[i : i + columns]) for i in range(0, len(images) - columns + 1, columns)]
+    if rows:
+        cv2.imwrite(str(out), cv2.vconcat(rows))
 
 
 def write_uniform(out: Path) -> dict[str, Any]:
@@ -167,7 +177,7 @@ def main() -> None:
     summary = run(Demo(options.out, options.seed, options.macs, counts, overrides))
     files.write_json(options.out / "summary.json", summary)
     console.print(table(summary))
-    console.print(f"everything is in {options.out}: summary.json, search/pareto.png, export/, poses/overlays/")
+    console.print(f"everything is in {options.out}: summary.json, search/pareto.png, poses.jpg, export/")
     console.print(f"{summary['seconds']['total']:.0f} s in all")
 
 
