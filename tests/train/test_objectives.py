@@ -21,7 +21,7 @@ from ofa_pose.train.objectives import Distillation, FixedNet, UniformSampling, l
 from ofa_pose.train.settings import LossSettings
 from tests.making import lived_in
 
-SETTINGS = LossSettings(sigma=1.5, foreground=10.0, push=0.1, pull=0.2)
+SETTINGS = LossSettings(sigma=1.5, foreground=10.0, push=0.1, pull=0.2, high=0.5)
 
 
 def labelled(side: int = 64, seed: int = 0, joints: int = 14) -> Batch:
@@ -48,7 +48,7 @@ def test_label_losses_are_their_definitions() -> None:
     push, pull = tag_loss(low[:, 14:], batch.keypoints, 4)
     small, large = (heatmaps(batch.keypoints, (n, n), 64 / n, SETTINGS.sigma) for n in (16, 32))
     assert torch.equal(losses["low"], heatmap_loss(low[:, :14], small, batch.mask, 10.0))
-    assert torch.equal(losses["high"], heatmap_loss(high, large, batch.mask, 10.0))
+    assert torch.equal(losses["high"], 0.5 * heatmap_loss(high, large, batch.mask, 10.0))
     assert torch.equal(losses["push"], 0.1 * push) and torch.equal(losses["pull"], 0.2 * pull)
     assert losses.keys() == {"low", "high", "push", "pull"} and all(value > 0 for value in losses.values())
 
@@ -109,8 +109,8 @@ def test_distillation_mixes_labels_and_teacher(make_net: Callable[..., LitePose]
         assert losses[name].item() == pytest.approx((1 - share) * labels[name].item())
     for name in ("push", "pull"):
         assert losses[name].item() == labels[name].item(), "tags are learnt from labels alone"
-    for name, ours, theirs in (("low", low[:, :14], teacher_low[:, :14]), ("high", high, teacher_high)):
-        expected = share * distillation_loss(ours, theirs, batch.mask, settings.foreground)
+    for name, weight, ours, theirs in (("low", 1, low[:, :14], teacher_low[:, :14]), ("high", 0.5, high, teacher_high)):
+        expected = share * weight * distillation_loss(ours, theirs, batch.mask, settings.foreground)
         assert losses[f"teacher_{name}"].item() == pytest.approx(expected.item())
 
 
