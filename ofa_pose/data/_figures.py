@@ -110,7 +110,7 @@ def project(points: Array) -> tuple[Array, Array]:
 def sample_figure(rng: np.random.Generator) -> Figure:
     """A figure in a random pose and view, its pelvis at the origin."""
     body = Body.sample(rng)
-    view = pick(rng, (0.0, 180.0, 90.0, -90.0), (0.8, 0.08, 0.06, 0.06))
+    view = pick(rng, (0.0, 180.0, 90.0, -90.0), (0.78, 0.09, 0.065, 0.065))
     yaw = view + rng.normal(0, 20)
     roll = rng.normal(0, 20 if rng.random() < 0.03 else 3)
     tilt = min(max(rng.normal(6, 9), -10), 32)

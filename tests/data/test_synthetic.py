@@ -62,7 +62,8 @@ def test_people_heights_and_hidden_joints_are_as_promised(scenes: list[Scene]) -
     assert 0.15 <= (seen == 1).sum() / (seen > 0).sum() <= 0.4
     assert 0.02 < (seen == 0).mean() < 0.3
     views = np.array([person.facing for scene in scenes for person in scene.people])
-    assert all((share > 0.1) for share in ((views > 0.7).mean(), (views < -0.7).mean(), (abs(views) < 0.5).mean()))
+    assert (views > 0.7).mean() > 0.5, "most people face the camera"
+    assert (views < -0.7).mean() > 0.04 and (abs(views) < 0.5).mean() > 0.06
 
 
 def test_labelled_joints_lie_in_the_image_and_others_are_zero(scenes: list[Scene]) -> None:
