@@ -37,12 +37,14 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
     for norm in norms:
         norm.train()
         norm.momentum = None  # a plain average over the batches
-    for images in batches:
-        if first:
-            for norm in norms:
-                norm.reset_running_stats()
-        first = False
-        net(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    try:
+        for images in batches:
+            if first:
+                for norm in norms:
+                    norm.reset_running_stats()
+            first = False
+            net(images)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose import files
+from ofa_pose.console import warn
 from ofa_pose.errors import InputError
 
 
@@ -71,13 +72,18 @@ def open_run(
     begun = (run.path / progress).exists()
     if resume and not begun:
         raise InputError(f"holds no {progress} to resume from", out, "start without --resume")
-    if not resume and (begun or run.metrics.exists()):
+    if not resume and begun:
         raise InputError("holds a run already", out, "add --resume to go on, or choose another --out")
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot be made ({error.strerror})", out, "choose another --out") from None
-    files.write_text(run.path / "recipe.yaml", recipe)
+    if not begun:  # what a run left that was killed before its first checkpoint
+        run.metrics.unlink(missing_ok=True)
+    resolved = run.path / "recipe.yaml"
+    if resume and resolved.exists() and files.read_text(resolved) != recipe:
+        warn(f"{resolved}: the recipe is not the one that this run began with")
+    files.write_text(resolved, recipe)
     command = shlex.join(["ofa-pose", *(sys.argv[1:] if argv is None else argv)])
     with (run.path / "command.txt").open("a", encoding="utf-8") as file:
         file.write(command + "\n")

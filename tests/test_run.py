@@ -36,10 +36,21 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a run already; add --resume"):
         open_run(tmp_path / "run", "", argv=[])
     assert (tmp_path / "run" / "recipe.yaml").read_text() == "seed: 1\n"
-    logged = open_run(tmp_path / "other", "", argv=[])
-    logged.log({"step": 1})
-    with pytest.raises(InputError, match="holds a run already"):
-        open_run(tmp_path / "other", "", argv=[])
+
+
+def test_a_run_killed_before_its_first_checkpoint_may_start_again(tmp_path: Path) -> None:
+    open_run(tmp_path / "other", "", argv=[]).log({"step": 1})
+    with pytest.raises(InputError, match="start without --resume"):
+        open_run(tmp_path / "other", "", resume=True, argv=[])
+    assert not open_run(tmp_path / "other", "", argv=[]).metrics.exists()
+
+
+def test_a_resumed_run_tells_of_another_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begun(tmp_path / "run")
+    open_run(run.path, "seed: 1\n", resume=True, argv=[])
+    assert not capsys.readouterr().err
+    open_run(run.path, "seed: 2\n", resume=True, argv=[])
+    assert "not the one that this run began with" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_empty_or_foreign_folder_may_be_used(tmp_path: Path) -> None:

@@ -31,7 +31,12 @@ class Supernet(LitePose):
 
         Returns:
             low (B, 2J, H/4, W/4) and high (B, J, H/2, W/2).
+
+        Raises:
+            InputError: the space does not hold `spec`.
         """
+        if spec is not None:
+            self.space.encode(spec)
         plan = self.plan if spec is None else make_plan(spec)
         return run_plan(plan, image, self.apply_layer)
 

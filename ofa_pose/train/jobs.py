@@ -57,7 +57,7 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train a fixed net from random weights, or from a checkpoint of the same net; returns the best AP and its step."""
     net = LitePose(spec.with_joints(setting.joints), _weights_generator(setting.seed))
-    for note in initialise(net, init, sort=False) if init else []:
+    for note in initialise(net, init, False, setting.train.skeleton) if init else []:
         say(f"init: {note}")
     resolutions = setting.settings.resolutions or (spec.resolution,)
     objective = FixedNet(net, resolutions, setting.seed, setting.loss)
@@ -69,7 +69,7 @@ def train_supernet(
 ) -> dict[str, Any]:
     """Train a supernet by uniform sampling; its AP is the mean over the judged subnets."""
     supernet = Supernet(space, setting.joints, _weights_generator(setting.seed))
-    for note in initialise(supernet, init, sort=True) if init else []:
+    for note in initialise(supernet, init, True, setting.train.skeleton) if init else []:
         say(f"init: {note}")
     objective = UniformSampling(supernet, setting.seed, setting.loss)
     return fit(_job(setting, objective, supernet, space, _judge_supernet(setting, supernet)), resume)

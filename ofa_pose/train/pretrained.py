@@ -11,15 +11,19 @@ from ofa_pose.arch.plan import Layer, Plan
 from ofa_pose.checkpoint import Checkpoint
 from ofa_pose.errors import InputError
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.skeleton import Skeleton
 
 FIXED_GROUPS = ("image", "stem.0")  # never elastic; 'outputs.*' neither: their order is the joints'
 
 
-def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool) -> list[str]:
+def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool, skeleton: Skeleton | None = None) -> list[str]:
     """Load a checkpoint of the same widths into `net`, optionally sorting its channels; returns what to tell the user.
 
     A supernet's channels are in order already and its subnets rely on it, so they are never sorted again. With
-    another number of joints the trunk is kept and the output layers stay as they are, fresh.
+    other joints the trunk is kept and the output layers stay as they are, fresh.
+
+    Args:
+        skeleton: the joints that `net` is for; None: the checkpoint's, if their number is the net's.
 
     Raises:
         InputError: the checkpoint's net has other widths than `net`.
@@ -30,10 +34,12 @@ def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool) -> list[str]:
         raise InputError(what, mend="name a checkpoint of this space's largest net, or the space it was trained in")
     notes, fresh = [], net.state_dict()
     weights = dict(checkpoint.weights)
-    if checkpoint.spec.joints != net.spec.joints:
+    same_names = skeleton is None or skeleton.joints == checkpoint.skeleton.joints
+    if checkpoint.spec.joints != net.spec.joints or not same_names:
         outputs = [name for name in fresh if ".pointwise." in name]
         weights.update({name: fresh[name] for name in outputs})
-        change = f"{checkpoint.spec.joints} joints there, {net.spec.joints} here"
+        there = f"{checkpoint.spec.joints} joints there ({checkpoint.skeleton.name})"
+        change = f"{there}, {net.spec.joints} here" + (f" ({skeleton.name})" if skeleton else "")
         notes.append(f"{change}: the trunk is kept, {len(outputs)} output layers start anew")
     net.load_state_dict({name: weights[name] for name in fresh})
     if sort and checkpoint.kind == "net":

@@ -112,12 +112,25 @@ def test_other_joints_keep_the_trunk_and_start_the_outputs_anew(tiny_spec: ArchS
     fresh = copy.deepcopy(net.state_dict())
     checkpoint = packed(source)
     notes = initialise(net, checkpoint, sort=False)
-    assert notes == ["17 joints there, 14 here: the trunk is kept, 4 output layers start anew"]
+    there = f"17 joints there ({checkpoint.skeleton.name})"
+    assert notes == [f"{there}, 14 here: the trunk is kept, 4 output layers start anew"]
     for name, value in net.state_dict().items():
         origin = fresh if ".pointwise." in name else source.state_dict()
         assert torch.equal(value, origin[name]), name
     assert checkpoint.weights.keys() == source.state_dict().keys()
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in checkpoint.weights.items())
+
+
+def test_as_many_joints_of_other_names_start_the_outputs_anew_too(tiny_spec: ArchSpec) -> None:
+    source = packed(lived_in(LitePose(tiny_spec)))
+    names = tuple(f"point {j}" for j in range(tiny_spec.joints))
+    other = replace(source.skeleton, name="points", joints=names)
+    for skeleton, outputs_kept in ((source.skeleton, True), (other, False)):
+        net = LitePose(tiny_spec)
+        notes = initialise(net, source, False, skeleton)
+        assert bool(notes) != outputs_kept
+        same = [torch.equal(v, source.weights[n]) for n, v in net.state_dict().items() if ".pointwise." in n]
+        assert all(same) if outputs_kept else not any(same)
 
 
 @pytest.mark.parametrize("change", [{"stem": 4}, {"kernel": 5}, {"expansions": ((2,), (2,), (2,), (2, 2))}])
