@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,12 +96,8 @@ def finetune(
     else:
         teacher = teacher.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         objective = Distillation(net, resolutions, setting.seed, setting.loss, teacher)
-    judge = _judge_net(setting, net)
-    if not resume:
-        metrics = judge()
-        setting.run.log({"step": 0, "val": metrics})
-        say(f"inherited: AP {metrics['AP'] or 0.0:.4f} on val")
-    return fit(_job(setting, objective, net, space, judge), resume)
+    job = _job(setting, objective, net, space, _judge_net(setting, net))
+    return fit(replace(job, judge_start=True), resume)
 
 
 def inherit(

@@ -31,6 +31,7 @@ class Job:
     Attributes:
         judge: metrics of the network as it is, with 'AP' among them; called every `settings.evaluate_every` steps.
         pack: a checkpoint of the network as it is, from its information and the training state.
+        judge_start: judge the network before the first step too; if training makes nothing better of it, it is best.
     """
 
     objective: Objective
@@ -42,6 +43,7 @@ class Job:
     device: torch.device
     judge: Callable[[], dict[str, Any]]
     pack: Callable[[dict[str, Any], dict[str, Any] | None], Checkpoint]
+    judge_start: bool = False
 
 
 def fit(job: Job, resume: bool = False) -> dict[str, Any]:
@@ -65,6 +67,8 @@ def fit(job: Job, resume: bool = False) -> dict[str, Any]:
         augmentation=job.augmentation,
         workers=settings.workers,
     )
+    if job.judge_start and not resume:
+        best = keep_best(job, best, 0, 0.0)
     began = time.monotonic()
     with progress("train", settings.steps, "steps", start) as meter:
         for step, batch in enumerate(batches, start=start):

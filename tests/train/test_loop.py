@@ -153,6 +153,14 @@ def test_metrics_checkpoints_and_the_result_fit_together(make_job: MakeJob) -> N
     assert judged == [(3, 0.2), (6, 0.5), (8, None)]
 
 
+def test_the_start_is_best_where_training_makes_nothing_better_of_it(make_job: MakeJob) -> None:
+    scores = iter([0.4, 0.2, 0.3, 0.1])
+    job = make_job("run", judge=lambda: {"AP": next(scores)}, judge_start=True)
+    before = {name: value.clone() for name, value in job.objective.network.state_dict().items()}
+    assert fit(job) == {"AP": 0.4, "step": 0, "steps": 8}
+    assert same(load_checkpoint(job.run.best).weights, before)
+
+
 def test_a_finished_run_resumes_to_nothing_more(make_job: MakeJob) -> None:
     job = make_job("run")
     result = fit(job)
