@@ -138,7 +138,7 @@ def find_checkpoint(name: str | Path) -> Path:
             if (path / inner).is_file():
                 return path / inner
         raise InputError("holds no checkpoints/best.pt", path, "name a run directory or a .pt file")
-    shipped = {file.stem: file for file in (Path(files.__file__).parent / "weights").glob("*.pt")}
+    shipped = files.shipped_weights()
     if str(name) in shipped:
         return shipped[str(name)]
     mend = nearest(path.name, shipped) if not path.suffix and shipped else "check the path"

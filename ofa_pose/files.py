@@ -123,6 +123,11 @@ def shipped_folder(kind: str) -> Path:
     raise InputError(f"the shipped {kind} are missing", _PACKAGE, "install ofa-pose again")
 
 
+def shipped_weights() -> dict[str, Path]:
+    """The checkpoints that ship with the package, by name."""
+    return {path.stem: path for path in sorted((_PACKAGE / "weights").glob("*.pt"))}
+
+
 def find_yaml(kind: str, name: str | Path) -> Path:
     """The path of a YAML file given as a path or as the name of a shipped one, with or without '.yaml'."""
     path = Path(name)

@@ -14,6 +14,8 @@ from ofa_pose import files
 from ofa_pose.console import warn
 from ofa_pose.errors import InputError
 
+PROGRESS = ("checkpoints/last.pt", "history.csv")  # of a training; of a search
+
 
 class RunDir:
     """A directory that holds one run. Create it with `open_run`."""
@@ -55,12 +57,13 @@ def open_run(
     recipe: str,
     resume: bool = False,
     argv: Sequence[str] | None = None,
-    progress: str = "checkpoints/last.pt",
+    progress: str = PROGRESS[0],
 ) -> RunDir:
     """Make the run directory `out` with the resolved recipe and the exact command.
 
     Args:
-        progress: the file, inside `out`, that holds what a run has done so far, and that a resumed one goes on from.
+        progress: the file, inside `out`, that holds what a run has done so far, and that a resumed one goes on from;
+            one of `PROGRESS`.
 
     Raises:
         InputError: `out` holds a run already and `resume` is not asked for, there is nothing to resume, or `out`
@@ -72,7 +75,7 @@ def open_run(
     begun = (run.path / progress).exists()
     if resume and not begun:
         raise InputError(f"holds no {progress} to resume from", out, "start without --resume")
-    if not resume and begun:
+    if not resume and any((run.path / name).exists() for name in PROGRESS):
         raise InputError("holds a run already", out, "add --resume to go on, or choose another --out")
     try:
         run.path.mkdir(parents=True, exist_ok=True)

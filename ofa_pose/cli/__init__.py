@@ -40,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    if argv is not None:
+        sys.argv[1:] = argv  # what command.txt records
     try:
-        result = app(list(argv) if argv is not None else None, standalone_mode=False)
+        result = app(sys.argv[1:], standalone_mode=False)
     except OfaPoseError as error:
         return _tell(str(error), error.exit_code)
     except TyperException as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ofa_pose.arch.presets import PRESETS, load_spec
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.files import shipped_weights
 
 SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -14,7 +15,7 @@ def load_any_spec(name: str, joints: int | None = None) -> ArchSpec:
     """The spec of a preset, a spec file or a checkpoint (a supernet's largest net). Raises InputError."""
     if name in PRESETS or Path(name).suffix in SPEC_SUFFIXES:
         return load_spec(name, joints)
-    if Path(name).exists():
+    if Path(name).exists() or name in shipped_weights():
         from ofa_pose.checkpoint import load_checkpoint
 
         spec = load_checkpoint(name).spec

@@ -36,6 +36,7 @@ def _prepare(recipe: Recipe, carried: dict[str, Any], out: Path, resume: bool, d
 
     chosen = pick_device(device)
     train, val = load_split(recipe.data, "train"), load_split(recipe.data, "val")
+    check_joints(train.skeleton, val, "data.train")
     run = open_run(out, config_text(recipe), resume)
     return Setting(train, val, recipe.train, recipe.augment, recipe.loss, recipe.seed, run, chosen, carried)
 
@@ -135,6 +136,8 @@ def finetune(
     resolved, carried = read_recipe("finetune", recipe, overrides, seed, source.recipe)
     setting = _prepare(resolved, carried, out, resume, device)
     check_joints(source.skeleton, setting.train, "the supernet")
+    if master:
+        check_joints(master.skeleton, setting.train, "the teacher")
     whole = source.build()
     assert isinstance(whole, Supernet)
     net = jobs.inherit(whole, spec, setting.train, setting.device)

@@ -207,9 +207,10 @@ def _record(image: coco_parse.ParsedImage, folder: Path, joints: int) -> ImageRe
 
 def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
     result = {key: value for key, value in annotation.items() if key != "segmentation"}
-    result.setdefault("iscrowd", 0)
-    result.setdefault("keypoints", [])
-    result.setdefault("num_keypoints", sum(v > 0 for v in result["keypoints"][2::3]))
+    result["iscrowd"] = result.get("iscrowd") or 0
+    result["keypoints"] = result.get("keypoints") or []
+    if result.get("num_keypoints") is None:
+        result["num_keypoints"] = sum(v > 0 for v in result["keypoints"][2::3])
     if result.get("area") is None:
         result["area"] = AREA_OF_BOX * annotation["bbox"][2] * annotation["bbox"][3]
     return result

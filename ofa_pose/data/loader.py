@@ -120,7 +120,7 @@ def training_batches(
 def clean_batches(
     dataset: KeypointDataset, resolution: int, batch: int, indices: Sequence[int], workers: int = 0
 ) -> Iterator[Batch]:
-    """Batches of whole images fitted into the square without augmentation, in the order of `indices`.
+    """Batches of the images' centre squares, without augmentation, in the order of `indices`.
 
     For recalibrating BatchNorm. The last batch may be smaller.
     """

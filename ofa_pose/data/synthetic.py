@@ -22,7 +22,7 @@ from ofa_pose.skeleton import BUILT_IN, Skeleton
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
-VERSION = 1  # raise it when the same seed no longer draws the same pictures
+VERSION = 2  # raise it when the same seed no longer draws the same pictures
 JPEG_QUALITY = 92
 CROWDPOSE_AREA = 0.53  # CrowdPose has no masks: its evaluation takes this share of the box as the object's area
 _START_METHOD = "spawn"  # forking a process that runs threads (torch, OpenCV) can hang

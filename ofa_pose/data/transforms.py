@@ -71,9 +71,9 @@ class Sample:
     mask: NDArray[np.uint8]
 
 
-def identity_affine(width: int, height: int, resolution: int) -> Matrix:
-    """The whole image fitted into the square, centred: the long side becomes `resolution`."""
-    return _crop_affine(width / 2, height / 2, max(width, height), 0.0, resolution)
+def centre_affine(width: int, height: int, resolution: int) -> Matrix:
+    """The image's centre square: the short side becomes `resolution`, as when a net is evaluated."""
+    return _crop_affine(width / 2, height / 2, min(width, height), 0.0, resolution)
 
 
 def sample_affine(
@@ -222,8 +222,8 @@ def make_sample(record: ImageRecord, matrix: Matrix, flipped: bool, resolution: 
 
 
 def clean_sample(record: ImageRecord, resolution: int, skeleton: Skeleton) -> Sample:
-    """The whole image fitted into the square. Raises InputError where the file is bad."""
-    matrix = identity_affine(record.width, record.height, resolution)
+    """The image's centre square, as it is. Raises InputError where the file is bad."""
+    matrix = centre_affine(record.width, record.height, resolution)
     return make_sample(record, matrix, False, resolution, skeleton)
 
 

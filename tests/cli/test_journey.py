@@ -18,7 +18,7 @@ from tests.cli.conftest import Call
 
 def test_run_directory_holds_what_is_promised(supernet: Path) -> None:
     assert read_yaml(supernet / "recipe.yaml")["train"]["steps"] == 4
-    assert (supernet / "command.txt").read_text().startswith("ofa-pose ")
+    assert (supernet / "command.txt").read_text().startswith("ofa-pose train-supernet --recipe ")
     records = [json.loads(line) for line in (supernet / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3, 4]
     assert [r["step"] for r in records if "val" in r] == [2, 4]

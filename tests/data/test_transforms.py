@@ -21,9 +21,9 @@ from ofa_pose.data.transforms import (
     Augmentation,
     Sample,
     augmented_sample,
+    centre_affine,
     clean_sample,
     decoding_reduction,
-    identity_affine,
     ignore_mask,
     jitter_colour,
     make_sample,
@@ -146,9 +146,9 @@ def test_kept_joints_lie_on_the_input(x: float, size: int, turn: float) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 100), (100, 200), (77, 77)])
-def test_identity_fits_the_whole_image(width: int, height: int) -> None:
-    corners = np.array([[0, 0, 1], [width, height, 1]]) @ identity_affine(width, height, 64).T
-    side = np.array([width, height]) * 64 / max(width, height)
+def test_the_centre_square_has_the_scale_of_evaluation(width: int, height: int) -> None:
+    corners = np.array([[0, 0, 1], [width, height, 1]]) @ centre_affine(width, height, 64).T
+    side = np.array([width, height]) * 64 / min(width, height)
     np.testing.assert_allclose(corners, [32 - side / 2, 32 + side / 2], atol=1e-9)
 
 
@@ -190,8 +190,9 @@ def test_shrinking_averages_and_the_outside_is_the_border_colour() -> None:
     matrix, _ = sample_affine(generator(3), 240, 240, 48, Augmentation(rotation=10, shift=0, scale=(0.9, 0.9)))
     shrunk = warp_image(board, matrix, 48)
     assert np.abs(shrunk.astype(float) - 127.5).max() <= 2
-    fitted = warp_image(np.zeros((20, 100, 3), np.uint8), identity_affine(100, 20, 50), 50)
-    assert (fitted[:19] == BORDER).all() and (fitted[31:] == BORDER).all() and not fitted[21:29].any()
+    wide, _ = sample_affine(generator(3), 20, 20, 50, Augmentation(rotation=0, shift=0, scale=(2, 2)))
+    fitted = warp_image(np.zeros((20, 20, 3), np.uint8), wide, 50)
+    assert (fitted[:11] == BORDER).all() and (fitted[39:] == BORDER).all() and not fitted[14:36, 14:36].any()
 
 
 def _inside(mask: NDArray[np.uint8], matrix: NDArray[np.float64], resolution: int) -> NDArray[np.uint8]:
