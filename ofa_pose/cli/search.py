@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,29 @@ from ofa_pose.cli.common import (
     read_recipe,
 )
 from ofa_pose.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from ofa_pose.data.splits import DataSettings
+
+
+def check_held_out(data: DataSettings, trained: Mapping[str, Any]) -> None:
+    """Refuse to search on a share of train that the supernet was not kept from.
+
+    Args:
+        data: the search's data.
+        trained: the data section of the recipe that the supernet was trained with.
+
+    Raises:
+        InputError: no data.search is named, and what is held out of train has changed since.
+    """
+    if data.search is not None:
+        return
+    now = data.model_dump(include={"train", "search", "search_share"})
+    then = type(data).model_validate(trained).model_dump(include=set(now))
+    for key, value in now.items():
+        if value != then[key]:
+            what = f"data.{key} is not what the supernet was trained with: it may have seen the search images"
+            raise InputError(what, mend="leave it as it was, or name images of their own in data.search")
 
 
 def search(
@@ -68,6 +92,7 @@ def search(
     from ofa_pose.train.jobs import inherit
 
     resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
+    check_held_out(resolved.data, source.recipe.get("data") or {})
     train, split = load_split(resolved.data, "train"), load_split(resolved.data, "search")
     check_joints(source.skeleton, split, "the supernet")
     chosen = pick_device(device)

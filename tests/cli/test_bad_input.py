@@ -199,6 +199,30 @@ def test_other_joints(call: Call, net: Path, tmp_path: Path) -> None:
     refused(call("eval", "--checkpoint", net, *where), "17", "14")
 
 
+def test_other_joints_in_val_or_teacher_stop_before_the_run(
+    call: Call, recipe: Path, supernet: Path, tmp_path: Path
+) -> None:
+    from ofa_pose.data.synthetic import write_dataset
+
+    write_dataset(tmp_path / "crowd", images=4, size=64, joints="crowdpose", seed=1, workers=1)
+    crowd = {"annotations": tmp_path / "crowd" / "annotations.json", "images": tmp_path / "crowd" / "images"}
+    val = [word for key, path in crowd.items() for word in ("--set", f"data.val.{key}={path}")]
+    refused(call("pretrain", "--recipe", recipe, *val, "--out", tmp_path / "run"), "data.train", "17", "14")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_the_supernet_may_have_seen(call: Call, supernet: Path, tmp_path: Path) -> None:
+    words = ("search", "--supernet", supernet, "--macs", "1G", "--out", tmp_path / "run")
+    refused(call(*words, "--set", "data.search_share=0.5"), "data.search_share", "data.search")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_keeps_out_of_the_folder_of_another(call: Call, supernet: Path) -> None:
+    before = (supernet / "metrics.jsonl").read_text(), (supernet / "recipe.yaml").read_text()
+    refused(call("search", "--supernet", supernet, "--macs", "1G", "--out", supernet), "holds a run already")
+    assert before == ((supernet / "metrics.jsonl").read_text(), (supernet / "recipe.yaml").read_text())
+
+
 def test_results_that_do_not_fit(call: Call, data: Path, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps([{"image_id": 1, "keypoints": [1, 2, 3], "score": 1}]))
     called = call("eval", "--results", tmp_path / "results.json", "--annotations", data / "val" / "annotations.json")

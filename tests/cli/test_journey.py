@@ -123,6 +123,10 @@ def test_profile_prints_the_published_figures(call: Call) -> None:
     assert round(shown["params"] / 1e6, 3) == 2.731
 
 
+def test_profile_knows_shipped_weights(call: Call) -> None:
+    assert call("profile", "litepose-nano-coco", "--json").result["params"] == 594600
+
+
 def test_profile_reads_checkpoints_and_recounts(call: Call, net: Path) -> None:
     shown = call("profile", net, "--check", "--json")
     assert shown.code == 0, shown.err
