@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 
 from ofa_pose.backends import Runner
 from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.numbers import are_numbers
 from ofa_pose.errors import Fault, InputError
 from ofa_pose.files import read_json
 from ofa_pose.pose.decode import DecodeConfig, Poses, decode
@@ -45,7 +45,7 @@ class Evaluation:
 
 
 def read_inputs(dataset: KeypointDataset, resolution: int, batch: int = 16) -> Iterator[Inputs]:
-    """The dataset's images as network inputs, batched by equal input size; images are read ahead in threads."""
+    """The dataset's images as network inputs, batched by equal input size; a batch is read in threads."""
     framed = [(record, input_frame(record.width, record.height, resolution)) for record in dataset.images]
     framed.sort(key=lambda pair: (pair[1].height, pair[1].width, pair[0].id))
     with ThreadPoolExecutor(READERS) as pool:
@@ -134,12 +134,12 @@ def read_results(path: str | Path, dataset: KeypointDataset) -> list[dict[str, A
 def _result_problem(entry: Any, known: Set[Any], width: int) -> str:
     if not isinstance(entry, dict) or not {"image_id", "keypoints", "score"} <= entry.keys():
         return "has no image_id, keypoints and score"
-    if entry["image_id"] not in known:
+    if not isinstance(entry["image_id"], int | str) or entry["image_id"] not in known:
         return f"image_id {entry['image_id']!r} is not in the annotations"
     numbers = entry["keypoints"] if isinstance(entry["keypoints"], list) else []
     if len(numbers) != width:
         return f"holds {len(numbers)} keypoint numbers, the annotations {width}"
-    if not all(isinstance(n, int | float) and math.isfinite(n) for n in (*numbers, entry["score"])):
+    if not are_numbers([*numbers, entry["score"]], width + 1):
         return "holds a keypoint or score that is no finite number"
     return ""
 

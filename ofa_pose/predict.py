@@ -18,10 +18,11 @@ import numpy as np
 from ofa_pose import files
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
-from ofa_pose.backends.torch_net import TorchRunner, pick_device
+from ofa_pose.backends.fastest import FastestRunner
+from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.console import progress, warn
-from ofa_pose.data import images as image_files
+from ofa_pose.data.images import read_upright
 from ofa_pose.errors import InputError
 from ofa_pose.evaluate import estimate
 from ofa_pose.models.litepose import LitePose
@@ -65,7 +66,8 @@ class PoseModel:
             image: an image file, seen as a viewer shows it (turned as its EXIF data say), or RGB uint8 (H, W, 3).
 
         Returns:
-            keypoints float32 (P, J, 3), x and y in image pixels; a missing joint is all zeros. Scores float32 (P,).
+            keypoints float32 (P, J, 3), x and y in image pixels; a missing joint has score 0, and x = y = 0 or a guess.
+            Scores float32 (P,).
 
         Raises:
             InputError: the file is no readable image, or the array is no RGB uint8 image.
@@ -96,7 +98,7 @@ def load_model(
     net = fixed_net(source, checkpoint)
     if resolution is not None and resolution < 1:
         raise InputError(f"no input of resolution {resolution}", mend=f"try the net's own, {source.spec.resolution}")
-    runner = TorchRunner(net, pick_device(device))
+    runner = FastestRunner(pick_device(device))(net)
     return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip)
 
 
@@ -106,15 +108,6 @@ def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
         mend = "search it for a subnet and finetune that, then name the finetuned checkpoint"
         raise InputError("holds a supernet, many networks in one", where, mend)
     return checkpoint.build()
-
-
-def read_upright(path: str | Path) -> np.ndarray:
-    """The image in a file as RGB uint8 (H, W, 3), turned as its EXIF orientation says. Raises InputError."""
-    encoded = image_files._whole_file(path)
-    image = image_files._decode(encoded, cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError("is damaged or not an image", path, "copy the file again, or leave it out")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def find_images(source: str | Path) -> list[Path]:

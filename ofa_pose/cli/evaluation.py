@@ -19,7 +19,9 @@ def evaluate(
     images: Annotated[Path | None, typer.Option("--images", help="Folder of the images.")] = None,
     results: Annotated[Path | None, typer.Option("--results", help="Score this COCO results file instead.")] = None,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
-    resolution: Annotated[int | None, typer.Option("--resolution", help="Short side; default: the net's.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option("--resolution", min=1, help="Short side; default: the net's.")
+    ] = None,
     metric: Annotated[str, typer.Option("--metric", help="coco or crowdpose.")] = "coco",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 16,
     skeleton: Annotated[Path | None, typer.Option("--skeleton", help="YAML of a custom skeleton.")] = None,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.data.numbers import are_numbers, finite_array
+from ofa_pose.data.numbers import are_numbers, finite_array, is_id
 from ofa_pose.data.regions import Region, box_region, segment_region
 from ofa_pose.errors import Fault, InputError, nearest
 from ofa_pose.skeleton import CROWDPOSE, Skeleton, draft, same_joints
@@ -89,7 +89,7 @@ def _keypoint_category(path: Path, categories: Sequence[Any]) -> Mapping[str, An
     where, names = f"{path}: category {found[0].get('id')}", found[0]["keypoints"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise InputError("keypoints must be a list of distinct joint names", where, "mend the list")
-    if not _is_id(found[0].get("id")):
+    if not is_id(found[0].get("id")):
         raise InputError("has no id", where, "number the category, and name that id in category_id")
     return found[0]
 
@@ -112,8 +112,9 @@ def _choose_skeleton(
     built_in = same_joints(names)
     if built_in is not None:
         return built_in, ()
-    limbs = [pair for pair in category.get("skeleton") or [] if are_numbers(pair, 2)]
-    guess = draft(str(category.get("name", "custom")), names, [[int(a), int(b)] for a, b in limbs])
+    listed = category.get("skeleton")
+    limbs = [[int(end) for end in limb] for limb in listed if are_numbers(limb, 2)] if isinstance(listed, list) else []
+    guess = draft(str(category.get("name", "custom")), names, limbs)
     warning = (
         f"{path}: its {len(names)} joints are no built-in skeleton: flip pairs are guessed from left and right in "
         "the names, sigmas are defaults; check them with data check --write-skeleton FILE, then give --skeleton FILE"
@@ -134,7 +135,7 @@ def _parse_images(path: Path, records: Sequence[Any], faults: list[Fault]) -> di
             faults.append(Fault(what, where, mend))
 
         sides: list[Any] = [known.get("width"), known.get("height")]
-        if not _is_id(known.get("id")):
+        if not is_id(known.get("id")):
             fault("has no id", "give it an id that no other image has")
             continue
         if known["id"] in images:
@@ -145,13 +146,13 @@ def _parse_images(path: Path, records: Sequence[Any], faults: list[Fault]) -> di
         if not are_numbers(sides, 2) or min(sides) < 1 or any(side % 1 for side in sides):
             fault(f"width and height are {sides[0]} and {sides[1]}", "give the file's size in whole pixels")
             sides = [1, 1]
-        crowd_index: Any = known.get("crowdIndex")
+        crowding = [known.get("crowdIndex")]
         images[known["id"]] = ParsedImage(
             known["id"],
             str(known.get("file_name")),
             int(sides[0]),
             int(sides[1]),
-            float(crowd_index) if are_numbers([crowd_index], 1) else None,
+            float(crowding[0]) if are_numbers(crowding, 1) else None,
         )
     return images
 
@@ -170,7 +171,7 @@ class _Annotations:
     ) -> None:
         self._path, self._images, self._category = path, images, category
         self._joints, self._faults = joints, faults
-        self._categories = {c["id"] for c in categories if isinstance(c, dict) and _is_id(c.get("id"))}
+        self._categories = {c["id"] for c in categories if isinstance(c, dict) and is_id(c.get("id"))}
         self._ids: set[int | str] = set()
         self._outside: list[str] = []
         self._other_categories = self._bad_segments = self._no_area = 0
@@ -189,7 +190,7 @@ class _Annotations:
 
         self._check_ids(known, fault)
         category = known.get("category_id")
-        if _is_id(category) and category in self._categories and category != self._category:
+        if is_id(category) and category in self._categories and category != self._category:
             self._other_categories += 1
             return
         crowd = known.get("iscrowd", 0)
@@ -206,16 +207,16 @@ class _Annotations:
             self._add(self._images[known["image_id"]], known, keypoints)
 
     def _check_ids(self, known: Mapping[str, Any], fault: Callable[[str, str], None]) -> None:
-        if not _is_id(known.get("id")):
+        if not is_id(known.get("id")):
             fault("has no id", "give it an id that no other annotation has")
         elif known["id"] in self._ids:
             fault("its id is used twice", "give each annotation its own id")
         else:
             self._ids.add(known["id"])
         image, category = known.get("image_id"), known.get("category_id")
-        if not _is_id(image) or image not in self._images:
+        if not is_id(image) or image not in self._images:
             fault(f"its image_id {image!r:.40} is not among the images", "list that image or remove the annotation")
-        if not _is_id(category) or category not in self._categories:
+        if not is_id(category) or category not in self._categories:
             fault(f"its category_id {category!r:.40} is not among the categories", f"give {self._category!r}")
 
     def _keypoints(self, raw: Any, crowd: bool, fault: Callable[[str, str], None]) -> NDArray[np.float64] | None:
@@ -294,7 +295,3 @@ class _Annotations:
                 f"{self._path}: {self._other_categories} annotations of categories without keypoints are left out"
             )
         return lines
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, (int, str)) and not isinstance(value, bool)

@@ -30,3 +30,8 @@ def are_numbers(values: Any, count: int) -> bool:
         return all(map(math.isfinite, values))
     except OverflowError:
         return False
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value can be the id of a record."""
+    return isinstance(value, (int, str)) and not isinstance(value, bool)

@@ -72,7 +72,8 @@ class KeypointEvaluator:
         # The evaluators need integer ids, datasets may have any. Sorted, because ties of scores go by image id.
         ids = sorted((image["id"] for image in images), key=lambda i: (isinstance(i, str), i))
         self._number = {image_id: number for number, image_id in enumerate(ids, start=1)}
-        self._crowd_index = {self._number[image["id"]]: image.get("crowdIndex") for image in images}
+        crowding = {self._number[image["id"]]: image.get("crowdIndex") for image in images}
+        self._crowd_index = {n: c if isinstance(c, int | float) else None for n, c in crowding.items()}
         people = [self._person(number, record) for number, record in enumerate(annotations, start=1)]
         self._truth = self._indexed(people)
 

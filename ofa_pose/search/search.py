@@ -55,7 +55,7 @@ def run_search(
         source: the supernet's checkpoint, to be named in best.yaml.
         resume: take over the APs that the run directory's history.csv holds instead of measuring them again; with the
             same settings the search then goes on where it was cut off.
-        make_runner: the runtime that computes a recalibrated subnet (see `SubnetFitness`); default: eager torch.
+        make_runner: the runtime that computes a recalibrated subnet; see `SubnetFitness`.
 
     Returns:
         {"best": {"spec", "AP", "macs": {"thop", "exact", "paper"}, "params", "latency_ms"}, "evaluations",
