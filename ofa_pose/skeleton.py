@@ -12,6 +12,7 @@ from typing import Any
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.files import read_yaml
 
+AREA_OF_BOX = 0.53  # the share of a person's box that stands in for its area in OKS (the CrowdPose authors' figure)
 DEFAULT_SIGMA = 0.079  # as wide as COCO's shoulder, for joints nobody has measured
 
 

@@ -30,15 +30,15 @@ class FastestRunner:
 
     def __call__(self, net: LitePose) -> Runner:
         """A runner over a copy of `net` as it is now."""
-        reference = TorchRunner(net, self._device)
         if not self._use_onnx:
-            return reference
+            return TorchRunner(net, self._device)
         from ofa_pose.backends.onnx_graph import onnx_model
         from ofa_pose.backends.onnx_runner import OnnxRunner
 
         runner = OnnxRunner(onnx_model(net.eval(), {}).SerializeToString(), torch.get_num_threads())
         if not self._compared:
             self._compared = True
+            reference = TorchRunner(net, self._device)
             difference = _difference(runner, reference)
             if not difference <= TOLERANCE:
                 warn(f"ONNX Runtime differs from torch by {difference:.2g}; torch is used, which is slower")

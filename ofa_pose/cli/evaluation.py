@@ -10,8 +10,6 @@ import typer
 from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, key_table, print_result
 from ofa_pose.errors import InputError, OfaPoseError, nearest
 
-METRICS = ("coco", "crowdpose")
-
 
 def evaluate(
     annotations: Annotated[Path, typer.Option("--annotations", help="COCO-format ground truth.")],
@@ -33,6 +31,8 @@ def evaluate(
 
     Example: ofa-pose eval --checkpoint runs/finetuned --annotations val.json --images val2017 --flip
     """
+    from ofa_pose.pose.metrics import METRICS
+
     if metric not in METRICS:
         raise InputError(f"no such metric: '{metric}'", mend=nearest(metric, METRICS))
     if (checkpoint is None) == (results is None):

@@ -23,12 +23,11 @@ from ofa_pose.data.regions import Region
 from ofa_pose.errors import Fault, InputError
 from ofa_pose.files import read_json
 from ofa_pose.seeding import generator
-from ofa_pose.skeleton import Skeleton
+from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
 
 __all__ = ["ImageRecord", "KeypointDataset", "Region", "load_dataset", "read_image"]
 
 CheckImages = Literal["none", "exists", "decode"]
-AREA_OF_BOX = 0.53  # the share of a box that CrowdPose's evaluation takes as the person's area
 
 
 @dataclass(frozen=True, eq=False)

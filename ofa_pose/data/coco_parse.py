@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ofa_pose.data.numbers import are_numbers, finite_array, is_id
 from ofa_pose.data.regions import Region, box_region, segment_region
 from ofa_pose.errors import Fault, InputError, nearest
-from ofa_pose.skeleton import CROWDPOSE, Skeleton, draft, same_joints
+from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, draft, same_joints
 
 NAMED_IN_WARNING = 3
 _VISIBILITIES = frozenset((0, 1, 2))
@@ -285,7 +285,9 @@ class _Annotations:
                 f"({named})"
             )
         if self._no_area and self._joints != CROWDPOSE.joints:  # CrowdPose's files have none, and need none
-            lines.append(f"{self._path}: {self._no_area} people have no area; 0.53 of their box stands in for it")
+            lines.append(
+                f"{self._path}: {self._no_area} people have no area; {AREA_OF_BOX} of their box stands in for it"
+            )
         if self._bad_segments:
             lines.append(
                 f"{self._path}: {self._bad_segments} ignored regions have a bad segmentation; their box is used"

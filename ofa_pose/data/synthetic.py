@@ -18,13 +18,12 @@ from ofa_pose import console
 from ofa_pose.data._scenes import Person, Scene, check_size, draw_scene
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.files import read_json, write_json
-from ofa_pose.skeleton import BUILT_IN, Skeleton
+from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN, Skeleton
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
 VERSION = 2  # raise it when the same seed no longer draws the same pictures
 JPEG_QUALITY = 92
-CROWDPOSE_AREA = 0.53  # CrowdPose has no masks: its evaluation takes this share of the box as the object's area
 _START_METHOD = "spawn"  # forking a process that runs threads (torch, OpenCV) can hang
 
 
@@ -121,7 +120,7 @@ def _write_scene(
                 "num_keypoints": int(np.count_nonzero(keypoints[:, 2])),
                 "keypoints": [int(value) if value == int(value) else value for value in keypoints.ravel().tolist()],
                 "bbox": [x, y, w, h],
-                "area": round(CROWDPOSE_AREA * w * h, 2) if crowd else person.area,
+                "area": round(AREA_OF_BOX * w * h, 2) if crowd else person.area,
                 "segmentation": [list(polygon) for polygon in person.segmentation],
             }
         )

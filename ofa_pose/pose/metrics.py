@@ -18,10 +18,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ofa_pose.errors import InputError, nearest
-from ofa_pose.skeleton import Skeleton
+from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
 
 METRICS = ("coco", "crowdpose")
-AREA_OF_BOX = 0.53  # a person covers about this share of its box (the CrowdPose authors' figure)
 CROWD_SPLITS = {"AP_easy": (-np.inf, 0.2), "AP_medium": (0.2, 0.8), "AP_hard": (0.8, np.inf)}
 CATEGORY = {"id": 1, "name": "person"}
 
