@@ -202,8 +202,8 @@ def _outline(rng: np.random.Generator, mask: Array, kind: str, x: float, y: floa
 
 def photograph(rng: np.random.Generator, image: Array) -> Array:
     """(size, size, 3) uint8 with light, colour cast, blur, noise and compression as cameras give them."""
-    gain = rng.uniform(0.75, 1.25) * rng.uniform(0.92, 1.08, 3)
-    gamma, lift = np.exp(rng.normal(0, 0.15)), rng.uniform(-14, 18)
+    gain = rng.uniform(0.85, 1.2) * rng.uniform(0.94, 1.06, 3)
+    gamma, lift = np.exp(rng.normal(0, 0.1)), rng.uniform(-8, 16)
     ramp = (np.arange(256) / 255)[:, None] ** gamma * 255 * gain + lift
     image = cv2.LUT(image, np.clip(ramp, 0, 255).astype(np.uint8).reshape(256, 1, 3))
     if rng.random() < 0.2:
@@ -213,7 +213,7 @@ def photograph(rng: np.random.Generator, image: Array) -> Array:
         kernel[1] = 1 / 3
         image = cv2.filter2D(image, -1, kernel if rng.random() < 0.5 else kernel.T)
     if rng.random() < 0.4:
-        strength = rng.uniform(0.01, 0.05)
+        strength = rng.uniform(0.01, 0.03)
         grain = rng.integers(0, 256, image.shape, dtype=np.uint8)
         image = cv2.addWeighted(image, 1.0, grain, strength * 2, -255 * strength)
     if rng.random() < 0.3:

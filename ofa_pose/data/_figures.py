@@ -30,7 +30,7 @@ _LEGS = {
     "wide": (((-5, 20), (14, 40), (0, 25), (0, 35)), ((-5, 20), (14, 40), (0, 25), (0, 35))),
     "free": (((-20, 100), (-5, 40), (-10, 25), (0, 120)), ((-20, 60), (-5, 40), (-10, 25), (0, 100))),
 }
-_LEG_ODDS = {"stand": 44, "walk": 26, "run": 4, "sit": 6, "crouch": 2, "bend": 3, "kick": 3, "wide": 10, "free": 2}
+_LEG_ODDS = {"stand": 48, "walk": 26, "run": 4, "sit": 5, "crouch": 1, "bend": 2, "kick": 3, "wide": 10, "free": 1}
 _LEANS = {"run": (5, 25), "sit": (-8, 18), "crouch": (10, 45), "bend": (30, 85), "kick": (-15, 12), "free": (-10, 40)}
 # Shoulder flexion, abduction, inward twist and elbow bend.
 _ARMS = {
@@ -43,7 +43,7 @@ _ARMS = {
     "swing": ((-40, 45), (0, 15), (0, 20), (10, 95)),
     "free": ((-40, 160), (0, 95), (-40, 70), (0, 142)),
 }
-_ARM_ODDS = {"hang": 34, "hip": 10, "raise": 13, "spread": 13, "reach": 9, "fold": 10, "swing": 8, "free": 3}
+_ARM_ODDS = {"hang": 38, "hip": 10, "raise": 14, "spread": 15, "reach": 6, "fold": 6, "swing": 9, "free": 2}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def project(points: Array) -> tuple[Array, Array]:
 def sample_figure(rng: np.random.Generator) -> Figure:
     """A figure in a random pose and view, its pelvis at the origin."""
     body = Body.sample(rng)
-    view = pick(rng, (0.0, 180.0, 90.0, -90.0), (0.78, 0.09, 0.065, 0.065))
+    view = pick(rng, (0.0, 180.0, 90.0, -90.0), (0.89, 0.05, 0.03, 0.03))
     yaw = view + rng.normal(0, 20)
     roll = rng.normal(0, 20 if rng.random() < 0.03 else 3)
     tilt = min(max(rng.normal(6, 9), -10), 32)

