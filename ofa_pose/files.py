@@ -109,6 +109,18 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
 
 
+def check_folder(path: str | Path) -> None:
+    """Raises InputError where `path`, a folder to write into, or one above it is a file."""
+    path = Path(path)
+    for folder in (path, *path.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise InputError("is a file, not a folder", folder, "choose another --out")
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise InputError("is a folder that cannot be written to", folder, "choose another --out")
+            return
+
+
 def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:

@@ -14,17 +14,45 @@ from ofa_pose import files
 from ofa_pose.console import warn
 from ofa_pose.errors import InputError
 
+RECIPE = "recipe.yaml"
 PROGRESS = ("checkpoints/last.pt", "history.csv")  # of a training; of a search
 
 
 class RunDir:
-    """A directory that holds one run. Create it with `open_run`."""
+    """A directory that holds one run, as `plan_run` found it; nothing is written before `open`.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        recipe: the resolved recipe's text; None where there is none to keep.
+        command: the words of the command that runs.
+        fresh: nothing in it is to be kept.
+    """
+
+    def __init__(self, path: Path, recipe: str | None = None, command: Sequence[str] = (), fresh: bool = True) -> None:
         self.path = path
+        self._recipe, self._command, self._fresh = recipe, command, fresh
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.metrics = path / "metrics.jsonl"
+
+    def open(self) -> None:
+        """Make the directory with the resolved recipe and the exact command.
+
+        A job calls it when its last check has passed, so that a refused one leaves nothing behind.
+
+        Raises:
+            InputError: the directory cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot be made ({error.strerror})", self.path, "choose another --out") from None
+        if self._fresh:  # what a run left that was killed before its first checkpoint
+            self.metrics.unlink(missing_ok=True)
+        if self._recipe is None:
+            return
+        files.write_text(self.path / RECIPE, self._recipe)
+        with (self.path / "command.txt").open("a", encoding="utf-8") as file:
+            file.write(shlex.join(["ofa-pose", *self._command]) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl; NaN and infinities are written as null."""
@@ -52,42 +80,45 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def open_run(
+def plan_run(
     out: str | Path,
     recipe: str,
     resume: bool = False,
     argv: Sequence[str] | None = None,
     progress: str = PROGRESS[0],
 ) -> RunDir:
-    """Make the run directory `out` with the resolved recipe and the exact command.
+    """The run directory `out`, checked but not yet made; see `RunDir.open`.
 
     Args:
         progress: the file, inside `out`, that holds what a run has done so far, and that a resumed one goes on from;
             one of `PROGRESS`.
 
     Raises:
-        InputError: `out` holds a run already and `resume` is not asked for, there is nothing to resume, or `out`
-            cannot be made.
+        InputError: `out` holds a run already and `resume` is not asked for, there is nothing to resume, or `out` is no
+            folder.
     """
-    run = RunDir(Path(out))
-    if run.path.exists() and not run.path.is_dir():
-        raise InputError("is a file, not a folder", out, "choose another --out")
-    begun = (run.path / progress).exists()
+    path = Path(out)
+    files.check_folder(path)
+    begun = (path / progress).exists()
     if resume and not begun:
         raise InputError(f"holds no {progress} to resume from", out, "start without --resume")
-    if not resume and any((run.path / name).exists() for name in PROGRESS):
+    if not resume and any((path / name).exists() for name in PROGRESS):
         raise InputError("holds a run already", out, "add --resume to go on, or choose another --out")
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot be made ({error.strerror})", out, "choose another --out") from None
-    if not begun:  # what a run left that was killed before its first checkpoint
-        run.metrics.unlink(missing_ok=True)
-    resolved = run.path / "recipe.yaml"
-    if resume and resolved.exists() and files.read_text(resolved) != recipe:
-        warn(f"{resolved}: the recipe is not the one that this run began with")
-    files.write_text(resolved, recipe)
-    command = shlex.join(["ofa-pose", *(sys.argv[1:] if argv is None else argv)])
-    with (run.path / "command.txt").open("a", encoding="utf-8") as file:
-        file.write(command + "\n")
-    return run
+    before = path / RECIPE
+    if resume and before.exists():
+        changed = changed_keys(files.read_yaml(before), files.parse_yaml(recipe, "the recipe"))
+        if changed:
+            warn(f"{out}: the run began with another recipe and goes on with this one: {', '.join(changed)}")
+    return RunDir(path, recipe, sys.argv[1:] if argv is None else argv, fresh=not begun)
+
+
+def changed_keys(before: Any, now: Any, key: str = "") -> list[str]:
+    """Where two nested settings differ: 'a.b was 1, is 2'."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(name for name in now if name not in before)]
+        return [
+            line
+            for name in keys
+            for line in changed_keys(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+        ]
+    return [] if before == now else [f"{key} was {before}, is {now}"]

@@ -85,18 +85,18 @@ def search(
 
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.config import config_text
-    from ofa_pose.data.splits import load_split
+    from ofa_pose.data.splits import load_splits
     from ofa_pose.models.elastic import Supernet
-    from ofa_pose.run import open_run
+    from ofa_pose.run import plan_run
     from ofa_pose.search.search import HISTORY, run_search
     from ofa_pose.train.jobs import inherit
 
     resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
     check_held_out(resolved.data, source.recipe.get("data") or {})
-    train, split = load_split(resolved.data, "train"), load_split(resolved.data, "search")
+    train, split = load_splits(resolved.data, "train", "search")
     check_joints(source.skeleton, split, "the supernet")
     chosen = pick_device(device)
-    run = open_run(out, config_text(resolved), resume, progress=HISTORY)
+    run = plan_run(out, config_text(resolved), resume, progress=HISTORY)
     net = source.build(chosen)
     assert isinstance(net, Supernet)
     result = run_search(

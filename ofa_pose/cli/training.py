@@ -30,14 +30,14 @@ InitOption = Annotated[str | None, typer.Option("--init", help="Checkpoint, run 
 def _prepare(recipe: Recipe, carried: dict[str, Any], out: Path, resume: bool, device: str | None) -> Setting:
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.config import config_text
-    from ofa_pose.data.splits import load_split
-    from ofa_pose.run import open_run
+    from ofa_pose.data.splits import load_splits
+    from ofa_pose.run import plan_run
     from ofa_pose.train.jobs import Setting
 
     chosen = pick_device(device)
-    train, val = load_split(recipe.data, "train"), load_split(recipe.data, "val")
+    run = plan_run(out, config_text(recipe), resume)
+    train, val = load_splits(recipe.data, "train", "val")
     check_joints(train.skeleton, val, "data.train")
-    run = open_run(out, config_text(recipe), resume)
     return Setting(train, val, recipe.train, recipe.augment, recipe.loss, recipe.seed, run, chosen, carried)
 
 

@@ -35,21 +35,26 @@ class DataSettings(Config):
     search_share: float = Field(0.1, gt=0, lt=1)
 
 
-def load_split(settings: DataSettings, split: str) -> KeypointDataset:
-    """One split, checked. Training images exclude those held out for the search. Raises InputError."""
-    if split not in SPLITS:
-        raise ValueError(f"no such split: {split}")
-    source = getattr(settings, split)
-    if split == "train" and settings.search is None:
-        return _held_out(settings)[0]
-    if split == "search" and source is None:
-        return _held_out(settings)[1]
-    return _load(settings, split).with_people() if split == "train" else _load(settings, split)
+def load_splits(settings: DataSettings, *splits: str) -> list[KeypointDataset]:
+    """These splits, checked; a file that two of them share is read once.
 
+    Training images exclude those held out for the search, and those without people. Raises InputError.
+    """
+    loaded: dict[str, KeypointDataset] = {}
 
-def _held_out(settings: DataSettings) -> tuple[KeypointDataset, KeypointDataset]:
-    train, search = _load(settings, "train").split_off(settings.search_share, seed=0)
-    return train.with_people(), search
+    def part(split: str) -> KeypointDataset:
+        if split not in SPLITS:
+            raise ValueError(f"no such split: {split}")
+        shared = settings.search is None and split in ("train", "search")
+        origin = "train" if shared else split
+        if origin not in loaded:
+            loaded[origin] = _load(settings, origin)
+        whole = loaded[origin]
+        if shared:
+            whole = whole.split_off(settings.search_share, seed=0)[0 if split == "train" else 1]
+        return whole.with_people() if split == "train" else whole
+
+    return [part(split) for split in splits]
 
 
 def _load(settings: DataSettings, split: str) -> KeypointDataset:

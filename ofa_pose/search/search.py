@@ -96,7 +96,10 @@ def conduct(
         basis: what the fitness depends on, JSON values; a history measured on another basis is not resumed.
     """
     start = time.perf_counter()
-    known = _earlier(run, part, basis) if resume else {}
+    if resume:
+        _check_basis(run, basis)
+    run.open()
+    known = _earlier(run, part) if resume else {}
     files.write_json(run.path / BASIS, dict(basis))
     history_file = History(run.path / HISTORY, part)
     history: list[Candidate] = []
@@ -129,17 +132,20 @@ def conduct(
     return {"best": described, "evaluations": len(history), "seconds": seconds, "out": str(run.path)}
 
 
-def _earlier(run: RunDir, part: FeasibleSpace, basis: Mapping[str, Any]) -> dict[Genome, tuple[float, float]]:
-    """What earlier runs judged. Their rows are set aside first, so that a run cut off while it resumes loses none."""
-    history, earlier = run.path / HISTORY, run.path / EARLIER
-    if not history.exists() and not earlier.exists():
+def _check_basis(run: RunDir, basis: Mapping[str, Any]) -> None:
+    if not (run.path / HISTORY).exists() and not (run.path / EARLIER).exists():
         raise InputError(f"holds no {HISTORY} to resume from", run.path, "start without --resume")
     before = files.read_json(run.path / BASIS)
     for key, value in basis.items():
         if before.get(key) != value:
             what = f"was searched with another {'supernet' if key == 'sha256' else key}"
             raise InputError(what, run.path, "search into another --out")
-    set_aside(history, earlier)
+
+
+def _earlier(run: RunDir, part: FeasibleSpace) -> dict[Genome, tuple[float, float]]:
+    """What earlier runs judged. Their rows are set aside first, so that a run cut off while it resumes loses none."""
+    earlier = run.path / EARLIER
+    set_aside(run.path / HISTORY, earlier)
     run.forget_after(-1)
     return read_judged(earlier, part.space)
 

@@ -57,6 +57,8 @@ def fit(job: Job, resume: bool = False) -> dict[str, Any]:
     network = objective.network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(network, settings)
     start, best = _restore(job, optimizer) if resume else (0, {"AP": -1.0, "step": 0})
+    job.run.open()
+    job.run.forget_after(start)
     batches = training_batches(
         job.dataset,
         batch=settings.batch,
@@ -147,6 +149,8 @@ def _restore(job: Job, optimizer: AdamW) -> tuple[int, dict[str, Any]]:
         what = f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})"
         raise InputError(what, job.run.last, "resume with the recipe of that run, or choose another --out")
     network.load_state_dict(checkpoint.weights)
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
     optimizer.load_state_dict(training["optimizer"])
-    job.run.forget_after(training["step"])
+    for group, decay in zip(optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay  # the recipe's, which may have changed; the state holds the earlier one
     return training["step"], training["best"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ofa_pose.data.coco import KeypointDataset, load_dataset
-from ofa_pose.data.splits import DataSettings, Source, load_split
+from ofa_pose.data.splits import DataSettings, Source, load_splits
 from ofa_pose.errors import InputError
 from tests.data.making import contents, write
 
@@ -44,19 +44,19 @@ def settings(tiny_dataset: KeypointDataset) -> DataSettings:
 
 
 def test_search_images_are_held_out_of_training(settings: DataSettings) -> None:
-    train, search = load_split(settings, "train"), load_split(settings, "search")
+    train, search = load_splits(settings, "train", "search")
     trained, searched = ({record.id for record in split.images} for split in (train, search))
     assert (len(trained), len(searched)) == (6, 2)
     assert not trained & searched
-    assert searched == {record.id for record in load_split(settings, "search").images}, "the same in every command"
+    assert searched == {record.id for record in load_splits(settings, "search")[0].images}, "the same in every command"
 
 
 def test_a_search_split_of_its_own_leaves_train_whole(settings: DataSettings) -> None:
     given = settings.model_copy(update={"search": settings.val})
-    assert len(load_split(given, "train")) == 8
-    assert len(load_split(given, "search")) == 8
+    assert len(load_splits(given, "train")[0]) == 8
+    assert len(load_splits(given, "search")[0]) == 8
 
 
 def test_a_missing_split_names_the_override() -> None:
     with pytest.raises(InputError, match=r"data\.test"):
-        load_split(DataSettings(), "test")
+        load_splits(DataSettings(), "test")

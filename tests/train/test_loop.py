@@ -20,7 +20,7 @@ from ofa_pose.data.transforms import Augmentation
 from ofa_pose.errors import InputError, OfaPoseError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.run import open_run
+from ofa_pose.run import plan_run
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.train.loop import Job, fit, make_optimizer, set_rate, update
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
@@ -59,7 +59,7 @@ def make_job(tiny_dataset: KeypointDataset, tiny_spec: ArchSpec, tiny_space: Sea
             name: Any = "supernet" if kind == "supernet" else "net"
             return Checkpoint(name, net.spec, space, CROWDPOSE, weights, {"seed": SEED}, info, training)
 
-        run = open_run(tmp_path / out, "seed: 11\n", resume, argv=["pretrain"])
+        run = plan_run(tmp_path / out, "seed: 11\n", resume, argv=["pretrain"])
         job = Job(objective, tiny_dataset, settings, Augmentation(), SEED, run, torch.device("cpu"), judge, pack)
         return replace(job, **change)
 
