@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ofa_pose.backends import Runner
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.coco import ImageRecord, KeypointDataset
 from ofa_pose.data.numbers import are_numbers
 from ofa_pose.errors import Fault, InputError
 from ofa_pose.files import read_json
@@ -45,16 +45,23 @@ class Evaluation:
 
 
 def read_inputs(dataset: KeypointDataset, resolution: int, batch: int = 16) -> Iterator[Inputs]:
-    """The dataset's images as network inputs, batched by equal input size; a batch is read in threads."""
+    """The dataset's images as network inputs, batched by equal input size, read one batch ahead in threads."""
+
+    def read(pair: tuple[ImageRecord, InputFrame]) -> np.ndarray:
+        return warp(pair[0].read(), pair[1])
+
     framed = [(record, input_frame(record.width, record.height, resolution)) for record in dataset.images]
     framed.sort(key=lambda pair: (pair[1].height, pair[1].width, pair[0].id))
+    parts = []
+    for _, group in groupby(framed, key=lambda pair: (pair[1].height, pair[1].width)):
+        members = list(group)
+        parts += [members[start : start + batch] for start in range(0, len(members), batch)]
     with ThreadPoolExecutor(READERS) as pool:
-        for _, group in groupby(framed, key=lambda pair: (pair[1].height, pair[1].width)):
-            members = list(group)
-            for start in range(0, len(members), batch):
-                part = members[start : start + batch]
-                images = list(pool.map(lambda pair: warp(pair[0].read(), pair[1]), part))
-                yield Inputs(tuple(r.id for r, _ in part), tuple(f for _, f in part), np.stack(images))
+        ahead = pool.map(read, parts[0]) if parts else iter(())
+        for part, following in zip_longest(parts, parts[1:], fillvalue=()):
+            images = list(ahead)
+            ahead = pool.map(read, following)  # while the network computes this batch
+            yield Inputs(tuple(r.id for r, _ in part), tuple(f for _, f in part), np.stack(images))
 
 
 def estimate(

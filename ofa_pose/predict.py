@@ -87,7 +87,11 @@ class PoseModel:
     def run(self, frames: Sequence[InputFrame], inputs: np.ndarray) -> tuple[list[Poses], dict[str, float]]:
         """The poses, in image pixels, on inputs of one size, (B, H, W, 3); and the seconds of network and decoder."""
         poses, seconds = estimate(self.runner, inputs, self.skeleton, self.config, self.flip)
-        return [_in_image(found, frame) for found, frame in zip(poses, frames, strict=True)], seconds
+        moved = [
+            replace(found, keypoints=frame.poses_to_image(found.keypoints))
+            for found, frame in zip(poses, frames, strict=True)
+        ]
+        return moved, seconds
 
 
 def load_model(
@@ -150,6 +154,7 @@ def predict_source(
         InputError: no image found, or the overlays would replace images of the source.
     """
     start, out = time.perf_counter(), Path(out)
+    files.check_folder(out)
     photos = _name_photos(find_images(source), out / "overlays")
     results: dict[int, list[dict[str, Any]]] = {}
     seconds = {"network": 0.0, "decode": 0.0}
@@ -202,12 +207,6 @@ class _Item:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def _in_image(poses: Poses, frame: InputFrame) -> Poses:
-    keypoints = frame.poses_to_image(poses.keypoints)
-    keypoints[~poses.keypoints.any(axis=-1)] = 0
-    return replace(poses, keypoints=keypoints)
 
 
 def _name_photos(paths: Sequence[Path], overlays: Path) -> list[_Photo]:

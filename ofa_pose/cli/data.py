@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ofa_pose.cli.common import JsonOption, key_table, print_result
+from ofa_pose.errors import InputError
 
 app = typer.Typer(help="Make and check datasets.", no_args_is_help=True)
 
@@ -53,6 +54,8 @@ def check(
     from ofa_pose.skeleton import load_skeleton
 
     chosen = load_skeleton(skeleton) if skeleton else None
+    if write_skeleton and write_skeleton.exists():
+        raise InputError("exists already", write_skeleton, "name a new file for --write-skeleton")
     if write_skeleton:
         draft = draft_skeleton_yaml(load_dataset(annotations, images, chosen, check_images="none"))
         files.write_text(write_skeleton, draft)

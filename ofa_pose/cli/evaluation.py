@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, key_table, print_result
+from ofa_pose.console import track, warn
 from ofa_pose.errors import InputError, OfaPoseError, nearest
+
+if TYPE_CHECKING:
+    from ofa_pose.checkpoint import Checkpoint
+    from ofa_pose.data.coco import KeypointDataset
 
 
 def evaluate(
-    annotations: Annotated[Path, typer.Option("--annotations", help="COCO-format ground truth.")],
     checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="Network to evaluate.")] = None,
+    annotations: Annotated[
+        Path | None, typer.Option("--annotations", help="COCO-format ground truth; default: data.test of its recipe.")
+    ] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of the images.")] = None,
     results: Annotated[Path | None, typer.Option("--results", help="Score this COCO results file instead.")] = None,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
@@ -31,35 +38,60 @@ def evaluate(
 
     Example: ofa-pose eval --checkpoint runs/finetuned --annotations val.json --images val2017 --flip
     """
+    from ofa_pose.checkpoint import load_checkpoint
     from ofa_pose.pose.metrics import METRICS
 
     if metric not in METRICS:
         raise InputError(f"no such metric: '{metric}'", mend=nearest(metric, METRICS))
     if (checkpoint is None) == (results is None):
         raise InputError("eval needs --checkpoint or --results, and not both", mend="name one of them")
+    if out:
+        from ofa_pose import files
+
+        files.check_folder(out)
     if results is not None:
         outcome = _score_results(annotations, results, metric, skeleton)
     else:
         assert checkpoint is not None
-        if images is None:
-            raise InputError("eval --checkpoint needs --images", mend="name the folder of the images")
-        outcome = _evaluate(annotations, checkpoint, images, flip, resolution, metric, batch, skeleton, out, device)
+        source = load_checkpoint(checkpoint, kind="net")
+        dataset = _ground_truth(source, annotations, images, skeleton)
+        outcome = _evaluate(source, dataset, flip, resolution, metric, batch, out, device)
     if out:
-        from ofa_pose import files
-
         files.write_json(out / "metrics.json", outcome)
     print_result(outcome, as_json, key_table({**outcome.pop("metrics"), **outcome} if not as_json else outcome))
 
 
+def _ground_truth(
+    source: Checkpoint, annotations: Path | None, images: Path | None, skeleton: Path | None
+) -> KeypointDataset:
+    """The images to evaluate a checkpoint on: the ones named, else data.test of its recipe."""
+    from ofa_pose.data.coco import load_dataset
+    from ofa_pose.data.splits import DataSettings, load_splits
+    from ofa_pose.skeleton import load_skeleton
+
+    if annotations is None:
+        data = DataSettings.model_validate(source.recipe.get("data") or {})
+        if data.test is None or images is not None:
+            what = "eval --checkpoint needs ground truth"
+            raise InputError(what, mend="add --annotations and --images, or give its recipe a data.test")
+        chosen = {"skeleton": str(skeleton)} if skeleton else {}
+        (dataset,) = load_splits(data.model_copy(update=chosen), "test")
+        return dataset
+    if images is None:
+        raise InputError("eval --annotations needs --images", mend="name the folder of the images")
+    dataset = load_dataset(annotations, images, load_skeleton(skeleton) if skeleton else None)
+    for warning in dataset.warnings:
+        warn(warning)
+    return dataset
+
+
 def _evaluate(
-    annotations: Path,
-    checkpoint: str,
-    images: Path,
+    source: Checkpoint,
+    dataset: KeypointDataset,
     flip: bool,
     resolution: int | None,
     metric: str,
     batch: int,
-    skeleton: Path | None,
     out: Path | None,
     device: str | None,
 ) -> dict[str, Any]:
@@ -67,15 +99,7 @@ def _evaluate(
     from ofa_pose import files
     from ofa_pose.backends.fastest import FastestRunner
     from ofa_pose.backends.torch_net import pick_device
-    from ofa_pose.checkpoint import load_checkpoint
-    from ofa_pose.console import track, warn
-    from ofa_pose.data.coco import load_dataset
-    from ofa_pose.skeleton import load_skeleton
 
-    source = load_checkpoint(checkpoint, kind="net")
-    dataset = load_dataset(annotations, images, load_skeleton(skeleton) if skeleton else None)
-    for warning in dataset.warnings:
-        warn(warning)
     check_joints(source.skeleton, dataset, "the checkpoint")
     runner = FastestRunner(pick_device(device))(source.build())
     inputs = evaluation.read_inputs(dataset, resolution or source.spec.resolution, batch)
@@ -87,11 +111,13 @@ def _evaluate(
     return {"metrics": done.metrics, "images": done.images, "seconds": done.seconds}
 
 
-def _score_results(annotations: Path, results: Path, metric: str, skeleton: Path | None) -> dict[str, Any]:
+def _score_results(annotations: Path | None, results: Path, metric: str, skeleton: Path | None) -> dict[str, Any]:
     from ofa_pose.data.coco import load_dataset
     from ofa_pose.evaluate import make_evaluator, read_results
     from ofa_pose.skeleton import load_skeleton
 
+    if annotations is None:
+        raise InputError("eval --results needs --annotations", mend="name the ground truth")
     chosen = load_skeleton(skeleton) if skeleton else None
     dataset = load_dataset(annotations, annotations.parent, chosen, check_images="none")
     scored = make_evaluator(dataset, metric).score(read_results(results, dataset))

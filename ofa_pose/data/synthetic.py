@@ -17,7 +17,7 @@ import numpy as np
 from ofa_pose import console
 from ofa_pose.data._scenes import Person, Scene, check_size, draw_scene
 from ofa_pose.errors import InputError, nearest
-from ofa_pose.files import read_json, write_json
+from ofa_pose.files import check_folder, read_json, write_json
 from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN, Skeleton
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
@@ -52,6 +52,7 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
         "version": VERSION,
     }
     path = out / "annotations.json"
+    check_folder(out)
     if _holds(out, path, info):
         console.say(f"{out} already holds this dataset; it is used as it is")
         return path

@@ -58,6 +58,7 @@ def export_checkpoint(
     for wanted in formats:
         if wanted not in _WRITERS:
             raise InputError(f"no such format: '{wanted}'", mend=nearest(wanted, FORMATS))
+    files.check_folder(out)
     if "onnx" in formats:
         require_packages("onnx", "onnxruntime")
     where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)

@@ -51,9 +51,13 @@ class InputFrame:
         return (np.asarray(xy, np.float64) - (self.offset_x, self.offset_y)) / self.scale
 
     def poses_to_image(self, keypoints: np.ndarray) -> np.ndarray:
-        """Keypoints (P, J, 3) of x, y in input pixels and a score, with x and y in image pixels; float32."""
+        """Keypoints (P, J, 3) of x, y in input pixels and a score, with x and y in image pixels; float32.
+
+        A joint that is nowhere (x = y = score = 0) stays so.
+        """
         moved = np.asarray(keypoints, np.float32).copy()
-        moved[..., :2] = self.to_image(moved[..., :2])
+        somewhere = moved.any(axis=-1)
+        moved[somewhere, :2] = self.to_image(moved[somewhere, :2])
         return moved
 
     def cells(self, stride: int) -> tuple[int, int]:

@@ -217,6 +217,36 @@ def test_images_that_the_supernet_may_have_seen(call: Call, supernet: Path, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_a_start_of_another_net_leaves_nothing_behind(call: Call, recipe: Path, supernet: Path, tmp_path: Path) -> None:
+    called = call("train-supernet", "--recipe", recipe, "--init", "litepose-nano-coco", "--out", tmp_path / "run")
+    refused(called, "another net", "this space's largest")
+    assert not (tmp_path / "run").exists()
+    before = (supernet / "recipe.yaml").read_text(), (supernet / "command.txt").read_text()
+    other = ("--set", "space=litepose-nano", "--out", supernet, "--resume")
+    refused(call("train-supernet", "--recipe", recipe, *other), "another net", "--out")
+    assert before == ((supernet / "recipe.yaml").read_text(), (supernet / "command.txt").read_text())
+
+
+def test_an_out_that_is_a_file(call: Call, data: Path, net: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    where = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
+    for words in (
+        ("eval", "--checkpoint", net, *where),
+        ("export", net),
+        ("predict", data / "val" / "images", "--checkpoint", net),
+    ):
+        refused(call(*words, "--out", tmp_path / "file"), "is a file, not a folder")
+    refused(call("data", "synth", tmp_path / "file", "--images", 2), "is a file, not a folder")
+    refused(call("data", "check", *where, "--write-skeleton", tmp_path / "file"), "exists already")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_eval_without_ground_truth(call: Call, net: Path, data: Path) -> None:
+    refused(call("eval", "--checkpoint", net), "data.test", "--annotations")
+    refused(call("eval", "--checkpoint", net, "--annotations", data / "val" / "annotations.json"), "--images")
+    refused(call("eval", "--results", data / "none.json"), "--annotations")
+
+
 def test_a_run_keeps_out_of_the_folder_of_another(call: Call, supernet: Path) -> None:
     before = (supernet / "metrics.jsonl").read_text(), (supernet / "recipe.yaml").read_text()
     refused(call("search", "--supernet", supernet, "--macs", "1G", "--out", supernet), "holds a run already")

@@ -100,6 +100,16 @@ def test_a_resumed_run_goes_on(call: Call, recipe: Path, tmp_path: Path) -> None
     assert len((out / "command.txt").read_text().splitlines()) == 2
 
 
+def test_eval_takes_the_test_split_of_the_checkpoint(call: Call, recipe: Path, data: Path, tmp_path: Path) -> None:
+    test = ("annotations", data / "val" / "annotations.json"), ("images", data / "val" / "images")
+    split = [word for key, path in test for word in ("--set", f"data.test.{key}={path}")]
+    trained = call("pretrain", "--recipe", recipe, *split, "--set", "train.steps=1", "--out", tmp_path / "run")
+    assert trained.code == 0, trained.err
+    scored = call("eval", "--checkpoint", tmp_path / "run", "--json")
+    assert scored.code == 0, scored.err
+    assert scored.result["images"] == 8
+
+
 def test_eval_scores_a_results_file(call: Call, data: Path, tmp_path: Path) -> None:
     truth = read_json(data / "val" / "annotations.json")
     perfect = [

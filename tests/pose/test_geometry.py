@@ -98,6 +98,8 @@ def test_poses_move_to_the_image_with_their_scores() -> None:
     moved = frame.poses_to_image(poses)
     np.testing.assert_allclose(moved[0, :, :2], frame.to_image(poses[0, :, :2]), rtol=1e-6)
     np.testing.assert_array_equal(moved[..., 2], poses[..., 2])
+    poses[0, 0] = 0
+    assert not frame.poses_to_image(poses)[0, 0].any(), "a joint that is nowhere is nowhere in the image"
     assert moved is not poses and frame.poses_to_image(poses[:0]).shape == (0, 2, 3)
 
 
