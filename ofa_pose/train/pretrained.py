@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -50,27 +48,36 @@ def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool, skeleton: Skel
 
 @torch.no_grad()
 def sort_channels(net: LitePose) -> None:
-    """Order the channels of every elastic group by importance, most important first, keeping the net's function.
-
-    A channel's importance is the L1 norm of the weights that read it (Cai et al., ICLR 2020, section 3.4).
-    Depthwise weights are left out: the BatchNorm behind them cancels their scale.
-    """
+    """Order the channels of every elastic group by importance, most important first, keeping the net's function."""
+    found = importances(net)
     for group in sorted(_elastic_groups(net.plan)):
-        importance = sum(_reading_norms(net, group))
-        assert isinstance(importance, Tensor)
-        _permute(net, group, torch.argsort(importance, descending=True, stable=True))
+        _permute(net, group, torch.argsort(found[group], descending=True, stable=True))
+
+
+@torch.no_grad()
+def importances(net: LitePose) -> dict[str, Tensor]:
+    """How much each channel of a group weighs in the net's outputs: group -> (channels,).
+
+    Once-for-All (Cai et al., ICLR 2020, section 3.4) takes the L1 norm of the weights that read a channel. Here the L1
+    norm counts as a share of all that its output reads, and weighs as much as that output: importance flows from the
+    net's outputs, 1 each, back to the image (as in NISP, Yu et al., CVPR 2018). The plain norm drops the few channels
+    that carry the tags, which have few readers; without them no person is told from another. Depthwise weights are
+    left out: the BatchNorm behind them cancels their scale.
+    """
+    found: dict[str, Tensor] = {}
+    for layer in reversed(list(net.plan.layers())):
+        if layer.kind == "norm" or layer.depthwise:
+            continue
+        weight = net.unit(layer).conv.weight.abs().transpose(0, _input_axis(layer)).flatten(2).sum(2)  # (cin, cout)
+        shares = weight / weight.sum(0).clamp_min(torch.finfo(weight.dtype).tiny)
+        outputs = found.get(layer.writes, weight.new_ones(layer.cout))
+        found[layer.reads] = found.get(layer.reads, weight.new_zeros(layer.cin)) + shares @ outputs
+    return found
 
 
 def _elastic_groups(plan: Plan) -> set[str]:
     groups = {layer.writes for layer in plan.layers()}
     return {g for g in groups if g not in FIXED_GROUPS and not g.startswith("outputs.")}
-
-
-def _reading_norms(net: LitePose, group: str) -> Iterator[Tensor]:
-    for layer in net.plan.layers():
-        if layer.reads == group and layer.kind != "norm" and not layer.depthwise:
-            weight = net.unit(layer).conv.weight
-            yield weight.abs().transpose(0, _input_axis(layer)).flatten(1).sum(1)
 
 
 def _input_axis(layer: Layer) -> int:

@@ -15,7 +15,7 @@ from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import COCO, CROWDPOSE
-from ofa_pose.train.pretrained import initialise, sort_channels
+from ofa_pose.train.pretrained import importances, initialise, sort_channels
 from tests.making import lived_in, picture, same_state
 
 MIXED = ArchSpec(64, 6, (8, 8, 10, 10), ((2, 3), (2, 2), (3,), (2, 1, 2)), (7, 8, 6), 5, 4)
@@ -27,16 +27,25 @@ def packed(net: LitePose, space: SearchSpace | None = None) -> Checkpoint:
     return Checkpoint(kind, net.spec, space, skeleton, copy.deepcopy(net.state_dict()))  # type: ignore[arg-type]
 
 
-def importances(net: LitePose) -> dict[str, torch.Tensor]:
-    """For each channel group the L1 norm of the dense weights that read it, found by looking at every layer."""
-    found: dict[str, torch.Tensor] = {}
+def flows(net: LitePose) -> dict[str, torch.Tensor]:
+    """The importances found another way: how the sum of all outputs grows with each channel of a linear net that has
+    the shares as weights."""
+    sources: dict[str, torch.Tensor] = {}
+    values: dict[str, torch.Tensor] = {}
     for layer in net.plan.layers():
         if layer.kind == "norm" or layer.depthwise:
             continue
-        weight = net.unit(layer).conv.weight.detach().abs()
-        dims = (1, 2, 3) if layer.kind == "deconv" else (0, 2, 3)
-        found[layer.reads] = found.get(layer.reads, torch.zeros(layer.cin)) + weight.sum(dims)
-    return found
+        for group, width in ((layer.reads, layer.cin), (layer.writes, layer.cout)):
+            if group not in values:
+                sources[group] = torch.zeros(width, requires_grad=True)
+                values[group] = sources[group] + 0
+        weight = net.unit(layer).conv.weight.detach().abs().sum((2, 3))
+        weight = weight.T if layer.kind == "deconv" else weight
+        share = weight / weight.sum(1, keepdim=True)
+        values[layer.writes] = values[layer.writes] + share @ values[layer.reads]
+    outputs = [value.sum() for group, value in values.items() if group.startswith("outputs.")]
+    grads = torch.autograd.grad(torch.stack(outputs).sum(), list(sources.values()))
+    return dict(zip(sources, grads, strict=True))
 
 
 @pytest.mark.parametrize("spec", [MIXED, load_space("litepose-nano").largest(5)], ids=["mixed", "nano"])
@@ -52,15 +61,27 @@ def test_sorting_keeps_the_function_and_orders_every_elastic_group(spec: ArchSpe
         assert (one - other).abs().max() <= 1e-4 and one.abs().mean() > 0.05
     blocks = {f"stages.{s}.{b}.hidden" for s, stage in enumerate(spec.expansions) for b in range(len(stage))}
     expected = {"stem", *(f"stages.{s}" for s in range(4)), *(f"deconv.{i}" for i in range(3)), *blocks}
-    unsorted = importances(old)
-    ordered = importances(net)
+    unsorted, ordered, other_way = importances(old), importances(net), flows(net)
     assert ordered.keys() - {"image", "stem.0"} == expected
     for group in expected:
         assert (unsorted[group].diff() > 0).any(), f"{group} was in order before, the test shows nothing"
         assert (ordered[group].diff() <= 1e-4 * ordered[group].max()).all(), f"{group} is not in order"
+        assert torch.allclose(ordered[group], other_way[group], rtol=1e-4), f"{group} is not what reaches the outputs"
     for group in ("image", "stem.0"):
         assert torch.allclose(ordered[group], unsorted[group], rtol=1e-5), f"{group} is not elastic"
     assert torch.equal(net.get_submodule("stem.0.conv").weight, old.get_submodule("stem.0.conv").weight)
+
+
+def test_a_channel_that_alone_carries_the_tags_is_kept_however_small_its_weights() -> None:
+    net = lived_in(LitePose(MIXED, torch.Generator().manual_seed(0)))
+    tags = net.get_submodule("outputs.0.refined.pointwise.conv").weight
+    with torch.no_grad():
+        tags[MIXED.joints :] = 0
+        tags[MIXED.joints :, -1] = 1e-3  # one channel carries the tags
+        tags[: MIXED.joints, -1] = 0
+        net.get_submodule("deconv.2.refined.conv").weight[-1] *= 0.01
+        importance = importances(net)["deconv.1"]
+    assert int(importance.argmax()) == MIXED.deconv[1] - 1
 
 
 def test_sorting_keeps_the_function_in_training_mode_and_sorts_once() -> None:
