@@ -94,7 +94,7 @@ def run(demo: Demo) -> dict[str, Any]:
     teacher_ap = demo.test("eval", PRETRAINED)
     exported = demo.command("export", "export", tuned, "--out", demo.out / "export")
     annotations, images = demo.data("test")
-    demo.command("predict", "predict", f"{images}/00000*.jpg", "--checkpoint", tuned, "--out", demo.out / "poses")
+    demo.command("predict", "predict", f"{images}/0000[01]*.jpg", "--checkpoint", tuned, "--out", demo.out / "poses")
 
     write_sheet(sorted((demo.out / "poses" / "overlays").glob("*.jpg"))[:10], demo.out / "poses.jpg")
     best = found["best"]

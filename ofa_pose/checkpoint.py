@@ -93,7 +93,8 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     """Read a checkpoint, or one that ships with the package, by name.
 
     Args:
-        name: a file, a run directory (its best checkpoint), or a shipped name such as 'litepose-nano-coco'.
+        name: a file, a run directory (its best checkpoint; of a search, the chosen subnet), or a shipped name such as
+            'litepose-nano-coco'.
         kind: the kind that is needed, if it matters.
 
     Raises:
@@ -134,12 +135,13 @@ def find_checkpoint(name: str | Path) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        for inner in ("checkpoints/best.pt", "checkpoints/last.pt"):
+        for inner in ("checkpoints/best.pt", "checkpoints/last.pt", "best.pt"):
             if (path / inner).is_file():
                 return path / inner
         raise InputError("holds no checkpoints/best.pt", path, "name a run directory or a .pt file")
     shipped = files.shipped_weights()
     if str(name) in shipped:
         return shipped[str(name)]
-    mend = nearest(path.name, shipped) if not path.suffix and shipped else "check the path"
+    named = str(path) == path.name and not path.suffix
+    mend = nearest(path.name, shipped) if named and shipped else "check the path"
     raise InputError("no such checkpoint", path, mend)

@@ -28,7 +28,7 @@ from ofa_pose.evaluate import estimate
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.draw import draw_poses
-from ofa_pose.pose.geometry import InputFrame, input_frame, warp
+from ofa_pose.pose.geometry import InputFrame, check_resolution, input_frame, warp
 from ofa_pose.pose.metrics import to_results
 from ofa_pose.skeleton import Skeleton
 
@@ -100,8 +100,8 @@ def load_model(
     """See `ofa_pose.load`."""
     source = load_checkpoint(checkpoint)
     net = fixed_net(source, checkpoint)
-    if resolution is not None and resolution < 1:
-        raise InputError(f"no input of resolution {resolution}", mend=f"try the net's own, {source.spec.resolution}")
+    if resolution is not None:
+        check_resolution(resolution)
     runner = FastestRunner(pick_device(device))(net)
     return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip)
 
@@ -145,10 +145,11 @@ def predict_source(
 
     Args:
         source: an image, a folder of images, or a glob.
-        threshold: people and joints with a lower score are not drawn.
+        threshold: people and joints with a lower score are not drawn, such people not counted.
 
     Returns:
-        {'images': done, 'failed', 'people', 'seconds': {'network', 'decode', 'total'}, 'predictions', 'overlays'}.
+        {'images': done, 'failed', 'people', 'candidates' (of any score), 'seconds': {'network', 'decode', 'total'},
+        'predictions', 'overlays'}.
 
     Raises:
         InputError: no image found, or the overlays would replace images of the source.
@@ -177,7 +178,8 @@ def predict_source(
     return {
         "images": len(results),
         "failed": len(photos) - len(results),
-        "people": len(predictions),
+        "people": sum(entry["score"] >= threshold for entry in predictions),
+        "candidates": len(predictions),
         "seconds": {**seconds, "total": time.perf_counter() - start},
         "predictions": str(out / "predictions.json"),
         "overlays": str(out / "overlays"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from ofa_pose.config import Config, apply_overrides, check_config
-from ofa_pose.data.splits import DataSettings
+from ofa_pose.data.splits import SPLITS, DataSettings
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.files import find_yaml, read_yaml
@@ -27,7 +30,7 @@ class Recipe(Config):
     """
 
     space: str = "litepose"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     augment: Augmentation = Augmentation()
@@ -65,9 +68,25 @@ def load_recipe(
     sections = _sections(value.pop("commands", None), where)
     for section in sections.values():
         check_config(Recipe, _merge(value, section), where)
-    resolved = apply_overrides(_merge(value, sections.get(command, {})), overrides)
-    carried = {**apply_overrides(copy.deepcopy(value), overrides), "commands": sections}
+    resolved = _with_absolute_paths(apply_overrides(_merge(value, sections.get(command, {})), overrides))
+    carried = {**_with_absolute_paths(apply_overrides(copy.deepcopy(value), overrides)), "commands": sections}
     return check_config(Recipe, resolved, f"{where} with --set" if overrides else where), carried
+
+
+def _with_absolute_paths(value: dict[str, Any]) -> dict[str, Any]:
+    """The same recipe with the paths of files made absolute: later commands may run in another folder."""
+    value = copy.deepcopy(value)
+    data: Any = value.get("data")
+    for split in SPLITS:
+        source = data.get(split) if isinstance(data, dict) else None
+        for key in source if isinstance(source, dict) else ():
+            if isinstance(source[key], str):
+                source[key] = os.path.abspath(source[key])
+    for holder, key in ((value, "space"), (data, "skeleton")):
+        if isinstance(holder, dict):
+            path = holder.get(key)
+            holder.update({key: os.path.abspath(path)} if isinstance(path, str) and os.path.isfile(path) else {})
+    return value
 
 
 def _sections(value: Any, where: object) -> dict[str, dict[str, Any]]:

@@ -49,8 +49,8 @@ def test_overrides_win_over_file_and_section(recipe: Path) -> None:
     overrides = ["train.steps=9", "train.lr=2e-5", "data.val.annotations=v.json", "data.val.images=v"]
     loaded, _ = load_recipe("finetune", recipe, overrides)
     assert (loaded.train.steps, loaded.train.lr, loaded.train.batch) == (9, 2e-5, 4)
-    assert loaded.data.val is not None and loaded.data.val.annotations == "v.json"
-    assert loaded.data.train is not None and loaded.data.train.images == "i"
+    assert loaded.data.val is not None and loaded.data.val.annotations == str(Path("v.json").absolute())
+    assert loaded.data.train is not None and loaded.data.train.images == str(Path("i").absolute())
 
 
 def test_a_carried_recipe_gives_the_next_command_what_the_file_would(recipe: Path) -> None:
@@ -137,3 +137,13 @@ def test_shipped_recipes_load_for_every_command(name: str, command: str) -> None
 
 def test_recipes_are_shipped() -> None:
     assert SHIPPED
+
+
+def test_files_are_kept_by_absolute_paths(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_space.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    overrides = ["data.val.annotations=v.json", "data.val.images=v", "space=mine_space.yaml"]
+    loaded, carried = load_recipe("finetune", recipe, overrides)
+    assert carried["data"]["val"] == {"annotations": str(tmp_path / "v.json"), "images": str(tmp_path / "v")}
+    assert loaded.space == carried["space"] == str(tmp_path / "mine_space.yaml")
+    assert load_recipe("finetune", recipe, ["space=litepose"])[0].space == "litepose"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -22,6 +24,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """What holds for every command."""
+    if version:
+        print(f"ofa-pose {metadata.version('ofa-pose')}")
+        raise typer.Exit
+
+
 app.add_typer(data.app, name="data")
 app.command("pretrain")(training.pretrain)
 app.command("train-supernet")(training.train_supernet)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from ofa_pose.console import show
+from ofa_pose.console import say, show
 
 if TYPE_CHECKING:
+    from ofa_pose.checkpoint import Checkpoint
     from ofa_pose.data.coco import KeypointDataset
     from ofa_pose.recipe import Recipe
     from ofa_pose.skeleton import Skeleton
@@ -24,7 +25,7 @@ SetOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Run directory to write.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where the run in --out was cut off.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random (recipe key: seed).")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random (recipe key: seed).")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default: a GPU if any.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, and only it, as JSON on stdout.")]
 
@@ -41,11 +42,24 @@ def print_result(result: Mapping[str, Any], as_json: bool, table: Table | None =
 def key_table(result: Mapping[str, Any], title: str | None = None) -> Table:
     """A table of names and values; numbers that are no integers with four decimals."""
     table = Table(title=title, show_header=False)
-    for key, value in result.items():
-        if isinstance(value, Mapping):
-            value = "  ".join(f"{k} {format_value(v)}" for k, v in value.items())
-        table.add_row(key, format_value(value))
+    for key, value in _rows(result):
+        table.add_row(key, value)
     return table
+
+
+def _rows(result: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
+    """Plain values in one row each; a mapping of plain values in one row; what is deeper below it, indented."""
+    for key, value in result.items():
+        if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
+            yield f"{indent}{key}", ""
+            yield from _rows(value, indent + "  ")
+        elif isinstance(value, Mapping):
+            if value:
+                yield f"{indent}{key}", "  ".join(f"{k} {format_value(v)}" for k, v in value.items())
+        elif isinstance(value, list | tuple) and value and all(isinstance(inner, str) for inner in value):
+            yield f"{indent}{key}", "\n".join(value)
+        elif value != []:
+            yield f"{indent}{key}", format_value(value)
 
 
 def format_value(value: Any) -> str:
@@ -68,6 +82,20 @@ def read_recipe(
     from ofa_pose.recipe import load_recipe
 
     return load_recipe(command, name, [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])], inherited)
+
+
+def suggest(command: str) -> None:
+    """Say what the next command of the journey is."""
+    say(f"next: {command}")
+
+
+def check_space(supernet: Checkpoint, space: str) -> None:
+    """Raise InputError where a recipe names another space than the supernet's: its weights cannot change theirs."""
+    from ofa_pose.errors import InputError
+
+    trained = supernet.recipe.get("space", space)
+    if space != trained:
+        raise InputError(f"the supernet was trained in the space {trained}, not {space}", mend=f"set space={trained}")
 
 
 def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> None:

@@ -99,8 +99,10 @@ def _evaluate(
     from ofa_pose import files
     from ofa_pose.backends.fastest import FastestRunner
     from ofa_pose.backends.torch_net import pick_device
+    from ofa_pose.pose.geometry import check_resolution
 
     check_joints(source.skeleton, dataset, "the checkpoint")
+    check_resolution(resolution or source.spec.resolution)
     runner = FastestRunner(pick_device(device))(source.build())
     inputs = evaluation.read_inputs(dataset, resolution or source.spec.resolution, batch)
     shown = track(inputs, "eval", len(dataset), size=lambda part: len(part.ids))
@@ -130,7 +132,10 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="Folder for overlays/ and predictions.json.")],
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = False,
     resolution: Annotated[int | None, typer.Option("--resolution", help="Short side; default: the net's.")] = None,
-    threshold: Annotated[float, typer.Option("--threshold", help="Draw people and joints above this score.")] = 0.2,
+    threshold: Annotated[
+        float,
+        typer.Option("--threshold", min=0, max=1, help="Count people, and draw people and joints, above this score."),
+    ] = 0.2,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -17,8 +17,10 @@ from ofa_pose.cli.common import (
     SeedOption,
     SetOption,
     check_joints,
+    check_space,
     print_result,
     read_recipe,
+    suggest,
 )
 from ofa_pose.errors import InputError, nearest
 
@@ -92,6 +94,7 @@ def search(
     from ofa_pose.train.jobs import inherit
 
     resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
+    check_space(source, resolved.space)
     check_held_out(resolved.data, source.recipe.get("data") or {})
     train, split = load_splits(resolved.data, "train", "search")
     check_joints(source.skeleton, split, "the supernet")
@@ -116,4 +119,6 @@ def search(
     info = {"AP": result["best"]["AP"], "split": "search"}
     checkpoint = replace(source, kind="net", spec=best, weights=inherited.state_dict(), info=info, training=None)
     save_checkpoint(run.path / "best.pt", checkpoint)
-    print_result({**result, "checkpoint": str(run.path / "best.pt")}, as_json)
+    subnet = {"subnet": str(run.path / "best.yaml"), "checkpoint": str(run.path / "best.pt")}
+    print_result({**result, **subnet}, as_json)
+    suggest(f"ofa-pose finetune --subnet {run.path / 'best.yaml'} --supernet {supernet} --teacher … --out …")

@@ -16,9 +16,12 @@ from ofa_pose.cli.common import (
     SeedOption,
     SetOption,
     check_joints,
+    check_space,
     print_result,
     read_recipe,
+    suggest,
 )
+from ofa_pose.console import warn
 
 if TYPE_CHECKING:
     from ofa_pose.recipe import Recipe
@@ -27,10 +30,20 @@ if TYPE_CHECKING:
 InitOption = Annotated[str | None, typer.Option("--init", help="Checkpoint, run directory or shipped weights.")]
 
 
-def _prepare(recipe: Recipe, carried: dict[str, Any], out: Path, resume: bool, device: str | None) -> Setting:
+def _prepare(
+    command: str,
+    recipe: Recipe,
+    carried: dict[str, Any],
+    out: Path,
+    resume: bool,
+    device: str | None,
+    teacher: str | None = None,
+) -> Setting:
     from ofa_pose.backends.torch_net import pick_device
+    from ofa_pose.checkpoint import find_checkpoint
     from ofa_pose.config import config_text
     from ofa_pose.data.splits import load_splits
+    from ofa_pose.files import sha256
     from ofa_pose.run import plan_run
     from ofa_pose.train.jobs import Setting
 
@@ -38,7 +51,8 @@ def _prepare(recipe: Recipe, carried: dict[str, Any], out: Path, resume: bool, d
     run = plan_run(out, config_text(recipe), resume)
     train, val = load_splits(recipe.data, "train", "val")
     check_joints(train.skeleton, val, "data.train")
-    return Setting(train, val, recipe.train, recipe.augment, recipe.loss, recipe.seed, run, chosen, carried)
+    origin = {"command": command, "teacher": sha256(find_checkpoint(teacher)) if teacher else None}
+    return Setting(train, val, recipe.train, recipe.augment, recipe.loss, recipe.seed, run, chosen, carried, origin)
 
 
 def _finish(setting: Setting, result: dict[str, Any], as_json: bool) -> None:
@@ -72,8 +86,10 @@ def pretrain(
     resolved, carried = read_recipe("pretrain", recipe, overrides, seed, source.recipe if source else None)
     space = None if net else load_space(resolved.space)
     spec = load_spec(net) if net else load_space(resolved.space).largest(1)
-    setting = _prepare(resolved, carried, out, resume, device)
+    setting = _prepare("pretrain", resolved, carried, out, resume, device)
     _finish(setting, jobs.pretrain(setting, spec, space, source, resume), as_json)
+    if space:
+        suggest(f"ofa-pose train-supernet --init {out} --out …")
 
 
 def train_supernet(
@@ -100,8 +116,11 @@ def train_supernet(
     source = load_checkpoint(init) if init else None
     resolved, carried = read_recipe("train-supernet", recipe, overrides, seed, source.recipe if source else None)
     space = load_space(resolved.space)
-    setting = _prepare(resolved, carried, out, resume, device)
+    if source is None and not resume:
+        warn("without --init the supernet starts from random weights and needs far more steps")
+    setting = _prepare("train-supernet", resolved, carried, out, resume, device)
     _finish(setting, jobs.train_supernet(setting, space, source, resume), as_json)
+    suggest(f"ofa-pose search --supernet {out} --macs … --out …")
 
 
 def finetune(
@@ -134,7 +153,8 @@ def finetune(
     assert source.space is not None
     source.space.encode(spec)
     resolved, carried = read_recipe("finetune", recipe, overrides, seed, source.recipe)
-    setting = _prepare(resolved, carried, out, resume, device)
+    check_space(source, resolved.space)
+    setting = _prepare("finetune", resolved, carried, out, resume, device, teacher)
     check_joints(source.skeleton, setting.train, "the supernet")
     if master:
         check_joints(master.skeleton, setting.train, "the teacher")
@@ -143,3 +163,4 @@ def finetune(
     net = jobs.inherit(whole, spec, setting.train, setting.device)
     result = jobs.finetune(setting, net, source.space, master.build() if master else None, resume)
     _finish(setting, result, as_json)
+    suggest(f"ofa-pose eval --checkpoint {out} …, ofa-pose export {out} --out …, ofa-pose predict …")

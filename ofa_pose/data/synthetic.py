@@ -28,7 +28,7 @@ _START_METHOD = "spawn"  # forking a process that runs threads (torch, OpenCV) c
 
 
 def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, workers: int | None = None) -> Path:
-    """Write OUT/images/000000.jpg … and then OUT/annotations.json (COCO layout); returns the annotations' path.
+    """Write OUT/images/000001.jpg … and then OUT/annotations.json (COCO layout); returns the annotations' path.
 
     The same arguments give the same files, whatever the number of processes (default: all processors).
     An OUT that already holds this dataset is used as it is. Raises InputError on any other OUT that is not
@@ -36,6 +36,8 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
     """
     if joints not in BUILT_IN:
         raise InputError(f"no figures with joints '{joints}'", mend=nearest(joints, BUILT_IN))
+    if seed < 0:
+        raise InputError(f"the seed is {seed}", mend="give 0 or more")
     if images < 1:
         raise InputError(f"{images} images were asked for", mend="ask for at least 1")
     workers = workers if workers is not None else os.cpu_count() or 1
@@ -93,7 +95,11 @@ def _holds(out: Path, path: Path, info: dict[str, Any]) -> bool:
 
 
 def _file_names(images: int) -> list[str]:
-    return [f"{index:06d}.jpg" for index in range(images)]
+    return [_file_name(index) for index in range(images)]
+
+
+def _file_name(index: int) -> str:
+    return f"{index + 1:06d}.jpg"  # the image id, as in COCO's own files
 
 
 def _write_scene(
@@ -103,7 +109,7 @@ def _write_scene(
     scene = draw_scene(seed, index, size, BUILT_IN[joints])
     bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
     code = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1]
-    name = f"{index:06d}.jpg"
+    name = _file_name(index)
     (folder / name).write_bytes(code.tobytes())
     image: dict[str, Any] = {"id": index + 1, "file_name": name, "width": size, "height": size}
     crowd = joints == "crowdpose"

@@ -20,6 +20,7 @@ FILL_COLOUR = (
     116,
     104,
 )  # RGB mean of ImageNet: zero after the usual normalisation, as a convolution's own padding
+SIDES = (32, 4096)  # of an input, in pixels
 MAX_ASPECT = 8  # a longer image is shrunk further, so that a thin strip cannot ask for gigabytes
 
 
@@ -63,6 +64,12 @@ class InputFrame:
     def cells(self, stride: int) -> tuple[int, int]:
         """(height, width) of a map with this stride, in cells."""
         return self.height // stride, self.width // stride
+
+
+def check_resolution(resolution: int) -> None:
+    """Raises InputError on a short side that no net sees anything at, or that no memory holds."""
+    if not SIDES[0] <= resolution <= SIDES[1]:
+        raise InputError(f"no input of resolution {resolution}", mend=f"give {SIDES[0]} to {SIDES[1]} pixels")
 
 
 def input_frame(width: int, height: int, resolution: int, multiple: int = 32) -> InputFrame:

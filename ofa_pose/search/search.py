@@ -30,6 +30,9 @@ from ofa_pose.units import format_count
 
 HISTORY, EARLIER, BEST, PICTURE, BASIS = "history.csv", "history.earlier.csv", "best.yaml", "pareto.png", "search.json"
 
+# What decides which subnets are judged, with the seed and the budget. More generations only go further.
+EVOLUTION = ("population", "parents", "crossover", "mutation", "uniform_start")
+
 
 def run_search(
     supernet: Supernet,
@@ -63,7 +66,7 @@ def run_search(
 
     Raises:
         InputError: no subnet keeps the budget; the data have other joints; the history that is to be resumed was
-            measured with another supernet, space or data.
+            measured with another supernet, space or data, or under another budget, seed or evolution.
     """
     part = FeasibleSpace(supernet.space, supernet.spec.joints, budget)
     fitness = SubnetFitness(supernet, train, search, settings, device, make_runner)
@@ -75,6 +78,8 @@ def run_search(
         "space": supernet.space.to_dict(),
         "train": [str(train.annotations_path), len(train), settings.calibration_images],
         "search": [str(search.annotations_path), len(search), settings.images],
+        "budget": {**budget.to_dict(), "convention": budget.convention},
+        "evolution": {"seed": seed, **settings.model_dump(include=set(EVOLUTION))},
     }
     return conduct(part, fitness, settings, seed, run, origin, basis, resume)
 
@@ -138,8 +143,9 @@ def _check_basis(run: RunDir, basis: Mapping[str, Any]) -> None:
     before = files.read_json(run.path / BASIS)
     for key, value in basis.items():
         if before.get(key) != value:
-            what = f"was searched with another {'supernet' if key == 'sha256' else key}"
-            raise InputError(what, run.path, "search into another --out")
+            change = "" if key in ("sha256", "space") else f": {before.get(key)}, not {value}"
+            what = f"was searched with another {'supernet' if key == 'sha256' else key}{change}"
+            raise InputError(what, run.path, "resume with the settings of that search, or choose another --out")
 
 
 def _earlier(run: RunDir, part: FeasibleSpace) -> dict[Genome, tuple[float, float]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ CALIBRATION_IMAGES = 64
 
 @dataclass(frozen=True)
 class Setting:
-    """What every training needs: data, settings, where it writes, and the recipe that its checkpoints carry."""
+    """What every training needs: data, settings, where it writes, the recipe that its checkpoints carry, its origin."""
 
     train: KeypointDataset
     val: KeypointDataset
@@ -45,6 +45,7 @@ class Setting:
     run: RunDir
     device: torch.device
     recipe: dict[str, Any]
+    origin: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def joints(self) -> int:
@@ -130,7 +131,7 @@ def _job(
         return Checkpoint(kind, net.spec, space, setting.train.skeleton, weights, setting.recipe, info, training)  # type: ignore[arg-type]
 
     shared = (setting.train, setting.settings, setting.augmentation, setting.seed, setting.run, setting.device)
-    return Job(objective, *shared, judge, pack)
+    return Job(objective, *shared, judge, pack, origin=setting.origin)
 
 
 def _judge_net(setting: Setting, net: LitePose) -> Callable[[], dict[str, Any]]:

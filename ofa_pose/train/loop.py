@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Job:
         judge: metrics of the network as it is, with 'AP' among them; called every `settings.evaluate_every` steps.
         pack: a checkpoint of the network as it is, from its information and the training state.
         judge_start: judge the network before the first step too; if training makes nothing better of it, it is best.
+        origin: what a resumed run must share with the one that began it, besides the net: the command, the teacher.
     """
 
     objective: Objective
@@ -44,6 +45,7 @@ class Job:
     judge: Callable[[], dict[str, Any]]
     pack: Callable[[dict[str, Any], dict[str, Any] | None], Checkpoint]
     judge_start: bool = False
+    origin: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def fit(job: Job, resume: bool = False) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def fit(job: Job, resume: bool = False) -> dict[str, Any]:
 
     Raises:
         OfaPoseError: the loss or its gradient is no longer finite.
-        InputError: the run to resume trained another net.
+        InputError: the run to resume trained another net or otherwise, or is further than the recipe goes.
     """
     settings, objective = job.settings, job.objective
     network = objective.network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -84,7 +86,7 @@ def fit(job: Job, resume: bool = False) -> dict[str, Any]:
             if done % settings.evaluate_every == 0 or done == settings.steps:
                 best = keep_best(job, best, done, time.monotonic() - began)
             if done % settings.checkpoint_every == 0 or done == settings.steps:
-                save_checkpoint(job.run.last, job.pack({"step": done}, _state(optimizer, done, best)))
+                save_checkpoint(job.run.last, job.pack({"step": done}, _state(job, optimizer, done, best)))
     return {**best, "steps": settings.steps}
 
 
@@ -138,8 +140,8 @@ def keep_best(job: Job, best: dict[str, Any], step: int, seconds: float) -> dict
     return {"AP": ap, "step": step}
 
 
-def _state(optimizer: AdamW, step: int, best: dict[str, Any]) -> dict[str, Any]:
-    return {"step": step, "best": best, "optimizer": optimizer.state_dict()}
+def _state(job: Job, optimizer: AdamW, step: int, best: dict[str, Any]) -> dict[str, Any]:
+    return {"step": step, "best": best, "optimizer": optimizer.state_dict(), "origin": dict(job.origin)}
 
 
 def _restore(job: Job, optimizer: AdamW) -> tuple[int, dict[str, Any]]:
@@ -148,6 +150,13 @@ def _restore(job: Job, optimizer: AdamW) -> tuple[int, dict[str, Any]]:
     if checkpoint.spec != network.spec or training is None:
         what = f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})"
         raise InputError(what, job.run.last, "resume with the recipe of that run, or choose another --out")
+    for key, value in job.origin.items():
+        if training["origin"].get(key) != value:
+            what = f"was begun with another {key}: {training['origin'].get(key)}, not {value}"
+            raise InputError(what, job.run.last, "resume with the command of that run, or choose another --out")
+    if training["step"] > job.settings.steps:
+        what = f"has gone {training['step']} steps already, the recipe goes {job.settings.steps}"
+        raise InputError(what, job.run.last, "raise train.steps, or choose another --out")
     network.load_state_dict(checkpoint.weights)
     decays = [group["weight_decay"] for group in optimizer.param_groups]
     optimizer.load_state_dict(training["optimizer"])

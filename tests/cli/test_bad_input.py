@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from ofa_pose.checkpoint import load_checkpoint
+from ofa_pose.files import dump_yaml, write_text
 from tests.cli.conftest import Call, Called
 
 
@@ -225,6 +227,51 @@ def test_a_start_of_another_net_leaves_nothing_behind(call: Call, recipe: Path, 
     other = ("--set", "space=litepose-nano", "--out", supernet, "--resume")
     refused(call("train-supernet", "--recipe", recipe, *other), "another net", "--out")
     assert before == ((supernet / "recipe.yaml").read_text(), (supernet / "command.txt").read_text())
+
+
+def test_a_run_is_resumed_by_its_own_command(call: Call, recipe: Path, supernet: Path, net: Path) -> None:
+    before = [(run / "checkpoints" / "last.pt").read_bytes() for run in (supernet, net)]
+    refused(call("pretrain", "--recipe", recipe, "--out", supernet, "--resume"), "another command", "train-supernet")
+    less = call("pretrain", "--recipe", recipe, "--set", "train.steps=1", "--out", net, "--resume")
+    refused(less, "has gone 4 steps already", "train.steps")
+    assert before == [(run / "checkpoints" / "last.pt").read_bytes() for run in (supernet, net)]
+
+
+def test_a_teacher_cannot_change_on_the_way(call: Call, supernet: Path, net: Path, tmp_path: Path) -> None:
+    space = load_checkpoint(supernet).space
+    assert space is not None
+    write_text(tmp_path / "subnet.yaml", dump_yaml({"spec": space.smallest(17).to_dict()}))
+    words = ("finetune", "--subnet", tmp_path / "subnet.yaml", "--supernet", supernet, "--out", tmp_path / "run")
+    assert call(*words, "--teacher", net).code == 0
+    refused(call(*words, "--resume"), "another teacher")
+
+
+def test_a_search_is_resumed_under_its_own_budget(call: Call, supernet: Path, tmp_path: Path) -> None:
+    words = ("search", "--supernet", supernet, "--out", tmp_path / "run")
+    assert call(*words, "--params", "1G").code == 0
+    before = (tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text()
+    refused(call(*words, "--params", "2G", "--resume"), "another budget", "--out")
+    refused(call(*words, "--params", "1G", "--seed", 3, "--resume"), "another evolution", "--out")
+    assert before == ((tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text())
+
+
+def test_a_supernet_stays_in_its_space(call: Call, supernet: Path, tmp_path: Path) -> None:
+    words = ("--supernet", supernet, "--set", "space=litepose-nano", "--out", tmp_path / "run")
+    refused(call("search", "--macs", "1G", *words), "was trained in the space", "not litepose-nano")
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_out_of_range(call: Call, recipe: Path, net: Path, data: Path, tmp_path: Path) -> None:
+    photo, out = data / "val" / "images" / "000001.jpg", tmp_path / "out"
+    for words in (
+        ("pretrain", "--recipe", recipe, "--seed", "-1"),
+        ("pretrain", "--recipe", recipe, "--set", "seed=-1"),
+        ("predict", photo, "--checkpoint", net, "--threshold", "5"),
+        ("predict", photo, "--checkpoint", net, "--resolution", "100000"),
+    ):
+        refused(call(*words, "--out", out))
+    refused(call("data", "synth", out, "--seed", "-1"), "seed")
+    assert not out.exists()
 
 
 def test_an_out_that_is_a_file(call: Call, data: Path, net: Path, tmp_path: Path) -> None:
