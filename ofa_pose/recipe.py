@@ -82,10 +82,11 @@ def _with_absolute_paths(value: dict[str, Any]) -> dict[str, Any]:
         for key in source if isinstance(source, dict) else ():
             if isinstance(source[key], str):
                 source[key] = os.path.abspath(source[key])
-    for holder, key in ((value, "space"), (data, "skeleton")):
-        if isinstance(holder, dict):
-            path = holder.get(key)
-            holder.update({key: os.path.abspath(path)} if isinstance(path, str) and os.path.isfile(path) else {})
+    holders: list[tuple[Any, str]] = [(value, "space"), (data, "skeleton")]
+    for holder, key in holders:
+        path = holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(path, str) and os.path.isfile(path):
+            holder[key] = os.path.abspath(path)
     return value
 
 

@@ -1,0 +1,64 @@
+"""Runs keep out of each other's folders, and what a run rests on cannot change on its way: exit code 2 otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ofa_pose.checkpoint import load_checkpoint
+from ofa_pose.files import dump_yaml, write_text
+from tests.cli.conftest import Call
+from tests.cli.test_bad_input import refused
+
+
+def test_a_start_of_another_net_leaves_nothing_behind(call: Call, recipe: Path, supernet: Path, tmp_path: Path) -> None:
+    called = call("train-supernet", "--recipe", recipe, "--init", "litepose-nano-coco", "--out", tmp_path / "run")
+    refused(called, "another net", "this space's largest")
+    assert not (tmp_path / "run").exists()
+    before = (supernet / "recipe.yaml").read_text(), (supernet / "command.txt").read_text()
+    other = ("--set", "space=litepose-nano", "--out", supernet, "--resume")
+    refused(call("train-supernet", "--recipe", recipe, *other), "another net", "--out")
+    assert before == ((supernet / "recipe.yaml").read_text(), (supernet / "command.txt").read_text())
+
+
+def test_a_run_is_resumed_by_its_own_command(call: Call, recipe: Path, supernet: Path, net: Path) -> None:
+    before = [(run / "checkpoints" / "last.pt").read_bytes() for run in (supernet, net)]
+    refused(call("pretrain", "--recipe", recipe, "--out", supernet, "--resume"), "another command", "train-supernet")
+    less = call("pretrain", "--recipe", recipe, "--set", "train.steps=1", "--out", net, "--resume")
+    refused(less, "has gone 4 steps already", "train.steps")
+    assert before == [(run / "checkpoints" / "last.pt").read_bytes() for run in (supernet, net)]
+
+
+def test_a_teacher_cannot_change_on_the_way(call: Call, supernet: Path, net: Path, tmp_path: Path) -> None:
+    space = load_checkpoint(supernet).space
+    assert space is not None
+    write_text(tmp_path / "subnet.yaml", dump_yaml({"spec": space.smallest(17).to_dict()}))
+    words = ("finetune", "--subnet", tmp_path / "subnet.yaml", "--supernet", supernet, "--out", tmp_path / "run")
+    assert call(*words, "--teacher", net).code == 0
+    refused(call(*words, "--resume"), "another teacher")
+
+
+def test_a_search_is_resumed_under_its_own_budget(call: Call, supernet: Path, tmp_path: Path) -> None:
+    words = ("search", "--supernet", supernet, "--out", tmp_path / "run")
+    assert call(*words, "--params", "1G").code == 0
+    before = (tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text()
+    refused(call(*words, "--params", "2G", "--resume"), "another budget", "--out")
+    refused(call(*words, "--params", "1G", "--seed", 3, "--resume"), "another evolution", "--out")
+    assert before == ((tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text())
+
+
+def test_a_supernet_stays_in_its_space(call: Call, supernet: Path, tmp_path: Path) -> None:
+    words = ("--supernet", supernet, "--set", "space=litepose-nano", "--out", tmp_path / "run")
+    refused(call("search", "--macs", "1G", *words), "was trained in the space", "not litepose-nano")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_the_supernet_may_have_seen(call: Call, supernet: Path, tmp_path: Path) -> None:
+    words = ("search", "--supernet", supernet, "--macs", "1G", "--out", tmp_path / "run")
+    refused(call(*words, "--set", "data.search_share=0.5"), "data.search_share", "data.search")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_keeps_out_of_the_folder_of_another(call: Call, supernet: Path) -> None:
+    before = (supernet / "metrics.jsonl").read_text(), (supernet / "recipe.yaml").read_text()
+    refused(call("search", "--supernet", supernet, "--macs", "1G", "--out", supernet), "holds a run already")
+    assert before == ((supernet / "metrics.jsonl").read_text(), (supernet / "recipe.yaml").read_text())
