@@ -78,7 +78,7 @@ def _with_absolute_paths(value: dict[str, Any]) -> dict[str, Any]:
     value = copy.deepcopy(value)
     data: Any = value.get("data")
     for split in SPLITS:
-        source = data.get(split) if isinstance(data, dict) else None
+        source: Any = data.get(split) if isinstance(data, dict) else None
         for key in source if isinstance(source, dict) else ():
             if isinstance(source[key], str):
                 source[key] = os.path.abspath(source[key])
