@@ -36,7 +36,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics (AP, AR, …), COCO-format results, and the seconds that each stage took."""
+    """Metrics (AP, AR, …), COCO-format results, and the seconds of each stage; 'read' is what was waited for."""
 
     metrics: dict[str, Any]
     results: list[dict[str, Any]]
@@ -56,12 +56,15 @@ def read_inputs(dataset: KeypointDataset, resolution: int, batch: int = 16) -> I
     for _, group in groupby(framed, key=lambda pair: (pair[1].height, pair[1].width)):
         members = list(group)
         parts += [members[start : start + batch] for start in range(0, len(members), batch)]
-    with ThreadPoolExecutor(READERS) as pool:
+    pool = ThreadPoolExecutor(READERS)
+    try:
         ahead = pool.map(read, parts[0]) if parts else iter(())
         for part, following in zip_longest(parts, parts[1:], fillvalue=()):
-            images = list(ahead)
+            images = np.stack(list(ahead))
             ahead = pool.map(read, following)  # while the network computes this batch
-            yield Inputs(tuple(r.id for r, _ in part), tuple(f for _, f in part), np.stack(images))
+            yield Inputs(tuple(r.id for r, _ in part), tuple(f for _, f in part), images)
+    finally:
+        pool.shutdown(cancel_futures=True)  # who stops early does not wait for images that nobody wants
 
 
 def estimate(

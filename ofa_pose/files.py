@@ -115,9 +115,9 @@ def check_folder(path: str | Path) -> None:
     for folder in (path, *path.parents):
         if folder.exists():
             if not folder.is_dir():
-                raise InputError("is a file, not a folder", folder, "choose another --out")
+                raise InputError("is a file, not a folder", folder, "name another folder to write to")
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise InputError("is a folder that cannot be written to", folder, "choose another --out")
+                raise InputError("is a folder that cannot be written to", folder, "name another one")
             return
 
 

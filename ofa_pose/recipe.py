@@ -65,7 +65,9 @@ def load_recipe(
         value = copy.deepcopy(dict(inherited))
     else:
         raise InputError("no recipe", mend="add --recipe NAME (a shipped recipe or a YAML file)")
-    sections = _sections(value.pop("commands", None), where)
+    sections = {
+        name: _with_absolute_paths(section) for name, section in _sections(value.pop("commands", None), where).items()
+    }
     for section in sections.values():
         check_config(Recipe, _merge(value, section), where)
     resolved = _with_absolute_paths(apply_overrides(_merge(value, sections.get(command, {})), overrides))

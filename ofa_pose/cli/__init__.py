@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
+from ofa_pose import __version__
 from ofa_pose.cli import data, evaluation, search, training
 from ofa_pose.errors import OfaPoseError
 
@@ -26,14 +26,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    """What holds for every command."""
-    if version:
-        print(f"ofa-pose {metadata.version('ofa-pose')}")
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"ofa-pose {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 app.add_typer(data.app, name="data")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ofa_pose.console import say, show
@@ -43,7 +45,7 @@ def key_table(result: Mapping[str, Any], title: str | None = None) -> Table:
     """A table of names and values; numbers that are no integers with four decimals."""
     table = Table(title=title, show_header=False)
     for key, value in _rows(result):
-        table.add_row(key, value)
+        table.add_row(escape(key), escape(value))  # a path may hold what rich takes for markup
     return table
 
 
@@ -84,17 +86,19 @@ def read_recipe(
     return load_recipe(command, name, [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])], inherited)
 
 
-def suggest(command: str) -> None:
-    """Say what the next command of the journey is."""
-    say(f"next: {command}")
+def suggest(*words: object) -> None:
+    """Say what the next command of the journey is; '…' stands for what the user chooses."""
+    say(f"next: ofa-pose {' '.join(shlex.quote(str(word)) if word != '…' else '…' for word in words)}")
 
 
 def check_space(supernet: Checkpoint, space: str) -> None:
     """Raise InputError where a recipe names another space than the supernet's: its weights cannot change theirs."""
+    from ofa_pose.arch.space import load_space
     from ofa_pose.errors import InputError
+    from ofa_pose.recipe import Recipe
 
-    trained = supernet.recipe.get("space", space)
-    if space != trained:
+    trained = supernet.recipe.get("space", Recipe().space)
+    if space != trained and load_space(space) != supernet.space:
         raise InputError(f"the supernet was trained in the space {trained}, not {space}", mend=f"set space={trained}")
 
 

@@ -56,8 +56,8 @@ def check(
     chosen = load_skeleton(skeleton) if skeleton else None
     if write_skeleton and write_skeleton.exists():
         raise InputError("exists already", write_skeleton, "name a new file for --write-skeleton")
+    result = check_dataset(annotations, images, chosen)
     if write_skeleton:
         draft = draft_skeleton_yaml(load_dataset(annotations, images, chosen, check_images="none"))
         files.write_text(write_skeleton, draft)
-    result = check_dataset(annotations, images, chosen)
     print_result(result, as_json, key_table(result, title=str(annotations)))

@@ -25,7 +25,7 @@ def evaluate(
     results: Annotated[Path | None, typer.Option("--results", help="Score this COCO results file instead.")] = None,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = True,
     resolution: Annotated[
-        int | None, typer.Option("--resolution", min=1, help="Short side; default: the net's.")
+        int | None, typer.Option("--resolution", help="Short side in pixels; default: the net's.")
     ] = None,
     metric: Annotated[str, typer.Option("--metric", help="coco or crowdpose.")] = "coco",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 16,
@@ -65,12 +65,13 @@ def _ground_truth(
     source: Checkpoint, annotations: Path | None, images: Path | None, skeleton: Path | None
 ) -> KeypointDataset:
     """The images to evaluate a checkpoint on: the ones named, else data.test of its recipe."""
+    from ofa_pose.config import check_config
     from ofa_pose.data.coco import load_dataset
     from ofa_pose.data.splits import DataSettings, load_splits
     from ofa_pose.skeleton import load_skeleton
 
     if annotations is None:
-        data = DataSettings.model_validate(source.recipe.get("data") or {})
+        data = check_config(DataSettings, source.recipe.get("data") or {}, "the checkpoint's recipe")
         if data.test is None or images is not None:
             what = "eval --checkpoint needs ground truth"
             raise InputError(what, mend="add --annotations and --images, or give its recipe a data.test")

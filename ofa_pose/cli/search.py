@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,25 +24,32 @@ from ofa_pose.cli.common import (
 from ofa_pose.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from ofa_pose.checkpoint import Checkpoint
     from ofa_pose.data.splits import DataSettings
 
 
-def check_held_out(data: DataSettings, trained: Mapping[str, Any]) -> None:
+def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
     """Refuse to search on a share of train that the supernet was not kept from.
+
+    What is held out follows from the annotation file's content and the share, wherever the file lies now.
 
     Args:
         data: the search's data.
-        trained: the data section of the recipe that the supernet was trained with.
+        supernet: knows what it was trained with.
 
     Raises:
         InputError: no data.search is named, and what is held out of train has changed since.
     """
-    if data.search is not None:
+    from ofa_pose.config import check_config
+    from ofa_pose.files import sha256
+
+    if data.search is not None or data.train is None:
         return
-    now = data.model_dump(include={"train", "search", "search_share"})
-    then = type(data).model_validate(trained).model_dump(include=set(now))
-    for key, value in now.items():
-        if value != then[key]:
+    trained = check_config(type(data), supernet.recipe.get("data") or {}, "the supernet's recipe")
+    now = (None, data.search_share, sha256(data.train.annotations))
+    then = (trained.search, trained.search_share, supernet.info.get("train_sha256", now[2]))
+    for key, new, old in zip(("search", "search_share", "train"), now, then, strict=True):
+        if new != old:
             what = f"data.{key} is not what the supernet was trained with: it may have seen the search images"
             raise InputError(what, mend="leave it as it was, or name images of their own in data.search")
 
@@ -95,7 +101,7 @@ def search(
 
     resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
     check_space(source, resolved.space)
-    check_held_out(resolved.data, source.recipe.get("data") or {})
+    check_held_out(resolved.data, source)
     train, split = load_splits(resolved.data, "train", "search")
     check_joints(source.skeleton, split, "the supernet")
     chosen = pick_device(device)
@@ -121,4 +127,4 @@ def search(
     save_checkpoint(run.path / "best.pt", checkpoint)
     subnet = {"subnet": str(run.path / "best.yaml"), "checkpoint": str(run.path / "best.pt")}
     print_result({**result, **subnet}, as_json)
-    suggest(f"ofa-pose finetune --subnet {run.path / 'best.yaml'} --supernet {supernet} --teacher … --out …")
+    suggest("finetune", "--subnet", run.path / "best.yaml", "--supernet", supernet, "--teacher", "…", "--out", "…")

@@ -89,7 +89,7 @@ def pretrain(
     setting = _prepare("pretrain", resolved, carried, out, resume, device)
     _finish(setting, jobs.pretrain(setting, spec, space, source, resume), as_json)
     if space:
-        suggest(f"ofa-pose train-supernet --init {out} --out …")
+        suggest("train-supernet", "--init", out, "--out", "…")
 
 
 def train_supernet(
@@ -120,7 +120,7 @@ def train_supernet(
         warn("without --init the supernet starts from random weights and needs far more steps")
     setting = _prepare("train-supernet", resolved, carried, out, resume, device)
     _finish(setting, jobs.train_supernet(setting, space, source, resume), as_json)
-    suggest(f"ofa-pose search --supernet {out} --macs … --out …")
+    suggest("search", "--supernet", out, "--macs", "…", "--out", "…")
 
 
 def finetune(
@@ -163,4 +163,5 @@ def finetune(
     net = jobs.inherit(whole, spec, setting.train, setting.device)
     result = jobs.finetune(setting, net, source.space, master.build() if master else None, resume)
     _finish(setting, result, as_json)
-    suggest(f"ofa-pose eval --checkpoint {out} …, ofa-pose export {out} --out …, ofa-pose predict …")
+    suggest("eval", "--checkpoint", out, "--annotations", "…", "--images", "…")
+    suggest("export", out, "--out", "…")

@@ -36,7 +36,7 @@ class DataSettings(Config):
 
 
 def load_splits(settings: DataSettings, *splits: str) -> list[KeypointDataset]:
-    """These splits, checked; a file that two of them share is read once.
+    """These splits, checked; where search is held out of train, both come of one reading.
 
     Training images exclude those held out for the search, and those without people. Raises InputError.
     """

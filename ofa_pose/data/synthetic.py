@@ -54,10 +54,10 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
         "version": VERSION,
     }
     path = out / "annotations.json"
-    check_folder(out)
-    if _holds(out, path, info):
+    if out.is_dir() and _holds(out, path, info):
         console.say(f"{out} already holds this dataset; it is used as it is")
         return path
+    check_folder(out)
     (out / "images").mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_scene, out / "images", seed, size, joints)
     records: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []

@@ -76,8 +76,8 @@ def run_search(
     basis = {
         "sha256": origin["supernet"] and origin["supernet"]["sha256"],
         "space": supernet.space.to_dict(),
-        "train": [str(train.annotations_path), len(train), settings.calibration_images],
-        "search": [str(search.annotations_path), len(search), settings.images],
+        "train": [files.sha256(train.annotations_path), len(train), settings.calibration_images],
+        "search": [files.sha256(search.annotations_path), len(search), settings.images],
         "budget": {**budget.to_dict(), "convention": budget.convention},
         "evolution": {"seed": seed, **settings.model_dump(include=set(EVOLUTION))},
     }
@@ -102,7 +102,7 @@ def conduct(
     """
     start = time.perf_counter()
     if resume:
-        _check_basis(run, basis)
+        _check_basis(run, part, basis)
     run.open()
     known = _earlier(run, part) if resume else {}
     files.write_json(run.path / BASIS, dict(basis))
@@ -127,7 +127,8 @@ def conduct(
             _write_best(run, best, part, origin, len(history))
             draw_pareto(run.path / PICTURE, history, part)
     assert best is not None
-    (run.path / EARLIER).unlink(missing_ok=True)
+    if known.keys() <= {candidate.genome for candidate in history}:  # else this run went less far than an earlier one
+        (run.path / EARLIER).unlink(missing_ok=True)
     if len(history) < total:
         say(f"no further subnet was found inside the budget: the search ends after {len(history)} of {total}")
     if best.fitness <= 0:
@@ -137,12 +138,15 @@ def conduct(
     return {"best": described, "evaluations": len(history), "seconds": seconds, "out": str(run.path)}
 
 
-def _check_basis(run: RunDir, basis: Mapping[str, Any]) -> None:
-    if not (run.path / HISTORY).exists() and not (run.path / EARLIER).exists():
+def _check_basis(run: RunDir, part: FeasibleSpace, basis: Mapping[str, Any]) -> None:
+    histories = [path for path in (run.path / HISTORY, run.path / EARLIER) if path.exists()]
+    if not histories:
         raise InputError(f"holds no {HISTORY} to resume from", run.path, "start without --resume")
+    for path in histories:
+        read_judged(path, part.space)  # raises on a damaged row, before anything is written
     before = files.read_json(run.path / BASIS)
     for key, value in basis.items():
-        if before.get(key) != value:
+        if before.get(key, value) != value:
             change = "" if key in ("sha256", "space") else f": {before.get(key)}, not {value}"
             what = f"was searched with another {'supernet' if key == 'sha256' else key}{change}"
             raise InputError(what, run.path, "resume with the settings of that search, or choose another --out")

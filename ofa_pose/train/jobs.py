@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ofa_pose import files
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.fastest import FastestRunner
@@ -125,7 +126,10 @@ def _job(
     space: SearchSpace | None,
     judge: Callable[[], dict[str, Any]],
 ) -> Job:
+    train_sha256 = files.sha256(setting.train.annotations_path)
+
     def pack(info: dict[str, Any], training: dict[str, Any] | None) -> Checkpoint:
+        info = {**info, "train_sha256": train_sha256}
         kind = "supernet" if isinstance(net, Supernet) else "net"
         weights = {name: value.contiguous() for name, value in net.state_dict().items()}
         return Checkpoint(kind, net.spec, space, setting.train.skeleton, weights, setting.recipe, info, training)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.loader import training_batches
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.errors import InputError, OfaPoseError
+from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.run import RunDir
 from ofa_pose.train.objectives import Objective
@@ -150,9 +151,13 @@ def _restore(job: Job, optimizer: AdamW) -> tuple[int, dict[str, Any]]:
     if checkpoint.spec != network.spec or training is None:
         what = f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})"
         raise InputError(what, job.run.last, "resume with the recipe of that run, or choose another --out")
+    if isinstance(network, Supernet) and checkpoint.space != network.space:
+        what = "holds a supernet of another space"
+        raise InputError(what, job.run.last, "resume with the recipe of that run, or choose another --out")
+    begun = training.get("origin", job.origin)
     for key, value in job.origin.items():
-        if training["origin"].get(key) != value:
-            what = f"was begun with another {key}: {training['origin'].get(key)}, not {value}"
+        if begun.get(key) != value:
+            what = f"was begun with another {key}: {begun.get(key)}, not {value}"
             raise InputError(what, job.run.last, "resume with the command of that run, or choose another --out")
     if training["step"] > job.settings.steps:
         what = f"has gone {training['step']} steps already, the recipe goes {job.settings.steps}"

@@ -31,7 +31,8 @@ def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool, skeleton: Skel
         what = f"the checkpoint holds another net ({checkpoint.spec}), this one is ({net.spec})"
         raise InputError(what, mend="name a checkpoint of this space's largest net, or the space it was trained in")
     notes, fresh = [], net.state_dict()
-    weights = dict(checkpoint.weights)
+    sort = sort and checkpoint.kind == "net"
+    weights = _sorted_weights(checkpoint) if sort else dict(checkpoint.weights)
     same_names = skeleton is None or skeleton.joints == checkpoint.skeleton.joints
     if checkpoint.spec.joints != net.spec.joints or not same_names:
         outputs = [name for name in fresh if ".pointwise." in name]
@@ -40,10 +41,17 @@ def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool, skeleton: Skel
         change = f"{there}, {net.spec.joints} here" + (f" ({skeleton.name})" if skeleton else "")
         notes.append(f"{change}: the trunk is kept, {len(outputs)} output layers start anew")
     net.load_state_dict({name: weights[name] for name in fresh})
-    if sort and checkpoint.kind == "net":
-        sort_channels(net)
+    if sort:
         notes.append("channels sorted by importance")
     return notes
+
+
+def _sorted_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    # Before output layers start anew for other joints: importance comes from trained outputs, not from random ones.
+    whole = LitePose(checkpoint.spec)
+    whole.load_state_dict(checkpoint.weights)
+    sort_channels(whole)
+    return whole.state_dict()
 
 
 @torch.no_grad()
@@ -59,10 +67,10 @@ def importances(net: LitePose) -> dict[str, Tensor]:
     """How much each channel of a group weighs in the net's outputs: group -> (channels,).
 
     Once-for-All (Cai et al., ICLR 2020, section 3.4) takes the L1 norm of the weights that read a channel. Here the L1
-    norm counts as a share of all that its output reads, and weighs as much as that output: importance flows from the
-    net's outputs, 1 each, back to the image (as in NISP, Yu et al., CVPR 2018). The plain norm drops the few channels
-    that carry the tags, which have few readers; without them no person is told from another. Depthwise weights are
-    left out: the BatchNorm behind them cancels their scale.
+    norm counts as a share of all that the layer reads for one output, and weighs as much as that output: importance
+    flows from the net's outputs, 1 each, back to the image (as in NISP, Yu et al., CVPR 2018). The plain norm drops
+    the few channels that carry the tags, which have few readers; without them no person is told from another.
+    Depthwise weights are left out: the BatchNorm behind them cancels their scale.
     """
     found: dict[str, Tensor] = {}
     for layer in reversed(list(net.plan.layers())):
