@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+import ofa_pose
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
@@ -98,6 +99,22 @@ def test_a_resumed_run_goes_on(call: Call, recipe: Path, tmp_path: Path) -> None
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if "loss" in r] == [1, 2, 3, 4, 5, 6]
     assert len((out / "command.txt").read_text().splitlines()) == 2
+
+
+def test_the_version(call: Call) -> None:
+    shown = call("--version")
+    assert shown.code == 0, shown.err
+    assert shown.out.split() == ["ofa-pose", ofa_pose.__version__]
+
+
+def test_results_are_tables_that_name_the_next_command(call: Call, recipe: Path, data: Path, tmp_path: Path) -> None:
+    where = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
+    shown = " ".join(call("data", "check", *where).err.split())
+    assert "left_wrist" in shown and "{" not in shown and "labelled" in shown
+    out = tmp_path / "a [b] run"
+    trained = call("pretrain", "--recipe", recipe, "--set", "train.steps=1", "--out", out)
+    assert trained.code == 0, trained.err
+    assert f"next: ofa-pose train-supernet --init '{out}' --out …" in " ".join(trained.err.split())
 
 
 def test_eval_takes_the_test_split_of_the_checkpoint(call: Call, recipe: Path, data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from ofa_pose.checkpoint import load_checkpoint
@@ -44,6 +45,19 @@ def test_a_search_is_resumed_under_its_own_budget(call: Call, supernet: Path, tm
     refused(call(*words, "--params", "2G", "--resume"), "another budget", "--out")
     refused(call(*words, "--params", "1G", "--seed", 3, "--resume"), "another evolution", "--out")
     assert before == ((tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text())
+
+
+def test_data_may_move_between_commands(call: Call, data: Path, supernet: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "train", tmp_path / "moved")
+    moved = ("annotations", tmp_path / "moved" / "annotations.json"), ("images", tmp_path / "moved" / "images")
+    words = [word for key, path in moved for word in ("--set", f"data.train.{key}={path}")]
+    search = ("search", "--supernet", supernet, "--params", "1G", "--set", "search.generations=0")
+    assert call(*search, "--out", tmp_path / "run").code == 0
+    resumed = call(*search, "--out", tmp_path / "run", *words, "--resume")
+    assert resumed.code == 0, resumed.err
+    annotations = tmp_path / "moved" / "annotations.json"
+    annotations.write_text(annotations.read_text() + " ")
+    refused(call(*search, "--out", tmp_path / "other", *words), "data.train", "may have seen")
 
 
 def test_a_supernet_stays_in_its_space(call: Call, supernet: Path, tmp_path: Path) -> None:

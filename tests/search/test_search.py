@@ -157,6 +157,25 @@ def test_a_finished_search_can_be_carried_further(tmp_path: Path, part: Feasible
     assert len(fitness.calls) == 16
 
 
+def test_a_search_that_goes_less_far_loses_nothing(tmp_path: Path, part: FeasibleSpace) -> None:
+    whole = search(tmp_path, part)
+    fitness = Usefulness(SPACE)
+    search(tmp_path, part, fitness, SearchSettings(population=8, generations=0), resume=True)
+    assert search(tmp_path, part, fitness, resume=True)["best"] == whole["best"]
+    assert not fitness.calls
+
+
+def test_a_damaged_history_is_refused_before_anything_is_written(tmp_path: Path, part: FeasibleSpace) -> None:
+    search(tmp_path, part)
+    history = tmp_path / "history.csv"
+    lines = history.read_text().splitlines(keepends=True)
+    history.write_text("".join([*lines[:3], lines[3].replace("-", "+"), *lines[4:]]))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"history\.csv:4"):
+        search(tmp_path, part, resume=True)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
 def test_aps_of_another_supernet_or_space_are_not_taken_over(tmp_path: Path, part: FeasibleSpace) -> None:
     with pytest.raises(InputError, match=r"no history.csv to resume"):
         search(tmp_path, part, resume=True)

@@ -142,6 +142,16 @@ def test_other_joints_keep_the_trunk_and_start_the_outputs_anew(tiny_spec: ArchS
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in checkpoint.weights.items())
 
 
+def test_importance_comes_from_the_trained_outputs_where_they_start_anew(tiny_space: SearchSpace) -> None:
+    source = packed(lived_in(LitePose(tiny_space.largest(17))))
+    same, other = Supernet(tiny_space, 17), Supernet(tiny_space, 14)
+    initialise(same, source, sort=True)
+    initialise(other, source, sort=True)
+    for name, value in other.state_dict().items():
+        if ".pointwise." not in name or not name.startswith("outputs"):
+            assert torch.equal(value, same.state_dict()[name]), name
+
+
 def test_as_many_joints_of_other_names_start_the_outputs_anew_too(tiny_spec: ArchSpec) -> None:
     source = packed(lived_in(LitePose(tiny_spec)))
     names = tuple(f"point {j}" for j in range(tiny_spec.joints))
