@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from _pytest.mark import ParameterSet
 from torch import Tensor
 
 from ofa_pose.arch.space import load_space
@@ -82,13 +80,12 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return bool((one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max())))
 
 
-def cases() -> Iterator[ParameterSet]:
-    for name in ("litepose-nano", "litepose"):
-        for side in load_space(name).resolution:
-            yield pytest.param(name, side, marks=[pytest.mark.slow] if side > 200 else [])
+CASES = [(name, side) for name in ("litepose-nano", "litepose") for side in load_space(name).resolution]
 
 
-@pytest.mark.parametrize(("name", "side"), cases())
+@pytest.mark.parametrize(
+    ("name", "side"), [pytest.param(*case, marks=[pytest.mark.slow] if case[1] > 200 else []) for case in CASES]
+)
 def test_a_supernet_step_is_the_plain_computation(name: str, side: int) -> None:
     space = load_space(name)
     supernet = lived_in(Supernet(space, JOINTS, torch.Generator().manual_seed(0))).train()
