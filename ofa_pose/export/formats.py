@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ofa_pose import files
-from ofa_pose.arch.litepose_config import litepose_from_spec
+from ofa_pose.arch.litepose_config import check_rebuildable, litepose_from_spec
 from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.backends.onnx_graph import onnx_model
 from ofa_pose.backends.onnx_runner import OnnxRunner, require_packages
@@ -53,7 +53,8 @@ def export_checkpoint(
 
     Returns:
         {'files': {format: path}}, and for ONNX 'onnx': {'max_difference', 'sizes'}: the largest absolute difference
-        from torch's outputs, and the inputs (batch, height, width) it was measured on.
+        from torch's outputs, and the inputs (batch, height, width) it was measured on; for LitePose's JSON 'litepose':
+        {'warning'} where that repository's code would build another net from it.
 
     Raises:
         InputError: a supernet, an unknown format, a package is not installed, or LitePose's code, for its weights,
@@ -91,8 +92,14 @@ def _write_yaml(net: _Net, path: Path) -> None:
     files.write_text(path, files.dump_yaml(value))
 
 
-def _write_litepose(net: _Net, path: Path) -> None:
+def _write_litepose(net: _Net, path: Path) -> dict[str, Any] | None:
+    """`load_spec` reads it as it is, whatever that repository's own code makes of it."""
     files.write_json(path, litepose_from_spec(net.net.spec))
+    try:
+        check_rebuildable(net.net.spec)
+    except InputError as error:
+        return {"warning": error.faults[0].what}
+    return None
 
 
 def _write_litepose_weights(net: _Net, path: Path) -> None:

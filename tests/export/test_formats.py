@@ -95,8 +95,12 @@ def test_yaml(checkpoint: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_litepose_config(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    path = export_checkpoint(checkpoint, ["litepose"], tmp_path)["files"]["litepose"]
-    assert spec_from_litepose(read_json(path), joints=5) == SPEC
+    summary = export_checkpoint(checkpoint, ["litepose"], tmp_path)
+    assert spec_from_litepose(read_json(summary["files"]["litepose"]), joints=5) == SPEC
+    assert "stage 2 is 12 wide" in summary["litepose"]["warning"]
+    spec = replace(SPEC, stages=(8, 16, 24, 32))
+    plain = Checkpoint("net", spec, None, SKELETON, LitePose(spec).state_dict())
+    assert "litepose" not in export_checkpoint(plain, ["litepose"], tmp_path)
 
 
 def test_litepose_weights(tmp_path: Path) -> None:
