@@ -106,7 +106,8 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     except Exception:  # a damaged pickle raises whatever its bytes lead to
         raise InputError("is no checkpoint, or a truncated one", path, "name a .pt file that ofa-pose wrote") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise InputError("is no checkpoint of ofa-pose", path, "name a .pt file that ofa-pose wrote")
+        mend = "name a .pt file that ofa-pose wrote; import-litepose takes over the LitePose repository's"
+        raise InputError("is no checkpoint of ofa-pose", path, mend)
     if value.get("version") not in range(1, VERSION + 1):
         raise InputError(f"has format version {value.get('version')}", path, "update ofa-pose")
     if value.get("kind") not in KINDS:

@@ -23,7 +23,7 @@ LONGEST = 300
 FLOORS = (
     ("errors", "files", "units", "seeding", "config", "console", "skeleton"),
     ("arch", "costs", "data", "pose", "search.settings", "train.settings"),
-    ("models", "checkpoint", "distributed", "run", "data.loader", "targets", "losses", "recipe"),
+    ("models", "checkpoint", "litepose_checkpoint", "distributed", "run", "data.loader", "targets", "losses", "recipe"),
     ("backends", "calibrate", "evaluate", "predict", "profiling"),
     ("train",),
     ("search", "latency", "export", "report"),

@@ -9,6 +9,7 @@ from ofa_pose.arch.plan import STAGE_STRIDES
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError
 
+WIDTH_MULTIPLE = 8  # the LitePose repository's code rounds the widths of stem and stages to it
 KEYS = ("img_size", "input_channel", "deconv_setting", "backbone_setting")
 
 
@@ -79,3 +80,22 @@ def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
             for stride, width, expansions in stages
         ],
     }
+
+
+def check_residuals(spec: ArchSpec, where: object = "") -> None:
+    """Raise InputError where that repository's code has a residual that no spec describes.
+
+    It adds one wherever a block keeps stride and width; stage 4 keeps the stride, so its width must change.
+    """
+    if spec.stages[2] == spec.stages[3]:
+        what = f"stages 3 and 4 are both {spec.stages[3]} wide: LitePose's code adds a residual between them, ours none"
+        raise InputError(what, where, "give them different widths and train anew")
+
+
+def check_rebuildable(spec: ArchSpec) -> None:
+    """Raise InputError where that repository's code would build another net from `litepose_from_spec(spec)`."""
+    check_residuals(spec)
+    for name, width in (("stem", spec.stem), *((f"stage {i}", width) for i, width in enumerate(spec.stages, 1))):
+        if width % WIDTH_MULTIPLE:
+            what = f"{name} is {width} wide: LitePose's code rounds that to a multiple of {WIDTH_MULTIPLE}"
+            raise InputError(what, mend="search a space whose widths are such multiples, as 'litepose'")

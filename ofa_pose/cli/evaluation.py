@@ -183,17 +183,22 @@ def profile(
 
 
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint or run directory of a fixed net.")],
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint or run directory.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="yaml, litepose, safetensors, onnx; repeat; default: all.")
+        list[str] | None,
+        typer.Option(
+            "--format", help="yaml, litepose, safetensors, onnx (these by default), litepose-weights; may be repeated."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a net's config (YAML, LitePose's JSON), weights (safetensors) and ONNX (checked against torch).
 
+    litepose-weights is a .pth.tar that the LitePose repository's code loads, of a fixed net or of a supernet.
+
     Example: ofa-pose export runs/finetuned --format onnx --format yaml --out runs/export
     """
-    from ofa_pose.export import FORMATS, export_checkpoint
+    from ofa_pose.export import DEFAULT_FORMATS, export_checkpoint
 
-    print_result(export_checkpoint(checkpoint, formats or FORMATS, out), as_json)
+    print_result(export_checkpoint(checkpoint, formats or DEFAULT_FORMATS, out), as_json)

@@ -21,6 +21,7 @@ from ofa_pose.cli.common import (
     read_recipe,
     suggest,
 )
+from ofa_pose.console import warn
 from ofa_pose.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
         data: the search's data.
         supernet: knows what it was trained with.
 
+    An imported supernet was trained elsewhere: nothing is known, and that is told.
+
     Raises:
         InputError: no data.search is named, and what is held out of train has changed since.
     """
@@ -44,6 +47,9 @@ def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
     from ofa_pose.files import sha256
 
     if data.search is not None or data.train is None:
+        return
+    if "imported_from" in supernet.info:
+        warn("the imported supernet may have seen the images held out of data.train; better name data.search")
         return
     trained = check_config(type(data), supernet.recipe.get("data") or {}, "the supernet's recipe")
     now = (None, data.search_share, sha256(data.train.annotations))

@@ -1,4 +1,4 @@
-"""A network's files for other programs: config (YAML, LitePose's JSON), weights (safetensors), graph (ONNX)."""
+"""A network's files for other programs: config (YAML, LitePose's JSON), weights (safetensors, LitePose's), ONNX."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ofa_pose import files
-from ofa_pose.arch.litepose_config import litepose_from_spec
+from ofa_pose.arch.litepose_config import check_rebuildable, litepose_from_spec
 from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.backends.onnx_graph import onnx_model
 from ofa_pose.backends.onnx_runner import OnnxRunner, require_packages
@@ -19,6 +20,7 @@ from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.data.loader import MEAN, STD
 from ofa_pose.errors import InputError, OfaPoseError, nearest
+from ofa_pose.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE
 from ofa_pose.predict import fixed_net
@@ -41,7 +43,9 @@ class _Net:
 def export_checkpoint(
     checkpoint: Checkpoint | str | Path, formats: Sequence[str], out: str | Path, name: str = "model"
 ) -> dict[str, Any]:
-    """Write a fixed network in other formats: OUT/NAME.yaml, .litepose.json, .safetensors, .onnx.
+    """Write a network in other formats: OUT/NAME.yaml, .litepose.json, .litepose.pth.tar, .safetensors, .onnx.
+
+    A supernet has one format, 'litepose-weights'.
 
     Args:
         checkpoint: a checkpoint, or what `load_checkpoint` takes.
@@ -49,10 +53,12 @@ def export_checkpoint(
 
     Returns:
         {'files': {format: path}}, and for ONNX 'onnx': {'max_difference', 'sizes'}: the largest absolute difference
-        from torch's outputs, and the inputs (batch, height, width) it was measured on.
+        from torch's outputs, and the inputs (batch, height, width) it was measured on; for LitePose's JSON 'litepose':
+        {'warning'} where that repository's code would build another net from it.
 
     Raises:
-        InputError: a supernet, an unknown format, or a package is not installed; nothing is written then.
+        InputError: a supernet, an unknown format, a package is not installed, or LitePose's code, for its weights,
+            would build another net; nothing is written then.
         OfaPoseError: ONNX Runtime does not compute what torch computes; that file is not written.
     """
     for wanted in formats:
@@ -63,7 +69,10 @@ def export_checkpoint(
         require_packages("onnx", "onnxruntime")
     where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-    net = _Net(fixed_net(source, where), source.skeleton, name)
+    whole = set(formats) <= SUPERNET_FORMATS
+    net = _Net(source.build() if whole else fixed_net(source, where), source.skeleton, name)
+    if "litepose-weights" in formats:
+        check_loadable(net.net)
     summary: dict[str, Any] = {"files": {}}
     for wanted in dict.fromkeys(formats):
         suffix, write = _WRITERS[wanted]
@@ -83,8 +92,21 @@ def _write_yaml(net: _Net, path: Path) -> None:
     files.write_text(path, files.dump_yaml(value))
 
 
-def _write_litepose(net: _Net, path: Path) -> None:
+def _write_litepose(net: _Net, path: Path) -> dict[str, Any] | None:
+    """`load_spec` reads it as it is, whatever that repository's own code makes of it."""
     files.write_json(path, litepose_from_spec(net.net.spec))
+    try:
+        check_rebuildable(net.net.spec)
+    except InputError as error:
+        return {"warning": error.faults[0].what}
+    return None
+
+
+def _write_litepose_weights(net: _Net, path: Path) -> None:
+    """A bare state dict, as that repository's `load_state_dict(torch.load(…), strict=True)` wants it."""
+    weights = litepose_state_dict(net.net)
+    with files.replacing(path) as temporary, temporary.open("wb") as file:  # a path's name would go into the file
+        torch.save(weights, file)
 
 
 def _write_safetensors(net: _Net, path: Path) -> None:
@@ -149,7 +171,10 @@ def _metadata(net: _Net, in_graph: bool) -> dict[str, str]:
 _WRITERS: dict[str, tuple[str, Callable[[_Net, Path], dict[str, Any] | None]]] = {
     "yaml": (".yaml", _write_yaml),
     "litepose": (".litepose.json", _write_litepose),
+    "litepose-weights": (".litepose.pth.tar", _write_litepose_weights),
     "safetensors": (".safetensors", _write_safetensors),
     "onnx": (".onnx", _write_onnx),
 }
 FORMATS = tuple(_WRITERS)
+SUPERNET_FORMATS = {"litepose-weights"}
+DEFAULT_FORMATS = tuple(name for name in FORMATS if name != "litepose-weights")  # not every net has an equal there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofa_pose.arch.litepose_config import is_litepose_config, litepose_from_spec, spec_from_litepose
+from ofa_pose.arch.litepose_config import (
+    check_rebuildable,
+    check_residuals,
+    is_litepose_config,
+    litepose_from_spec,
+    spec_from_litepose,
+)
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError
@@ -113,3 +120,23 @@ def test_faults_name_the_file_and_the_value(spoil: Any, told: str) -> None:
 def test_something_else_entirely(value: Any) -> None:
     with pytest.raises(InputError, match="holds no LitePose config"):
         spec_from_litepose(value, where="net.json")
+
+
+def test_the_published_nets_are_rebuilt_as_they_are() -> None:
+    for spec in PRESETS.values():
+        check_rebuildable(spec)
+
+
+def test_a_residual_that_only_their_code_has() -> None:
+    """Their blocks add one wherever stride and width stay: in stage 4's first block too."""
+    spec = replace(PRESETS["litepose-xs"], stages=(16, 32, 80, 80))
+    with pytest.raises(InputError, match="stages 3 and 4 are both 80 wide"):
+        check_residuals(spec, "a.json")
+    check_residuals(replace(spec, stages=(32, 32, 48, 80)))  # stage 2 changes the stride
+
+
+@pytest.mark.parametrize(("widths", "place"), [({"stem": 12}, "stem is 12"), ({"stages": (8, 16, 36, 40)}, "stage 3")])
+def test_widths_that_their_code_rounds(widths: dict[str, Any], place: str) -> None:
+    with pytest.raises(InputError, match=f"{place}.*multiple of 8"):
+        check_rebuildable(replace(PRESETS["litepose-xs"], **widths))
+    check_rebuildable(replace(PRESETS["litepose-xs"], deconv=(12, 18, 21)))  # filters are taken as they are

@@ -24,8 +24,9 @@ from ofa_pose.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.data.loader import MEAN, STD
 from ofa_pose.errors import InputError, OfaPoseError
-from ofa_pose.export import FORMATS, export_checkpoint, formats
+from ofa_pose.export import DEFAULT_FORMATS, export_checkpoint, formats
 from ofa_pose.files import read_json, read_yaml
+from ofa_pose.litepose_checkpoint import import_checkpoint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.extract import extract
 from ofa_pose.models.litepose import LitePose
@@ -73,7 +74,7 @@ def test_all_formats_from_a_file_quietly(
     checkpoint: Checkpoint, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     save_checkpoint(tmp_path / "net.pt", checkpoint)
-    summary = export_checkpoint(tmp_path / "net.pt", FORMATS, tmp_path / "out", "tiny")
+    summary = export_checkpoint(tmp_path / "net.pt", DEFAULT_FORMATS, tmp_path / "out", "tiny")
     names = {"yaml": "tiny.yaml", "litepose": "tiny.litepose.json", "safetensors": "tiny.safetensors"}
     expected = {key: str(tmp_path / "out" / name) for key, name in {**names, "onnx": "tiny.onnx"}.items()}
     assert summary["files"] == expected
@@ -94,8 +95,38 @@ def test_yaml(checkpoint: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_litepose_config(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    path = export_checkpoint(checkpoint, ["litepose"], tmp_path)["files"]["litepose"]
-    assert spec_from_litepose(read_json(path), joints=5) == SPEC
+    summary = export_checkpoint(checkpoint, ["litepose"], tmp_path)
+    assert spec_from_litepose(read_json(summary["files"]["litepose"]), joints=5) == SPEC
+    assert "stage 2 is 12 wide" in summary["litepose"]["warning"]
+    spec = replace(SPEC, stages=(8, 16, 24, 32))
+    plain = Checkpoint("net", spec, None, SKELETON, LitePose(spec).state_dict())
+    assert "litepose" not in export_checkpoint(plain, ["litepose"], tmp_path)
+
+
+def test_litepose_weights(tmp_path: Path) -> None:
+    """A bare state dict in single precision; the same bytes each time."""
+    spec = replace(SPEC, stages=(8, 16, 24, 32))
+    net = lively(LitePose(spec, torch.Generator().manual_seed(0)))
+    source = Checkpoint("net", spec, None, SKELETON, net.state_dict())
+    first, second = (
+        Path(export_checkpoint(source, ["litepose-weights"], tmp_path / part)["files"]["litepose-weights"])
+        for part in ("a", "b")
+    )
+    assert first == tmp_path / "a" / "model.litepose.pth.tar"
+    assert first.read_bytes() == second.read_bytes()
+    assert import_checkpoint(first, spec, SKELETON).used == tuple(torch.load(first, weights_only=True))
+    read = import_checkpoint(first, spec, SKELETON).checkpoint.build()
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in read.state_dict().items())
+
+
+def test_litepose_weights_that_its_code_would_not_load(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="stage 2 is 12 wide: LitePose's code rounds that to a multiple of 8"):
+        export_checkpoint(checkpoint, ["yaml", "litepose-weights"], tmp_path)
+    space = load_space("litepose-nano")
+    whole = Checkpoint("supernet", space.largest(5), space, SKELETON, Supernet(space, 5).state_dict())
+    with pytest.raises(InputError, match="the supernet's stem 16 is not that"):
+        export_checkpoint(whole, ["litepose-weights"], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_safetensors(checkpoint: Checkpoint, net: LitePose, tmp_path: Path) -> None:
@@ -222,7 +253,7 @@ def test_a_missing_package_names_its_extra(
 def test_a_supernet_is_refused(tmp_path: Path) -> None:
     space = load_space("litepose-nano")
     source = Checkpoint("supernet", space.largest(5), space, SKELETON, {})
-    for wanted in FORMATS:
+    for wanted in DEFAULT_FORMATS:
         with pytest.raises(InputError, match=r"holds a supernet.*; search it for a subnet and finetune that"):
             export_checkpoint(source, [wanted], tmp_path)
     assert not list(tmp_path.iterdir())
@@ -230,5 +261,5 @@ def test_a_supernet_is_refused(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        export_checkpoint(replace(checkpoint, spec=replace(SPEC, stem=16)), FORMATS, tmp_path)
+        export_checkpoint(replace(checkpoint, spec=replace(SPEC, stem=16)), DEFAULT_FORMATS, tmp_path)
     assert not list(tmp_path.iterdir())
