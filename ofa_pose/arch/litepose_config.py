@@ -63,7 +63,13 @@ def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> Arch
 
 
 def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
-    """The LitePose config of a network, as plain values for JSON; the inverse of `spec_from_litepose`."""
+    """The LitePose config of a network, as plain values for JSON; the inverse of `spec_from_litepose`.
+
+    Raises:
+        InputError: the network has a plain head, which that repository does not build.
+    """
+    if spec.head != "fusion":
+        raise InputError(f"a LitePose config knows no {spec.head} head", mend="use the format yaml")
     stages = zip(STAGE_STRIDES, spec.stages, spec.expansions, strict=True)
     return {
         "img_size": spec.resolution,

@@ -39,31 +39,36 @@ class _Net:
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint | str | Path, formats: Sequence[str], out: str | Path, name: str = "model"
+    checkpoint: Checkpoint | str | Path, formats: Sequence[str] | None, out: str | Path, name: str = "model"
 ) -> dict[str, Any]:
     """Write a fixed network in other formats: OUT/NAME.yaml, .litepose.json, .safetensors, .onnx.
 
     Args:
         checkpoint: a checkpoint, or what `load_checkpoint` takes.
-        formats: any of `FORMATS`.
+        formats: any of `FORMATS`; None: all that this network can be written in.
 
     Returns:
         {'files': {format: path}}, and for ONNX 'onnx': {'max_difference', 'sizes'}: the largest absolute difference
         from torch's outputs, and the inputs (batch, height, width) it was measured on.
 
     Raises:
-        InputError: a supernet, an unknown format, or a package is not installed; nothing is written then.
+        InputError: a supernet, an unknown format, one that does not know the network's head, or a package is not
+            installed; nothing is written then.
         OfaPoseError: ONNX Runtime does not compute what torch computes; that file is not written.
     """
-    for wanted in formats:
+    for wanted in formats or ():
         if wanted not in _WRITERS:
             raise InputError(f"no such format: '{wanted}'", mend=nearest(wanted, FORMATS))
     files.check_folder(out)
-    if "onnx" in formats:
+    if formats is None or "onnx" in formats:
         require_packages("onnx", "onnxruntime")
     where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     net = _Net(fixed_net(source, where), source.skeleton, name)
+    if formats is None:
+        formats = [known for known in FORMATS if known != "litepose" or net.net.spec.head == "fusion"]
+    elif "litepose" in formats:
+        litepose_from_spec(net.net.spec)  # raises before anything is written
     summary: dict[str, Any] = {"files": {}}
     for wanted in dict.fromkeys(formats):
         suffix, write = _WRITERS[wanted]

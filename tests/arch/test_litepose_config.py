@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +18,9 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError
 from ofa_pose.files import read_json
 
-FIXTURE = Path(__file__).parents[3] / "shared/fixtures/official_pipeline/arch.json"
+FIXTURES = Path(__file__).parents[3] / "shared/fixtures"
+FIXTURE = FIXTURES / "official_pipeline/arch.json"
+CHECKPOINT = FIXTURES / "official_checkpoints/litepose_auto_xs_crowdpose.pt"
 
 widths = st.integers(1, 64)
 specs = st.builds(
@@ -26,7 +30,7 @@ specs = st.builds(
     stages=st.tuples(widths, widths, widths, widths),
     expansions=st.tuples(*[st.lists(st.integers(1, 8), min_size=1, max_size=5).map(tuple)] * 4),
     deconv=st.tuples(widths, widths, widths),
-    kernel=st.sampled_from([3, 5, 7]),
+    kernel=st.sampled_from([3, 5, 7, 9]),
     joints=st.integers(1, 30),
 )
 
@@ -54,6 +58,27 @@ def test_a_real_config() -> None:
         joints=14,
     )
     assert litepose_from_spec(spec) == config
+
+
+def test_the_presets_are_that_repositorys_own_nets() -> None:
+    if not CHECKPOINT.is_file():
+        pytest.skip(f"{CHECKPOINT} is not there")
+    config = torch.load(CHECKPOINT, map_location="cpu", weights_only=True)["arch"]
+    assert spec_from_litepose(config) == PRESETS["litepose-xs"]
+
+
+def test_fewer_blocks_than_the_presets_have() -> None:
+    config = litepose_from_spec(PRESETS["litepose-s"])
+    for stage, depth in zip(config["backbone_setting"], (4, 6, 8, 8), strict=True):
+        stage["num_blocks"], stage["block_setting"] = depth, [[6, 7]] * depth
+    spec = spec_from_litepose(config)
+    assert [len(stage) for stage in spec.expansions] == [4, 6, 8, 8]
+    assert replace(spec, expansions=PRESETS["litepose-s"].expansions) == PRESETS["litepose-s"]
+
+
+def test_a_plain_head_has_no_config_there() -> None:
+    with pytest.raises(InputError, match="a LitePose config knows no plain head; use the format yaml"):
+        litepose_from_spec(PRESETS["litepose-0.5x-plain"])
 
 
 def _drop_key(config: dict[str, Any]) -> None:
