@@ -75,11 +75,15 @@ class SearchSpace:
         return (self.resolution, self.stem, *self.stages, *self.deconv, *self.depth, *expansions)
 
     @property
+    def depths(self) -> tuple[tuple[int, ...], ...]:
+        """The choices of each stage's number of blocks: one where the depth is not elastic."""
+        return self.depth or tuple((count,) for count in self.blocks)
+
+    @property
     def size(self) -> int:
         """The number of distinct subnets, resolutions included."""
         widths = math.prod(len(choices) for choices in (self.resolution, self.stem, *self.stages, *self.deconv))
-        depths = self.depth or tuple((count,) for count in self.blocks)
-        return widths * math.prod(sum(len(self.expansion) ** count for count in counts) for counts in depths)
+        return widths * math.prod(sum(len(self.expansion) ** count for count in counts) for counts in self.depths)
 
     def decode(self, genome: Sequence[int], joints: int) -> ArchSpec:
         """The subnet of a genome. Raises InputError where an index is out of range."""
@@ -114,11 +118,10 @@ class SearchSpace:
     def encode(self, spec: ArchSpec) -> Genome:
         """The canonical genome of a subnet. Raises InputError that names the first value the space does not hold."""
         counts = tuple(len(stage) for stage in spec.expansions)
-        depths = self.depth or tuple((count,) for count in self.blocks)
-        known = all(count in choices for count, choices in zip(counts, depths, strict=True))
+        known = all(count in choices for count, choices in zip(counts, self.depths, strict=True))
         if spec.kernel != self.kernel or not known:
             what = f"the net ({spec}) has other kernels or depths than space '{self.name}'"
-            raise InputError(what, mend=f"use kernel {self.kernel} and blocks {_shown(depths)}")
+            raise InputError(what, mend=f"use kernel {self.kernel} and blocks {_shown(self.depths)}")
         if spec.head != self.head:
             what = f"the net ({spec}) has a {spec.head} head, space '{self.name}' a {self.head} head"
             raise InputError(what, mend="choose another space")
@@ -138,15 +141,14 @@ class SearchSpace:
     def check_subnet(self, spec: ArchSpec) -> str:
         """Check that a supernet of this space has the weights of `spec`; what to warn of, or ''.
 
-        A stage with fewer blocks than any subnet of the space takes the supernet's leading ones, as the LitePose
-        repository does with the 4/6/8/8 blocks that its own search writes for a supernet of 6/8/10/10.
+        A stage with a number of blocks that no subnet has takes the supernet's leading ones, as the LitePose repository
+        does with the 4/6/8/8 blocks that its own search writes for a supernet of 6/8/10/10.
 
         Raises:
             InputError: the space does not hold another value of `spec`.
         """
-        depths = self.depth or tuple((count,) for count in self.blocks)
         filled = []
-        for stage, choices in zip(spec.expansions, depths, strict=True):
+        for stage, choices in zip(spec.expansions, self.depths, strict=True):
             depth = next((count for count in choices if count >= len(stage)), len(stage))
             filled.append((*stage, *(self.expansion[0],) * (depth - len(stage))))
         trained = replace(spec, expansions=tuple(filled))
@@ -155,7 +157,7 @@ class SearchSpace:
             return ""
         counts = _shown(tuple((len(stage),) for stage in spec.expansions))
         return (
-            f"the net has blocks {counts}, space '{self.name}' {_shown(depths)}: "
+            f"the net has blocks {counts}, space '{self.name}' {_shown(self.depths)}: "
             "the leading blocks are taken, though no subnet was trained so"
         )
 

@@ -37,7 +37,7 @@ class Supernet(LitePose):
         Raises:
             InputError: the space does not hold `spec`.
 
-        A `UserWarning` tells of a subnet that is shallower than any of the space: it runs on the leading blocks.
+        A `UserWarning` tells of a net of a depth that no subnet has: it runs on the leading blocks.
         """
         if spec is not None and (warning := self.space.check_subnet(spec)):
             warnings.warn(warning, stacklevel=2)

@@ -21,8 +21,8 @@ def leading_slice(tensor: Tensor, shape: torch.Size) -> Tensor:
 def extract(supernet: Supernet, spec: ArchSpec) -> LitePose:
     """The subnet `spec` as a network of stock layers with memory of its own, on the supernet's device.
 
-    In eval mode its output equals the supernet's to the last bit. A warning tells of a subnet that is shallower than
-    any of the space: it gets the leading blocks.
+    In eval mode its output equals the supernet's to the last bit. A warning tells of a net of a depth that no
+    subnet has: it gets the leading blocks.
 
     Raises:
         InputError: the supernet's space does not hold `spec`, or it has other joints.

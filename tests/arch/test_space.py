@@ -48,7 +48,7 @@ def test_a_sampled_genome_decodes_and_encodes_back(space: SearchSpace, seed: int
     assert space.encode(spec) == genome
     assert space.decode(space.encode(spec), joints=5) == spec
     assert (spec.joints, spec.kernel, spec.head) == (5, space.kernel, space.head)
-    depths = space.depth or tuple((count,) for count in space.blocks)
+    depths = space.depths
     assert all(len(stage) in choices for stage, choices in zip(spec.expansions, depths, strict=True))
     assert space.check_subnet(spec) == ""
     assert spec.resolution in space.resolution and spec.stem in space.stem
@@ -83,7 +83,7 @@ def test_depths_are_drawn_evenly() -> None:
 def test_a_shallower_net_than_any_subnet_is_taken_with_a_warning(space: SearchSpace, data: st.DataObject) -> None:
     spec = space.decode(space.sample(np.random.default_rng(data.draw(st.integers(0, 99)))), 3)
     cut = tuple(stage[: data.draw(st.integers(1, len(stage)))] for stage in spec.expansions)
-    depths = space.depth or tuple((count,) for count in space.blocks)
+    depths = space.depths
     trained = all(len(stage) in choices for stage, choices in zip(cut, depths, strict=True))
     warning = space.check_subnet(replace(spec, expansions=cut))
     assert (warning == "") == trained
