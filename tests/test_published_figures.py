@@ -65,6 +65,15 @@ def test_what_the_readme_says_of_the_one_that_does_not_come_out() -> None:
     assert len(slopes) == 1, "MACs grow with the square of the side"
 
 
+def test_what_the_readme_says_of_the_plain_head() -> None:
+    plain, fusion = (profile(load_spec(name, 14))["macs"]["paper"] for name in ("litepose-0.5x-plain", "litepose-0.5x"))
+    layers = make_plan(load_spec("litepose-0.5x", 14)).layers()
+    raw = {layer.name: layer_macs(layer).paper for layer in layers if "raw" in layer.name}
+    assert fusion == plain + sum(raw.values())
+    kept = sum(macs for name, macs in raw.items() if name.startswith("outputs."))
+    assert giga(plain + kept) == "4.1146 G" and "it would be 4.1153 G" in README
+
+
 def test_the_searched_nets_in_all_conventions() -> None:
     for name, (_, resolution, thop, exact, _, params) in rows("net, 14 joints").items():
         found = profile(load_spec(name, 14))
