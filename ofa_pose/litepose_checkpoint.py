@@ -138,7 +138,7 @@ def check_loadable(net: LitePose) -> None:
         check_rebuildable(net.spec)
         return
     fixed = PRESETS["litepose-1.0x"]  # its code holds these; deconv filters and joints come from its settings
-    for what in ("stem", "stages", "expansions", "kernel"):
+    for what in ("stem", "stages", "expansions", "kernel", "head"):
         if getattr(net.spec, what) != getattr(fixed, what):
             fault = f"the supernet's {what} {getattr(net.spec, what)} is not that of the LitePose repository's supernet"
             raise InputError(fault, mend="export a supernet of the space 'litepose', or a fixed net")

@@ -64,7 +64,13 @@ def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> Arch
 
 
 def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
-    """The LitePose config of a network, as plain values for JSON; the inverse of `spec_from_litepose`."""
+    """The LitePose config of a network, as plain values for JSON; the inverse of `spec_from_litepose`.
+
+    Raises:
+        InputError: the network has a plain head, which that repository does not build.
+    """
+    if spec.head != "fusion":
+        raise InputError(f"a LitePose config knows no {spec.head} head", mend="use the format yaml")
     stages = zip(STAGE_STRIDES, spec.stages, spec.expansions, strict=True)
     return {
         "img_size": spec.resolution,
@@ -94,6 +100,7 @@ def check_residuals(spec: ArchSpec, where: object = "") -> None:
 
 def check_rebuildable(spec: ArchSpec) -> None:
     """Raise InputError where that repository's code would build another net from `litepose_from_spec(spec)`."""
+    litepose_from_spec(spec)  # raises where its config cannot say what the net is
     check_residuals(spec)
     for name, width in (("stem", spec.stem), *((f"stage {i}", width) for i, width in enumerate(spec.stages, 1))):
         if width % WIDTH_MULTIPLE:

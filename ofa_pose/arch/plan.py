@@ -64,19 +64,19 @@ class Block:
 
 @dataclass(frozen=True)
 class Output:
-    """One of the two outputs: separable convolutions on the refined and on the raw map, summed."""
+    """One of the two outputs: separable convolutions on the refined map plus, in a fusion head, on the raw map."""
 
     refined: tuple[Layer, Layer]
-    raw: tuple[Layer, Layer]
+    raw: tuple[Layer, Layer] | None
     raw_source: int
 
 
 @dataclass(frozen=True)
 class DeconvStep:
-    """Fusion by sum: deconv of the refined path plus deconv of backbone map `raw_source`, then BN and ReLU."""
+    """Deconv of the refined path plus, in a fusion head, deconv of backbone map `raw_source`, then BN and ReLU."""
 
     refined: Layer
-    raw: Layer
+    raw: Layer | None
     raw_source: int
     norm: Layer
     output: Output | None
@@ -102,11 +102,12 @@ class Plan:
                 yield from block.layers
         for step in self.deconv:
             yield step.refined
-            yield step.raw
+            if step.raw:
+                yield step.raw
             yield step.norm
             if step.output:
                 yield from step.output.refined
-                yield from step.output.raw
+                yield from step.output.raw or ()
 
 
 @lru_cache(maxsize=512)  # 40 kB each
@@ -162,7 +163,8 @@ def _deconv_steps(spec: ArchSpec, maps: list[_Map]) -> tuple[DeconvStep, ...]:
             return Layer(name, "deconv", source.group, group, *shape, norm=False)
 
         norm = Layer(f"{group}.norm", "norm", group, group, filters, filters, side, side, act="relu")
-        step = (deconv("refined", refined), deconv("raw", raw), raw_source, norm)
+        raw_deconv = deconv("raw", raw) if spec.head == "fusion" else None
+        step = (deconv("refined", refined), raw_deconv, raw_source, norm)
         refined = _Map(group, filters, side)
         output = _output(spec, index - 1, refined, maps[raw_source - 1], raw_source - 1) if index else None
         steps.append(DeconvStep(*step, output))
@@ -180,4 +182,5 @@ def _output(spec: ArchSpec, index: int, refined: _Map, raw: _Map, raw_source: in
         pointwise = Layer(f"{name}.pointwise", "conv", source.group, f"outputs.{index}", *shape, norm=False)
         return depthwise, pointwise
 
-    return Output(separable("refined", refined), separable("raw", raw), raw_source)
+    raw_layers = separable("raw", raw) if spec.head == "fusion" else None
+    return Output(separable("refined", refined), raw_layers, raw_source)

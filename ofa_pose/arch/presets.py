@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ofa_pose.arch.litepose_config import is_litepose_config, spec_from_litepose
@@ -16,14 +17,20 @@ def _litepose(resolution: int, stem: int, stages: tuple[int, ...], deconv: tuple
     return ArchSpec(resolution, stem, stages, tuple((6,) * count for count in _BLOCKS), deconv)
 
 
-# Searched nets: configs of the LitePose repository. Uniform ones: its space at multipliers 0.5 and 1.
+_HALF = _litepose(512, 16, (16, 32, 48, 80), (32, 24, 16))
+
+# The LitePose repository's configs: searched nets, then its space at the multipliers 0.5, 0.75 and 1. The rest are the
+# 0.5x net of the paper's ablations, with other kernels and with a head that does not fuse.
 PRESETS = {
     "litepose-xs": _litepose(256, 16, (16, 32, 48, 80), (16, 24, 24)),
     "litepose-s": _litepose(448, 16, (16, 32, 48, 120), (32, 24, 32)),
     "litepose-m": _litepose(448, 16, (24, 48, 72, 120), (64, 40, 32)),
     "litepose-l": _litepose(512, 24, (24, 64, 96, 160), (64, 40, 32)),
-    "litepose-0.5x": _litepose(512, 16, (16, 32, 48, 80), (32, 24, 16)),
+    "litepose-0.5x": _HALF,
+    "litepose-0.75x": _litepose(512, 24, (24, 48, 72, 120), (48, 40, 24)),
     "litepose-1.0x": _litepose(512, 24, (32, 64, 96, 160), (64, 48, 32)),
+    **{f"litepose-0.5x-k{kernel}": replace(_HALF, kernel=kernel) for kernel in (3, 5, 9)},
+    "litepose-0.5x-plain": replace(_HALF, head="plain"),
 }
 
 

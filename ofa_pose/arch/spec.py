@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ofa_pose.errors import InputError, nearest
 
 TOTAL_STRIDE = 16  # the deepest map stands at 1/16 of the input
 STAGES = 4
 DECONVS = 3
+Head = Literal["fusion", "plain"]
+HEADS: tuple[str, ...] = get_args(Head)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class ArchSpec:
         deconv: filters of the three deconv steps.
         kernel: side of the depthwise kernels in the stages; odd.
         joints: number of keypoints J; the outputs have 2J and J channels.
+        head: 'fusion' (section 3.3): deconvs and outputs read a raw backbone map besides the refined path; 'plain': the
+            refined path alone, as in SimpleBaseline (Xiao et al., ECCV 2018).
     """
 
     resolution: int
@@ -36,6 +40,7 @@ class ArchSpec:
     deconv: tuple[int, ...]
     kernel: int = 7
     joints: int = 17
+    head: Head = "fusion"
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -51,8 +56,10 @@ class ArchSpec:
         return replace(self, resolution=resolution)
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dict of ints and lists for YAML, JSON and checkpoints."""
+        """A plain dict for YAML, JSON and checkpoints; it names the head only where that is not the fusion head."""
         value = asdict(self)
+        if self.head == "fusion":
+            del value["head"]  # so that files and digests are those of versions that knew no other
         lists = {key: list(value[key]) for key in ("stages", "deconv")}
         return value | lists | {"expansions": [list(stage) for stage in self.expansions]}
 
@@ -77,6 +84,7 @@ class ArchSpec:
                 deconv=wholes(value["deconv"]),
                 kernel=whole(value.get("kernel", 7)),
                 joints=whole(value.get("joints", 17)),
+                head=value.get("head", "fusion"),
             )
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the network spec is malformed ({error})", where, "use whole numbers and lists") from None
@@ -93,7 +101,8 @@ class ArchSpec:
         blocks = "/".join(str(len(stage)) for stage in self.expansions)
         shown = expansions.pop() if len(expansions) == 1 else "|".join(",".join(map(str, s)) for s in self.expansions)
         widths = f"{self.stem};{','.join(map(str, self.stages))};{','.join(map(str, self.deconv))}"
-        return f"{self.resolution};{widths};e{shown};k{self.kernel};blocks {blocks}"
+        head = "" if self.head == "fusion" else f";{self.head} head"
+        return f"{self.resolution};{widths};e{shown};k{self.kernel};blocks {blocks}{head}"
 
 
 def whole(value: Any) -> int:
@@ -120,4 +129,6 @@ def _problem(spec: ArchSpec) -> str:
         return "widths, expansions and joints must be at least 1"
     if spec.kernel < 1 or spec.kernel % 2 == 0:
         return f"kernel {spec.kernel} is not a positive odd number"
+    if spec.head not in HEADS:
+        return f"head {spec.head!r} is none of {', '.join(HEADS)}"
     return ""

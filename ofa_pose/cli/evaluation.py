@@ -199,6 +199,6 @@ def export(
 
     Example: ofa-pose export runs/finetuned --format onnx --format yaml --out runs/export
     """
-    from ofa_pose.export import DEFAULT_FORMATS, export_checkpoint
+    from ofa_pose.export import export_checkpoint
 
-    print_result(export_checkpoint(checkpoint, formats or DEFAULT_FORMATS, out), as_json)
+    print_result(export_checkpoint(checkpoint, formats or None, out), as_json)

@@ -151,7 +151,7 @@ def finetune(
     master = load_checkpoint(teacher, kind="net") if teacher else None
     spec = load_spec(subnet, source.spec.joints)
     assert source.space is not None
-    source.space.encode(spec)
+    source.space.check_subnet(spec)
     resolved, carried = read_recipe("finetune", recipe, overrides, seed, source.recipe)
     check_space(source, resolved.space)
     setting = _prepare("finetune", resolved, carried, out, resume, device, teacher)

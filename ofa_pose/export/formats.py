@@ -41,7 +41,7 @@ class _Net:
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint | str | Path, formats: Sequence[str], out: str | Path, name: str = "model"
+    checkpoint: Checkpoint | str | Path, formats: Sequence[str] | None, out: str | Path, name: str = "model"
 ) -> dict[str, Any]:
     """Write a network in other formats: OUT/NAME.yaml, .litepose.json, .litepose.pth.tar, .safetensors, .onnx.
 
@@ -49,7 +49,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: a checkpoint, or what `load_checkpoint` takes.
-        formats: any of `FORMATS`.
+        formats: any of `FORMATS`; None: all that this network can be written in.
 
     Returns:
         {'files': {format: path}}, and for ONNX 'onnx': {'max_difference', 'sizes'}: the largest absolute difference
@@ -57,20 +57,24 @@ def export_checkpoint(
         {'warning'} where that repository's code would build another net from it.
 
     Raises:
-        InputError: a supernet, an unknown format, a package is not installed, or LitePose's code, for its weights,
-            would build another net; nothing is written then.
+        InputError: a supernet, an unknown format, one that does not know the network's head, a package is not
+            installed, or LitePose's code, for its weights, would build another net; nothing is written then.
         OfaPoseError: ONNX Runtime does not compute what torch computes; that file is not written.
     """
-    for wanted in formats:
+    for wanted in formats or ():
         if wanted not in _WRITERS:
             raise InputError(f"no such format: '{wanted}'", mend=nearest(wanted, FORMATS))
     files.check_folder(out)
-    if "onnx" in formats:
+    if formats is None or "onnx" in formats:
         require_packages("onnx", "onnxruntime")
     where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-    whole = set(formats) <= SUPERNET_FORMATS
+    whole = formats is not None and set(formats) <= SUPERNET_FORMATS
     net = _Net(source.build() if whole else fixed_net(source, where), source.skeleton, name)
+    if formats is None:
+        formats = [known for known in DEFAULT_FORMATS if known != "litepose" or net.net.spec.head == "fusion"]
+    elif "litepose" in formats:
+        litepose_from_spec(net.net.spec)  # raises before anything is written
     if "litepose-weights" in formats:
         check_loadable(net.net)
     summary: dict[str, Any] = {"files": {}}

@@ -5,6 +5,8 @@ Cai et al., Once-for-All (ICLR 2020); fusion by sum keeps LitePose sliceable (Wa
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,9 +36,11 @@ class Supernet(LitePose):
 
         Raises:
             InputError: the space does not hold `spec`.
+
+        A `UserWarning` tells of a net of a depth that no subnet has: it runs on the leading blocks.
         """
-        if spec is not None:
-            self.space.encode(spec)
+        if spec is not None and (warning := self.space.check_subnet(spec)):
+            warnings.warn(warning, stacklevel=2)
         plan = self.plan if spec is None else make_plan(spec)
         return run_plan(plan, image, self.apply_layer)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.console import warn
 from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
@@ -20,12 +21,15 @@ def leading_slice(tensor: Tensor, shape: torch.Size) -> Tensor:
 def extract(supernet: Supernet, spec: ArchSpec) -> LitePose:
     """The subnet `spec` as a network of stock layers with memory of its own, on the supernet's device.
 
-    In eval mode its output equals the supernet's to the last bit.
+    In eval mode its output equals the supernet's to the last bit. A warning tells of a net of a depth that no
+    subnet has: it gets the leading blocks.
 
     Raises:
         InputError: the supernet's space does not hold `spec`, or it has other joints.
     """
-    supernet.space.encode(spec)
+    warning = supernet.space.check_subnet(spec)
+    if warning:
+        warn(warning)
     if spec.joints != supernet.spec.joints:
         raise InputError(f"the supernet has {supernet.spec.joints} joints, the net {spec.joints}")
     net = LitePose(spec).to(next(supernet.parameters()).device)

@@ -39,7 +39,10 @@ def run_plan(plan: Plan, image: Tensor, apply: Apply) -> tuple[Tensor, Tensor]:
         maps.append(x)
     refined, outputs = maps[-1], []
     for step in plan.deconv:
-        refined = apply(step.norm, apply(step.refined, refined) + apply(step.raw, maps[step.raw_source]))
+        refined = apply(step.refined, refined)
+        if step.raw:
+            refined = refined + apply(step.raw, maps[step.raw_source])
+        refined = apply(step.norm, refined)
         if step.output:
             outputs.append(_output(step.output, refined, maps[step.output.raw_source], apply))
     low, high = outputs
@@ -49,6 +52,8 @@ def run_plan(plan: Plan, image: Tensor, apply: Apply) -> tuple[Tensor, Tensor]:
 def _output(output: Output, refined: Tensor, raw: Tensor, apply: Apply) -> Tensor:
     for layer in output.refined:
         refined = apply(layer, refined)
+    if not output.raw:
+        return refined
     for layer in output.raw:
         raw = apply(layer, raw)
     return refined + raw

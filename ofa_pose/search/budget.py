@@ -152,13 +152,14 @@ class FeasibleSpace:
 
     def repair(self, genome: Sequence[int], rng: np.random.Generator) -> Genome:
         """`genome` with random genes lowered until it is inside the budget; unchanged where it is already."""
-        genes = [min(gene, top) for gene, top in zip(genome, self.top, strict=True)]
+        genes = list(self.space.canonical([min(gene, top) for gene, top in zip(genome, self.top, strict=True)]))
         while over := self._over(genes):
             lowerable = [index for index, gene in enumerate(genes) if gene]
             order = rng.permutation(lowerable)
             # A gene that eases no exceeded ceiling (the resolution, for parameters) is given up only as a last resort.
             chosen = next((index for index in order if self._eases(genes, int(index), over)), order[0])
             genes[int(chosen)] -= 1
+            genes = list(self.space.canonical(genes))
         return tuple(genes)
 
     def _highest(self, gene: int) -> int:

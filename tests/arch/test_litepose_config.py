@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,9 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError
 from ofa_pose.files import read_json
 
-FIXTURE = Path(__file__).parents[3] / "shared/fixtures/official_pipeline/arch.json"
+FIXTURES = Path(__file__).parents[3] / "shared/fixtures"
+FIXTURE = FIXTURES / "official_pipeline/arch.json"
+CHECKPOINT = FIXTURES / "official_checkpoints/litepose_auto_xs_crowdpose.pt"
 
 widths = st.integers(1, 64)
 specs = st.builds(
@@ -33,7 +36,7 @@ specs = st.builds(
     stages=st.tuples(widths, widths, widths, widths),
     expansions=st.tuples(*[st.lists(st.integers(1, 8), min_size=1, max_size=5).map(tuple)] * 4),
     deconv=st.tuples(widths, widths, widths),
-    kernel=st.sampled_from([3, 5, 7]),
+    kernel=st.sampled_from([3, 5, 7, 9]),
     joints=st.integers(1, 30),
 )
 
@@ -61,6 +64,27 @@ def test_a_real_config() -> None:
         joints=14,
     )
     assert litepose_from_spec(spec) == config
+
+
+def test_the_presets_are_that_repositorys_own_nets() -> None:
+    if not CHECKPOINT.is_file():
+        pytest.skip(f"{CHECKPOINT} is not there")
+    config = torch.load(CHECKPOINT, map_location="cpu", weights_only=True)["arch"]
+    assert spec_from_litepose(config) == PRESETS["litepose-xs"]
+
+
+def test_fewer_blocks_than_the_presets_have() -> None:
+    config = litepose_from_spec(PRESETS["litepose-s"])
+    for stage, depth in zip(config["backbone_setting"], (4, 6, 8, 8), strict=True):
+        stage["num_blocks"], stage["block_setting"] = depth, [[6, 7]] * depth
+    spec = spec_from_litepose(config)
+    assert [len(stage) for stage in spec.expansions] == [4, 6, 8, 8]
+    assert replace(spec, expansions=PRESETS["litepose-s"].expansions) == PRESETS["litepose-s"]
+
+
+def test_a_plain_head_has_no_config_there() -> None:
+    with pytest.raises(InputError, match="a LitePose config knows no plain head; use the format yaml"):
+        litepose_from_spec(PRESETS["litepose-0.5x-plain"])
 
 
 def _drop_key(config: dict[str, Any]) -> None:
@@ -124,7 +148,10 @@ def test_something_else_entirely(value: Any) -> None:
 
 def test_the_published_nets_are_rebuilt_as_they_are() -> None:
     for spec in PRESETS.values():
-        check_rebuildable(spec)
+        if spec.head == "fusion":
+            check_rebuildable(spec)
+    with pytest.raises(InputError, match="no plain head"):
+        check_rebuildable(PRESETS["litepose-0.5x-plain"])
 
 
 def test_a_residual_that_only_their_code_has() -> None:

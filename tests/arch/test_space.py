@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.space import SearchSpace, load_space
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import HEADS, ArchSpec
 from ofa_pose.errors import InputError
 from ofa_pose.files import dump_yaml, parse_yaml, shipped_folder
 
 PAPER = load_space("litepose")
 CHOICES = st.lists(st.integers(1, 40), min_size=1, max_size=3, unique=True).map(lambda c: tuple(sorted(c)))
-SPACES = st.builds(
+DEPTHS = st.lists(st.integers(1, 3), min_size=1, max_size=3, unique=True).map(lambda c: tuple(sorted(c)))
+RIGID = st.builds(
     SearchSpace,
     name=st.text(min_size=1, max_size=5),
     resolution=CHOICES.map(lambda sides: tuple(32 * side for side in sides)),
@@ -28,8 +29,15 @@ SPACES = st.builds(
     deconv=st.tuples(*[CHOICES] * 3),
     expansion=CHOICES,
     blocks=st.tuples(*[st.integers(1, 3)] * 4),
-    kernel=st.sampled_from((3, 7)),
+    kernel=st.sampled_from((3, 5, 7, 9)),
+    head=st.sampled_from(HEADS),
 )
+ELASTIC = st.builds(
+    lambda space, depth: replace(space, depth=depth, blocks=tuple(choices[-1] for choices in depth)),
+    RIGID,
+    st.tuples(*[DEPTHS] * 4),
+)
+SPACES = st.one_of(RIGID, ELASTIC)
 
 
 @settings(max_examples=25)
@@ -39,12 +47,67 @@ def test_a_sampled_genome_decodes_and_encodes_back(space: SearchSpace, seed: int
     spec = space.decode(genome, joints=5)
     assert space.encode(spec) == genome
     assert space.decode(space.encode(spec), joints=5) == spec
-    assert spec.joints == 5 and spec.kernel == space.kernel
-    assert tuple(len(stage) for stage in spec.expansions) == space.blocks
+    assert (spec.joints, spec.kernel, spec.head) == (5, space.kernel, space.head)
+    depths = space.depths
+    assert all(len(stage) in choices for stage, choices in zip(spec.expansions, depths, strict=True))
+    assert space.check_subnet(spec) == ""
     assert spec.resolution in space.resolution and spec.stem in space.stem
     assert all(width in choices for width, choices in zip(spec.stages, space.stages, strict=True))
     assert all(width in choices for width, choices in zip(spec.deconv, space.deconv, strict=True))
     assert all(e in space.expansion for stage in spec.expansions for e in stage)
+
+
+def test_genomes_of_the_same_subnet_have_one_canonical_form_and_the_size_counts_subnets() -> None:
+    one = ((8,),)
+    space = SearchSpace("s", (32,), (8,), one * 4, one * 3, (1, 2), (2, 1, 3, 1), 3, depth=((1, 2), (1,), (1, 3), (1,)))
+    forms: dict[ArchSpec, set[tuple[int, ...]]] = {}
+    for genome in itertools.product(*(range(len(choices)) for choices in space.choices)):
+        forms.setdefault(space.decode(genome, 1), set()).add(space.canonical(genome))
+    assert len(forms) == space.size == (2 + 4) * 2 * (2 + 8) * 2
+    assert all(canonical == {space.encode(spec)} for spec, canonical in forms.items())
+
+
+def test_a_space_without_elastic_depth_is_written_as_before() -> None:
+    assert list(PAPER.to_dict()) == ["name", "resolution", "stem", "expansion", "blocks", "stages", "deconv", "kernel"]
+
+
+def test_depths_are_drawn_evenly() -> None:
+    space, rng = load_space("litepose-depth"), np.random.default_rng(0)
+    counts = [[len(stage) for stage in space.decode(space.sample(rng), 1).expansions] for _ in range(400)]
+    for stage, choices in zip(np.array(counts).T, space.depth, strict=True):
+        assert set(stage) == set(choices) and abs((stage == choices[0]).mean() - 0.5) < 0.1
+
+
+@settings(max_examples=25)
+@given(SPACES, st.data())
+def test_a_shallower_net_than_any_subnet_is_taken_with_a_warning(space: SearchSpace, data: st.DataObject) -> None:
+    spec = space.decode(space.sample(np.random.default_rng(data.draw(st.integers(0, 99)))), 3)
+    cut = tuple(stage[: data.draw(st.integers(1, len(stage)))] for stage in spec.expansions)
+    depths = space.depths
+    trained = all(len(stage) in choices for stage, choices in zip(cut, depths, strict=True))
+    warning = space.check_subnet(replace(spec, expansions=cut))
+    assert (warning == "") == trained
+    if warning:
+        assert f"the net has blocks {'/'.join(str(len(stage)) for stage in cut)}, space" in warning
+        with pytest.raises(InputError, match="other kernels or depths"):
+            space.encode(replace(spec, expansions=cut))
+
+
+def test_a_net_that_no_supernet_of_the_space_holds_is_refused() -> None:
+    xs = PRESETS["litepose-xs"]
+    shallow = replace(xs, expansions=((6,) * 4, (6,) * 6, (6,) * 8, (6,) * 8))
+    assert "blocks 4/6/8/8, space 'litepose' 6/8/10/10: the leading" in PAPER.check_subnet(shallow)
+    assert load_space("litepose-depth").check_subnet(shallow) == ""
+    for spec, words in (
+        (replace(shallow, stem=12), "stem 12 is not in space"),
+        (replace(shallow, kernel=5), "use kernel 7 and blocks 6/8/10/10"),
+        (replace(shallow, expansions=((6, 4), *shallow.expansions[1:])), "expansion1.2 4 is not in space"),
+        (replace(shallow, expansions=((6,) * 7, *shallow.expansions[1:])), "other kernels or depths"),
+        (replace(shallow, head="plain"), "a plain head, space 'litepose' a fusion head"),
+    ):
+        with pytest.raises(InputError) as error:
+            PAPER.check_subnet(spec)
+        assert words in str(error.value)
 
 
 @settings(max_examples=25)
@@ -70,12 +133,13 @@ def test_uniform_nets_ascend_from_the_smallest_to_the_largest(space: SearchSpace
 def test_uniform_nets_of_the_papers_space_are_its_width_multipliers() -> None:
     nets = [net for net in PAPER.uniform(17) if net.resolution == 512]
     assert nets[1] == PRESETS["litepose-0.5x"] and nets[-1] == PRESETS["litepose-1.0x"]
-    assert len(nets) == 4
+    assert nets[2] == PRESETS["litepose-0.75x"] and len(nets) == 4
 
 
 def test_sizes_are_products_of_the_choices(tiny_space: SearchSpace) -> None:
     assert PAPER.size == 5 * 3 * 4**4 * 4**3 == 245_760
     assert load_space("litepose-per-block").size == 245_760 * 3**34
+    assert load_space("litepose-depth").size == 245_760 * 2**4
     assert tiny_space.size == 2 * 2 * (2 * 3 * 2 * 2) * 2**3 * 2**6
 
 
@@ -90,7 +154,9 @@ def test_sampling_is_uniform_over_every_choice(tiny_space: SearchSpace) -> None:
 
 def test_the_published_nets_are_in_the_papers_space() -> None:
     for name, spec in PRESETS.items():
-        assert PAPER.decode(PAPER.encode(spec), 17) == spec, name
+        space = replace(PAPER, kernel=spec.kernel, head=spec.head)
+        assert (space == PAPER) == (not name.startswith("litepose-0.5x-"))
+        assert space.decode(space.encode(spec), 17) == spec, name
 
 
 def test_a_net_outside_the_space_is_refused_by_value() -> None:
@@ -126,6 +192,15 @@ def test_a_genome_outside_the_space_is_refused(genome: tuple[int, ...]) -> None:
         ({"resolution": [100]}, "resolution 100 of space 'litepose'; use multiples of 32"),
         ({"blocks": [6, 8, 10, 0]}, "blocks [6, 8, 10, 0] of space 'litepose'; give every stage a block"),
         ({"blocks": [6, 8, 10, -1]}, "give every stage a block"),
+        ({"depth": [[4, 6], [6, 8], [8, 10], [8, 9]]}, "do not go from 1 or more to its blocks [6, 8, 10, 10]"),
+        ({"depth": [[4, 6], [6, 8], [8, 10]]}, "do not go from 1 or more to its blocks"),
+        ({"depth": [[0, 6], [8], [10], [10]]}, "do not go from 1 or more to its blocks"),
+        ({"depth": [[-2, 6], [8], [10], [10]]}, "do not go from 1 or more to its blocks"),
+        ({"depth": [[6], [8], [], [10]]}, "the choices [] for depth3"),
+        ({"depth": [[6, 4], [8], [10], [10]]}, "[6, 4] for depth1"),
+        ({"depth": 6}, "malformed"),
+        ({"depth": None}, "malformed"),
+        ({"head": "fused"}, "head 'fused' is none of fusion, plain"),
         ({"stem": [0, 8]}, "must be at least 1"),
         ({"kernel": 4}, "kernel 4 is not a positive odd number"),
         ({"kernel": 7.5}, "malformed (7.5 is no whole number)"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofa_pose.arch.presets import PRESETS
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import HEADS, ArchSpec
 from ofa_pose.errors import InputError
 from ofa_pose.files import dump_yaml, parse_yaml
 
@@ -24,8 +24,9 @@ SPECS = st.builds(
     stages=st.tuples(*[WIDTH] * 4),
     expansions=st.tuples(*[EXPANSIONS] * 4),
     deconv=st.tuples(*[WIDTH] * 3),
-    kernel=st.sampled_from((1, 3, 5, 7)),
+    kernel=st.sampled_from((1, 3, 5, 7, 9)),
     joints=st.integers(1, 40),
+    head=st.sampled_from(HEADS),
 )
 XS = PRESETS["litepose-xs"]
 
@@ -52,6 +53,12 @@ def test_the_digest_is_the_same_in_every_version() -> None:
     assert XS.digest == "261946244b69"
 
 
+def test_a_fusion_head_is_not_written_so_that_files_and_digests_stay_what_they_were() -> None:
+    assert list(XS.to_dict()) == ["resolution", "stem", "stages", "expansions", "deconv", "kernel", "joints"]
+    plain = replace(XS, head="plain")
+    assert plain.to_dict() == XS.to_dict() | {"head": "plain"} and plain.digest != XS.digest
+
+
 def test_at_and_with_joints_change_one_value() -> None:
     assert XS.at(320).to_dict() == XS.to_dict() | {"resolution": 320}
     assert XS.with_joints(14).to_dict() == XS.to_dict() | {"joints": 14}
@@ -76,6 +83,9 @@ def test_kernel_and_joints_may_be_left_out() -> None:
         ({"expansions": [[6], [6], [0], [6]]}, "must be at least 1"),
         ({"kernel": 4}, "kernel 4 is not a positive odd number"),
         ({"joints": 0}, "must be at least 1"),
+        ({"head": "fused"}, "head 'fused' is none of fusion, plain"),
+        ({"head": ["plain"]}, "head ['plain'] is none of fusion, plain"),
+        ({"head": None}, "head None is none of"),
         ({"stem": "16"}, "'16' is no whole number"),
         ({"stem": 16.5}, "16.5 is no whole number"),
         ({"stem": True}, "True is no whole number"),
@@ -115,5 +125,6 @@ def test_whole_floats_are_whole_numbers() -> None:
 
 def test_the_text_of_a_spec_is_short_where_expansions_are_equal() -> None:
     assert str(XS) == "256;16;16,32,48,80;16,24,24;e6;k7;blocks 6/8/10/10"
+    assert str(replace(XS, head="plain")) == f"{XS};plain head"
     mixed = replace(XS, expansions=((2,), (4, 6), (6,), (6,)))
     assert str(mixed) == "256;16;16,32,48,80;16,24,24;e2|4,6|6|6;k7;blocks 1/2/1/1"

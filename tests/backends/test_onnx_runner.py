@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import HEADS, ArchSpec, Head
 from ofa_pose.backends.onnx_graph import onnx_model
 from ofa_pose.backends.onnx_runner import OnnxRunner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.errors import InputError
 from ofa_pose.models.litepose import LitePose
+from tests.making import lived_in
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -40,6 +42,17 @@ def test_equals_the_torch_runner(net: LitePose, runner: OnnxRunner) -> None:
     mirrored = images[:, :, ::-1]  # a view, as the flip test hands it over
     np.testing.assert_allclose(runner(mirrored)[1], TorchRunner(net)(mirrored)[1], atol=1e-6)
     assert runner.metadata == {"note": "tiny"}
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9])
+@pytest.mark.parametrize("head", HEADS)
+def test_any_kernel_and_head(head: Head, kernel: int, tmp_path: Path) -> None:
+    net = lived_in(LitePose(replace(SPEC, head=head, kernel=kernel), torch.Generator().manual_seed(0))).eval()
+    (tmp_path / "net.onnx").write_bytes(onnx_model(net, {}).SerializeToString())
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+    found, expected = OnnxRunner(tmp_path / "net.onnx", threads=1)(images), TorchRunner(net)(images)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
 @pytest.mark.parametrize(("height", "width"), [(72, 64), (64, 40), (0, 64), (8, 8)])

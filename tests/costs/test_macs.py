@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -15,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.space import load_space
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import HEADS, ArchSpec, Head
 from ofa_pose.costs.macs import CONVENTIONS, Macs, layer_macs, layer_params, plan_macs, spec_macs, spec_params
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.seeding import generator
@@ -72,6 +73,20 @@ def same_shape_steps() -> Iterator[None]:
 def test_random_subnets_equal_thop(name: str) -> None:
     for spec in sampled(name, 50):
         assert (spec_macs(spec).thop, spec_params(spec)) == thop_count(spec), spec
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9])
+def test_any_kernel_and_head_equals_thop_and_half_of_torchs_count(kernel: int, head: Head) -> None:
+    space = replace(load_space("litepose-depth"), kernel=kernel, head=head)
+    rng = generator("test macs", kernel, head)
+    for _ in range(3):
+        spec = space.decode(space.sample(rng), 14)
+        assert (spec_macs(spec).thop, spec_params(spec)) == thop_count(spec), spec
+        with same_shape_steps(), FlopCounterMode(display=False) as counter:
+            net, image = meta_net(spec)
+            net(image)
+        assert 2 * spec_macs(spec).exact == counter.get_total_flops(), spec
 
 
 @pytest.mark.parametrize("name", SPACES)

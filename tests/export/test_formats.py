@@ -85,6 +85,18 @@ def test_all_formats_from_a_file_quietly(
     assert (shown.out, shown.err) == ("", "")
 
 
+def test_a_plain_head_leaves_out_the_format_that_does_not_know_it(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    spec = replace(SPEC, head="plain")
+    plain = replace(checkpoint, spec=spec, weights=LitePose(spec).state_dict())
+    with pytest.raises(InputError, match="a LitePose config knows no plain head"):
+        export_checkpoint(plain, DEFAULT_FORMATS, tmp_path / "none")
+    assert not (tmp_path / "none").exists() or not list((tmp_path / "none").iterdir())
+    summary = export_checkpoint(plain, None, tmp_path / "out")
+    assert set(summary["files"]) == set(DEFAULT_FORMATS) - {"litepose"}
+    assert load_spec(summary["files"]["yaml"]) == spec
+    assert set(export_checkpoint(checkpoint, None, tmp_path / "all")["files"]) == set(DEFAULT_FORMATS)
+
+
 def test_yaml(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = Path(export_checkpoint(checkpoint, ["yaml"], tmp_path)["files"]["yaml"])
     assert path == tmp_path / "model.yaml"

@@ -13,6 +13,7 @@ from torch import nn
 
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.space import SearchSpace, load_space
+from ofa_pose.arch.spec import HEADS, Head
 from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.extract import extract, leading_slice
@@ -20,6 +21,17 @@ from ofa_pose.models.litepose import LitePose, Unit
 from tests.making import lived_in, picture, same_state
 
 NANO = load_space("litepose-nano")
+DEEP = SearchSpace(
+    "deep",
+    (32, 64),
+    (3, 5),
+    ((4, 8), (5, 6), (4, 9), (4, 7)),
+    ((3, 8),) * 3,
+    (1, 2),
+    (2, 3, 1, 2),
+    5,
+    depth=((1, 2), (1, 2, 3), (1,), (1, 2)),
+)
 STOCK = {nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6}
 CONTAINERS = {nn.Module, Unit, LitePose}
 
@@ -51,6 +63,33 @@ def test_any_subnet_of_a_space_with_elastic_expansions(seed: int) -> None:
         "s", (32, 64), (3, 5), ((4, 8), (5, 6), (4, 9), (4, 7)), ((3, 8),) * 3, (1, 2, 3), (2, 1, 2, 1), 5
     )
     assert_equal_outputs(lived_in(Supernet(space, 2, torch.Generator().manual_seed(seed)), seed).eval(), seed)
+
+
+@settings(max_examples=8)
+@given(seed=st.integers(0, 10**6), kernel=st.sampled_from((3, 5, 7, 9)), head=st.sampled_from(HEADS))
+def test_any_subnet_with_elastic_depth_any_kernel_and_head(seed: int, kernel: int, head: Head) -> None:
+    space = replace(DEEP, kernel=kernel, head=head)
+    assert_equal_outputs(lived_in(Supernet(space, 2, torch.Generator().manual_seed(seed)), seed).eval(), seed)
+
+
+@torch.no_grad()
+def test_a_shallower_net_than_any_subnet_gets_the_leading_blocks_and_a_warning(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    space = replace(DEEP, depth=())
+    supernet = lived_in(Supernet(space, 2, torch.Generator().manual_seed(0))).eval()
+    whole = space.largest(2)
+    spec = replace(whole, expansions=tuple(stage[:1] for stage in whole.expansions))
+    net = extract(supernet, spec)
+    words = "the net has blocks 1/1/1/1, space 'deep' 2/3/1/2: the leading blocks are taken"
+    assert f"warning: {words}" in capfd.readouterr().err
+    with pytest.warns(UserWarning, match=words):
+        outputs = supernet(picture(), spec)
+    for one, other in zip(outputs, net(picture()), strict=True):
+        assert torch.equal(one, other)
+    assert all(torch.equal(value, supernet.state_dict()[name]) for name, value in net.state_dict().items())
+    extract(supernet, whole)
+    assert capfd.readouterr().err == ""
 
 
 _nano: list[Supernet] = []

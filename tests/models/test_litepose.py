@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ofa_pose.arch.presets import PRESETS
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import HEADS, ArchSpec, Head
 from ofa_pose.models.litepose import OUTPUT_STD, LitePose
 from tests.making import lived_in, picture, same_state
 
@@ -40,7 +42,7 @@ class ByHand:
     def head(self, name: str, x: Tensor) -> Tensor:
         return self.conv(f"{name}.pointwise", F.relu(self.conv(f"{name}.depthwise", x)), norm=False)
 
-    def __call__(self, x: Tensor, depths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, depths: tuple[int, ...], fusion: bool) -> tuple[Tensor, Tensor]:
         x = F.relu6(self.conv("stem.0", x, stride=2))
         x = F.relu6(self.conv("stem.1", x))
         maps = [self.conv("stem.2", x)]
@@ -54,19 +56,25 @@ class ByHand:
             maps.append(x)
         outputs = []
         for step in range(3):
-            fused = self.deconv(f"deconv.{step}.refined", x) + self.deconv(f"deconv.{step}.raw", maps[3 - step])
+            fused = self.deconv(f"deconv.{step}.refined", x)
+            if fusion:
+                fused = fused + self.deconv(f"deconv.{step}.raw", maps[3 - step])
             x = F.relu(self.norm(f"deconv.{step}.norm", fused))
             if step:
                 name = f"outputs.{step - 1}"
-                outputs.append(self.head(f"{name}.refined", x) + self.head(f"{name}.raw", maps[2 - step]))
+                output = self.head(f"{name}.refined", x)
+                outputs.append(output + self.head(f"{name}.raw", maps[2 - step]) if fusion else output)
         return outputs[0], outputs[1]
 
 
 @torch.no_grad()
-def test_the_forward_pass_is_the_published_formula() -> None:
-    net = lived_in(LitePose(SPEC)).eval()
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9])
+@pytest.mark.parametrize("head", HEADS)
+def test_the_forward_pass_is_the_published_formula(head: Head, kernel: int) -> None:
+    net = lived_in(LitePose(replace(SPEC, head=head, kernel=kernel))).eval()
     image = picture(2, 64, 96)
-    for ours, theirs in zip(net(image), ByHand(net)(image, (2, 2, 1, 3)), strict=True):
+    assert any(".raw." in name for name in net.state_dict()) == (head == "fusion")
+    for ours, theirs in zip(net(image), ByHand(net)(image, (2, 2, 1, 3), head == "fusion"), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4)
         assert theirs.abs().mean() > 0.05, "the comparison is not one of zeros"
 

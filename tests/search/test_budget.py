@@ -16,7 +16,7 @@ from ofa_pose.search.budget import Budget, FeasibleSpace, check_feasible, unifor
 from ofa_pose.units import parse_count, parse_seconds
 from tests.search.making import JOINTS, feasible_genomes, half_way, small_space, tiny_space
 
-SPACES = {name: load_space(name) for name in ("litepose-nano", "litepose", "litepose-per-block")}
+SPACES = {name: load_space(name) for name in ("litepose-nano", "litepose", "litepose-per-block", "litepose-depth")}
 
 
 def between(space_name: str, share: float, convention: str = "thop") -> tuple[int, int]:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.search.budget import Budget, FeasibleSpace, uniform_candidates
 from ofa_pose.search.evolution import Candidate, evolve, expected_evaluations, mutate, uniform_crossover
+from ofa_pose.search.outputs import History, read_judged
 from ofa_pose.search.settings import SearchSettings
 from tests.search.making import JOINTS, Usefulness, feasible_genomes, half_way, small_space, tiny_space
 
@@ -212,3 +215,21 @@ def test_predicted_latency_is_a_budget_too() -> None:
     history = list(evolve(part, SETTINGS, 0, Usefulness(SPACE)))
     assert max(milliseconds(part.decode(c.genome)) for c in history) <= 14.0
     assert len({c.genome[0] for c in history}) > 1
+
+
+def test_elastic_depth_no_subnet_is_judged_twice_whatever_the_genes_of_blocks_it_has_not(tmp_path: Path) -> None:
+    space = replace(small_space((2, 4)), blocks=(2, 3, 1, 2), depth=((1, 2), (1, 3), (1,), (1, 2)))
+    budget = half_way(space)
+    part = FeasibleSpace(space, JOINTS, budget)
+    settings = SearchSettings(population=12, generations=8)
+    candidates = list(evolve(part, settings, 0, Usefulness(space)))
+    specs = [part.decode(candidate.genome) for candidate in candidates]
+    assert len(set(specs)) == len(specs) > 60
+    assert all(space.encode(spec) == c.genome for spec, c in zip(specs, candidates, strict=True))
+    assert all(budget.admits(spec) for spec in specs)
+    assert len({tuple(len(stage) for stage in spec.expansions) for spec in specs}) > 4
+    history = History(tmp_path / "history.csv", part)
+    for candidate in candidates:
+        history.add(candidate)
+    judged = read_judged(tmp_path / "history.csv", space)
+    assert {genome: ap for genome, (ap, _) in judged.items()} == {c.genome: c.fitness for c in candidates}

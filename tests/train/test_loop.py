@@ -35,11 +35,13 @@ MakeJob = Callable[..., Job]
 
 @pytest.fixture
 def make_job(tiny_dataset: KeypointDataset, tiny_spec: ArchSpec, tiny_space: SearchSpace, tmp_path: Path) -> MakeJob:
+    spaces = {"supernet": tiny_space, "deep supernet": replace(tiny_space, depth=((1,), (1, 2), (1,), (1, 2)))}
+
     def objective_of(kind: str) -> Objective:
         weights = torch.Generator().manual_seed(1)
         loss = LossSettings()
-        if kind == "supernet":
-            return UniformSampling(Supernet(tiny_space, 14, weights), SEED, loss)
+        if kind in spaces:
+            return UniformSampling(Supernet(spaces[kind], 14, weights), SEED, loss)
         net = LitePose(tiny_spec, weights)
         if kind == "net":
             return FixedNet(net, (32, 64), SEED, loss)
@@ -54,9 +56,9 @@ def make_job(tiny_dataset: KeypointDataset, tiny_spec: ArchSpec, tiny_space: Sea
             return {"AP": float(net.state_dict()["stem.0.conv.weight"].double().std()), "other": None}
 
         def pack(info: dict[str, Any], training: dict[str, Any] | None) -> Checkpoint:
-            space = tiny_space if kind == "supernet" else None
+            space = spaces.get(kind)
             weights = {name: value.contiguous() for name, value in net.state_dict().items()}
-            name: Any = "supernet" if kind == "supernet" else "net"
+            name: Any = "supernet" if kind in spaces else "net"
             return Checkpoint(name, net.spec, space, CROWDPOSE, weights, {"seed": SEED}, info, training)
 
         run = plan_run(tmp_path / out, "seed: 11\n", resume, argv=["pretrain"])
@@ -90,7 +92,7 @@ def same(one: Any, other: Any) -> bool:
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
-@pytest.mark.parametrize("kind", ["net", "supernet", "distilled"])
+@pytest.mark.parametrize("kind", ["net", "supernet", "deep supernet", "distilled"])
 @pytest.mark.parametrize("killed_by", ["judge", "pack"])
 def test_a_killed_run_resumes_to_the_last_bit(make_job: MakeJob, kind: str, killed_by: str) -> None:
     whole = make_job("whole", kind)

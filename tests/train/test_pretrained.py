@@ -48,7 +48,11 @@ def flows(net: LitePose) -> dict[str, torch.Tensor]:
     return dict(zip(sources, grads, strict=True))
 
 
-@pytest.mark.parametrize("spec", [MIXED, load_space("litepose-nano").largest(5)], ids=["mixed", "nano"])
+@pytest.mark.parametrize(
+    "spec",
+    [MIXED, load_space("litepose-nano").largest(5), replace(MIXED, head="plain", kernel=9)],
+    ids=["mixed", "nano", "plain"],
+)
 def test_sorting_keeps_the_function_and_orders_every_elastic_group(spec: ArchSpec) -> None:
     net = lived_in(LitePose(spec, torch.Generator().manual_seed(0))).eval()
     image = picture(2)
@@ -164,7 +168,9 @@ def test_as_many_joints_of_other_names_start_the_outputs_anew_too(tiny_spec: Arc
         assert all(same) if outputs_kept else not any(same)
 
 
-@pytest.mark.parametrize("change", [{"stem": 4}, {"kernel": 5}, {"expansions": ((2,), (2,), (2,), (2, 2))}])
+@pytest.mark.parametrize(
+    "change", [{"stem": 4}, {"kernel": 5}, {"head": "plain"}, {"expansions": ((2,), (2,), (2,), (2, 2))}]
+)
 def test_another_space_is_refused_naming_both(tiny_spec: ArchSpec, change: dict[str, object]) -> None:
     other = replace(tiny_spec, **change)  # type: ignore[arg-type]
     net = LitePose(tiny_spec)
