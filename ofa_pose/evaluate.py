@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
@@ -23,6 +23,7 @@ from ofa_pose.pose.metrics import KeypointEvaluator, to_results
 from ofa_pose.skeleton import Skeleton
 
 READERS = 4
+Decoder = Callable[[np.ndarray, np.ndarray, Sequence[int]], list[Poses]]
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,24 @@ class Evaluation:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def read_inputs(dataset: KeypointDataset, resolution: int, batch: int = 16) -> Iterator[Inputs]:
-    """The dataset's images as network inputs, batched by equal input size, read one batch ahead in threads."""
+def read_inputs(
+    dataset: KeypointDataset,
+    resolution: int,
+    batch: int = 16,
+    make_frame: Callable[[int, int, int], InputFrame] = input_frame,
+    sample: Callable[[np.ndarray, InputFrame], np.ndarray] = warp,
+) -> Iterator[Inputs]:
+    """The dataset's images as network inputs, batched by equal input size, read one batch ahead in threads.
+
+    Args:
+        make_frame: from an image's width, height and the resolution, how it lies in the input.
+        sample: the input of an image in its frame.
+    """
 
     def read(pair: tuple[ImageRecord, InputFrame]) -> np.ndarray:
-        return warp(pair[0].read(), pair[1])
+        return sample(pair[0].read(), pair[1])
 
-    framed = [(record, input_frame(record.width, record.height, resolution)) for record in dataset.images]
+    framed = [(record, make_frame(record.width, record.height, resolution)) for record in dataset.images]
     framed.sort(key=lambda pair: (pair[1].height, pair[1].width, pair[0].id))
     parts = []
     for _, group in groupby(framed, key=lambda pair: (pair[1].height, pair[1].width)):
@@ -68,15 +80,24 @@ def read_inputs(dataset: KeypointDataset, resolution: int, batch: int = 16) -> I
 
 
 def estimate(
-    runner: Runner, images: np.ndarray, skeleton: Skeleton, config: DecodeConfig | None = None, flip: bool = False
+    runner: Runner,
+    images: np.ndarray,
+    skeleton: Skeleton,
+    config: DecodeConfig | None = None,
+    flip: bool = False,
+    decoder: Decoder | None = None,
 ) -> tuple[list[Poses], dict[str, float]]:
-    """The poses (in input pixels) on RGB uint8 images (B, H, W, 3), and the seconds of 'network' and 'decode'."""
+    """The poses (in input pixels) on RGB uint8 images (B, H, W, 3), and the seconds of 'network' and 'decode'.
+
+    `decoder` takes the place of our own, whose `config` then says nothing.
+    """
     start = time.perf_counter()
     low, high = runner(images)
     if flip:
         low, high = _with_flipped(low, high, *runner(images[:, :, ::-1]), skeleton.flip_index)
     middle = time.perf_counter()
-    poses = decode(low, high, skeleton.grouping_order, config)
+    order = skeleton.grouping_order
+    poses = decoder(low, high, order) if decoder else decode(low, high, order, config)
     return poses, {"network": middle - start, "decode": time.perf_counter() - middle}
 
 
@@ -98,6 +119,7 @@ def evaluate(
     evaluator: KeypointEvaluator | None = None,
     config: DecodeConfig | None = None,
     flip: bool = False,
+    decoder: Decoder | None = None,
 ) -> Evaluation:
     """AP of a network on `dataset`, whose images come as `inputs` (see `read_inputs`; a list may be used again).
 
@@ -113,7 +135,7 @@ def evaluate(
         seconds["read"] += time.perf_counter() - start
         if batch is None:
             break
-        poses, spent = estimate(runner, batch.images, dataset.skeleton, config, flip)
+        poses, spent = estimate(runner, batch.images, dataset.skeleton, config, flip, decoder)
         for stage, value in spent.items():
             seconds[stage] += value
         for image_id, frame, found in zip(batch.ids, batch.frames, poses, strict=True):

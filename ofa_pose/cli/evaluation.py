@@ -11,6 +11,8 @@ from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, key_tabl
 from ofa_pose.console import track, warn
 from ofa_pose.errors import InputError, OfaPoseError, nearest
 
+DECODINGS = ("ours", "litepose")
+
 if TYPE_CHECKING:
     from ofa_pose.checkpoint import Checkpoint
     from ofa_pose.data.coco import KeypointDataset
@@ -28,6 +30,9 @@ def evaluate(
         int | None, typer.Option("--resolution", help="Short side in pixels; default: the net's.")
     ] = None,
     metric: Annotated[str, typer.Option("--metric", help="coco or crowdpose.")] = "coco",
+    decoding: Annotated[
+        str, typer.Option("--decoding", help="ours, or litepose: input and decoding as in its authors' code.")
+    ] = "ours",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 16,
     skeleton: Annotated[Path | None, typer.Option("--skeleton", help="YAML of a custom skeleton.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also write results.json and metrics.json here.")] = None,
@@ -43,6 +48,8 @@ def evaluate(
 
     if metric not in METRICS:
         raise InputError(f"no such metric: '{metric}'", mend=nearest(metric, METRICS))
+    if decoding not in DECODINGS:
+        raise InputError(f"no such decoding: '{decoding}'", mend=nearest(decoding, DECODINGS))
     if (checkpoint is None) == (results is None):
         raise InputError("eval needs --checkpoint or --results, and not both", mend="name one of them")
     if out:
@@ -55,7 +62,7 @@ def evaluate(
         assert checkpoint is not None
         source = load_checkpoint(checkpoint, kind="net")
         dataset = _ground_truth(source, annotations, images, skeleton)
-        outcome = _evaluate(source, dataset, flip, resolution, metric, batch, out, device)
+        outcome = _evaluate(source, dataset, flip, resolution, metric, batch, out, device, decoding == "litepose")
     if out:
         files.write_json(out / "metrics.json", outcome)
     print_result(outcome, as_json, key_table({**outcome.pop("metrics"), **outcome} if not as_json else outcome))
@@ -95,20 +102,24 @@ def _evaluate(
     batch: int,
     out: Path | None,
     device: str | None,
+    as_litepose: bool,
 ) -> dict[str, Any]:
     from ofa_pose import evaluate as evaluation
     from ofa_pose import files
     from ofa_pose.backends.fastest import FastestRunner
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.pose.geometry import check_resolution
+    from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp
 
     check_joints(source.skeleton, dataset, "the checkpoint")
     check_resolution(resolution or source.spec.resolution)
     runner = FastestRunner(pick_device(device))(source.build())
-    inputs = evaluation.read_inputs(dataset, resolution or source.spec.resolution, batch)
+    ways = (litepose_frame, litepose_warp) if as_litepose else ()
+    inputs = evaluation.read_inputs(dataset, resolution or source.spec.resolution, batch, *ways)
     shown = track(inputs, "eval", len(dataset), size=lambda part: len(part.ids))
     evaluator = evaluation.make_evaluator(dataset, metric)
-    done = evaluation.evaluate(runner, dataset, shown, evaluator, flip=flip)
+    decoder = decode_litepose if as_litepose else None
+    done = evaluation.evaluate(runner, dataset, shown, evaluator, flip=flip, decoder=decoder)
     if out:
         files.write_json(out / "results.json", done.results)
     return {"metrics": done.metrics, "images": done.images, "seconds": done.seconds}

@@ -32,7 +32,7 @@ class InputFrame:
         image_width, image_height: the image, in image pixels.
         width, height: the network's input, in input pixels.
         scale: input pixels per image pixel.
-        offset_x, offset_y: whole input pixels of padding left of and above the image.
+        offset_x, offset_y: input pixels of padding left of and above the image, whole ones in our own frames.
     """
 
     image_width: int
@@ -40,8 +40,8 @@ class InputFrame:
     width: int
     height: int
     scale: float
-    offset_x: int = 0
-    offset_y: int = 0
+    offset_x: float = 0
+    offset_y: float = 0
 
     def to_input(self, xy: np.ndarray) -> np.ndarray:
         """Positions (..., 2) in image pixels as float64 positions in input pixels."""

@@ -1,0 +1,161 @@
+"""The LitePose repository's own way from image to input and from maps to poses, step by step, to compare figures with.
+
+It decodes HigherHRNet's way (Cheng et al., CVPR 2020): heatmaps and tags are enlarged to the input's size first, and
+peaks are whole pixels. `ofa_pose.pose.decode` is faster and finds more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from ofa_pose.errors import InputError
+from ofa_pose.pose.decode import Poses
+from ofa_pose.pose.geometry import HIGH_STRIDE, InputFrame
+
+MULTIPLE = 64  # of both input sides
+PEOPLE = 30  # peaks a joint, and people that a joint is matched with
+THRESHOLD = 0.1
+TAG_THRESHOLD = 1.0
+WINDOW = np.ones((5, 5), np.uint8)  # a peak is the highest in it
+FAR = 1e10  # cost of matching a peak with nobody
+Matcher = Callable[[list[list[float]]], list[tuple[int, int]]]  # a matrix of costs -> rows with their columns
+ORDERS = {17: (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)}  # of grouping: there the face comes first
+
+
+def litepose_frame(width: int, height: int, resolution: int) -> InputFrame:
+    """The frame of an image there: short side to `resolution`, both sides rounded up to 64, the image in the middle."""
+    short, long = min(width, height), max(width, height)
+    near = -(-resolution // MULTIPLE) * MULTIPLE
+    far = int((near / short * long + MULTIPLE - 1) // MULTIPLE) * MULTIPLE
+    side_x, side_y = (near, far) if width < height else (far, near)
+    scale = near / short
+    # its centre is a whole pixel, the later one of two
+    return InputFrame(
+        width,
+        height,
+        side_x,
+        side_y,
+        scale,
+        side_x / 2 - int(width / 2 + 0.5) * scale,
+        side_y / 2 - int(height / 2 + 0.5) * scale,
+    )
+
+
+def litepose_warp(image: np.ndarray, frame: InputFrame) -> np.ndarray:
+    """The network's input there: bilinear samples at pixel indices, black around the image."""
+    matrix = np.array([[frame.scale, 0, frame.offset_x], [0, frame.scale, frame.offset_y]])
+    return cv2.warpAffine(image, matrix, (frame.width, frame.height), flags=cv2.INTER_LINEAR)
+
+
+def decode_litepose(low: np.ndarray, high: np.ndarray, order: Sequence[int]) -> list[Poses]:
+    """The poses of each image of a batch, in input pixels.
+
+    Needs the package munkres, extra 'litepose'.
+
+    Args:
+        low: (B, J + J·T, h, w), J heatmaps, then T blocks of J tag maps, at stride 4.
+        high: (B, J, 2h, 2w), heatmaps at stride 2.
+        order: the joints' indices in the order of grouping, where that repository has none of its own (17 joints).
+    """
+    order = ORDERS.get(high.shape[1], order)
+    match = _matcher()
+    return [_decode_image(one, other, order, match) for one, other in zip(low, high, strict=True)]
+
+
+def _matcher() -> Matcher:
+    # Rounded distances tie all the time, and which of equally cheap matchings is taken shows in the AP (by 0.005 and
+    # more): only the solver that the repository calls gives its figures.
+    try:
+        from munkres import Munkres
+    except ImportError:
+        what = "decoding as LitePose's code does needs the package munkres"
+        raise InputError(what, mend="pip install 'ofa-pose[litepose]'") from None
+    solve: Matcher = Munkres().compute
+    return solve
+
+
+def _decode_image(low: np.ndarray, high: np.ndarray, order: Sequence[int], match: Matcher) -> Poses:
+    joints, height, width = high.shape
+    enlarged = _resize(low, height, width)
+    size = (height * HIGH_STRIDE, width * HIGH_STRIDE)
+    heat = _resize((enlarged[:joints] + high) / 2, *size)
+    tags = _resize(enlarged[joints:], *size).reshape(-1, joints, *size).transpose(1, 2, 3, 0)  # (J, H, W, T)
+    people = [_shift(person, heat) for person in _group(*_peaks(heat, tags), order, match)]
+    scores = [person[:, 2].mean() for person in people]
+    filled = [_fill(person, heat, tags) for person in people]
+    keypoints = np.array(filled, np.float32).reshape(-1, joints, 3)
+    best = np.argsort(-np.array(scores), kind="stable") if people else np.zeros(0, int)
+    return Poses(keypoints[best], np.array(scores, np.float32)[best])
+
+
+def _resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.stack([cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR) for each in maps])
+
+
+def _peaks(heat: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The highest peaks of each joint: (J, PEOPLE, 3) x, y, heat, and their tags (J, PEOPLE, T)."""
+    joints, _, width = heat.shape
+    alone = np.stack([np.where(each == cv2.dilate(each, WINDOW), each, 0) for each in heat]).reshape(joints, -1)
+    cells = np.argsort(-alone, axis=1, kind="stable")[:, :PEOPLE]
+    found = np.stack([cells % width, cells // width, np.take_along_axis(alone, cells, 1)], axis=-1)
+    return found, np.stack([tag.reshape(-1, tag.shape[-1])[cell] for tag, cell in zip(tags, cells, strict=True)])
+
+
+def _group(peaks: np.ndarray, tags: np.ndarray, order: Sequence[int], match: Matcher) -> list[np.ndarray]:
+    """People as (J, 3) x, y, heat, zeros where a joint is missing; each joint's peaks go to the nearest mean tags."""
+    people: list[np.ndarray] = []
+    members: list[list[np.ndarray]] = []
+    for joint in order:
+        sure = peaks[joint, :, 2] > THRESHOLD
+        mine, own = peaks[joint, sure], tags[joint, sure]
+        if not len(mine):
+            continue
+        known = len(people[:PEOPLE])
+        taken: dict[int, int] = {}
+        if known:
+            means = np.stack([np.mean(some, axis=0) for some in members[:PEOPLE]])
+            distance = np.linalg.norm(own[:, None] - means[None], axis=2)
+            cost = np.round(distance) * 100 - mine[:, 2:]
+            cost = np.pad(cost, ((0, 0), (0, max(0, len(mine) - known))), constant_values=FAR)
+            for row, column in match(cost.tolist()):
+                if row < len(mine) and column < known and distance[row, column] < TAG_THRESHOLD:
+                    taken[row] = column
+        for row in range(len(mine)):
+            if row not in taken:
+                taken[row] = len(people)
+                people.append(np.zeros((len(peaks), 3)))
+                members.append([])
+            people[taken[row]][joint] = mine[row]
+            members[taken[row]].append(own[row])
+    return people
+
+
+def _shift(person: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Each joint that was found, moved by a quarter pixel to the higher neighbour, and to the pixel's centre."""
+    moved = person.copy()
+    for joint in np.flatnonzero(person[:, 2] > 0):
+        moved[joint, :2] = _beside(heat[joint], int(person[joint, 0]), int(person[joint, 1]))
+    return moved
+
+
+def _beside(heat: np.ndarray, x: int, y: int) -> tuple[float, float]:
+    height, width = heat.shape
+    right = heat[y, min(x + 1, width - 1)] > heat[y, max(x - 1, 0)]
+    below = heat[min(y + 1, height - 1), x] > heat[max(y - 1, 0), x]
+    return x + 0.5 + (0.25 if right else -0.25), y + 0.5 + (0.25 if below else -0.25)
+
+
+def _fill(person: np.ndarray, heat: np.ndarray, tags: np.ndarray) -> np.ndarray:
+    """Missing joints at the place with the most heat, less the rounded distance from the person's mean tag."""
+    found = np.flatnonzero(person[:, 2] > 0)
+    mean = np.mean([tags[j, int(person[j, 1]), int(person[j, 0])] for j in found], axis=0)
+    filled = person.copy()
+    for joint in np.flatnonzero(person[:, 2] == 0):
+        worth = heat[joint] - np.round(np.linalg.norm(tags[joint] - mean, axis=-1))
+        y, x = np.unravel_index(np.argmax(worth), worth.shape)
+        if heat[joint, y, x] > 0:
+            filled[joint] = (*_beside(heat[joint], int(x), int(y)), heat[joint, y, x])
+    return filled
