@@ -52,6 +52,8 @@ def evaluate(
         raise InputError(f"no such decoding: '{decoding}'", mend=nearest(decoding, DECODINGS))
     if (checkpoint is None) == (results is None):
         raise InputError("eval needs --checkpoint or --results, and not both", mend="name one of them")
+    if results is not None and decoding != "ours":
+        raise InputError("--results are decoded already", mend="leave out --decoding")
     if out:
         from ofa_pose import files
 
@@ -109,11 +111,13 @@ def _evaluate(
     from ofa_pose.backends.fastest import FastestRunner
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.pose.geometry import check_resolution
-    from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp
+    from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher
 
     check_joints(source.skeleton, dataset, "the checkpoint")
     check_resolution(resolution or source.spec.resolution)
     runner = FastestRunner(pick_device(device))(source.build())
+    if as_litepose:
+        load_matcher()  # refuses before any work where its package is missing
     ways = (litepose_frame, litepose_warp) if as_litepose else ()
     inputs = evaluation.read_inputs(dataset, resolution or source.spec.resolution, batch, *ways)
     shown = track(inputs, "eval", len(dataset), size=lambda part: len(part.ids))

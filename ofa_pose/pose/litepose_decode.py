@@ -13,7 +13,7 @@ import numpy as np
 
 from ofa_pose.errors import InputError
 from ofa_pose.pose.decode import Poses
-from ofa_pose.pose.geometry import HIGH_STRIDE, InputFrame
+from ofa_pose.pose.geometry import HIGH_STRIDE, MAX_ASPECT, InputFrame
 
 MULTIPLE = 64  # of both input sides
 PEOPLE = 30  # peaks a joint, and people that a joint is matched with
@@ -22,12 +22,18 @@ TAG_THRESHOLD = 1.0
 WINDOW = np.ones((5, 5), np.uint8)  # a peak is the highest in it
 FAR = 1e10  # cost of matching a peak with nobody
 Matcher = Callable[[list[list[float]]], list[tuple[int, int]]]  # a matrix of costs -> rows with their columns
-ORDERS = {17: (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)}  # of grouping: there the face comes first
+ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)  # of grouping, cut to the number of joints
 
 
 def litepose_frame(width: int, height: int, resolution: int) -> InputFrame:
-    """The frame of an image there: short side to `resolution`, both sides rounded up to 64, the image in the middle."""
+    """The frame of an image there: short side to `resolution`, both sides rounded up to 64, the image in the middle.
+
+    Raises InputError on an image so thin that the input has no end.
+    """
     short, long = min(width, height), max(width, height)
+    if long > MAX_ASPECT * short:
+        what = f"an image of {width}×{height} pixels is too thin to be decoded as LitePose's code does"
+        raise InputError(what, mend="leave it out, or decode with --decoding ours")
     near = -(-resolution // MULTIPLE) * MULTIPLE
     far = int((near / short * long + MULTIPLE - 1) // MULTIPLE) * MULTIPLE
     side_x, side_y = (near, far) if width < height else (far, near)
@@ -58,14 +64,20 @@ def decode_litepose(low: np.ndarray, high: np.ndarray, order: Sequence[int]) -> 
     Args:
         low: (B, J + J·T, h, w), J heatmaps, then T blocks of J tag maps, at stride 4.
         high: (B, J, 2h, 2w), heatmaps at stride 2.
-        order: the joints' indices in the order of grouping, where that repository has none of its own (17 joints).
+        order: the joints' indices in the order of grouping, where that repository's own is none of theirs: it knows
+            one for 13 to 17 joints, whatever they are.
+
+    Raises:
+        InputError: munkres is not installed.
     """
-    order = ORDERS.get(high.shape[1], order)
-    match = _matcher()
+    own = ORDER[: high.shape[1]]
+    order = own if sorted(own) == list(range(high.shape[1])) else order
+    match = load_matcher()
     return [_decode_image(one, other, order, match) for one, other in zip(low, high, strict=True)]
 
 
-def _matcher() -> Matcher:
+def load_matcher() -> Matcher:
+    """The solver of the grouping. Raises InputError where its package is not installed."""
     # Rounded distances tie all the time, and which of equally cheap matchings is taken shows in the AP (by 0.005 and
     # more): only the solver that the repository calls gives its figures.
     try:

@@ -242,6 +242,8 @@ def test_eval_without_ground_truth(call: Call, net: Path, data: Path) -> None:
     refused(call("eval", "--checkpoint", net), "data.test", "--annotations")
     refused(call("eval", "--checkpoint", net, "--annotations", data / "val" / "annotations.json"), "--images")
     refused(call("eval", "--results", data / "none.json"), "--annotations")
+    refused(call("eval", "--results", data / "none.json", "--decoding", "litepose"), "--decoding")
+    refused(call("eval", "--checkpoint", net, "--decoding", "litpose"), "litepose")
 
 
 def test_results_that_do_not_fit(call: Call, data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ofa_pose.errors import InputError
+from ofa_pose.pose import litepose_decode
 from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp
 from ofa_pose.skeleton import COCO
 from tests.cli.conftest import Call, call  # noqa: F401  (a fixture)
@@ -80,6 +82,20 @@ def test_two_people_are_told_apart_by_their_tags() -> None:
         pose = min(poses.keypoints, key=lambda each: abs(each[0, 0] - 2 * x))
         wanted = np.stack([np.full(17, 2 * x), 2 * (y + np.arange(17))], axis=1)
         assert np.abs(pose[:, :2] - wanted).max() <= 1.0
+
+
+def test_a_thin_image_is_refused() -> None:
+    with pytest.raises(InputError, match="too thin"):
+        litepose_frame(3000, 10, 128)
+
+
+def test_the_order_of_grouping_is_that_repositorys_for_crowdposes_joints_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(litepose_decode, "_decode_image", lambda low, high, order, match: seen.append(tuple(order)))
+    for joints in (14, 17, 5):
+        decode_litepose(np.zeros((1, 2 * joints, 4, 4)), np.zeros((1, joints, 8, 8)), tuple(reversed(range(joints))))
+    assert seen[0] == (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13)
+    assert [sorted(order) for order in seen] == [list(range(14)), list(range(17)), list(range(5))]
 
 
 def test_nobody_where_nothing_is_warm() -> None:
