@@ -43,6 +43,7 @@ def evaluate(
 
     Example: ofa-pose eval --checkpoint runs/finetuned --annotations val.json --images val2017 --flip
     """
+    from ofa_pose import files
     from ofa_pose.checkpoint import load_checkpoint
     from ofa_pose.pose.metrics import METRICS
 
@@ -55,8 +56,6 @@ def evaluate(
     if results is not None and decoding != "ours":
         raise InputError("--results are decoded already", mend="leave out --decoding")
     if out:
-        from ofa_pose import files
-
         files.check_folder(out)
     if results is not None:
         outcome = _score_results(annotations, results, metric, skeleton)

@@ -32,13 +32,12 @@ if TYPE_CHECKING:
 def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
     """Refuse to search on a share of train that the supernet was not kept from.
 
-    What is held out follows from the annotation file's content and the share, wherever the file lies now.
+    What is held out follows from the annotation file's content and the share, wherever the file lies now. An imported
+    supernet was trained elsewhere: nothing is known of it, and that is told.
 
     Args:
         data: the search's data.
         supernet: knows what it was trained with.
-
-    An imported supernet was trained elsewhere: nothing is known, and that is told.
 
     Raises:
         InputError: no data.search is named, and what is held out of train has changed since.
