@@ -6,20 +6,28 @@ Nothing is upsampled to the input's size: peaks are found at half of it and refi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ofa_pose.pose.geometry import HIGH_STRIDE
-from ofa_pose.pose.peaks import Spots, find_peaks, fuse, place, spots_at, warm_cells
+from ofa_pose.pose.peaks import Maps, Spots, find_peaks, fuse, place, warm_cells
 
 STEP_COST = 100.0  # of a pair of tags that do not fit: no difference of heats outweighs it
 TIE_WEIGHT = 1e-3  # of heat times heat, against heat: decides ties only
 NEARNESS = 0.2  # heat that a missing joint's place loses for each extent of the person it lies from the person's middle
 MIN_EXTENT = 32.0  # input pixels: a person of one joint has no extent of its own
-WARM_CELLS = 4096  # a joint, on average, that may hold a missing joint: only a useless net has more
+WARM_CELLS = 4096  # of a plane that may hold a missing joint, the warmest: only a useless net has more
+CHUNK_CELLS = 1 << 20  # of the images that are decoded at once: enough to share the overhead, few enough for a cache
+MATES_X, MATES_Y = (
+    np.array([[1], [0], [1]]),
+    np.array([[0], [1], [1]]),
+)  # flips of the last bit of x and y: cells that share a tag
+BLOCK_CELLS = 1 << 17  # that are weighed at once as places of missing joints
 
 
 @dataclass(frozen=True)
@@ -61,105 +69,114 @@ class Poses:
         return len(self.scores)
 
 
-def decode(low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig | None = None) -> list[Poses]:
-    """The poses of each image of a batch.
+def decode(low: Any, high: Any, order: Sequence[int], config: DecodeConfig | None = None) -> list[Poses]:
+    """The poses of each image of a batch; each as if it were alone.
 
     Args:
-        low: (B, J + J·T, h, w), J heatmaps, then T blocks of J tag maps (T = 1 without a flip test), at stride 4.
+        low: (B, J + J·T, h, w), J heatmaps, then T blocks of J tag maps (T = 1 without a flip test), at stride 4; a
+            NumPy array or a torch tensor on any device and of any floating type.
         high: (B, J, 2h, 2w), heatmaps at stride 2.
         order: the joints' indices in the order of grouping, `Skeleton.grouping_order`.
         config: thresholds and limits.
+
+    Raises:
+        ValueError: the maps do not fit each other, or `order` does not fit them.
     """
-    batch, joints = high.shape[:2]
-    if low.ndim != 4 or low.shape[1] % joints or low.shape[1] < 2 * joints:
-        raise ValueError(f"low {low.shape} does not hold heatmaps and tags of the {joints} joints of high {high.shape}")
-    tags = low[:, joints:].reshape(batch, -1, joints, *low.shape[2:]).swapaxes(1, 2)
-    return decode_maps(low[:, :joints], high, tags, order, config)
-
-
-def decode_maps(
-    heat_low: np.ndarray,
-    heat_high: np.ndarray,
-    tags: np.ndarray,
-    order: Sequence[int],
-    config: DecodeConfig | None = None,
-) -> list[Poses]:
-    """`decode` with the maps apart: heat_low (B, J, h, w), heat_high (B, J, 2h, 2w), tags (B, J, T, h, w)."""
     config = config or DecodeConfig()
-    batch, joints, height, width = heat_low.shape
-    if heat_high.shape != (batch, joints, 2 * height, 2 * width) or tags.shape[:2] != (batch, joints):
-        raise ValueError(f"maps do not fit each other: {heat_low.shape}, {heat_high.shape}, {tags.shape}")
+    low, high = _as_array(low), _as_array(high)
+    if low.ndim != 4 or high.ndim != 4 or low.shape[1] % high.shape[1] or low.shape[1] < 2 * high.shape[1]:
+        raise ValueError(f"low {low.shape} does not hold heatmaps and tags of the joints of high {high.shape}")
+    batch, joints, height, width = high.shape
+    if (len(low), 2 * low.shape[2], 2 * low.shape[3]) != (batch, height, width):
+        raise ValueError(f"maps do not fit each other: low {low.shape}, high {high.shape}")
     if sorted(order) != list(range(joints)):
         raise ValueError(f"order {tuple(order)} is no order of {joints} joints")
-    return [_decode_image(heat_low[b], heat_high[b], tags[b], order, config) for b in range(batch)]
+    step = max(1, CHUNK_CELLS // (joints * height * width))
+    chunks = (slice(start, start + step) for start in range(0, batch, step))
+    return [poses for chunk in chunks for poses in _decode_chunk(low[chunk], high[chunk], order, config)]
 
 
-def _decode_image(
-    low: np.ndarray, high: np.ndarray, tags: np.ndarray, order: Sequence[int], config: DecodeConfig
-) -> Poses:
-    """One image's poses from low (J, h, w), high (J, 2h, 2w) and tags (J, T, h, w)."""
-    joints = len(low)
-    fused, highest = fuse(low, high)
-    warm = warm_cells(fused, min(config.recover_floor, config.threshold))
-    peaks = find_peaks(fused, highest, warm, tags, config.threshold, config.candidates)
-    member, tag_sum = _group(peaks, joints, order, config)
-    if not len(member):
-        return Poses(np.zeros((0, joints, 3), np.float32), np.zeros(0, np.float32))
+def _as_array(maps: Any) -> np.ndarray:
+    """A torch tensor as a NumPy array; bfloat16, which NumPy does not know, as float32."""
+    if hasattr(maps, "detach"):
+        maps = maps.detach().float().cpu().numpy()
+    return np.asarray(maps)
+
+
+def _decode_chunk(low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig) -> Iterator[Poses]:
+    batch, joints = high.shape[:2]
+    tags = low[:, joints:].reshape(batch, -1, joints, *low.shape[2:])
+    maps = Maps(fuse(low[:, :joints], high), tags)
+    warm, heat = warm_cells(maps.fused, min(config.recover_floor, config.threshold))
+    peaks = find_peaks(maps, warm, heat, config.threshold, config.candidates)
+    starts = np.searchsorted(peaks.plane, np.arange(batch * joints + 1))
+    groups = [_group(peaks, starts[b * joints :], joints, order, config) for b in range(batch)]
+    member = np.concatenate(groups)
+    image = np.repeat(np.arange(batch), [len(group) for group in groups])
     found = member >= 0
-    scores = np.where(found, peaks.heat[member], 0.0).mean(axis=1)
-    best = np.argsort(-scores, kind="stable")[: config.max_people]
-    member, found, tag_sum, scores = member[best], found[best], tag_sum[best], scores[best]
+    scores = np.where(found, peaks.heat[member], 0.0).mean(axis=1) if len(member) else np.zeros(0)
+    best = np.lexsort((-scores, image))
+    best = best[np.arange(len(best)) - np.searchsorted(image, image) < config.max_people]
+    member, found, image, scores = member[best], found[best], image[best], scores[best].astype(np.float32)
     keypoints = np.zeros((*member.shape, 3), np.float32)
-    keypoints[found] = place(fused, peaks)[member[found]]
-    if config.recover:
-        mean_tag = tag_sum / found.sum(axis=1)[:, None]
-        _recover(keypoints, found, mean_tag, fused, warm, tags, config.tag_threshold)
-    return Poses(keypoints, scores.astype(np.float32))
+    keypoints[found] = place(maps, peaks)[member[found]]
+    if config.recover and not found.all():
+        mean_tag = np.where(found[..., None], peaks.tags[member], 0).sum(axis=1) / found.sum(axis=1)[:, None]
+        _recover(keypoints, found, image, mean_tag, maps, warm, heat, config.tag_threshold)
+    ends = np.searchsorted(image, np.arange(batch + 1))
+    for start, end in pairwise(ends):
+        yield Poses(keypoints[start:end], scores[start:end])
 
 
-def _group(peaks: Spots, joints: int, order: Sequence[int], config: DecodeConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Who the peaks belong to, joint by joint: (P, J) index of a person's peak or -1, and (P, T) sums of its tags.
+def _group(peaks: Spots, starts: np.ndarray, joints: int, order: Sequence[int], config: DecodeConfig) -> np.ndarray:
+    """Who the peaks of one image belong to: (P, J) index of a person's peak or -1.
 
-    A joint's peaks go to the people so that the sum of the costs is least. A pair of tags within half the threshold
-    costs nothing, so that the higher peak decides between equally good tags; every other pair costs the same, so that
-    hopeless pairs do not push good ones apart. Among equal sums the higher peaks go to the people with more heat, or
-    the chance of a second peak beside a joint would tear a person in two. A peak without a person within the threshold
-    starts a new person.
+    Joint by joint: a joint's peaks, starts[joint] to starts[joint + 1], go to the people so that the sum of the costs
+    is least. A pair of tags within half the threshold costs nothing, so that the higher peak decides between equally
+    good tags; every other pair costs the same, so that hopeless pairs do not push good ones apart. Among equal sums the
+    higher peaks go to the people with more heat, or the chance of a second peak beside a joint would tear a person in
+    two. A peak without a person within the threshold starts a new person.
     """
-    member = np.full((0, joints), -1)
-    tag_sum = np.zeros((0, peaks.tags.shape[1]))
-    strength = np.zeros(0)
-    starts = np.searchsorted(peaks.joint, np.arange(joints + 1))
+    first, most = int(starts[0]), int(starts[joints] - starts[0])
+    member = np.full((most, joints), -1)
+    tag_sum, strength, size = np.zeros((most, peaks.tags.shape[1])), np.zeros(most), np.zeros(most)
+    people, limit = 0, config.tag_threshold**2
+    bounds = starts[: joints + 1].tolist()
     for joint in order:
-        mine = np.arange(starts[joint], starts[joint + 1])
-        heat, tag = peaks.heat[mine], peaks.tags[mine]
-        fresh = np.ones(len(mine), bool)
-        if len(mine) and len(member):
-            distance = _distance(tag, tag_sum / (member >= 0).sum(axis=1)[:, None]) / config.tag_threshold
-            near = distance < 0.5
-            cost = np.where(near, -TIE_WEIGHT * heat[:, None] * strength, STEP_COST) - heat[:, None]
+        start, end = bounds[joint], bounds[joint + 1]
+        if start == end:
+            continue
+        heat, tag = peaks.heat[start:end], peaks.tags[start:end]
+        fresh = np.ones(end - start, bool)
+        if people:
+            apart = tag[:, None] - (tag_sum[:people] / size[:people, None])
+            distance = np.einsum("ijk,ijk->ij", apart, apart)  # squared
+            near = distance < 0.25 * limit
+            cost = np.where(near, -TIE_WEIGHT * heat[:, None] * strength[:people], STEP_COST) - heat[:, None]
             peak, person = linear_sum_assignment(cost)
-            taken = distance[peak, person] < 1
+            taken = distance[peak, person] < limit
             peak, person = peak[taken], person[taken]
-            member[person, joint] = mine[peak]
+            member[person, joint] = start + peak
             tag_sum[person] += tag[peak]
             strength[person] += heat[peak]
+            size[person] += 1
             fresh[peak] = False
-        added = np.full((int(fresh.sum()), joints), -1)
-        added[:, joint] = mine[fresh]
-        member = np.concatenate([member, added])
-        tag_sum = np.concatenate([tag_sum, tag[fresh]])
-        strength = np.concatenate([strength, heat[fresh]])
-    return member, tag_sum
+        alone = np.flatnonzero(fresh)
+        added = slice(people, people + len(alone))
+        member[added, joint] = start + alone
+        tag_sum[added], strength[added], size[added] = tag[alone], heat[alone], 1
+        people += len(alone)
+    return member[:people]
 
 
 def _recover(
     keypoints: np.ndarray,
     found: np.ndarray,
+    image: np.ndarray,
     mean_tag: np.ndarray,
-    fused: np.ndarray,
+    maps: Maps,
     warm: np.ndarray,
-    tags: np.ndarray,
+    heat: np.ndarray,
     tag_threshold: float,
 ) -> None:
     """Fill in place the missing joints of keypoints (P, J, 3) from the warm cells with tags nearest to mean_tag (P, T).
@@ -167,29 +184,70 @@ def _recover(
     A cell's worth is its heat less its tag distance in whole thresholds (HigherHRNet), less a little for its distance
     from the person. A cell whose tag is not the person's is only a guess at the place: it gets no score.
     """
+    planes, height, width = maps.fused.shape
+    person, joint = np.nonzero(~found)
+    plane = image[person] * found.shape[1] + joint
+    spots = _places(maps, *_wanted(warm, heat, height * width, np.unique(plane)))
+    starts = np.searchsorted(spots.plane, np.arange(planes + 1))
+    count = starts[plane + 1] - starts[plane]
+    some = count > 0
+    person, joint, first, count = person[some], joint[some], starts[plane[some]], count[some]
+    if not len(person):
+        return
+    centre = np.stack([spots.x + 0.5, spots.y + 0.5], axis=1) * HIGH_STRIDE
     middle, extent = _middle_and_extent(keypoints[..., :2], found)
-    most = WARM_CELLS * len(fused)
-    if len(warm) > most:
-        warm = np.sort(warm[np.argpartition(-fused.ravel()[warm], most)[:most]])
-    joint, cell = np.divmod(warm, fused[0].size)
-    y, x = np.divmod(cell, fused.shape[2])
-    spots = spots_at(joint, x, y, fused.ravel()[warm], tags)
-    centre = np.stack([x + 0.5, y + 0.5], axis=1) * HIGH_STRIDE
-    starts = np.searchsorted(joint, np.arange(len(fused) + 1))
-    chosen = np.full(found.shape, -1)
-    guessed = np.zeros(found.shape, bool)
-    for j, missing in enumerate(~found.T):
-        who, where = np.flatnonzero(missing), slice(starts[j], starts[j + 1])
-        if not len(who) or where.start == where.stop:
-            continue
-        steps = np.round(_distance(mean_tag[who], spots.tags[where]) / tag_threshold)
-        away = _distance(middle[who], centre[where]) / extent[who, None]
-        best = np.argmax(spots.heat[where] - steps - NEARNESS * away, axis=1)
-        chosen[who, j] = best + where.start
-        guessed[who, j] = steps[np.arange(len(who)), best] > 0
-    filled = chosen >= 0
-    keypoints[filled] = place(fused, spots.take(chosen[filled]))
-    keypoints[guessed, 2] = 0
+    chosen, steps = np.empty(len(person), np.int64), np.empty(len(person))
+    for block in _blocks(count):
+        length = count[block]
+        ends = np.cumsum(length)
+        mine = np.arange(ends[-1]) + np.repeat(first[block] - ends + length, length)
+        who = person[block]
+        step = np.round(_distance(spots.tags, mine, mean_tag[who], length) / tag_threshold)
+        away = _distance(centre, mine, middle[who], length)
+        worth = spots.heat.take(mine) - step - np.repeat(NEARNESS / extent[who], length) * away
+        best = _first_maximum(worth, ends - length, length)
+        chosen[block], steps[block] = mine[best], step[best]
+    keypoints[person, joint] = place(maps, spots.take(chosen))
+    guessed = steps > 0
+    keypoints[person[guessed], joint[guessed], 2] = 0
+
+
+def _wanted(warm: np.ndarray, heat: np.ndarray, size: int, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The warm cells of the wanted planes (of `size` cells each), at most `WARM_CELLS` of a plane, the warmest."""
+    starts, ends = np.searchsorted(warm, wanted * size), np.searchsorted(warm, (wanted + 1) * size)
+    kept = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        cells = np.arange(start, end)
+        if len(cells) > WARM_CELLS:
+            cells = start + np.sort(np.argpartition(-heat[start:end], WARM_CELLS)[:WARM_CELLS])
+        kept.append(cells)
+    index = np.concatenate(kept)
+    return warm[index], heat[index]
+
+
+def _places(maps: Maps, warm: np.ndarray, heat: np.ndarray) -> Spots:
+    """Where a missing joint may be: of the four cells that share a tag, the hottest."""
+    _, height, width = maps.fused.shape
+    plane, cell = np.divmod(warm, height * width)
+    y, x = np.divmod(cell, width)
+    mates = maps.fused.ravel().take((plane * height + (y ^ MATES_Y)) * width + (x ^ MATES_X))
+    hottest = heat >= np.fmax.reduce(mates, axis=0)
+    plane, x, y = plane[hottest], x[hottest], y[hottest]
+    return Spots(plane, x, y, heat[hottest], maps.tags_at(plane, x, y))
+
+
+def _blocks(count: np.ndarray) -> Iterator[slice]:
+    """Runs of entries whose counts add up to little more than `BLOCK_CELLS`."""
+    cuts = 1 + np.flatnonzero(np.diff(np.cumsum(count) // BLOCK_CELLS))
+    for start, end in pairwise([0, *cuts.tolist(), len(count)]):
+        yield slice(start, end)
+
+
+def _first_maximum(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The index of the first maximum of each run of values."""
+    highest = np.maximum.reduceat(values, starts)
+    hits = np.flatnonzero(values == np.repeat(highest, lengths))
+    return hits[np.searchsorted(hits, starts)]
 
 
 def _middle_and_extent(xy: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,8 +258,12 @@ def _middle_and_extent(xy: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, n
     return middle, np.maximum(sides.max(axis=1), MIN_EXTENT)
 
 
-def _distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(N, M) Euclidean distances between rows of left (N, D) and right (M, D)."""
-    if left.shape[1] == 1:
-        return np.abs(left - right.T)
-    return np.sqrt(sum((left[:, None, d] - right[:, d]) ** 2 for d in range(left.shape[1])))
+def _distance(cells: np.ndarray, cell: np.ndarray, people: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+    """(N,) Euclidean distances of cells[cell] from people, each repeated so many times; cells (M, D), people (P, D)."""
+    square = np.zeros(len(cell))
+    for theirs, own in zip(cells.T, people.T, strict=True):
+        apart = theirs.take(cell)
+        apart -= np.repeat(own, repeats)
+        apart *= apart
+        square += apart
+    return np.sqrt(square, out=square)

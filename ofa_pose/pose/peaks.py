@@ -1,6 +1,7 @@
-"""Peaks of heatmaps, and their places below the cell.
+"""Peaks of heatmaps, and their places below the cell, for a batch of images at once.
 
-All maps are one image's: heatmaps (J, h, w) at stride 4 and (J, 2h, 2w) at stride 2, tags (J, T, h, w) at stride 4.
+A batch's heatmaps are numbered planes: plane = image · J + joint. Heatmaps are (B, J, h, w) at stride 4 and
+(B, J, 2h, 2w) at stride 2, tags (B, T, J, h, w) at stride 4.
 """
 
 from __future__ import annotations
@@ -12,102 +13,120 @@ import numpy as np
 
 from ofa_pose.pose.geometry import HIGH_STRIDE
 
-PEAK_WINDOW = np.ones((5, 5), np.uint8)
+REACH = 2  # a peak is the highest of 5 × 5 cells
+DOWN, ACROSS = (np.indices((2 * REACH + 1,) * 2) - REACH).reshape(2, -1, 1)
 FAR_TAG = 1e6
 LEAST_HEAT, MOST_HEAT = 1e-3, 1e3  # smaller heats are noise, whose logarithms say nothing; larger ones are broken
+SIDEWAYS, UPDOWN = np.array([[0, -1, 1, 0, 0], [0, 0, 0, -1, 1]])[..., None]  # a cell and its four neighbours
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A batch's maps: fused heatmaps float32 (B · J, 2h, 2w), tags (B, T, J, h, w)."""
+
+    fused: np.ndarray
+    tags: np.ndarray
+
+    def heat_at(self, plane: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Heat of cells of the fused maps; beyond an edge, of the cell at it. The arguments are broadcast."""
+        _, height, width = self.fused.shape
+        x, y = np.minimum(np.maximum(x, 0), width - 1), np.minimum(np.maximum(y, 0), height - 1)
+        return self.fused.ravel().take((plane * height + y) * width + x)
+
+    def tags_at(self, plane: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Tags float64 (N, T) of N cells of the fused maps; a broken tag becomes a far one."""
+        image, joint = np.divmod(plane, self.tags.shape[2])
+        tags = self.tags[image, :, joint, y // 2, x // 2].astype(np.float64)
+        if not np.isfinite(tags).all():
+            tags = np.nan_to_num(tags, nan=FAR_TAG, posinf=FAR_TAG, neginf=-FAR_TAG)
+        return tags
 
 
 @dataclass(frozen=True)
 class Spots:
-    """Places on one image's fused map, sorted by joint: joint (N,), x and y cell (N,), heat (N,), tags (N, T)."""
+    """Cells of the fused maps, sorted by plane: plane (N,), x and y cell (N,), heat (N,), tags (N, T)."""
 
-    joint: np.ndarray
+    plane: np.ndarray
     x: np.ndarray
     y: np.ndarray
     heat: np.ndarray
     tags: np.ndarray
 
     def take(self, index: np.ndarray) -> Spots:
-        """The places with these indices."""
-        return Spots(self.joint[index], self.x[index], self.y[index], self.heat[index], self.tags[index])
+        """The cells with these indices."""
+        return Spots(self.plane[index], self.x[index], self.y[index], self.heat[index], self.tags[index])
 
 
-def fuse(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of both heatmaps at stride 2, and each cell's maximum over 5 × 5 cells; both float32 (J, 2h, 2w)."""
-    fused = np.empty(high.shape, np.float32)
-    highest = np.empty_like(fused)
-    size = (high.shape[2], high.shape[1])
-    for coarse, fine, mean, window in zip(low, high, fused, highest, strict=True):
-        upsampled = cv2.resize(np.ascontiguousarray(coarse, np.float32), size, interpolation=cv2.INTER_LINEAR)
-        cv2.addWeighted(upsampled, 0.5, np.ascontiguousarray(fine, np.float32), 0.5, 0, dst=mean)
-        cv2.dilate(mean, PEAK_WINDOW, dst=window)
-    return fused, highest
+def fuse(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The mean of both heatmaps at stride 2, float32 (B · J, 2h, 2w)."""
+    batch, joints, height, width = high.shape
+    fused = np.empty((batch * joints, height, width), np.float32)
+    upsampled = np.empty((height, width), np.float32)
+    low = np.ascontiguousarray(low, np.float32).reshape(-1, *low.shape[2:])
+    high = np.ascontiguousarray(high, np.float32).reshape(fused.shape)
+    for coarse, fine, mean in zip(low, high, fused, strict=True):
+        cv2.resize(coarse, (width, height), dst=upsampled, interpolation=cv2.INTER_LINEAR)
+        cv2.addWeighted(upsampled, 0.5, fine, 0.5, 0, dst=mean)
+    return fused
 
 
-def warm_cells(fused: np.ndarray, floor: float) -> np.ndarray:
-    """Rising flat indices of the cells with finite heat above the floor."""
+def warm_cells(fused: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rising flat indices of the cells with finite heat above the floor, and their heats."""
     warm = np.flatnonzero(fused > floor)
-    return warm[np.isfinite(fused.ravel()[warm])]
+    heat = fused.ravel().take(warm)
+    if not np.isfinite(heat).all():
+        finite = np.isfinite(heat)
+        warm, heat = warm[finite], heat[finite]
+    return warm, heat
 
 
-def find_peaks(
-    fused: np.ndarray, highest: np.ndarray, warm: np.ndarray, tags: np.ndarray, threshold: float, candidates: int
-) -> Spots:
-    """Those warm cells that are local maxima above the threshold, the highest of each joint, by joint and falling heat.
+def find_peaks(maps: Maps, warm: np.ndarray, heat: np.ndarray, threshold: float, candidates: int) -> Spots:
+    """Those warm cells that are local maxima above the threshold, the highest of each plane, by plane and falling heat.
 
     Args:
-        fused, highest: as `fuse` gives them.
-        warm: the cells worth a look, as `warm_cells` gives them.
-        tags: (J, T, h, w).
-        candidates: at most so many peaks a joint.
+        maps: the batch's maps.
+        warm, heat: the cells worth a look, as `warm_cells` gives them.
+        threshold: least heat of a peak.
+        candidates: at most so many peaks a plane.
     """
-    heat = fused.ravel()[warm]
-    peak = (heat == highest.ravel()[warm]) & (heat > threshold)
-    heat = heat[peak]
-    joint, cell = np.divmod(warm[peak], fused[0].size)
-    rank = np.lexsort((-heat, joint))
-    rank = rank[np.arange(len(rank)) - np.searchsorted(joint, joint) < candidates]
-    heat, joint, cell = heat[rank], joint[rank], cell[rank]
-    y, x = np.divmod(cell, fused.shape[2])
-    keep = ~_doubled(joint, x, y, heat)
-    return spots_at(joint[keep], x[keep], y[keep], heat[keep], tags)
+    _, height, width = maps.fused.shape
+    high = heat > threshold
+    warm, heat = warm[high], heat[high]
+    plane, cell = np.divmod(warm, height * width)
+    y, x = np.divmod(cell, width)
+    # most cells have a higher neighbour: only what beats those four is compared with the whole window
+    above = heat >= np.fmax.reduce(maps.heat_at(plane, x + SIDEWAYS[1:], y + UPDOWN[1:]), axis=0)
+    plane, x, y, heat = plane[above], x[above], y[above], heat[above]
+    peak = np.flatnonzero(heat >= np.fmax.reduce(maps.heat_at(plane, x + ACROSS, y + DOWN), axis=0))
+    rank = peak[np.lexsort((-heat[peak], plane[peak]))]
+    sorted_plane = plane[rank]
+    rank = rank[np.arange(len(rank)) - np.searchsorted(sorted_plane, sorted_plane) < candidates]
+    plane, x, y, heat = plane[rank], x[rank], y[rank], heat[rank]
+    keep = ~_doubled(plane, x, y, heat)
+    plane, x, y = plane[keep], x[keep], y[keep]
+    return Spots(plane, x, y, heat[keep], maps.tags_at(plane, x, y))
 
 
-def spots_at(joint: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray, tags: np.ndarray) -> Spots:
-    """Places with the tags (J, T, h, w) of the low map's cells that they lie in; a broken tag becomes a far one."""
-    tag = tags[joint, :, y // 2, x // 2].astype(np.float64)
-    return Spots(joint, x, y, heat, np.nan_to_num(tag, nan=FAR_TAG, posinf=FAR_TAG, neginf=-FAR_TAG))
-
-
-def _doubled(joint: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def _doubled(plane: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Which sorted peaks lie on one plateau with an earlier one: coarse number formats make equal neighbours."""
-    doubled = np.zeros(len(joint), bool)
-    again = 1 + np.flatnonzero((joint[1:] == joint[:-1]) & (heat[1:] == heat[:-1]))
+    doubled = np.zeros(len(plane), bool)
+    again = 1 + np.flatnonzero((plane[1:] == plane[:-1]) & (heat[1:] == heat[:-1]))
     if len(again):
-        reach = PEAK_WINDOW.shape[0] // 2
-        near = (abs(x[again, None] - x) <= reach) & (abs(y[again, None] - y) <= reach)
-        same = (joint[again, None] == joint) & (heat[again, None] == heat)
-        doubled[again] = (near & same & (np.arange(len(joint)) < again[:, None])).any(axis=1)
+        near = (abs(x[again, None] - x) <= REACH) & (abs(y[again, None] - y) <= REACH)
+        same = (plane[again, None] == plane) & (heat[again, None] == heat)
+        doubled[again] = (near & same & (np.arange(len(plane)) < again[:, None])).any(axis=1)
     return doubled
 
 
-def place(fused: np.ndarray, spots: Spots) -> np.ndarray:
+def place(maps: Maps, spots: Spots) -> np.ndarray:
     """Spots as (N, 3) x, y in input pixels and heat, refined below the cell.
 
     Along each axis the vertex of the parabola through the logarithms of three cells: exact for a Gaussian.
     """
-    _, height, width = fused.shape
-
-    def log_heat(dx: int, dy: int) -> np.ndarray:
-        x, y = np.clip(spots.x + dx, 0, width - 1), np.clip(spots.y + dy, 0, height - 1)
-        return np.log(np.fmin(np.fmax(fused[spots.joint, y, x], LEAST_HEAT), MOST_HEAT, dtype=np.float64))
-
-    centre = log_heat(0, 0)
-    placed = np.empty((len(centre), 3))
-    for axis, cell in enumerate((spots.x, spots.y)):
-        before, after = log_heat(axis - 1, -axis), log_heat(1 - axis, axis)
-        bend = np.minimum(before + after - 2 * centre, -1e-9)
-        placed[:, axis] = cell + 0.5 + np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
-    placed[:, :2] *= HIGH_STRIDE
-    placed[:, 2] = spots.heat
-    return placed
+    heat = maps.heat_at(spots.plane, spots.x + SIDEWAYS, spots.y + UPDOWN)
+    logs = np.log(np.fmin(np.fmax(heat, LEAST_HEAT), MOST_HEAT, dtype=np.float64))
+    before, after = logs[1::2], logs[2::2]
+    bend = np.minimum(before + after - 2 * logs[0], -1e-9)
+    shift = np.minimum(np.maximum(0.5 * (before - after) / bend, -0.5), 0.5)
+    x, y = (np.stack([spots.x, spots.y]) + 0.5 + shift) * HIGH_STRIDE
+    return np.stack([x, y, spots.heat], axis=1)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofa_pose.pose.decode import DecodeConfig, Poses, decode, decode_maps
+from ofa_pose.pose import decode as decoding
+from ofa_pose.pose.decode import DecodeConfig, Poses, decode
 from ofa_pose.pose.metrics import KeypointEvaluator, to_results
 from ofa_pose.skeleton import COCO, CROWDPOSE
 from tests.pose.making import crowd, make_maps
@@ -117,6 +119,33 @@ def test_a_flat_map_is_one_peak_a_joint() -> None:
     assert len(poses) == 1 and np.isfinite(poses.keypoints).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tensors_are_decoded_as_their_arrays(dtype: torch.dtype) -> None:
+    people = crowd(np.random.default_rng(19), 3, 5, 192, 160)
+    low, high = (torch.from_numpy(m)[None].to(dtype) for m in make_maps(people, 2.0 * np.arange(3), 192, 160))
+    (plain,) = decode(low.float().numpy(), high.float().numpy(), ORDERS[5])
+    (poses,) = decode(low.requires_grad_(), high.requires_grad_(), ORDERS[5])
+    assert len(poses) == 3
+    np.testing.assert_array_equal(poses.keypoints, plain.keypoints)
+    np.testing.assert_array_equal(poses.scores, plain.scores)
+
+
+def test_noise_everywhere_is_decoded_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of a useless net: more warm cells than are weighed at once, or than may hold a missing joint."""
+    rng = np.random.default_rng(23)
+    low, high = rng.random((3, 10, 24, 32), np.float32), rng.random((3, 5, 48, 64), np.float32)
+    whole = decode(low, high, ORDERS[5])
+    monkeypatch.setattr(decoding, "BLOCK_CELLS", 1000)
+    monkeypatch.setattr(decoding, "CHUNK_CELLS", 1)
+    for one, other in zip(whole, decode(low, high, ORDERS[5]), strict=True):
+        assert len(one) == DecodeConfig().max_people
+        np.testing.assert_array_equal(one.keypoints, other.keypoints)
+    monkeypatch.setattr(decoding, "WARM_CELLS", 50)
+    few = decode(low, high, ORDERS[5])
+    assert [len(poses) for poses in few] == [len(poses) for poses in whole]
+    np.testing.assert_array_equal(few[0].scores, whole[0].scores)
+
+
 def test_limits_of_people_candidates_and_heat() -> None:
     people = crowd(np.random.default_rng(5), 6, 5, 256, 256)
     people[..., 2] = np.linspace(0.9, 0.15, 6)[:, None]
@@ -135,9 +164,6 @@ def test_two_tags_of_a_flip_test_decide_together() -> None:
     both = np.concatenate([low, second[5:]])
     poses = decode_one(both, high)
     assert np.abs(match(poses, people)[..., :2] - people[..., :2]).max() < 0.25
-    tags = np.stack([low[5:], second[5:]], axis=1)
-    (apart,) = decode_maps(low[None, :5], high[None], tags[None], ORDERS[5])
-    np.testing.assert_array_equal(apart.keypoints, poses.keypoints)
 
 
 def test_a_missing_joint_is_found_by_its_tag() -> None:
