@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 PLAIN_INTERVAL_S = 15.0
+SHORT_S = 2.0  # work that takes no longer needs no line at its end
 T = TypeVar("T")
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -37,9 +38,9 @@ def show(table: Table) -> None:
 class Meter:
     """The running state of one progress display: call `step` as work is done."""
 
-    def __init__(self, what: str, total: int, unit: str, bar: Progress | None, done: int = 0) -> None:
+    def __init__(self, what: str, total: int | None, unit: str, bar: Progress | None, done: int = 0) -> None:
         self._what, self._total, self._unit, self._bar = what, total, unit, bar
-        self._done = self._first = done
+        self._done = self._first = self._told = done
         self._start = self._last = time.monotonic()
         self._task = bar.add_task(what, total=total, completed=done, note="") if bar else None
 
@@ -47,31 +48,53 @@ class Meter:
         """Say that `count` more units are done; `note` is a short text such as the loss."""
         self._done += count
         now = time.monotonic()
-        speed = (self._done - self._first) / max(now - self._start, 1e-9)
+        ended = self._total is not None and self._done >= self._total
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._done, note=f"{speed:.1f} {self._unit}/s  {note}")
-        elif now - self._last >= PLAIN_INTERVAL_S or (self._done >= self._total and now - self._start > 2):
-            self._last = now
-            left = (self._total - self._done) / max(speed, 1e-9)
-            ending = f"{left:.0f} s left" if self._done < self._total else f"{now - self._start:.0f} s"
-            say(f"{self._what}: {self._done}/{self._total} {self._unit}, {speed:.1f}/s, {ending}  {note}".rstrip())
+            self._bar.update(self._task, completed=self._done, note=f"{self._speed(now):.1f} {self._unit}/s  {note}")
+        elif now - self._last >= PLAIN_INTERVAL_S or (ended and now - self._start > SHORT_S):
+            self._tell(now, note)
+
+    def finish(self) -> None:
+        """Say how much was done where no total told the end."""
+        now = time.monotonic()
+        if self._bar is not None and self._task is not None:
+            if self._total is None:
+                self._bar.update(self._task, total=self._done)
+        elif self._total is None and self._told < self._done and now - self._start > SHORT_S:
+            self._tell(now)
+
+    def _speed(self, now: float) -> float:
+        return (self._done - self._first) / max(now - self._start, 1e-9)
+
+    def _tell(self, now: float, note: str = "") -> None:
+        self._last, self._told = now, self._done
+        speed, count, ending = self._speed(now), str(self._done), f"{now - self._start:.0f} s"
+        if self._total is not None:
+            count = f"{self._done}/{self._total}"
+            if self._done < self._total:
+                ending = f"{(self._total - self._done) / max(speed, 1e-9):.0f} s left"
+        say(f"{self._what}: {count} {self._unit}, {speed:.1f}/s, {ending}  {note}".rstrip())
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str = "images", done: int = 0) -> Iterator[Meter]:
-    """A progress display of `total` units of work named `what`; `done` of them were done before."""
+def progress(what: str, total: int | None, unit: str = "images", done: int = 0) -> Iterator[Meter]:
+    """A progress display of `total` units of work (None: nobody knows) named `what`; `done` were done before."""
     if not _err.is_terminal:
-        yield Meter(what, total, unit, None, done)
+        meter = Meter(what, total, unit, None, done)
+        yield meter
+        meter.finish()
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TimeElapsedColumn() if total is None else TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=_err) as bar:
-        yield Meter(what, total, unit, bar, done)
+        meter = Meter(what, total, unit, bar, done)
+        yield meter
+        meter.finish()
 
 
 def track(

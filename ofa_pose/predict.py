@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import glob
-import os
+import json
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ofa_pose import files
@@ -21,23 +19,24 @@ from ofa_pose.backends import Runner
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoint import Checkpoint, load_checkpoint
-from ofa_pose.console import progress, warn
+from ofa_pose.console import progress
 from ofa_pose.data.images import read_upright
 from ofa_pose.errors import InputError
 from ofa_pose.evaluate import estimate
+from ofa_pose.items import Item
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.overlays import open_overlays
 from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.draw import draw_poses
 from ofa_pose.pose.geometry import InputFrame, check_resolution, input_frame, warp
 from ofa_pose.pose.metrics import to_results
 from ofa_pose.skeleton import Skeleton
+from ofa_pose.sources import open_source
+from ofa_pose.streams import quiet_opencv
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 THRESHOLD = 0.2  # people and joints with lower scores are not drawn
 BATCH = 8
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
-THREADS = 4
-QUALITY = 90  # of the overlays' JPEG
 
 
 @dataclass(frozen=True)
@@ -114,150 +113,101 @@ def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
     return checkpoint.build()
 
 
-def find_images(source: str | Path) -> list[Path]:
-    """The image files that an image, a folder (not those inside it) or a glob names, sorted.
-
-    Raises:
-        InputError: there is none.
-    """
-    path = Path(source)
-    mend = "name an image, a folder of images, or a glob in quotes such as 'photos/*.jpg'"
-    if path.is_file():
-        if path.suffix and not _is_image(path):
-            raise InputError("is no image file", path, mend)
-        return [path]
-    folder = path.is_dir()
-    found = path.iterdir() if folder else (Path(name) for name in glob.glob(str(source), recursive=True))
-    images = sorted(file for file in found if _is_image(file) and file.is_file())
-    if not images:
-        raise InputError("holds no images" if folder else "no image found", source, mend)
-    return images
-
-
 def predict_source(
-    model: PoseModel, source: str | Path, out: str | Path, threshold: float = THRESHOLD
+    model: PoseModel,
+    source: str | Path | int,
+    out: str | Path,
+    threshold: float = THRESHOLD,
+    frames: int | None = None,
 ) -> dict[str, Any]:
-    """Find the poses on every image of a source; write `out/overlays/NAME.jpg` and `out/predictions.json`.
+    """Find the poses on every image of a source; write overlays and `out/predictions.json`.
 
-    The JSON holds COCO results in the images' order, of all people whatever their score: image_id (the number that the
-    file is named after, else its name), category_id, keypoints, score and file_name. An unreadable image is told and
-    left out.
+    Overlays are `out/overlays/NAME.jpg` for a photo; for a video `NAME.mp4` with its size and rate, frame by frame; for
+    a camera `camera-NUMBER.mp4`, which plays as fast as the scene went. The JSON holds COCO results in the images'
+    order, of all people whatever their score: image_id (the number that a photo is named after, else its name; a
+    frame's number from 0), category_id, keypoints, score and file_name, of frames also time_s, their time in seconds.
+    An unreadable photo is told and left out; of a video that breaks off, what was read is kept.
 
     Args:
-        source: an image, a folder of images, or a glob.
+        source: an image, a video, a folder of images, a glob of images, or a camera's number; see
+            `ofa_pose.sources.open_source`. A camera goes on until Ctrl-C.
         threshold: people and joints with a lower score are not drawn, such people not counted.
+        frames: of a video or a camera take so many at most.
 
     Returns:
         {'images': done, 'failed', 'people', 'candidates' (of any score), 'seconds': {'network', 'decode', 'total'},
-        'predictions', 'overlays'}.
+        'predictions', 'overlays'}; frames count as images.
 
     Raises:
-        InputError: no image found, or the overlays would replace images of the source.
+        InputError: nothing to read, or the overlays would replace the source. Nothing is written then.
+        OfaPoseError: the video cannot be written.
     """
     start, out = time.perf_counter(), Path(out)
     files.check_folder(out)
-    photos = _name_photos(find_images(source), out / "overlays")
-    results: dict[int, list[dict[str, Any]]] = {}
+    results: list[_Result] = []
     seconds = {"network": 0.0, "decode": 0.0}
 
-    def draw(item: _Item, poses: Poses) -> None:
-        _write_overlay(item, poses, model.skeleton, threshold)
+    def draw(image: np.ndarray, poses: Poses) -> np.ndarray:
+        return draw_poses(image, poses.keypoints[poses.scores >= threshold], model.skeleton, threshold)
 
-    with ThreadPoolExecutor(THREADS) as pool, progress("predict", len(photos)) as meter:
-        for batch in _batches(_read(model, photos, pool, meter.step)):
-            found, spent = model.run([item.frame for item in batch], np.stack([item.prepared for item in batch]))
-            for item, poses in zip(batch, found, strict=True):
-                name = {"file_name": item.photo.name}
-                entries = to_results(item.photo.id, poses.keypoints, poses.scores)
-                results[item.photo.index] = [entry | name for entry in entries]
-            list(pool.map(draw, batch, found))  # list: an overlay that cannot be written raises here
-            seconds = {stage: value + spent[stage] for stage, value in seconds.items()}
-            meter.step(len(batch))
-    predictions = [entry for index in sorted(results) for entry in results[index]]
-    files.write_json(out / "predictions.json", predictions, indent=None)
+    with quiet_opencv():
+        images = open_source(source, out / "overlays", frames)
+        with (
+            closing(images.read(model.prepare)) as items,
+            progress("predict", images.total, images.unit) as meter,
+            open_overlays(images, draw) as overlay,
+        ):
+            for batch in _batches(items):
+                found, spent = model.run([item.frame for item in batch], np.stack([item.prepared for item in batch]))
+                overlay(batch, found)
+                results += [_Result.of(item, poses) for item, poses in zip(batch, found, strict=True)]
+                seconds = {stage: value + spent[stage] for stage, value in seconds.items()}
+                meter.step(len(batch))
+            if images.failed and images.total is not None:
+                meter.step(images.failed)  # so that the total is reached
+    results.sort(key=lambda result: result.index)
+    _write_results(out / "predictions.json", results)
     return {
         "images": len(results),
-        "failed": len(photos) - len(results),
-        "people": sum(entry["score"] >= threshold for entry in predictions),
-        "candidates": len(predictions),
+        "failed": images.failed,
+        "people": sum(int((result.poses.scores >= threshold).sum()) for result in results),
+        "candidates": sum(len(result.poses) for result in results),
         "seconds": {**seconds, "total": time.perf_counter() - start},
         "predictions": str(out / "predictions.json"),
         "overlays": str(out / "overlays"),
     }
 
 
-@dataclass(frozen=True)
-class _Photo:
-    """An image of the source: its place in it, file, image_id, name in the results, and the overlay to write."""
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """The poses on an image and what the results say of it, without its pixels: a video has very many of them."""
 
     index: int
-    path: Path
     id: int | str
-    name: str
-    overlay: Path
+    told: dict[str, Any]
+    poses: Poses
+
+    @classmethod
+    def of(cls, item: Item, poses: Poses) -> _Result:
+        time_s = {} if item.time_s is None else {"time_s": round(item.time_s, 6)}
+        return cls(item.index, item.id, {"file_name": item.name, **time_s}, poses)
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A photo that was read: RGB uint8 (H, W, 3), and the network's input for it."""
-
-    photo: _Photo
-    image: np.ndarray
-    frame: InputFrame
-    prepared: np.ndarray
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def _write_results(path: Path, results: Iterable[_Result]) -> None:
+    """Write COCO results as one JSON list, an image's entries at a time."""
+    with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("[")
+        between = ""
+        for result in results:
+            for entry in to_results(result.id, result.poses.keypoints, result.poses.scores):
+                file.write(between + json.dumps(entry | result.told, allow_nan=False))
+                between = ", "
+        file.write("]\n")
 
 
-def _name_photos(paths: Sequence[Path], overlays: Path) -> list[_Photo]:
-    """Ids and overlays for these images, each of them unique: files may differ only in folder or suffix."""
-    root = os.path.commonpath([path.parent for path in paths])
-    names = [path.relative_to(root) for path in paths]
-    ids = [int(name.stem) if name.stem.isascii() and name.stem.isdigit() else name.as_posix() for name in names]
-    drawn = [name.with_suffix(".jpg") for name in names]
-    id_count, drawn_count = Counter(ids), Counter(str(path).lower() for path in drawn)
-    photos = []
-    for index, (path, name, image_id, overlay) in enumerate(zip(paths, names, ids, drawn, strict=True)):
-        unique_id = image_id if id_count[image_id] == 1 else name.as_posix()
-        unique = overlay if drawn_count[str(overlay).lower()] == 1 else name.with_name(f"{name.name}.jpg")
-        photos.append(_Photo(index, path, unique_id, name.as_posix(), overlays / unique))
-    sources = {path.resolve() for path in paths}
-    for photo in photos:
-        if photo.overlay.resolve() in sources:
-            raise InputError("the overlay would replace this image", photo.path, "choose another folder for --out")
-    return photos
-
-
-def _read(model: PoseModel, photos: Iterable[_Photo], pool: ThreadPoolExecutor, skip: Any) -> Iterator[_Item]:
-    """Read and scale the photos, a few ahead in threads; a broken one is told and passed over with `skip()`."""
-
-    def read(photo: _Photo) -> _Item | InputError:
-        try:
-            image = read_upright(photo.path)
-            return _Item(photo, image, *model.prepare(image))
-        except InputError as error:
-            return error
-
-    waiting: deque[Future[_Item | InputError]] = deque()
-    rest = iter(photos)
-    while True:
-        while len(waiting) < THREADS and (photo := next(rest, None)):
-            waiting.append(pool.submit(read, photo))
-        if not waiting:
-            return
-        item = waiting.popleft().result()
-        if isinstance(item, InputError):
-            warn(str(item))
-            skip()
-        else:
-            yield item
-
-
-def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     """Batches of equal input size. Nothing waits for long: the largest goes first where too many pixels wait."""
-    waiting: dict[tuple[int, int], list[_Item]] = defaultdict(list)
+    waiting: dict[tuple[int, int], list[Item]] = defaultdict(list)
     for item in items:
         size = (item.frame.height, item.frame.width)
         waiting[size].append(item)
@@ -266,11 +216,3 @@ def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
         elif sum(item.image.size // 3 for group in waiting.values() for item in group) > WAITING_PIXELS:
             yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
     yield from waiting.values()
-
-
-def _write_overlay(item: _Item, poses: Poses, skeleton: Skeleton, threshold: float) -> None:
-    sure = poses.keypoints[poses.scores >= threshold]
-    image = draw_poses(item.image, sure, skeleton, threshold)
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    with files.replacing(item.photo.overlay) as temporary:
-        temporary.write_bytes(encoded.tobytes())

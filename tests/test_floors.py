@@ -22,7 +22,7 @@ LONGEST = 300
 # The longest matching name counts, so that 'data.loader' may stand higher than 'data'.
 FLOORS = (
     ("errors", "files", "units", "seeding", "config", "console", "skeleton"),
-    ("arch", "costs", "data", "pose", "search.settings", "train.settings"),
+    ("arch", "costs", "data", "pose", "items", "streams", "sources", "overlays", "search.settings", "train.settings"),
     ("models", "checkpoint", "litepose_checkpoint", "distributed", "run", "data.loader", "targets", "losses", "recipe"),
     ("backends", "calibrate", "evaluate", "predict", "profiling"),
     ("train",),

@@ -18,44 +18,12 @@ import torch
 import ofa_pose
 from ofa_pose import predict
 from ofa_pose.arch.space import load_space
-from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.predict import PoseModel, predict_source
-from ofa_pose.skeleton import Skeleton
-
-SKELETON = Skeleton("lights", ("red", "green", "blue"), (0.05,) * 3, (), ((0, 1), (1, 2)))
-SPEC = ArchSpec(64, 8, (8, 8, 8, 8), ((2,), (2,), (2,), (2,)), (8, 8, 8), kernel=3, joints=3)
-RESOLUTION = 96
-LIGHTS = np.array([[40.0, 30.0], [120.0, 60.0], [180.5, 110.5]])
-
-
-class LightRunner:
-    """A network for scenes of coloured lights: a joint's heat is its colour, seen in the input itself."""
-
-    def __init__(self) -> None:
-        self.sizes: list[tuple[int, ...]] = []
-
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.sizes.append(images.shape[:3])
-        heat = np.clip(images.astype(np.float32) / 255 - 0.55, 0, None) / 0.45  # the grey of a border is cold
-        low, high = (_pooled(heat, stride) for stride in (4, 2))
-        return np.concatenate([low, np.zeros_like(low)], axis=1), high
-
-
-def _pooled(values: np.ndarray, stride: int) -> np.ndarray:
-    batch, height, width, channels = values.shape
-    cells = values.reshape(batch, height // stride, stride, width // stride, stride, channels)
-    return cells.mean(axis=(2, 4)).transpose(0, 3, 1, 2)
-
-
-def scene(width: int = 220, height: int = 150, lights: np.ndarray = LIGHTS) -> np.ndarray:
-    """An RGB image with a red, a green and a blue light at these image positions."""
-    y, x = np.mgrid[:height, :width] + 0.5
-    glow = [np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * 8**2)) for at in lights]
-    return np.round(255 * np.stack(glow, axis=-1)).astype(np.uint8)
+from tests.lights import LIGHTS, RESOLUTION, SKELETON, SPEC, LightRunner, scene
 
 
 def write(path: Path, image: np.ndarray) -> Path:
@@ -214,18 +182,28 @@ def test_overlays_never_replace_the_images(model: PoseModel, tmp_path: Path) -> 
 
 def test_sources_without_images(model: PoseModel, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "film.mp4").write_bytes(b"film")
     for source, told in (
         (tmp_path / "empty", "holds no images"),
-        (tmp_path / "film.mp4", "is no image file"),
         (tmp_path / "gone.jpg", "no image found"),
+        (tmp_path / "gone.mp4", "no such video"),
         (tmp_path / "*.jpg", "no image found"),
-        ("0", "no image found"),
     ):
         with pytest.raises(InputError, match=told) as caught:
             predict_source(model, source, tmp_path / "out")
         assert "a folder of images, or a glob" in str(caught.value)
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/b.mp4").touch()
+    (tmp_path / "films/a.MOV").touch()
+    for source in (tmp_path / "films", tmp_path / "films/*"):
+        with pytest.raises(InputError, match=r"videos are taken one at a time: name one, such as .*a\.MOV"):
+            predict_source(model, source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_image_needs_no_suffix(model: PoseModel, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", scene()).rename(tmp_path / "a")
+    assert predict_source(model, path, tmp_path / "out")["people"] == 1
+    assert (tmp_path / "out/overlays/a.jpg").is_file()
 
 
 def test_only_a_broken_image(model: PoseModel, tmp_path: Path) -> None:

@@ -142,7 +142,9 @@ def _score_results(annotations: Path | None, results: Path, metric: str, skeleto
 
 
 def predict(
-    source: Annotated[str, typer.Argument(help="An image, a folder of images, or a glob in quotes.")],
+    source: Annotated[
+        str, typer.Argument(help="An image, a video, a camera's number, a folder of images, or a glob in quotes.")
+    ],
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="Network to run.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for overlays/ and predictions.json.")],
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = False,
@@ -151,10 +153,15 @@ def predict(
         float,
         typer.Option("--threshold", min=0, max=1, help="Count people, and draw people and joints, above this score."),
     ] = 0.2,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="Take so many frames of a video or camera at most.")
+    ] = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find people's poses: skeletons drawn on the images, and COCO-format results.
+    """Find people's poses: skeletons drawn on the images or the video, and COCO-format results.
+
+    A camera runs until Ctrl-C or --frames; all that was done is kept. Of a folder its images are taken, not its videos.
 
     Example: ofa-pose predict photos/ --checkpoint runs/finetuned --out runs/poses
     """
@@ -162,7 +169,7 @@ def predict(
     from ofa_pose.predict import predict_source
 
     model = ofa_pose.load(checkpoint, device=device, resolution=resolution, flip=flip)
-    summary = predict_source(model, source, out, threshold)
+    summary = predict_source(model, source, out, threshold, frames)
     print_result(summary, as_json)
     if summary["failed"]:
         raise OfaPoseError(f"{summary['failed']} of the images could not be read; the rest is done")

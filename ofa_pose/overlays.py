@@ -1,0 +1,95 @@
+"""Pictures and videos with poses drawn over them, written while the network goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+
+import cv2
+import numpy as np
+
+from ofa_pose import files
+from ofa_pose.errors import OfaPoseError
+from ofa_pose.items import Item
+from ofa_pose.pose.decode import Poses
+from ofa_pose.sources import Photos
+from ofa_pose.streams import Stream
+
+WRITERS = 4
+QUALITY = 90  # of JPEG
+CODEC = "mp4v"  # MPEG-4 part 2: every build of OpenCV writes it, and players know it
+
+Draw = Callable[[np.ndarray, Poses], np.ndarray]
+Overlay = Callable[[Sequence[Item], Sequence[Poses]], None]
+
+
+def open_overlays(source: Photos | Stream, draw: Draw) -> AbstractContextManager[Overlay]:
+    """What to call with each batch of items and their poses; all is written when the context ends.
+
+    A photo's file is whole or not there. So is a stream's video, which is there only when the context ends well.
+
+    Args:
+        draw: from an RGB uint8 image (H, W, 3) and its poses, the image to write.
+
+    Raises (later): OfaPoseError, the video cannot be written.
+    """
+    return _photo_overlays(draw) if isinstance(source, Photos) else _video_overlay(source, draw)
+
+
+@contextmanager
+def _behind(write: Callable[[Item, Poses], None], threads: int) -> Iterator[Overlay]:
+    """Calls `write` in threads, in order where there is one. A batch waits for the one before: no more are held."""
+    waiting: list[Future[None]] = []
+
+    def add(items: Sequence[Item], poses: Sequence[Poses]) -> None:
+        for done in waiting:
+            done.result()  # what could not be written raises here
+        waiting[:] = [pool.submit(write, *pair) for pair in zip(items, poses, strict=True)]
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield add
+        add((), ())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _photo_overlays(draw: Draw) -> Iterator[Overlay]:
+    def write(item: Item, poses: Poses) -> None:
+        assert item.overlay is not None
+        image = cv2.cvtColor(draw(item.image, poses), cv2.COLOR_RGB2BGR)
+        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        with files.replacing(item.overlay) as temporary:
+            temporary.write_bytes(encoded.tobytes())
+
+    with _behind(write, WRITERS) as add:
+        yield add
+
+
+@contextmanager
+def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
+    written = 0
+
+    def write(item: Item, poses: Poses) -> None:
+        nonlocal written
+        image = cv2.cvtColor(draw(item.image, poses), cv2.COLOR_RGB2BGR)
+        due = written + 1
+        if stream.live and item.time_s is not None:  # frames come as fast as they are done, not at the camera's rate
+            due = round(item.time_s * stream.fps) + 1
+        while written < due:
+            writer.write(image)
+            written += 1
+
+    with files.replacing(stream.overlay) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*CODEC), stream.fps, stream.size)
+        try:
+            if not writer.isOpened():
+                raise OfaPoseError(f"{stream.overlay}: this OpenCV writes no {CODEC} video of this size and rate")
+            with _behind(write, 1) as add:
+                yield add
+        finally:
+            writer.release()
+        if not cv2.VideoCapture(str(temporary)).isOpened():  # a full disk is not told otherwise
+            raise OfaPoseError(f"{stream.overlay}: could not be written whole; is the disk full?")
