@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from torch import nn
 
 from ofa_pose.arch.plan import Layer
 from ofa_pose.data.loader import MEAN, STD
@@ -30,7 +29,7 @@ def onnx_model(net: LitePose, metadata: Mapping[str, str]) -> onnx.ModelProto:
 
     Input 'images': float32 (batch, 3, height, width), RGB from 0 to 255; the normalisation is the graph's first step.
     Outputs 'low': (batch, 2J, height/4, width/4), J heatmaps then J tag maps; 'high': (batch, J, height/2, width/2),
-    heatmaps. BatchNorms are folded into the convolutions before them.
+    heatmaps. BatchNorms and the normalisation's scale are folded into the convolutions beside them.
 
     Args:
         metadata: what the model's metadata_props hold.
@@ -38,14 +37,13 @@ def onnx_model(net: LitePose, metadata: Mapping[str, str]) -> onnx.ModelProto:
     from onnx import TensorProto, helper
 
     graph = _Graph()
-    mean, std = (np.array(value, np.float32).reshape(1, 3, 1, 1) * 255 for value in (MEAN, STD))
-    centred = graph.add("Sub", "normalise.mean", [INPUT, graph.constant("mean", mean)])
-    image = graph.add("Div", "normalise.std", [centred, graph.constant("std", std)])
+    mean = graph.constant("mean", np.array(MEAN).reshape(1, 3, 1, 1) * 255)
+    image = _Value(graph, graph.add("Sub", "normalise", [INPUT, mean]))
 
     def apply(layer: Layer, value: Any) -> Any:
-        return _Value(graph, _add_layer(graph, layer, net, value.name))
+        return _add_layer(graph, layer, net, value)
 
-    results = run_plan(net.plan, cast(Any, _Value(graph, image)), apply)
+    results = run_plan(net.plan, cast(Any, image), apply)
     for result, name in zip(cast(Any, results), OUTPUTS, strict=True):
         graph.rename(result.name, name)
     joints = net.spec.joints
@@ -106,41 +104,67 @@ class _Value:
         return _Value(self.graph, self.graph.add("Add", name, [self.name, other.name]))
 
 
-def _add_layer(graph: _Graph, layer: Layer, net: LitePose, x: str) -> str:
-    unit, name = net.unit(layer), layer.name
-    if layer.kind == "norm":
-        constants = [graph.constant(f"{name}.{part}", value) for part, value in _statistics(unit.norm).items()]
-        x = graph.add("BatchNormalization", name, [x, *constants], epsilon=unit.norm.eps)
-    else:
-        weight = unit.conv.weight.detach().cpu().double().numpy()
-        constants = (
-            _folded(graph, name, weight, unit.norm) if layer.norm else [graph.constant(f"{name}.weight", weight)]
-        )
-        x = graph.add(
-            {"conv": "Conv", "deconv": "ConvTranspose"}[layer.kind],
-            name,
-            [x, *constants],
-            kernel_shape=[layer.kernel] * 2,
-            strides=[layer.stride] * 2,
-            pads=[layer.padding] * 4,
-            group=layer.groups,
-        )
+@dataclass(frozen=True)
+class _Deconvs:
+    """A sum of transposed convolutions that waits for its BatchNorm: the layers, and the names of what they read.
+
+    The sum over the refined and the raw map is one over both maps' channels: a third faster, and the norm folds.
+    """
+
+    layers: tuple[Layer, ...]
+    reads: tuple[str, ...]
+
+    def __add__(self, other: _Deconvs) -> _Deconvs:
+        return _Deconvs(self.layers + other.layers, self.reads + other.reads)
+
+
+def _add_layer(graph: _Graph, layer: Layer, net: LitePose, x: _Value | _Deconvs) -> _Value | _Deconvs:
+    if layer.kind == "deconv":
+        assert isinstance(x, _Value)
+        return _Deconvs((layer,), (x.name,))
+    y = _add_deconvs(graph, layer, net, x) if isinstance(x, _Deconvs) else _add_conv(graph, layer, net, x.name)
     if layer.act == "relu6":
         limits = [graph.constant("zero", np.array(0)), graph.constant("six", np.array(6))]
-        return graph.add("Clip", f"{name}.relu6", [x, *limits])
-    return graph.add("Relu", f"{name}.relu", [x]) if layer.act else x
+        y = graph.add("Clip", f"{layer.name}.relu6", [y, *limits])
+    elif layer.act:
+        y = graph.add("Relu", f"{layer.name}.relu", [y])
+    return _Value(graph, y)
 
 
-def _statistics(norm: nn.BatchNorm2d) -> dict[str, np.ndarray]:
+def _add_conv(graph: _Graph, layer: Layer, net: LitePose, x: str) -> str:
+    weight = _weight(net, layer)
+    if layer is net.plan.stem[0]:
+        weight = weight / (np.array(STD).reshape(1, 3, 1, 1) * 255)  # the image is centred, not scaled
+    if not layer.norm:
+        constants = [graph.constant(f"{layer.name}.weight", weight)]
+    else:
+        scale, shift = _affine(net, layer)
+        weight = weight * scale[:, None, None, None]
+        constants = [graph.constant(f"{layer.name}.weight", weight), graph.constant(f"{layer.name}.bias", shift)]
+    return graph.add("Conv", layer.name, [x, *constants], group=layer.groups, **_shape(layer))
+
+
+def _add_deconvs(graph: _Graph, norm: Layer, net: LitePose, x: _Deconvs) -> str:
+    scale, shift = _affine(net, norm)
+    weight = np.concatenate([_weight(net, layer) for layer in x.layers]) * scale[:, None, None]
+    constants = [graph.constant(f"{norm.name}.weight", weight), graph.constant(f"{norm.name}.bias", shift)]
+    maps = graph.add("Concat", f"{norm.name}.maps", list(x.reads), axis=1) if len(x.reads) > 1 else x.reads[0]
+    return graph.add("ConvTranspose", norm.name, [maps, *constants], **_shape(x.layers[0]))
+
+
+def _shape(layer: Layer) -> dict[str, Any]:
+    return {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
+
+
+def _weight(net: LitePose, layer: Layer) -> np.ndarray:
+    return net.unit(layer).conv.weight.detach().cpu().double().numpy()
+
+
+def _affine(net: LitePose, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """What a layer's BatchNorm does in eval mode: scale (C,), then shift (C,)."""
+    norm = net.unit(layer).norm
     assert norm.running_mean is not None and norm.running_var is not None
-    parts = {"scale": norm.weight, "shift": norm.bias, "mean": norm.running_mean, "var": norm.running_var}
-    return {part: value.detach().cpu().double().numpy() for part, value in parts.items()}
-
-
-def _folded(graph: _Graph, name: str, weight: np.ndarray, norm: nn.BatchNorm2d) -> list[str]:
-    """Constants of a convolution (weight's first axis: output channels) that does the BatchNorm after it as well."""
-    statistics = _statistics(norm)
-    scale = statistics["scale"] / np.sqrt(statistics["var"] + norm.eps)
-    folded = weight * scale[:, None, None, None]
-    bias = statistics["shift"] - statistics["mean"] * scale
-    return [graph.constant(f"{name}.weight", folded), graph.constant(f"{name}.bias", bias)]
+    parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    weight, bias, mean, variance = (part.detach().cpu().double().numpy() for part in parts)
+    scale = weight / np.sqrt(variance + norm.eps)
+    return scale, bias - mean * scale

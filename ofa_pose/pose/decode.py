@@ -23,11 +23,8 @@ NEARNESS = 0.2  # heat that a missing joint's place loses for each extent of the
 MIN_EXTENT = 32.0  # input pixels: a person of one joint has no extent of its own
 WARM_CELLS = 4096  # of a plane that may hold a missing joint, the warmest: only a useless net has more
 CHUNK_CELLS = 1 << 20  # of the images that are decoded at once: enough to share the overhead, few enough for a cache
-MATES_X, MATES_Y = (
-    np.array([[1], [0], [1]]),
-    np.array([[0], [1], [1]]),
-)  # flips of the last bit of x and y: cells that share a tag
 BLOCK_CELLS = 1 << 17  # that are weighed at once as places of missing joints
+MATES = np.array([[1, 0, 1], [0, 1, 1]])[..., None]  # last bits of x and y to flip: the cells that share a cell's tag
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def _group(peaks: Spots, starts: np.ndarray, joints: int, order: Sequence[int], 
     higher peaks go to the people with more heat, or the chance of a second peak beside a joint would tear a person in
     two. A peak without a person within the threshold starts a new person.
     """
-    first, most = int(starts[0]), int(starts[joints] - starts[0])
+    most = int(starts[joints] - starts[0])
     member = np.full((most, joints), -1)
     tag_sum, strength, size = np.zeros((most, peaks.tags.shape[1])), np.zeros(most), np.zeros(most)
     people, limit = 0, config.tag_threshold**2
@@ -230,7 +227,7 @@ def _places(maps: Maps, warm: np.ndarray, heat: np.ndarray) -> Spots:
     _, height, width = maps.fused.shape
     plane, cell = np.divmod(warm, height * width)
     y, x = np.divmod(cell, width)
-    mates = maps.fused.ravel().take((plane * height + (y ^ MATES_Y)) * width + (x ^ MATES_X))
+    mates = maps.fused.ravel().take((plane * height + (y ^ MATES[1])) * width + (x ^ MATES[0]))
     hottest = heat >= np.fmax.reduce(mates, axis=0)
     plane, x, y = plane[hottest], x[hottest], y[hottest]
     return Spots(plane, x, y, heat[hottest], maps.tags_at(plane, x, y))
