@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ class Judge:
 
     def __init__(self, people: People, found: Found, sigmas: Sequence[float], images: int) -> None:
         self._people, self._images = people, images
-        self._every_joint = range(len(sigmas))
         self._pairs = Pairs(people, found, sigmas, images)
         self._found = self._index(
             {"id": n, "image_id": image, "category_id": CATEGORY, "score": score, "area": area}
@@ -51,19 +49,12 @@ class Judge:
         if not numbers:
             return [_score(None, 0) for _ in areas]
         wanted = self._people.wanted if joint is None else self._people.wanted & self._people.labelled[:, joint]
-        similarity = self._whole if joint is None else self._similarity([joint])
-        evaluation = _Evaluation(self._truth(wanted), self._found, similarity)
+        similarity = self._pairs.whole if joint is None else self._pairs.alone(joint)
+        evaluation = _Evaluation(self._truth(wanted), self._found, list(self._pairs.split(similarity)))
         evaluation.params.imgIds, evaluation.params.catIds = list(numbers), [CATEGORY]
         evaluation.params.areaRng = [list(area) for area in areas]
         evaluation.evaluate()
         return [_score(evaluation, index) for index in range(len(areas))]
-
-    @cached_property
-    def _whole(self) -> list[np.ndarray]:
-        return self._similarity(self._every_joint)
-
-    def _similarity(self, joints: Sequence[int]) -> list[np.ndarray]:
-        return list(self._pairs.split(self._pairs.similarity(joints)))
 
     def _truth(self, wanted: np.ndarray) -> Index:
         people = self._people

@@ -91,10 +91,10 @@ class KeypointEvaluator:
     def breakdown(self, detections: Detections | Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Score]]:
         """AP, AR and the number of people of every joint and size: {'joints': {name: …}, 'sizes': {'small': …, …}}.
 
-        A joint is judged as if it were the skeleton's only one: people without it are ignored, and the similarity is
-        this joint's, with the person's area and the detection's score. Sizes go by the area that the metric takes; a
-        person just on a border is of both sizes. `people` is how many are wanted; where there are none, AP and AR are
-        None.
+        A joint is judged as if it were the skeleton's only one: the similarity is this joint's, with the person's area
+        and the detection's score. People without it are ignored, and so is one detection on each of them: of OKS 0.5
+        by the other joints, or with the joint in the doubled box. Sizes go by the area that the metric takes; a person
+        just on a border is of both. `people` is how many are wanted; where there are none, AP and AR are None.
         """
         judge, people = self._judge(detections), self._people
         joints = {}
@@ -122,7 +122,7 @@ class KeypointEvaluator:
         rank = np.arange(len(order)) - np.searchsorted(image[order], image[order])
         order = order[rank < MOST_PEOPLE]
         xy = np.nan_to_num(detections.places[order])
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             area = np.ptp(xy, axis=1).prod(axis=1) if len(xy) else np.zeros(0)
         return Found(image[order], xy, score[order], area)
 
@@ -136,7 +136,8 @@ class KeypointEvaluator:
             if record.get("keypoints"):
                 joints[n] = joint_array(record["keypoints"], joints.shape[1], where)
             labelled = joints[n, joints[n, :, 2] > 0, :2]
-            box[n] = record.get("bbox") or _box(labelled)
+            given = record.get("bbox")
+            box[n] = given if given and np.isfinite(given).all() else _box(labelled)
             area[n] = self._area(record, box[n])
             crowd[n] = bool(record.get("iscrowd"))
             stored = record.get("num_keypoints")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 CHUNK = 1 << 16  # pairs at a time: their temporaries stay in a processor's cache
+LEAST_MATCH = 0.5  # the lowest of the metrics' thresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,21 @@ class Pairs:
         for part, *shape in zip(np.split(values, self._ends[:-1]), self._found_on, self._people_on, strict=True):
             yield part.reshape(shape)
 
-    def similarity(self, joints: Sequence[int]) -> np.ndarray:
+    @cached_property
+    def whole(self) -> np.ndarray:
+        """The OKS of each pair, over all joints."""
+        return self._similarity(range(len(self._variances)))
+
+    def alone(self, joint: int) -> np.ndarray:
+        """The OKS of each pair if this were the only joint.
+
+        A detection that is, as a whole, one of a person without this joint is on that person wherever it has the joint:
+        nobody knows the right place.
+        """
+        without = ~self._people.labelled[self._person, joint]
+        return np.where(without & (self.whole >= LEAST_MATCH), 1.0, self._similarity([joint]))
+
+    def _similarity(self, joints: Sequence[int]) -> np.ndarray:
         """The OKS of each pair, counting these joints only.
 
         As in COCO's evaluation, a detection's joints are compared with the labelled ones of the person; with a person
