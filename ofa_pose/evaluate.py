@@ -19,7 +19,7 @@ from ofa_pose.errors import Fault, InputError
 from ofa_pose.files import read_json
 from ofa_pose.pose.decode import DecodeConfig, Poses, decode
 from ofa_pose.pose.geometry import InputFrame, input_frame, warp
-from ofa_pose.pose.metrics import KeypointEvaluator, to_results
+from ofa_pose.pose.metrics import Detections, KeypointEvaluator
 from ofa_pose.skeleton import Skeleton
 
 READERS = 4
@@ -37,10 +37,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics (AP, AR, …), COCO-format results, and the seconds of each stage; 'read' is what was waited for."""
+    """Metrics (AP, AR, …), who was found, and the seconds of each stage; 'read' is what was waited for."""
 
     metrics: dict[str, Any]
-    results: list[dict[str, Any]]
+    results: Detections
     images: int
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -126,7 +126,7 @@ def evaluate(
     `evaluator` may be given where the same ground truth is scored many times.
     """
     seconds = {"read": 0.0, "network": 0.0, "decode": 0.0, "score": 0.0}
-    results: list[dict[str, Any]] = []
+    parts: list[tuple[int | str, np.ndarray, np.ndarray]] = []
     images = 0
     iterator = iter(inputs)
     while True:
@@ -139,16 +139,17 @@ def evaluate(
         for stage, value in spent.items():
             seconds[stage] += value
         for image_id, frame, found in zip(batch.ids, batch.frames, poses, strict=True):
-            results += to_results(image_id, frame.poses_to_image(found.keypoints), found.scores)
+            parts.append((image_id, frame.poses_to_image(found.keypoints), found.scores))
         images += len(batch.ids)
     start = time.perf_counter()
+    results = Detections.join(parts, len(dataset.skeleton.joints))
     metrics = (evaluator or make_evaluator(dataset)).score(results)
     seconds["score"] = time.perf_counter() - start
     return Evaluation(metrics, results, images, seconds)
 
 
-def read_results(path: str | Path, dataset: KeypointDataset) -> list[dict[str, Any]]:
-    """The entries of a COCO-format keypoint results file, checked against the dataset. Raises InputError."""
+def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
+    """Who is in a COCO-format keypoint results file, checked against the dataset. Raises InputError."""
     value = read_json(path)
     if not isinstance(value, list):
         raise InputError("is no COCO results file", path, "write a list of {image_id, keypoints, score}")
@@ -160,7 +161,7 @@ def read_results(path: str | Path, dataset: KeypointDataset) -> list[dict[str, A
             faults.append(Fault(problem, f"{path}: result {number}", "mend or remove this entry"))
     if faults:
         raise InputError.of(faults)
-    return value
+    return Detections.read(value, len(dataset.skeleton.joints))
 
 
 def _result_problem(entry: Any, known: Set[Any], width: int) -> str:

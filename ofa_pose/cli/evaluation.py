@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, key_table, print_result
-from ofa_pose.console import track, warn
+from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, format_value, key_table, print_result
+from ofa_pose.console import show, track, warn
 from ofa_pose.errors import InputError, OfaPoseError, nearest
 
 DECODINGS = ("ours", "litepose")
@@ -36,6 +39,7 @@ def evaluate(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 16,
     skeleton: Annotated[Path | None, typer.Option("--skeleton", help="YAML of a custom skeleton.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also write results.json and metrics.json here.")] = None,
+    breakdown: Annotated[bool, typer.Option("--breakdown", help="Also AP and AR of each joint and size.")] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,15 +62,32 @@ def evaluate(
     if out:
         files.check_folder(out)
     if results is not None:
-        outcome = _score_results(annotations, results, metric, skeleton)
+        outcome = _score_results(annotations, results, metric, skeleton, breakdown)
     else:
         assert checkpoint is not None
         source = load_checkpoint(checkpoint, kind="net")
         dataset = _ground_truth(source, annotations, images, skeleton)
-        outcome = _evaluate(source, dataset, flip, resolution, metric, batch, out, device, decoding == "litepose")
+        as_litepose = decoding == "litepose"
+        outcome = _evaluate(source, dataset, flip, resolution, metric, batch, out, breakdown, device, as_litepose)
     if out:
         files.write_json(out / "metrics.json", outcome)
-    print_result(outcome, as_json, key_table({**outcome.pop("metrics"), **outcome} if not as_json else outcome))
+    if as_json:
+        print_result(outcome, as_json)
+        return
+    parts = outcome.pop("breakdown", {})
+    print_result(outcome, as_json, key_table({**outcome.pop("metrics"), **outcome}))
+    for what, rows in parts.items():
+        show(_breakdown_table(what, rows))
+
+
+def _breakdown_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(what)
+    columns = ("AP", "AR", "people")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        table.add_row(escape(name), *(format_value(row[column]) for column in columns))
+    return table
 
 
 def _ground_truth(
@@ -102,6 +123,7 @@ def _evaluate(
     metric: str,
     batch: int,
     out: Path | None,
+    breakdown: bool,
     device: str | None,
     as_litepose: bool,
 ) -> dict[str, Any]:
@@ -124,11 +146,14 @@ def _evaluate(
     decoder = decode_litepose if as_litepose else None
     done = evaluation.evaluate(runner, dataset, shown, evaluator, flip=flip, decoder=decoder)
     if out:
-        files.write_json(out / "results.json", done.results)
-    return {"metrics": done.metrics, "images": done.images, "seconds": done.seconds}
+        files.write_json(out / "results.json", done.results.entries())
+    parts = {"breakdown": evaluator.breakdown(done.results)} if breakdown else {}
+    return {"metrics": done.metrics, "images": done.images, "seconds": done.seconds, **parts}
 
 
-def _score_results(annotations: Path | None, results: Path, metric: str, skeleton: Path | None) -> dict[str, Any]:
+def _score_results(
+    annotations: Path | None, results: Path, metric: str, skeleton: Path | None, breakdown: bool
+) -> dict[str, Any]:
     from ofa_pose.data.coco import load_dataset
     from ofa_pose.evaluate import make_evaluator, read_results
     from ofa_pose.skeleton import load_skeleton
@@ -137,8 +162,9 @@ def _score_results(annotations: Path | None, results: Path, metric: str, skeleto
         raise InputError("eval --results needs --annotations", mend="name the ground truth")
     chosen = load_skeleton(skeleton) if skeleton else None
     dataset = load_dataset(annotations, annotations.parent, chosen, check_images="none")
-    scored = make_evaluator(dataset, metric).score(read_results(results, dataset))
-    return {"metrics": scored, "images": len(dataset), "seconds": {}}
+    evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
+    parts = {"breakdown": evaluator.breakdown(found)} if breakdown else {}
+    return {"metrics": evaluator.score(found), "images": len(dataset), "seconds": {}, **parts}
 
 
 def predict(

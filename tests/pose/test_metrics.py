@@ -63,10 +63,7 @@ def make_detections(truth: dict[str, Any], noise: float, seed: int = 1) -> list[
     return found
 
 
-@pytest.mark.parametrize("skeleton", [COCO, CROWDPOSE, FIVE], ids=lambda s: s.name)
-def test_coco_figures_are_pycocotools_own(skeleton: Skeleton) -> None:
-    truth = make_truth(skeleton, images=12)
-    found = make_detections(truth, noise=4)
+def pycocotools_figures(truth: dict[str, Any], found: list[dict[str, Any]], skeleton: Skeleton) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         index = PycocoIndex()
         index.dataset = copy.deepcopy(truth)
@@ -76,9 +73,27 @@ def test_coco_figures_are_pycocotools_own(skeleton: Skeleton) -> None:
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
+    return list(judge.stats)
+
+
+@pytest.mark.parametrize("skeleton", [COCO, CROWDPOSE, FIVE], ids=lambda s: s.name)
+def test_coco_figures_are_pycocotools_own(skeleton: Skeleton) -> None:
+    truth = make_truth(skeleton, images=12)
+    found = make_detections(truth, noise=4)
+    expected = pycocotools_figures(truth, found, skeleton)
     score = evaluate_keypoints(truth, found, skeleton)
-    assert list(judge.stats) == pytest.approx([score[name] for name in GIVEN["coco"].split()], abs=1e-12)
-    assert 0.05 < judge.stats[0] < 0.95
+    assert expected == pytest.approx([score[name] for name in GIVEN["coco"].split()], abs=1e-12)
+    assert 0.05 < expected[0] < 0.95
+
+
+@pytest.mark.skipif(not FIXTURE.is_dir(), reason="shared/fixtures/crowdpose_metrics is not here")
+def test_coco_figures_of_real_crowds_are_pycocotools_own() -> None:
+    truth, found = (json.loads((FIXTURE / f"{name}.json").read_text()) for name in ("annotations", "results"))
+    for person in truth["annotations"]:
+        person["area"] = 0.53 * person["bbox"][2] * person["bbox"][3]
+    score = evaluate_keypoints(truth, found, CROWDPOSE)
+    expected = [-1 if score[name] is None else score[name] for name in GIVEN["coco"].split()]
+    assert pycocotools_figures(truth, found, CROWDPOSE) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.skipif(not FIXTURE.is_dir(), reason="shared/fixtures/crowdpose_metrics is not here")
@@ -134,6 +149,18 @@ def test_what_a_custom_dataset_leaves_out_is_made_up_for() -> None:
     assert (
         score["AP"] is not None and 0 < score["AP"] < expected["AP"]
     )  # a box round the joints is smaller, so stricter
+
+
+def test_areas_and_boxes_that_are_no_numbers_count_as_missing() -> None:
+    truth = make_truth(FIVE)
+    found = make_detections(truth, noise=3)
+
+    def score(**odd: Any) -> Any:
+        return evaluate_keypoints({**truth, "annotations": [{**a, **odd} for a in truth["annotations"]]}, found, FIVE)
+
+    for area in (np.nan, np.inf, -5.0, 0):
+        assert score(area=area) == score(area=None)
+    assert score(bbox=[np.nan] * 4, area=None) == score(bbox=None, area=None) != score(area=None)
 
 
 def test_crowdpose_takes_areas_from_boxes_and_splits_by_crowding() -> None:

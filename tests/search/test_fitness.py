@@ -51,12 +51,12 @@ def test_a_subnet_is_extracted_recalibrated_and_evaluated(
     for genome in ([0] * 15, [1] * 15, [1, 0, 1, 2, 0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1]):
         spec = supernet.space.decode(genome, 14)
         net = extract(supernet, spec)
-        stale = evaluate(TorchRunner(net), search, read_inputs(search, spec.resolution, 2)).results
+        stale = evaluate(TorchRunner(net), search, read_inputs(search, spec.resolution, 2)).results.entries()
         recalibrate(net, calibration_batches(train, spec.resolution, 3, torch.device("cpu")))
         expected = evaluate(TorchRunner(net), search, read_inputs(search, spec.resolution, 2))
         found = fitness.evaluate(spec)
         assert len(found.results) > 4
-        assert found.results == expected.results != stale
+        assert found.results.entries() == expected.results.entries() != stale
         assert found.metrics == expected.metrics
         assert fitness(tuple(genome)) == fitness(spec) == (expected.metrics["AP"] or 0.0)
 
@@ -67,20 +67,20 @@ def test_judging_depends_on_nothing_judged_before(
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     largest, smallest = supernet.space.largest(14), supernet.space.smallest(14)
     fitness = SubnetFitness(supernet, *parts, SETTINGS)
-    once = [fitness.evaluate(spec).results for spec in (largest, smallest, largest.at(32))]
-    again = [fitness.evaluate(spec).results for spec in (largest.at(32), smallest, largest)]
+    once = [fitness.evaluate(spec).results.entries() for spec in (largest, smallest, largest.at(32))]
+    again = [fitness.evaluate(spec).results.entries() for spec in (largest.at(32), smallest, largest)]
     assert once == again[::-1]
     assert all(torch.equal(before[name], value) for name, value in supernet.state_dict().items())
     monkeypatch.setattr(fitness_module, "CACHE_BYTES", 1)
     forgetful = SubnetFitness(supernet, *parts, SETTINGS)
-    assert [forgetful.evaluate(spec).results for spec in (largest, smallest, largest.at(32))] == once
+    assert [forgetful.evaluate(spec).results.entries() for spec in (largest, smallest, largest.at(32))] == once
 
 
 def test_another_runtime_may_compute_the_recalibrated_subnets(
     supernet: Supernet, parts: tuple[KeypointDataset, KeypointDataset]
 ) -> None:
     spec = supernet.space.largest(14)
-    expected = SubnetFitness(supernet, *parts, SETTINGS, make_runner=TorchRunner).evaluate(spec).results
+    expected = SubnetFitness(supernet, *parts, SETTINGS, make_runner=TorchRunner).evaluate(spec).results.entries()
     shapes = []
 
     class Watched(TorchRunner):
@@ -88,7 +88,7 @@ def test_another_runtime_may_compute_the_recalibrated_subnets(
             shapes.append(images.shape)
             return super().__call__(images)
 
-    found = SubnetFitness(supernet, *parts, SETTINGS, make_runner=Watched).evaluate(spec).results
+    found = SubnetFitness(supernet, *parts, SETTINGS, make_runner=Watched).evaluate(spec).results.entries()
     assert found == expected and shapes == [(2, 64, 64, 3)] * 2
 
 

@@ -1,0 +1,199 @@
+"""`eval --results`: whatever the files hold, figures, null or 0, or a line that names the fault."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Call, Called
+from tests.cli.test_bad_input import refused
+
+FIXTURE = Path(__file__).resolve().parents[3] / "shared/fixtures/crowdpose_metrics"
+JOINTS = ["head", "left_hand", "right_hand"]
+Score = Callable[..., Called]
+
+
+def finite_or_null(value: Any) -> Iterator[bool]:
+    """Whether each value deep inside is null or a finite number."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from finite_or_null(inner)
+    else:
+        yield value is None or (isinstance(value, int | float) and math.isfinite(value))
+
+
+@pytest.fixture
+def truth() -> dict[str, Any]:
+    """Three images with a custom skeleton: two people, one person, nobody."""
+    people = [(1, 10.0), (1, 300.0), (2, 10.0)]
+    return {
+        "images": [
+            {"id": n, "file_name": f"{n}.jpg", "width": 640, "height": 480, "crowdIndex": 0.1 * n} for n in (1, 2, 3)
+        ],
+        "annotations": [
+            {
+                "id": n,
+                "image_id": image,
+                "category_id": 1,
+                "keypoints": [x + 5, 60, 2, x + 30, 90, 2, x + 60, 99, 1],
+                "num_keypoints": 3,
+                "bbox": [x, 50, 70, 60],
+                "area": 3000.0,
+                "iscrowd": 0,
+            }
+            for n, (image, x) in enumerate(people, start=1)
+        ],
+        "categories": [{"id": 1, "name": "puppet", "keypoints": JOINTS, "skeleton": [[1, 2], [1, 3]]}],
+    }
+
+
+@pytest.fixture
+def found(truth: dict[str, Any]) -> list[dict[str, Any]]:
+    """Everybody, in their places."""
+    return [
+        {"image_id": a["image_id"], "category_id": 1, "keypoints": a["keypoints"], "score": 0.9}
+        for a in truth["annotations"]
+    ]
+
+
+@pytest.fixture
+def score(call: Call, tmp_path: Path) -> Score:
+    """Call eval --results on these values; what it prints as JSON must be figures and null."""
+
+    def scoring(truth: Any, found: Any, *options: object, as_json: bool = True) -> Called:
+        (tmp_path / "truth.json").write_text(json.dumps(truth))
+        (tmp_path / "found.json").write_text(json.dumps(found))
+        named = ("--results", tmp_path / "found.json", "--annotations", tmp_path / "truth.json")
+        called = call("eval", *named, *options, *(["--json"] if as_json else []))
+        assert "Traceback" not in called.err and "RuntimeWarning" not in called.err
+        if as_json and not called.code:
+            assert all(finite_or_null(called.result))
+        return called
+
+    return scoring
+
+
+@pytest.mark.skipif(not FIXTURE.is_dir(), reason="shared/fixtures/crowdpose_metrics is not here")
+def test_crowdpose_figures_are_the_authors(call: Call) -> None:
+    where = ("--results", FIXTURE / "results.json", "--annotations", FIXTURE / "annotations.json")
+    called = call("eval", *where, "--metric", "crowdpose", "--json")
+    assert called.code == 0, called.err
+    expected = json.loads((FIXTURE / "expected.json").read_text())
+    assert len(expected) >= 9
+    for name, value in expected.items():
+        assert called.result["metrics"][name] == pytest.approx(value, abs=1e-4), name
+
+
+@pytest.mark.parametrize("metric", ["coco", "crowdpose"])
+def test_breakdown_is_given_where_it_is_asked_for(score: Score, truth: Any, found: Any, metric: str) -> None:
+    for one in found:
+        one["keypoints"] = [*one["keypoints"][:6], 0, 400, 0]
+    called = score(truth, found, "--metric", metric, "--breakdown")
+    result = called.result
+    assert set(result) == {"metrics", "images", "seconds", "breakdown"}
+    good, bad = {"AP": pytest.approx(1), "AR": 1, "people": 3}, {"AP": 0, "AR": 0, "people": 3}
+    assert result["breakdown"]["joints"] == {"head": good, "left_hand": good, "right_hand": bad}
+    assert [row["people"] for row in result["breakdown"]["sizes"].values()] == [0, 3, 0]
+    assert result["breakdown"]["sizes"]["small"]["AP"] is None
+    assert "breakdown" not in score(truth, found, "--metric", metric).result
+    shown = score(truth, found, "--metric", metric, "--breakdown", as_json=False)
+    assert shown.code == 0 and not shown.out
+    for word in ("right_hand", "joints", "medium", "people", "1.0000", "–"):
+        assert word in shown.err
+
+
+def test_breakdown_of_a_checkpoint(call: Call, net: Path, data: Path, tmp_path: Path) -> None:
+    where = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
+    called = call("eval", "--checkpoint", net, *where, "--breakdown", "--out", tmp_path / "out", "--json")
+    assert called.code == 0, called.err
+    assert len(called.result["breakdown"]["joints"]) == 17
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == called.result
+    again = call("eval", "--results", tmp_path / "out" / "results.json", *where[:2], "--breakdown", "--json").result
+    assert (again["metrics"], again["breakdown"]) == (called.result["metrics"], called.result["breakdown"])
+
+
+@pytest.mark.parametrize("metric", ["coco", "crowdpose"])
+def test_nothing_found_is_zero_nobody_there_is_null(score: Score, truth: Any, found: Any, metric: str) -> None:
+    options = ("--metric", metric, "--breakdown")
+    nothing = score(truth, [], *options).result
+    assert nothing["metrics"]["AP"] == nothing["metrics"]["AR"] == 0
+    assert all(row == {"AP": 0, "AR": 0, "people": 3} for row in nothing["breakdown"]["joints"].values())
+    for count in (len(found), 0):
+        nobody = score({**truth, "annotations": []}, found[:count], *options).result
+        assert set(nobody["metrics"].values()) == {None}
+        assert all(row["AP"] is None for part in nobody["breakdown"].values() for row in part.values())
+    score({**truth, "annotations": []}, [], *options, as_json=False)
+
+
+def test_what_the_ground_truth_leaves_out_is_made_up_for(score: Score, truth: Any, found: Any) -> None:
+    for missing in ("area", "num_keypoints", "iscrowd"):
+        sparse = [{k: v for k, v in a.items() if k != missing} for a in truth["annotations"]]
+        assert score({**truth, "annotations": sparse}, found).result["metrics"]["AP"] == pytest.approx(1), missing
+    plain = [{k: v for k, v in image.items() if k != "crowdIndex"} for image in truth["images"]]
+    metrics = score({**truth, "images": plain}, found, "--metric", "crowdpose").result["metrics"]
+    assert metrics["AP"] == pytest.approx(1)
+    assert metrics["AP_easy"] is metrics["AP_medium"] is metrics["AP_hard"] is None
+
+
+@pytest.mark.parametrize("metric", ["coco", "crowdpose"])
+def test_one_image(score: Score, truth: Any, found: Any, metric: str) -> None:
+    one = {**truth, "images": truth["images"][:1], "annotations": truth["annotations"][:2]}
+    assert score(one, found[:2], "--metric", metric).result["metrics"]["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("metric", ["coco", "crowdpose"])
+def test_doubles_and_people_where_nobody_is_are_wrong(score: Score, truth: Any, found: Any, metric: str) -> None:
+    def figures(detections: Any) -> dict[str, Any]:
+        return score(truth, detections, "--metric", metric).result["metrics"]
+
+    best = [{**one, "score": 1.0} for one in found]
+    assert figures(found + best)["AP"] == pytest.approx(1)  # the doubles come after everybody
+    one_wrong = figures([{**found[0], "image_id": 3, "score": 1.0}, *found])
+    assert one_wrong["AP"] == pytest.approx(3 / 4) and one_wrong["AR"] == 1
+    assert figures([best[0], best[0], *found[1:]])["AP"] == pytest.approx((34 + 67 * 3 / 4) / 101)  # recall 1/3, then 1
+
+
+def test_images_may_have_names_for_ids(score: Score, truth: Any, found: Any) -> None:
+    expected = score(truth, found[1:], "--breakdown").result
+    for record in (*truth["annotations"], *found):
+        record["image_id"] = f"photo {record['image_id']}"
+    for image in truth["images"]:
+        image["id"] = f"photo {image['id']}"
+    assert score(truth, found[1:], "--breakdown").result == expected
+    assert 0.5 < expected["metrics"]["AP"] < 0.8
+
+
+@pytest.mark.parametrize("area", [float("nan"), float("inf"), -1.0, "big"])
+def test_an_area_that_is_none_is_refused(score: Score, truth: Any, found: Any, area: Any) -> None:
+    truth["annotations"][1]["area"] = area
+    refused(score(truth, found), "annotation 2", "area is")
+
+
+def test_a_person_needs_a_box(score: Score, truth: Any, found: Any) -> None:
+    del truth["annotations"][2]["bbox"]
+    refused(score(truth, found), "annotation 3", "bbox")
+
+
+@pytest.mark.parametrize(
+    ("entry", "word"),
+    [
+        ({"image_id": 9, "keypoints": [1] * 9, "score": 1}, "image_id 9"),
+        ({"image_id": [1], "keypoints": [1] * 9, "score": 1}, "image_id"),
+        ({"image_id": 1, "keypoints": [1] * 6, "score": 1}, "holds 6"),
+        ({"image_id": 1, "keypoints": [float("nan")] * 9, "score": 1}, "no finite number"),
+        ({"image_id": 1, "keypoints": [1] * 9, "score": None}, "no finite number"),
+        ({"image_id": 1, "score": 1}, "has no image_id, keypoints and score"),
+    ],
+)
+def test_results_at_fault_are_named(score: Score, truth: Any, found: Any, entry: Any, word: str) -> None:
+    refused(score(truth, [*found, entry]), "result 3", word)
+
+
+def test_far_places_are_wrong_not_fatal(score: Score, truth: Any, found: Any) -> None:
+    far = {**found[0], "keypoints": [1e308, -1e308, 1] * 3, "score": 1}
+    assert score(truth, [far, *found], "--breakdown").result["metrics"]["AP"] == pytest.approx(3 / 4)
