@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby, zip_longest
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ofa_pose.ahead import map_ahead
 from ofa_pose.backends import Runner
 from ofa_pose.data.coco import ImageRecord, KeypointDataset
 from ofa_pose.data.numbers import are_numbers
@@ -23,6 +24,7 @@ from ofa_pose.pose.metrics import Detections, KeypointEvaluator
 from ofa_pose.skeleton import Skeleton
 
 READERS = 4
+BATCH_PIXELS = 1 << 21  # of inputs: the maps of so many take 200 MB with the flip test
 Decoder = Callable[[np.ndarray, np.ndarray, Sequence[int]], list[Poses]]
 
 
@@ -37,7 +39,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics (AP, AR, …), who was found, and the seconds of each stage; 'read' is what was waited for."""
+    """Metrics (AP, AR, …), who was found, and the seconds of each stage.
+
+    'read' is what was waited for; network and decoder run beside each other, so that the stages add up to more than
+    'total'."""
 
     metrics: dict[str, Any]
     results: Detections
@@ -55,6 +60,7 @@ def read_inputs(
     """The dataset's images as network inputs, batched by equal input size, read one batch ahead in threads.
 
     Args:
+        batch: images at most; fewer large ones, so that memory does not grow with the resolution.
         make_frame: from an image's width, height and the resolution, how it lies in the input.
         sample: the input of an image in its frame.
     """
@@ -64,19 +70,13 @@ def read_inputs(
 
     framed = [(record, make_frame(record.width, record.height, resolution)) for record in dataset.images]
     framed.sort(key=lambda pair: (pair[1].height, pair[1].width, pair[0].id))
-    parts = []
-    for _, group in groupby(framed, key=lambda pair: (pair[1].height, pair[1].width)):
-        members = list(group)
-        parts += [members[start : start + batch] for start in range(0, len(members), batch)]
-    pool = ThreadPoolExecutor(READERS)
-    try:
-        ahead = pool.map(read, parts[0]) if parts else iter(())
-        for part, following in zip_longest(parts, parts[1:], fillvalue=()):
-            images = np.stack(list(ahead))
-            ahead = pool.map(read, following)  # while the network computes this batch
-            yield Inputs(tuple(r.id for r, _ in part), tuple(f for _, f in part), images)
-    finally:
-        pool.shutdown(cancel_futures=True)  # who stops early does not wait for images that nobody wants
+    with closing(map_ahead(read, framed, READERS, batch + READERS)) as images:
+        for (height, width), group in groupby(framed, key=lambda pair: (pair[1].height, pair[1].width)):
+            members = list(group)
+            size = max(1, min(batch, BATCH_PIXELS // (height * width)))
+            for part in (members[start : start + size] for start in range(0, len(members), size)):
+                inputs = np.stack(list(islice(images, len(part))))
+                yield Inputs(tuple(r.id for r, _ in part), tuple(f for _, f in part), inputs)
 
 
 def estimate(
@@ -102,14 +102,20 @@ def estimate(
 
 
 def _with_flipped(
-    low: np.ndarray, high: np.ndarray, flipped_low: np.ndarray, flipped_high: np.ndarray, index: Sequence[int]
+    low: np.ndarray, high: np.ndarray, mirrored_low: np.ndarray, mirrored_high: np.ndarray, index: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Heatmaps averaged with the mirrored images' and the tags of both: low (B, 3J, h, w), high (B, J, H, W)."""
     joints = len(index)
-    order = list(index)
-    heat = (low[:, :joints] + flipped_low[:, :joints][:, order, :, ::-1]) / 2
-    tags = flipped_low[:, joints:][:, order, :, ::-1]
-    high = (high + flipped_high[:, order, :, ::-1]) / 2
-    return np.concatenate([heat, low[:, joints:], tags], axis=1), high
+    both = np.empty((len(low), 3 * joints, *low.shape[2:]), np.float32)
+    both[:, joints : 2 * joints] = low[:, joints:]
+    mean = np.empty_like(high)
+    for joint, other in enumerate(index):  # joint by joint: a copy of all mirrored maps would leave the cache
+        np.add(low[:, joint], mirrored_low[:, other, :, ::-1], out=both[:, joint])
+        np.add(high[:, joint], mirrored_high[:, other, :, ::-1], out=mean[:, joint])
+        both[:, 2 * joints + joint] = mirrored_low[:, joints + other, :, ::-1]
+    both[:, :joints] *= 0.5
+    mean *= 0.5
+    return both, mean
 
 
 def evaluate(
@@ -123,29 +129,37 @@ def evaluate(
 ) -> Evaluation:
     """AP of a network on `dataset`, whose images come as `inputs` (see `read_inputs`; a list may be used again).
 
+    As many batches are worked on at once as the runner's `streams`; never more than one more is held in memory.
     `evaluator` may be given where the same ground truth is scored many times.
     """
+    start = time.perf_counter()
     seconds = {"read": 0.0, "network": 0.0, "decode": 0.0, "score": 0.0}
     parts: list[tuple[int | str, np.ndarray, np.ndarray]] = []
-    images = 0
-    iterator = iter(inputs)
-    while True:
-        start = time.perf_counter()
-        batch = next(iterator, None)
-        seconds["read"] += time.perf_counter() - start
-        if batch is None:
-            break
-        poses, spent = estimate(runner, batch.images, dataset.skeleton, config, flip, decoder)
-        for stage, value in spent.items():
-            seconds[stage] += value
-        for image_id, frame, found in zip(batch.ids, batch.frames, poses, strict=True):
-            parts.append((image_id, frame.poses_to_image(found.keypoints), found.scores))
-        images += len(batch.ids)
-    start = time.perf_counter()
+
+    def work(batch: Inputs) -> tuple[Inputs, list[Poses], dict[str, float]]:
+        return batch, *estimate(runner, batch.images, dataset.skeleton, config, flip, decoder)
+
+    def timed() -> Iterator[Inputs]:
+        iterator = iter(inputs)
+        while True:
+            before = time.perf_counter()
+            batch = next(iterator, None)
+            seconds["read"] += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    with closing(map_ahead(work, timed(), runner.streams, runner.streams + 1)) as done:
+        for batch, poses, spent in done:
+            for image_id, frame, found in zip(batch.ids, batch.frames, poses, strict=True):
+                parts.append((image_id, frame.poses_to_image(found.keypoints), found.scores))
+            for stage, value in spent.items():
+                seconds[stage] += value / runner.streams
+    before = time.perf_counter()
     results = Detections.join(parts, len(dataset.skeleton.joints))
     metrics = (evaluator or make_evaluator(dataset)).score(results)
-    seconds["score"] = time.perf_counter() - start
-    return Evaluation(metrics, results, images, seconds)
+    end = time.perf_counter()
+    return Evaluation(metrics, results, len(parts), {**seconds, "score": end - before, "total": end - start})
 
 
 def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:

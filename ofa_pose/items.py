@@ -1,21 +1,16 @@
-"""The images of any source as one kind of item, read ahead in threads."""
+"""The images of any source as one kind of item."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from ofa_pose.pose.geometry import InputFrame
 
 Prepare = Callable[[np.ndarray], tuple[InputFrame, np.ndarray]]  # makes the network's input of an image
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -39,21 +34,3 @@ class Item:
     image: np.ndarray
     frame: InputFrame
     prepared: np.ndarray
-
-
-def read_ahead(read: Callable[[T], R], places: Iterable[T], threads: int, ahead: int) -> Generator[R, None, None]:
-    """`read` of each place, in order, up to `ahead` of them before they are asked for; close it where it ends early.
-
-    With one thread the calls are one after another, in order.
-    """
-    waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for place in places:
-            waiting.append(pool.submit(read, place))
-            if len(waiting) == ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

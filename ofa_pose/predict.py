@@ -101,7 +101,7 @@ def load_model(
     net = fixed_net(source, checkpoint)
     if resolution is not None:
         check_resolution(resolution)
-    runner = FastestRunner(pick_device(device))(net)
+    runner = FastestRunner(pick_device(device), latency=True)(net)
     return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip)
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import cv2
 
+from ofa_pose.ahead import map_ahead
 from ofa_pose.console import warn
 from ofa_pose.data.images import read_upright
 from ofa_pose.errors import InputError
-from ofa_pose.items import Item, Prepare, read_ahead
+from ofa_pose.items import Item, Prepare
 from ofa_pose.streams import Stream
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -92,7 +93,7 @@ class Photos:
             except InputError as error:
                 return error
 
-        with closing(read_ahead(read, self._photos, READERS, READERS)) as items:
+        with closing(map_ahead(read, self._photos, READERS, READERS)) as items:
             for item in items:
                 if isinstance(item, InputError):
                     self.failed += 1

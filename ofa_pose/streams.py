@@ -16,9 +16,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ofa_pose.ahead import map_ahead
 from ofa_pose.console import say, warn
 from ofa_pose.errors import InputError
-from ofa_pose.items import Item, Prepare, read_ahead
+from ofa_pose.items import Item, Prepare
 
 AHEAD = 8  # frames that are read while the network is busy
 AHEAD_PIXELS = 10**8  # they hold at most so many pixels (300 MB)
@@ -71,7 +72,7 @@ class Stream:
         try:
             with (
                 _caught_interrupt(stopped) if self.live else nullcontext(),
-                closing(read_ahead(read, numbers, 1, ahead)) as items,
+                closing(map_ahead(read, numbers, 1, ahead)) as items,
             ):
                 for item in itertools.takewhile(lambda item: item is not None and not stopped.is_set(), items):
                     assert item is not None

@@ -21,7 +21,7 @@ LONGEST = 300
 # A file imports only from lower floors, from its own package, or from what stands before it on its own floor.
 # The longest matching name counts, so that 'data.loader' may stand higher than 'data'.
 FLOORS = (
-    ("errors", "files", "units", "seeding", "config", "console", "skeleton"),
+    ("errors", "files", "units", "seeding", "config", "console", "ahead", "skeleton"),
     ("arch", "costs", "data", "pose", "items", "streams", "sources", "overlays", "search.settings", "train.settings"),
     ("models", "checkpoint", "litepose_checkpoint", "distributed", "run", "data.loader", "targets", "losses", "recipe"),
     ("backends", "calibrate", "evaluate", "predict", "profiling"),

@@ -22,8 +22,14 @@ class FastestRunner:
     The first network that ONNX Runtime computes is compared with torch; where they differ, torch runs them all.
     """
 
-    def __init__(self, device: torch.device | str) -> None:
+    def __init__(self, device: torch.device | str, latency: bool = False) -> None:
+        """
+        Args:
+            device: where the networks are computed.
+            latency: each call as soon as possible, instead of as many images a second as possible.
+        """
         self._device = torch.device(device)
+        self._latency = latency
         packages = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
         self._use_onnx = packages and self._device.type == "cpu"
         self._compared = False
@@ -35,7 +41,9 @@ class FastestRunner:
         from ofa_pose.backends.onnx_graph import onnx_model
         from ofa_pose.backends.onnx_runner import OnnxRunner
 
-        runner = OnnxRunner(onnx_model(net.eval(), {}).SerializeToString(), torch.get_num_threads())
+        cores = torch.get_num_threads()
+        threads, streams = (cores, 1) if self._latency else (1, cores)
+        runner = OnnxRunner(onnx_model(net.eval(), {}).SerializeToString(), threads, streams)
         if not self._compared:
             self._compared = True
             reference = TorchRunner(net, self._device)

@@ -19,6 +19,9 @@ def require_packages(*packages: str) -> None:
             raise InputError(f"ONNX needs the package {package}", mend="pip install 'ofa-pose[onnx]'")
 
 
+CHUNK_PIXELS = 4 * 128 * 128  # of images that are computed together: more of them leave the cache
+
+
 class OnnxRunner:
     """A `Runner` over an ONNX model that `onnx_model` made.
 
@@ -26,13 +29,19 @@ class OnnxRunner:
         metadata: the model's metadata_props; 'spec' and 'skeleton' are JSON.
     """
 
-    def __init__(self, source: str | Path | bytes, threads: int = 0) -> None:
-        """Load a file, or a serialised model, to run with so many threads (0: ONNX Runtime chooses).
+    def __init__(self, source: str | Path | bytes, threads: int = 0, streams: int = 1) -> None:
+        """Load a file, or a serialised model.
+
+        Args:
+            source: the file, or its content.
+            threads: of one call; 0: ONNX Runtime chooses.
+            streams: how many calls are meant to be made at once.
 
         Raises:
             InputError: it is no ONNX file, or ONNX Runtime is not installed.
         """
         require_packages("onnxruntime")
+        self.streams = streams
         import onnxruntime
 
         model, where = (source, "the model") if isinstance(source, bytes) else (str(source), str(source))
@@ -51,6 +60,12 @@ class OnnxRunner:
         if height % TOTAL_STRIDE or width % TOTAL_STRIDE or min(height, width) < TOTAL_STRIDE:
             what = f"the network cannot take an input of {width}×{height} pixels"
             raise InputError(what, mend=f"make both sides multiples of {TOTAL_STRIDE}")
-        batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
-        low, high = self._session.run(list(OUTPUTS), {INPUT: batch})
+        size = max(1, CHUNK_PIXELS // (height * width))
+        chunks = (images[start : start + size] for start in range(0, max(1, len(images)), size))
+        outputs = [self._session.run(list(OUTPUTS), {INPUT: _planes(chunk)}) for chunk in chunks]
+        low, high = outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
         return low, high
+
+
+def _planes(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)

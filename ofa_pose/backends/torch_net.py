@@ -29,6 +29,7 @@ class TorchRunner:
 
     def __init__(self, net: nn.Module, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
+        self.streams = 2 if self._device.type == "cuda" else 1  # on a CPU, one call keeps all cores busy
         copied = copy.deepcopy(net).eval().to(self._device)
         self._net = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -24,7 +24,6 @@ MIN_EXTENT = 32.0  # input pixels: a person of one joint has no extent of its ow
 WARM_CELLS = 4096  # of a plane that may hold a missing joint, the warmest: only a useless net has more
 CHUNK_CELLS = 1 << 20  # of the images that are decoded at once: enough to share the overhead, few enough for a cache
 BLOCK_CELLS = 1 << 17  # that are weighed at once as places of missing joints
-MATES = np.array([[1, 0, 1], [0, 1, 1]])[..., None]  # last bits of x and y to flip: the cells that share a cell's tag
 
 
 @dataclass(frozen=True)
@@ -224,12 +223,13 @@ def _wanted(warm: np.ndarray, heat: np.ndarray, size: int, wanted: np.ndarray) -
 
 def _places(maps: Maps, warm: np.ndarray, heat: np.ndarray) -> Spots:
     """Where a missing joint may be: of the four cells that share a tag, the hottest."""
-    _, height, width = maps.fused.shape
-    plane, cell = np.divmod(warm, height * width)
-    y, x = np.divmod(cell, width)
-    mates = maps.fused.ravel().take((plane * height + (y ^ MATES[1])) * width + (x ^ MATES[0]))
-    hottest = heat >= np.fmax.reduce(mates, axis=0)
-    plane, x, y = plane[hottest], x[hottest], y[hottest]
+    width = maps.fused.shape[2]
+    below = warm + width * (1 - 2 * (warm // width & 1))  # or above: both sides of a map are even
+    beside, across = warm ^ 1, below ^ 1
+    hottest = np.ones(len(warm), bool)
+    for mate in (beside, below, across):
+        hottest &= ~(maps.fused.ravel().take(mate) > heat)
+    plane, x, y = maps.split(warm[hottest])
     return Spots(plane, x, y, heat[hottest], maps.tags_at(plane, x, y))
 
 

@@ -27,6 +27,13 @@ class Maps:
     fused: np.ndarray
     tags: np.ndarray
 
+    def split(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Plane, x and y of flat indices of the fused maps."""
+        _, height, width = self.fused.shape
+        row = cells // width  # divmod is several times slower
+        plane = row // height
+        return plane, cells - row * width, row - plane * height
+
     def heat_at(self, plane: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Heat of cells of the fused maps; beyond an edge, of the cell at it. The arguments are broadcast."""
         _, height, width = self.fused.shape
@@ -35,7 +42,9 @@ class Maps:
 
     def tags_at(self, plane: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Tags float64 (N, T) of N cells of the fused maps; a broken tag becomes a far one."""
-        image, joint = np.divmod(plane, self.tags.shape[2])
+        joints = self.tags.shape[2]
+        image = plane // joints
+        joint = plane - image * joints
         tags = self.tags[image, :, joint, y // 2, x // 2].astype(np.float64)
         if not np.isfinite(tags).all():
             tags = np.nan_to_num(tags, nan=FAR_TAG, posinf=FAR_TAG, neginf=-FAR_TAG)
@@ -89,11 +98,9 @@ def find_peaks(maps: Maps, warm: np.ndarray, heat: np.ndarray, threshold: float,
         threshold: least heat of a peak.
         candidates: at most so many peaks a plane.
     """
-    _, height, width = maps.fused.shape
     high = heat > threshold
-    warm, heat = warm[high], heat[high]
-    plane, cell = np.divmod(warm, height * width)
-    y, x = np.divmod(cell, width)
+    plane, x, y = maps.split(warm[high])
+    heat = heat[high]
     # most cells have a higher neighbour: only what beats those four is compared with the whole window
     above = heat >= np.fmax.reduce(maps.heat_at(plane, x + SIDEWAYS[1:], y + UPDOWN[1:]), axis=0)
     plane, x, y, heat = plane[above], x[above], y[above], heat[above]
