@@ -168,17 +168,18 @@ def make_output(
     tags = tag_offset + tag_step * np.arange(len(people)) + rng.normal(0, faults.person_spread, len(people))
     painter = _Painter(people.shape[1], frame)
     for person, tag in zip(placed, tags, strict=True):
-        for joint in np.flatnonzero(person[:, 2]):
-            x, y, height = person[joint]
+        for joint, (x, y, height) in enumerate(person):
+            if not height:
+                continue
             painter.peak(joint, x, y, height, tag + rng.normal(0, faults.joint_spread))
             if rng.random() < faults.doubled:
                 angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(10, 15)
-                beside = (x + away * np.cos(angle), y + away * np.sin(angle))
-                painter.peak(joint, *beside, height / 2, tag + rng.normal(0, faults.joint_spread))
+                across, down = away * np.cos(angle), away * np.sin(angle)
+                painter.peak(joint, x + across, y + down, height / 2, tag + rng.normal(0, faults.joint_spread))
     for _ in range(rng.poisson(faults.false_peaks)):
-        where = rng.uniform(0, (frame.width, frame.height))
+        x, y = rng.uniform(0, (frame.width, frame.height))
         tag = rng.uniform(tags.min() - 1, tags.max() + 1)
-        painter.peak(int(rng.integers(people.shape[1])), *where, rng.uniform(0.15, 0.35), tag)
+        painter.peak(int(rng.integers(people.shape[1])), x, y, rng.uniform(0.15, 0.35), tag)
     for heat in (painter.low[: people.shape[1]], painter.high):
         heat += rng.uniform(0, faults.background, heat.shape).astype(np.float32)
     return Output(painter.low, painter.high, frame, placed)
