@@ -90,14 +90,16 @@ class Truth:
         people: dict[int, list[np.ndarray]] = {}
         for record in document["annotations"]:
             joints = np.array(record.get("keypoints") or [], np.float64).reshape(-1, 3)
-            if joints[:, 2].any():
+            if len(joints):
                 people.setdefault(record["image_id"], []).append(joints)
         counts = {len(joints) for several in people.values() for joints in several}
         skeletons = [s for s in BUILT_IN.values() if counts == {len(s.joints)}]
         if not skeletons:
             raise InputError("the annotations hold no people with COCO's or CrowdPose's joints", mend="give others")
-        images = [image for image in document["images"] if image["id"] in people]
         stacked = {key: np.stack(several) for key, several in people.items()}
+        images = [
+            image for image in document["images"] if image["id"] in stacked and stacked[image["id"]][..., 2].any()
+        ]
         return cls(images, document["annotations"], skeletons[0], stacked)
 
     def take(self, indices: Sequence[int] | slice) -> Truth:

@@ -14,7 +14,13 @@ from ofa_pose.pose.geometry import HIGH_STRIDE
 from ofa_pose.pose.peaks import LEAST_HEAT, MOST_HEAT
 
 REACH = 2  # cells; a peak is the highest of 5 × 5
+FORBIDDEN = 1e6  # far above any cost
+TIE = 1e-5  # cost; sums that are nearer to each other than this are equal but for rounding
 Plane = list[list[float]]
+
+
+class Undecided(Exception):
+    """The promises leave open who gets a peak: several ways to hand out a joint's peaks cost the same."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +48,20 @@ class Person:
 
 
 def plain_decode(
-    low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig | None = None
+    low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig | None = None, strict: bool = False
 ) -> list[Poses]:
-    """As `decode`."""
+    """As `decode`; with `strict`, raises Undecided where that is free to choose."""
     config = config or DecodeConfig()
-    return [_decode_image(low[b], high[b], order, config) for b in range(len(high))]
+    return [_decode_image(low[b], high[b], order, config, strict) for b in range(len(high))]
 
 
-def _decode_image(low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig) -> Poses:
+def _decode_image(low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig, strict: bool) -> Poses:
     joints = len(high)
     fused = [_fuse(low[joint].tolist(), high[joint].tolist()) for joint in range(joints)]
     people: list[Person] = []
     for joint in order:
         peaks = [_peak(fused[joint], low, joints, joint, x, y) for x, y in _local_maxima(fused[joint], config)]
-        _hand_out(peaks, joint, people, config)
+        _hand_out(peaks, joint, people, config, strict)
     people.sort(key=lambda person: -person.strength())
     people = people[: config.max_people]
     keypoints = np.zeros((len(people), joints, 3), np.float32)
@@ -109,7 +115,7 @@ def _peak(heat: Plane, low: np.ndarray, joints: int, joint: int, x: int, y: int)
     return Peak(x, y, heat[y][x], [float(low[joints * (1 + t) + joint, y // 2, x // 2]) for t in range(blocks)])
 
 
-def _hand_out(peaks: list[Peak], joint: int, people: list[Person], config: DecodeConfig) -> None:
+def _hand_out(peaks: list[Peak], joint: int, people: list[Person], config: DecodeConfig, strict: bool) -> None:
     """Give a joint's peaks to people, dearer pairs last; a peak that fits nobody starts a new person."""
     owners: dict[int, Person] = {}
     if peaks and people:
@@ -121,7 +127,10 @@ def _hand_out(peaks: list[Peak], joint: int, people: list[Person], config: Decod
             for k, person in enumerate(people):
                 fits = distances[i][k] < 0.5
                 cost[i, k] = (-TIE_WEIGHT * peak.heat * person.strength() if fits else STEP_COST) - peak.heat
-        for i, k in zip(*linear_sum_assignment(cost), strict=True):
+        pairs = list(zip(*linear_sum_assignment(cost), strict=True))
+        if strict:
+            _check_decided(cost, np.array(distances) < 1, pairs)
+        for i, k in pairs:
             if distances[i][k] < 1:
                 owners[i] = people[k]
     for i, peak in enumerate(peaks):
@@ -129,6 +138,20 @@ def _hand_out(peaks: list[Peak], joint: int, people: list[Person], config: Decod
             owners[i] = Person()
             people.append(owners[i])
         owners[i].peaks[joint] = peak
+
+
+def _check_decided(cost: np.ndarray, fits: np.ndarray, pairs: list[tuple[int, int]]) -> None:
+    """Raise Undecided where other pairs of which some fit, or without some of these that fit, cost no more."""
+    best = sum(cost[pair] for pair in pairs)
+    for pair in zip(*np.nonzero(fits), strict=True):
+        other = cost.copy()
+        if pair in pairs:
+            other[pair] = FORBIDDEN
+        else:
+            other[pair[0], :] = other[:, pair[1]] = FORBIDDEN
+            other[pair] = cost[pair]
+        if other[linear_sum_assignment(other)].sum() < best + TIE:
+            raise Undecided
 
 
 def _refine(heat: Plane, x: int, y: int) -> tuple[float, float]:
