@@ -30,6 +30,7 @@ from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.draw import draw_poses
 from ofa_pose.pose.geometry import InputFrame, check_resolution, input_frame, warp
 from ofa_pose.pose.metrics import to_results
+from ofa_pose.pose.settings import decode_config
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.sources import open_source
 from ofa_pose.streams import quiet_opencv
@@ -102,7 +103,9 @@ def load_model(
     if resolution is not None:
         check_resolution(resolution)
     runner = FastestRunner(pick_device(device), latency=True)(net)
-    return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip)
+    return PoseModel(
+        runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip, decode_config(source.recipe)
+    )
 
 
 def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:

@@ -133,6 +133,7 @@ def _evaluate(
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.pose.geometry import check_resolution
     from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher
+    from ofa_pose.pose.settings import decode_config
 
     check_joints(source.skeleton, dataset, "the checkpoint")
     check_resolution(resolution or source.spec.resolution)
@@ -144,7 +145,7 @@ def _evaluate(
     shown = track(inputs, "eval", len(dataset), size=lambda part: len(part.ids))
     evaluator = evaluation.make_evaluator(dataset, metric)
     decoder = decode_litepose if as_litepose else None
-    done = evaluation.evaluate(runner, dataset, shown, evaluator, flip=flip, decoder=decoder)
+    done = evaluation.evaluate(runner, dataset, shown, evaluator, decode_config(source.recipe), flip, decoder)
     if out:
         files.write_json(out / "results.json", done.results.entries())
     parts = {"breakdown": evaluator.breakdown(done.results)} if breakdown else {}
