@@ -22,7 +22,7 @@ from ofa_pose.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.console import progress
 from ofa_pose.data.images import read_upright
 from ofa_pose.errors import InputError
-from ofa_pose.evaluate import estimate
+from ofa_pose.estimate import Inputs, estimate
 from ofa_pose.items import Item
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.overlays import open_overlays
@@ -86,7 +86,8 @@ class PoseModel:
 
     def run(self, frames: Sequence[InputFrame], inputs: np.ndarray) -> tuple[list[Poses], dict[str, float]]:
         """The poses, in image pixels, on inputs of one size, (B, H, W, 3); and the seconds of network and decoder."""
-        poses, seconds = estimate(self.runner, inputs, self.skeleton, self.config, self.flip)
+        batch = Inputs(tuple(range(len(frames))), tuple(frames), inputs)
+        poses, seconds = estimate(self.runner, batch, self.skeleton, self.config, self.flip)
         moved = [
             replace(found, keypoints=frame.poses_to_image(found.keypoints))
             for found, frame in zip(poses, frames, strict=True)

@@ -162,19 +162,21 @@ def _check_decided(cost: np.ndarray, fits: np.ndarray, pairs: list[tuple[int, in
 
 def _refine(heat: Plane, x: int, y: int) -> tuple[float, float]:
     """Input pixels of the vertex, along each axis, of the parabola through the logarithms of three cells."""
-
-    def log_heat(column: int, row: int) -> float:
-        row, column = min(max(row, 0), len(heat) - 1), min(max(column, 0), len(heat[0]) - 1)
-        return math.log(min(max(heat[row][column], LEAST_HEAT), MOST_HEAT))
-
-    def vertex(before: float, here: float, after: float) -> float:
-        bend = min(before + after - 2 * here, -1e-9)
-        return min(max(0.5 * (before - after) / bend, -0.5), 0.5)
-
-    here = log_heat(x, y)
-    across = vertex(log_heat(x - 1, y), here, log_heat(x + 1, y))
-    down = vertex(log_heat(x, y - 1), here, log_heat(x, y + 1))
+    across, down = _vertex(heat[y], x), _vertex([row[x] for row in heat], y)
     return (x + 0.5 + across) * HIGH_STRIDE, (y + 0.5 + down) * HIGH_STRIDE
+
+
+def _vertex(line: list[float], cell: int) -> float:
+    """Where the vertex lies, in cells from `cell`; a cell at the end of the line takes the next three."""
+    if len(line) < 3:
+        three = [line[max(cell - 1, 0)], line[cell], line[min(cell + 1, len(line) - 1)]]
+        middle = cell
+    else:
+        middle = min(max(cell, 1), len(line) - 2)
+        three = line[middle - 1 : middle + 2]
+    before, here, after = (math.log(min(max(value, LEAST_HEAT), MOST_HEAT)) for value in three)
+    bend = min(before + after - 2 * here, -1e-9)
+    return min(max(middle - cell + 0.5 * (before - after) / bend, -0.5), 0.5)
 
 
 def _recover(
