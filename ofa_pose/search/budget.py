@@ -256,7 +256,7 @@ class FeasibleSpace:
 def describe_feasible(part: FeasibleSpace) -> str:
     """What to say before a search starts: how many subnets are inside, and from which cost to which.
 
-    Such as '1,204 of 245,760 subnets keep 442M MACs (thop): 429M to 442M MACs (thop)'; an estimate with 'about'.
+    Such as '5,389 of 245,760 subnets keep 1.2G MACs (thop): 429M to 1.2G'; an estimate with 'about'.
     """
     count, first = part.count(), part.budget.ceilings[0]
     prefix = "" if count.exact else "at least " if math.isinf(count.error) else "about "
@@ -264,7 +264,8 @@ def describe_feasible(part: FeasibleSpace) -> str:
     low, high = (first.show(member.costs[first.key]) for member in (part.smallest, part.largest))
     spread = f"{low} to {high}" if low != high else low
     subnets = f"{prefix}{_shown(number)} of {_shown(part.space.size)} subnets"
-    return f"{subnets} keep{'s' if number == 1 else ''} {part.budget}: {spread} {first.quantity}"
+    which = f" {first.quantity}" if len(part.budget.ceilings) > 1 else ""
+    return f"{subnets} keep{'s' if number == 1 else ''} {part.budget}: {spread}{which}"
 
 
 def _shown(number: float) -> str:
