@@ -1,0 +1,67 @@
+"""`ofa-pose table` and `fidelity` on tiny data: what they leave, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.files import dump_yaml, read_yaml, write_text
+from tests.cli.conftest import TINY_SPACE, Call
+from tests.cli.test_bad_input import refused
+
+FEW = {**TINY_SPACE, "name": "few", "stem": [8], "stages": [[4, 8], [8], [12], [8, 16]], "deconv": [[8], [8], [8]]}
+FEW["expansion"] = [2]
+
+
+@pytest.fixture(scope="session")
+def small_supernet(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a supernet of eight subnets."""
+    from ofa_pose.cli import run
+
+    out = tmp_path_factory.mktemp("few")
+    write_text(out / "few.yaml", dump_yaml(FEW))
+    words = ["--recipe", str(recipe), "--set", f"space={out / 'few.yaml'}", "--out", str(out / "run")]
+    assert run(["train-supernet", *words, "--device", "cpu"]) == 0
+    return out / "run"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_table_judges_every_subnet_and_resumes(call: Call, small_supernet: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table"
+    done = call("table", "--supernet", small_supernet, "--out", out, "--device", "cpu", "--json")
+    assert done.code == 0, done.err
+    table = rows(out / "table.csv")
+    assert done.result["subnets"] == done.result["judged"] == len(table) == SearchSpace.from_dict(FEW).size == 8
+    assert ArchSpec.from_dict(done.result["best"]["spec"]).resolution in (32, 64)
+    assert done.result["best"]["AP"] == max(float(row["AP"]) for row in table)
+    assert read_yaml(out / "recipe.yaml")["search"]["images"] == 4
+    assert (out / "command.txt").read_text().startswith("ofa-pose table ")
+
+    whole = (out / "table.csv").read_text()
+    lines = whole.splitlines(keepends=True)
+    (out / "table.csv").write_text("".join(lines[:5]) + lines[5][:12])
+    again = call("table", "--supernet", small_supernet, "--out", out, "--device", "cpu", "--resume", "--json")
+    assert again.code == 0, again.err
+    assert again.result["judged"] == 4
+    for before, after in zip(table, rows(out / "table.csv"), strict=True):
+        assert {**before, "seconds": ""} == {**after, "seconds": ""}
+
+
+def test_table_refuses(call: Call, supernet: Path, small_supernet: Path, net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table"
+    refused(call("table", "--supernet", supernet, "--out", out, "--limit", 100), "'tiny' has", "--limit")
+    refused(call("table", "--supernet", net, "--out", out), "supernet")
+    refused(call("table", "--supernet", small_supernet, "--out", out, "--resume"), "table.csv", "--resume")
+    assert not out.exists()
+    out.mkdir()
+    (out / "table.csv").write_text("mine")
+    refused(call("table", "--supernet", small_supernet, "--out", out), "table.csv", "--resume")
+    assert (out / "table.csv").read_text() == "mine"
