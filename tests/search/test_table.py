@@ -141,7 +141,7 @@ def test_a_damaged_table_is_refused_and_kept(tmp_path: Path) -> None:
 
 def test_large_spaces_and_full_folders_are_refused(tmp_path: Path) -> None:
     check_size(SPACE, limit=6)
-    with pytest.raises(InputError, match="6 subnets, a table takes at most 5.*--limit"):
+    with pytest.raises(InputError, match=r"6 subnets, a table takes at most 5.*--limit"):
         check_size(SPACE, limit=5)
     plan_table(tmp_path, "seed: 0\n")
     with pytest.raises(InputError, match=f"no {TABLE} to resume"):
