@@ -15,7 +15,7 @@ from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.console import progress
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.errors import InputError
-from ofa_pose.run import RunDir, plan_run
+from ofa_pose.run import RunDir, changed_keys, plan_run
 
 TABLE, BASIS = "table.csv", "table.json"
 
@@ -112,8 +112,9 @@ def check_basis(path: Path, basis: Mapping[str, Any]) -> None:
     before = files.read_json(path)
     for key, value in basis.items():
         if before.get(key, value) != value:
-            change = "" if key in ("sha256", "space") else f": {before.get(key)}, not {value}"
-            what = f"was measured with another {'supernet' if key == 'sha256' else key}{change}"
+            what = f"was measured with another {'supernet' if key == 'sha256' else key}"
+            if key not in ("sha256", "space"):
+                what = f"{what}: {', '.join(changed_keys(before[key], value, key))}"
             raise InputError(what, path.parent, "resume with the settings of that run, or choose another --out")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import cv2
 import pytest
 
 from ofa_pose.arch.space import SearchSpace
@@ -65,3 +66,42 @@ def test_table_refuses(call: Call, supernet: Path, small_supernet: Path, net: Pa
     (out / "table.csv").write_text("mine")
     refused(call("table", "--supernet", small_supernet, "--out", out), "table.csv", "--resume")
     assert (out / "table.csv").read_text() == "mine"
+
+
+FEWER = ("--subnets", 3, "--images", "2,4", "--calibration", "2,4", "--steps", 2, "--device", "cpu")
+
+
+def test_fidelity_compares_and_resumes(call: Call, small_supernet: Path, net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    words = ("fidelity", "--supernet", small_supernet, "--out", out, "--teacher", net, *FEWER, "--json")
+    done = call(*words)
+    assert done.code == 0, done.err
+    table = rows(out / "fidelity.csv")
+    assert done.result["subnets"] == len(table) == 3
+    assert [line["count"] for line in done.result["images"]] == [2, 4]
+    assert done.result["finetuned"]["steps"] == 2 and done.result["advice"]
+    assert all(0 <= float(row[name]) <= 1 for row in table for name in row if name.startswith("AP_"))
+    assert cv2.imread(str(out / "fidelity.png")) is not None
+    assert not (out / "finetune").exists()
+
+    text = (out / "fidelity.csv").read_text()
+    *head, last = text.splitlines()
+    (out / "fidelity.csv").write_text("\n".join([*head, last.rpartition(",")[0] + ","]) + "\n")
+    again = call(*words, "--resume")
+    assert again.code == 0, again.err
+    assert "fine-tuning subnet 3 of 3" in again.err and "fine-tuning subnet 2" not in again.err
+    assert (out / "fidelity.csv").read_text() == text
+    changed = call(*words, "--resume", "--set", "train.lr=0.5")
+    refused(changed, "fine-tuning.train.lr was")
+
+
+def test_fidelity_refuses(call: Call, small_supernet: Path, net: Path, tmp_path: Path) -> None:
+    start = ("fidelity", "--supernet", small_supernet, "--out", tmp_path / "study")
+    refused(call(*start, "--images", "50,many"), "--images", "50,many")
+    refused(call(*start, "--calibration", "0"), "--calibration")
+    refused(call(*start, "--macs", "1K"), "smallest subnet", "--macs")
+    refused(call(*start, "--macs", "1G", "--macs-convention", "tops"), "thop")
+    refused(call(*start, "--subnets", 2), "subnets")
+    refused(call(*start, "--resume"), "fidelity.csv", "--resume")
+    refused(call("fidelity", "--supernet", net, "--out", tmp_path / "study"), "supernet")
+    assert not (tmp_path / "study").exists()
