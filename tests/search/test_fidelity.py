@@ -168,8 +168,11 @@ def test_a_study_compares_every_setting_with_the_largest(study: Run, part: Feasi
         assert words in text
 
 
-@pytest.mark.parametrize("killed_after", [0, 1, 7, 8, 31, 32, 39])
-def test_a_killed_study_goes_on_without_repeating_a_figure(study: Run, tmp_path: Path, killed_after: int) -> None:
+@pytest.mark.parametrize("killed_after", [0, 7, 8, 32, 39])
+def test_a_killed_study_goes_on_without_repeating_a_figure(
+    study: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    monkeypatch.setattr("ofa_pose.search.fidelity.draw_scatter", lambda path, panels: path.touch())
     whole = study(Judging(), out="whole")
     first, second = Judging(killed_after), Judging()
     with pytest.raises(KeyboardInterrupt):
