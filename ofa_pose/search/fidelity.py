@@ -33,6 +33,7 @@ SHEET, BASIS, PICTURE, TUNING = "fidelity.csv", "fidelity.json", "fidelity.png",
 TUNED = "AP_finetuned"
 POOL = 50  # subnets drawn for each one that is taken
 LEAST = 3  # subnets that can be ranked with any sense
+SURE = 10  # subnets; with fewer even a tau of 1 may be chance
 GOOD = 0.9  # a tau at which a ranking may stand for the other
 
 
@@ -204,12 +205,15 @@ def advise(result: Mapping[str, Any]) -> str:
         meaning = "foretells" if sure else "says too little about"
         then = "" if sure and tuned["tau"] >= GOOD else "; fine-tune several members of the front before choosing"
         parts.append(f"inherited AP {meaning} AP after {tuned['steps']} steps of fine-tuning (tau {tau}){then}")
-    return "; ".join(parts) or "nothing was compared: name several image counts, or fine-tune"
+    if not parts:
+        return "nothing was compared: name several image counts, or fine-tune"
+    few = f"from {result['subnets']} subnets only, so with care: " if result["subnets"] < SURE else ""
+    return few + "; ".join(parts)
 
 
 def fidelity_table(result: Mapping[str, Any]) -> Table:
     """The rank correlations of `study_fidelity`, for people."""
-    table = Table(title=f"Rank correlation over {result['subnets']} subnets", caption=result["advice"])
+    table = Table(title=f"Rank correlation over {result['subnets']} subnets of all costs", caption=result["advice"])
     table.caption_justify = "left"
     for name in ("judged on", "against", "Kendall's tau", "95 % interval", "s a subnet"):
         table.add_column(name, justify="left" if name in ("judged on", "against") else "right")

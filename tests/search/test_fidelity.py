@@ -218,10 +218,11 @@ def line(count: int, tau: float | None, low: float = 0.5) -> dict[str, Any]:
 
 def test_advice() -> None:
     full, tuned = [line(200, 1.0)], {"steps": 60, "tau": 0.6, "low": 0.1, "high": 0.9}
-    result: dict[str, Any] = {"subnets": 8, "images": full, "calibration": full, "finetuned": None}
+    result: dict[str, Any] = {"subnets": 10, "images": full, "calibration": full, "finetuned": None}
     assert advise(result).startswith("nothing was compared")
     images = [line(50, 0.7), line(100, 0.91), line(150, 0.97), *full]
     assert advise({**result, "images": images}) == "search.images=100 ranks subnets as 200 do (tau 0.91)"
+    assert advise({**result, "images": images, "subnets": 6}).startswith("from 6 subnets only, so with care: search")
     images = [line(50, 0.7), line(100, None), *full]
     assert "keep search.images at 200 or more" in advise({**result, "images": images})
     assert "search.calibration_images=16 ranks" in advise({**result, "calibration": [line(16, 0.9), *full]})
