@@ -139,11 +139,11 @@ def study_fidelity(
     if tune is not None:
         _tune_all(sheet, tune)
     shutil.rmtree(run.path / TUNING, ignore_errors=True)
-    result = _compare_all(sheet, study, tune is not None)
+    result = {"subnets": len(genomes), **_compare_all(sheet, study, tune is not None)}
     panels = _panels(sheet, study, tune is not None)
     draw_scatter(run.path / PICTURE, panels)
     paths = {"table": str(run.path / SHEET), "picture": str(run.path / PICTURE) if panels else None}
-    return {"subnets": len(genomes), **result, "advice": advise(result), **paths}
+    return {**result, "advice": advise(result), **paths}
 
 
 def _judge_all(sheet: Sheet, judges: Mapping[tuple[int, int], Judge]) -> None:
