@@ -15,7 +15,7 @@ from ofa_pose import files
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import spec_params
 from ofa_pose.search.budget import Budget, FeasibleSpace
-from ofa_pose.search.evolution import Candidate
+from ofa_pose.search.candidates import Candidate
 
 Point = tuple[float, float]
 
