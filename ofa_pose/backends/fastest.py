@@ -22,14 +22,15 @@ class FastestRunner:
     The first network that ONNX Runtime computes is compared with torch; where they differ, torch runs them all.
     """
 
-    def __init__(self, device: torch.device | str, latency: bool = False) -> None:
+    def __init__(self, device: torch.device | str, latency: bool = False, streams: int | None = None) -> None:
         """
         Args:
             device: where the networks are computed.
             latency: each call as soon as possible, instead of as many images a second as possible.
+            streams: how many calls are made at once, each in one of torch's threads; default: as is best.
         """
         self._device = torch.device(device)
-        self._latency = latency
+        self._latency, self._streams = latency, streams
         packages = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
         self._use_onnx = packages and self._device.type == "cpu"
         self._compared = False
@@ -37,16 +38,16 @@ class FastestRunner:
     def __call__(self, net: LitePose) -> Runner:
         """A runner over a copy of `net` as it is now."""
         if not self._use_onnx:
-            return TorchRunner(net, self._device)
+            return TorchRunner(net, self._device, self._streams)
         from ofa_pose.backends.onnx_graph import onnx_model
         from ofa_pose.backends.onnx_runner import OnnxRunner
 
-        cores = torch.get_num_threads()
+        cores = self._streams or torch.get_num_threads()
         threads, streams = (cores, 1) if self._latency else (1, cores)
         runner = OnnxRunner(onnx_model(net.eval(), {}).SerializeToString(), threads, streams)
         if not self._compared:
             self._compared = True
-            reference = TorchRunner(net, self._device)
+            reference = TorchRunner(net, self._device, self._streams)
             difference = _difference(runner, reference)
             if not difference <= TOLERANCE:
                 warn(f"ONNX Runtime differs from torch by {difference:.2g}; torch is used, which is slower")

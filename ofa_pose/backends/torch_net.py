@@ -27,9 +27,10 @@ def pick_device(name: str | None) -> torch.device:
 class TorchRunner:
     """A `Runner` over a private copy of `net`, in eval mode and channels_last (twice as fast on CPUs)."""
 
-    def __init__(self, net: nn.Module, device: torch.device | str = "cpu") -> None:
+    def __init__(self, net: nn.Module, device: torch.device | str = "cpu", streams: int | None = None) -> None:
         self._device = torch.device(device)
-        self.streams = 2 if self._device.type == "cuda" else 1  # on a CPU, one call keeps all cores busy
+        # On a CPU one call keeps all cores busy, unless torch may use but one thread.
+        self.streams = streams or (2 if self._device.type == "cuda" else 1)
         copied = copy.deepcopy(net).eval().to(self._device)
         self._net = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

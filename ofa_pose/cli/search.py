@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,8 +26,15 @@ from ofa_pose.console import warn
 from ofa_pose.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    import torch
+
     from ofa_pose.checkpoint import Checkpoint
+    from ofa_pose.data.coco import KeypointDataset
     from ofa_pose.data.splits import DataSettings
+    from ofa_pose.distributed import Team
+    from ofa_pose.models.elastic import Supernet
+    from ofa_pose.recipe import Recipe
+    from ofa_pose.search.budget import Budget
 
 
 def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
@@ -67,6 +75,17 @@ def search(
     convention: Annotated[
         str, typer.Option("--macs-convention", help="thop (the default, as LitePose's tables), exact or paper.")
     ] = "thop",
+    algorithm: Annotated[
+        str | None, typer.Option("--algorithm", help="evolution, nsga2 or random (recipe key: search.algorithm).")
+    ] = None,
+    surrogate: Annotated[
+        bool | None,
+        typer.Option("--surrogate/--no-surrogate", help="A model of the AP chooses whom to judge (search.surrogate)."),
+    ] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option("--archive", help="Archive of evaluations to share: a file, or another search's run directory."),
+    ] = None,
     recipe: RecipeOption = None,
     overrides: SetOption = None,
     resume: ResumeOption = False,
@@ -74,35 +93,121 @@ def search(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evolutionary search of widths and resolution under a budget; the recipe is the supernet's by default.
+    """Search of widths and resolution under a budget; the recipe is the supernet's by default.
 
     Writes best.yaml (the chosen subnet), best.pt (the same with the supernet's weights), history.csv (every
-    evaluation) and a picture of AP over MACs.
+    candidate), archive.sqlite (every evaluation) and a picture of AP over MACs. Under torchrun all its processes
+    evaluate.
 
     Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
     """
-    from ofa_pose.arch.spec import ArchSpec
-    from ofa_pose.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+    from ofa_pose.distributed import team_of_ranks
+
+    own = [f"search.algorithm={algorithm}"] if algorithm else []
+    own += [f"search.surrogate={str(surrogate).lower()}"] if surrogate is not None else []
+    with team_of_ranks() as team:
+        budget = _read_budget(macs, params, convention)
+        job = _plan(supernet, budget, recipe, [*(overrides or []), *own], seed, device, team)
+        if team is not None and team.rank:
+            job.assist(team)
+            return
+        result = job.search(out, resume, archive, team)
+    print_result(result, as_json)
+    suggest("finetune", "--subnet", result["subnet"], "--supernet", supernet, "--teacher", "…", "--out", "…")
+
+
+def _read_budget(macs: str | None, params: str | None, convention: str) -> Budget:
     from ofa_pose.costs.macs import CONVENTIONS
-    from ofa_pose.search.budget import Budget, check_feasible
+    from ofa_pose.search.budget import Budget
     from ofa_pose.units import parse_count
 
     if convention not in CONVENTIONS:
         raise InputError(f"no such MAC convention: '{convention}'", mend=nearest(convention, CONVENTIONS))
     if macs is None and params is None:
         raise InputError("search needs a budget", mend="add --macs 1.2G or --params 2M")
-    budget = Budget(parse_count(macs) if macs else None, parse_count(params) if params else None, convention)  # type: ignore[arg-type]
+    return Budget(parse_count(macs) if macs else None, parse_count(params) if params else None, convention)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A search whose parts have been found and checked; the same on every rank."""
+
+    supernet: str
+    source: Checkpoint
+    budget: Budget
+    recipe: Recipe
+    train: KeypointDataset
+    split: KeypointDataset
+    device: torch.device
+
+    def assist(self, team: Team) -> None:
+        """Another rank than 0: evaluate."""
+        from ofa_pose.search.search import assist_search
+
+        settings = self.recipe.search
+        assist_search(self._build(), self.train, self.split, settings, self.budget, team, self.device)
+
+    def search(self, out: Path, resume: bool, archive: Path | None, team: Team | None) -> dict[str, Any]:
+        """Search, write best.pt too; the result."""
+        from ofa_pose.arch.spec import ArchSpec
+        from ofa_pose.checkpoint import find_checkpoint, save_checkpoint
+        from ofa_pose.config import config_text
+        from ofa_pose.run import plan_run
+        from ofa_pose.search.search import HISTORY, run_search
+        from ofa_pose.train.jobs import inherit
+
+        run = plan_run(out, config_text(self.recipe), resume, progress=HISTORY)
+        net = self._build()
+        result = run_search(
+            net,
+            self.train,
+            self.split,
+            settings=self.recipe.search,
+            budget=self.budget,
+            seed=self.recipe.seed,
+            run=run,
+            device=self.device,
+            source=find_checkpoint(self.supernet),
+            resume=resume,
+            archive=archive,
+            team=team,
+        )
+        best = ArchSpec.from_dict(result["best"]["spec"])
+        inherited = inherit(net, best, self.train, self.device, self.recipe.search.calibration_images)
+        info = {"AP": result["best"]["AP"], "split": "search"}
+        weights = inherited.state_dict()
+        save_checkpoint(
+            run.path / "best.pt", replace(self.source, kind="net", spec=best, weights=weights, info=info, training=None)
+        )
+        return {**result, "subnet": str(run.path / "best.yaml"), "checkpoint": str(run.path / "best.pt")}
+
+    def _build(self) -> Supernet:
+        from ofa_pose.models.elastic import Supernet
+
+        net = self.source.build(self.device)
+        assert isinstance(net, Supernet)
+        return net
+
+
+def _plan(
+    supernet: str,
+    budget: Budget,
+    recipe: str | None,
+    overrides: list[str],
+    seed: int | None,
+    device: str | None,
+    team: Team | None,
+) -> _Job:
+    """Find and check all that a search rests on; the budget first, before anything heavy."""
+    from ofa_pose.checkpoint import load_checkpoint
+    from ofa_pose.search.budget import check_feasible
+
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
     check_feasible(source.space, source.spec.joints, budget)
 
     from ofa_pose.backends.torch_net import pick_device
-    from ofa_pose.config import config_text
     from ofa_pose.data.splits import load_splits
-    from ofa_pose.models.elastic import Supernet
-    from ofa_pose.run import plan_run
-    from ofa_pose.search.search import HISTORY, run_search
-    from ofa_pose.train.jobs import inherit
 
     resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
     check_space(source, resolved.space)
@@ -110,27 +215,6 @@ def search(
     train, split = load_splits(resolved.data, "train", "search")
     check_joints(source.skeleton, split, "the supernet")
     chosen = pick_device(device)
-    run = plan_run(out, config_text(resolved), resume, progress=HISTORY)
-    net = source.build(chosen)
-    assert isinstance(net, Supernet)
-    result = run_search(
-        net,
-        train,
-        split,
-        settings=resolved.search,
-        budget=budget,
-        seed=resolved.seed,
-        run=run,
-        device=chosen,
-        source=find_checkpoint(supernet),
-        resume=resume,
-        decode=resolved.decode.config(),
-    )
-    best = ArchSpec.from_dict(result["best"]["spec"])
-    inherited = inherit(net, best, train, chosen, resolved.search.calibration_images)
-    info = {"AP": result["best"]["AP"], "split": "search"}
-    checkpoint = replace(source, kind="net", spec=best, weights=inherited.state_dict(), info=info, training=None)
-    save_checkpoint(run.path / "best.pt", checkpoint)
-    subnet = {"subnet": str(run.path / "best.yaml"), "checkpoint": str(run.path / "best.pt")}
-    print_result({**result, **subnet}, as_json)
-    suggest("finetune", "--subnet", run.path / "best.yaml", "--supernet", supernet, "--teacher", "…", "--out", "…")
+    if team is not None:
+        chosen = team.own_device(chosen)
+    return _Job(supernet, source, budget, resolved, train, split, chosen)

@@ -7,52 +7,19 @@ toolbox and selection; the operators draw from the generator they are given, nev
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from deap import base, tools
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.search.budget import FeasibleSpace, uniform_candidates
+from ofa_pose.search.candidates import Candidate, Judge, Origin, Report, judged
 from ofa_pose.search.settings import SearchSettings
 from ofa_pose.seeding import generator
 
-FitnessFunction = Callable[[Genome], float]
-Origin = Literal["uniform", "sample", "crossover", "mutation"]
-
 OFFSPRING_TRIES = 30  # to find a new child of two parents, or of one
 SAMPLE_TRIES = 500  # to find any new genome at all
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One judged subnet.
-
-    Attributes:
-        order: its number in the search, from 1.
-        generation: 0 is the first population.
-        origin: how it came about.
-        fitness: the higher the better: its AP; -inf where the fitness function gave no finite number.
-        macs: multiply-adds in the budget's convention.
-        seconds: what judging it took.
-    """
-
-    order: int
-    generation: int
-    origin: Origin
-    genome: Genome
-    fitness: float
-    macs: int
-    seconds: float
-
-    @property
-    def rank(self) -> tuple[float, int]:
-        """Orders candidates: the fitness, then fewer MACs where two are equally fit."""
-        return self.fitness, -self.macs
 
 
 class HighestFirst(base.Fitness):
@@ -84,8 +51,9 @@ def evolve(
     part: FeasibleSpace,
     settings: SearchSettings,
     seed: int,
-    fitness: FitnessFunction,
-    known: Mapping[Genome, tuple[float, float]] | None = None,
+    judge: Judge,
+    prior: Sequence[tuple[Genome, float]] = (),
+    report: Report | None = None,
 ) -> Iterator[Candidate]:
     """Search `part` of a space, yielding every candidate as soon as it is judged.
 
@@ -94,10 +62,9 @@ def evolve(
     give the same candidates in the same order.
 
     Args:
-        fitness: called once for each distinct genome; NaN and infinities rank below every number.
-        known: fitness and seconds of genomes judged in an earlier run; they are taken over instead of being judged.
+        judge: asked for a whole generation at a time.
     """
-    toolbox = _toolbox(part, settings, fitness, known or {})
+    toolbox = _toolbox(part, settings)
     seen: set[Genome] = set()
     population: list[Individual] = []
     order = 0
@@ -109,11 +76,11 @@ def evolve(
             children = _offspring(toolbox, population, settings, rng, seen)
         if not children:
             return
-        for child, (value, seconds) in zip(children, toolbox.map(toolbox.evaluate, children), strict=True):
-            order += 1
-            macs = part.macs(child)
-            child.fitness.values = (value, macs)
-            yield Candidate(order, generation, child.origin, child.genome, value, macs, seconds)
+        asked: list[tuple[Genome, Origin]] = [(child.genome, child.origin) for child in children]
+        for child, candidate in zip(children, judged(part, judge, asked, generation, order), strict=True):
+            child.fitness.values = (candidate.fitness, candidate.macs)
+            yield candidate
+        order += len(children)
         population = toolbox.select(population + children, settings.population)
 
 
@@ -144,8 +111,6 @@ def mutate(rng: np.random.Generator, genome: Sequence[int], top: Sequence[int], 
 def _toolbox(
     part: FeasibleSpace,
     settings: SearchSettings,
-    fitness: FitnessFunction,
-    known: Mapping[Genome, tuple[float, float]],
 ) -> base.Toolbox:
     toolbox = base.Toolbox()
     toolbox.register("sample", part.sample)
@@ -153,20 +118,7 @@ def _toolbox(
     toolbox.register("mate", uniform_crossover)
     toolbox.register("mutate", mutate, top=part.top, chance=settings.mutation)
     toolbox.register("select", tools.selBest)
-    toolbox.register("evaluate", _judge, fitness=fitness, known=known)
-    return toolbox  # its map is the builtin one, which judges one by one, as the candidates are asked for
-
-
-def _judge(
-    individual: Individual, fitness: FitnessFunction, known: Mapping[Genome, tuple[float, float]]
-) -> tuple[float, float]:
-    genome = individual.genome
-    if genome in known:
-        return known[genome]
-    start = time.perf_counter()
-    value = float(fitness(genome))
-    # NaN compares false with everything, so DEAP would let it dominate.
-    return value if math.isfinite(value) else -math.inf, time.perf_counter() - start
+    return toolbox
 
 
 def _uniform(part: FeasibleSpace, settings: SearchSettings) -> list[Genome]:

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class SubnetFitness:
     """Judges subnets of one supernet: extract, recalibrate, evaluate.
 
     The images are read and warped once for each resolution and kept, up to `CACHE_BYTES`; the scorer is shared.
-    The result depends on the subnet alone, not on what was judged before.
+    The result depends on the subnet alone, not on what was judged before, nor on the number of threads.
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class SubnetFitness:
         self._device = torch.device(device)
         self._supernet = supernet.to(self._device).eval()
         self._train, self._settings, self._decode = train, settings, decode
-        self._make_runner = make_runner or FastestRunner(self._device)
+        # A sum's last bits depend on how many threads share it, so on a CPU each has work of its own.
+        self._streams = torch.get_num_threads() if self._device.type == "cpu" else None
+        self._make_runner = make_runner or FastestRunner(self._device, streams=self._streams)
         self.images = _choose(search, settings.images)
         if not self.images.people:
             what = f"none of the {len(self.images)} search images has a labelled person"
@@ -95,13 +98,26 @@ class SubnetFitness:
         value = self.evaluate(spec).metrics["AP"]
         return float(value) if value is not None and math.isfinite(value) else 0.0
 
+    def measure(self, genome: Genome) -> dict[str, Any]:
+        """All metrics of a subnet."""
+        return self.evaluate(self._supernet.space.decode(genome, self._supernet.spec.joints)).metrics
+
     def evaluate(self, spec: ArchSpec) -> Evaluation:
         """All metrics of a subnet, and the seconds of each stage ('calibrate' included)."""
+        threads = torch.get_num_threads()
+        if self._streams:
+            torch.set_num_threads(1)
+        try:
+            return self._evaluate(spec)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _evaluate(self, spec: ArchSpec) -> Evaluation:
         start = time.perf_counter()
         prepared = self._prepare(spec.resolution)
         middle = time.perf_counter()
         net = extract(self._supernet, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        recalibrate(net, prepared.calibration)
+        recalibrate(net, prepared.calibration, self._streams or 1)
         seconds = {"read": middle - start, "calibrate": time.perf_counter() - middle}
         result = evaluate(self._make_runner(net), self.images, prepared.inputs, self._evaluator, self._decode)
         stages = {stage: value + seconds.get(stage, 0.0) for stage, value in result.seconds.items()}

@@ -15,7 +15,7 @@ from ofa_pose import files
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.search.budget import Ceiling, FeasibleSpace
-from ofa_pose.search.evolution import Candidate
+from ofa_pose.search.candidates import Candidate
 from ofa_pose.search.outputs import describe, write_best
 
 FRONT, PARETO = "front", "pareto.csv"

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose import files
-from ofa_pose.arch.space import Genome, SearchSpace
+from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.errors import InputError
+from ofa_pose.search.archive import genome_text
 from ofa_pose.search.budget import Budget, FeasibleSpace
-from ofa_pose.search.evolution import Candidate
+from ofa_pose.search.candidates import Candidate
 
 
 class History:
-    """history.csv: a row for each judged subnet, written at once, so that a killed search keeps them.
+    """history.csv: a row for each candidate of the search, in its order, as soon as it is judged.
 
     Columns: order, generation, origin, genome (choice indices joined by '-'), every gene's value under its label,
     macs_thop, macs_exact, macs_paper, params, latency_ms (where the budget can predict it), AP, seconds.
@@ -40,46 +40,10 @@ class History:
         costs: list[Any] = [*spec_macs(spec).to_dict().values(), spec_params(spec)]
         if part.budget.predict_ms is not None:
             costs.append(part.budget.predict_ms(spec))
-        start = [candidate.order, candidate.generation, candidate.origin, "-".join(map(str, genome))]
+        start = [candidate.order, candidate.generation, candidate.origin, genome_text(genome)]
         row = [*start, *values, *costs, candidate.fitness, round(candidate.seconds, 4)]
         with self._path.open("a", encoding="utf-8", newline="") as file:
             file.write(_line(row))
-
-
-def read_judged(path: Path, space: SearchSpace) -> dict[Genome, tuple[float, float]]:
-    """The AP and seconds of every genome in a history.csv; a row that was being written when it was killed is left out.
-
-    Raises:
-        InputError: the file is missing, or is the history of another space.
-    """
-    judged: dict[Genome, tuple[float, float]] = {}
-    reader = csv.DictReader(io.StringIO(files.read_text(path)))
-    expected = {"genome", "AP", "seconds", *space.labels}
-    if not expected <= set(reader.fieldnames or ()):
-        raise InputError(f"is no history of space '{space.name}'", path, "choose another --out")
-    for line, row in enumerate(reader, start=2):
-        if None in row.values():
-            continue
-        try:
-            genome = tuple(int(gene) for gene in row["genome"].split("-"))
-            values = tuple(int(row[label]) for label in space.labels)
-            judged[genome] = float(row["AP"]), float(row["seconds"] or 0)
-        except ValueError:
-            raise InputError("is no row of a search's history", f"{path}:{line}", "remove that line") from None
-        if values != _values(space, genome):
-            raise InputError(f"is not of space '{space.name}'", f"{path}:{line}", "choose another --out")
-    return judged
-
-
-def set_aside(history: Path, earlier: Path) -> None:
-    """Add the complete rows of a history to those of `earlier`, so that the history can be started anew."""
-    kept = ""
-    for path in (earlier, history):
-        if path.exists():
-            header, *rows = files.read_text(path).splitlines(keepends=True) or [""]
-            kept = kept or header
-            kept += "".join(row for row in rows if row.endswith("\n"))
-    files.write_text(earlier, kept)
 
 
 def describe(spec: ArchSpec, ap: float, budget: Budget) -> dict[str, Any]:
@@ -98,13 +62,6 @@ def write_best(path: Path, best: dict[str, Any], space: SearchSpace, budget: Bud
     """
     facts = {"convention": budget.convention, "budget": budget.to_dict(), "space": space.name, **origin}
     files.write_text(path, files.dump_yaml({**best, **facts}))
-
-
-def _values(space: SearchSpace, genome: Genome) -> tuple[int, ...] | None:
-    if len(genome) != len(space.choices):
-        return None
-    in_range = all(0 <= gene < len(choices) for gene, choices in zip(genome, space.choices, strict=True))
-    return tuple(choices[gene] for gene, choices in zip(genome, space.choices, strict=True)) if in_range else None
 
 
 def _line(row: Sequence[Any]) -> str:

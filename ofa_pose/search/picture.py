@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ofa_pose import files
 from ofa_pose.search.budget import Ceiling, FeasibleSpace
-from ofa_pose.search.evolution import Candidate
+from ofa_pose.search.candidates import Candidate
 from ofa_pose.search.front import costs_of, first_ceiling, pareto_front, uniform_genomes
 
 Point = tuple[float, float]

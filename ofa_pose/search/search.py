@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -17,23 +18,29 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.backends import Runner
 from ofa_pose.console import progress, say, warn
 from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.distributed import Team
 from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.run import RunDir
+from ofa_pose.search.algorithms import ALGORITHMS
+from ofa_pose.search.archive import ARCHIVE, Archive, check_archive, find_archive
 from ofa_pose.search.budget import Budget, FeasibleSpace
-from ofa_pose.search.evolution import Candidate, FitnessFunction, evolve, expected_evaluations
+from ofa_pose.search.candidates import Candidate
+from ofa_pose.search.evolution import expected_evaluations
 from ofa_pose.search.fitness import SubnetFitness
-from ofa_pose.search.outputs import History, describe, read_judged, set_aside, write_best
+from ofa_pose.search.judging import ArchivedJudge, Measure, task_of
+from ofa_pose.search.outputs import History, describe, write_best
 from ofa_pose.search.picture import draw_pareto
 from ofa_pose.search.settings import SearchSettings
 from ofa_pose.units import format_count
 
-HISTORY, EARLIER, BEST, PICTURE, BASIS = "history.csv", "history.earlier.csv", "best.yaml", "pareto.png", "search.json"
+HISTORY, BEST, PICTURE, BASIS = "history.csv", "best.yaml", "pareto.png", "search.json"
+JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
 
-# What decides which subnets are judged, with the seed and the budget. More generations only go further.
-EVOLUTION = ("population", "parents", "crossover", "mutation", "uniform_start")
+# What does not decide which subnets are judged: more generations only go further, the others are part of the basis.
+ELSEWHERE = {"generations", "images", "calibration_images", "batch"}
 
 
 def run_search(
@@ -49,120 +56,194 @@ def run_search(
     resume: bool = False,
     make_runner: Callable[[LitePose], Runner] | None = None,
     decode: DecodeConfig | None = None,
+    archive: str | Path | None = None,
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """Search a supernet's space for the subnet with the highest AP inside a budget.
 
-    Writes into the run directory: history.csv and metrics.jsonl as it goes, best.yaml after every generation,
-    pareto.png at the end, also of a search that was interrupted, and search.json (what the APs rest on).
+    Writes into the run directory: archive.sqlite (every evaluation, as it happens), history.csv and metrics.jsonl as
+    it goes, best.yaml after every generation, pareto.png at the end, also of a search that was interrupted, and
+    search.json (what it all rests on).
 
     Args:
         train: images for BatchNorm recalibration.
         search: images on which APs are measured; no weight should have been trained on them.
         source: the supernet's checkpoint, to be named in best.yaml.
-        resume: take over the APs that the run directory's history.csv holds instead of measuring them again; with the
-            same settings the search then goes on where it was cut off.
+        resume: go on with the search in the run directory: it is gone through again, and what the archive holds is
+            not measured again.
         make_runner: the runtime that computes a recalibrated subnet; see `SubnetFitness`.
         decode: the decoder's settings.
+        archive: another archive than the run directory's, to be shared: a file, or the run directory of a search.
+        team: other processes, which are in `assist_search` with the same supernet, data and settings.
 
     Returns:
-        {"best": {"spec", "AP", "macs": {"thop", "exact", "paper"}, "params", "latency_ms"}, "evaluations",
-        "seconds", "out"}: plain values.
+        {"best": {"spec", "AP", "macs": {"thop", "exact", "paper"}, "params", "latency_ms"}, "evaluations", "judged"
+        (how many of them were measured now), "algorithm", "archive", "seconds", "out"}: plain values.
 
     Raises:
-        InputError: no subnet keeps the budget; the data have other joints; the history that is to be resumed was
-            measured with another supernet, space or data, or under another budget, seed or evolution.
+        InputError: no subnet keeps the budget; the data have other joints; the search that is to be resumed had
+            another supernet, space or data, or another budget, seed or algorithm; the archive is none.
+        OfaPoseError: a subnet could not be judged, a process of the team is gone, the archive cannot be written.
     """
     part = FeasibleSpace(supernet.space, supernet.spec.joints, budget)
     fitness = SubnetFitness(supernet, train, search, settings, device, make_runner, decode)
     origin: dict[str, Any] = {"supernet": None}
     if source is not None:
         origin["supernet"] = {"path": str(source), "sha256": files.sha256(source)}
-    basis = {
-        "sha256": origin["supernet"] and origin["supernet"]["sha256"],
+    sha256 = origin["supernet"] and origin["supernet"]["sha256"]
+    basis = fitness_basis(supernet, sha256, train, search, settings, decode)
+    return conduct(part, fitness.measure, settings, seed, run, origin, basis, resume, archive, team)
+
+
+def assist_search(
+    supernet: Supernet,
+    train: KeypointDataset,
+    search: KeypointDataset,
+    settings: SearchSettings,
+    budget: Budget,
+    team: Team,
+    device: torch.device | str = "cpu",
+    decode: DecodeConfig | None = None,
+) -> None:
+    """Measure what rank 0, which is in `run_search`, wants to know, until it ends."""
+    part = FeasibleSpace(supernet.space, supernet.spec.joints, budget)
+    fitness = SubnetFitness(supernet, train, search, settings, device, decode=decode)
+    team.follow(task_of(part, fitness.measure))
+
+
+def fitness_basis(
+    supernet: Supernet,
+    sha256: str | None,
+    train: KeypointDataset,
+    search: KeypointDataset,
+    settings: SearchSettings,
+    decode: DecodeConfig | None = None,
+) -> dict[str, Any]:
+    """All that a subnet's AP rests on, as JSON values; an archive keeps what rests on another basis apart.
+
+    Args:
+        sha256: of the supernet's checkpoint.
+    """
+    return {
+        "sha256": sha256,
         "space": supernet.space.to_dict(),
         "train": [files.sha256(train.annotations_path), len(train), settings.calibration_images],
         "search": [files.sha256(search.annotations_path), len(search), settings.images],
         "decode": asdict(decode or DecodeConfig()),
-        "budget": {**budget.to_dict(), "convention": budget.convention},
-        "evolution": {"seed": seed, **settings.model_dump(include=set(EVOLUTION))},
+        "judging": JUDGING,
     }
-    return conduct(part, fitness, settings, seed, run, origin, basis, resume)
 
 
 def conduct(
     part: FeasibleSpace,
-    fitness: FitnessFunction,
+    measure: Measure,
     settings: SearchSettings,
     seed: int,
     run: RunDir,
     origin: Mapping[str, Any],
     basis: Mapping[str, Any],
     resume: bool = False,
+    archive: str | Path | None = None,
+    team: Team | None = None,
 ) -> dict[str, Any]:
-    """`run_search` with any fitness: evolve, log, and write the outputs.
+    """`run_search` with any measure: plan, check, open, judge, write.
 
     Args:
         origin: what best.yaml says about where the subnet's weights are.
-        basis: what the fitness depends on, JSON values; a history measured on another basis is not resumed.
+        basis: what the measure depends on, JSON values; see `fitness_basis`.
     """
     start = time.perf_counter()
-    if resume:
-        _check_basis(run, part, basis)
+    plan = {
+        **basis,
+        "budget": {**part.budget.to_dict(), "convention": part.budget.convention},
+        "algorithm": {"seed": seed, **settings.model_dump(exclude=ELSEWHERE)},
+    }
+    before = _read_plan(run, plan) if resume else {}
+    given = archive or before.get("archive")
+    place = find_archive(given) if given else run.path / ARCHIVE
+    check_archive(place)
+    if resume and not place.exists():
+        raise InputError("the search's archive is missing", place, "name it with --archive, or choose another --out")
+    # A line on the feasible part (how many, smallest, largest) goes here: say(describe_feasible(part)).
     run.open()
-    known = _earlier(run, part) if resume else {}
-    files.write_json(run.path / BASIS, dict(basis))
-    history_file = History(run.path / HISTORY, part)
+    with Archive(place, basis) as kept:
+        # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
+        prior_end = before.get("prior", kept.last)
+        at = str(place.resolve()) if given else None
+        files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
+        run.forget_after(-1)
+        judge = ArchivedJudge(part, measure, kept, seed, team)
+        prior = kept.until(prior_end) if settings.surrogate else []
+        with team.lead(judge.task) if team else nullcontext():
+            history = _search(part, settings, seed, judge, prior, run, origin)
+    # What is drawn from the whole history (the front's files and its table) goes here: write_front(run.path, …).
+    best = max(history, key=lambda candidate: candidate.rank)
+    if best.fitness <= 0:
+        warn("every subnet has AP 0, so the smallest one was taken: train the supernet further, or check data.search")
+    return {
+        "best": describe(part.decode(best.genome), max(best.fitness, 0.0), part.budget),
+        "evaluations": len(history),
+        "judged": judge.judged,
+        "algorithm": settings.algorithm,
+        "archive": str(place),
+        "seconds": round(time.perf_counter() - start, 3),
+        "out": str(run.path),
+    }
+
+
+def _search(
+    part: FeasibleSpace,
+    settings: SearchSettings,
+    seed: int,
+    judge: ArchivedJudge,
+    prior: Sequence[tuple[Genome, float]],
+    run: RunDir,
+    origin: Mapping[str, Any],
+) -> list[Candidate]:
+    """Run the algorithm to its end, and keep the run directory up to date; all candidates in their order."""
     history: list[Candidate] = []
     best: Candidate | None = None
+    report: dict[str, Any] = {}
+    reports: dict[int, dict[str, Any]] = {}  # by generation: the first candidate of the next one may be here already
+    rows = History(run.path / HISTORY, part)
     total = expected_evaluations(part, settings)
+    start = time.perf_counter()
+    found = ALGORITHMS[settings.algorithm](part, settings, seed, judge, prior, report.update)
     try:
         with progress("search", total, unit="subnets") as meter:
-            for generation, members in groupby(evolve(part, settings, seed, fitness, known), lambda c: c.generation):
+            for generation, members in groupby(found, lambda candidate: candidate.generation):
                 for candidate in members:
-                    history_file.add(candidate)
+                    reports.setdefault(generation, dict(report))
+                    rows.add(candidate)
                     history.append(candidate)
                     best = max(best or candidate, candidate, key=lambda c: c.rank)
                     meter.step(note=_shown(best))
                 assert best is not None
                 _write_best(run, best, part, origin, len(history))
-                run.log(_record(generation, history, best, time.perf_counter() - start))
+                run.log({**_record(generation, history, best, time.perf_counter() - start), **reports[generation]})
                 say(f"generation {generation}: {len(history)} subnets, {_shown(best)} MACs ({part.budget.convention})")
     finally:
         if best is not None:
             _write_best(run, best, part, origin, len(history))
             draw_pareto(run.path / PICTURE, history, part)
-    assert best is not None
-    if known.keys() <= {candidate.genome for candidate in history}:  # else this run went less far than an earlier one
-        (run.path / EARLIER).unlink(missing_ok=True)
     if len(history) < total:
         say(f"no further subnet was found inside the budget: the search ends after {len(history)} of {total}")
-    if best.fitness <= 0:
-        warn("every subnet has AP 0, so the smallest one was taken: train the supernet further, or check data.search")
-    described = describe(part.decode(best.genome), max(best.fitness, 0.0), part.budget)
-    seconds = round(time.perf_counter() - start, 3)
-    return {"best": described, "evaluations": len(history), "seconds": seconds, "out": str(run.path)}
+    return history
 
 
-def _check_basis(run: RunDir, part: FeasibleSpace, basis: Mapping[str, Any]) -> None:
-    histories = [path for path in (run.path / HISTORY, run.path / EARLIER) if path.exists()]
-    if not histories:
-        raise InputError(f"holds no {HISTORY} to resume from", run.path, "start without --resume")
-    for path in histories:
-        read_judged(path, part.space)  # raises on a damaged row, before anything is written
+def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What the search in the run directory rested on; raises InputError where this one rests on something else."""
+    if not (run.path / BASIS).exists():
+        raise InputError(f"holds no {BASIS} to resume from", run.path, "start without --resume")
     before = files.read_json(run.path / BASIS)
-    for key, value in basis.items():
-        if before.get(key, value) != value:
+    if "prior" not in before:
+        raise InputError("was searched by a version that kept no archive", run.path, "choose another --out")
+    for key, value in plan.items():
+        if before.get(key) != value:
             change = "" if key in ("sha256", "space") else f": {before.get(key)}, not {value}"
             what = f"was searched with another {'supernet' if key == 'sha256' else key}{change}"
             raise InputError(what, run.path, "resume with the settings of that search, or choose another --out")
-
-
-def _earlier(run: RunDir, part: FeasibleSpace) -> dict[Genome, tuple[float, float]]:
-    """What earlier runs judged. Their rows are set aside first, so that a run cut off while it resumes loses none."""
-    earlier = run.path / EARLIER
-    set_aside(run.path / HISTORY, earlier)
-    run.forget_after(-1)
-    return read_judged(earlier, part.space)
+    return dict(before)
 
 
 def _write_best(run: RunDir, best: Candidate, part: FeasibleSpace, origin: Mapping[str, Any], evaluations: int) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +11,12 @@ from deap import creator
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.search import evolution
 from ofa_pose.search.budget import Budget, FeasibleSpace, uniform_candidates
-from ofa_pose.search.evolution import Candidate, evolve, expected_evaluations, mutate, uniform_crossover
-from ofa_pose.search.outputs import History, read_judged
+from ofa_pose.search.candidates import Candidate
+from ofa_pose.search.evolution import expected_evaluations, mutate, uniform_crossover
 from ofa_pose.search.settings import SearchSettings
-from tests.search.making import JOINTS, Usefulness, feasible_genomes, half_way, small_space, tiny_space
+from tests.search.making import JOINTS, Usefulness, feasible_genomes, half_way, judge_of, small_space, tiny_space
 
 SPACE = small_space()
 SETTINGS = SearchSettings(population=16, generations=8)
@@ -24,6 +25,12 @@ SETTINGS = SearchSettings(population=16, generations=8)
 @pytest.fixture(scope="module")
 def part() -> FeasibleSpace:
     return FeasibleSpace(SPACE, JOINTS, half_way(SPACE))
+
+
+def evolve(
+    part: FeasibleSpace, settings: SearchSettings, seed: int, fitness: Callable[[Genome], float]
+) -> Iterator[Candidate]:
+    return evolution.evolve(part, settings, seed, judge_of(fitness))
 
 
 def best(history: list[Candidate]) -> Candidate:
@@ -159,16 +166,6 @@ def test_of_two_equally_fit_the_cheaper_wins(part: FeasibleSpace) -> None:
     assert best(history).genome == (0,) * len(SPACE.choices)  # ties drive it to the smallest subnet
 
 
-def test_known_results_are_taken_over_instead_of_judged(part: FeasibleSpace) -> None:
-    full = list(evolve(part, SETTINGS, 0, Usefulness(SPACE)))
-    known = {c.genome: (c.fitness, c.seconds) for c in full[:50]}
-    fitness = Usefulness(SPACE)
-    again = list(evolve(part, SETTINGS, 0, fitness, known))
-    assert fitness.calls == [c.genome for c in full[50:]]
-    assert [(c.genome, c.fitness) for c in again] == [(c.genome, c.fitness) for c in full]
-    assert again[:50] == full[:50]
-
-
 def test_candidates_come_as_they_are_judged(part: FeasibleSpace) -> None:
     fitness = Usefulness(SPACE)
     running = evolve(part, SETTINGS, 0, fitness)
@@ -217,7 +214,7 @@ def test_predicted_latency_is_a_budget_too() -> None:
     assert len({c.genome[0] for c in history}) > 1
 
 
-def test_elastic_depth_no_subnet_is_judged_twice_whatever_the_genes_of_blocks_it_has_not(tmp_path: Path) -> None:
+def test_elastic_depth_no_subnet_is_judged_twice_whatever_the_genes_of_blocks_it_has_not() -> None:
     space = replace(small_space((2, 4)), blocks=(2, 3, 1, 2), depth=((1, 2), (1, 3), (1,), (1, 2)))
     budget = half_way(space)
     part = FeasibleSpace(space, JOINTS, budget)
@@ -228,8 +225,3 @@ def test_elastic_depth_no_subnet_is_judged_twice_whatever_the_genes_of_blocks_it
     assert all(space.encode(spec) == c.genome for spec, c in zip(specs, candidates, strict=True))
     assert all(budget.admits(spec) for spec in specs)
     assert len({tuple(len(stage) for stage in spec.expansions) for spec in specs}) > 4
-    history = History(tmp_path / "history.csv", part)
-    for candidate in candidates:
-        history.add(candidate)
-    judged = read_judged(tmp_path / "history.csv", space)
-    assert {genome: ap for genome, (ap, _) in judged.items()} == {c.genome: c.fitness for c in candidates}

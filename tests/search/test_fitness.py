@@ -76,6 +76,36 @@ def test_judging_depends_on_nothing_judged_before(
     assert [forgetful.evaluate(spec).results.entries() for spec in (largest, smallest, largest.at(32))] == once
 
 
+@pytest.mark.parametrize("onnx", [True, False])
+def test_judging_does_not_depend_on_the_number_of_threads(
+    supernet: Supernet, parts: tuple[KeypointDataset, KeypointDataset], monkeypatch: pytest.MonkeyPatch, onnx: bool
+) -> None:
+    """Sums that threads share differ in their last bits, and with them an AP now and then."""
+    spec = supernet.space.largest(14)
+    found, states = [], []
+    watched = fitness_module.recalibrate
+
+    def seen(net: LitePose, batches: Any, streams: int) -> None:
+        watched(net, batches, streams)
+        states.append({name: value.clone() for name, value in net.state_dict().items()})
+
+    monkeypatch.setattr(fitness_module, "recalibrate", seen)
+    monkeypatch.setattr("ofa_pose.calibrate.CALIBRATION_BATCH", 1)
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            fitness = SubnetFitness(supernet, *parts, SETTINGS)
+            fitness._make_runner._use_onnx &= onnx  # type: ignore[attr-defined]
+            result = fitness.evaluate(spec)
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(1)
+        found.append((result.results.entries(), result.metrics))
+    assert found[0] == found[1] and found[0][0]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert fitness.measure(supernet.space.encode(spec)) == found[0][1]
+
+
 def test_another_runtime_may_compute_the_recalibrated_subnets(
     supernet: Supernet, parts: tuple[KeypointDataset, KeypointDataset]
 ) -> None:

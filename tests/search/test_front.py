@@ -19,7 +19,7 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.files import read_yaml
 from ofa_pose.search.budget import Budget, FeasibleSpace, uniform_candidates
-from ofa_pose.search.evolution import Candidate
+from ofa_pose.search.candidates import Candidate
 from ofa_pose.search.front import front_table, pareto_front, uniform_genomes, write_front
 from tests.search.making import JOINTS, Usefulness, half_way, small_space
 

@@ -11,7 +11,7 @@ import pytest
 
 from ofa_pose.costs.macs import spec_params
 from ofa_pose.search.budget import Budget, FeasibleSpace
-from ofa_pose.search.evolution import Candidate
+from ofa_pose.search.candidates import Candidate
 from ofa_pose.search.picture import draw_pareto
 from tests.search.making import JOINTS, half_way, small_space
 from tests.search.test_front import judged, predict_ms, samples, widest

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,9 @@ import pytest
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.errors import InputError
 from ofa_pose.files import read_yaml
 from ofa_pose.run import RunDir
 from ofa_pose.search.budget import Budget, FeasibleSpace
-from ofa_pose.search.evolution import FitnessFunction
-from ofa_pose.search.outputs import read_judged
 from ofa_pose.search.picture import pareto_front
 from ofa_pose.search.search import conduct
 from ofa_pose.search.settings import SearchSettings
@@ -44,13 +42,17 @@ def part() -> FeasibleSpace:
 def search(
     out: Path,
     part: FeasibleSpace,
-    fitness: FitnessFunction | None = None,
+    fitness: Callable[[Genome], float | None] | None = None,
     settings: SearchSettings = SETTINGS,
     basis: dict[str, Any] = BASIS,
     resume: bool = False,
+    seed: int = 0,
+    archive: Path | None = None,
 ) -> dict[str, Any]:
+    chosen = fitness or Usefulness(part.space)
     out.mkdir(exist_ok=True)
-    return conduct(part, fitness or Usefulness(part.space), settings, 0, RunDir(out), ORIGIN, basis, resume)
+    run = RunDir(out, fresh=not resume)
+    return conduct(part, lambda g: {"AP": chosen(g)}, settings, seed, run, ORIGIN, basis, resume, archive)
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -121,86 +123,6 @@ def test_a_killed_search_leaves_rows_best_and_the_picture(tmp_path: Path, part: 
     assert len(table) == 20
     assert read_yaml(tmp_path / "best.yaml")["AP"] == max(float(row["AP"]) for row in table)
     assert cv2.imread(str(tmp_path / "pareto.png")) is not None
-
-
-def test_a_resumed_search_goes_on_where_it_was_cut_off(tmp_path: Path, part: FeasibleSpace) -> None:
-    whole = search(tmp_path / "whole", part)
-    calls: list[Genome] = []
-
-    def fitness(genome: Genome) -> float:
-        calls.append(genome)
-        if len(calls) in (14, 22):
-            raise KeyboardInterrupt
-        return Usefulness(SPACE)(genome)
-
-    out = tmp_path / "cut"
-    for attempt in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            search(out, part, fitness, resume=attempt > 0)
-        with (out / "history.csv").open("a") as file:
-            file.write("99,3,mutation,1-0-1")  # a row cut off by the kill
-    result = search(out, part, fitness, resume=True)
-    assert result["best"] == whole["best"] and result["evaluations"] == 32
-    assert len(calls) == 32 + 2 and len(set(calls)) == 32  # only what was cut off was judged again
-    columns = ["order", "generation", "origin", "genome", "AP"]
-    assert [[r[c] for c in columns] for r in rows(out)] == [[r[c] for c in columns] for r in rows(tmp_path / "whole")]
-    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [0, 1, 2, 3]
-    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in (tmp_path / "whole").iterdir())
-
-
-def test_a_finished_search_can_be_carried_further(tmp_path: Path, part: FeasibleSpace) -> None:
-    search(tmp_path, part)
-    fitness = Usefulness(SPACE)
-    longer = SearchSettings(population=8, generations=5)
-    assert search(tmp_path, part, fitness, longer, resume=True)["evaluations"] == 48
-    assert len(fitness.calls) == 16
-
-
-def test_a_search_that_goes_less_far_loses_nothing(tmp_path: Path, part: FeasibleSpace) -> None:
-    whole = search(tmp_path, part)
-    fitness = Usefulness(SPACE)
-    search(tmp_path, part, fitness, SearchSettings(population=8, generations=0), resume=True)
-    assert search(tmp_path, part, fitness, resume=True)["best"] == whole["best"]
-    assert not fitness.calls
-
-
-def test_a_damaged_history_is_refused_before_anything_is_written(tmp_path: Path, part: FeasibleSpace) -> None:
-    search(tmp_path, part)
-    history = tmp_path / "history.csv"
-    lines = history.read_text().splitlines(keepends=True)
-    history.write_text("".join([*lines[:3], lines[3].replace("-", "+"), *lines[4:]]))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match=r"history\.csv:4"):
-        search(tmp_path, part, resume=True)
-    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-
-def test_aps_of_another_supernet_or_space_are_not_taken_over(tmp_path: Path, part: FeasibleSpace) -> None:
-    with pytest.raises(InputError, match=r"no history.csv to resume"):
-        search(tmp_path, part, resume=True)
-    search(tmp_path, part)
-    with pytest.raises(InputError, match="another supernet"):
-        search(tmp_path, part, basis={**BASIS, "sha256": "cd" * 32}, resume=True)
-    with pytest.raises(InputError, match="another search"):
-        search(tmp_path, part, basis={**BASIS, "search": ["b.json", 7, 7]}, resume=True)
-    with pytest.raises(InputError, match="space 'tiny'"):
-        read_judged(tmp_path / "history.csv", tiny_space())
-    assert len(rows(tmp_path)) == 32  # and nothing was lost by asking
-
-
-def test_a_history_with_a_broken_row_is_named(tmp_path: Path, part: FeasibleSpace) -> None:
-    search(tmp_path, part)
-    path = tmp_path / "history.csv"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:3], lines[3].replace("-", "x"), *lines[4:]]) + "\n")
-    with pytest.raises(InputError, match=r"history.csv:4"):
-        read_judged(path, SPACE)
-    path.write_text("\n".join([*lines[:3], lines[3].replace(",64,", ",65,").replace(",96,", ",65,"), *lines[4:]]))
-    text = path.read_text()
-    path.write_text(text.replace(",128,", ",65,").replace(",160,", ",65,"))
-    with pytest.raises(InputError, match="not of space 'small'"):
-        read_judged(path, SPACE)
 
 
 def test_a_small_space_ends_early_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,184 @@
+"""Real searches as processes: under torchrun, told to end, and killed again and again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.checkpoint import load_checkpoint, save_checkpoint
+from ofa_pose.data.synthetic import write_dataset
+from ofa_pose.files import read_yaml
+from tests.cli.conftest import Call
+
+ROOT = Path(__file__).resolve().parents[2]
+SPACE = SearchSpace(
+    name="narrowed",
+    resolution=(96, 128),
+    stem=(12, 16),
+    stages=((12, 16), (24, 32), (36, 48), (60, 80)),
+    deconv=((24, 32), (24,), (24,)),
+    expansion=(6,),
+    blocks=(2, 3, 4, 3),
+    kernel=7,
+)
+
+
+@pytest.fixture(scope="module")
+def able(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What calls a search over a supernet whose subnets do find people, each as well as it can: the shipped weights."""
+    folder = tmp_path_factory.mktemp("able")
+    for seed, part in enumerate(("train", "search")):
+        write_dataset(folder / part, images=10, size=128, joints="coco", seed=seed, workers=1)
+    net = load_checkpoint("litepose-nano-coco")
+    spec = SPACE.largest(17)
+    assert spec == net.spec.at(spec.resolution)
+    data = {
+        part: {"annotations": str(folder / part / "annotations.json"), "images": str(folder / part / "images")}
+        for part in ("train", "search")
+    }
+    recipe = {"data": data, "search": {"population": 8, "generations": 3, "images": 10, "calibration_images": 8}}
+    save_checkpoint(folder / "supernet.pt", replace(net, kind="supernet", spec=spec, space=SPACE, recipe=recipe))
+    return ["search", "--supernet", str(folder / "supernet.pt"), "--macs", "190M", "--device", "cpu", "--json"]
+
+
+def start(words: Sequence[object], launcher: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, "-m", *launcher, *(["-m"] if launcher else []), "ofa_pose", *map(str, words)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+
+
+def torchrun(processes: int) -> list[str]:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    return ["torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
+
+
+def history(out: Path) -> list[dict[str, str]]:
+    with (out / "history.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def archived(out: Path) -> list[tuple[Any, ...]]:
+    columns = "basis, supernet, genome, spec, macs_thop, macs_exact, macs_paper, params, latency_ms, metrics, AP, seed"
+    file = sqlite3.connect(out / "archive.sqlite")
+    found = file.execute(f"SELECT {columns} FROM evaluations ORDER BY genome").fetchall()
+    file.close()
+    return found
+
+
+def comparable(result: dict[str, Any]) -> dict[str, Any]:
+    """A result but for the clock, the folder, and how much of the work this very call did."""
+    return {key: result[key] for key in ("best", "evaluations", "algorithm")}
+
+
+@pytest.fixture(scope="module")
+def whole(able: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The search by one process, uninterrupted: its folder and its result."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    running = start([*able, "--out", out])
+    told, errors = running.communicate(timeout=300)
+    assert running.returncode == 0, errors
+    assert len({row["AP"] for row in history(out)}) > 5, "APs that are all alike would show nothing"
+    return out, json.loads(told)
+
+
+def test_torchrun_with_two_processes_gives_the_rows_of_one(
+    able: list[str], whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    running = start([*able, "--out", out], torchrun(2))
+    told, errors = running.communicate(timeout=300)
+    assert running.returncode == 0, errors
+    assert comparable(json.loads(told)) == comparable(whole[1]), "and stdout holds nothing else"
+    assert history(out) == history(whole[0]) and archived(out) == archived(whole[0])
+    best = read_yaml(out / "best.yaml")
+    best["supernet"]["path"] = read_yaml(whole[0] / "best.yaml")["supernet"]["path"]
+    assert best == read_yaml(whole[0] / "best.yaml")
+    assert errors.count("generation 3:") == 1
+
+
+@pytest.mark.slow
+def test_a_rank_killed_under_torchrun_ends_the_run_which_goes_on(
+    able: list[str], whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    running = start([*able, "--out", out], torchrun(2))
+    while running.poll() is None and not (out / "history.csv").exists():
+        time.sleep(0.02)
+    time.sleep(1.0)
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(running.pid)], capture_output=True, text=True)
+    os.kill(int(listing.stdout.split()[-1]), signal.SIGKILL)
+    errors = running.communicate(timeout=120)[1]
+    assert running.returncode == 1
+    assert "error: told to end: another rank died" in errors or "error: rank 1 of 2 is gone" in errors
+    assert "--resume" in errors
+    again = start([*able, "--out", out, "--resume"], torchrun(2))
+    told, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert comparable(json.loads(told)) == comparable(whole[1])
+    assert history(out) == history(whole[0]) and archived(out) == archived(whole[0])
+
+
+@pytest.mark.slow
+def test_a_search_killed_at_twenty_moments_ends_as_if_it_had_not_been(
+    able: list[str], whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, rng, kills = tmp_path / "run", random.Random(0), 0
+    while kills < 20:
+        begun = (out / "history.csv").exists()
+        before = (out / "history.csv").stat().st_mtime_ns if begun else 0
+        running = start([*able, "--out", out, *(["--resume"] if begun else [])])
+        # Most of a short process is its start: three kills in four come after it, one anywhere.
+        anywhere = rng.random() < 0.25
+        while running.poll() is None and not anywhere:
+            if (out / "history.csv").exists() and (out / "history.csv").stat().st_mtime_ns != before:
+                break
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 4.0) if anywhere else rng.uniform(0.0, 0.5))
+        if running.poll() is not None:
+            break
+        running.kill()
+        running.communicate()
+        kills += 1
+    last = start([*able, "--out", out, *(["--resume"] if (out / "history.csv").exists() else [])])
+    told, errors = last.communicate(timeout=300)
+    assert last.returncode == 0, errors
+    assert kills == 20, "it ended before it could be killed so often: give it more to do"
+    assert comparable(json.loads(told)) == comparable(whole[1])
+    assert history(out) == history(whole[0]) and archived(out) == archived(whole[0])
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole[0].iterdir())
+
+
+def test_search_options_override_the_recipe_and_share_an_archive(call: Call, supernet: Path, tmp_path: Path) -> None:
+    words = ("search", "--supernet", supernet, "--params", "1G", "--set", "search.generations=0", "--json")
+    first = call(*words, "--out", tmp_path / "first", "--algorithm", "evolution", "--no-surrogate")
+    assert first.code == 0, first.err
+    assert first.result["judged"] == first.result["evaluations"] == 4
+    assert read_yaml(tmp_path / "first" / "recipe.yaml")["search"]["algorithm"] == "evolution"
+    again = call(*words, "--out", tmp_path / "second", "--archive", tmp_path / "first")
+    assert again.code == 0, again.err
+    assert again.result["judged"] == 0 and again.result["best"] == first.result["best"]
+    assert again.result["archive"] == str(tmp_path / "first" / "archive.sqlite")
+    wrong = call(*words, "--out", tmp_path / "third", "--algorithm", "guess")
+    assert wrong.code == 2 and "guess" in wrong.err and "nsga2" in wrong.err
+    (tmp_path / "notes.txt").write_text("not an archive")
+    refused = call(*words, "--out", tmp_path / "third", "--archive", tmp_path / "notes.txt")
+    assert refused.code == 2 and "is no archive of a search" in refused.err
+    assert not (tmp_path / "third").exists() and (tmp_path / "notes.txt").read_text() == "not an archive"
