@@ -18,6 +18,7 @@ from ofa_pose.cli.common import (
     SetOption,
     check_joints,
     check_space,
+    key_table,
     print_result,
     read_recipe,
     suggest,
@@ -96,8 +97,8 @@ def search(
     """Search of widths and resolution under a budget; the recipe is the supernet's by default.
 
     Writes best.yaml (the chosen subnet), best.pt (the same with the supernet's weights), history.csv (every
-    candidate), archive.sqlite (every evaluation) and a picture of AP over MACs. Under torchrun all its processes
-    evaluate.
+    candidate), archive.sqlite (every evaluation), pareto.csv and front/ (the Pareto front and its subnets) and a
+    picture of AP over MACs. Under torchrun all its processes evaluate.
 
     Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
     """
@@ -112,7 +113,8 @@ def search(
             job.assist(team)
             return
         result = job.search(out, resume, archive, team)
-    print_result(result, as_json)
+    shown = {key: value for key, value in result.items() if key not in ("chosen", "front", "uniform")}
+    print_result(result, as_json, key_table(shown))
     suggest("finetune", "--subnet", result["subnet"], "--supernet", supernet, "--teacher", "…", "--out", "…")
 
 
@@ -144,8 +146,8 @@ class _Job:
         """Another rank than 0: evaluate."""
         from ofa_pose.search.search import assist_search
 
-        settings = self.recipe.search
-        assist_search(self._build(), self.train, self.split, settings, self.budget, team, self.device)
+        settings, decode = self.recipe.search, self.recipe.decode.config()
+        assist_search(self._build(), self.train, self.split, settings, self.budget, team, self.device, decode)
 
     def search(self, out: Path, resume: bool, archive: Path | None, team: Team | None) -> dict[str, Any]:
         """Search, write best.pt too; the result."""
@@ -169,6 +171,7 @@ class _Job:
             device=self.device,
             source=find_checkpoint(self.supernet),
             resume=resume,
+            decode=self.recipe.decode.config(),
             archive=archive,
             team=team,
         )

@@ -16,7 +16,7 @@ import torch
 from ofa_pose import files
 from ofa_pose.arch.space import Genome
 from ofa_pose.backends import Runner
-from ofa_pose.console import progress, say, warn
+from ofa_pose.console import progress, say, show, warn
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.distributed import Team
 from ofa_pose.errors import InputError
@@ -26,10 +26,11 @@ from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.run import RunDir
 from ofa_pose.search.algorithms import ALGORITHMS
 from ofa_pose.search.archive import ARCHIVE, Archive, check_archive, find_archive
-from ofa_pose.search.budget import Budget, FeasibleSpace
+from ofa_pose.search.budget import Budget, FeasibleSpace, describe_feasible
 from ofa_pose.search.candidates import Candidate
 from ofa_pose.search.evolution import expected_evaluations
 from ofa_pose.search.fitness import SubnetFitness
+from ofa_pose.search.front import front_table, write_front
 from ofa_pose.search.judging import ArchivedJudge, Measure, task_of
 from ofa_pose.search.outputs import History, describe, write_best
 from ofa_pose.search.picture import draw_pareto
@@ -164,7 +165,7 @@ def conduct(
     check_archive(place)
     if resume and not place.exists():
         raise InputError("the search's archive is missing", place, "name it with --archive, or choose another --out")
-    # A line on the feasible part (how many, smallest, largest) goes here: say(describe_feasible(part)).
+    say(describe_feasible(part))
     run.open()
     with Archive(place, basis) as kept:
         # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
@@ -176,7 +177,8 @@ def conduct(
         prior = kept.until(prior_end) if settings.surrogate else []
         with team.lead(judge.task) if team else nullcontext():
             history = _search(part, settings, seed, judge, prior, run, origin)
-    # What is drawn from the whole history (the front's files and its table) goes here: write_front(run.path, …).
+    front = write_front(run.path, history, part, {**origin, "evaluations": len(history)})
+    show(front_table(front, part))
     best = max(history, key=lambda candidate: candidate.rank)
     if best.fitness <= 0:
         warn("every subnet has AP 0, so the smallest one was taken: train the supernet further, or check data.search")
@@ -186,6 +188,7 @@ def conduct(
         "judged": judge.judged,
         "algorithm": settings.algorithm,
         "archive": str(place),
+        **front,
         "seconds": round(time.perf_counter() - start, 3),
         "out": str(run.path),
     }
