@@ -18,13 +18,12 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ofa_pose.arch.space import Genome
 from ofa_pose.console import show, track
 from ofa_pose.search.algorithms import ALGORITHMS
-from ofa_pose.search.budget import Budget, FeasibleSpace
-from ofa_pose.search.candidates import Candidate, FitnessOutcome, Judge
+from ofa_pose.search.budget import FeasibleSpace
+from ofa_pose.search.candidates import Candidate
 from ofa_pose.search.settings import SearchSettings
-from tests.search.landscape import FOLDER, JOINTS, Landscape, draw_landscape, load_table
+from tests.search.landscape import FOLDER, Landscape, draw_landscape, load_table
 
 CLOSE = 0.005  # AP
 SHARES = (0.25, 0.5, 0.75)  # of the range of MACs
@@ -42,23 +41,6 @@ FRONT_WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def judge_of(land: Landscape) -> Judge:
-    """Looks APs up."""
-    table = dict(zip(land.genomes, land.aps.tolist(), strict=True))
-
-    def judge(genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
-        for genome in genomes:
-            yield table[genome], 0.0
-
-    return judge
-
-
-def part_of(land: Landscape, share: float) -> FeasibleSpace:
-    """What costs at most this share of the way from the cheapest to the dearest subnet."""
-    limit = round(float(land.costs.min() + share * np.ptp(land.costs)))
-    return FeasibleSpace(land.space, JOINTS, Budget(macs=limit))
-
-
 def search(
     land: Landscape, part: FeasibleSpace, way: Mapping[str, Any], seed: int, most: int, reports: list[dict[str, Any]]
 ) -> Iterator[Candidate]:
@@ -66,12 +48,12 @@ def search(
     generations = -(-most // SETTINGS.population)
     settings = SETTINGS.model_copy(update={**way, "generations": generations})
     search_with = ALGORITHMS[settings.algorithm]
-    return islice(search_with(part, settings, seed, judge_of(land), report=reports.append), most)
+    return islice(search_with(part, settings, seed, land.judge(), report=reports.append), most)
 
 
-def reach(land: Landscape, share: float, seeds: int) -> dict[str, Any]:
+def reach(land: Landscape, share: float, seeds: int, ways: Sequence[str] = tuple(WAYS)) -> dict[str, Any]:
     """At one budget: evaluations until each way gets close to the best feasible AP."""
-    part = part_of(land, share)
+    part = land.part(share)
     feasible = land.costs <= (part.budget.macs or 0)
     inside, target = int(feasible.sum()), float(land.aps[feasible].max()) - CLOSE
     row: dict[str, Any] = {
@@ -83,11 +65,11 @@ def reach(land: Landscape, share: float, seeds: int) -> dict[str, Any]:
         "allowed": int(ALLOWED * inside),
         "ways": {},
     }
-    for name, way in WAYS.items():
+    for name in ways:
         counts, reports = [], []
         for seed in range(seeds):
             told: list[dict[str, Any]] = []
-            found = search(land, part, way, seed, inside, told)
+            found = search(land, part, WAYS[name], seed, inside, told)
             counts.append(next((c.order for c in found if c.fitness >= target), None))
             reports += told
         row["ways"][name] = {**_counted(counts, row["allowed"]), **_quality(reports)}
@@ -96,7 +78,7 @@ def reach(land: Landscape, share: float, seeds: int) -> dict[str, Any]:
 
 def front(land: Landscape, seeds: int) -> dict[str, Any]:
     """Over the whole space: the share of the true front's hypervolume that each way misses."""
-    part, most = part_of(land, 1.0), int(FRONT_ALLOWED * len(land.genomes))
+    part, most = land.part(1.0), int(FRONT_ALLOWED * len(land.genomes))
     corner = float(land.costs.max()), 0.0
     whole = hypervolume(land.costs, land.aps, corner)
     gaps = {}
@@ -105,7 +87,7 @@ def front(land: Landscape, seeds: int) -> dict[str, Any]:
         for seed in range(seeds):
             found = list(search(land, part, way, seed, most, []))
             reached = hypervolume([c.macs for c in found], [c.fitness for c in found], corner)
-            missed.append(1 - reached / whole)
+            missed.append(max(1 - reached / whole, 0.0))  # rounding
         gaps[name] = {"median": float(np.median(missed)), "worst": max(missed)}
     return {"allowed": most, "gaps": gaps}
 
@@ -115,7 +97,7 @@ def hypervolume(
 ) -> float:
     """The area that (cost, AP) points dominate, bounded by the corner (highest cost, lowest AP)."""
     order = np.lexsort((-np.asarray(aps), costs))
-    cost = np.append(np.asarray(costs, float)[order], corner[0])
+    cost = np.append(np.minimum(np.asarray(costs, float)[order], corner[0]), corner[0])
     height = np.maximum.accumulate(np.maximum(np.asarray(aps)[order] - corner[1], 0))
     return float(np.sum(np.diff(cost) * height))
 

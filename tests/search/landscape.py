@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace, load_space
-from ofa_pose.search.budget import Budget
+from ofa_pose.search.budget import Budget, FeasibleSpace
+from ofa_pose.search.candidates import FitnessOutcome, Judge
 
 JOINTS = 17
 FOLDER = Path(__file__).with_name("table")
@@ -31,6 +33,15 @@ class Landscape:
     genomes: tuple[Genome, ...]
     costs: np.ndarray
     aps: np.ndarray
+
+    def judge(self) -> Judge:
+        """Looks APs up."""
+        return judge_with(dict(zip(self.genomes, self.aps.tolist(), strict=True)).__getitem__)
+
+    def part(self, share: float) -> FeasibleSpace:
+        """What costs at most this share of the way from the cheapest to the dearest subnet."""
+        limit = round(float(self.costs.min() + share * np.ptp(self.costs)))
+        return FeasibleSpace(self.space, JOINTS, Budget(macs=limit))
 
 
 @cache
@@ -60,6 +71,16 @@ def draw_landscape(seed: int, noise: float = 0.005) -> Landscape:
     total = (total - total.min()) / np.ptp(total)
     aps = 0.05 + 0.4 * (1 - np.exp(-2.5 * total)) / (1 - np.exp(-2.5))
     return Landscape(space, genomes, costs, aps + rng.normal(0, noise, len(aps)))
+
+
+def judge_with(fitness: Callable[[Genome], float]) -> Judge:
+    """Judges by a function, one genome after the other."""
+
+    def judge(genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
+        for genome in genomes:
+            yield fitness(genome), 0.0
+
+    return judge
 
 
 def load_table(folder: Path = FOLDER) -> Landscape:
