@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,14 @@ from ofa_pose.backends import Runner
 from ofa_pose.data.coco import ImageRecord, KeypointDataset
 from ofa_pose.data.numbers import are_numbers
 from ofa_pose.errors import Fault, InputError
+from ofa_pose.estimate import Decoder, Inputs, estimate
 from ofa_pose.files import read_json
-from ofa_pose.pose.decode import DecodeConfig, Poses, decode
+from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.geometry import InputFrame, input_frame, warp
 from ofa_pose.pose.metrics import Detections, KeypointEvaluator
-from ofa_pose.skeleton import Skeleton
 
 READERS = 4
 BATCH_PIXELS = 1 << 21  # of inputs: the maps of so many take 200 MB with the flip test
-Decoder = Callable[[np.ndarray, np.ndarray, Sequence[int]], list[Poses]]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A batch of network inputs of one size: image ids, frames, RGB uint8 (B, H, W, 3)."""
-
-    ids: tuple[int | str, ...]
-    frames: tuple[InputFrame, ...]
-    images: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,8 @@ class Evaluation:
     """Metrics (AP, AR, …), who was found, and the seconds of each stage.
 
     'read' is what was waited for; network and decoder run beside each other, so that the stages add up to more than
-    'total'."""
+    'total'.
+    """
 
     metrics: dict[str, Any]
     results: Detections
@@ -56,6 +47,7 @@ def read_inputs(
     batch: int = 16,
     make_frame: Callable[[int, int, int], InputFrame] = input_frame,
     sample: Callable[[np.ndarray, InputFrame], np.ndarray] = warp,
+    more: Sequence[int] = (),
 ) -> Iterator[Inputs]:
     """The dataset's images as network inputs, batched by equal input size, read one batch ahead in threads.
 
@@ -63,59 +55,28 @@ def read_inputs(
         batch: images at most; fewer large ones, so that memory does not grow with the resolution.
         make_frame: from an image's width, height and the resolution, how it lies in the input.
         sample: the input of an image in its frame.
+        more: further resolutions to give each image at, for a multi-scale test.
     """
 
-    def read(pair: tuple[ImageRecord, InputFrame]) -> np.ndarray:
-        return sample(pair[0].read(), pair[1])
+    def read(pair: tuple[ImageRecord, list[InputFrame]]) -> list[np.ndarray]:
+        image = pair[0].read()
+        return [sample(image, frame) for frame in pair[1]]
 
-    framed = [(record, make_frame(record.width, record.height, resolution)) for record in dataset.images]
-    framed.sort(key=lambda pair: (pair[1].height, pair[1].width, pair[0].id))
+    def sizes(pair: tuple[ImageRecord, list[InputFrame]]) -> list[tuple[int, int]]:
+        return [(frame.height, frame.width) for frame in pair[1]]
+
+    framed = [(r, [make_frame(r.width, r.height, side) for side in (resolution, *more)]) for r in dataset.images]
+    framed.sort(key=lambda pair: (sizes(pair), pair[0].id))
     with closing(map_ahead(read, framed, READERS, batch + READERS)) as images:
-        for (height, width), group in groupby(framed, key=lambda pair: (pair[1].height, pair[1].width)):
+        for shapes, group in groupby(framed, key=sizes):
             members = list(group)
-            size = max(1, min(batch, BATCH_PIXELS // (height * width)))
+            size = max(1, min(batch, BATCH_PIXELS // sum(height * width for height, width in shapes)))
             for part in (members[start : start + size] for start in range(0, len(members), size)):
-                inputs = np.stack(list(islice(images, len(part))))
-                yield Inputs(tuple(r.id for r, _ in part), tuple(f for _, f in part), inputs)
-
-
-def estimate(
-    runner: Runner,
-    images: np.ndarray,
-    skeleton: Skeleton,
-    config: DecodeConfig | None = None,
-    flip: bool = False,
-    decoder: Decoder | None = None,
-) -> tuple[list[Poses], dict[str, float]]:
-    """The poses (in input pixels) on RGB uint8 images (B, H, W, 3), and the seconds of 'network' and 'decode'.
-
-    `decoder` takes the place of our own, whose `config` then says nothing.
-    """
-    start = time.perf_counter()
-    low, high = runner(images)
-    if flip:
-        low, high = _with_flipped(low, high, *runner(images[:, :, ::-1]), skeleton.flip_index)
-    middle = time.perf_counter()
-    order = skeleton.grouping_order
-    poses = decoder(low, high, order) if decoder else decode(low, high, order, config)
-    return poses, {"network": middle - start, "decode": time.perf_counter() - middle}
-
-
-def _with_flipped(
-    low: np.ndarray, high: np.ndarray, mirrored_low: np.ndarray, mirrored_high: np.ndarray, index: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Heatmaps averaged with the mirrored images' and the tags of both: low (B, 3J, h, w), high (B, J, H, W)."""
-    joints = len(index)
-    both = np.empty((len(low), 3 * joints, *low.shape[2:]), np.float32)
-    both[:, joints : 2 * joints] = low[:, joints:]
-    mean = np.empty_like(high)
-    for joint, other in enumerate(index):  # joint by joint: a copy of all mirrored maps would leave the cache
-        np.add(low[:, joint], mirrored_low[:, other, :, ::-1], out=both[:, joint])
-        np.add(high[:, joint], mirrored_high[:, other, :, ::-1], out=mean[:, joint])
-        both[:, 2 * joints + joint] = mirrored_low[:, joints + other, :, ::-1]
-    both[:, :joints] *= 0.5
-    mean *= 0.5
-    return both, mean
+                ids = tuple(record.id for record, _ in part)
+                stacks = [np.stack(inputs) for inputs in zip(*islice(images, len(part)), strict=True)]
+                frames = zip(*(frames for _, frames in part), strict=True)
+                first, *others = (Inputs(ids, *pair) for pair in zip(frames, stacks, strict=True))
+                yield replace(first, resized=tuple(others))
 
 
 def evaluate(
@@ -137,7 +98,7 @@ def evaluate(
     parts: list[tuple[int | str, np.ndarray, np.ndarray]] = []
 
     def work(batch: Inputs) -> tuple[Inputs, list[Poses], dict[str, float]]:
-        return batch, *estimate(runner, batch.images, dataset.skeleton, config, flip, decoder)
+        return batch, *estimate(runner, batch, dataset.skeleton, config, flip, decoder)
 
     def timed() -> Iterator[Inputs]:
         iterator = iter(inputs)

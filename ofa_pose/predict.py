@@ -22,7 +22,7 @@ from ofa_pose.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.console import progress
 from ofa_pose.data.images import read_upright
 from ofa_pose.errors import InputError
-from ofa_pose.evaluate import estimate
+from ofa_pose.estimate import Inputs, estimate
 from ofa_pose.items import Item
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.overlays import open_overlays
@@ -30,6 +30,7 @@ from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.draw import draw_poses
 from ofa_pose.pose.geometry import InputFrame, check_resolution, input_frame, warp
 from ofa_pose.pose.metrics import to_results
+from ofa_pose.pose.settings import decode_config
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.sources import open_source
 from ofa_pose.streams import quiet_opencv
@@ -85,7 +86,8 @@ class PoseModel:
 
     def run(self, frames: Sequence[InputFrame], inputs: np.ndarray) -> tuple[list[Poses], dict[str, float]]:
         """The poses, in image pixels, on inputs of one size, (B, H, W, 3); and the seconds of network and decoder."""
-        poses, seconds = estimate(self.runner, inputs, self.skeleton, self.config, self.flip)
+        batch = Inputs(tuple(range(len(frames))), tuple(frames), inputs)
+        poses, seconds = estimate(self.runner, batch, self.skeleton, self.config, self.flip)
         moved = [
             replace(found, keypoints=frame.poses_to_image(found.keypoints))
             for found, frame in zip(poses, frames, strict=True)
@@ -102,7 +104,9 @@ def load_model(
     if resolution is not None:
         check_resolution(resolution)
     runner = FastestRunner(pick_device(device), latency=True)(net)
-    return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip)
+    return PoseModel(
+        runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip, decode_config(source.recipe)
+    )
 
 
 def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:

@@ -15,6 +15,7 @@ from ofa_pose.data.splits import SPLITS, DataSettings
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.files import find_yaml, read_yaml
+from ofa_pose.pose.settings import DecodeSettings
 from ofa_pose.search.settings import SearchSettings
 from ofa_pose.train.settings import LossSettings, TrainSettings
 
@@ -35,6 +36,7 @@ class Recipe(Config):
     train: TrainSettings = TrainSettings()
     augment: Augmentation = Augmentation()
     loss: LossSettings = LossSettings()
+    decode: DecodeSettings = DecodeSettings()
     search: SearchSettings = SearchSettings()
 
 

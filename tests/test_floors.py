@@ -24,7 +24,7 @@ FLOORS = (
     ("errors", "files", "units", "seeding", "config", "console", "ahead", "skeleton"),
     ("arch", "costs", "data", "pose", "items", "streams", "sources", "overlays", "search.settings", "train.settings"),
     ("models", "checkpoint", "litepose_checkpoint", "distributed", "run", "data.loader", "targets", "losses", "recipe"),
-    ("backends", "calibrate", "evaluate", "predict", "profiling"),
+    ("backends", "calibrate", "estimate", "evaluate", "predict", "profiling"),
     ("train",),
     ("search", "latency", "export", "report"),
     ("cli", "__main__"),

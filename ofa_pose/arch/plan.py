@@ -113,6 +113,15 @@ class Plan:
 @lru_cache(maxsize=512)  # 40 kB each
 def make_plan(spec: ArchSpec) -> Plan:
     """The layer plan of a network."""
+    return build_plan(spec)
+
+
+def build_plan(spec: ArchSpec) -> Plan:
+    """`make_plan` for whatever has an ArchSpec's fields, kept nowhere.
+
+    Where fields are integer NumPy arrays that broadcast, the plan is that of many networks at once: channels and sides
+    of its layers are arrays too. Depths are those of `spec.expansions`, the same in all of them.
+    """
     side = spec.resolution // 2
     stem = (
         Layer("stem.0", "conv", "image", "stem.0", 3, STEM_WIDTH, spec.resolution, side, 3, 2, act="relu6"),

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.cli import data, evaluation, importing, search, training
+from ofa_pose.cli import data, evaluation, importing, search, studies, training
 from ofa_pose.errors import OfaPoseError
 
 app = typer.Typer(
@@ -45,6 +45,8 @@ app.add_typer(data.app, name="data")
 app.command("pretrain")(training.pretrain)
 app.command("train-supernet")(training.train_supernet)
 app.command("search")(search.search)
+app.command("table")(studies.table)
+app.command("fidelity")(studies.fidelity)
 app.command("finetune")(training.finetune)
 app.command("import-litepose")(importing.import_litepose)
 app.command("eval")(evaluation.evaluate)

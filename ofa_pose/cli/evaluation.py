@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, format_v
 from ofa_pose.console import show, track, warn
 from ofa_pose.errors import InputError, OfaPoseError, nearest
 
-DECODINGS = ("ours", "litepose")
+DECODINGS = ("ours", "reference")
 
 if TYPE_CHECKING:
     from ofa_pose.checkpoint import Checkpoint
@@ -33,8 +34,11 @@ def evaluate(
         int | None, typer.Option("--resolution", help="Short side in pixels; default: the net's.")
     ] = None,
     metric: Annotated[str, typer.Option("--metric", help="coco or crowdpose.")] = "coco",
+    scales: Annotated[
+        str | None, typer.Option("--scales", help="Also average with these sizes, times the resolution: 0.75,1.5.")
+    ] = None,
     decoding: Annotated[
-        str, typer.Option("--decoding", help="ours, or litepose: input and decoding as in its authors' code.")
+        str, typer.Option("--decoding", help="ours, or reference: input and decoding as in LitePose's own code.")
     ] = "ours",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 16,
     skeleton: Annotated[Path | None, typer.Option("--skeleton", help="YAML of a custom skeleton.")] = None,
@@ -57,8 +61,8 @@ def evaluate(
         raise InputError(f"no such decoding: '{decoding}'", mend=nearest(decoding, DECODINGS))
     if (checkpoint is None) == (results is None):
         raise InputError("eval needs --checkpoint or --results, and not both", mend="name one of them")
-    if results is not None and decoding != "ours":
-        raise InputError("--results are decoded already", mend="leave out --decoding")
+    if results is not None and (decoding != "ours" or scales is not None):
+        raise InputError("--results are decoded already", mend="leave out --decoding and --scales")
     if out:
         files.check_folder(out)
     if results is not None:
@@ -67,8 +71,10 @@ def evaluate(
         assert checkpoint is not None
         source = load_checkpoint(checkpoint, kind="net")
         dataset = _ground_truth(source, annotations, images, skeleton)
-        as_litepose = decoding == "litepose"
-        outcome = _evaluate(source, dataset, flip, resolution, metric, batch, out, breakdown, device, as_litepose)
+        as_reference = decoding == "reference"
+        side = resolution or source.spec.resolution
+        resolutions = [side, *_scaled(side, scales, as_reference)]
+        outcome = _evaluate(source, dataset, flip, resolutions, metric, batch, out, breakdown, device, as_reference)
     if out:
         files.write_json(out / "metrics.json", outcome)
     if as_json:
@@ -88,6 +94,25 @@ def _breakdown_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, row in rows.items():
         table.add_row(escape(name), *(format_value(row[column]) for column in columns))
     return table
+
+
+def _scaled(resolution: int, scales: str | None, as_reference: bool) -> list[int]:
+    """The further resolutions that --scales names, in multiples of 32 and each once."""
+    from ofa_pose.arch.space import RESOLUTION_MULTIPLE
+
+    if scales is None:
+        return []
+    if as_reference:
+        raise InputError("--decoding reference knows one scale", mend="leave out --scales")
+    try:
+        factors = [float(scale) for scale in scales.split(",")]
+    except ValueError:
+        factors = [0.0]
+    if not all(0 < factor < math.inf for factor in factors):
+        raise InputError(f"--scales '{scales}' are no sizes", mend="give positive numbers, such as 0.75,1.5")
+    multiple = RESOLUTION_MULTIPLE
+    sides = [max(1, round(resolution * factor / multiple)) * multiple for factor in factors]
+    return [side for side in dict.fromkeys(sides) if side != resolution]
 
 
 def _ground_truth(
@@ -119,32 +144,34 @@ def _evaluate(
     source: Checkpoint,
     dataset: KeypointDataset,
     flip: bool,
-    resolution: int | None,
+    resolutions: Sequence[int],
     metric: str,
     batch: int,
     out: Path | None,
     breakdown: bool,
     device: str | None,
-    as_litepose: bool,
+    as_reference: bool,
 ) -> dict[str, Any]:
     from ofa_pose import evaluate as evaluation
     from ofa_pose import files
     from ofa_pose.backends.fastest import FastestRunner
     from ofa_pose.backends.torch_net import pick_device
-    from ofa_pose.pose.geometry import check_resolution
+    from ofa_pose.pose.geometry import check_resolution, input_frame, warp
     from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher
+    from ofa_pose.pose.settings import decode_config
 
     check_joints(source.skeleton, dataset, "the checkpoint")
-    check_resolution(resolution or source.spec.resolution)
+    for resolution in resolutions:
+        check_resolution(resolution)
     runner = FastestRunner(pick_device(device))(source.build())
-    if as_litepose:
+    if as_reference:
         load_matcher()  # refuses before any work where its package is missing
-    ways = (litepose_frame, litepose_warp) if as_litepose else ()
-    inputs = evaluation.read_inputs(dataset, resolution or source.spec.resolution, batch, *ways)
+    frame, sample = (litepose_frame, litepose_warp) if as_reference else (input_frame, warp)
+    inputs = evaluation.read_inputs(dataset, resolutions[0], batch, frame, sample, more=resolutions[1:])
     shown = track(inputs, "eval", len(dataset), size=lambda part: len(part.ids))
     evaluator = evaluation.make_evaluator(dataset, metric)
-    decoder = decode_litepose if as_litepose else None
-    done = evaluation.evaluate(runner, dataset, shown, evaluator, flip=flip, decoder=decoder)
+    decoder = decode_litepose if as_reference else None
+    done = evaluation.evaluate(runner, dataset, shown, evaluator, decode_config(source.recipe), flip, decoder)
     if out:
         files.write_json(out / "results.json", done.results.entries())
     parts = {"breakdown": evaluator.breakdown(done.results)} if breakdown else {}

@@ -124,6 +124,7 @@ def search(
         device=chosen,
         source=find_checkpoint(supernet),
         resume=resume,
+        decode=resolved.decode.config(),
     )
     best = ArchSpec.from_dict(result["best"]["spec"])
     inherited = inherit(net, best, train, chosen, resolved.search.calibration_images)

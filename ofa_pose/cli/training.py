@@ -52,7 +52,8 @@ def _prepare(
     train, val = load_splits(recipe.data, "train", "val")
     check_joints(train.skeleton, val, "data.train")
     origin = {"command": command, "teacher": sha256(find_checkpoint(teacher)) if teacher else None}
-    return Setting(train, val, recipe.train, recipe.augment, recipe.loss, recipe.seed, run, chosen, carried, origin)
+    parts = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
+    return Setting(train, val, *parts, run, chosen, carried, origin, recipe.decode.config())
 
 
 def _finish(setting: Setting, result: dict[str, Any], as_json: bool) -> None:

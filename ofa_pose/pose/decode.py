@@ -35,9 +35,11 @@ class DecodeConfig:
         candidates: at most so many peaks a joint, the highest ones.
         threshold: the height above which a peak is a joint. The paper's code takes 0.1; 0.2 loses nothing on good nets
             and gains on weak ones.
-        tag_threshold: joints of one person have tags nearer than this.
+        tag_threshold: a joint is a person's where its tag lies within half of this from the mean of the person's other
+            tags: nearer to the person's own tag than to one a whole threshold away. How far apart a net puts people
+            depends on its training: the paper's losses go with 1.
         recover: look for a person's missing joints by its mean tag.
-        recover_floor: heat below this holds no missing joint.
+        recover_floor: no missing joint has less heat than this.
     """
 
     max_people: int = 30
@@ -118,6 +120,7 @@ def _decode_chunk(low: np.ndarray, high: np.ndarray, order: Sequence[int], confi
     keypoints[found] = place(maps, peaks)[member[found]]
     if config.recover and not found.all():
         mean_tag = np.where(found[..., None], peaks.tags[member], 0).sum(axis=1) / found.sum(axis=1)[:, None]
+        warm, heat = warm[heat > config.recover_floor], heat[heat > config.recover_floor]
         _recover(keypoints, found, image, mean_tag, maps, warm, heat, config.tag_threshold)
     ends = np.searchsorted(image, np.arange(batch + 1))
     for start, end in pairwise(ends):
@@ -129,14 +132,14 @@ def _group(peaks: Spots, starts: np.ndarray, joints: int, order: Sequence[int], 
 
     Joint by joint: a joint's peaks, starts[joint] to starts[joint + 1], go to the people so that the sum of the costs
     is least. A pair of tags within half the threshold costs nothing, so that the higher peak decides between equally
-    good tags; every other pair costs the same, so that hopeless pairs do not push good ones apart. Among equal sums the
-    higher peaks go to the people with more heat, or the chance of a second peak beside a joint would tear a person in
-    two. A peak without a person within the threshold starts a new person.
+    good tags; every other pair costs the same, so that hopeless pairs do not push good ones apart, and is not made.
+    Among equal sums the higher peaks go to the people with more heat, or the chance of a second peak beside a joint
+    would tear a person in two. A peak without a person starts a new one.
     """
     most = int(starts[joints] - starts[0])
     member = np.full((most, joints), -1)
     tag_sum, strength, size = np.zeros((most, peaks.tags.shape[1])), np.zeros(most), np.zeros(most)
-    people, limit = 0, config.tag_threshold**2
+    people, limit = 0, (config.tag_threshold / 2) ** 2
     bounds = starts[: joints + 1].tolist()
     for joint in order:
         start, end = bounds[joint], bounds[joint + 1]
@@ -146,11 +149,10 @@ def _group(peaks: Spots, starts: np.ndarray, joints: int, order: Sequence[int], 
         fresh = np.ones(end - start, bool)
         if people:
             apart = tag[:, None] - (tag_sum[:people] / size[:people, None])
-            distance = np.einsum("ijk,ijk->ij", apart, apart)  # squared
-            near = distance < 0.25 * limit
+            near = np.einsum("ijk,ijk->ij", apart, apart) < limit
             cost = np.where(near, -TIE_WEIGHT * heat[:, None] * strength[:people], STEP_COST) - heat[:, None]
             peak, person = linear_sum_assignment(cost)
-            taken = distance[peak, person] < limit
+            taken = near[peak, person]
             peak, person = peak[taken], person[taken]
             member[person, joint] = start + peak
             tag_sum[person] += tag[peak]

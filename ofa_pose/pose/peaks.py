@@ -17,7 +17,8 @@ REACH = 2  # a peak is the highest of 5 × 5 cells
 DOWN, ACROSS = (np.indices((2 * REACH + 1,) * 2) - REACH).reshape(2, -1, 1)
 FAR_TAG = 1e6
 LEAST_HEAT, MOST_HEAT = 1e-3, 1e3  # smaller heats are noise, whose logarithms say nothing; larger ones are broken
-SIDEWAYS, UPDOWN = np.array([[0, -1, 1, 0, 0], [0, 0, 0, -1, 1]])[..., None]  # a cell and its four neighbours
+SIDEWAYS, UPDOWN = np.array([[-1, 1, 0, 0], [0, 0, -1, 1]])[..., None]  # to a cell's four neighbours
+STEPS = np.array([[-1], [0], [1]])
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def find_peaks(maps: Maps, warm: np.ndarray, heat: np.ndarray, threshold: float,
     plane, x, y = maps.split(warm[high])
     heat = heat[high]
     # most cells have a higher neighbour: only what beats those four is compared with the whole window
-    above = heat >= np.fmax.reduce(maps.heat_at(plane, x + SIDEWAYS[1:], y + UPDOWN[1:]), axis=0)
+    above = heat >= np.fmax.reduce(maps.heat_at(plane, x + SIDEWAYS, y + UPDOWN), axis=0)
     plane, x, y, heat = plane[above], x[above], y[above], heat[above]
     peak = np.flatnonzero(heat >= np.fmax.reduce(maps.heat_at(plane, x + ACROSS, y + DOWN), axis=0))
     rank = peak[np.lexsort((-heat[peak], plane[peak]))]
@@ -128,12 +129,16 @@ def _doubled(plane: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray) 
 def place(maps: Maps, spots: Spots) -> np.ndarray:
     """Spots as (N, 3) x, y in input pixels and heat, refined below the cell.
 
-    Along each axis the vertex of the parabola through the logarithms of three cells: exact for a Gaussian.
+    Along each axis the vertex of the parabola through the logarithms of three cells, the spot's and its neighbours; at
+    an edge, the three next to it. Exact for a Gaussian.
     """
-    heat = maps.heat_at(spots.plane, spots.x + SIDEWAYS, spots.y + UPDOWN)
-    logs = np.log(np.fmin(np.fmax(heat, LEAST_HEAT), MOST_HEAT, dtype=np.float64))
-    before, after = logs[1::2], logs[2::2]
-    bend = np.minimum(before + after - 2 * logs[0], -1e-9)
-    shift = np.minimum(np.maximum(0.5 * (before - after) / bend, -0.5), 0.5)
-    x, y = (np.stack([spots.x, spots.y]) + 0.5 + shift) * HIGH_STRIDE
-    return np.stack([x, y, spots.heat], axis=1)
+    _, height, width = maps.fused.shape
+    x, y = (np.maximum(np.minimum(at, side - 2), 1) for at, side in ((spots.x, width), (spots.y, height)))
+    along_x = maps.heat_at(spots.plane, x + STEPS, spots.y)
+    along_y = maps.heat_at(spots.plane, spots.x, y + STEPS)
+    heat = np.fmin(np.fmax(np.stack([along_x, along_y], axis=1), LEAST_HEAT), MOST_HEAT, dtype=np.float64)
+    before, here, after = np.log(heat)
+    bend = np.minimum(before + after - 2 * here, -1e-9)
+    inner, cell = np.stack([x, y]), np.stack([spots.x, spots.y])
+    shift = np.minimum(np.maximum(inner - cell + 0.5 * (before - after) / bend, -0.5), 0.5)
+    return np.stack([*((cell + 0.5 + shift) * HIGH_STRIDE), spots.heat], axis=1)

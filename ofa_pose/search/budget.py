@@ -1,128 +1,81 @@
-"""What a subnet may cost, and the part of a search space that stays inside.
-
-Everything here works on layer plans, so that a budget no subnet meets is refused before anything heavy is loaded.
-"""
+"""The part of a search space inside a budget: how large it is, and how to draw from it without ever drawing in vain."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import Convention, spec_macs, spec_params
-from ofa_pose.errors import Fault, InputError
-from ofa_pose.units import format_count
+from ofa_pose.costs.population import Genomes, Grid, canonical_rows, population_costs
+from ofa_pose.search.ceilings import LATENCY, Budget, Ceiling, check_feasible, uniform_candidates
+from ofa_pose.search.proposals import Proposals, find_proposals
+from ofa_pose.search.repair import repair_rows
+from ofa_pose.seeding import generator
+
+__all__ = [
+    "Budget",
+    "Ceiling",
+    "Estimate",
+    "FeasibleSpace",
+    "Member",
+    "check_feasible",
+    "describe_feasible",
+    "uniform_candidates",
+]
+
+LISTED = 4_000_000  # grids up to this size are listed: a fraction of a second and some 100 MB
+PREDICTED = 20_000  # the same where the latency of one subnet at a time can be predicted
+CHUNK = 1 << 14
+COUNTED = 1 << 15  # proposals that an estimated count rests on
+BATCH, LARGEST_BATCH = 64, 4096  # proposals at once
+FRUITLESS = 30  # batches without a new subnet after which no more are sought
+CLIMBERS = 8
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """One limit of a budget: `cost(spec)` must not exceed `limit`.
+class Estimate:
+    """How many subnets there are.
 
     Attributes:
-        quantity: what is limited, as in 'needs 1.22G MACs (thop)'.
-        option: the command-line option that sets it.
-        show: a cost as text; its unit included where the option's value has one.
+        number: as counted, or as estimated.
+        exact: whether it was counted.
+        error: the standard error of an estimate, infinite where the number is only known to be no less; 0 where it was
+            counted.
     """
 
-    quantity: str
-    option: str
-    limit: float
-    cost: Callable[[ArchSpec], float]
-    show: Callable[[float], str]
+    number: float
+    exact: bool
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Ceilings that a subnet must keep, all of them; at least one is set.
+class Member:
+    """A subnet with what it costs, under the keys of `FeasibleSpace.costs`."""
 
-    Attributes:
-        macs: multiply-adds of one forward pass, counted by `convention`.
-        params: trainable parameters.
-        convention: how MACs are counted; LitePose's readers expect thop's.
-        latency_ms: milliseconds of one forward pass, as `predict_ms` foretells them.
-        predict_ms: the latency of a subnet on the device in question, in milliseconds. Given without `latency_ms`, it
-            is recorded but limits nothing.
-    """
-
-    macs: int | None = None
-    params: int | None = None
-    convention: Convention = "thop"
-    latency_ms: float | None = None
-    predict_ms: Callable[[ArchSpec], float] | None = field(default=None, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.macs is None and self.params is None and self.latency_ms is None:
-            raise InputError("a search needs a budget", mend="add --macs 1.2G, --params 2M or --latency 30ms")
-        if self.latency_ms is not None and self.predict_ms is None:
-            raise ValueError("a latency ceiling needs predict_ms")
-
-    @property
-    def ceilings(self) -> tuple[Ceiling, ...]:
-        """The limits that are set."""
-        found = []
-        if self.macs is not None:
-            found.append(Ceiling(f"MACs ({self.convention})", "--macs", self.macs, self.macs_of, format_count))
-        if self.params is not None:
-            found.append(Ceiling("parameters", "--params", self.params, spec_params, format_count))
-        if self.latency_ms is not None and self.predict_ms is not None:
-            found.append(Ceiling("of latency", "--latency", self.latency_ms, self.predict_ms, _show_ms))
-        return tuple(found)
-
-    def macs_of(self, spec: ArchSpec) -> int:
-        """A subnet's multiply-adds in this budget's convention."""
-        return int(getattr(spec_macs(spec), self.convention))
-
-    def admits(self, spec: ArchSpec) -> bool:
-        """Whether a subnet keeps every ceiling."""
-        return all(ceiling.cost(spec) <= ceiling.limit for ceiling in self.ceilings)
-
-    def to_dict(self) -> dict[str, float | None]:
-        """The ceilings, for YAML and JSON; null where there is none."""
-        return {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
-
-    def __str__(self) -> str:
-        return ", ".join(f"{c.show(c.limit)} {c.quantity}" for c in self.ceilings)
-
-
-def check_feasible(space: SearchSpace, joints: int, budget: Budget) -> None:
-    """Refuse a budget that no subnet keeps.
-
-    The smallest subnet decides: no other has fewer MACs or parameters (a predicted latency may be noisier than that).
-
-    Raises:
-        InputError: one fault for each ceiling below the smallest subnet, with the least that would do.
-    """
-    smallest = space.smallest(joints)
-    faults = []
-    for ceiling in budget.ceilings:
-        cost = ceiling.cost(smallest)
-        if cost > ceiling.limit:
-            what = f"the smallest subnet of {space.name} needs {ceiling.show(cost)} {ceiling.quantity}"
-            faults.append(Fault(what, mend=f"raise {ceiling.option} to at least {ceiling.show(_rounded_up(cost))}"))
-    if faults:
-        raise InputError.of(faults)
-
-
-def uniform_candidates(space: SearchSpace, joints: int, budget: Budget) -> list[ArchSpec]:
-    """For every resolution the widest uniformly scaled net inside the budget, where there is one; ascending."""
-    widest: dict[int, ArchSpec] = {}
-    for spec in space.uniform(joints):
-        best = widest.get(spec.resolution)
-        if budget.admits(spec) and (best is None or spec_params(spec) > spec_params(best)):
-            widest[spec.resolution] = spec
-    return [widest[resolution] for resolution in sorted(widest)]
+    genome: Genome
+    spec: ArchSpec
+    costs: dict[str, float]
 
 
 class FeasibleSpace:
-    """The subnets of a space inside a budget, and how to draw them without ever drawing in vain.
+    """The subnets of a space inside a budget, and how to draw them.
 
     A choice that no subnet inside the budget can have is removed at once (it costs too much even with the smallest
-    choice everywhere else). What is still too large is repaired: random genes are lowered, a step at a time, until it
-    fits; that ends, because the smallest subnet fits.
+    choice everywhere else). If few combinations are left, they are listed: counts are exact, draws exactly uniform. If
+    not, but at least some 5 % of uniform draws are inside, others are drawn again, which too is uniform. In a rarer
+    part, proposals are tilted towards cheap choices, and those that the tilt favours are thinned out again: the
+    probability of a subnet is then proportional to min(1, its probability of being proposed / a constant), so that
+    most have the same and none has 0. Only where no tilt leads inside, as with a latency that does not grow with the
+    net, are proposals repaired.
+
+    A predicted latency is taken to be lowest for the smallest subnet; without `Budget.predict_many` fewer trials are
+    made, because each takes a call.
 
     Attributes:
         top: for every gene, the highest choice that is left.
@@ -132,7 +85,8 @@ class FeasibleSpace:
         """Raises InputError where no subnet keeps the budget."""
         check_feasible(space, joints, budget)
         self.space, self.joints, self.budget = space, joints, budget
-        self.top = tuple(self._highest(gene) for gene in range(len(space.choices)))
+        self._dear = budget.latency_ms is not None and budget.predict_many is None
+        self.top = self._highest()
 
     def decode(self, genome: Sequence[int]) -> ArchSpec:
         """The subnet of a genome."""
@@ -146,46 +100,173 @@ class FeasibleSpace:
         """Multiply-adds of a genome's subnet in the budget's convention."""
         return self.budget.macs_of(self.decode(genome))
 
+    def costs(self, genomes: Genomes) -> dict[str, NDArray[np.float64]]:
+        """Of (N, G) genomes macs_thop, macs_exact, macs_paper, params and, with `predict_ms`, latency_ms; each (N,)."""
+        return self.budget.costs(self.space, self.joints, genomes)
+
+    def admitted(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """(N,): which of (N, G) genomes are inside the budget."""
+        return np.asarray(self._excess(genomes).max(axis=1) <= 0)
+
     def sample(self, rng: np.random.Generator) -> Genome:
-        """A random genome inside the budget: uniform over the choices left, then repaired."""
-        return self.repair([int(rng.integers(top + 1)) for top in self.top], rng)
+        """A random canonical genome inside the budget; see the class for its distribution."""
+        batch = 1 if self._listed is not None or self._proposals.hopeless else BATCH
+        while True:
+            drawn = self._draw(batch, rng)
+            if len(drawn):
+                return tuple(drawn[0].tolist())
+
+    def sample_many(self, count: int, rng: np.random.Generator) -> list[Genome]:
+        """Up to `count` distinct genomes inside the budget, in random order; fewer only where no more are found."""
+        if self._listed is not None:
+            grid, numbers, _ = self._listed
+            chosen = rng.choice(numbers, min(count, len(numbers)), replace=False)
+            return [tuple(row) for row in grid.genomes(chosen).tolist()]
+        found: dict[Genome, None] = {}
+        fruitless, batch = 0, BATCH
+        while len(found) < count and fruitless < FRUITLESS:
+            before = len(found)
+            found.update(dict.fromkeys(tuple(row) for row in self._draw(batch, rng).tolist()))
+            fruitless = fruitless + 1 if len(found) == before else 0
+            batch = min(2 * batch, BATCH if self._dear else LARGEST_BATCH)
+        return list(found)[:count]
 
     def repair(self, genome: Sequence[int], rng: np.random.Generator) -> Genome:
         """`genome` with random genes lowered until it is inside the budget; unchanged where it is already."""
-        genes = list(self.space.canonical([min(gene, top) for gene, top in zip(genome, self.top, strict=True)]))
-        while over := self._over(genes):
-            lowerable = [index for index, gene in enumerate(genes) if gene]
-            order = rng.permutation(lowerable)
-            # A gene that eases no exceeded ceiling (the resolution, for parameters) is given up only as a last resort.
-            chosen = next((index for index in order if self._eases(genes, int(index), over)), order[0])
-            genes[int(chosen)] -= 1
-            genes = list(self.space.canonical(genes))
-        return tuple(genes)
+        return tuple(self.repair_many(np.array([genome]), rng)[0].tolist())
 
-    def _highest(self, gene: int) -> int:
-        genes = [0] * len(self.space.choices)
-        for choice in reversed(range(len(self.space.choices[gene]))):
-            genes[gene] = choice
-            if self.admits(genes):
-                return choice
-        raise AssertionError("the smallest subnet was checked")
+    def repair_many(self, genomes: Genomes, rng: np.random.Generator) -> NDArray[np.int64]:
+        """`repair` of every row of (N, G) genomes."""
+        rows = canonical_rows(self.space, genomes)
+        over = ~self.admitted(rows)
+        # Choices that no subnet inside can have need no steps.
+        clipped = canonical_rows(self.space, np.minimum(rows[over], self.top))
+        rows[over] = repair_rows(self.space, self._excess, clipped, rng)
+        return rows
 
-    def _over(self, genes: Sequence[int]) -> list[tuple[Ceiling, float]]:
-        spec = self.decode(genes)
-        costs = ((ceiling, ceiling.cost(spec)) for ceiling in self.budget.ceilings)
-        return [(ceiling, cost) for ceiling, cost in costs if cost > ceiling.limit]
+    def count(self) -> Estimate:
+        """How many subnets are inside.
 
-    def _eases(self, genes: Sequence[int], index: int, over: Sequence[tuple[Ceiling, float]]) -> bool:
-        lower = self.decode([gene - (place == index) for place, gene in enumerate(genes)])
-        return any(ceiling.cost(lower) < cost for ceiling, cost in over)
+        Counted where they can be listed; else estimated by importance sampling: the mean over proposals of 1 / their
+        probability, or 0 where they are outside. The proposals are tilted, so that rare parts are seen too.
+        """
+        if self._listed is not None:
+            return Estimate(len(self._listed[1]), exact=True)
+        source, rng = self._proposals.source, generator("count", self.space.name)
+        number = LARGEST_BATCH // 8 if self._dear else COUNTED
+        genomes = canonical_rows(self.space, source.draw(number, rng))
+        inside = np.concatenate([self.admitted(genomes[i : i + CHUNK]) for i in range(0, number, CHUNK)])
+        weights = np.where(inside, np.exp(-source.log_probability(genomes)), 0.0)
+        # The smallest subnet is known to be inside.
+        error = float(weights.std() / math.sqrt(number)) if inside.any() else math.inf
+        return Estimate(max(float(weights.mean()), 1.0), False, error)
+
+    @cached_property
+    def smallest(self) -> Member:
+        """The subnet with the smallest choice everywhere."""
+        return self._member((0,) * len(self.top))
+
+    @cached_property
+    def largest(self) -> Member:
+        """The subnet inside that costs most, by the first ceiling: exactly where they can be listed, else as far as
+        raising single genes of random subnets leads."""
+        first = self.budget.ceilings[0].key
+        if self._listed is None:
+            return self._member(self._climb(first))
+        grid, numbers, latencies = self._listed
+        costs = latencies if first == LATENCY else grid.costs(first)[numbers]
+        return self._member(tuple(grid.genomes(numbers[[int(np.argmax(costs))]])[0].tolist()))
+
+    def _member(self, genome: Genome) -> Member:
+        costs = {key: float(values[0]) for key, values in self.costs(np.array([genome])).items()}
+        return Member(genome, self.decode(genome), costs)
+
+    def _excess(self, genomes: Genomes) -> NDArray[np.float64]:
+        return self.budget.excess(self.space, self.joints, genomes)
+
+    def _highest(self) -> tuple[int, ...]:
+        places = [(gene, choice) for gene, choices in enumerate(self.space.choices) for choice in range(len(choices))]
+        genomes = np.zeros((len(places), len(self.space.choices)), np.int64)
+        for row, (gene, choice) in zip(genomes, places, strict=True):
+            row[gene] = choice
+        top = dict.fromkeys(range(len(self.space.choices)), 0)
+        for (gene, choice), inside in zip(places, self.admitted(genomes), strict=True):
+            top[gene] = choice if inside else top[gene]
+        return tuple(top.values())
+
+    @cached_property
+    def _listed(self) -> tuple[Grid, NDArray[np.int64], NDArray[np.float64]] | None:
+        """All that is inside, as numbers of a grid, with their latencies if these are limited; None: too many."""
+        if math.prod(highest + 1 for highest in self.top) > LISTED:
+            return None
+        grid = Grid(self.space, self.joints, self.top)
+        inside = grid.canonical().copy()
+        for ceiling in self.budget.ceilings:
+            if ceiling.key != LATENCY:
+                inside &= grid.costs(ceiling.key) <= ceiling.limit
+        numbers = np.flatnonzero(inside)
+        if self.budget.latency_ms is None:
+            return grid, numbers, np.zeros(0)
+        if self._dear and len(numbers) > PREDICTED:
+            return None
+        chunks = [grid.genomes(numbers[start : start + CHUNK]) for start in range(0, len(numbers), CHUNK)]
+        latencies = np.concatenate([self.budget.latencies(self.space, self.joints, chunk) for chunk in chunks])
+        kept = latencies <= self.budget.latency_ms
+        return grid, numbers[kept], latencies[kept]
+
+    @cached_property
+    def _proposals(self) -> Proposals:
+        trials, bases = (256, 2) if self._dear else (2048, 8)
+        rng = generator("proposals", self.space.name)  # of its own: what is drawn depends on the caller's alone
+        return find_proposals(self.space, self.top, lambda rows: self._excess(rows).max(axis=1), rng, trials, bases)
+
+    def _draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(up to count, G): genomes inside, drawn on their own."""
+        if self._listed is not None:
+            grid, numbers, _ = self._listed
+            return grid.genomes(numbers[rng.integers(len(numbers), size=count)])
+        genomes = canonical_rows(self.space, self._proposals.source.draw(count, rng))
+        if self._proposals.hopeless:
+            return self.repair_many(genomes[:BATCH], rng)
+        genomes = genomes[self.admitted(genomes)]
+        return genomes[self._proposals.kept(genomes, rng)]
+
+    def _cost(self, key: str, genomes: Genomes) -> NDArray[np.float64]:
+        if key == LATENCY:
+            return self.budget.latencies(self.space, self.joints, genomes)
+        return population_costs(self.space, self.joints, genomes)[key].astype(np.float64)
+
+    def _climb(self, key: str) -> Genome:
+        """A subnet inside of which no single gene can be raised by a step to where it costs more."""
+        number = 1 if self._dear else CLIMBERS
+        rows = np.array(self.sample_many(4 * number, generator("largest", self.space.name)))
+        rows = rows[np.argsort(-self._cost(key, rows), kind="stable")[:number]]
+        best, genes = self._cost(key, rows), len(self.top)
+        while True:
+            steps = np.minimum(rows[:, None] + np.eye(genes, dtype=np.int64), self.top)
+            raised = canonical_rows(self.space, steps.reshape(-1, genes))
+            costs = np.where(self.admitted(raised), self._cost(key, raised), 0.0).reshape(-1, genes)
+            better = costs.max(axis=1) > best
+            if not better.any():
+                return tuple(rows[int(np.argmax(best))].tolist())
+            chosen = raised.reshape(-1, genes, genes)[np.arange(len(rows)), costs.argmax(axis=1)]
+            rows, best = np.where(better[:, None], chosen, rows), np.where(better, costs.max(axis=1), best)
 
 
-def _rounded_up(value: float) -> float:
-    """The next number with three significant digits that is at least `value`."""
-    step = 10.0 ** (math.floor(math.log10(value)) - 2)
-    rounded = math.ceil(value / step) * step
-    return rounded if rounded >= value else rounded + step
+def describe_feasible(part: FeasibleSpace) -> str:
+    """What to say before a search starts: how many subnets are inside, and from which cost to which.
+
+    Such as '5,389 of 245,760 subnets keep 1.2G MACs (thop): 429M to 1.2G'; an estimate with 'about'.
+    """
+    count, first = part.count(), part.budget.ceilings[0]
+    prefix = "" if count.exact else "at least " if math.isinf(count.error) else "about "
+    number = count.number if count.exact else float(f"{count.number:.2g}")
+    low, high = (first.show(member.costs[first.key]) for member in (part.smallest, part.largest))
+    spread = f"{low} to {high}" if low != high else low
+    subnets = f"{prefix}{_shown(number)} of {_shown(part.space.size)} subnets"
+    which = f" {first.quantity}" if len(part.budget.ceilings) > 1 else ""
+    return f"{subnets} keep{'s' if number == 1 else ''} {part.budget}: {spread}{which}"
 
 
-def _show_ms(value: float) -> str:
-    return f"{value:.0f}ms" if value >= 100 else f"{value:.3g}ms"
+def _shown(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e7 else f"{number:.1e}".replace("e+", "e")

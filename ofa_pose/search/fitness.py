@@ -23,6 +23,7 @@ from ofa_pose.evaluate import Evaluation, Inputs, evaluate, make_evaluator, read
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.extract import extract
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.search.settings import SearchSettings
 from ofa_pose.seeding import generator
 
@@ -57,6 +58,7 @@ class SubnetFitness:
         settings: SearchSettings,
         device: torch.device | str = "cpu",
         make_runner: Callable[[LitePose], Runner] | None = None,
+        decode: DecodeConfig | None = None,
     ) -> None:
         """
         Args:
@@ -65,6 +67,7 @@ class SubnetFitness:
             search: on `settings.images` of these, a fixed random choice, the AP is measured.
             device: where subnets are recalibrated and, without `make_runner`, run.
             make_runner: gives the runtime that computes a recalibrated subnet; default: the fastest on `device`.
+            decode: the decoder's settings.
 
         Raises:
             InputError: the data have other joints than the supernet, or none of the images has a labelled person.
@@ -75,7 +78,7 @@ class SubnetFitness:
             raise InputError(what, search.annotations_path, "use data with the supernet's joints")
         self._device = torch.device(device)
         self._supernet = supernet.to(self._device).eval()
-        self._train, self._settings = train, settings
+        self._train, self._settings, self._decode = train, settings, decode
         self._make_runner = make_runner or FastestRunner(self._device)
         self.images = _choose(search, settings.images)
         if not self.images.people:
@@ -100,7 +103,7 @@ class SubnetFitness:
         net = extract(self._supernet, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         recalibrate(net, prepared.calibration)
         seconds = {"read": middle - start, "calibrate": time.perf_counter() - middle}
-        result = evaluate(self._make_runner(net), self.images, prepared.inputs, self._evaluator)
+        result = evaluate(self._make_runner(net), self.images, prepared.inputs, self._evaluator, self._decode)
         stages = {stage: value + seconds.get(stage, 0.0) for stage, value in result.seconds.items()}
         return replace(result, seconds={**seconds, **stages})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.run import RunDir
 from ofa_pose.search.budget import Budget, FeasibleSpace
 from ofa_pose.search.evolution import Candidate, FitnessFunction, evolve, expected_evaluations
@@ -46,6 +48,7 @@ def run_search(
     source: str | Path | None = None,
     resume: bool = False,
     make_runner: Callable[[LitePose], Runner] | None = None,
+    decode: DecodeConfig | None = None,
 ) -> dict[str, Any]:
     """Search a supernet's space for the subnet with the highest AP inside a budget.
 
@@ -59,6 +62,7 @@ def run_search(
         resume: take over the APs that the run directory's history.csv holds instead of measuring them again; with the
             same settings the search then goes on where it was cut off.
         make_runner: the runtime that computes a recalibrated subnet; see `SubnetFitness`.
+        decode: the decoder's settings.
 
     Returns:
         {"best": {"spec", "AP", "macs": {"thop", "exact", "paper"}, "params", "latency_ms"}, "evaluations",
@@ -69,7 +73,7 @@ def run_search(
             measured with another supernet, space or data, or under another budget, seed or evolution.
     """
     part = FeasibleSpace(supernet.space, supernet.spec.joints, budget)
-    fitness = SubnetFitness(supernet, train, search, settings, device, make_runner)
+    fitness = SubnetFitness(supernet, train, search, settings, device, make_runner, decode)
     origin: dict[str, Any] = {"supernet": None}
     if source is not None:
         origin["supernet"] = {"path": str(source), "sha256": files.sha256(source)}
@@ -78,6 +82,7 @@ def run_search(
         "space": supernet.space.to_dict(),
         "train": [files.sha256(train.annotations_path), len(train), settings.calibration_images],
         "search": [files.sha256(search.annotations_path), len(search), settings.images],
+        "decode": asdict(decode or DecodeConfig()),
         "budget": {**budget.to_dict(), "convention": budget.convention},
         "evolution": {"seed": seed, **settings.model_dump(include=set(EVOLUTION))},
     }

@@ -23,6 +23,7 @@ from ofa_pose.evaluate import evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.extract import extract
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.run import RunDir
 from ofa_pose.seeding import key_seed
 from ofa_pose.train.loop import Job, fit
@@ -47,6 +48,7 @@ class Setting:
     device: torch.device
     recipe: dict[str, Any]
     origin: Mapping[str, str | None] = field(default_factory=dict)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
 
     @property
     def joints(self) -> int:
@@ -145,7 +147,7 @@ def _judge_net(setting: Setting, net: LitePose) -> Callable[[], dict[str, Any]]:
     runner = FastestRunner(setting.device)
 
     def judge() -> dict[str, Any]:
-        return evaluate(runner(net), val, inputs, evaluator).metrics
+        return evaluate(runner(net), val, inputs, evaluator, setting.decode).metrics
 
     return judge
 
@@ -162,7 +164,7 @@ def _judge_supernet(setting: Setting, supernet: Supernet) -> Callable[[], dict[s
         for name, spec in judged.items():
             subnet = runner(inherit(supernet, spec, setting.train, setting.device))
             inputs = read_inputs(val, spec.resolution, setting.settings.batch)
-            metrics[f"AP_{name}"] = evaluate(subnet, val, inputs, evaluator).metrics["AP"] or 0.0
+            metrics[f"AP_{name}"] = evaluate(subnet, val, inputs, evaluator, setting.decode).metrics["AP"] or 0.0
         return {"AP": float(np.mean(list(metrics.values()))), **metrics}
 
     return judge

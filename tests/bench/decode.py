@@ -48,12 +48,11 @@ class Row:
 
 
 def make_forward() -> Callable[[], object]:
-    """One forward pass of the smallest published net, batch 1, eager torch with random weights, as `profile` times."""
+    """One forward pass of the smallest published net, batch 1, eager torch with random weights."""
     spec = load_spec(NET)
     generator = torch.Generator().manual_seed(0)
-    net = LitePose(spec, generator).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = LitePose(spec, generator).eval()
     image = torch.randn(1, 3, spec.resolution, spec.resolution, generator=generator)
-    image = image.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def forward() -> object:

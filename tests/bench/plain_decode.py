@@ -109,6 +109,12 @@ def _highest_round(heat: Plane, x: int, y: int) -> float:
     return max(max(row[max(x - REACH, 0) : x + REACH + 1]) for row in rows)
 
 
+def _highest_of_four(heat: Plane, x: int, y: int) -> float:
+    """The highest of the four cells that lie in one cell of the low map, this one among them."""
+    x, y = x // 2 * 2, y // 2 * 2
+    return max(*heat[y][x : x + 2], *heat[y + 1][x : x + 2])
+
+
 def _peak(heat: Plane, low: np.ndarray, joints: int, joint: int, x: int, y: int) -> Peak:
     """The cell with its tags: those of the low map's cell that it lies in."""
     blocks = len(low) // joints - 1
@@ -129,9 +135,9 @@ def _hand_out(peaks: list[Peak], joint: int, people: list[Person], config: Decod
                 cost[i, k] = (-TIE_WEIGHT * peak.heat * person.strength() if fits else STEP_COST) - peak.heat
         pairs = list(zip(*linear_sum_assignment(cost), strict=True))
         if strict:
-            _check_decided(cost, np.array(distances) < 1, pairs)
+            _check_decided(cost, np.array(distances) < 0.5, pairs)
         for i, k in pairs:
-            if distances[i][k] < 1:
+            if distances[i][k] < 0.5:
                 owners[i] = people[k]
     for i, peak in enumerate(peaks):
         if i not in owners:
@@ -156,30 +162,34 @@ def _check_decided(cost: np.ndarray, fits: np.ndarray, pairs: list[tuple[int, in
 
 def _refine(heat: Plane, x: int, y: int) -> tuple[float, float]:
     """Input pixels of the vertex, along each axis, of the parabola through the logarithms of three cells."""
-
-    def log_heat(column: int, row: int) -> float:
-        row, column = min(max(row, 0), len(heat) - 1), min(max(column, 0), len(heat[0]) - 1)
-        return math.log(min(max(heat[row][column], LEAST_HEAT), MOST_HEAT))
-
-    def vertex(before: float, here: float, after: float) -> float:
-        bend = min(before + after - 2 * here, -1e-9)
-        return min(max(0.5 * (before - after) / bend, -0.5), 0.5)
-
-    here = log_heat(x, y)
-    across = vertex(log_heat(x - 1, y), here, log_heat(x + 1, y))
-    down = vertex(log_heat(x, y - 1), here, log_heat(x, y + 1))
+    across, down = _vertex(heat[y], x), _vertex([row[x] for row in heat], y)
     return (x + 0.5 + across) * HIGH_STRIDE, (y + 0.5 + down) * HIGH_STRIDE
+
+
+def _vertex(line: list[float], cell: int) -> float:
+    """Where the vertex lies, in cells from `cell`; a cell at the end of the line takes the next three."""
+    if len(line) < 3:
+        three = [line[max(cell - 1, 0)], line[cell], line[min(cell + 1, len(line) - 1)]]
+        middle = cell
+    else:
+        middle = min(max(cell, 1), len(line) - 2)
+        three = line[middle - 1 : middle + 2]
+    before, here, after = (math.log(min(max(value, LEAST_HEAT), MOST_HEAT)) for value in three)
+    bend = min(before + after - 2 * here, -1e-9)
+    return min(max(middle - cell + 0.5 * (before - after) / bend, -0.5), 0.5)
 
 
 def _recover(
     people: list[Person], keypoints: np.ndarray, fused: list[Plane], low: np.ndarray, config: DecodeConfig
 ) -> None:
     """Give each person's missing joints the cells that are worth most to it."""
-    joints, floor = len(fused), min(config.recover_floor, config.threshold)
+    joints = len(fused)
     warm: list[list[Peak]] = [[] for _ in range(joints)]
     for joint, plane in enumerate(fused):
         for y, row in enumerate(plane):
-            warm[joint] += [_peak(plane, low, joints, joint, x, y) for x, heat in enumerate(row) if heat > floor]
+            for x, heat in enumerate(row):
+                if heat > config.recover_floor and heat >= _highest_of_four(plane, x, y):
+                    warm[joint].append(_peak(plane, low, joints, joint, x, y))
     assert sum(map(len, warm)) <= WARM_CELLS * joints, "more warm cells than are looked at"
     for person, joints_of in zip(people, keypoints, strict=True):
         places = [joints_of[joint, :2] for joint in person.peaks]

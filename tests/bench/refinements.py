@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from ofa_pose.pose.geometry import HIGH_STRIDE
-from ofa_pose.pose.peaks import LEAST_HEAT, MOST_HEAT, Spots, place
+from ofa_pose.pose.peaks import LEAST_HEAT, MOST_HEAT, Maps, Spots, place
 
-Place = Callable[[np.ndarray, Spots], np.ndarray]
+Place = Callable[[Maps, Spots], np.ndarray]
 QUARTER = 0.25  # cells
 FURTHEST = 1.0  # cells; where the maps are no Gaussian, Taylor's step can lead anywhere
 SMOOTHING = (11, 2.0)  # window and sigma in cells of the paper's smoothing, with the sigma of the targets
 
 
-def cell_centre(fused: np.ndarray, spots: Spots) -> np.ndarray:
+def cell_centre(maps: Maps, spots: Spots) -> np.ndarray:
     """No refinement."""
     return _placed(spots, np.zeros(len(spots.x)), np.zeros(len(spots.x)))
 
 
-def quarter_offset(fused: np.ndarray, spots: Spots) -> np.ndarray:
+def quarter_offset(maps: Maps, spots: Spots) -> np.ndarray:
     """A quarter of a cell towards the higher neighbour along each axis (Newell et al., 2016)."""
-    right = _at(fused, spots, 1, 0) > _at(fused, spots, -1, 0)
-    below = _at(fused, spots, 0, 1) > _at(fused, spots, 0, -1)
+    right = _at(maps, spots, 1, 0) > _at(maps, spots, -1, 0)
+    below = _at(maps, spots, 0, 1) > _at(maps, spots, 0, -1)
     return _placed(spots, np.where(right, QUARTER, -QUARTER), np.where(below, QUARTER, -QUARTER))
 
 
-def taylor(fused: np.ndarray, spots: Spots) -> np.ndarray:
+def taylor(maps: Maps, spots: Spots) -> np.ndarray:
     """The top of the second-order Taylor expansion of the log heat, as DARK (Zhang et al., CVPR 2020) has it.
 
     Where the log heat is not bent downwards, the cell's centre stays.
     """
 
     def log_heat(dx: int, dy: int) -> np.ndarray:
-        return np.log(np.clip(_at(fused, spots, dx, dy), LEAST_HEAT, MOST_HEAT))
+        return np.log(np.clip(_at(maps, spots, dx, dy), LEAST_HEAT, MOST_HEAT))
 
     slope_x = (log_heat(1, 0) - log_heat(-1, 0)) / 2
     slope_y = (log_heat(0, 1) - log_heat(0, -1)) / 2
@@ -50,10 +51,11 @@ def taylor(fused: np.ndarray, spots: Spots) -> np.ndarray:
     return _placed(spots, np.clip(right, -FURTHEST, FURTHEST), np.clip(down, -FURTHEST, FURTHEST))
 
 
-def smooth_taylor(fused: np.ndarray, spots: Spots) -> np.ndarray:
+def smooth_taylor(maps: Maps, spots: Spots) -> np.ndarray:
     """`taylor` on heatmaps smoothed by the targets' Gaussian, which is the whole of DARK."""
     window, sigma = SMOOTHING
-    return taylor(np.stack([cv2.GaussianBlur(heat, (window, window), sigma) for heat in fused]), spots)
+    smooth = np.stack([cv2.GaussianBlur(heat, (window, window), sigma) for heat in maps.fused])
+    return taylor(replace(maps, fused=smooth), spots)
 
 
 WAYS: dict[str, Place] = {
@@ -65,10 +67,9 @@ WAYS: dict[str, Place] = {
 }
 
 
-def _at(fused: np.ndarray, spots: Spots, dx: int, dy: int) -> np.ndarray:
+def _at(maps: Maps, spots: Spots, dx: int, dy: int) -> np.ndarray:
     """The heat beside each spot; beyond the border that of the border."""
-    x, y = np.clip(spots.x + dx, 0, fused.shape[2] - 1), np.clip(spots.y + dy, 0, fused.shape[1] - 1)
-    return fused[spots.joint, y, x].astype(np.float64)
+    return maps.heat_at(spots.plane, spots.x + dx, spots.y + dy).astype(np.float64)
 
 
 def _placed(spots: Spots, right: np.ndarray, down: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.bench import decode, oracle, shared_oracle
+from tests.bench import evaluate as evaluate_bench
 from tests.bench.accuracy import Source
 
 BENCH = Path(__file__).parents[2] / "bin" / "bench"
@@ -95,3 +96,11 @@ def test_what_the_bench_decodes_can_be_chosen(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         decode.parse(["--images", "0"])
     assert "--images must be 1 or more" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_measured_both_ways(tmp_path: Path) -> None:
+    _, checkpoint, dataset = evaluate_bench.choose(tmp_path, 3)
+    figures = evaluate_bench.measure(checkpoint, dataset, rounds=1)
+    for name in ("ours", "reference"):
+        assert 0 <= figures[name]["AP"] <= 1 and figures[name]["ms"] > 0
+    assert figures["times_as_fast"] == pytest.approx(figures["reference"]["ms"] / figures["ours"]["ms"], abs=0.01)

@@ -242,8 +242,11 @@ def test_eval_without_ground_truth(call: Call, net: Path, data: Path) -> None:
     refused(call("eval", "--checkpoint", net), "data.test", "--annotations")
     refused(call("eval", "--checkpoint", net, "--annotations", data / "val" / "annotations.json"), "--images")
     refused(call("eval", "--results", data / "none.json"), "--annotations")
-    refused(call("eval", "--results", data / "none.json", "--decoding", "litepose"), "--decoding")
-    refused(call("eval", "--checkpoint", net, "--decoding", "litpose"), "litepose")
+    refused(call("eval", "--results", data / "none.json", "--decoding", "reference"), "--decoding")
+    refused(call("eval", "--checkpoint", net, "--decoding", "refernce"), "reference")
+    truth = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
+    refused(call("eval", "--checkpoint", net, *truth, "--scales", "0.5,x"), "0.75,1.5")
+    refused(call("eval", "--checkpoint", net, *truth, "--scales", "2", "--decoding", "reference"), "--scales")
 
 
 def test_results_that_do_not_fit(call: Call, data: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ofa_pose.pose import decode as decoding
 from ofa_pose.pose.decode import DecodeConfig, Poses, decode
+from ofa_pose.pose.geometry import input_frame
 from ofa_pose.pose.metrics import KeypointEvaluator, to_results
 from ofa_pose.skeleton import COCO, CROWDPOSE
 from tests.pose.making import crowd, make_maps
@@ -52,6 +53,19 @@ def test_one_joint_is_placed_below_the_cell(x: float, y: float, heat: float) -> 
     poses = decode(low[None], high[None], (0,), DecodeConfig(threshold=0.1))[0]
     assert len(poses) == 1
     assert np.abs(poses.keypoints[0, 0, :2] - (x, y)).max() < 0.25
+
+
+@given(st.integers(40, 900), st.integers(40, 900), st.integers(2, 10), st.floats(0.02, 0.98), st.floats(0.02, 0.98))
+@settings(max_examples=60)
+def test_a_place_in_the_image_comes_back(width: int, height: int, size: int, across: float, down: float) -> None:
+    """Image to input to cells and back, for any shape of image and any resolution: within half an input pixel."""
+    frame = input_frame(width, height, 32 * size)
+    place = np.array([across * width, down * height])
+    person = np.array([[[*frame.to_input(place), 0.9]]])
+    low, high = make_maps(person, np.zeros(1), frame.width, frame.height)
+    (poses,) = decode(low[None], high[None], (0,))
+    found = frame.poses_to_image(poses.keypoints)[0, 0, :2]
+    assert np.abs(found - place).max() * frame.scale <= 0.5
 
 
 @given(st.integers(0, 2**32 - 1))

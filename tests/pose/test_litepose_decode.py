@@ -31,7 +31,7 @@ def test_the_repositorys_own_figures(call: Call, expected: Any, tmp_path: Path, 
     arch = ("--arch", PIPELINE / "arch.json", "--joints", 17)
     assert call("import-litepose", PIPELINE / "checkpoint.pth.tar", *arch, "--out", net).code == 0
     where = ("--annotations", PIPELINE / "annotations.json", "--images", PIPELINE / "images", "--out", tmp_path / "out")
-    way = ("--decoding", "litepose", "--flip" if flip else "--no-flip")
+    way = ("--decoding", "reference", "--flip" if flip else "--no-flip")
     scored = call("eval", "--checkpoint", net, *where, *way, "--json")
     assert scored.code == 0, scored.err
     for name, value in expected["flip" if flip else "no_flip"].items():

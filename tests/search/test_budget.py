@@ -181,15 +181,11 @@ def test_choices_that_no_subnet_in_the_budget_has_are_removed() -> None:
     assert feasible_genomes(FeasibleSpace(space, JOINTS, Budget(macs=least))) == [(0,) * len(space.choices)]
 
 
-def test_sampling_reaches_every_subnet_and_every_resolution() -> None:
+def test_sampling_reaches_every_subnet_of_a_tiny_space() -> None:
     space = tiny_space()
     part = FeasibleSpace(space, JOINTS, half_way(space))
     rng = np.random.default_rng(0)
     assert {part.sample(rng) for _ in range(300)} == set(feasible_genomes(part))
-    nano = FeasibleSpace(SPACES["litepose-nano"], JOINTS, Budget(macs=between("litepose-nano", 0.4)[0]))
-    drawn = [nano.sample(rng) for _ in range(200)]
-    counts = np.bincount([genome[0] for genome in drawn], minlength=4)
-    assert counts.min() > 20
 
 
 def test_sampling_is_deterministic() -> None:

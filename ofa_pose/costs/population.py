@@ -1,0 +1,173 @@
+"""Multiply-adds and parameters of many subnets of a space at once.
+
+There is no second formula: `build_plan`, `layer_macs` and `layer_params` are given arrays instead of numbers. Arrays of
+one axis make a population; arrays that each have an axis of their own make the whole grid of a space, on which a layer
+costs only as much work as there are values of the few genes it depends on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_pose.arch.plan import Layer, build_plan
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec, Head
+from ofa_pose.costs.macs import layer_macs, layer_params
+
+QUANTITIES = ("macs_thop", "macs_exact", "macs_paper", "params")
+
+Genomes = NDArray[np.integer]  # (N, G), a row for each genome
+Costs = dict[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """An ArchSpec's fields, each a whole number or an array; and which blocks are there, where that varies."""
+
+    resolution: Any
+    stem: Any
+    stages: tuple[Any, ...]
+    expansions: tuple[tuple[Any, ...], ...]
+    deconv: tuple[Any, ...]
+    kernel: int
+    joints: int
+    head: Head
+    present: tuple[tuple[Any, ...], ...]
+
+
+def population_costs(space: SearchSpace, joints: int, genomes: Genomes) -> Costs:
+    """What each of many subnets costs.
+
+    Args:
+        genomes: (N, G) choice indices, canonical or not; a row for each subnet.
+
+    Returns:
+        For each of QUANTITIES an int64 array (N,): equal to `spec_macs` and `spec_params` of the decoded rows.
+    """
+    genomes = np.asarray(genomes)
+    values = [_taken(choices, column) for choices, column in zip(space.choices, genomes.T, strict=True)]
+    terms = _terms(_shapes(space, joints, values))
+    return {name: _total(terms, index, genomes.shape[:1]) for index, name in enumerate(QUANTITIES)}
+
+
+def canonical_rows(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
+    """`SearchSpace.canonical` of every row of (N, G) genomes."""
+    rows = np.array(genomes, np.int64)
+    present = present_genes(space, rows)
+    return rows if present is None else np.where(present, rows, 0)
+
+
+def present_genes(space: SearchSpace, genomes: Genomes) -> NDArray[np.bool_] | None:
+    """(N, G): which genes say something, as opposed to those of blocks that the depth leaves out; None: all do."""
+    if not space.depth:
+        return None
+    start = len(space.choices) - sum(space.blocks)
+    present = np.ones(np.shape(genomes), bool)
+    for stage, choices in enumerate(space.depth):
+        counts = np.array(choices)[genomes[:, start - STAGES + stage]]
+        first = start + sum(space.blocks[:stage])
+        present[:, first : first + choices[-1]] = np.arange(choices[-1]) < counts[:, None]
+    return present
+
+
+class Grid:
+    """All subnets of a space, or of the part of it below given choices, numbered from 0.
+
+    Attributes:
+        shape: the number of choices of every gene that has more than one left.
+        size: the product of these. Where the depth is elastic, some numbers stand for no canonical genome.
+    """
+
+    def __init__(self, space: SearchSpace, joints: int, top: Sequence[int]) -> None:
+        """`top`: for every gene the highest choice that is left."""
+        self.space, self._genes = space, [gene for gene, highest in enumerate(top) if highest]
+        self.shape = tuple(top[gene] + 1 for gene in self._genes)
+        self.size = math.prod(self.shape)
+        values = [self._axis(choices[: top[gene] + 1], gene) for gene, choices in enumerate(space.choices)]
+        self._terms = _terms(_shapes(space, joints, values))
+
+    def costs(self, quantity: str) -> NDArray[np.int64]:
+        """(size,): one of QUANTITIES, for every number."""
+        return _total(self._terms, QUANTITIES.index(quantity), self.shape).reshape(-1)
+
+    def canonical(self) -> NDArray[np.bool_]:
+        """(size,): whether a number stands for a canonical genome."""
+        kept: Any = np.ones((1,) * len(self.shape), bool)
+        start = len(self.space.choices) - sum(self.space.blocks)
+        for stage, choices in enumerate(self.space.depth):
+            depth_gene = start - STAGES + stage
+            counts = self._axis(choices[: self._left(depth_gene)], depth_gene)
+            for block in range(choices[-1]):
+                gene = start + sum(self.space.blocks[:stage]) + block
+                kept = kept & ((self._axis(range(self._left(gene)), gene) == 0) | (block < counts))
+        return np.broadcast_to(kept, self.shape).reshape(-1)
+
+    def genomes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N, G): the genomes of (N,) numbers."""
+        rows = np.zeros((len(numbers), len(self.space.choices)), np.int64)
+        if self._genes:
+            rows[:, self._genes] = np.stack(np.unravel_index(numbers, self.shape), axis=1)
+        return rows
+
+    def _left(self, gene: int) -> int:
+        return self.shape[self._genes.index(gene)] if gene in self._genes else 1
+
+    def _axis(self, values: Sequence[int], gene: int) -> Any:
+        if len(values) == 1:
+            return values[0]
+        axes = [1] * len(self._genes)
+        axes[self._genes.index(gene)] = -1
+        return np.array(values, np.int64).reshape(axes)
+
+
+def _taken(choices: Sequence[int], column: NDArray[np.integer]) -> Any:
+    # What is the same for all stays a plain number: a large part of the arithmetic is then done once.
+    return choices[0] if len(choices) == 1 else np.array(choices, np.int64)[column]
+
+
+def _shapes(space: SearchSpace, joints: int, values: Sequence[Any]) -> _Shapes:
+    resolution, stem, *rest = values
+    stages, deconv, rest = rest[:STAGES], rest[STAGES : STAGES + DECONVS], rest[STAGES + DECONVS :]
+    depths, rest = (rest[:STAGES], rest[STAGES:]) if space.depth else (space.blocks, rest)
+    expansions, present = [], []
+    for count, depth, counts in zip(space.blocks, depths, space.depths, strict=True):
+        expansions.append(tuple(rest[:count]))
+        present.append(tuple(True if block < counts[0] else block < depth for block in range(count)))
+        rest = rest[count:]
+    widths = (resolution, stem, tuple(stages), tuple(expansions), tuple(deconv))
+    return _Shapes(*widths, space.kernel, joints, space.head, tuple(present))
+
+
+def _terms(shapes: _Shapes) -> dict[tuple[int, ...], list[Any]]:
+    """Sums over the layers, of each of QUANTITIES, apart by the shape of what is summed."""
+    sums: dict[tuple[int, ...], list[Any]] = {}
+    for layer, present in _layers(shapes):
+        macs = layer_macs(layer)
+        for index, value in enumerate((macs.thop, macs.exact, macs.paper, layer_params(layer))):
+            term: Any = value if present is True else value * present
+            sums.setdefault(np.shape(term), [0] * len(QUANTITIES))[index] += term
+    return sums
+
+
+def _layers(shapes: _Shapes) -> Iterator[tuple[Layer, Any]]:
+    """Every layer of the deepest subnet, and which subnets have it: True, or an array."""
+    plan = build_plan(cast(ArchSpec, shapes))
+    inside: dict[str, Any] = {}
+    for blocks, present in zip(plan.stages, shapes.present, strict=True):
+        inside |= {layer.name: there for block, there in zip(blocks, present, strict=True) for layer in block.layers}
+    for layer in plan.layers():
+        yield layer, inside.get(layer.name, True)
+
+
+def _total(terms: dict[tuple[int, ...], list[Any]], index: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    total: Any = np.zeros((1,) * len(shape), np.int64)
+    # The smallest first, so that few additions have the size of the whole.
+    for values in sorted((values[index] for values in terms.values()), key=np.size):
+        total = total + values
+    return np.ascontiguousarray(np.broadcast_to(total, shape))

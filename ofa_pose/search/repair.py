@@ -1,0 +1,62 @@
+"""Bringing genomes inside a budget by lowering random genes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.costs.population import Genomes, canonical_rows
+
+Excess = Callable[[Genomes], NDArray[np.float64]]  # (N, G) -> (N, ceilings): up to 0 keeps a ceiling
+
+
+def repair_rows(space: SearchSpace, excess: Excess, genomes: Genomes, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(N, G) canonical genomes, each with random genes lowered a step at a time until it keeps every ceiling.
+
+    Rows that keep them are left as they are. Each next gene is uniformly one of those that can be lowered and that ease
+    an exceeded ceiling; a gene that eases none (the resolution, for parameters) is given up only as a last resort. It
+    ends, because the smallest subnet keeps every ceiling. All the ways down are costed at once, so that a population
+    takes a few evaluations, not one for every step.
+    """
+    rows = canonical_rows(space, genomes)
+    over = excess(rows)
+    while (todo := np.flatnonzero((over > 0).any(axis=1))).size:
+        eases = _eases(space, excess, rows[todo], over[todo])
+        ways = [_way_down(space, rows[row], easing, rng) for row, easing in zip(todo, eases, strict=True)]
+        along = excess(np.concatenate(ways))
+        start = 0
+        for row, way in zip(todo, ways, strict=True):
+            costs = along[start : start + len(way)]
+            start += len(way)
+            # Up to where another set of ceilings is exceeded: then other genes ease it.
+            changed = ((costs > 0) != (over[row] > 0)).any(axis=1)
+            last = int(np.argmax(changed)) if changed.any() else len(way) - 1
+            rows[row], over[row] = way[last], costs[last]
+    return rows
+
+
+def _eases(space: SearchSpace, excess: Excess, rows: NDArray[np.int64], over: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n, G): whether lowering a gene lowers an exceeded ceiling's cost."""
+    row, gene = np.nonzero(rows)
+    lowered = rows[row]
+    lowered[np.arange(len(row)), gene] -= 1
+    less = (excess(canonical_rows(space, lowered)) < over[row]) & (over[row] > 0)
+    eases = np.zeros(rows.shape, bool)
+    eases[row, gene] = less.any(axis=1)
+    return eases
+
+
+def _way_down(
+    space: SearchSpace, genome: NDArray[np.int64], eases: Sequence[bool], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """(steps, G): the genome after each of a random sequence of lowerings that ends at the smallest subnet."""
+    genes, way = genome.tolist(), []
+    for wanted in (True, False):
+        while lowerable := [gene for gene, value in enumerate(genes) if value and (eases[gene] or not wanted)]:
+            genes[lowerable[int(rng.integers(len(lowerable)))]] -= 1
+            genes = list(space.canonical(genes))
+            way.append(genes.copy())
+    return np.array(way)

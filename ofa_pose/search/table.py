@@ -1,0 +1,181 @@
+"""The exhaustive table: every subnet of a small space judged once, so that searches can be held against the truth."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ofa_pose import files
+from ofa_pose.arch.space import Genome, SearchSpace
+from ofa_pose.console import progress
+from ofa_pose.costs.macs import spec_macs, spec_params
+from ofa_pose.errors import InputError
+from ofa_pose.run import RunDir, changed_keys, plan_run
+
+TABLE, BASIS = "table.csv", "table.json"
+
+Outcome = tuple[float, float]  # AP, seconds
+Judge = Callable[[Sequence[Genome]], Iterator[Outcome]]  # in the order of the genomes, each as soon as it is known
+
+
+def every_genome(space: SearchSpace) -> Iterator[Genome]:
+    """The canonical genome of every subnet of a space, ascending; so one resolution after another."""
+    first = len(space.choices) - sum(space.blocks)
+    depths = first - len(space.depth)
+    for head in itertools.product(*(range(len(choices)) for choices in space.choices[:first])):
+        counts = (
+            [choices[gene] for choices, gene in zip(space.depths, head[depths:], strict=True)] if space.depth else []
+        )
+        # A block that the depth leaves out has one gene: 0.
+        present = itertools.chain.from_iterable(
+            (block < count for block in range(most))
+            for count, most in zip(counts or space.blocks, space.blocks, strict=True)
+        )
+        for tail in itertools.product(*(range(len(space.expansion) if there else 1) for there in present)):
+            yield (*head, *tail)
+
+
+def check_size(space: SearchSpace, limit: int) -> None:
+    """Raise InputError where a space has more subnets than `limit`."""
+    if space.size > limit:
+        what = f"space '{space.name}' has {space.size:,} subnets, a table takes at most {limit:,}"
+        raise InputError(what, mend="train a supernet of a smaller space, or raise --limit")
+
+
+def plan_table(out: Path, recipe: str, resume: bool = False) -> RunDir:
+    """The run directory of a table, checked but not yet made.
+
+    Raises:
+        InputError: `out` holds a table already and `resume` is not asked for, there is none to resume, or `out` holds
+            another run or is no folder.
+    """
+    if not resume and (out / TABLE).exists():
+        raise InputError(f"holds a {TABLE} already", out, "add --resume to go on, or choose another --out")
+    return plan_run(out, recipe, resume, progress=TABLE)
+
+
+def fill_table(
+    run: RunDir,
+    space: SearchSpace,
+    joints: int,
+    judge: Judge,
+    basis: Mapping[str, Any],
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Judge every subnet of a space that the run directory's table.csv does not hold yet.
+
+    Columns: genome (choice indices joined by '-'), every gene's value under its label, macs_thop, macs_exact,
+    macs_paper, params, AP, seconds. A row is written as soon as its subnet is judged, so that a killed run loses at
+    most the one in work; at the end the rows stand in the order of their genomes.
+
+    Args:
+        basis: what the APs rest on, JSON values, kept in table.json; a table with another basis is not resumed.
+
+    Returns:
+        {"subnets", "judged" (in this run), "best": {"spec", "AP", "macs", "params"}, "table"}: plain values.
+
+    Raises:
+        InputError: the table that is to be resumed has another basis or a damaged row.
+    """
+    path = run.path / TABLE
+    if resume:
+        check_basis(run.path / BASIS, basis)
+    known = read_table(path, space) if resume else {}
+    run.open()
+    files.write_json(run.path / BASIS, dict(basis))
+    _rewrite(path, space, joints, known)
+    genomes = list(every_genome(space))
+    missing = [genome for genome in genomes if genome not in known]
+    judged = dict(known)
+    with progress("table", _work(space, joints, genomes), "MMACs", _work(space, joints, known)) as meter:
+        for genome, outcome in zip(missing, judge(missing), strict=True):
+            with path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_line(_row(space, joints, genome, outcome)))
+            judged[genome] = outcome
+            note = f"{len(judged)} of {len(genomes)} subnets, {outcome[1]:.2f} s each"
+            meter.step(_work(space, joints, [genome]), note)
+    _rewrite(path, space, joints, judged)
+    fittest, (ap, _) = max(judged.items(), key=lambda item: item[1][0])
+    best = space.decode(fittest, joints)
+    found = {"spec": best.to_dict(), "AP": ap}
+    costs = {"macs": spec_macs(best).to_dict(), "params": spec_params(best)}
+    return {"subnets": len(judged), "judged": len(missing), "best": {**found, **costs}, "table": str(path)}
+
+
+def check_basis(path: Path, basis: Mapping[str, Any]) -> None:
+    """Raise InputError that names what differs between a basis kept in a file and this one."""
+    before = files.read_json(path)
+    for key, value in basis.items():
+        if before.get(key, value) != value:
+            what = f"was measured with another {'supernet' if key == 'sha256' else key}"
+            if key not in ("sha256", "space"):
+                what = f"{what}: {', '.join(changed_keys(before[key], value, key))}"
+            raise InputError(what, path.parent, "resume with the settings of that run, or choose another --out")
+
+
+def read_table(path: Path, space: SearchSpace) -> dict[Genome, Outcome]:
+    """AP and seconds of every genome in a table.csv; a row that was being written when it was killed is left out.
+
+    Raises:
+        InputError: the file is missing, is the table of another space, or holds a row that is none.
+    """
+    text = files.read_text(path)
+    lines = text.splitlines()
+    if text and not text.endswith("\n"):
+        lines.pop()
+    reader = csv.DictReader(lines)
+    if not {"genome", "AP", "seconds", *space.labels} <= set(reader.fieldnames or ()):
+        raise InputError(f"is no table of space '{space.name}'", path, "choose another --out")
+    judged: dict[Genome, Outcome] = {}
+    for line, row in enumerate(reader, start=2):
+        try:
+            genome = tuple(int(gene) for gene in row["genome"].split("-"))
+            values = [int(row[label]) for label in space.labels]
+            outcome = float(row["AP"]), float(row["seconds"])
+        except (TypeError, ValueError):
+            raise InputError("is no row of a table", f"{path}:{line}", "remove that line") from None
+        if not _fits(space, genome, values):
+            raise InputError(f"is not of space '{space.name}'", f"{path}:{line}", "choose another --out")
+        judged[genome] = outcome
+    return judged
+
+
+def _fits(space: SearchSpace, genome: Genome, values: Sequence[int]) -> bool:
+    if len(genome) != len(space.choices):
+        return False
+    if not all(0 <= gene < len(choices) for gene, choices in zip(genome, space.choices, strict=True)):
+        return False
+    return space.canonical(genome) == genome and _values(space, genome) == list(values)
+
+
+def _values(space: SearchSpace, genome: Genome) -> list[int]:
+    return [choices[gene] for gene, choices in zip(genome, space.choices, strict=True)]
+
+
+def _row(space: SearchSpace, joints: int, genome: Genome, outcome: Outcome) -> list[Any]:
+    spec = space.decode(genome, joints)
+    costs = [*spec_macs(spec).to_dict().values(), spec_params(spec)]
+    return ["-".join(map(str, genome)), *_values(space, genome), *costs, outcome[0], round(outcome[1], 4)]
+
+
+def _rewrite(path: Path, space: SearchSpace, joints: int, judged: Mapping[Genome, Outcome]) -> None:
+    """The whole table at once, in the order of the genomes."""
+    header = ["genome", *space.labels, "macs_thop", "macs_exact", "macs_paper", "params", "AP", "seconds"]
+    rows = (_line(_row(space, joints, genome, judged[genome])) for genome in sorted(judged))
+    files.write_text(path, "".join((_line(header), *rows)))
+
+
+def _work(space: SearchSpace, joints: int, genomes: Iterable[Genome]) -> int:
+    """What judging some subnets costs, in MMACs of one image: time left counted in subnets would be far too short."""
+    return sum(math.ceil(spec_macs(space.decode(genome, joints)).exact / 1e6) for genome in genomes)
+
+
+def _line(row: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()
