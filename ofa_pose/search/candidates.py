@@ -46,6 +46,11 @@ class Candidate:
         """Orders candidates: the fitness, then fewer MACs where two are equally fit."""
         return self.fitness, -self.macs
 
+    @property
+    def sound(self) -> bool:
+        """Whether its fitness is a number."""
+        return math.isfinite(self.fitness)
+
 
 class Algorithm(Protocol):
     """A way to search: yields candidates as they are judged.

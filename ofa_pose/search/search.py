@@ -24,11 +24,10 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.run import RunDir
-from ofa_pose.search.algorithms import ALGORITHMS
+from ofa_pose.search.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.search.archive import ARCHIVE, Archive, check_archive, find_archive
 from ofa_pose.search.budget import Budget, FeasibleSpace, describe_feasible
 from ofa_pose.search.candidates import Candidate
-from ofa_pose.search.evolution import expected_evaluations
 from ofa_pose.search.fitness import SubnetFitness
 from ofa_pose.search.front import front_table, write_front
 from ofa_pose.search.judging import ArchivedJudge, Measure, task_of

@@ -1,0 +1,165 @@
+"""An accuracy predictor that chooses which offspring are judged.
+
+Once-for-All (Cai et al., ICLR 2020) searches with a predictor that was trained beforehand. This one learns while the
+search runs, from what it has judged: a Gaussian process over the genome and its costs (scikit-learn's). It is checked
+on APs that it has not seen, and stands aside while it is poor.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+
+from ofa_pose.arch.space import Genome
+from ofa_pose.errors import InputError
+from ofa_pose.search.budget import FeasibleSpace
+from ofa_pose.search.candidates import Candidate
+from ofa_pose.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import Kernel
+
+FOLDS = 5
+MOST_SAMPLES = 1000  # the time that a Gaussian process takes goes with the cube of their number
+FEWEST_RANKED = 3  # below that a rank correlation says nothing
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """APs of N genomes as a surrogate foretells them, with their standard deviations; (N,) each."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+class Prescreen:
+    """The surrogate of one search."""
+
+    def __init__(
+        self, part: FeasibleSpace, settings: SearchSettings, prior: Sequence[tuple[Genome, float]] = ()
+    ) -> None:
+        """`prior`: APs from other searches, to learn from at once.
+
+        Raises:
+            InputError: scikit-learn is not installed.
+        """
+        _check_installed()
+        self._part, self._settings = part, settings
+        self._tops = np.array([len(choices) - 1 for choices in part.space.choices])
+        self._inputs = np.zeros((0, np.count_nonzero(self._tops) + len(part.budget.ceilings)))
+        self._aps = np.zeros(0)
+        self._model: GaussianProcessRegressor | None = None
+        self._tau = self._spearman = float("nan")
+        if prior:
+            self._add([genome for genome, _ in prior], [ap for _, ap in prior])
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its held-out forecasts are good enough to go by."""
+        return self._model is not None and self._tau >= self._settings.surrogate_tau
+
+    def forecast(self, genomes: Sequence[Genome]) -> Forecast:
+        """What it foretells of some genomes; it must be trusted."""
+        assert self._model is not None
+        with _one_thread():
+            return Forecast(*self._model.predict(self._encoded(genomes), return_std=True))
+
+    def learn(self, generation: Sequence[Candidate]) -> dict[str, Any]:
+        """Take in a generation that was judged; what to report of it.
+
+        Returns:
+            {"surrogate": whether it was trusted with this generation's choice, "surrogate_samples": what it has now
+            learnt from, "surrogate_tau" and "surrogate_spearman": rank correlations of held-out APs by five-fold
+            cross-validation, "surrogate_tau_new": Kendall's of this generation, foretold before it was judged, which
+            is lower because the generation was chosen to be good}; None for what is not known.
+        """
+        used, new = self.trusted, float("nan")
+        sound = [candidate for candidate in generation if candidate.sound]
+        if self._model is not None and sound:
+            new, _ = rank_correlation(
+                self.forecast([c.genome for c in sound]).mean, np.array([c.fitness for c in sound])
+            )
+        self._add([c.genome for c in generation], [c.fitness for c in generation])
+        figures = {"surrogate_tau": self._tau, "surrogate_spearman": self._spearman, "surrogate_tau_new": new}
+        shown = {key: round(value, 4) if np.isfinite(value) else None for key, value in figures.items()}
+        return {"surrogate": used, "surrogate_samples": len(self._aps), **shown}
+
+    def _add(self, genomes: Sequence[Genome], aps: Sequence[float]) -> None:
+        self._inputs = np.concatenate([self._inputs, self._encoded(genomes)])[-MOST_SAMPLES:]
+        self._aps = np.append(self._aps, aps)[-MOST_SAMPLES:]
+        sound = np.isfinite(self._aps)
+        if np.count_nonzero(sound) < max(self._settings.surrogate_samples, FOLDS):
+            return
+        # What gave no number is to be avoided, so it is taken for as bad as the worst.
+        targets = np.where(sound, self._aps, self._aps[sound].min())
+        if np.ptp(targets) == 0:
+            return
+        with _one_thread():
+            # Starting from a kernel that proved good saves most of the fit.
+            start = self._model.kernel_ if self._model is not None and self.trusted else None
+            self._model = _fitted(self._inputs, targets, start)
+            held_out = _held_out(self._inputs, targets, self._model.kernel_)
+        self._tau, self._spearman = rank_correlation(held_out, targets)
+
+    def _encoded(self, genomes: Sequence[Genome]) -> np.ndarray:
+        """(N, elastic genes + ceilings): each gene as the share of its highest choice, the log of each cost."""
+        elastic = self._tops > 0
+        shares = np.array(genomes)[:, elastic] / self._tops[elastic]
+        specs = [self._part.decode(genome) for genome in genomes]
+        costs = [[ceiling.cost(spec) / ceiling.limit for ceiling in self._part.budget.ceilings] for spec in specs]
+        return np.column_stack([shares, np.log(costs)])
+
+
+def rank_correlation(foretold: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
+    """Kendall's tau (b) and Spearman's rho; NaN where there are fewer than three or all are alike."""
+    if len(measured) < FEWEST_RANKED or np.ptp(foretold) == 0 or np.ptp(measured) == 0:
+        return float("nan"), float("nan")
+    return float(kendalltau(foretold, measured).statistic), float(spearmanr(foretold, measured).statistic)
+
+
+def _held_out(inputs: np.ndarray, aps: np.ndarray, kernel: Kernel) -> np.ndarray:
+    """Each AP as foretold by a model, with this kernel, that has learnt four fifths without it."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+    fold, foretold = np.arange(len(aps)) % FOLDS, np.zeros(len(aps))
+    for held in range(FOLDS):
+        model = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
+        model.fit(inputs[fold != held], aps[fold != held])
+        foretold[fold == held] = model.predict(inputs[fold == held])
+    return foretold
+
+
+def _fitted(inputs: np.ndarray, aps: np.ndarray, start: Kernel | None) -> GaussianProcessRegressor:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    # Smooth over shares of 0 to 1 and logs of costs, plus the error of each measurement; bounds in the same units.
+    kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.5, (0.2, 20.0)) + WhiteKernel(1e-2, (1e-5, 1.0))
+    model = GaussianProcessRegressor(start or kernel, normalize_y=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound was reached, which is no fault
+        return model.fit(inputs, aps)
+
+
+def _one_thread() -> Any:
+    """So that sums, and with them the search, do not depend on the number of threads."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
+
+
+def _check_installed() -> None:
+    try:
+        import sklearn  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "search.surrogate needs scikit-learn",
+            mend="pip install -c constraints.txt -e '.[surrogate]', or set search.surrogate=false",
+        ) from None

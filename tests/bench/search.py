@@ -1,0 +1,198 @@
+"""How many evaluations a search needs, on a table that holds the AP of every subnet of a small space.
+
+Budgets lie at shares of the range of MACs. 'To get there' is to judge a subnet within 0.005 AP of the best feasible
+one; random search's figure is measured like the others'. The front is judged by the hypervolume over (MACs, AP) that
+is missing of the true front's, over the whole space.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from ofa_pose.console import show, track
+from ofa_pose.search.algorithms import ALGORITHMS
+from ofa_pose.search.budget import FeasibleSpace
+from ofa_pose.search.candidates import Candidate
+from ofa_pose.search.settings import SearchSettings
+from tests.search.landscape import FOLDER, Landscape, draw_landscape, load_table
+
+CLOSE = 0.005  # AP
+SHARES = (0.25, 0.5, 0.75)  # of the range of MACs
+ALLOWED = 0.1  # of the feasible subnets
+FRONT_ALLOWED = 0.2  # of the space
+SETTINGS = SearchSettings(population=8, surrogate_samples=8)  # few, since few subnets may be judged
+WAYS: dict[str, dict[str, Any]] = {
+    "random": {"algorithm": "random"},
+    "evolution": {"algorithm": "evolution"},
+    "surrogate": {"algorithm": "evolution", "surrogate": True},
+}
+FRONT_WAYS: dict[str, dict[str, Any]] = {
+    "random": {"algorithm": "random"},
+    "nsga2": {"algorithm": "nsga2"},
+}
+
+
+def search(
+    land: Landscape, part: FeasibleSpace, way: Mapping[str, Any], seed: int, most: int, reports: list[dict[str, Any]]
+) -> Iterator[Candidate]:
+    """Up to `most` candidates of one search."""
+    generations = -(-most // SETTINGS.population)
+    settings = SETTINGS.model_copy(update={**way, "generations": generations})
+    search_with = ALGORITHMS[settings.algorithm]
+    return islice(search_with(part, settings, seed, land.judge(), report=reports.append), most)
+
+
+def reach(land: Landscape, share: float, seeds: int, ways: Sequence[str] = tuple(WAYS)) -> dict[str, Any]:
+    """At one budget: evaluations until each way gets close to the best feasible AP."""
+    part = land.part(share)
+    feasible = land.costs <= (part.budget.macs or 0)
+    inside, target = int(feasible.sum()), float(land.aps[feasible].max()) - CLOSE
+    row: dict[str, Any] = {
+        "share": share,
+        "macs": part.budget.macs,
+        "feasible": inside,
+        "close": int((land.aps[feasible] >= target).sum()),
+        "best": round(float(land.aps[feasible].max()), 4),
+        "allowed": int(ALLOWED * inside),
+        "ways": {},
+    }
+    for name in ways:
+        counts, reports = [], []
+        for seed in range(seeds):
+            told: list[dict[str, Any]] = []
+            found = search(land, part, WAYS[name], seed, inside, told)
+            counts.append(next((c.order for c in found if c.fitness >= target), None))
+            reports += told
+        row["ways"][name] = {**_counted(counts, row["allowed"]), **_quality(reports)}
+    return row
+
+
+def front(land: Landscape, seeds: int) -> dict[str, Any]:
+    """Over the whole space: the share of the true front's hypervolume that each way misses."""
+    part, most = land.part(1.0), int(FRONT_ALLOWED * len(land.genomes))
+    corner = float(land.costs.max()), 0.0
+    whole = hypervolume(land.costs, land.aps, corner)
+    gaps = {}
+    for name, way in FRONT_WAYS.items():
+        missed = []
+        for seed in range(seeds):
+            found = list(search(land, part, way, seed, most, []))
+            reached = hypervolume([c.macs for c in found], [c.fitness for c in found], corner)
+            missed.append(max(1 - reached / whole, 0.0))  # rounding
+        gaps[name] = {"median": float(np.median(missed)), "worst": max(missed)}
+    return {"allowed": most, "gaps": gaps}
+
+
+def hypervolume(
+    costs: Sequence[float] | np.ndarray, aps: Sequence[float] | np.ndarray, corner: tuple[float, float]
+) -> float:
+    """The area that (cost, AP) points dominate, bounded by the corner (highest cost, lowest AP)."""
+    order = np.lexsort((-np.asarray(aps), costs))
+    cost = np.append(np.minimum(np.asarray(costs, float)[order], corner[0]), corner[0])
+    height = np.maximum.accumulate(np.maximum(np.asarray(aps)[order] - corner[1], 0))
+    return float(np.sum(np.diff(cost) * height))
+
+
+def _counted(counts: Sequence[int | None], allowed: int) -> dict[str, Any]:
+    median = float(np.median([np.inf if count is None else count for count in counts]))
+    return {
+        "in_time": sum(count is not None and count <= allowed for count in counts),
+        "median": median if np.isfinite(median) else None,
+        "counts": list(counts),
+    }
+
+
+def _quality(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How often a surrogate chose, and its mean held-out Kendall tau."""
+    if not reports:
+        return {}
+    taus = [report["surrogate_tau"] for report in reports if report["surrogate_tau"] is not None]
+    used = [report["surrogate"] for report in reports if report["generation"]]
+    return {
+        "tau": round(float(np.mean(taus)), 3) if taus else None,
+        "used": round(float(np.mean(used)), 3) if used else None,
+    }
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures."""
+    if options.drawn is not None:
+        land, name = draw_landscape(options.drawn), f"drawn table {options.drawn}"
+    else:
+        land, name = load_table(options.table), str(options.table)
+    budgets = [reach(land, share, options.seeds) for share in track(SHARES, "search", len(SHARES), "budgets")]
+    settings = SETTINGS.model_dump(exclude={"images", "calibration_images", "batch", "generations"})
+    return {"table": name, "seeds": options.seeds, "settings": settings, "budgets": budgets} | {
+        "front": front(land, max(options.seeds // 2, 1))
+    }
+
+
+def show_figures(figures: Mapping[str, Any]) -> None:
+    """The tables, on stderr."""
+    seeds = figures["seeds"]
+    head = ("budget", "feasible", "close", "allowed", "way", "in time", "median", "/random", "tau", "used")
+    table = _table(f"Evaluations to get within {CLOSE} AP: {figures['table']}, {seeds} seeds", head)
+    for row in figures["budgets"]:
+        start = (f"{row['share']:.0%}", str(row["feasible"]), str(row["close"]), str(row["allowed"]))
+        base = row["ways"]["random"]["median"]
+        for name, way in row["ways"].items():
+            ratio = way["median"] / base if way["median"] and base else None
+            figures_of = (_text(way["median"], 1), _text(ratio, 2), _text(way.get("tau"), 2), _text(way.get("used"), 2))
+            table.add_row(*start, name, f"{way['in_time']}/{seeds}", *figures_of)
+            start = ("", "", "", "")
+    show(table)
+    fronts = _table(f"Hypervolume missing after {figures['front']['allowed']} evaluations", ("way", "median", "worst"))
+    for name, gap in figures["front"]["gaps"].items():
+        fronts.add_row(name, f"{gap['median']:.3%}", f"{gap['worst']:.3%}")
+    show(fronts)
+
+
+def _table(title: str, head: Sequence[str]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    for name in head:
+        table.add_column(name, justify="left" if name in ("budget", "way") else "right")
+    return table
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="bin/bench search", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20, help="searches of each kind; half as many for fronts")
+    parser.add_argument("--table", type=Path, default=FOLDER, help="a folder with table.csv and space.yaml")
+    parser.add_argument("--drawn", type=int, metavar="SEED", help="a made-up table instead")
+    parser.add_argument("--quick", action="store_true", help="two seeds")
+    parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.seeds = 2
+    if options.seeds < 1:
+        parser.error("--seeds must be 1 or more")
+    if options.drawn is None and not (options.table / "table.csv").is_file():
+        parser.error(f"{options.table} has no table.csv: name a folder made by 'ofa-pose table', or use --drawn 0")
+    return options
+
+
+def main() -> None:
+    """Parse, run, report."""
+    options = parse()
+    figures = run(options)
+    show_figures(figures)
+    if options.json:
+        print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ofa_pose.errors import InputError
+from ofa_pose.search.algorithms import ALGORITHMS
+from ofa_pose.search.budget import FeasibleSpace
+from ofa_pose.search.candidates import Candidate
+from ofa_pose.search.evolution import evolve
+from ofa_pose.search.settings import SearchSettings
+from ofa_pose.search.surrogate import Prescreen, rank_correlation
+from tests.search.landscape import Landscape, draw_landscape, judge_with
+
+pytest.importorskip("sklearn")
+
+SETTINGS = SearchSettings(population=8, generations=4, surrogate=True, surrogate_samples=8)
+
+
+@pytest.fixture(scope="module")
+def land() -> Landscape:
+    return draw_landscape(1)
+
+
+@pytest.fixture(scope="module")
+def part(land: Landscape) -> FeasibleSpace:
+    return land.part(0.5)
+
+
+def some(land: Landscape, part: FeasibleSpace, count: int, seed: int = 0) -> list[Candidate]:
+    settings = SearchSettings(population=count, generations=0)
+    return list(ALGORITHMS["random"](part, settings, seed, land.judge()))
+
+
+def test_it_foretells_aps_that_it_has_not_seen(land: Landscape, part: FeasibleSpace) -> None:
+    screen = Prescreen(part, SETTINGS)
+    told = screen.learn(some(land, part, 60))
+    assert screen.trusted and told["surrogate_samples"] == 60
+    others = some(land, part, 200, seed=1)
+    forecast = screen.forecast([c.genome for c in others])
+    measured = np.array([c.fitness for c in others])
+    tau, _ = rank_correlation(forecast.mean, measured)
+    assert tau > 0.6
+    assert told["surrogate_tau"] == pytest.approx(tau, abs=0.15)  # what it says of itself is true
+    errors = np.abs(forecast.mean - measured) / forecast.deviation
+    assert 0.8 < np.mean(errors < 2) <= 1
+
+
+def test_each_generation_is_reported_with_what_was_foretold_before(land: Landscape, part: FeasibleSpace) -> None:
+    reports: list[dict[str, Any]] = []
+    seen = []
+    for candidate in evolve(part, SETTINGS, 0, land.judge(), report=reports.append):
+        seen.append(len(reports))
+        if candidate.order % 8 == 0:
+            assert len(reports) == candidate.order // 8  # told before the last of a generation is yielded
+    assert [report["generation"] for report in reports] == [0, 1, 2, 3, 4]
+    assert [report["surrogate_samples"] for report in reports] == [8, 16, 24, 32, 40]
+    assert not reports[0]["surrogate"] and reports[0]["surrogate_tau_new"] is None
+    assert any(report["surrogate"] for report in reports)
+    for report in reports[1:]:
+        assert -1 <= report["surrogate_tau_new"] <= 1 and -1 <= report["surrogate_spearman"] <= 1
+
+
+def test_it_finds_better_subnets_with_as_many_evaluations(land: Landscape, part: FeasibleSpace) -> None:
+    def best(surrogate: bool, seed: int) -> float:
+        settings = SETTINGS.model_copy(update={"surrogate": surrogate, "generations": 2})
+        return max(c.fitness for c in evolve(part, settings, seed, land.judge()))
+
+    gains = [best(True, seed) - best(False, seed) for seed in range(5)]
+    assert np.mean(gains) > 0.002
+
+
+def test_it_stands_aside_where_nothing_can_be_foretold(part: FeasibleSpace) -> None:
+    def noise(genome: tuple[int, ...]) -> float:
+        return np.random.default_rng(genome).random()
+
+    reports: list[dict[str, Any]] = []
+    with_it = list(evolve(part, SETTINGS, 0, judge_with(noise), report=reports.append))
+    plain = list(evolve(part, SETTINGS.model_copy(update={"surrogate": False}), 0, judge_with(noise)))
+    assert not any(report["surrogate"] for report in reports)
+    assert with_it == plain
+
+
+def test_prior_aps_serve_from_the_first_generation_and_are_judged_again(land: Landscape, part: FeasibleSpace) -> None:
+    prior = [(c.genome, c.fitness) for c in some(land, part, 60, seed=2)]
+    settings = SETTINGS.model_copy(update={"generations": 0})
+    gains = []
+    for seed in range(3):
+        reports: list[dict[str, Any]] = []
+        helped = list(evolve(part, settings, seed, land.judge(), prior, reports.append))
+        alone = list(evolve(part, settings, seed, land.judge()))
+        assert reports[0]["surrogate"] and reports[0]["surrogate_samples"] == 68
+        assert len(helped) == len(alone) == 8
+        gains.append(max(c.fitness for c in helped) - max(c.fitness for c in alone))
+    assert np.mean(gains) > 0
+
+
+def test_the_same_seed_gives_the_same_candidates(land: Landscape, part: FeasibleSpace) -> None:
+    runs = [list(evolve(part, SETTINGS, 5, land.judge())) for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_nsga2_can_be_screened_too(land: Landscape) -> None:
+    reports: list[dict[str, Any]] = []
+    history = list(ALGORITHMS["nsga2"](land.part(1.0), SETTINGS, 0, land.judge(), report=reports.append))
+    assert len({c.genome for c in history}) == 40 and reports[-1]["surrogate"]
+    late = [c.macs for c in history if c.generation > 1]
+    assert np.ptp(late) > 0.4 * np.ptp(land.costs)  # it keeps to the whole front
+
+
+def test_aps_that_are_no_numbers_count_as_the_worst(land: Landscape, part: FeasibleSpace) -> None:
+    table = dict(zip(land.genomes, land.aps.tolist(), strict=True))
+    judge = judge_with(lambda genome: float("nan") if genome[1] else table[genome])
+    reports: list[dict[str, Any]] = []
+    history = list(evolve(part, SETTINGS, 0, judge, report=reports.append))
+    assert reports[-1]["surrogate_samples"] == len(history) == 40
+    assert np.mean([c.sound for c in history if c.generation > 1]) > 0.6
+    nothing = list(evolve(part, SETTINGS, 0, judge_with(lambda genome: float("nan"))))
+    assert len(nothing) == 40
+
+
+def test_rank_correlations_of_what_cannot_be_ranked() -> None:
+    assert rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0])) == (1.0, 1.0)
+    assert rank_correlation(np.array([1.0, 2.0, 3.0, 4.0]), np.array([4.0, 3.0, 2.0, 1.0]))[0] == pytest.approx(-1)
+    for foretold, measured in (([1.0, 2.0], [1.0, 2.0]), ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])):
+        assert np.isnan(rank_correlation(np.array(foretold), np.array(measured))).all()
+
+
+def test_without_scikit_learn_there_is_a_clear_word(part: FeasibleSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(InputError, match=r"needs scikit-learn.*\[surrogate\]"):
+        Prescreen(part, SETTINGS)
