@@ -139,6 +139,8 @@ class FeasibleSpace:
         """`repair` of every row of (N, G) genomes."""
         rows = canonical_rows(self.space, genomes)
         over = ~self.admitted(rows)
+        if not over.any():
+            return rows
         # Choices that no subnet inside can have need no steps.
         clipped = canonical_rows(self.space, np.minimum(rows[over], self.top))
         rows[over] = repair_rows(self.space, self._excess, clipped, rng)
