@@ -5,17 +5,19 @@ The operators draw from the generator they are given, never from a global stream
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_pose.arch.space import Genome
+from ofa_pose.costs.population import canonical_rows
 from ofa_pose.search.budget import FeasibleSpace, uniform_candidates
 from ofa_pose.search.candidates import Origin
 from ofa_pose.search.settings import SearchSettings
 
-CHILD_TRIES = 30  # to find a new child of two parents, or of one
-SAMPLE_TRIES = 500  # to find any new genome at all
+ROUNDS = 6  # of making what is still missing, because what was made was there before
+MORE = 16  # made at least in each further round: a call for many costs hardly more than for one
 NEIGHBOUR = 0.7  # share of a mutation's changes that go to a neighbouring choice
 
 Child = tuple[Genome, Origin]
@@ -40,79 +42,80 @@ class Breeder:
         return [(genome, "uniform") for genome in uniform_genomes(self.part, self.settings)]
 
     def propose(self, rng: np.random.Generator, count: int, parents: Parents | None) -> list[Child]:
-        """Up to `count` new children, none twice; not taken yet. Samples where there are no parents or none is new."""
-        children: dict[Genome, Origin] = {}
-        crossed = round(self.settings.crossover * count)
-        for number in range(count):
-            child = self._child(rng, parents, number < crossed, children) if parents else None
-            child = child or self._sample(rng, children)
-            if child is None:
-                break
-            children[child[0]] = child[1]
-        return list(children.items())
+        """Up to `count` new children, none twice; not taken yet.
 
-    def even(self, rng: np.random.Generator, count: int) -> list[Child]:
-        """Up to `count` new samples, each genome inside the budget as likely as any other; not taken yet.
-
-        Where hardly any draw is inside the budget, draws are repaired, which favours genomes at its edge.
+        Of the share that the settings say with two parents. Parents that have become alike have no new children by
+        crossover, so mutations fill the gap; samples, where there are no parents or they have no new children at all.
         """
         children: dict[Genome, Origin] = {}
-        while len(children) < count:
-            child = self._even_sample(rng, children) or self._sample(rng, children)
-            if child is None:
-                break
-            children[child[0]] = child[1]
+        top, chance = self.part.top, self.settings.mutation
+
+        def crosses(number: int) -> list[Genome]:
+            return [uniform_crossover(rng, *parents(rng)) for _ in range(number)] if parents else []
+
+        def mutants(number: int) -> list[Genome]:
+            return [mutate(rng, parents(rng)[0], top, chance) for _ in range(number)] if parents else []
+
+        def samples(number: int) -> list[Genome]:
+            return self.part.sample_many(number, rng)
+
+        self._fill_up(children, round(self.settings.crossover * count), crosses, "crossover", rng)
+        self._fill_up(children, count, mutants, "mutation", rng)
+        self._fill_up(children, count, samples, "sample", rng)
+        children.update(self.even(rng, count - len(children), children))
         return list(children.items())
+
+    def even(self, rng: np.random.Generator, count: int, but: Collection[Genome] = ()) -> list[Child]:
+        """Up to `count` new samples, as the budget's inside is drawn: evenly, where that can be; not taken yet."""
+        if count <= 0:
+            return []
+        drawn = self.part.sample_many(count + len(self.seen) + len(but), rng)
+        return [(genome, "sample") for genome in drawn if genome not in self.seen and genome not in but][:count]
 
     def take(self, children: Sequence[Child]) -> None:
         """Mark children as no longer new."""
         self.seen.update(genome for genome, _ in children)
 
-    def _even_sample(self, rng: np.random.Generator, but: Container[Genome]) -> Child | None:
-        for _ in range(SAMPLE_TRIES):
-            genome = tuple(rng.integers(np.add(self.part.top, 1)).tolist())
-            # Of the genomes that stand for one subnet only the canonical one counts, else deep nets were rarer.
-            if self.part.space.canonical(genome) != genome or genome in self.seen or genome in but:
-                continue
-            if self.part.admits(genome):
-                return genome, "sample"
-        return None
+    def _fill_up(
+        self,
+        children: dict[Genome, Origin],
+        count: int,
+        make: Callable[[int], Sequence[Genome]],
+        origin: Origin,
+        rng: np.random.Generator,
+    ) -> None:
+        """Add new children until there are `count`: what `make` makes, brought inside the budget, some to its edge."""
+        for attempt in range(ROUNDS):
+            missing = count - len(children)
+            genomes = make(max(missing, MORE) if attempt else missing) if missing > 0 else ()
+            if not len(genomes):
+                return
+            rows = self.part.repair_many(np.array(genomes), rng)
+            filled = rng.random(len(rows)) < self.fill
+            rows[filled] = fill_rows(self.part, rows[filled], rng)
+            new = [
+                genome for row in rows.tolist() if (genome := tuple(row)) not in self.seen and genome not in children
+            ]
+            children.update(dict.fromkeys(list(dict.fromkeys(new))[:missing], origin))
 
-    def _sample(self, rng: np.random.Generator, but: Container[Genome]) -> Child | None:
-        for _ in range(SAMPLE_TRIES):
-            genome = self._filled(self.part.sample(rng), rng)
-            if genome not in self.seen and genome not in but:
-                return genome, "sample"
-        return None
 
-    def _child(self, rng: np.random.Generator, parents: Parents, cross: bool, but: Container[Genome]) -> Child | None:
-        # Parents that have become alike have no new children by crossover: mutation follows it.
-        ways: tuple[Origin, ...] = ("crossover", "mutation") if cross else ("mutation",)
-        for origin in ways:
-            for _ in range(CHILD_TRIES):
-                first, second = parents(rng)
-                if origin == "crossover":
-                    genome = uniform_crossover(rng, first, second)
-                else:
-                    genome = mutate(rng, first, self.part.top, self.settings.mutation)
-                genome = self._filled(self.part.repair(genome, rng), rng)
-                if genome not in self.seen and genome not in but:
-                    return genome, origin
-        return None
+def fill_rows(part: FeasibleSpace, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """(N, G) genomes inside the budget, with genes raised a step at a time, in random order, until nothing more fits.
 
-    def _filled(self, genome: Genome, rng: np.random.Generator) -> Genome:
-        """Now and then, `genome` with genes raised in random order as far as the budget lets them."""
-        if rng.random() >= self.fill:
-            return genome
-        genes = list(genome)
-        canonical = self.part.space.canonical
-        for gene in rng.permutation(len(genes)):
-            while genes[gene] < self.part.top[gene]:
-                genes[gene] += 1
-                if not self.part.admits(canonical(genes)):
-                    genes[gene] -= 1
-                    break
-        return canonical(genes)
+    A gene whose next step did not fit is not tried again.
+    """
+    rows, top = rows.copy(), np.array(part.top)
+    room = rows < top
+    while len(rising := np.flatnonzero(room.any(axis=1))):
+        gene = np.where(room[rising], rng.random((len(rising), len(top))), -1).argmax(axis=1)
+        raised = rows[rising]
+        raised[np.arange(len(rising)), gene] += 1
+        raised = canonical_rows(part.space, raised)
+        fits = part.admitted(raised) & (raised != rows[rising]).any(axis=1)
+        rows[rising[fits]] = raised[fits]
+        room[rising[~fits], gene[~fits]] = False
+        room &= rows < top
+    return rows
 
 
 def uniform_genomes(part: FeasibleSpace, settings: SearchSettings) -> list[Genome]:

@@ -35,22 +35,20 @@ def nsga2(
     report: Report | None = None,
 ) -> Iterator[Candidate]:
     """Search for the front of AP over the cost that the budget names first; see `Algorithm`."""
-    ceiling = part.budget.ceilings[0]
+    key = part.budget.ceilings[0].key
 
-    def cost(genome: Genome) -> float:
-        return float(ceiling.cost(part.decode(genome)))
+    def costs(genomes: Sequence[Genome]) -> list[float]:
+        return part.costs(np.array(genomes))[key].tolist()
 
     def choose(children: Sequence[Child], forecast: Forecast, count: int) -> list[int]:
         """The front of what the proposals may be worth: a deviation above the mean."""
         hopes = forecast.mean + forecast.deviation
-        hopeful = [
-            Individual([index], ApOverCost((float(hope), cost(genome))))
-            for index, ((genome, _), hope) in enumerate(zip(children, hopes, strict=True))
-        ]
+        worth = zip(hopes.tolist(), costs([genome for genome, _ in children]), strict=True)
+        hopeful = [Individual([index], ApOverCost(values)) for index, values in enumerate(worth)]
         return [individual[0] for individual in tools.selNSGA2(hopeful, count)]
 
     strategy = Strategy(
-        fitness=lambda candidate: ApOverCost((candidate.fitness, cost(candidate.genome))),
+        fitness=lambda candidate: ApOverCost((candidate.fitness, *costs([candidate.genome]))),
         survivors=tools.selNSGA2,
         parents=_tournaments,
         choose=choose,

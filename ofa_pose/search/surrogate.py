@@ -109,11 +109,10 @@ class Prescreen:
 
     def _encoded(self, genomes: Sequence[Genome]) -> np.ndarray:
         """(N, elastic genes + ceilings): each gene as the share of its highest choice, the log of each cost."""
-        elastic = self._tops > 0
-        shares = np.array(genomes)[:, elastic] / self._tops[elastic]
-        specs = [self._part.decode(genome) for genome in genomes]
-        costs = [[ceiling.cost(spec) / ceiling.limit for ceiling in self._part.budget.ceilings] for spec in specs]
-        return np.column_stack([shares, np.log(costs)])
+        rows, elastic = np.array(genomes), self._tops > 0
+        costs, ceilings = self._part.costs(rows), self._part.budget.ceilings
+        logs = [np.log(costs[ceiling.key] / ceiling.limit) for ceiling in ceilings]
+        return np.column_stack([rows[:, elastic] / self._tops[elastic], *logs])
 
 
 def rank_correlation(foretold: np.ndarray, measured: np.ndarray) -> tuple[float, float]:

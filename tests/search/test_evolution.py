@@ -213,7 +213,7 @@ def test_filled_offspring_reach_the_edge_of_the_budget(part: FeasibleSpace) -> N
 
     shares = []
     for fill in (0.0, 0.5, 1.0):
-        settings = SearchSettings(population=16, generations=3, fill=fill, uniform_start=False)
+        settings = SearchSettings(population=4, generations=2, fill=fill, uniform_start=False)
         history = list(evolve(part, settings, 0, judge_with(Usefulness(SPACE))))
         assert all(part.admits(c.genome) for c in history)
         shares.append(np.mean([at_the_edge(c.genome) for c in history]))

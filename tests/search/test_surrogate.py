@@ -78,8 +78,9 @@ def test_it_stands_aside_where_nothing_can_be_foretold(part: FeasibleSpace) -> N
         return np.random.default_rng(genome).random()
 
     reports: list[dict[str, Any]] = []
-    with_it = list(evolve(part, SETTINGS, 0, judge_with(noise), report=reports.append))
-    plain = list(evolve(part, SETTINGS.model_copy(update={"surrogate": False}), 0, judge_with(noise)))
+    settings = SETTINGS.model_copy(update={"population": 16, "surrogate_samples": 16, "surrogate_tau": 0.4})
+    with_it = list(evolve(part, settings, 0, judge_with(noise), report=reports.append))
+    plain = list(evolve(part, settings.model_copy(update={"surrogate": False}), 0, judge_with(noise)))
     assert not any(report["surrogate"] for report in reports)
     assert with_it == plain
 
