@@ -88,7 +88,7 @@ def _with_mirrored(
 def _moved(maps: np.ndarray, frame: InputFrame, source: InputFrame, like: np.ndarray, stride: int) -> np.ndarray:
     """An image's maps (J, h, w) of the input `source`, sampled at the cells of `like` (B, C, H, W), of input `frame`.
 
-    A cell's centre is carried to image pixels and on; beyond the source there is no heat.
+    A cell's centre is carried to image pixels and on; beyond the source there is what is at its edge.
     """
     scale = source.scale / frame.scale
 
@@ -102,4 +102,5 @@ def _moved(maps: np.ndarray, frame: InputFrame, source: InputFrame, like: np.nda
         ]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.stack([cv2.warpAffine(each, matrix, like.shape[:1:-1], flags=flags) for each in maps])
+    size, border = like.shape[:1:-1], cv2.BORDER_REPLICATE
+    return np.stack([cv2.warpAffine(each, matrix, size, flags=flags, borderMode=border) for each in maps])

@@ -43,7 +43,7 @@ def test_a_search_is_resumed_under_its_own_budget(call: Call, supernet: Path, tm
     assert call(*words, "--params", "1G").code == 0
     before = (tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text()
     refused(call(*words, "--params", "2G", "--resume"), "another budget", "--out")
-    refused(call(*words, "--params", "1G", "--seed", 3, "--resume"), "another evolution", "--out")
+    refused(call(*words, "--params", "1G", "--seed", 3, "--resume"), "another algorithm", "--out")
     assert before == ((tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text())
 
 

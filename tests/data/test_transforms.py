@@ -223,8 +223,8 @@ def test_ignored_regions_cover_what_they_cover_in_the_image(seed: int) -> None:
     for region in (box_region(box), segment_region(polygon, 120, 90), segment_region(packed, 120, 90)):
         assert region is not None
         ignored = 1 - ignore_mask([region], matrix, 64)
-        edge = cv2.dilate(expected, np.ones((3, 3))) != cv2.erode(expected, np.ones((3, 3)))
-        np.testing.assert_array_equal(ignored[~edge], expected[~edge])
+        differs = (ignored != expected).astype(np.uint8)  # along the edges: nowhere three cells thick
+        assert not cv2.erode(differs, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT, borderValue=0).any()
     exact = 1 - ignore_mask([segment_region(packed, 120, 90) or Region()], matrix, 64)
     assert (exact != expected).mean() < 0.01
 

@@ -144,7 +144,7 @@ def test_another_search_is_not_resumed_and_nothing_is_lost_by_asking(tmp_path: P
     with pytest.raises(InputError, match=r"no search.json to resume"):
         search(tmp_path, part, resume=True)
     search(tmp_path, part)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = _contents(tmp_path)
     wider = FeasibleSpace(SPACE, JOINTS, Budget(macs=10**12))
     for change, named in (
         ({"basis": {**BASIS, "sha256": "cd" * 32}}, "another supernet"),
@@ -155,7 +155,7 @@ def test_another_search_is_not_resumed_and_nothing_is_lost_by_asking(tmp_path: P
     ):
         with pytest.raises(InputError, match=named):
             search(**{"out": tmp_path, "part": part, "resume": True, **change})  # type: ignore[arg-type]
-    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before == _contents(tmp_path)
 
 
 def test_a_damaged_or_missing_archive_is_refused_before_anything_is_written(
@@ -164,16 +164,18 @@ def test_a_damaged_or_missing_archive_is_refused_before_anything_is_written(
     search(tmp_path, part)
     archive = tmp_path / "archive.sqlite"
     archive.write_bytes(b"nonsense" * 100)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = _contents(tmp_path)
     with pytest.raises(InputError, match=r"archive\.sqlite: is no archive"):
         search(tmp_path, part, resume=True)
-    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before == _contents(tmp_path)
     archive.unlink()
     with pytest.raises(InputError, match="archive is missing"):
         search(tmp_path, part, resume=True)
-    assert {name: data for name, data in before.items() if name != archive.name} == {
-        path.name: path.read_bytes() for path in tmp_path.iterdir()
-    }
+    assert {name: data for name, data in before.items() if name != archive.name} == _contents(tmp_path)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_search_of_an_earlier_version_is_not_resumed(tmp_path: Path, part: FeasibleSpace) -> None:
