@@ -24,15 +24,15 @@ from ofa_pose.pose.geometry import InputFrame, input_frame, warp
 from ofa_pose.pose.metrics import Detections, KeypointEvaluator
 
 READERS = 4
-BATCH_PIXELS = 1 << 21  # of inputs: the maps of so many take 200 MB with the flip test
+BATCH_PIXELS = 1 << 20  # of inputs: the maps of so many take 100 MB with the flip test
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Metrics (AP, AR, …), who was found, and the seconds of each stage.
 
-    'read' is what was waited for; network and decoder run beside each other, so that the stages add up to more than
-    'total'.
+    'read' is what was waited for; network and decoder of several batches run beside each other, their seconds are
+    divided by how many.
     """
 
     metrics: dict[str, Any]
@@ -65,9 +65,17 @@ def read_inputs(
     def sizes(pair: tuple[ImageRecord, list[InputFrame]]) -> list[tuple[int, int]]:
         return [(frame.height, frame.width) for frame in pair[1]]
 
-    framed = [(r, [make_frame(r.width, r.height, side) for side in (resolution, *more)]) for r in dataset.images]
+    def frames_of(record: ImageRecord) -> list[InputFrame]:
+        try:
+            return [make_frame(record.width, record.height, side) for side in (resolution, *more)]
+        except InputError as error:
+            raise InputError(error.faults[0].what, record.path, error.faults[0].mend) from None
+
+    framed = [(record, frames_of(record)) for record in dataset.images]
     framed.sort(key=lambda pair: (sizes(pair), pair[0].id))
-    with closing(map_ahead(read, framed, READERS, batch + READERS)) as images:
+    largest = max((sum(frame.height * frame.width for frame in frames) for _, frames in framed), default=1)
+    ahead = min(batch, 1 + BATCH_PIXELS // largest) + READERS
+    with closing(map_ahead(read, framed, READERS, ahead)) as images:
         for shapes, group in groupby(framed, key=sizes):
             members = list(group)
             size = max(1, min(batch, BATCH_PIXELS // sum(height * width for height, width in shapes)))
@@ -87,11 +95,12 @@ def evaluate(
     config: DecodeConfig | None = None,
     flip: bool = False,
     decoder: Decoder | None = None,
+    step: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """AP of a network on `dataset`, whose images come as `inputs` (see `read_inputs`; a list may be used again).
 
     As many batches are worked on at once as the runner's `streams`; never more than one more is held in memory.
-    `evaluator` may be given where the same ground truth is scored many times.
+    `evaluator` may be given where the same ground truth is scored many times; `step` is told how many images are done.
     """
     start = time.perf_counter()
     seconds = {"read": 0.0, "network": 0.0, "decode": 0.0, "score": 0.0}
@@ -116,6 +125,8 @@ def evaluate(
                 parts.append((image_id, frame.poses_to_image(found.keypoints), found.scores))
             for stage, value in spent.items():
                 seconds[stage] += value / runner.streams
+            if step:
+                step(len(poses))
     before = time.perf_counter()
     results = Detections.join(parts, len(dataset.skeleton.joints))
     metrics = (evaluator or make_evaluator(dataset)).score(results)

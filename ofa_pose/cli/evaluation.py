@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, format_value, key_table, print_result
-from ofa_pose.console import show, track, warn
+from ofa_pose.console import progress, show, warn
 from ofa_pose.errors import InputError, OfaPoseError, nearest
 
 DECODINGS = ("ours", "reference")
@@ -108,10 +107,13 @@ def _scaled(resolution: int, scales: str | None, as_reference: bool) -> list[int
         factors = [float(scale) for scale in scales.split(",")]
     except ValueError:
         factors = [0.0]
-    if not all(0 < factor < math.inf for factor in factors):
+    if not all(0 < factor < 100 for factor in factors):
         raise InputError(f"--scales '{scales}' are no sizes", mend="give positive numbers, such as 0.75,1.5")
     multiple = RESOLUTION_MULTIPLE
     sides = [max(1, round(resolution * factor / multiple)) * multiple for factor in factors]
+    if not set(sides) - {resolution}:
+        what = f"--scales '{scales}' round to the resolution itself, {resolution} pixels"
+        raise InputError(what, mend=f"choose sizes that differ by {multiple} pixels or more")
     return [side for side in dict.fromkeys(sides) if side != resolution]
 
 
@@ -168,10 +170,10 @@ def _evaluate(
         load_matcher()  # refuses before any work where its package is missing
     frame, sample = (litepose_frame, litepose_warp) if as_reference else (input_frame, warp)
     inputs = evaluation.read_inputs(dataset, resolutions[0], batch, frame, sample, more=resolutions[1:])
-    shown = track(inputs, "eval", len(dataset), size=lambda part: len(part.ids))
     evaluator = evaluation.make_evaluator(dataset, metric)
-    decoder = decode_litepose if as_reference else None
-    done = evaluation.evaluate(runner, dataset, shown, evaluator, decode_config(source.recipe), flip, decoder)
+    ways = (decode_config(source.recipe), flip, decode_litepose if as_reference else None)
+    with progress("eval", len(dataset)) as meter:
+        done = evaluation.evaluate(runner, dataset, inputs, evaluator, *ways, step=meter.step)
     if out:
         files.write_json(out / "results.json", done.results.entries())
     parts = {"breakdown": evaluator.breakdown(done.results)} if breakdown else {}

@@ -246,6 +246,8 @@ def test_eval_without_ground_truth(call: Call, net: Path, data: Path) -> None:
     refused(call("eval", "--checkpoint", net, "--decoding", "refernce"), "reference")
     truth = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
     refused(call("eval", "--checkpoint", net, *truth, "--scales", "0.5,x"), "0.75,1.5")
+    refused(call("eval", "--checkpoint", net, *truth, "--scales", "1e308"), "0.75,1.5")
+    refused(call("eval", "--checkpoint", net, *truth, "--scales", "1.01"), "differ by 32 pixels")
     refused(call("eval", "--checkpoint", net, *truth, "--scales", "2", "--decoding", "reference"), "--scales")
 
 
