@@ -72,7 +72,7 @@ def table(
     run = plan_table(out, config_text(resolved), resume)
     net = source.build(chosen)
     assert isinstance(net, Supernet)
-    fitness = SubnetFitness(net, train, split, resolved.search, chosen)
+    fitness = SubnetFitness(net, train, split, resolved.search, chosen, decode=resolved.decode.config())
     basis = _basis(supernet, source, resolved, train, split)
     start = time.perf_counter()
     result = fill_table(run, source.space, source.spec.joints, lambda genomes: _judge(fitness, genomes), basis, resume)
@@ -143,14 +143,24 @@ def fidelity(
 
     def fitness(on: int, after: int) -> SubnetFitness:
         settings = resolved.search.model_copy(update={"images": on, "calibration_images": after})
-        return SubnetFitness(net, train, split, settings, chosen)
+        return SubnetFitness(net, train, split, settings, chosen, decode=resolved.decode.config())
 
     settings = tuning.train.model_copy(update={"steps": max(steps, 1)})
     # The largest number of search images, so that both APs of the comparison are of the same images.
     val = fitness(*study.settings[0]).images
     origin = {"command": "fidelity", "teacher": _sha256(teacher) if teacher else None}
     job = Setting(
-        train, val, settings, tuning.augment, tuning.loss, resolved.seed, RunDir(out / TUNING), chosen, {}, origin
+        train,
+        val,
+        settings,
+        tuning.augment,
+        tuning.loss,
+        resolved.seed,
+        RunDir(out / TUNING),
+        chosen,
+        {},
+        origin,
+        resolved.decode.config(),
     )
     tune = short_finetuning(net, job, master.build() if master else None, study.calibration[-1])
     basis = {
@@ -220,7 +230,7 @@ def _splits(source: Checkpoint, resolved: Recipe) -> tuple[KeypointDataset, Keyp
 def _basis(
     supernet: str, source: Checkpoint, resolved: Recipe, train: KeypointDataset, split: KeypointDataset
 ) -> dict[str, Any]:
-    """What an AP rests on: the supernet, the space and the data."""
+    """What an AP rests on: the supernet, the space, the data and the decoder."""
     from ofa_pose.files import sha256
 
     assert source.space is not None
@@ -229,6 +239,7 @@ def _basis(
         "space": source.space.to_dict(),
         "train": [sha256(train.annotations_path), len(train), resolved.search.calibration_images],
         "search": [sha256(split.annotations_path), len(split), resolved.search.images],
+        "decode": resolved.decode.model_dump(),
     }
 
 
