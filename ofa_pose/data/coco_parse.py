@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_pose.data.coco_category import choose_skeleton, keypoint_category
 from ofa_pose.data.numbers import are_numbers, finite_array, is_id
 from ofa_pose.data.regions import Region, box_region, segment_region
-from ofa_pose.errors import Fault, InputError, nearest
-from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, draft, same_joints
+from ofa_pose.errors import Fault, InputError
+from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton
 
 NAMED_IN_WARNING = 3
 _VISIBILITIES = frozenset((0, 1, 2))
@@ -56,8 +57,8 @@ class Parsed:
 def parse(path: Path, value: Any, skeleton: Skeleton | None) -> Parsed:
     """Check the value of an annotation file. Raises InputError only where nothing can be read on."""
     _check_layout(path, value)
-    category = _keypoint_category(path, value["categories"])
-    chosen, warnings = _choose_skeleton(path, category, skeleton)
+    category = keypoint_category(path, value["categories"])
+    chosen, warnings = choose_skeleton(path, category, skeleton)
     faults: list[Fault] = []
     images = _parse_images(path, value["images"], faults)
     reader = _Annotations(path, images, value["categories"], category["id"], chosen.joints, faults)
@@ -76,50 +77,6 @@ def _check_layout(path: Path, value: Any) -> None:
     faults = [Fault(f"has no list '{key}'", str(path), mend) for key in keys if not isinstance(value.get(key), list)]
     if faults:
         raise InputError.of(faults)
-
-
-def _keypoint_category(path: Path, categories: Sequence[Any]) -> Mapping[str, Any]:
-    found = [c for c in categories if isinstance(c, dict) and c.get("keypoints")]
-    if not found:
-        mend = "list the joint names in order under 'keypoints' of the category"
-        raise InputError("has no category with keypoints", path, mend)
-    if len(found) > 1:
-        names = ", ".join(str(c.get("name", c.get("id"))) for c in found)
-        raise InputError(f"has {len(found)} categories with keypoints ({names})", path, "keep one of them")
-    where, names = f"{path}: category {found[0].get('id')}", found[0]["keypoints"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError("keypoints must be a list of distinct joint names", where, "mend the list")
-    if not is_id(found[0].get("id")):
-        raise InputError("has no id", where, "number the category, and name that id in category_id")
-    return found[0]
-
-
-def _choose_skeleton(
-    path: Path, category: Mapping[str, Any], skeleton: Skeleton | None
-) -> tuple[Skeleton, tuple[str, ...]]:
-    names = category["keypoints"]
-    if skeleton is not None:
-        unknown = [joint for joint in skeleton.joints if joint not in names]
-        if unknown:
-            where = f"skeleton {skeleton.name}"
-            raise InputError.of(
-                [Fault(f"unknown joint '{j}', not in {path}", where, nearest(j, names)) for j in unknown]
-            )
-        if skeleton.joints != tuple(names):
-            mend = f"list its joints in the file's order: {', '.join(names)}"
-            raise InputError(f"skeleton {skeleton.name} has other joints than the file", path, mend)
-        return skeleton, ()
-    built_in = same_joints(names)
-    if built_in is not None:
-        return built_in, ()
-    listed = category.get("skeleton")
-    limbs = [[int(end) for end in limb] for limb in listed if are_numbers(limb, 2)] if isinstance(listed, list) else []
-    guess = draft(str(category.get("name", "custom")), names, limbs)
-    warning = (
-        f"{path}: its {len(names)} joints are no built-in skeleton: flip pairs are guessed from left and right in "
-        "the names, sigmas are defaults; check them with data check --write-skeleton FILE, then give --skeleton FILE"
-    )
-    return guess, (warning,)
 
 
 def _parse_images(path: Path, records: Sequence[Any], faults: list[Fault]) -> dict[int | str, ParsedImage]:
