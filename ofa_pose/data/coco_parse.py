@@ -159,6 +159,9 @@ class _Annotations:
             fault(f"bbox is {box!r:.60}", "give [x, y, width, height] in pixels")
         if area is not None and (not are_numbers([area], 1) or area < 0):
             fault(f"area is {area!r:.40}", "give the person's area in square pixels, or leave it out")
+        count = known.get("num_keypoints")
+        if count is not None and (not are_numbers([count], 1) or count < 0 or count % 1):
+            fault(f"num_keypoints is {count!r:.40}", "give the number of its labelled joints, or leave it out")
         keypoints = self._keypoints(known.get("keypoints"), bool(crowd), fault)
         if len(self._faults) == before:
             self._add(self._images[known["image_id"]], known, keypoints)

@@ -179,6 +179,19 @@ def test_a_person_needs_a_box(score: Score, truth: Any, found: Any) -> None:
     refused(score(truth, found), "annotation 3", "bbox")
 
 
+@pytest.mark.parametrize("count", ["3", [3], {}, float("nan"), -2])
+def test_a_count_of_joints_that_is_none_is_refused(score: Score, truth: Any, found: Any, count: Any) -> None:
+    truth["annotations"][1]["num_keypoints"] = count
+    refused(score(truth, found), "annotation 2", "num_keypoints is", "leave it out")
+
+
+@pytest.mark.parametrize(("count", "people"), [(None, 3), (3.0, 3), (0, 2)])
+def test_a_stored_count_of_joints_is_trusted(score: Score, truth: Any, found: Any, count: Any, people: int) -> None:
+    truth["annotations"][1]["num_keypoints"] = count
+    result = score(truth, found, "--breakdown").result
+    assert result["breakdown"]["joints"]["head"]["people"] == people and result["metrics"]["AP"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("entry", "word"),
     [

@@ -110,6 +110,10 @@ FAULTS: list[tuple[Mutation, str]] = [
     (_first("annotations", bbox=None), "annotation 100: bbox is None"),
     (_first("annotations", area=float("inf")), "annotation 100: area is inf"),
     (_first("annotations", area=-2), "annotation 100: area is -2"),
+    *[
+        (_first("annotations", num_keypoints=count), f"annotation 100: num_keypoints is {count!r}; give the number")
+        for count in ("3", [3], {}, True, float("nan"), float("inf"), -2, 2.5)
+    ],
     (_first("annotations", keypoints=None), "annotation 100: has no keypoints; give 15 numbers"),
     (_first("annotations", keypoints=[1, 2, 2]), "annotation 100: has 3 keypoint numbers, not 15"),
     (_keypoint(3, float("nan")), "annotation 100: keypoint left_hand holds nan; give a finite number"),
