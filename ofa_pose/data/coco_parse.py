@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.data.coco_category import choose_skeleton, keypoint_category
-from ofa_pose.data.numbers import are_numbers, finite_array, is_id
-from ofa_pose.data.regions import Region, box_region, segment_region
+from ofa_pose.data.numbers import are_numbers, finite_array, is_id, positive
+from ofa_pose.data.regions import Region, box_region, box_round, segment_region
 from ofa_pose.errors import Fault, InputError
 from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton
 
@@ -23,7 +23,7 @@ _NO_RECORD = "write it as an object of fields"
 
 @dataclass(frozen=True, eq=False)
 class ParsedPerson:
-    """keypoints (J, 3) float32, box (x, y, width, height) and area in image pixels; area None where not given."""
+    """keypoints (J, 3) float32, box (x, y, width, height) and area in image pixels; area None where not usable."""
 
     keypoints: NDArray[np.float32]
     box: tuple[float, ...]
@@ -131,7 +131,7 @@ class _Annotations:
         self._categories = {c["id"] for c in categories if isinstance(c, dict) and is_id(c.get("id"))}
         self._ids: set[int | str] = set()
         self._outside: list[str] = []
-        self._other_categories = self._bad_segments = self._no_area = 0
+        self._other_categories = self._bad_segments = self._no_area = self._no_box = 0
 
     def read(self, annotation: Any, place: int) -> None:
         """Check one annotation and add it to its image."""
@@ -155,9 +155,9 @@ class _Annotations:
             fault(f"iscrowd is {crowd!r:.40}", "give 0 or 1")
         box: Any = known.get("bbox")
         area: Any = known.get("area")
-        if not are_numbers(box, 4) or min(box[2:]) < 0:
-            fault(f"bbox is {box!r:.60}", "give [x, y, width, height] in pixels")
-        if area is not None and (not are_numbers([area], 1) or area < 0):
+        if box is not None and (not are_numbers(box, 4) or min(box[2:]) < 0):
+            fault(f"bbox is {box!r:.60}", "give [x, y, width, height] in pixels, or leave it out")
+        if area is not None and type(area) not in (int, float):  # of what is no area 0.53 of the box is taken
             fault(f"area is {area!r:.40}", "give the person's area in square pixels, or leave it out")
         count = known.get("num_keypoints")
         if count is not None and (not are_numbers([count], 1) or count < 0 or count % 1):
@@ -208,18 +208,23 @@ class _Annotations:
         return keypoints
 
     def _add(self, image: ParsedImage, known: Mapping[str, Any], keypoints: NDArray[np.float64] | None) -> None:
-        box = tuple(float(side) for side in known["bbox"])
+        given = known.get("bbox")
+        self._no_box += given is None
+        places = np.zeros((0, 2)) if keypoints is None else keypoints[keypoints[:, 2] > 0, :2]
+        box = box_round(places) if given is None else tuple(float(side) for side in given)
         crowd = bool(known.get("iscrowd", 0))
         labelled = self._inside(image, known, keypoints) if keypoints is not None and not crowd else None
         if labelled is not None and labelled[:, 2].any():
-            area = known.get("area")
-            self._no_area += area is None
-            image.people.append(ParsedPerson(labelled.astype(np.float32), box, None if area is None else float(area)))
+            area: Any = known.get("area")
+            usable = positive(area)
+            self._no_area += not usable
+            image.people.append(ParsedPerson(labelled.astype(np.float32), box, float(area) if usable else None))
         else:
             segmentation = known.get("segmentation")
             region = segment_region(segmentation, image.width, image.height, crowd)
             self._bad_segments += bool(segmentation) and region is None
-            image.ignore.append(region or box_region(box, crowd))
+            known_box = given is not None or len(places)
+            image.ignore.append(region or (box_region(box, crowd) if known_box else Region(crowd=crowd)))
 
     def _inside(
         self, image: ParsedImage, known: Mapping[str, Any], keypoints: NDArray[np.float64]
@@ -244,9 +249,13 @@ class _Annotations:
                 f"{self._path}: {len(self._outside)} labelled joints lie outside their image and count as unlabelled "
                 f"({named})"
             )
+        if self._no_box:
+            lines.append(
+                f"{self._path}: {self._no_box} annotations have no bbox; the box round their labelled joints stands in"
+            )
         if self._no_area and self._joints != CROWDPOSE.joints:  # CrowdPose's files have none, and need none
             lines.append(
-                f"{self._path}: {self._no_area} people have no area; {AREA_OF_BOX} of their box stands in for it"
+                f"{self._path}: {self._no_area} people have no usable area; {AREA_OF_BOX} of their box stands in for it"
             )
         if self._bad_segments:
             lines.append(
