@@ -246,8 +246,8 @@ class _Annotations:
                 ", …" if len(self._outside) > NAMED_IN_WARNING else ""
             )
             lines.append(
-                f"{self._path}: {len(self._outside)} labelled joints lie outside their image and count as unlabelled "
-                f"({named})"
+                f"{self._path}: {len(self._outside)} labelled joints lie outside their image and are left out of "
+                f"training ({named})"
             )
         if self._no_box:
             lines.append(
