@@ -70,6 +70,10 @@ def read_json(path: str | Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
         raise InputError(f"is not valid JSON ({error.msg})", where, "write the file again") from None
+    except RecursionError:
+        raise InputError("is nested too deeply to be read", path, "write the file again") from None
+    except ValueError:  # an integer of more digits than Python takes
+        raise InputError("holds a number too long to be read", path, "write the file again") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -69,6 +69,21 @@ def test_reading_faults_name_the_file_and_the_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("[" * 100_000 + "]" * 100_000, "is nested too deeply", id="lists"),
+        pytest.param('{"a":' * 100_000 + "1" + "}" * 100_000, "is nested too deeply", id="objects"),
+        pytest.param('{"a": ' + "9" * 5000 + "}", "a number too long", id="digits"),
+    ],
+)
+def test_json_that_python_cannot_hold_is_an_input_error(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=words) as error:
+        files.read_json(tmp_path / "a.json")
+    assert str(tmp_path / "a.json") in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("text", "value"),
     [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e+3", -2500.0), (".5e1", 5.0), ("1.e2", 100.0), ("3", 3), ("1_0e1", 100.0)]
     + [("1e", "1e"), ("e5", "e5"), ("1.2.3e4", "1.2.3e4"), ("v1e3", "v1e3"), ("'1e3'", "1e3"), ("1e3m", "1e3m")],

@@ -18,7 +18,7 @@ DECODINGS = ("ours", "reference")
 
 if TYPE_CHECKING:
     from ofa_pose.checkpoint import Checkpoint
-    from ofa_pose.data.coco import KeypointDataset
+    from ofa_pose.data.coco import CheckImages, KeypointDataset
 
 
 def evaluate(
@@ -122,9 +122,7 @@ def _ground_truth(
 ) -> KeypointDataset:
     """The images to evaluate a checkpoint on: the ones named, else data.test of its recipe."""
     from ofa_pose.config import check_config
-    from ofa_pose.data.coco import load_dataset
     from ofa_pose.data.splits import DataSettings, load_splits
-    from ofa_pose.skeleton import load_skeleton
 
     if annotations is None:
         data = check_config(DataSettings, source.recipe.get("data") or {}, "the checkpoint's recipe")
@@ -136,7 +134,15 @@ def _ground_truth(
         return dataset
     if images is None:
         raise InputError("eval --annotations needs --images", mend="name the folder of the images")
-    dataset = load_dataset(annotations, images, load_skeleton(skeleton) if skeleton else None)
+    return _load(annotations, images, skeleton, "exists")
+
+
+def _load(annotations: Path, images: Path, skeleton: Path | None, check_images: CheckImages) -> KeypointDataset:
+    """A dataset and, on stderr, what is odd in it: guessed sigmas, for one, decide the AP."""
+    from ofa_pose.data.coco import load_dataset
+    from ofa_pose.skeleton import load_skeleton
+
+    dataset = load_dataset(annotations, images, load_skeleton(skeleton) if skeleton else None, check_images)
     for warning in dataset.warnings:
         warn(warning)
     return dataset
@@ -183,14 +189,11 @@ def _evaluate(
 def _score_results(
     annotations: Path | None, results: Path, metric: str, skeleton: Path | None, breakdown: bool
 ) -> dict[str, Any]:
-    from ofa_pose.data.coco import load_dataset
     from ofa_pose.evaluate import make_evaluator, read_results
-    from ofa_pose.skeleton import load_skeleton
 
     if annotations is None:
         raise InputError("eval --results needs --annotations", mend="name the ground truth")
-    chosen = load_skeleton(skeleton) if skeleton else None
-    dataset = load_dataset(annotations, annotations.parent, chosen, check_images="none")
+    dataset = _load(annotations, annotations.parent, skeleton, "none")
     evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
     parts = {"breakdown": evaluator.breakdown(found)} if breakdown else {}
     return {"metrics": evaluator.score(found), "images": len(dataset), "seconds": {}, **parts}

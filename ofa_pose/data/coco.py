@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from ofa_pose.console import track
 from ofa_pose.data import coco_parse
 from ofa_pose.data.images import read_image, read_reduced
-from ofa_pose.data.regions import Region
+from ofa_pose.data.numbers import positive
+from ofa_pose.data.regions import Region, box_round
 from ofa_pose.errors import Fault, InputError
 from ofa_pose.files import read_json
 from ofa_pose.seeding import generator
@@ -40,8 +41,8 @@ class ImageRecord:
         width, height: pixels.
         keypoints: (P, J, 3) float32: x, y in image pixels, visibility 0, 1 or 2; the people with a labelled joint.
             A joint without label, or labelled outside the image, is all zeros.
-        boxes: (P, 4) float32: x, y, width, height in image pixels.
-        areas: (P,) float32: segment areas in square pixels.
+        boxes: (P, 4) float32: x, y, width, height in image pixels; round the labelled joints where the file has none.
+        areas: (P,) float32: segment areas in square pixels; 0.53 of the box where the file has no positive one.
         ignore: where nobody can say what is there: crowds, and people without a labelled joint.
         crowd_index: CrowdPose's crowdedness of the image, 0 to 1, where the file gives it.
     """
@@ -103,8 +104,8 @@ class KeypointDataset:
         """What an evaluator needs of these images: COCO's 'images', 'annotations' and 'categories'.
 
         Annotations are as they stand in the file (joints outside the image included), without their segmentation.
-        `area`, `num_keypoints` and `iscrowd` are filled in where missing. It is read from the file when first asked
-        for, so that training does not hold it in memory.
+        `bbox`, `area`, `num_keypoints` and `iscrowd` are filled in where missing, `area` also where it is not positive.
+        It is read from the file when first asked for, so that training does not hold it in memory.
         """
         value = read_json(self.annotations_path)
         wanted = {image.id for image in self.images}
@@ -210,8 +211,11 @@ def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
     result["keypoints"] = result.get("keypoints") or []
     if result.get("num_keypoints") is None:
         result["num_keypoints"] = sum(v > 0 for v in result["keypoints"][2::3])
-    if result.get("area") is None:
-        result["area"] = AREA_OF_BOX * annotation["bbox"][2] * annotation["bbox"][3]
+    if result.get("bbox") is None:
+        joints = np.array(result["keypoints"], np.float64).reshape(-1, 3)
+        result["bbox"] = list(box_round(joints[joints[:, 2] > 0, :2]))
+    if not positive(result.get("area")):
+        result["area"] = AREA_OF_BOX * result["bbox"][2] * result["bbox"][3]
     return result
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.data.numbers import are_numbers, finite_array, is_id
-from ofa_pose.data.regions import Region, box_region, segment_region
-from ofa_pose.errors import Fault, InputError, nearest
-from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, draft, same_joints
+from ofa_pose.data.coco_category import choose_skeleton, keypoint_category
+from ofa_pose.data.numbers import are_numbers, finite_array, is_id, positive
+from ofa_pose.data.regions import Region, box_region, box_round, segment_region
+from ofa_pose.errors import Fault, InputError
+from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton
 
 NAMED_IN_WARNING = 3
 _VISIBILITIES = frozenset((0, 1, 2))
@@ -22,7 +23,7 @@ _NO_RECORD = "write it as an object of fields"
 
 @dataclass(frozen=True, eq=False)
 class ParsedPerson:
-    """keypoints (J, 3) float32, box (x, y, width, height) and area in image pixels; area None where not given."""
+    """keypoints (J, 3) float32, box (x, y, width, height) and area in image pixels; area None where not usable."""
 
     keypoints: NDArray[np.float32]
     box: tuple[float, ...]
@@ -56,8 +57,8 @@ class Parsed:
 def parse(path: Path, value: Any, skeleton: Skeleton | None) -> Parsed:
     """Check the value of an annotation file. Raises InputError only where nothing can be read on."""
     _check_layout(path, value)
-    category = _keypoint_category(path, value["categories"])
-    chosen, warnings = _choose_skeleton(path, category, skeleton)
+    category = keypoint_category(path, value["categories"])
+    chosen, warnings = choose_skeleton(path, category, skeleton)
     faults: list[Fault] = []
     images = _parse_images(path, value["images"], faults)
     reader = _Annotations(path, images, value["categories"], category["id"], chosen.joints, faults)
@@ -76,50 +77,6 @@ def _check_layout(path: Path, value: Any) -> None:
     faults = [Fault(f"has no list '{key}'", str(path), mend) for key in keys if not isinstance(value.get(key), list)]
     if faults:
         raise InputError.of(faults)
-
-
-def _keypoint_category(path: Path, categories: Sequence[Any]) -> Mapping[str, Any]:
-    found = [c for c in categories if isinstance(c, dict) and c.get("keypoints")]
-    if not found:
-        mend = "list the joint names in order under 'keypoints' of the category"
-        raise InputError("has no category with keypoints", path, mend)
-    if len(found) > 1:
-        names = ", ".join(str(c.get("name", c.get("id"))) for c in found)
-        raise InputError(f"has {len(found)} categories with keypoints ({names})", path, "keep one of them")
-    where, names = f"{path}: category {found[0].get('id')}", found[0]["keypoints"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError("keypoints must be a list of distinct joint names", where, "mend the list")
-    if not is_id(found[0].get("id")):
-        raise InputError("has no id", where, "number the category, and name that id in category_id")
-    return found[0]
-
-
-def _choose_skeleton(
-    path: Path, category: Mapping[str, Any], skeleton: Skeleton | None
-) -> tuple[Skeleton, tuple[str, ...]]:
-    names = category["keypoints"]
-    if skeleton is not None:
-        unknown = [joint for joint in skeleton.joints if joint not in names]
-        if unknown:
-            where = f"skeleton {skeleton.name}"
-            raise InputError.of(
-                [Fault(f"unknown joint '{j}', not in {path}", where, nearest(j, names)) for j in unknown]
-            )
-        if skeleton.joints != tuple(names):
-            mend = f"list its joints in the file's order: {', '.join(names)}"
-            raise InputError(f"skeleton {skeleton.name} has other joints than the file", path, mend)
-        return skeleton, ()
-    built_in = same_joints(names)
-    if built_in is not None:
-        return built_in, ()
-    listed = category.get("skeleton")
-    limbs = [[int(end) for end in limb] for limb in listed if are_numbers(limb, 2)] if isinstance(listed, list) else []
-    guess = draft(str(category.get("name", "custom")), names, limbs)
-    warning = (
-        f"{path}: its {len(names)} joints are no built-in skeleton: flip pairs are guessed from left and right in "
-        "the names, sigmas are defaults; check them with data check --write-skeleton FILE, then give --skeleton FILE"
-    )
-    return guess, (warning,)
 
 
 def _parse_images(path: Path, records: Sequence[Any], faults: list[Fault]) -> dict[int | str, ParsedImage]:
@@ -174,7 +131,7 @@ class _Annotations:
         self._categories = {c["id"] for c in categories if isinstance(c, dict) and is_id(c.get("id"))}
         self._ids: set[int | str] = set()
         self._outside: list[str] = []
-        self._other_categories = self._bad_segments = self._no_area = 0
+        self._other_categories = self._bad_segments = self._no_area = self._no_box = 0
 
     def read(self, annotation: Any, place: int) -> None:
         """Check one annotation and add it to its image."""
@@ -198,10 +155,13 @@ class _Annotations:
             fault(f"iscrowd is {crowd!r:.40}", "give 0 or 1")
         box: Any = known.get("bbox")
         area: Any = known.get("area")
-        if not are_numbers(box, 4) or min(box[2:]) < 0:
-            fault(f"bbox is {box!r:.60}", "give [x, y, width, height] in pixels")
-        if area is not None and (not are_numbers([area], 1) or area < 0):
+        if box is not None and (not are_numbers(box, 4) or min(box[2:]) < 0):
+            fault(f"bbox is {box!r:.60}", "give [x, y, width, height] in pixels, or leave it out")
+        if area is not None and type(area) not in (int, float):  # of what is no area 0.53 of the box is taken
             fault(f"area is {area!r:.40}", "give the person's area in square pixels, or leave it out")
+        count = known.get("num_keypoints")
+        if count is not None and (not are_numbers([count], 1) or count < 0 or count % 1):
+            fault(f"num_keypoints is {count!r:.40}", "give the number of its labelled joints, or leave it out")
         keypoints = self._keypoints(known.get("keypoints"), bool(crowd), fault)
         if len(self._faults) == before:
             self._add(self._images[known["image_id"]], known, keypoints)
@@ -248,18 +208,23 @@ class _Annotations:
         return keypoints
 
     def _add(self, image: ParsedImage, known: Mapping[str, Any], keypoints: NDArray[np.float64] | None) -> None:
-        box = tuple(float(side) for side in known["bbox"])
+        given = known.get("bbox")
+        self._no_box += given is None
+        places = np.zeros((0, 2)) if keypoints is None else keypoints[keypoints[:, 2] > 0, :2]
+        box = box_round(places) if given is None else tuple(float(side) for side in given)
         crowd = bool(known.get("iscrowd", 0))
         labelled = self._inside(image, known, keypoints) if keypoints is not None and not crowd else None
         if labelled is not None and labelled[:, 2].any():
-            area = known.get("area")
-            self._no_area += area is None
-            image.people.append(ParsedPerson(labelled.astype(np.float32), box, None if area is None else float(area)))
+            area: Any = known.get("area")
+            usable = positive(area)
+            self._no_area += not usable
+            image.people.append(ParsedPerson(labelled.astype(np.float32), box, float(area) if usable else None))
         else:
             segmentation = known.get("segmentation")
             region = segment_region(segmentation, image.width, image.height, crowd)
             self._bad_segments += bool(segmentation) and region is None
-            image.ignore.append(region or box_region(box, crowd))
+            known_box = given is not None or len(places)
+            image.ignore.append(region or (box_region(box, crowd) if known_box else Region(crowd=crowd)))
 
     def _inside(
         self, image: ParsedImage, known: Mapping[str, Any], keypoints: NDArray[np.float64]
@@ -281,12 +246,16 @@ class _Annotations:
                 ", …" if len(self._outside) > NAMED_IN_WARNING else ""
             )
             lines.append(
-                f"{self._path}: {len(self._outside)} labelled joints lie outside their image and count as unlabelled "
-                f"({named})"
+                f"{self._path}: {len(self._outside)} labelled joints lie outside their image and are left out of "
+                f"training ({named})"
+            )
+        if self._no_box:
+            lines.append(
+                f"{self._path}: {self._no_box} annotations have no bbox; the box round their labelled joints stands in"
             )
         if self._no_area and self._joints != CROWDPOSE.joints:  # CrowdPose's files have none, and need none
             lines.append(
-                f"{self._path}: {self._no_area} people have no area; {AREA_OF_BOX} of their box stands in for it"
+                f"{self._path}: {self._no_area} people have no usable area; {AREA_OF_BOX} of their box stands in for it"
             )
         if self._bad_segments:
             lines.append(

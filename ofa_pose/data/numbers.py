@@ -32,6 +32,11 @@ def are_numbers(values: Any, count: int) -> bool:
         return False
 
 
+def positive(value: Any) -> bool:
+    """Whether a value is a finite number above zero."""
+    return are_numbers([value], 1) and value > 0
+
+
 def is_id(value: Any) -> bool:
     """Whether a value can be the id of a record."""
     return isinstance(value, (int, str)) and not isinstance(value, bool)

@@ -42,6 +42,13 @@ class Region:
     crowd: bool = False
 
 
+def box_round(places: NDArray[np.float64]) -> tuple[float, ...]:
+    """The box (x, y, width, height) round places (N, 2); zeros where there are none."""
+    if not len(places):
+        return (0.0,) * 4
+    return (*places.min(axis=0).tolist(), *np.ptp(places, axis=0).tolist())
+
+
 def box_region(box: Sequence[float], crowd: bool = False) -> Region:
     """The region of a box (x, y, width, height)."""
     x, y, width, height = box

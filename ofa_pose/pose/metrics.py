@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_pose.data.regions import box_round
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.pose.detections import Detections, joint_array, to_results
 from ofa_pose.pose.matching import Judge, Score
@@ -137,7 +138,7 @@ class KeypointEvaluator:
                 joints[n] = joint_array(record["keypoints"], joints.shape[1], where)
             labelled = joints[n, joints[n, :, 2] > 0, :2]
             given = record.get("bbox")
-            box[n] = given if given and np.isfinite(given).all() else _box(labelled)
+            box[n] = given if given and np.isfinite(given).all() else box_round(labelled)
             area[n] = self._area(record, box[n])
             crowd[n] = bool(record.get("iscrowd"))
             stored = record.get("num_keypoints")
@@ -159,8 +160,3 @@ class KeypointEvaluator:
 
 def _summary(score: Score, people: int) -> Score:
     return {"AP": score["AP"], "AR": score["AR"], "people": people}
-
-
-def _box(xy: np.ndarray) -> list[float]:
-    """x, y, width, height of the box round places (N, 2)."""
-    return [*xy.min(axis=0), *np.ptp(xy, axis=0)] if len(xy) else [0.0] * 4

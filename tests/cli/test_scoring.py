@@ -140,6 +140,16 @@ def test_what_the_ground_truth_leaves_out_is_made_up_for(score: Score, truth: An
     assert metrics["AP_easy"] is metrics["AP_medium"] is metrics["AP_hard"] is None
 
 
+def test_what_is_odd_in_the_ground_truth_is_told(score: Score, truth: Any, found: Any, tmp_path: Path) -> None:
+    truth["annotations"][0]["area"] = float("nan")
+    told = score(truth, found).err
+    assert "warning: " in told and "sigmas are defaults" in told and "1 people have no usable area" in told
+    skeleton = {"name": "puppet", "joints": JOINTS, "sigmas": [0.05] * 3, "flip_pairs": [], "limbs": []}
+    (tmp_path / "puppet.yaml").write_text(json.dumps(skeleton))
+    told = score(truth, found, "--skeleton", tmp_path / "puppet.yaml").err
+    assert "sigmas" not in told and "1 people have no usable area" in told
+
+
 @pytest.mark.parametrize("metric", ["coco", "crowdpose"])
 def test_one_image(score: Score, truth: Any, found: Any, metric: str) -> None:
     one = {**truth, "images": truth["images"][:1], "annotations": truth["annotations"][:2]}
@@ -168,15 +178,58 @@ def test_images_may_have_names_for_ids(score: Score, truth: Any, found: Any) -> 
     assert 0.5 < expected["metrics"]["AP"] < 0.8
 
 
-@pytest.mark.parametrize("area", [float("nan"), float("inf"), -1.0, "big"])
-def test_an_area_that_is_none_is_refused(score: Score, truth: Any, found: Any, area: Any) -> None:
+@pytest.mark.parametrize("metric", ["coco", "crowdpose"])
+@pytest.mark.parametrize("area", [None, float("nan"), float("inf"), -1.0, 0, pytest.param(10**400, id="huge")])
+def test_of_an_area_that_is_none_the_box_stands_in(
+    score: Score, truth: Any, found: Any, area: Any, metric: str
+) -> None:
+    for one in found:
+        one["keypoints"] = [x + 4 for x in one["keypoints"]]
+
+    def result() -> Any:
+        return score(truth, found, "--metric", metric, "--breakdown").result
+
+    truth["annotations"][1]["area"] = 0.53 * 70 * 60
+    expected = result()
     truth["annotations"][1]["area"] = area
+    assert result() == expected and 0 < expected["metrics"]["AP"] < 1
+
+
+def test_an_area_that_is_text_is_refused(score: Score, truth: Any, found: Any) -> None:
+    truth["annotations"][1]["area"] = "big"
     refused(score(truth, found), "annotation 2", "area is")
 
 
-def test_a_person_needs_a_box(score: Score, truth: Any, found: Any) -> None:
+@pytest.mark.parametrize("area", [3000.0, None, float("nan")])
+def test_without_a_box_that_round_the_joints_stands_in(score: Score, truth: Any, found: Any, area: Any) -> None:
+    for one in found:
+        one["keypoints"] = [x + 4 for x in one["keypoints"]]
+    truth["annotations"][2] |= {"bbox": [15, 60, 55, 39], "area": area if area == 3000 else 0.53 * 55 * 39}
+    expected = score(truth, found, "--breakdown").result
+    truth["annotations"][2]["area"] = area
     del truth["annotations"][2]["bbox"]
-    refused(score(truth, found), "annotation 3", "bbox")
+    assert score(truth, found, "--breakdown").result == expected
+
+
+@pytest.mark.parametrize("odd", [{"iscrowd": 1}, {"num_keypoints": 0, "keypoints": [0] * 9}])
+def test_ignored_people_need_no_box_either(score: Score, truth: Any, found: Any, odd: Any) -> None:
+    truth["annotations"][1] |= odd
+    del truth["annotations"][1]["bbox"], truth["annotations"][1]["area"]
+    result = score(truth, [found[0], *found[2:]], "--breakdown").result
+    assert result["metrics"]["AP"] == pytest.approx(1) and result["breakdown"]["joints"]["head"]["people"] == 2
+
+
+@pytest.mark.parametrize("count", ["3", [3], {}, float("nan"), -2])
+def test_a_count_of_joints_that_is_none_is_refused(score: Score, truth: Any, found: Any, count: Any) -> None:
+    truth["annotations"][1]["num_keypoints"] = count
+    refused(score(truth, found), "annotation 2", "num_keypoints is", "leave it out")
+
+
+@pytest.mark.parametrize(("count", "people"), [(None, 3), (3.0, 3), (0, 2)])
+def test_a_stored_count_of_joints_is_trusted(score: Score, truth: Any, found: Any, count: Any, people: int) -> None:
+    truth["annotations"][1]["num_keypoints"] = count
+    result = score(truth, found, "--breakdown").result
+    assert result["breakdown"]["joints"]["head"]["people"] == people and result["metrics"]["AP"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,13 @@ FAULTS: list[tuple[Mutation, str]] = [
     (_first("annotations", bbox=[1, 2, 3]), "annotation 100: bbox is [1, 2, 3]; give [x, y, width, height]"),
     (_first("annotations", bbox=[1, 2, -3, 4]), "annotation 100: bbox is [1, 2, -3, 4]"),
     (_first("annotations", bbox=[1, 2, 10**400, 4]), "annotation 100: bbox is [1, 2, 1000"),
-    (_first("annotations", bbox=None), "annotation 100: bbox is None"),
-    (_first("annotations", area=float("inf")), "annotation 100: area is inf"),
-    (_first("annotations", area=-2), "annotation 100: area is -2"),
+    (_first("annotations", bbox=[1, 2, float("nan"), 4]), "annotation 100: bbox is [1, 2, nan, 4]"),
+    (_first("annotations", area="big"), "annotation 100: area is 'big'"),
+    (_first("annotations", area=True), "annotation 100: area is True"),
+    *[
+        (_first("annotations", num_keypoints=count), f"annotation 100: num_keypoints is {count!r}; give the number")
+        for count in ("3", [3], {}, True, float("nan"), float("inf"), -2, 2.5)
+    ],
     (_first("annotations", keypoints=None), "annotation 100: has no keypoints; give 15 numbers"),
     (_first("annotations", keypoints=[1, 2, 2]), "annotation 100: has 3 keypoint numbers, not 15"),
     (_keypoint(3, float("nan")), "annotation 100: keypoint left_hand holds nan; give a finite number"),
@@ -250,7 +254,7 @@ def test_ground_truth_fills_what_pycocotools_needs(tmp_path: Path) -> None:
         del record["area"], record["num_keypoints"], record["iscrowd"]
         record["segmentation"] = [[1, 2, 3, 4, 5, 6]]
     dataset = load_dataset(*write(tmp_path, value))
-    assert any("3 people have no area" in warning for warning in dataset.warnings)
+    assert any("3 people have no usable area" in warning for warning in dataset.warnings)
     np.testing.assert_allclose(dataset.images[1].areas, 0.53 * 24 * 44)
     truth = dataset.ground_truth
     assert truth["categories"] == value["categories"] and len(truth["images"]) == 4
