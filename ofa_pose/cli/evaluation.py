@@ -179,7 +179,7 @@ def _evaluate(
     decoder = decode_litepose if as_reference else None
     done = evaluation.evaluate(runner, dataset, shown, evaluator, decode_config(source.recipe), flip, decoder)
     if out:
-        files.write_json(out / "results.json", done.results.entries())
+        files.write_json(out / "results.json", done.results.entries(dataset.category["id"]))
     parts = {"breakdown": evaluator.breakdown(done.results)} if breakdown else {}
     return {"metrics": done.metrics, "images": done.images, "seconds": done.seconds, **parts}
 
