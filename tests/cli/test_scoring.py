@@ -258,6 +258,16 @@ def test_a_stored_count_of_joints_is_trusted(score: Score, truth: Any, found: An
 
 
 @pytest.mark.parametrize(
+    "options",
+    [("--resolution", 64), ("--images", "."), ("--no-flip",), ("--flip",), ("--batch", 16), ("--device", "cpu")]
+    + [("--decoding", "ours"), ("--scales", "2"), ("--resolution", 64, "--batch", 2)],
+)
+def test_options_of_a_network_are_refused(score: Score, truth: Any, found: Any, options: tuple[Any, ...]) -> None:
+    words = [word for word in options if str(word).startswith("--")]
+    refused(score(truth, found, *options), "--results are decoded already; leave out", *words)
+
+
+@pytest.mark.parametrize(
     ("entry", "word"),
     [
         ({"image_id": 9, "keypoints": [1] * 9, "score": 1}, "image_id 9"),
