@@ -15,7 +15,7 @@ import numpy as np
 from ofa_pose.ahead import map_ahead
 from ofa_pose.backends import Runner
 from ofa_pose.data.coco import ImageRecord, KeypointDataset
-from ofa_pose.data.numbers import are_numbers
+from ofa_pose.data.numbers import are_numbers, is_id
 from ofa_pose.errors import Fault, InputError
 from ofa_pose.estimate import Decoder, Inputs, estimate
 from ofa_pose.files import read_json
@@ -135,19 +135,26 @@ def evaluate(
 
 
 def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
-    """Who is in a COCO-format keypoint results file, checked against the dataset. Raises InputError."""
+    """Who is in a COCO-format keypoint results file, checked against the dataset. Raises InputError.
+
+    Entries of the annotation file's further categories are left out; one without category_id is a person.
+    """
     value = read_json(path)
     if not isinstance(value, list):
         raise InputError("is no COCO results file", path, "write a list of {image_id, keypoints, score}")
     known, width = {record.id for record in dataset.images}, 3 * len(dataset.skeleton.joints)
-    faults = []
+    faults, people = [], []
     for number, entry in enumerate(value):
+        category = entry.get("category_id") if isinstance(entry, dict) else None
+        if is_id(category) and category in dataset.other_categories:
+            continue
+        people.append(entry)
         problem = _result_problem(entry, known, width)
         if problem:
             faults.append(Fault(problem, f"{path}: result {number}", "mend or remove this entry"))
     if faults:
         raise InputError.of(faults)
-    return Detections.read(value, len(dataset.skeleton.joints))
+    return Detections.read(people, len(dataset.skeleton.joints))
 
 
 def _result_problem(entry: Any, known: Set[Any], width: int) -> str:

@@ -15,6 +15,8 @@ from ofa_pose.console import progress, show, warn
 from ofa_pose.errors import InputError, OfaPoseError, nearest
 
 DECODINGS = ("ours", "reference")
+# Options that say how a checkpoint is run, of no use with --results.
+OF_A_NETWORK = ("images", "flip", "resolution", "scales", "decoding", "batch", "device")
 
 if TYPE_CHECKING:
     from ofa_pose.checkpoint import Checkpoint
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="Network to evaluate.")] = None,
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="COCO-format ground truth; default: data.test of its recipe.")
@@ -41,7 +44,9 @@ def evaluate(
     ] = "ours",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 16,
     skeleton: Annotated[Path | None, typer.Option("--skeleton", help="YAML of a custom skeleton.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write results.json and metrics.json here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write metrics.json and, of a checkpoint, results.json here.")
+    ] = None,
     breakdown: Annotated[bool, typer.Option("--breakdown", help="Also AP and AR of each joint and size.")] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -60,8 +65,8 @@ def evaluate(
         raise InputError(f"no such decoding: '{decoding}'", mend=nearest(decoding, DECODINGS))
     if (checkpoint is None) == (results is None):
         raise InputError("eval needs --checkpoint or --results, and not both", mend="name one of them")
-    if results is not None and (decoding != "ours" or scales is not None):
-        raise InputError("--results are decoded already", mend="leave out --decoding and --scales")
+    if results is not None:
+        _check_plain(context)
     if out:
         files.check_folder(out)
     if results is not None:
@@ -83,6 +88,15 @@ def evaluate(
     print_result(outcome, as_json, key_table({**outcome.pop("metrics"), **outcome}))
     for what, rows in parts.items():
         show(_breakdown_table(what, rows))
+
+
+def _check_plain(context: typer.Context) -> None:
+    """Raises InputError where the call gives options that a results file has no use for."""
+    sources = {name: context.get_parameter_source(name) for name in OF_A_NETWORK}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        names = ["--flip/--no-flip" if name == "flip" else f"--{name}" for name in given]
+        raise InputError("--results are decoded already", mend=f"leave out {', '.join(names)}")
 
 
 def _breakdown_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -181,7 +195,7 @@ def _evaluate(
     with progress("eval", len(dataset)) as meter:
         done = evaluation.evaluate(runner, dataset, inputs, evaluator, *ways, step=meter.step)
     if out:
-        files.write_json(out / "results.json", done.results.entries())
+        files.write_json(out / "results.json", done.results.entries(dataset.category["id"]))
     parts = {"breakdown": evaluator.breakdown(done.results)} if breakdown else {}
     return {"metrics": done.metrics, "images": done.images, "seconds": done.seconds, **parts}
 

@@ -82,6 +82,7 @@ class KeypointDataset:
         images_dir: the folder of the images.
         warnings: what is odd in the data but no fault, a line each.
         category: the annotation file's keypoint category, as it stands there.
+        other_categories: the ids of the file's further categories.
     """
 
     skeleton: Skeleton
@@ -90,6 +91,7 @@ class KeypointDataset:
     images_dir: Path
     warnings: tuple[str, ...] = ()
     category: Mapping[str, Any] = field(default_factory=dict)
+    other_categories: frozenset[int | str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -187,7 +189,8 @@ def load_dataset(
             faults += _undecodable(found)
     if faults:
         raise InputError.of(faults)
-    return KeypointDataset(parsed.skeleton, records, annotations, images, parsed.warnings, parsed.category)
+    told = parsed.warnings, parsed.category, parsed.other_categories
+    return KeypointDataset(parsed.skeleton, records, annotations, images, *told)
 
 
 def _record(image: coco_parse.ParsedImage, folder: Path, joints: int) -> ImageRecord:

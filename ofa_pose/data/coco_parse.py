@@ -49,6 +49,7 @@ class Parsed:
 
     skeleton: Skeleton
     category: Mapping[str, Any]
+    other_categories: frozenset[int | str]  # ids
     images: tuple[ParsedImage, ...]
     faults: tuple[Fault, ...]
     warnings: tuple[str, ...]
@@ -66,7 +67,8 @@ def parse(path: Path, value: Any, skeleton: Skeleton | None) -> Parsed:
         reader.read(annotation, place)
     if not value["images"]:
         faults.append(Fault("holds no images", str(path), "name a file with images"))
-    return Parsed(chosen, category, tuple(images.values()), tuple(faults), (*warnings, *reader.warnings()))
+    others = reader.categories - {category["id"]}
+    return Parsed(chosen, category, others, tuple(images.values()), tuple(faults), (*warnings, *reader.warnings()))
 
 
 def _check_layout(path: Path, value: Any) -> None:
@@ -128,7 +130,7 @@ class _Annotations:
     ) -> None:
         self._path, self._images, self._category = path, images, category
         self._joints, self._faults = joints, faults
-        self._categories = {c["id"] for c in categories if isinstance(c, dict) and is_id(c.get("id"))}
+        self.categories = frozenset(c["id"] for c in categories if isinstance(c, dict) and is_id(c.get("id")))
         self._ids: set[int | str] = set()
         self._outside: list[str] = []
         self._other_categories = self._bad_segments = self._no_area = self._no_box = 0
@@ -147,7 +149,7 @@ class _Annotations:
 
         self._check_ids(known, fault)
         category = known.get("category_id")
-        if is_id(category) and category in self._categories and category != self._category:
+        if is_id(category) and category in self.categories and category != self._category:
             self._other_categories += 1
             return
         crowd = known.get("iscrowd", 0)
@@ -176,7 +178,7 @@ class _Annotations:
         image, category = known.get("image_id"), known.get("category_id")
         if not is_id(image) or image not in self._images:
             fault(f"its image_id {image!r:.40} is not among the images", "list that image or remove the annotation")
-        if not is_id(category) or category not in self._categories:
+        if not is_id(category) or category not in self.categories:
             fault(f"its category_id {category!r:.40} is not among the categories", f"give {self._category!r}")
 
     def _keypoints(self, raw: Any, crowd: bool, fault: Callable[[str, str], None]) -> NDArray[np.float64] | None:

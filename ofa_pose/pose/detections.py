@@ -37,11 +37,11 @@ class Detections:
         """x and y in image pixels as a results file holds them, float64 (N, J, 2)."""
         return _written(self.keypoints[..., :2])
 
-    def entries(self) -> list[dict[str, Any]]:
-        """The entries of a COCO results file."""
+    def entries(self, category: int | str = CATEGORY_ID) -> list[dict[str, Any]]:
+        """The entries of a COCO results file, with this category_id."""
         flat = _written(self.keypoints).reshape(len(self), 3 * self.keypoints.shape[1]).tolist()
         return [
-            {"image_id": image_id, "category_id": CATEGORY_ID, "keypoints": person, "score": score}
+            {"image_id": image_id, "category_id": category, "keypoints": person, "score": score}
             for image_id, person, score in zip(self.image_ids, flat, self.scores.tolist(), strict=True)
         ]
 

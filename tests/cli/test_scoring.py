@@ -107,6 +107,19 @@ def test_breakdown_is_given_where_it_is_asked_for(score: Score, truth: Any, foun
         assert word in shown.err
 
 
+def test_results_are_of_the_annotations_own_category(call: Call, data: Path, tmp_path: Path) -> None:
+    truth = json.loads((data / "val" / "annotations.json").read_text())
+    for record in truth["annotations"]:
+        record["category_id"] = 7
+    truth["categories"][0]["id"] = 7
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    where = ("--annotations", tmp_path / "truth.json", "--images", data / "val" / "images")
+    called = call("eval", "--checkpoint", "litepose-nano-coco", *where, "--out", tmp_path / "out", "--json")
+    assert called.code == 0, called.err
+    entries = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert entries and {entry["category_id"] for entry in entries} == {7}
+
+
 def test_breakdown_of_a_checkpoint(call: Call, net: Path, data: Path, tmp_path: Path) -> None:
     where = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
     called = call("eval", "--checkpoint", net, *where, "--breakdown", "--out", tmp_path / "out", "--json")
@@ -148,6 +161,18 @@ def test_what_is_odd_in_the_ground_truth_is_told(score: Score, truth: Any, found
     (tmp_path / "puppet.yaml").write_text(json.dumps(skeleton))
     told = score(truth, found, "--skeleton", tmp_path / "puppet.yaml").err
     assert "sigmas" not in told and "1 people have no usable area" in told
+
+
+def test_results_of_another_category_do_not_count(score: Score, truth: Any, found: Any) -> None:
+    truth["categories"].append({"id": 2, "name": "dog"})
+    dogs = [{**found[0], "image_id": 3, "category_id": 2, "score": 1.0}, {"image_id": 1, "category_id": 2, "bbox": []}]
+    assert score(truth, [*dogs, *found]).result["metrics"]["AP"] == pytest.approx(1)
+    for category in (1, None, 7, True, [2]):
+        wrong = {**dogs[0], "category_id": category}
+        assert score(truth, [wrong, *found]).result["metrics"]["AP"] == pytest.approx(3 / 4), category
+    del wrong["category_id"]
+    assert score(truth, [wrong, *found]).result["metrics"]["AP"] == pytest.approx(3 / 4)
+    refused(score(truth, [dogs[0], {**found[0], "score": None}]), "result 1")  # counted as in the file
 
 
 @pytest.mark.parametrize("metric", ["coco", "crowdpose"])
@@ -230,6 +255,16 @@ def test_a_stored_count_of_joints_is_trusted(score: Score, truth: Any, found: An
     truth["annotations"][1]["num_keypoints"] = count
     result = score(truth, found, "--breakdown").result
     assert result["breakdown"]["joints"]["head"]["people"] == people and result["metrics"]["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--resolution", 64), ("--images", "."), ("--no-flip",), ("--flip",), ("--batch", 16), ("--device", "cpu")]
+    + [("--decoding", "ours"), ("--scales", "2"), ("--resolution", 64, "--batch", 2)],
+)
+def test_options_of_a_network_are_refused(score: Score, truth: Any, found: Any, options: tuple[Any, ...]) -> None:
+    words = [word for word in options if str(word).startswith("--")]
+    refused(score(truth, found, *options), "--results are decoded already; leave out", *words)
 
 
 @pytest.mark.parametrize(
