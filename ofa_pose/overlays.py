@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ofa_pose import files
+from ofa_pose.console import warn
 from ofa_pose.errors import OfaPoseError
 from ofa_pose.items import Item
 from ofa_pose.pose.decode import Poses
@@ -27,7 +28,8 @@ Overlay = Callable[[Sequence[Item], Sequence[Poses]], None]
 def open_overlays(source: Photos | Stream, draw: Draw) -> AbstractContextManager[Overlay]:
     """What to call with each batch of items and their poses; all is written when the context ends.
 
-    A photo's file is whole or not there. So is a stream's video, which is there only when the context ends well.
+    A photo's file is whole or not there; one too large for JPEG is told and left out. A stream's video is whole or not
+    there too: it is there only when the context ends well.
 
     Args:
         draw: from an RGB uint8 image (H, W, 3) and its poses, the image to write.
@@ -60,7 +62,11 @@ def _photo_overlays(draw: Draw) -> Iterator[Overlay]:
     def write(item: Item, poses: Poses) -> None:
         assert item.overlay is not None
         image = cv2.cvtColor(draw(item.image, poses), cv2.COLOR_RGB2BGR)
-        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        fits, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        if not fits:
+            size = f"{image.shape[1]} x {image.shape[0]} pixels"
+            warn(f"{item.name}: no overlay is written, JPEG holds no {size}; its poses are in the results")
+            return
         with files.replacing(item.overlay) as temporary:
             temporary.write_bytes(encoded.tobytes())
 
@@ -70,17 +76,22 @@ def _photo_overlays(draw: Draw) -> Iterator[Overlay]:
 
 @contextmanager
 def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
-    written = 0
+    written, start = 0, 0.0
+    before: np.ndarray | None = None
 
     def write(item: Item, poses: Poses) -> None:
-        nonlocal written
+        nonlocal written, start, before
+        assert item.time_s is not None
         image = cv2.cvtColor(draw(item.image, poses), cv2.COLOR_RGB2BGR)
-        due = written + 1
-        if stream.live and item.time_s is not None:  # frames come as fast as they are done, not at the camera's rate
-            due = round(item.time_s * stream.fps) + 1
+        start = item.time_s if written == 0 else start
+        # A camera's frames come as fast as they are done, and a file's rate may vary: each is due by its own time.
+        due = round((item.time_s - start) * stream.fps) + 1
+        if stream.promised is not None:  # a time stamp gone astray fills no disk
+            due = min(due, max(written + 1, stream.promised))
         while written < due:
-            writer.write(image)
+            writer.write(image if before is None or written == due - 1 else before)
             written += 1
+        before = image
 
     with files.replacing(stream.overlay) as temporary:
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*CODEC), stream.fps, stream.size)

@@ -127,9 +127,10 @@ def predict_source(
     """Find the poses on every image of a source; write overlays and `out/predictions.json`.
 
     Overlays are `out/overlays/NAME.jpg` for a photo; for a video `NAME.mp4` with its size and rate, frame by frame; for
-    a camera `camera-NUMBER.mp4`, which plays as fast as the scene went. The JSON holds COCO results in the images'
-    order, of all people whatever their score: image_id (the number that a photo is named after, else its name; a
-    frame's number from 0), category_id, keypoints, score and file_name, of frames also time_s, their time in seconds.
+    a camera `camera-NUMBER.mp4`. Both play as fast as the scene went: frames are repeated or left out where the rate
+    varies. The JSON holds COCO results in the images' order, of all people whatever their score: image_id (the number
+    that a photo is named after, else its name; a frame's number from 0), category_id, keypoints, score and file_name,
+    of frames also time_s, their time in seconds.
     An unreadable photo is told and left out; of a video that breaks off, what was read is kept.
 
     Args:
@@ -139,8 +140,8 @@ def predict_source(
         frames: of a video or a camera take so many at most.
 
     Returns:
-        {'images': done, 'failed', 'people', 'candidates' (of any score), 'seconds': {'network', 'decode', 'total'},
-        'predictions', 'overlays'}; frames count as images.
+        {'images': done, 'unit': 'images' or 'frames', 'failed', 'people', 'candidates' (of any score),
+        'seconds': {'network', 'decode', 'total'}, 'predictions', 'overlays'}; frames count as images.
 
     Raises:
         InputError: nothing to read, or the overlays would replace the source. Nothing is written then.
@@ -173,6 +174,7 @@ def predict_source(
     _write_results(out / "predictions.json", results)
     return {
         "images": len(results),
+        "unit": images.unit,
         "failed": images.failed,
         "people": sum(int((result.poses.scores >= threshold).sum()) for result in results),
         "candidates": sum(len(result.poses) for result in results),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -128,13 +129,24 @@ def _name_photos(paths: Sequence[Path], overlays: Path) -> list[_Photo]:
     ids = [int(name.stem) if name.stem.isascii() and name.stem.isdigit() else name.as_posix() for name in names]
     drawn = [name.with_suffix(".jpg") for name in names]
     id_count, drawn_count = Counter(ids), Counter(str(path).lower() for path in drawn)
+    taken = {overlay for overlay, count in drawn_count.items() if count == 1}
     photos = []
     for index, (path, name, image_id, overlay) in enumerate(zip(paths, names, ids, drawn, strict=True)):
         unique_id = image_id if id_count[image_id] == 1 else name.as_posix()
-        unique = overlay if drawn_count[str(overlay).lower()] == 1 else name.with_name(f"{name.name}.jpg")
+        unique = overlay if drawn_count[str(overlay).lower()] == 1 else _untaken(name, taken)
         photos.append(_Photo(index, path, unique_id, name.as_posix(), overlays / unique))
     sources = {path.resolve() for path in paths}
     for photo in photos:
         if photo.overlay.resolve() in sources:
             raise InputError("the overlay would replace this image", photo.path, _ELSEWHERE)
     return photos
+
+
+def _untaken(name: Path, taken: set[str]) -> Path:
+    """The overlay NAME.SUFFIX.jpg, or the first NAME.SUFFIX-2.jpg, -3 and so on that is not taken; it then is."""
+    for number in itertools.count(1):
+        overlay = name.with_name(f"{name.name}.jpg" if number == 1 else f"{name.name}-{number}.jpg")
+        if str(overlay).lower() not in taken:
+            break
+    taken.add(str(overlay).lower())
+    return overlay

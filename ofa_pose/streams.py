@@ -23,15 +23,16 @@ from ofa_pose.items import Item, Prepare
 
 AHEAD = 8  # frames that are read while the network is busy
 AHEAD_PIXELS = 10**8  # they hold at most so many pixels (300 MB)
-FPS, MAX_FPS = 30.0, 1000.0  # what is taken where a stream names no rate, or a higher one
+FPS, MAX_FPS = 30.0, 500.0  # what is taken where a stream names no rate, or a higher one: a mere clock's ticks
 SLACK, SLACK_SHARE = 5, 0.05  # frames that a container may promise too many: some only estimate their number
 
 
 class Stream:
     """The frames of a video, or of a camera until Ctrl-C; all of one size, turned as the video says.
 
-    Opening it reads the first frame. `total` is the number of frames where known, `failed` that of the missing ones
-    where the stream breaks off (1 where a camera ends by itself), which is told.
+    Opening it reads the first frame. `promised` is a file's length in frames at `fps` where known: it holds fewer where
+    its rate varies. `total` is the same but for the limit; `failed` the number of the missing ones where the stream
+    breaks off (1 where a camera ends by itself), which is told.
     """
 
     unit = "frames"
@@ -46,7 +47,9 @@ class Stream:
         self._start = self._last = 0.0
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = rate if 0 < rate <= MAX_FPS else FPS  # NaN fails both
-        self.total: int | None = self._expected()
+        self.promised = self._length(rate)
+        expected = [count for count in (self.promised, limit) if count is not None]
+        self.total: int | None = min(expected, default=None)
         first = self._grab(0)
         if first is None:
             mend = "close other programs that use it" if self.live else "copy or download the file again"
@@ -95,11 +98,11 @@ class Stream:
             raise InputError("is no image and cannot be opened as a video", self._where, mend)
         return capture
 
-    def _expected(self) -> int | None:
+    def _length(self, rate: float) -> int | None:
         promised = 0.0 if self.live else self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if not 0 < promised < 2**31:  # unknown: zero, negative, NaN or absurd
-            return self._limit
-        return int(promised) if self._limit is None else min(int(promised), self._limit)
+        if rate > self.fps:  # the count is the duration times a rate that was not taken
+            promised *= self.fps / rate
+        return math.ceil(promised) if 0 < promised < 2**31 else None  # unknown: zero, negative, NaN or absurd
 
     def _grab(self, number: int) -> tuple[np.ndarray, float] | None:
         """The next frame, RGB in the first one's size, and its time in seconds; None at the end."""
@@ -123,9 +126,15 @@ class Stream:
         if self.live and (self._limit is None or done < self._limit):
             self.failed = 1
             warn(f"{self._where}: ended by itself after {done} frames; these are kept")
-        elif self.total is not None and self.total - done > max(SLACK, SLACK_SHARE * self.total):
-            self.failed = self.total - done
-            what = f"gives {done} of {self.total} frames, the last at {self._last:.2f} s"
+        elif self.promised is not None and done:
+            # Many containers know a duration alone, and name it times the rate as their count. So the frames there
+            # should be are those that came, in proportion to the time that they took.
+            whole = round(done * self.promised / (self._last * self.fps + 1))
+            wanted = whole if self._limit is None else min(whole, self._limit)
+            if wanted - done <= max(SLACK, SLACK_SHARE * wanted):
+                return
+            self.failed = wanted - done
+            what = f"gives {done} of {wanted} frames, the last at {self._last:.2f} s"
             warn(f"{self._where}: {what}; these are kept, the rest of the file is damaged or missing")
 
 

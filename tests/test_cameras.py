@@ -184,7 +184,7 @@ def test_the_command(
     assert code == 0 and json.loads(shown)["images"] == 12
     code, shown, told = predict(cut(write_film(tmp_path / "cut.avi", 40, "MJPG"), 0.5))
     assert code == 1 and 0 < json.loads(shown)["images"] < 40
-    assert "frames, the last at" in told and "of the images could not be read; the rest is done" in told
+    assert "frames, the last at" in told and "of the frames could not be read; the rest is done" in told
     code, shown, told = predict(tmp_path / "net.pt")
     assert (code, shown, len(told.splitlines())) == (2, "", 1)
 
@@ -199,3 +199,9 @@ def test_the_command(
     assert code == 0 and 0 < json.loads(shown)["images"] <= 20
     plug_in(Camera())
     assert json.loads(predict("0", "--frames", 3)[1])["images"] == 3
+    plug_in(Camera(frames=5))
+    code, _, told = predict("0", "--frames", 9)
+    assert code == 1 and "1 of the frames could not be read; the rest is done" in told
+    (tmp_path / "broken.jpg").touch()
+    code, _, told = predict(tmp_path / "broken.jpg")
+    assert code == 1 and "1 of the images could not be read; the rest is done" in told

@@ -172,6 +172,30 @@ def test_a_glob_over_folders_keeps_equal_names_apart(model: PoseModel, tmp_path:
     assert overlays == ["a/1.jpg", "b/1.jpg", "b/x.jpg.jpg", "b/x.png.jpg"]
 
 
+def test_every_overlay_has_a_name_of_its_own(model: PoseModel, tmp_path: Path) -> None:
+    for name in ("x.jpg", "x.png", "x.png.png", "y.jpg", "y.png", "y.png-2.png", "y.png.png", "Z.png", "z.png"):
+        write(tmp_path / "photos" / name, scene())
+    files = len(list((tmp_path / "photos").iterdir()))  # some systems take Z and z for one
+    assert predict_source(model, tmp_path / "photos", tmp_path / "out")["images"] == files
+    overlays = sorted(file.name for file in (tmp_path / "out/overlays").iterdir())
+    assert len({name.lower() for name in overlays}) == files
+    assert {"x.jpg.jpg", "x.png-2.jpg", "x.png.jpg", "y.png-3.jpg", "y.png-2.jpg", "y.png.jpg"} < set(overlays)
+
+
+def test_an_image_too_wide_for_jpeg(model: PoseModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    at = np.array([12_000, 33_000, 51_000])
+    row = 255 * np.exp(-((np.arange(66_000)[:, None] - at) ** 2) / (2 * 700**2))
+    write(tmp_path / "photos/wide.png", np.tile(row.astype(np.uint8), (400, 1, 1)))
+    write(tmp_path / "photos/z.png", scene())
+    summary = predict_source(model, tmp_path / "photos", tmp_path / "out")
+    assert (summary["images"], summary["failed"], summary["people"]) == (2, 0, 2)
+    told = capsys.readouterr().err
+    assert "wide.png: no overlay is written, JPEG holds no 66000 x 400 pixels; its poses are in the results" in told
+    assert [file.name for file in (tmp_path / "out/overlays").iterdir()] == ["z.jpg"]
+    predictions = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [entry["file_name"] for entry in predictions] == ["wide.png", "z.png"]
+
+
 def test_overlays_never_replace_the_images(model: PoseModel, tmp_path: Path) -> None:
     path = write(tmp_path / "overlays/a.jpg", scene())
     before = path.read_bytes()

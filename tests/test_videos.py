@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,53 @@ def test_a_video_that_breaks_off(
     told = capsys.readouterr().err
     assert f"{name}: gives {done} of 40 frames, the last at {(done - 1) / 12.5:.2f} s; these are kept" in told
     assert len(told.splitlines()) == 1
+
+
+def thinned(mkv: bytes, keep: Callable[[int], bool]) -> bytes:
+    """A Matroska file of JPEG pictures without some of its frames: their blocks become padding, the rest keeps time."""
+    blocks = list(re.finditer(rb"\xa3([\x40-\x7f].|[\x20-\x3f]..)\x81..\x80\xff\xd8\xff", mkv, re.DOTALL))
+    thin = bytearray(mkv)
+    for number, block in enumerate(blocks):
+        if not keep(number):
+            thin[block.start()] = 0xEC
+    return bytes(thin)
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        (lambda number: number % 2 == 0, range(0, 40, 2)),
+        (lambda number: not 7 < number < 30, [*range(8), *range(30, 40)]),
+    ],
+)
+def test_a_variable_rate_is_no_fault(
+    model: PoseModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    keep: Callable[[int], bool],
+    kept: Sequence[int],
+) -> None:
+    film = write_film(tmp_path / "film.mkv", 40, "MJPG")
+    film.write_bytes(thinned(film.read_bytes(), keep))
+    summary = predict_source(model, film, tmp_path / "out")
+    assert (summary["images"], summary["failed"], capsys.readouterr().err) == (len(kept), 0, "")
+    times = [entry["time_s"] for entry in predictions_of(tmp_path / "out")]
+    np.testing.assert_allclose(times, np.array(kept) / 12.5, atol=1e-3)
+    drawn, fps = read_film(tmp_path / "out/overlays/film.mp4")
+    plain = dict(zip(kept, read_film(film)[0], strict=True))
+    assert (len(drawn), fps) == (max(kept) + 1, 12.5)
+    for number, image in enumerate(drawn):  # what is shown is the nearest before, but for the poses
+        shown = max(at for at in kept if at <= number)
+        nearest = min(kept, key=lambda at, image=image: np.abs(image.astype(int) - plain[at]).sum())
+        assert nearest == shown
+
+
+def test_a_variable_rate_that_breaks_off(model: PoseModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = write_film(tmp_path / "film.mkv", 40, "MJPG")
+    film.write_bytes(thinned(film.read_bytes(), lambda number: number % 2 == 0 and number < 20))
+    summary = predict_source(model, film, tmp_path / "out")
+    assert (summary["images"], summary["failed"]) == (10, 11)  # 1.52 of 3.2 s
+    assert "film.mkv: gives 10 of 21 frames, the last at 1.44 s; these are kept" in capsys.readouterr().err
 
 
 def test_a_few_missing_frames_are_no_fault(

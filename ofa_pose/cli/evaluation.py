@@ -244,7 +244,7 @@ def predict(
     summary = predict_source(model, source, out, threshold, frames)
     print_result(summary, as_json)
     if summary["failed"]:
-        raise OfaPoseError(f"{summary['failed']} of the images could not be read; the rest is done")
+        raise OfaPoseError(f"{summary['failed']} of the {summary['unit']} could not be read; the rest is done")
 
 
 def profile(
