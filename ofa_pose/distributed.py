@@ -179,7 +179,8 @@ def team_of_ranks() -> Iterator[Team | None]:
     """The team that this process belongs to; None where it is alone.
 
     Rank 0 ends the job when it leaves, for whatever reason; told to end by torchrun, because another rank died, it
-    does so with a message. The other ranks print nothing: what fails in them is told by rank 0, and they end quietly.
+    does so with a message. The other ranks print nothing: what fails in them is raised on rank 0, and here
+    what follows the `with` block goes on.
 
     Raises:
         InputError: the variables that name the other processes are not right.

@@ -106,13 +106,16 @@ def search(
 
     own = [f"search.algorithm={algorithm}"] if algorithm else []
     own += [f"search.surrogate={str(surrogate).lower()}"] if surrogate is not None else []
+    result: dict[str, Any] | None = None
     with team_of_ranks() as team:
         budget = _read_budget(macs, params, convention)
         job = _plan(supernet, budget, recipe, [*(overrides or []), *own], seed, device, team)
         if team is not None and team.rank:
             job.assist(team)
-            return
-        result = job.search(out, resume, archive, team)
+        else:
+            result = job.search(out, resume, archive, team)
+    if result is None:  # another rank than 0, which has nothing to say; what failed on it rank 0 has told
+        return
     shown = {key: value for key, value in result.items() if key not in ("chosen", "front", "uniform")}
     print_result(result, as_json, key_table(shown))
     suggest("finetune", "--subnet", result["subnet"], "--supernet", supernet, "--teacher", "…", "--out", "…")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -211,6 +211,12 @@ def _search(
     total = expected_evaluations(part, settings)
     start = time.perf_counter()
     found = ALGORITHMS[settings.algorithm](part, settings, seed, judge, prior, report.update)
+
+    def draw() -> None:
+        if best is not None:
+            _write_best(run, best, part, origin, len(history))
+            draw_pareto(run.path / PICTURE, history, part)
+
     try:
         with progress("search", total, unit="subnets") as meter:
             for generation, members in groupby(found, lambda candidate: candidate.generation):
@@ -224,10 +230,11 @@ def _search(
                 _write_best(run, best, part, origin, len(history))
                 run.log({**_record(generation, history, best, time.perf_counter() - start), **reports[generation]})
                 say(f"generation {generation}: {len(history)} subnets, {_shown(best)} MACs ({part.budget.convention})")
-    finally:
-        if best is not None:
-            _write_best(run, best, part, origin, len(history))
-            draw_pareto(run.path / PICTURE, history, part)
+    except BaseException:
+        with suppress(OSError):  # on a full disk; what ended the search is what is told
+            draw()
+        raise
+    draw()
     if len(history) < total:
         say(f"no further subnet was found inside the budget: the search ends after {len(history)} of {total}")
     return history

@@ -99,6 +99,7 @@ def whole(able: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return out, json.loads(told)
 
 
+@pytest.mark.slow
 def test_torchrun_with_two_processes_gives_the_rows_of_one(
     able: list[str], whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -112,6 +113,18 @@ def test_torchrun_with_two_processes_gives_the_rows_of_one(
     best["supernet"]["path"] = read_yaml(whole[0] / "best.yaml")["supernet"]["path"]
     assert best == read_yaml(whole[0] / "best.yaml")
     assert errors.count("generation 3:") == 1
+
+
+def test_what_is_wrong_on_every_rank_is_told_once(able: list[str], tmp_path: Path) -> None:
+    port = torchrun(2)[-1]
+    words = [*able, "--macs", "10", "--out", tmp_path / "run"]
+    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [start(words, RANK=str(rank), **address) for rank in range(2)]
+    told = [rank.communicate(timeout=120) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [2, 0], told
+    assert told[0][0] == "" and told[0][1].startswith("error: the smallest subnet of narrowed needs ")
+    assert told[0][1].count("\n") == 1 and told[1] == ("", "")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -140,7 +153,7 @@ def test_a_rank_killed_under_torchrun_ends_the_run_which_goes_on(
 def test_a_search_killed_at_twenty_moments_ends_as_if_it_had_not_been(
     able: list[str], whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    out, rng, kills = tmp_path / "run", random.Random(0), 0
+    out, rng, kills, lengths = tmp_path / "run", random.Random(0), 0, set()
     while kills < 20:
         begun = (out / "history.csv").exists()
         before = (out / "history.csv").stat().st_mtime_ns if begun else 0
@@ -157,10 +170,12 @@ def test_a_search_killed_at_twenty_moments_ends_as_if_it_had_not_been(
         running.kill()
         running.communicate()
         kills += 1
+        lengths.add(len(archived(out)) if (out / "history.csv").exists() else 0)
     last = start([*able, "--out", out, *(["--resume"] if (out / "history.csv").exists() else [])])
     told, errors = last.communicate(timeout=300)
     assert last.returncode == 0, errors
     assert kills == 20, "it ended before it could be killed so often: give it more to do"
+    assert len(lengths) > 5, "it was killed at different points of its way"
     assert comparable(json.loads(told)) == comparable(whole[1])
     assert history(out) == history(whole[0]) and archived(out) == archived(whole[0])
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole[0].iterdir())

@@ -76,6 +76,19 @@ def test_an_evaluation_that_raises_ends_it_and_it_goes_on(tmp_path: Path, part: 
     assert search(tmp_path, part, fitness, resume=True)["judged"] == 32 - 13
 
 
+def test_a_full_disk_does_not_hide_what_ended_a_search(
+    tmp_path: Path, part: FeasibleSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ofa_pose.search.search.draw_pareto", full)
+    with pytest.raises(OfaPoseError, match="RuntimeError: interrupted"):
+        search(tmp_path / "cut", part, Interrupted(14, error=RuntimeError))
+    with pytest.raises(OSError, match="No space left"):
+        search(tmp_path / "whole", part)
+
+
 def test_a_finished_search_can_be_carried_further(tmp_path: Path, part: FeasibleSpace) -> None:
     search(tmp_path, part)
     fitness = Usefulness(SPACE)
