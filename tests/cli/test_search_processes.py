@@ -99,6 +99,7 @@ def whole(able: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return out, json.loads(told)
 
 
+@pytest.mark.slow
 def test_torchrun_with_two_processes_gives_the_rows_of_one(
     able: list[str], whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -169,7 +170,7 @@ def test_a_search_killed_at_twenty_moments_ends_as_if_it_had_not_been(
         running.kill()
         running.communicate()
         kills += 1
-        lengths.add(len(archived(out)) if (out / "archive.sqlite").exists() else 0)
+        lengths.add(len(archived(out)) if (out / "history.csv").exists() else 0)
     last = start([*able, "--out", out, *(["--resume"] if (out / "history.csv").exists() else [])])
     told, errors = last.communicate(timeout=300)
     assert last.returncode == 0, errors

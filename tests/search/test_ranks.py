@@ -185,12 +185,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_two_processes_give_the_rows_of_one(alone: Path, tmp_path: Path) -> None:
-    port, out = free_port(), tmp_path / "run"
-    ranks = [start(out, "seconds=0.1", rank=rank, size=2, port=port) for rank in range(2)]
-    told = [rank.communicate(timeout=120) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], told
-    assert told[1] == ("", "")
+def test_torchrun_with_two_processes_gives_the_rows_of_one(alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    words = [sys.executable, *torchrun, "-m", "tests.search.elsewhere", str(out), "seconds=0.1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and done.stderr.count("generation 3:") == 1
     assert listed(out) == listed(alone) and archived(out) == archived(alone)
     assert lines(out, 0) + lines(out, 1) == 32 and min(lines(out, 0), lines(out, 1)) >= 4
 
