@@ -71,9 +71,9 @@ class Algorithm(Protocol):
         """Search `part`.
 
         Args:
-            judge: asked for a whole generation at a time.
+            judge: asked for a whole generation at a time; with a surrogate, for one round of it.
             prior: APs known from elsewhere, of which only a surrogate may learn.
-            report: told once a generation, before its first candidate is yielded, how good the surrogate is.
+            report: told after each generation, before the next one's first candidate, how good the surrogate is.
         """
 
 

@@ -20,7 +20,7 @@ from ofa_pose.search.generations import Individual, Strategy, breed
 from ofa_pose.search.settings import SearchSettings
 from ofa_pose.search.surrogate import Forecast
 
-BOLDEST = 2.0  # standard deviations that the most daring choice of a generation gives an unsure forecast
+BOLDEST = 4.0  # standard deviations that the most daring choice of a generation gives an unsure forecast
 
 
 class HighestFirst(base.Fitness):
@@ -60,7 +60,7 @@ def _truncation(best: Sequence[Individual]) -> Parents:
     return draw
 
 
-def _highest(children: Sequence[Child], forecast: Forecast, count: int) -> list[int]:
+def _highest(children: Sequence[Child], forecast: Forecast, count: int, population: Sequence[Individual]) -> list[int]:
     """The highest upper confidence bounds, the first by the mean alone, each next one bolder."""
     chosen: list[int] = []
     score = np.empty(len(children))

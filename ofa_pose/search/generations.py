@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from deap import base
 
 from ofa_pose.arch.space import Genome
@@ -35,14 +36,14 @@ class Strategy:
         fitness: what a candidate is worth.
         survivors: the so many fittest, in DEAP's way.
         parents: how the fittest mate.
-        choose: which so many proposals to judge, dearest first, by index, given what a surrogate foretells.
+        choose: which so many proposals to judge, by index, given what a surrogate foretells and the fittest so far.
         fill: share of samples and children that are grown to the budget.
     """
 
     fitness: Callable[[Candidate], base.Fitness]
     survivors: Callable[[Sequence[Individual], int], list[Individual]]
     parents: Callable[[Sequence[Individual]], Parents]
-    choose: Callable[[Sequence[Child], Forecast, int], Sequence[int]]
+    choose: Callable[[Sequence[Child], Forecast, int, list[Individual]], Sequence[int]]
     fill: float = 0.0
 
 
@@ -55,37 +56,66 @@ def breed(
     report: Report | None,
     strategy: Strategy,
 ) -> Iterator[Candidate]:
-    """An `Algorithm` that goes by a strategy."""
-    breeder = Breeder(part, settings, strategy.fill)
+    """An `Algorithm` that goes by a strategy.
+
+    With a surrogate a generation is judged in rounds, so that each is chosen by what the one before has taught.
+    """
     screen = Prescreen(part, settings, prior) if settings.surrogate else None
+    brood = _Brood(Breeder(part, settings, strategy.fill), settings, strategy, screen)
     population: list[Individual] = []
     order = 0
     for generation in range(settings.generations + 1):
-        rng = generator(seed, "search", generation)
-        children = breeder.uniform() if generation == 0 else []
-        breeder.take(children)
-        wanted = settings.population - len(children)
-        proposals = breeder.propose(
-            rng,
-            wanted * (settings.surrogate_proposals if screen and screen.trusted else 1),
-            strategy.parents(population) if population else None,
-        )
-        if screen and len(proposals) > wanted:
-            chosen = strategy.choose(proposals, screen.forecast([genome for genome, _ in proposals]), wanted)
-            proposals = [proposals[index] for index in chosen]
-        breeder.take(proposals)
-        children += proposals
-        if not children:
-            return
         found: list[Candidate] = []
-        for candidate in judged(part, judge, children, generation, order):
-            found.append(candidate)
-            if screen and len(found) == len(children):
-                quality = screen.learn(found)
-                if report:
-                    report({"generation": generation, **quality})
-            yield candidate
+        for children in brood.rounds(generator(seed, "search", generation), population):
+            start = len(found)
+            for candidate in judged(part, judge, children, generation, order + start):
+                found.append(candidate)
+                yield candidate
+            if screen:
+                screen.learn(found[start:])
+        if not found:
+            return
+        if screen and report:
+            report({"generation": generation, **screen.report()})
         order += len(found)
         # What could not be judged has no claim to offspring.
         fit = [Individual(c.genome, strategy.fitness(c)) for c in found if c.sound]
         population = strategy.survivors(population + fit, settings.population)
+
+
+@dataclass(frozen=True)
+class _Brood:
+    """Makes each generation's children."""
+
+    breeder: Breeder
+    settings: SearchSettings
+    strategy: Strategy
+    screen: Prescreen | None
+
+    def rounds(self, rng: np.random.Generator, population: list[Individual]) -> Iterator[list[Child]]:
+        """One generation: children to be judged before the next ones are made; at once where nothing is learnt."""
+        left, children = self.settings.population, [] if population else self.breeder.uniform()
+        while left > 0:
+            self.breeder.take(children)
+            missing = left - len(children)
+            children += self._chosen(
+                rng, min(missing, self.settings.surrogate_round) if self.screen else missing, population
+            )
+            if not children:
+                return
+            self.breeder.take(children)
+            yield children
+            left, children = left - len(children), []
+
+    def _chosen(self, rng: np.random.Generator, wanted: int, population: list[Individual]) -> list[Child]:
+        parents = self.strategy.parents(population) if population else None
+        if not self.screen or not self.screen.trusted:
+            return self.breeder.propose(rng, wanted, parents)
+        # Not only offspring: what the fittest lack altogether would never be proposed.
+        half = wanted * self.settings.surrogate_proposals // 2
+        bred = self.breeder.propose(rng, half, parents)
+        proposals = list(dict([*bred, *self.breeder.propose(rng, half, None)]).items())
+        if len(proposals) <= wanted:
+            return proposals
+        forecast = self.screen.forecast([genome for genome, _ in proposals])
+        return [proposals[index] for index in self.strategy.choose(proposals, forecast, wanted, population)]

@@ -40,12 +40,14 @@ def nsga2(
     def costs(genomes: Sequence[Genome]) -> list[float]:
         return part.costs(np.array(genomes))[key].tolist()
 
-    def choose(children: Sequence[Child], forecast: Forecast, count: int) -> list[int]:
-        """The front of what the proposals may be worth: a deviation above the mean."""
+    def choose(children: Sequence[Child], forecast: Forecast, count: int, population: list[Individual]) -> list[int]:
+        """Who may extend the front that is known: proposals are worth a deviation above the mean."""
         hopes = forecast.mean + forecast.deviation
         worth = zip(hopes.tolist(), costs([genome for genome, _ in children]), strict=True)
         hopeful = [Individual([index], ApOverCost(values)) for index, values in enumerate(worth)]
-        return [individual[0] for individual in tools.selNSGA2(hopeful, count)]
+        mine = {id(individual) for individual in hopeful}
+        ranked = tools.selNSGA2(population + hopeful, len(population) + len(hopeful))
+        return [individual[0] for individual in ranked if id(individual) in mine][:count]
 
     strategy = Strategy(
         fitness=lambda candidate: ApOverCost((candidate.fitness, *costs([candidate.genome]))),

@@ -205,12 +205,15 @@ def _search(
     """Run the algorithm to its end, and keep the run directory up to date; all candidates in their order."""
     history: list[Candidate] = []
     best: Candidate | None = None
-    report: dict[str, Any] = {}
-    reports: dict[int, dict[str, Any]] = {}  # by generation: the first candidate of the next one may be here already
+    reports: dict[int, dict[str, Any]] = {}  # by generation
     rows = History(run.path / HISTORY, part)
     total = expected_evaluations(part, settings)
     start = time.perf_counter()
-    found = ALGORITHMS[settings.algorithm](part, settings, seed, judge, prior, report.update)
+
+    def note(told: dict[str, Any]) -> None:
+        reports[told["generation"]] = told
+
+    found = ALGORITHMS[settings.algorithm](part, settings, seed, judge, prior, note)
 
     def draw() -> None:
         if best is not None:
@@ -221,14 +224,14 @@ def _search(
         with progress("search", total, unit="subnets") as meter:
             for generation, members in groupby(found, lambda candidate: candidate.generation):
                 for candidate in members:
-                    reports.setdefault(generation, dict(report))
                     rows.add(candidate)
                     history.append(candidate)
                     best = max(best or candidate, candidate, key=lambda c: c.rank)
                     meter.step(note=_shown(best))
                 assert best is not None
                 _write_best(run, best, part, origin, len(history))
-                run.log({**_record(generation, history, best, time.perf_counter() - start), **reports[generation]})
+                record = _record(generation, history, best, time.perf_counter() - start)
+                run.log({**record, **reports.get(generation, {})})
                 say(f"generation {generation}: {len(history)} subnets, {_shown(best)} MACs ({part.budget.convention})")
     except BaseException:
         with suppress(OSError):  # on a full disk; what ended the search is what is told

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import Kernel
 
-FOLDS = 5
-MOST_SAMPLES = 1000  # the time that a Gaussian process takes goes with the cube of their number
+MOST_SAMPLES = 500  # the time that a Gaussian process takes goes with the cube of their number
+REFIT = 1.2  # times as many samples before the kernel is fitted again
 FEWEST_RANKED = 3  # below that a rank correlation says nothing
 
 
@@ -55,7 +55,9 @@ class Prescreen:
         self._inputs = np.zeros((0, np.count_nonzero(self._tops) + len(part.budget.ceilings)))
         self._aps = np.zeros(0)
         self._model: GaussianProcessRegressor | None = None
+        self._fitted_on = 0  # samples
         self._tau = self._spearman = float("nan")
+        self._chose, self._tried = False, list[tuple[float, float]]()  # since the last report
         if prior:
             self._add([genome for genome, _ in prior], [ap for _, ap in prior])
 
@@ -70,22 +72,26 @@ class Prescreen:
         with _one_thread():
             return Forecast(*self._model.predict(self._encoded(genomes), return_std=True))
 
-    def learn(self, generation: Sequence[Candidate]) -> dict[str, Any]:
-        """Take in a generation that was judged; what to report of it.
+    def learn(self, candidates: Sequence[Candidate]) -> None:
+        """Take in candidates that were judged."""
+        self._chose |= self.trusted
+        sound = [candidate for candidate in candidates if candidate.sound]
+        if self._model is not None and sound:
+            foretold = self.forecast([c.genome for c in sound]).mean
+            self._tried += zip(foretold, (c.fitness for c in sound), strict=True)
+        self._add([c.genome for c in candidates], [c.fitness for c in candidates])
+
+    def report(self) -> dict[str, Any]:
+        """How good it is and has been since the last report.
 
         Returns:
-            {"surrogate": whether it was trusted with this generation's choice, "surrogate_samples": what it has now
-            learnt from, "surrogate_tau" and "surrogate_spearman": rank correlations of held-out APs by five-fold
-            cross-validation, "surrogate_tau_new": Kendall's of this generation, foretold before it was judged, which
-            is lower because the generation was chosen to be good}; None for what is not known.
+            {"surrogate": whether it was trusted with a choice, "surrogate_samples": what it has now learnt from,
+            "surrogate_tau" and "surrogate_spearman": rank correlations of the APs with what the others foretell of
+            each, "surrogate_tau_new": Kendall's of the candidates that it has learnt since the last report, foretold
+            before they were judged, which is lower because they were chosen to be good}; None for what is not known.
         """
-        used, new = self.trusted, float("nan")
-        sound = [candidate for candidate in generation if candidate.sound]
-        if self._model is not None and sound:
-            new, _ = rank_correlation(
-                self.forecast([c.genome for c in sound]).mean, np.array([c.fitness for c in sound])
-            )
-        self._add([c.genome for c in generation], [c.fitness for c in generation])
+        new, _ = rank_correlation(*np.array(self._tried).reshape(-1, 2).T)
+        used, self._chose, self._tried = self._chose, False, []
         figures = {"surrogate_tau": self._tau, "surrogate_spearman": self._spearman, "surrogate_tau_new": new}
         shown = {key: round(value, 4) if np.isfinite(value) else None for key, value in figures.items()}
         return {"surrogate": used, "surrogate_samples": len(self._aps), **shown}
@@ -94,16 +100,20 @@ class Prescreen:
         self._inputs = np.concatenate([self._inputs, self._encoded(genomes)])[-MOST_SAMPLES:]
         self._aps = np.append(self._aps, aps)[-MOST_SAMPLES:]
         sound = np.isfinite(self._aps)
-        if np.count_nonzero(sound) < max(self._settings.surrogate_samples, FOLDS):
+        if np.count_nonzero(sound) < self._settings.surrogate_samples:
             return
         # What gave no number is to be avoided, so it is taken for as bad as the worst.
         targets = np.where(sound, self._aps, self._aps[sound].min())
         if np.ptp(targets) == 0:
             return
         with _one_thread():
-            # Starting from a kernel that proved good saves most of the fit.
-            start = self._model.kernel_ if self._model is not None and self.trusted else None
-            self._model = _fitted(self._inputs, targets, start)
+            # A kernel that proved good serves for some time: to fit one takes a hundred times as long as to use it.
+            kept = self._model.kernel_ if self._model is not None and self.trusted else None
+            if kept is None or len(targets) >= REFIT * self._fitted_on:
+                self._fitted_on = len(targets)
+                self._model = _fitted(self._inputs, targets, kept)
+            else:
+                self._model = _model(kept, optimizer=None).fit(self._inputs, targets)
             held_out = _held_out(self._inputs, targets, self._model.kernel_)
         self._tau, self._spearman = rank_correlation(held_out, targets)
 
@@ -123,28 +133,30 @@ def rank_correlation(foretold: np.ndarray, measured: np.ndarray) -> tuple[float,
 
 
 def _held_out(inputs: np.ndarray, aps: np.ndarray, kernel: Kernel) -> np.ndarray:
-    """Each AP as foretold by a model, with this kernel, that has learnt four fifths without it."""
-    from sklearn.gaussian_process import GaussianProcessRegressor
-
-    fold, foretold = np.arange(len(aps)) % FOLDS, np.zeros(len(aps))
-    for held in range(FOLDS):
-        model = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
-        model.fit(inputs[fold != held], aps[fold != held])
-        foretold[fold == held] = model.predict(inputs[fold == held])
-    return foretold
+    """Each AP as foretold by a model, with this kernel, that has learnt all others (Rasmussen and Williams, Gaussian
+    Processes for Machine Learning, section 5.4.2)."""
+    inverse = np.linalg.inv(kernel(inputs))
+    centred = aps - aps.mean()
+    return np.asarray(aps - inverse @ centred / np.diag(inverse))
 
 
 def _fitted(inputs: np.ndarray, aps: np.ndarray, start: Kernel | None) -> GaussianProcessRegressor:
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-    # Smooth over shares of 0 to 1 and logs of costs, plus the error of each measurement; bounds in the same units.
-    kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.5, (0.2, 20.0)) + WhiteKernel(1e-2, (1e-5, 1.0))
-    model = GaussianProcessRegressor(start or kernel, normalize_y=True)
+    # Smooth over shares of 0 to 1 and logs of costs, each with a length of its own, plus the error of each
+    # measurement; bounds in the same units.
+    lengths = RBF(np.full(inputs.shape[1], 1.5), (0.3, 20.0))
+    kernel = ConstantKernel(1.0, (1e-2, 1e3)) * lengths + WhiteKernel(1e-2, (1e-5, 1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a bound was reached, which is no fault
-        return model.fit(inputs, aps)
+        return _model(start or kernel).fit(inputs, aps)
+
+
+def _model(kernel: Kernel, **options: Any) -> GaussianProcessRegressor:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+    return GaussianProcessRegressor(kernel, normalize_y=True, **options)
 
 
 def _one_thread() -> Any:

@@ -24,7 +24,7 @@ def test_quick_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         assert row["allowed"] == row["feasible"] // 10 and 0 < row["close"] < row["feasible"]
         assert list(row["ways"]) == list(search.WAYS)
         assert 1 <= row["ways"]["random"]["median"] <= row["feasible"]
-        assert -1 <= (row["ways"]["surrogate"].get("tau") or 0) <= 1
+        assert -1 <= (row["ways"]["paper + surrogate"].get("tau") or 0) <= 1
     gaps = figures["front"]["gaps"]
     assert 0 <= gaps["nsga2"]["median"] < gaps["random"]["median"] < 1
 

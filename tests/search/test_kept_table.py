@@ -20,7 +20,8 @@ from ofa_pose.search.settings import SearchSettings
 
 FOLDER = Path(__file__).parent / "table"
 JOINTS = 17
-CLOSE = 0.005  # AP: joints at the edge of an image are placed better now than when the table was made
+CLOSE = 0.002  # AP
+DECODE = DecodeConfig(threshold=0.3, tag_threshold=1.5)  # the recipe's
 SCENES = {"train": (64, 4001), "search": (200, 4002)}  # images and seed
 
 
@@ -51,7 +52,7 @@ def test_ten_rows_come_out_again(tmp_path: Path) -> None:
     supernet = checkpoint.build()
     assert isinstance(supernet, Supernet)
     settings = SearchSettings(images=SCENES["search"][0], calibration_images=SCENES["train"][0])
-    fitness = SubnetFitness(supernet, parts["train"], parts["search"], settings, decode=DecodeConfig())
+    fitness = SubnetFitness(supernet, parts["train"], parts["search"], settings, decode=DECODE)
     table = rows()
     for number in np.random.default_rng(1).permutation(len(table))[:10]:
         genome = tuple(map(int, table[number]["genome"].split("-")))

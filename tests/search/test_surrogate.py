@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ofa_pose.arch.space import Genome
 from ofa_pose.errors import InputError
 from ofa_pose.search.algorithms import ALGORITHMS
 from ofa_pose.search.budget import FeasibleSpace
-from ofa_pose.search.candidates import Candidate
+from ofa_pose.search.candidates import Candidate, FitnessOutcome
 from ofa_pose.search.evolution import evolve
 from ofa_pose.search.settings import SearchSettings
 from ofa_pose.search.surrogate import Prescreen, rank_correlation
@@ -37,7 +39,8 @@ def some(land: Landscape, part: FeasibleSpace, count: int, seed: int = 0) -> lis
 
 def test_it_foretells_aps_that_it_has_not_seen(land: Landscape, part: FeasibleSpace) -> None:
     screen = Prescreen(part, SETTINGS)
-    told = screen.learn(some(land, part, 60))
+    screen.learn(some(land, part, 60))
+    told = screen.report()
     assert screen.trusted and told["surrogate_samples"] == 60
     others = some(land, part, 200, seed=1)
     forecast = screen.forecast([c.genome for c in others])
@@ -51,17 +54,28 @@ def test_it_foretells_aps_that_it_has_not_seen(land: Landscape, part: FeasibleSp
 
 def test_each_generation_is_reported_with_what_was_foretold_before(land: Landscape, part: FeasibleSpace) -> None:
     reports: list[dict[str, Any]] = []
-    seen = []
     for candidate in evolve(part, SETTINGS, 0, land.judge(), report=reports.append):
-        seen.append(len(reports))
-        if candidate.order % 8 == 0:
-            assert len(reports) == candidate.order // 8  # told before the last of a generation is yielded
+        assert len(reports) == candidate.generation  # told between a generation's last and the next one's first
     assert [report["generation"] for report in reports] == [0, 1, 2, 3, 4]
     assert [report["surrogate_samples"] for report in reports] == [8, 16, 24, 32, 40]
     assert not reports[0]["surrogate"] and reports[0]["surrogate_tau_new"] is None
     assert any(report["surrogate"] for report in reports)
     for report in reports[1:]:
         assert -1 <= report["surrogate_tau_new"] <= 1 and -1 <= report["surrogate_spearman"] <= 1
+
+
+def test_a_generation_is_judged_in_rounds(land: Landscape, part: FeasibleSpace) -> None:
+    asked = []
+
+    def judge(genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
+        asked.append(len(genomes))
+        yield from land.judge()(genomes)
+
+    settings = SETTINGS.model_copy(update={"surrogate_round": 3})
+    history = list(evolve(part, settings, 0, judge))
+    assert asked == [3, 3, 2] * 5
+    assert [c.order for c in history] == list(range(1, 41))
+    assert [c.generation for c in history] == [number // 8 for number in range(40)]
 
 
 def test_it_finds_better_subnets_with_as_many_evaluations(land: Landscape, part: FeasibleSpace) -> None:
