@@ -1,8 +1,8 @@
 """How many evaluations a search needs, on a table that holds the AP of every subnet of a small space.
 
 Budgets lie at shares of the range of MACs. 'To get there' is to judge a subnet within 0.005 AP of the best feasible
-one; random search's figure is measured like the others'. The ways are described beside `WAYS`. The front is judged by the hypervolume over (MACs, AP) that
-is missing of the true front's, over the whole space.
+one; random search's figure is measured like the others'. The ways are described beside `WAYS`. The front is judged by
+the hypervolume over (MACs, AP) that is missing of the true front's, over the whole space.
 """
 
 from __future__ import annotations
