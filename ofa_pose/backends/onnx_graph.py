@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
+from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.data.loader import MEAN, STD
 from ofa_pose.models.litepose import LitePose, run_plan
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET, IR_VERSION = 17, 8  # old enough for the runtimes that devices have
-INPUT, OUTPUTS = "images", ("low", "high")
 
 
 def onnx_model(net: LitePose, metadata: Mapping[str, str]) -> onnx.ModelProto:
