@@ -1,4 +1,4 @@
-"""A network that finds poses: from an image to people in image pixels. Needs no torch, so devices run this very code."""
+"""A network that finds poses, from an image to people in its pixels. It needs no torch: devices run this very code."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ofa_pose import files, runtime
 from ofa_pose.backends.fastest import FastestRunner
@@ -73,7 +73,7 @@ def exported_model(
     """The model in an exported file; `latency` as `FastestRunner` has it. Raises InputError where a device is named."""
     if device is not None:
         raise InputError("an exported model runs on the CPU", path, "name no device, or a checkpoint")
-    threads, streams = (0, 1) if latency else (1, os.cpu_count() or 1)
+    threads, streams = (0, 1) if latency else (1, torch.get_num_threads())
     return runtime.load(path, threads, resolution, flip, streams)
 
 
