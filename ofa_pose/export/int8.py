@@ -1,0 +1,177 @@
+"""Static int8 quantisation of an exported ONNX model, calibrated on images (Jacob et al., CVPR 2018).
+
+Weights become int8 with a scale a channel, activations uint8 with a scale and a zero point a map, from the least and
+the greatest value that calibration sees. The graph holds QuantizeLinear and DequantizeLinear nodes (QDQ), which ONNX
+Runtime fuses into integer kernels. The last convolutions and sums of the outputs stay float: heats and tags are not
+rounded to 256 values, and it costs nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_pose import files
+from ofa_pose.backends import INPUT, Runner
+from ofa_pose.backends.inputs import planes
+from ofa_pose.backends.onnx_runner import OnnxRunner
+from ofa_pose.backends.packages import require_packages
+from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.errors import InputError
+from ofa_pose.evaluate import evaluate, make_evaluator, read_inputs
+from ofa_pose.pose.decode import DecodeConfig
+from ofa_pose.seeding import generator
+
+CALIBRATION_IMAGES = 64
+EVALUATION_IMAGES = 500
+TOLERATED_AP = 0.02  # a larger loss is told
+BATCH = 8
+WARM_UP, REPEATS = 3, 20
+
+
+@dataclass(frozen=True)
+class Int8Data:
+    """The images that a quantised model is made with and judged on.
+
+    Attributes:
+        calibration: where the ranges of activations come from; training images, their annotations do not matter.
+        evaluation: where its AP is compared with that of the float model; None: nowhere.
+    """
+
+    calibration: KeypointDataset
+    evaluation: KeypointDataset | None = None
+
+
+def export_int8(
+    source: str | Path,
+    target: str | Path,
+    data: Int8Data,
+    resolution: int,
+    config: DecodeConfig | None = None,
+    calibration_images: int = CALIBRATION_IMAGES,
+) -> dict[str, Any]:
+    """Write the int8 form of an ONNX model of ours, and say what it gains and loses.
+
+    Args:
+        source: a model that `onnx_model` made; its metadata go along, with 'quantisation' added.
+        resolution: the short side of its inputs, in pixels.
+        config: the decoder's settings, for the AP.
+        calibration_images: so many of the calibration images at most; a fixed choice. At most 500 are evaluated.
+
+    Returns:
+        {'calibration_images', 'MB': {'float', 'int8'}, 'ms': {'float', 'int8'}}: the files' sizes, the median times of
+        one image in all threads; where there are evaluation images 'AP': {'float', 'int8', 'lost', 'images'}, without
+        flip test, and 'warning' where more than 0.02 is lost.
+
+    Raises:
+        InputError: no calibration image, one is unreadable, or a package is missing; nothing is written.
+    """
+    require_packages("onnx", "onnxruntime")
+    calibration = _choice(data.calibration, calibration_images, "calibration")
+    if not len(calibration):
+        raise InputError("holds no image to calibrate on", calibration.annotations_path, "name training images")
+    inputs = (batch.images for batch in read_inputs(calibration, resolution, BATCH))
+    quantise(source, target, inputs, len(calibration))
+    paths = {"float": Path(source), "int8": Path(target)}
+    summary: dict[str, Any] = {"calibration_images": len(calibration)}
+    summary["MB"] = {name: round(path.stat().st_size / 1e6, 3) for name, path in paths.items()}
+    summary["ms"] = _times({name: OnnxRunner(path) for name, path in paths.items()}, resolution)
+    if data.evaluation is not None:
+        judges = _choice(data.evaluation, EVALUATION_IMAGES, "evaluation")
+        evaluator = make_evaluator(judges)
+        found = {
+            name: evaluate(OnnxRunner(path), judges, read_inputs(judges, resolution, BATCH), evaluator, config)
+            for name, path in paths.items()
+        }
+        before, after = (found[name].metrics["AP"] for name in paths)
+        lost = before - after
+        summary["AP"] = {"float": before, "int8": after, "lost": lost, "images": len(judges)}
+        if lost > TOLERATED_AP:
+            summary["warning"] = f"int8 loses {lost:.3f} AP, more than {TOLERATED_AP}: calibrate on more images"
+    return summary
+
+
+def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray], images: int) -> None:
+    """Write the int8 form of an ONNX model of ours.
+
+    Args:
+        inputs: the network's inputs to calibrate with, `images` in all: RGB uint8 (B, H, W, 3) of any sizes.
+
+    Raises:
+        InputError: `source` cannot be read.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    try:
+        model = onnx.load(str(source))
+    except Exception:  # protobuf's errors share no base class but Exception
+        raise InputError("is no ONNX model", source, "export it again") from None
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata["quantisation"] = (
+        f'{{"activations": "uint8", "weights": "int8", "format": "QDQ", "calibration_images": {images}}}'
+    )
+    # what its preprocessing would do (shapes, folded norms) our graph has; it asks to be told so
+    onnx.helper.set_model_props(model, metadata | {"onnx.quant.pre_process": "onnxruntime.quant"})
+    with files.replacing(target) as temporary:
+        quantize_static(
+            model,
+            str(temporary),
+            _Calibration(inputs),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=float_nodes(node.name for node in model.graph.node),
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        quantised = onnx.load(str(temporary))
+        onnx.helper.set_model_props(quantised, metadata)
+        onnx.save(quantised, str(temporary))
+
+
+def float_nodes(names: Iterable[str]) -> list[str]:
+    """Of a graph's nodes those that stay float: the normalisation, the last convolutions of the outputs, their sums."""
+    return [name for name in names if name == "normalise" or (name.startswith("outputs.") and ".pointwise" in name)]
+
+
+class _Calibration:
+    """The calibration reader that ONNX Runtime asks for batches: `get_next` gives one, then None."""
+
+    def __init__(self, inputs: Iterable[np.ndarray]) -> None:
+        self._inputs: Iterator[np.ndarray] = iter(inputs)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._inputs, None)
+        return None if batch is None else {INPUT: planes(batch)}
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return iter(self.get_next, None)
+
+
+def _choice(dataset: KeypointDataset, count: int, what: str) -> KeypointDataset:
+    """A fixed choice of `count` images at most, in the dataset's order."""
+    if len(dataset) <= count:
+        return dataset
+    order = generator("int8", what).permutation(len(dataset))
+    return dataset.select(np.sort(order[:count]))
+
+
+def _times(runners: dict[str, Runner], side: int) -> dict[str, float]:
+    """Median milliseconds of one square image, the runners taking turns, so that a drift of the machine counts on all.
+
+    Their outputs' time is that of the network alone.
+    """
+    image = generator("int8", "time").integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(WARM_UP + REPEATS):
+        for name, runner in runners.items():
+            start = time.perf_counter()
+            runner(image)
+            times[name].append(time.perf_counter() - start)
+    return {name: round(1e3 * float(np.median(spent[WARM_UP:])), 3) for name, spent in times.items()}
