@@ -86,7 +86,8 @@ def evaluate(
         print_result(outcome, as_json)
         return
     parts = outcome.pop("breakdown", {})
-    print_result(outcome, as_json, key_table({**outcome.pop("metrics"), **outcome}))
+    shown = {**outcome.pop("metrics"), **outcome, "resolutions": ", ".join(map(str, outcome.get("resolutions", ())))}
+    print_result(outcome, as_json, key_table(shown))
     for what, rows in parts.items():
         show(_breakdown_table(what, rows))
 
