@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ofa_pose.backends import INPUT, OUTPUTS
-from ofa_pose.backends.inputs import check_sides
+from ofa_pose.backends.inputs import check_names, check_sides
 from ofa_pose.backends.packages import require_packages
 from ofa_pose.errors import InputError
 
@@ -44,6 +44,7 @@ class NcnnRunner:
             self._net.opt.num_threads = threads
         if self._net.load_param(str(param)) or self._net.load_model(str(param.with_suffix(".bin"))):
             raise InputError("cannot be loaded by ncnn", param, "export it again")
+        check_names(self._net.input_names(), self._net.output_names(), str(param))
         self.metadata = _read_metadata(param.with_suffix(".json"))
 
     @classmethod
