@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ofa_pose.backends import ExportedRunner
+from ofa_pose.backends.ncnn_runner import NcnnRunner
 from ofa_pose.backends.onnx_runner import OnnxRunner
+from ofa_pose.backends.openvino_runner import OpenvinoRunner
 from ofa_pose.errors import InputError
 
 _RUNNERS: dict[str, Callable[[str | Path, int, int], ExportedRunner]] = {
     ".onnx": OnnxRunner,
+    ".xml": OpenvinoRunner,
+    ".param": NcnnRunner,
 }
 SUFFIXES = tuple(_RUNNERS)
 
@@ -19,7 +23,7 @@ def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> Exporte
     """A runner over an exported model.
 
     Args:
-        path: an .onnx file.
+        path: an .onnx file, OpenVINO's .xml with its .bin beside it, or ncnn's .param with its .bin and .json.
         threads: of one call; 0: the runtime chooses.
         streams: how many calls are meant to be made at once.
 

@@ -1,12 +1,13 @@
-"""What every runner does with its images before the network."""
+"""What every runner checks, and does with its images before the network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from ofa_pose.arch.spec import TOTAL_STRIDE
+from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.errors import InputError
 
 CHUNK_PIXELS = 4 * 128 * 128  # of images that are computed together: more of them leave the cache
@@ -24,6 +25,12 @@ def check_sides(images: np.ndarray) -> None:
     one = smaller == larger
     sizes = f"size it takes is {smaller}" if one else f"sizes it takes are {smaller} and {larger}"
     raise InputError(f"the network cannot take an input of {width}×{height} pixels", mend=f"the nearest {sizes}")
+
+
+def check_names(inputs: Iterable[str], outputs: Iterable[str], where: str) -> None:
+    """Raise InputError where a model's inputs and outputs are not those of an exported network."""
+    if [*inputs] != [INPUT] or not {*OUTPUTS} <= {*outputs}:
+        raise InputError("is no model that ofa-pose exported", where, "name a file that ofa-pose export wrote")
 
 
 def chunks(images: np.ndarray) -> Iterator[np.ndarray]:

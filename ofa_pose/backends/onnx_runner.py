@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ofa_pose.backends import INPUT, OUTPUTS
-from ofa_pose.backends.inputs import check_sides, chunks, planes
+from ofa_pose.backends.inputs import check_names, check_sides, chunks, planes
 from ofa_pose.backends.packages import require_packages
 from ofa_pose.errors import InputError
 
@@ -38,6 +38,8 @@ class OnnxRunner:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no base class but Exception
             raise InputError(f"cannot be loaded by ONNX Runtime ({error})", where, "export it again") from None
+        parts = (self._session.get_inputs(), self._session.get_outputs())
+        check_names(*([part.name for part in named] for named in parts), where)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
