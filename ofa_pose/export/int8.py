@@ -14,8 +14,9 @@ weights are int8 for the file's sake.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,9 @@ def export_int8(
         calibration_images: so many of the calibration images at most; a fixed choice. At most 500 are evaluated.
 
     Returns:
-        {'calibration_images', 'MB': {'float', 'int8'}, 'ms': {'float', 'int8'}}: the files' sizes, the median times of
-        one image in all threads; where there are evaluation images 'AP': {'float', 'int8', 'lost', 'images'}, without
-        flip test, and 'warning' where more than 0.02 is lost.
+        {'calibration_images', 'ms', 'float_ms', 'bytes', 'float_bytes'}: the median times of one image, in as many
+        threads as ONNX Runtime chooses, and the files' sizes; where there are evaluation images
+        'AP': {'float', 'int8', 'lost', 'images'}, without flip test, and 'warning' where more than 0.02 is lost.
 
     Raises:
         InputError: no calibration image, one is unreadable, or a package is missing; nothing is written.
@@ -83,22 +84,22 @@ def export_int8(
         raise InputError("holds no image to calibrate on", calibration.annotations_path, "name training images")
     inputs = (batch.images for batch in read_inputs(calibration, resolution, BATCH))
     quantise(source, target, inputs, len(calibration))
-    paths = {"float": Path(source), "int8": Path(target)}
-    summary: dict[str, Any] = {"calibration_images": len(calibration)}
-    summary["MB"] = {name: round(path.stat().st_size / 1e6, 3) for name, path in paths.items()}
-    summary["ms"] = _times({name: OnnxRunner(path) for name, path in paths.items()}, resolution)
-    if data.evaluation is not None:
-        judges = _choice(data.evaluation, EVALUATION_IMAGES, "evaluation")
-        evaluator = make_evaluator(judges)
-        found = {
-            name: evaluate(OnnxRunner(path), judges, read_inputs(judges, resolution, BATCH), evaluator, config)
-            for name, path in paths.items()
-        }
-        before, after = (found[name].metrics["AP"] for name in paths)
-        lost = before - after
-        summary["AP"] = {"float": before, "int8": after, "lost": lost, "images": len(judges)}
-        if lost > TOLERATED_AP:
-            summary["warning"] = f"int8 loses {lost:.3f} AP, more than {TOLERATED_AP}: calibrate on more images"
+    runners = [OnnxRunner(path) for path in (source, target)]
+    float_ms, int8_ms = _times(runners, resolution)
+    summary: dict[str, Any] = {"calibration_images": len(calibration), "ms": int8_ms, "float_ms": float_ms}
+    summary |= {"bytes": Path(target).stat().st_size, "float_bytes": Path(source).stat().st_size}
+    if data.evaluation is None:
+        return summary
+    judges = _choice(data.evaluation, EVALUATION_IMAGES, "evaluation")
+    evaluator = make_evaluator(judges)
+    before, after = (
+        evaluate(runner, judges, read_inputs(judges, resolution, BATCH), evaluator, config).metrics["AP"]
+        for runner in runners
+    )
+    lost = before - after
+    summary["AP"] = {"float": before, "int8": after, "lost": lost, "images": len(judges)}
+    if lost > TOLERATED_AP:
+        summary["warning"] = f"int8 loses {lost:.3f} AP, more than {TOLERATED_AP}; calibrate on images like those"
     return summary
 
 
@@ -119,9 +120,8 @@ def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray
     except Exception:  # protobuf's errors share no base class but Exception
         raise InputError("is no ONNX model", source, "export it again") from None
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    metadata["quantisation"] = (
-        f'{{"activations": "uint8", "weights": "int8", "format": "QDQ", "calibration_images": {images}}}'
-    )
+    how = {"weights": "int8", "activations": "uint8", "format": "QDQ", "calibration_images": images}
+    metadata["quantisation"] = json.dumps(how)
     # what its preprocessing would do (shapes, folded norms) our graph has; it asks to be told so
     onnx.helper.set_model_props(model, metadata | {"onnx.quant.pre_process": "onnxruntime.quant"})
     with files.replacing(target) as temporary:
@@ -168,16 +168,13 @@ def _choice(dataset: KeypointDataset, count: int, what: str) -> KeypointDataset:
     return dataset.select(np.sort(order[:count]))
 
 
-def _times(runners: dict[str, Runner], side: int) -> dict[str, float]:
-    """Median milliseconds of one square image, the runners taking turns, so that a drift of the machine counts on all.
-
-    Their outputs' time is that of the network alone.
-    """
+def _times(runners: Sequence[Runner], side: int) -> list[float]:
+    """Median milliseconds of one square image; the runners take turns, so that a drift of the machine is on all."""
     image = generator("int8", "time").integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    times: dict[str, list[float]] = {name: [] for name in runners}
+    times: list[list[float]] = [[] for _ in runners]
     for _ in range(WARM_UP + REPEATS):
-        for name, runner in runners.items():
+        for spent, runner in zip(times, runners, strict=True):
             start = time.perf_counter()
             runner(image)
-            times[name].append(time.perf_counter() - start)
-    return {name: round(1e3 * float(np.median(spent[WARM_UP:])), 3) for name, spent in times.items()}
+            spent.append(time.perf_counter() - start)
+    return [1000 * float(np.median(spent[WARM_UP:])) for spent in times]
