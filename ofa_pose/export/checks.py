@@ -42,7 +42,7 @@ def make_reference(net: LitePose) -> Reference:
     return Reference(images, tuple(map(TorchRunner(net), images)))
 
 
-def compare(runner: Runner, reference: Reference, runtime: str) -> dict[str, Any]:
+def compare(runner: Runner, reference: Reference, runtime: str, tolerance: float = TOLERANCE) -> dict[str, Any]:
     """Run a model on a reference's images.
 
     Returns:
@@ -50,12 +50,12 @@ def compare(runner: Runner, reference: Reference, runtime: str) -> dict[str, Any
         'ms': the median time of one image at the network's resolution, in as many threads as the runtime chooses}.
 
     Raises:
-        OfaPoseError: the outputs differ by more than `TOLERANCE`.
+        OfaPoseError: the outputs differ by more than `tolerance`.
     """
     worst = 0.0
     for images, outputs in zip(reference.images, reference.outputs, strict=True):
         for found, expected in zip(runner(images), outputs, strict=True):
-            allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+            allowed = tolerance * max(1.0, float(np.abs(expected).max()))
             difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
             if not difference <= allowed:  # NaN too
                 what = f"{runtime} and torch differ by {difference:.2g} on an input of {images.shape[:3]}"

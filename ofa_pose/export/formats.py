@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ import torch
 
 from ofa_pose import files
 from ofa_pose.arch.litepose_config import check_rebuildable, litepose_from_spec
+from ofa_pose.backends.onnx_runner import OnnxRunner
 from ofa_pose.backends.packages import require_packages
 from ofa_pose.checkpoint import Checkpoint
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.export import runtimes
+from ofa_pose.export.checks import compare
+from ofa_pose.export.int8 import Pair, export_int8, int8_data
 from ofa_pose.export.source import Source, metadata, open_source
 from ofa_pose.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.models.litepose import LitePose
@@ -39,7 +45,12 @@ class Format:
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint | str | Path, formats: Sequence[str] | None, out: str | Path, name: str = "model"
+    checkpoint: Checkpoint | str | Path,
+    formats: Sequence[str] | None,
+    out: str | Path,
+    name: str = "model",
+    calibration: Pair | None = None,
+    evaluation: Pair | None = None,
 ) -> dict[str, Any]:
     """Write a network in other formats, as OUT/NAME and a suffix: model.yaml, model.onnx and the like.
 
@@ -48,13 +59,14 @@ def export_checkpoint(
     Args:
         checkpoint: a checkpoint, or what `load_checkpoint` takes.
         formats: any of `FORMATS`; None: those of `DEFAULT_FORMATS` that this network can be written in.
+        calibration, evaluation: the images of 'onnx-int8', see `int8_data`; by default those of the recipe.
 
     Returns:
         {'files': {format: path of its first file}, 'bytes': {format: of all its files}}; for a runtime's format
         {format: {'files': all paths, 'max_difference', 'sizes', 'ms', 'seconds'}}: the largest absolute difference from
         torch's outputs, the inputs (batch, height, width) it was measured on, the median time of one image at the
         net's resolution, and how long writing took; for LitePose's JSON 'litepose': {'warning'} where that repository's
-        code would build another net from it.
+        code would build another net from it; 'onnx-int8' also tells what `export_int8` does.
 
     Raises:
         InputError: a supernet, an unknown format, one that does not know the network's head, a package is not
@@ -74,6 +86,8 @@ def export_checkpoint(
         check = _FORMATS[wanted].check
         if check:
             check(source.net)
+    if INT8 in formats:
+        source = replace(source, int8=int8_data(source.recipe, source.skeleton, calibration, evaluation))
     summary: dict[str, Any] = {"files": {}, "bytes": {}}
     for wanted in dict.fromkeys(formats):
         paths = [Path(out) / f"{name}{suffix}" for suffix in _FORMATS[wanted].suffixes]
@@ -120,16 +134,31 @@ def _write_safetensors(source: Source, path: Path) -> None:
         save_file(weights, temporary, {"format": "pt", **metadata(source, in_graph=False)})
 
 
+def _write_int8(source: Source, path: Path) -> dict[str, Any]:
+    assert source.int8 is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        exact, rounded, start = Path(folder, "model.onnx"), Path(folder, path.name), time.perf_counter()
+        runtimes.write_onnx(source, exact)
+        report = export_int8(exact, rounded, source.int8, source.net.spec.resolution, source.decode)
+        seconds = time.perf_counter() - start
+        compared = compare(OnnxRunner(rounded), source.reference, "ONNX Runtime in int8", math.inf)
+        rounded.replace(path)
+    return {"seconds": seconds, **compared, **report}
+
+
 def _model(name: str, *packages: str) -> Format:
     return Format(runtimes.SUFFIXES[name], runtimes.WRITERS[name], packages)
 
 
+INT8 = "onnx-int8"
 _FORMATS = {
     "yaml": Format((".yaml",), _write_yaml),
     "litepose": Format((".litepose.json",), _write_litepose, check=lambda net: litepose_from_spec(net.spec)),
     "litepose-weights": Format((".litepose.pth.tar",), _write_litepose_weights, check=check_loadable),
     "safetensors": Format((".safetensors",), _write_safetensors),
     "onnx": _model("onnx", "onnx", "onnxruntime"),
+    INT8: Format((".int8.onnx",), _write_int8, ("onnx", "onnxruntime")),
     "openvino": _model("openvino", "openvino", "onnx"),
     "ncnn": _model("ncnn", "ncnn"),
     "torchscript": _model("torchscript"),

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -28,17 +28,23 @@ from ofa_pose.backends import INPUT, Runner
 from ofa_pose.backends.inputs import planes
 from ofa_pose.backends.onnx_runner import OnnxRunner
 from ofa_pose.backends.packages import require_packages
+from ofa_pose.config import check_config
 from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.splits import DataSettings, load_splits
+from ofa_pose.data.splits import Source as SplitSource
 from ofa_pose.errors import InputError
 from ofa_pose.evaluate import evaluate, make_evaluator, read_inputs
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.seeding import generator
+from ofa_pose.skeleton import Skeleton
 
 CALIBRATION_IMAGES = 64
 EVALUATION_IMAGES = 500
 TOLERATED_AP = 0.02  # a larger loss is told
 BATCH = 8
 WARM_UP, REPEATS = 3, 20
+Pair: TypeAlias = tuple[Path, Path]
+"""An annotation file and the folder of its images."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,45 @@ class Int8Data:
     """The images that a quantised model is made with and judged on.
 
     Attributes:
-        calibration: where the ranges of activations come from; training images, their annotations do not matter.
+        calibration: training images, where the ranges of activations come from.
         evaluation: where its AP is compared with that of the float model; None: nowhere.
     """
 
     calibration: KeypointDataset
     evaluation: KeypointDataset | None = None
+
+
+def int8_data(
+    recipe: Mapping[str, Any], skeleton: Skeleton, calibration: Pair | None = None, evaluation: Pair | None = None
+) -> Int8Data:
+    """The images named, else those of a checkpoint's recipe: data.train, and data.test or data.val where it is there.
+
+    Args:
+        skeleton: the network's joints.
+        calibration, evaluation: an annotation file and the folder of its images.
+
+    Raises:
+        InputError: nothing to calibrate on, what is named cannot be read, or it is evaluated on other joints.
+    """
+    data = check_config(DataSettings, recipe.get("data") or {}, "the checkpoint's recipe")
+    judges = (split for split in (data.test, data.val) if split is not None and Path(split.annotations).is_file())
+    judge = SplitSource(annotations=str(evaluation[0]), images=str(evaluation[1])) if evaluation else next(judges, None)
+    changed: dict[str, Any] = {"test": judge}
+    if calibration:
+        given = SplitSource(annotations=str(calibration[0]), images=str(calibration[1]))
+        changed |= {"train": given, "search": given}  # nothing of it is held out
+    data = data.model_copy(update=changed)
+    if data.train is None:
+        mend = "add --calibration-annotations FILE --calibration-images DIR, training images"
+        raise InputError("onnx-int8 needs images to calibrate on, and the checkpoint's recipe names none", mend=mend)
+    (train,) = load_splits(data, "train")
+    if judge is None:
+        return Int8Data(train)
+    (test,) = load_splits(data, "test")
+    if test.skeleton.joints != skeleton.joints:
+        what = f"has {len(test.skeleton.joints)} joints, the network {len(skeleton.joints)}"
+        raise InputError(what, test.annotations_path, "evaluate it on data with the network's joints")
+    return Int8Data(train, test)
 
 
 def export_int8(
@@ -76,12 +115,10 @@ def export_int8(
         'AP': {'float', 'int8', 'lost', 'images'}, without flip test, and 'warning' where more than 0.02 is lost.
 
     Raises:
-        InputError: no calibration image, one is unreadable, or a package is missing; nothing is written.
+        InputError: a calibration image is unreadable, or a package is missing; nothing is written.
     """
     require_packages("onnx", "onnxruntime")
     calibration = _choice(data.calibration, calibration_images, "calibration")
-    if not len(calibration):
-        raise InputError("holds no image to calibrate on", calibration.annotations_path, "name training images")
     inputs = (batch.images for batch in read_inputs(calibration, resolution, BATCH))
     quantise(source, target, inputs, len(calibration))
     runners = [OnnxRunner(path) for path in (source, target)]

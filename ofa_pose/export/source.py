@@ -13,6 +13,7 @@ from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.data.loader import MEAN, STD
 from ofa_pose.export.checks import Reference, make_reference
+from ofa_pose.export.int8 import Int8Data
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE
@@ -28,12 +29,16 @@ class Source:
     Attributes:
         decode: how poses are read from its outputs.
         name: what its files' names begin with.
+        recipe: what it was trained with.
+        int8: what an int8 form of it is made with; None where none is.
     """
 
     net: LitePose
     skeleton: Skeleton
     decode: DecodeConfig
     name: str
+    recipe: Mapping[str, Any]
+    int8: Int8Data | None = None
 
     @cached_property
     def reference(self) -> Reference:
@@ -46,7 +51,7 @@ def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool)
     where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     net = source.build() if supernets else fixed_net(source, where)
-    return Source(net, source.skeleton, decode_config(source.recipe), name)
+    return Source(net, source.skeleton, decode_config(source.recipe), name, source.recipe)
 
 
 def metadata(source: Source, in_graph: bool) -> dict[str, str]:
