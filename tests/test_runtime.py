@@ -79,6 +79,18 @@ def test_the_poses_of_the_checkpoint(exported: Path, scenes: KeypointDataset, fl
     assert people >= 4
 
 
+@pytest.mark.parametrize("kind", ["openvino", "ncnn"])
+def test_other_runtimes_find_the_same(kind: str, scenes: KeypointDataset, tmp_path: Path) -> None:
+    pytest.importorskip(kind)
+    path = export_checkpoint(NANO, [kind], tmp_path)["files"][kind]
+    ours, theirs = runtime.load(path, threads=1), ofa_pose.load(NANO, "cpu")
+    assert (ours.spec, ours.skeleton, ours.config) == (theirs.spec, theirs.skeleton, theirs.config)
+    for record in scenes.images:
+        found, expected = ours(record.path), theirs(record.path)
+        np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=0.1)
+    np.testing.assert_array_equal(ofa_pose.load(path)(record.path).keypoints, found.keypoints)
+
+
 def test_ofa_pose_load_takes_an_exported_model(exported: Path, scenes: KeypointDataset) -> None:
     image = scenes.images[0].path
     for options in ({}, {"resolution": 128}, {"resolution": 128, "flip": True}):

@@ -91,3 +91,29 @@ def test_eval_needs_ground_truth(call: Call, exported: str, scenes: Path, tmp_pa
     write_dataset(tmp_path / "crowd", images=1, size=64, joints="crowdpose", seed=6, workers=1)
     called = call("eval", "--checkpoint", exported, *truth(tmp_path / "crowd"))
     assert called.code == 2 and "the network has 17 joints (coco), the data 14 (crowdpose)" in called.err
+
+
+def test_export_int8(call: Call, scenes: Path, tmp_path: Path) -> None:
+    words = ("export", NANO, "--format", "onnx-int8", "--out", tmp_path / "out")
+    calibration = ("--calibration-annotations", scenes / "annotations.json", "--calibration-images", scenes / "images")
+    called = call(*words, *calibration, *truth(scenes))
+    assert called.code == 0, called.err
+    for shown in ("float32", "int8", "AP", "size", "ms an image"):
+        assert shown in called.err
+    made = tmp_path / "out" / "model.int8.onnx"
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+    scored = call("eval", "--checkpoint", made, *truth(scenes), "--no-flip", "--json").result
+    report = call(*words, *calibration, *truth(scenes), "--json").result["onnx-int8"]
+    assert report["AP"]["int8"] == pytest.approx(scored["metrics"]["AP"], abs=1e-9)
+    assert report["AP"]["images"] == report["calibration_images"] == 3 and report["max_difference"] > 1e-3
+
+
+def test_export_int8_is_refused(call: Call, scenes: Path, tmp_path: Path) -> None:
+    out, annotations = ("--out", tmp_path / "out"), ("--annotations", scenes / "annotations.json")
+    for words, told in (
+        (("--format", "onnx-int8", *out), "onnx-int8 needs images to calibrate on"),
+        (("--format", "onnx-int8", *out, *annotations), "--annotations and --images go together; give both"),
+        (("--format", "onnx", *out, *truth(scenes)), "are for onnx-int8; add --format onnx-int8, or leave them out"),
+    ):
+        called = call("export", NANO, *words)
+        assert called.code == 2 and told in called.err and not (tmp_path / "out").exists()

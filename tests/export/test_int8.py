@@ -17,7 +17,8 @@ from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.data.synthetic import write_dataset
 from ofa_pose.errors import InputError
 from ofa_pose.export import export_checkpoint, int8
-from ofa_pose.export.int8 import Int8Data, export_int8, float_nodes, quantise
+from ofa_pose.export.int8 import Int8Data, export_int8, float_nodes, int8_data, quantise
+from ofa_pose.skeleton import COCO, CROWDPOSE
 
 
 def scenes(folder: Path, images: int, seed: int) -> KeypointDataset:
@@ -104,6 +105,54 @@ def test_a_loss_is_told(
     monkeypatch.setattr(int8, "EVALUATION_IMAGES", 2)
     told = export_int8(source, tmp_path / "model.onnx", data, 64, calibration_images=1)
     assert told["AP"]["images"] == 2 and "AP, more than -1.0; calibrate on images like those" in told["warning"]
+
+
+def pair(dataset: KeypointDataset | None) -> tuple[Path, Path]:
+    assert dataset is not None
+    folder = Path(dataset.annotations_path).parent
+    return folder / "annotations.json", folder / "images"
+
+
+def recipe_of(**splits: tuple[Path, Path]) -> dict[str, Any]:
+    named = {split: {"annotations": str(where[0]), "images": str(where[1])} for split, where in splits.items()}
+    return {"data": named}
+
+
+def names(dataset: KeypointDataset | None) -> list[Path]:
+    return sorted(Path(record.path) for record in dataset.images) if dataset else []
+
+
+def test_which_images_are_taken(data: Int8Data, tmp_path: Path) -> None:
+    train, val = pair(data.calibration), pair(data.evaluation)
+    all_train = names(data.calibration.with_people())
+    of_call = int8_data({}, COCO, train, val)
+    assert (names(of_call.calibration), names(of_call.evaluation)) == (all_train, names(data.evaluation))
+    of_recipe = int8_data(recipe_of(train=train, val=val), COCO)
+    assert names(of_recipe.evaluation) == names(data.evaluation)
+    assert set(names(of_recipe.calibration)) < set(all_train)  # the search's share of them is not trained on
+    tested = int8_data(recipe_of(train=val, val=val, test=train), COCO)
+    assert names(tested.evaluation) == names(data.calibration)
+    gone = (tmp_path / "gone.json", tmp_path)
+    assert int8_data(recipe_of(train=gone, val=gone), COCO, train).evaluation is None
+
+
+def test_images_that_do_not_do(data: Int8Data, tmp_path: Path) -> None:
+    train = pair(data.calibration)
+    with pytest.raises(InputError, match="names none; add --calibration-annotations FILE --calibration-images DIR"):
+        int8_data({}, COCO)
+    with pytest.raises(InputError, match=r"gone\.json: no such file"):
+        int8_data(recipe_of(train=(tmp_path / "gone.json", tmp_path)), COCO)
+    with pytest.raises(InputError, match="has 17 joints, the network 14; evaluate it on data with the network's"):
+        int8_data({}, CROWDPOSE, train, train)
+
+
+def test_a_broken_calibration_image(source: Path, tmp_path: Path) -> None:
+    broken = scenes(tmp_path / "scenes", 2, seed=3)
+    path = Path(broken.images[1].path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=f"{path.name}: is cut short"):
+        export_int8(source, tmp_path / "model.onnx", Int8Data(broken), 64)
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_what_cannot_be_quantised(tmp_path: Path) -> None:
