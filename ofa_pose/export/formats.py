@@ -51,10 +51,10 @@ def export_checkpoint(
 
     Returns:
         {'files': {format: path of its first file}, 'bytes': {format: of all its files}}; for a runtime's format
-        {format: {'files': all paths, 'max_difference', 'sizes', 'ms', 'seconds'}}: the largest absolute difference from
-        torch's outputs, the inputs (batch, height, width) it was measured on, the median time of one image at the
-        net's resolution, and how long writing took; for LitePose's JSON 'litepose': {'warning'} where that repository's
-        code would build another net from it.
+        {format: {'max_difference', 'sizes', 'ms', 'seconds', and 'files': all paths, where there are several}}: the
+        largest absolute difference from torch's outputs, the inputs (batch, height, width) it was measured on, the
+        median time of one image at the net's resolution in as many threads as torch has, and how long writing took;
+        for LitePose's JSON 'litepose': {'warning'} where that repository's code would build another net from it.
 
     Raises:
         InputError: a supernet, an unknown format, one that does not know the network's head, a package is not

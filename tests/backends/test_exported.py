@@ -98,6 +98,7 @@ for path in sys.argv[3:]:
 def test_a_torchscript_file_needs_no_code_of_ours(models: dict[str, str], net: LitePose, tmp_path: Path) -> None:
     code = """
 import sys, numpy as np, torch
+torch.set_num_threads(1)
 module = torch.jit.load(sys.argv[1])
 images = torch.from_numpy(np.load(sys.argv[2])).permute(0, 3, 1, 2).float()
 low, high = module(images)

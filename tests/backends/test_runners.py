@@ -31,7 +31,7 @@ for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
     pytest.importorskip(_package)
 NANO = load_space("litepose-nano")
 SPEC = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (3, 2), (2,), (2,)), (8, 12, 8), kernel=3, joints=5)
-SIDES = st.integers(1, 6).map(lambda cells: 16 * cells)
+SIDES = st.integers(1, 4).map(lambda cells: 16 * cells)
 
 
 def network() -> LitePose:
@@ -49,7 +49,7 @@ def equal(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.n
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * max(1.0, float(np.abs(other).max())))
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(st.integers(0, 2**32), st.sampled_from(HEADS), st.integers(1, 20), st.integers(1, 3), SIDES, SIDES)
 def test_every_runtime_computes_random_networks(
     seed: int, head: Head, joints: int, batch: int, height: int, width: int
