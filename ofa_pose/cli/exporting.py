@@ -61,7 +61,7 @@ def export(
     if (calibration or evaluation) and INT8 not in (formats or ()):
         raise InputError("annotations and images are for onnx-int8", mend=f"add --format {INT8}, or leave them out")
     summary = export_checkpoint(checkpoint, formats or None, out, calibration=calibration, evaluation=evaluation)
-    print_result(summary, as_json, _table(summary))
+    print_result(summary, as_json, _table(summary, out))
     if INT8 in summary and not as_json:
         show(_int8_table(summary[INT8]))
     for wanted, warning in _warnings(summary):
@@ -86,16 +86,16 @@ def _int8_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _table(summary: Mapping[str, Any]) -> Table:
+def _table(summary: Mapping[str, Any], out: Path) -> Table:
     """One row a format: its files, their size; of a model also its difference from torch and its time."""
-    table = Table("format", "files")
+    table = Table("format", f"files in {escape(str(out))}")
     for column in ("size", "max difference", "ms an image"):
         table.add_column(column, justify="right")
     for wanted, path in summary["files"].items():
         report = summary.get(wanted, {})
         difference = f"{report['max_difference']:.1e}" if "max_difference" in report else "–"
         time = f"{report['ms']:.1f}" if "ms" in report else "–"
-        names = "\n".join(report.get("files", [path]))
+        names = "\n".join(Path(file).name for file in report.get("files", [path]))
         table.add_row(wanted, escape(names), _size(summary["bytes"][wanted]), difference, time)
     return table
 

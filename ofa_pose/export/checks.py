@@ -47,7 +47,7 @@ def compare(runner: Runner, reference: Reference, runtime: str, tolerance: float
 
     Returns:
         {'max_difference': largest absolute difference of any output, 'sizes': [(batch, height, width), …],
-        'ms': the median time of one image at the network's resolution, in as many threads as the runtime chooses}.
+        'ms': the median time of one image at the network's resolution}.
 
     Raises:
         OfaPoseError: the outputs differ by more than `tolerance`.

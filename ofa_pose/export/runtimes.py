@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ofa_pose import files
 from ofa_pose.backends import ExportedRunner
 from ofa_pose.backends.exported import open_runner
@@ -24,7 +26,7 @@ def checked(
     runtime: str,
     suffixes: tuple[str, ...],
     write: Callable[[Source, Path], None],
-    run: Callable[[Path], ExportedRunner] = open_runner,
+    run: Callable[[Path, int], ExportedRunner] = open_runner,
 ) -> Callable[[Source, Path], dict[str, Any]]:
     """A writer of models that are compared with torch.
 
@@ -32,7 +34,7 @@ def checked(
         runtime: its name, for people.
         suffixes: of all files that `write` writes.
         write: `write(source, path)` writes a model whose first file is `path`.
-        run: makes a runner of that file.
+        run: `run(path, threads)` makes a runner of that file.
     """
 
     def write_checked(source: Source, path: Path) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def checked(
             temporary, start = Path(folder, path.name), time.perf_counter()
             write(source, temporary)
             seconds = time.perf_counter() - start
-            report = compare(run(temporary), source.reference, runtime)
+            report = compare(run(temporary, torch.get_num_threads()), source.reference, runtime)
             for suffix in reversed(suffixes):  # the file that leads to the others last
                 name = f"{source.name}{suffix}"
                 Path(folder, name).replace(path.parent / name)
@@ -94,5 +96,7 @@ WRITERS = {
     "onnx": checked("ONNX Runtime", SUFFIXES["onnx"], write_onnx),
     "openvino": checked("OpenVINO", SUFFIXES["openvino"], write_openvino),
     "ncnn": checked("ncnn", SUFFIXES["ncnn"], write_ncnn),
-    "torchscript": checked("TorchScript", SUFFIXES["torchscript"], _write_torchscript, TorchscriptRunner),
+    "torchscript": checked(
+        "TorchScript", SUFFIXES["torchscript"], _write_torchscript, lambda path, _: TorchscriptRunner(path)
+    ),
 }
