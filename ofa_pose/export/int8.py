@@ -112,8 +112,9 @@ def export_int8(
         threads: that an image is computed in; 0: ONNX Runtime chooses.
 
     Returns:
-        {'calibration_images', 'ms', 'float_ms', 'bytes', 'float_bytes'}: the median times of one image
-        and the files' sizes; where there are evaluation images 'AP': {'float', 'int8', 'lost', 'images'}, without flip test, and 'warning' where more than 0.02 is lost.
+        {'calibration_images', 'ms', 'float_ms', 'bytes', 'float_bytes'}: the median times of one image and
+        the files' sizes; where there are evaluation images 'AP': {'float', 'int8', 'lost', 'images'}, without flip
+        test, and 'warning' where more than 0.02 is lost.
 
     Raises:
         InputError: a calibration image is unreadable, or a package is missing; nothing is written.
