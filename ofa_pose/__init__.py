@@ -2,7 +2,8 @@
 
     poses = ofa_pose.load("runs/finetuned")("photo.jpg")
 
-Importing the package is light; torch comes with the first `load`.
+Importing the package is light; torch comes with the first `load`. A device without torch loads exported models with
+`ofa_pose.runtime`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ofa_pose.predict import PoseModel
+    from ofa_pose.pose_model import PoseModel
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -21,16 +22,17 @@ __all__ = ["__version__", "load"]
 def load(
     checkpoint: str | Path, device: str | None = None, resolution: int | None = None, flip: bool = False
 ) -> PoseModel:
-    """A model that finds the poses on an image: `model(image)`, see `ofa_pose.predict.PoseModel`.
+    """A model that finds the poses on an image: `model(image)`, see `ofa_pose.pose_model.PoseModel`.
 
     Args:
-        checkpoint: a checkpoint file, a run directory (its best checkpoint), or a shipped name.
-        device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one.
+        checkpoint: a checkpoint file, a run directory (its best checkpoint), a shipped name, or an exported model
+            (.onnx, .xml, .param).
+        device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one. Exported models run on the CPU.
         resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
         flip: average with the mirrored image: better and half as fast.
 
     Raises:
-        InputError: no such checkpoint, or one of a supernet.
+        InputError: no such checkpoint, one of a supernet, or a device for an exported model.
     """
     from ofa_pose.predict import load_model
 

@@ -6,13 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from ofa_pose.errors import InputError, nearest
 
@@ -76,26 +73,14 @@ def read_json(path: str | Path) -> Any:
         raise InputError("holds a number too long to be read", path, "write the file again") from None
 
 
-class _Loader(yaml.SafeLoader):
-    """safe_load that also reads `1e-3` as a number (YAML 1.2), where PyYAML reads a string."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """safe_dump that quotes the strings which `_Loader` would read as numbers."""
-
-
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)$"),
-        list("-+.0123456789"),
-    )
-
-
 def parse_yaml(text: str, where: object) -> Any:
     """The value of a YAML text. Raises InputError naming `where` and the line."""
+    import yaml  # here: a device that only runs a model has no PyYAML
+
+    from ofa_pose.yaml_numbers import NumberLoader
+
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a subclass of SafeLoader)
+        return yaml.load(text, Loader=NumberLoader)  # noqa: S506  (a subclass of SafeLoader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none, such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else str(where)
@@ -110,7 +95,11 @@ def read_yaml(path: str | Path) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """`value` as YAML text, keys in the order given, short lists on one line."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
+    import yaml
+
+    from ofa_pose.yaml_numbers import NumberDumper
+
+    return yaml.dump(value, Dumper=NumberDumper, sort_keys=False, default_flow_style=None, width=100)
 
 
 def check_folder(path: str | Path) -> None:

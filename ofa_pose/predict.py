@@ -5,108 +5,76 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ofa_pose import files
-from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends import Runner
+from ofa_pose import files, runtime
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.console import progress
-from ofa_pose.data.images import read_upright
 from ofa_pose.errors import InputError
-from ofa_pose.estimate import Inputs, estimate
 from ofa_pose.items import Item
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.overlays import open_overlays
-from ofa_pose.pose.decode import DecodeConfig, Poses
-from ofa_pose.pose.draw import draw_poses
-from ofa_pose.pose.geometry import InputFrame, check_resolution, input_frame, warp
+from ofa_pose.pose.decode import Poses
+from ofa_pose.pose.geometry import check_resolution
 from ofa_pose.pose.metrics import to_results
 from ofa_pose.pose.settings import decode_config
-from ofa_pose.skeleton import Skeleton
+from ofa_pose.pose_model import DRAWN, PoseModel
+from ofa_pose.runtime import is_exported
 from ofa_pose.sources import open_source
 from ofa_pose.streams import quiet_opencv
 
-THRESHOLD = 0.2  # people and joints with lower scores are not drawn
 BATCH = 8
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
-
-
-@dataclass(frozen=True)
-class PoseModel:
-    """A network with all it takes to find the poses on an image: `model(image)`.
-
-    Attributes:
-        runner: computes the network.
-        spec, skeleton: the network's shape and the joints it finds.
-        resolution: what an image's short side is scaled to, in input pixels.
-        flip: average with the mirrored image.
-        config: the decoder's thresholds and limits; None for the default ones.
-    """
-
-    runner: Runner
-    spec: ArchSpec
-    skeleton: Skeleton
-    resolution: int
-    flip: bool = False
-    config: DecodeConfig | None = None
-
-    def __call__(self, image: str | Path | np.ndarray) -> Poses:
-        """The people on an image, best first.
-
-        Args:
-            image: an image file, seen as a viewer shows it (turned as its EXIF data say), or RGB uint8 (H, W, 3).
-
-        Returns:
-            keypoints float32 (P, J, 3), x and y in image pixels; a missing joint has score 0, and x = y = 0 or a guess.
-            Scores float32 (P,).
-
-        Raises:
-            InputError: the file is no readable image, or the array is no RGB uint8 image.
-        """
-        pixels = image if isinstance(image, np.ndarray) else read_upright(image)
-        frame, prepared = self.prepare(pixels)
-        return self.run([frame], prepared[None])[0][0]
-
-    def prepare(self, image: np.ndarray) -> tuple[InputFrame, np.ndarray]:
-        """The network's input for an RGB uint8 image (H, W, 3): its frame, and RGB uint8 (frame height, width, 3)."""
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            what = f"an array of shape {image.shape} and type {image.dtype} is no image"
-            raise InputError(what, mend="give RGB values as uint8 of shape (height, width, 3)")
-        frame = input_frame(image.shape[1], image.shape[0], self.resolution)
-        return frame, warp(image, frame)
-
-    def run(self, frames: Sequence[InputFrame], inputs: np.ndarray) -> tuple[list[Poses], dict[str, float]]:
-        """The poses, in image pixels, on inputs of one size, (B, H, W, 3); and the seconds of network and decoder."""
-        batch = Inputs(tuple(range(len(frames))), tuple(frames), inputs)
-        poses, seconds = estimate(self.runner, batch, self.skeleton, self.config, self.flip)
-        moved = [
-            replace(found, keypoints=frame.poses_to_image(found.keypoints))
-            for found, frame in zip(poses, frames, strict=True)
-        ]
-        return moved, seconds
 
 
 def load_model(
     checkpoint: str | Path, device: str | None = None, resolution: int | None = None, flip: bool = False
 ) -> PoseModel:
     """See `ofa_pose.load`."""
-    source = load_checkpoint(checkpoint)
-    net = fixed_net(source, checkpoint)
+    if is_exported(checkpoint):
+        return exported_model(checkpoint, device, resolution, flip)
+    return checkpoint_model(load_checkpoint(checkpoint), checkpoint, device, resolution, flip)
+
+
+def checkpoint_model(
+    source: Checkpoint,
+    where: object = "",
+    device: str | None = None,
+    resolution: int | None = None,
+    flip: bool = False,
+    latency: bool = True,
+) -> PoseModel:
+    """The model of a checkpoint, `where` it was read from; `latency` as `FastestRunner` has it. Raises InputError."""
+    net = fixed_net(source, where)
     if resolution is not None:
         check_resolution(resolution)
-    runner = FastestRunner(pick_device(device), latency=True)(net)
-    return PoseModel(
-        runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip, decode_config(source.recipe)
-    )
+    runner = FastestRunner(pick_device(device), latency)(net)
+    config = decode_config(source.recipe)
+    return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip, config)
+
+
+def exported_model(
+    path: str | Path,
+    device: str | None = None,
+    resolution: int | None = None,
+    flip: bool = False,
+    latency: bool = True,
+) -> PoseModel:
+    """The model in an exported file; `latency` as `FastestRunner` has it. Raises InputError where a device is named."""
+    if device is not None:
+        raise InputError("an exported model runs on the CPU", path, "name no device, or a checkpoint")
+    threads, streams = (0, 1) if latency else (1, torch.get_num_threads())
+    return runtime.load(path, threads, resolution, flip, streams)
 
 
 def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
@@ -121,7 +89,7 @@ def predict_source(
     model: PoseModel,
     source: str | Path | int,
     out: str | Path,
-    threshold: float = THRESHOLD,
+    threshold: float = DRAWN,
     frames: int | None = None,
 ) -> dict[str, Any]:
     """Find the poses on every image of a source; write overlays and `out/predictions.json`.
@@ -152,15 +120,12 @@ def predict_source(
     results: list[_Result] = []
     seconds = {"network": 0.0, "decode": 0.0}
 
-    def draw(image: np.ndarray, poses: Poses) -> np.ndarray:
-        return draw_poses(image, poses.keypoints[poses.scores >= threshold], model.skeleton, threshold)
-
     with quiet_opencv():
         images = open_source(source, out / "overlays", frames)
         with (
             closing(images.read(model.prepare)) as items,
             progress("predict", images.total, images.unit) as meter,
-            open_overlays(images, draw) as overlay,
+            open_overlays(images, partial(model.draw, threshold=threshold)) as overlay,
         ):
             for batch in _batches(items):
                 found, spent = model.run([item.frame for item in batch], np.stack([item.prepared for item in batch]))

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ofa_pose.predict import PoseModel
+from ofa_pose.pose_model import PoseModel
 from tests.lights import LIGHTS, RESOLUTION, SKELETON, SPEC, LightRunner, scene
 
 WIDTH, HEIGHT = 220, 150

@@ -22,7 +22,8 @@ from ofa_pose.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.predict import PoseModel, predict_source
+from ofa_pose.pose_model import PoseModel
+from ofa_pose.predict import predict_source
 from tests.lights import LIGHTS, RESOLUTION, SKELETON, SPEC, LightRunner, scene
 
 

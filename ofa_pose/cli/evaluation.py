@@ -1,4 +1,4 @@
-"""`ofa-pose eval`, `predict`, `profile` and `export`."""
+"""`ofa-pose eval`, `predict` and `profile`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ DECODINGS = ("ours", "reference")
 OF_A_NETWORK = ("images", "flip", "resolution", "scales", "decoding", "batch", "device")
 
 if TYPE_CHECKING:
-    from ofa_pose.checkpoint import Checkpoint
     from ofa_pose.data.coco import CheckImages, KeypointDataset
+    from ofa_pose.pose_model import PoseModel
 
 
 def evaluate(
     context: typer.Context,
-    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="Network to evaluate.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", help="Network to evaluate; also an exported .onnx, .xml, .param."),
+    ] = None,
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="COCO-format ground truth; default: data.test of its recipe.")
     ] = None,
@@ -56,7 +59,6 @@ def evaluate(
     Example: ofa-pose eval --checkpoint runs/finetuned --annotations val.json --images val2017 --flip
     """
     from ofa_pose import files
-    from ofa_pose.checkpoint import load_checkpoint
     from ofa_pose.pose.metrics import METRICS
 
     if metric not in METRICS:
@@ -73,19 +75,19 @@ def evaluate(
         outcome = _score_results(annotations, results, metric, skeleton, breakdown)
     else:
         assert checkpoint is not None
-        source = load_checkpoint(checkpoint, kind="net")
-        dataset = _ground_truth(source, annotations, images, skeleton)
+        model, recipe = _model(checkpoint, device, resolution, flip)
+        dataset = _ground_truth(recipe, annotations, images, skeleton)
         as_reference = decoding == "reference"
-        side = resolution or source.spec.resolution
-        resolutions = [side, *_scaled(side, scales, as_reference)]
-        outcome = _evaluate(source, dataset, flip, resolutions, metric, batch, out, breakdown, device, as_reference)
+        resolutions = [model.resolution, *_scaled(model.resolution, scales, as_reference)]
+        outcome = _evaluate(model, dataset, resolutions, metric, batch, out, breakdown, as_reference)
     if out:
         files.write_json(out / "metrics.json", outcome)
     if as_json:
         print_result(outcome, as_json)
         return
     parts = outcome.pop("breakdown", {})
-    print_result(outcome, as_json, key_table({**outcome.pop("metrics"), **outcome}))
+    shown = {**outcome.pop("metrics"), **outcome, "resolutions": ", ".join(map(str, outcome.get("resolutions", ())))}
+    print_result(outcome, as_json, key_table(shown))
     for what, rows in parts.items():
         show(_breakdown_table(what, rows))
 
@@ -131,15 +133,30 @@ def _scaled(resolution: int, scales: str | None, as_reference: bool) -> list[int
     return [side for side in dict.fromkeys(sides) if side != resolution]
 
 
+def _model(
+    checkpoint: str, device: str | None, resolution: int | None, flip: bool
+) -> tuple[PoseModel, Mapping[str, Any] | None]:
+    """The network to evaluate and the recipe it was trained with; an exported model knows none."""
+    from ofa_pose.checkpoint import load_checkpoint
+    from ofa_pose.predict import checkpoint_model, exported_model, is_exported
+
+    if is_exported(checkpoint):
+        return exported_model(checkpoint, device, resolution, flip, latency=False), None
+    source = load_checkpoint(checkpoint, kind="net")
+    return checkpoint_model(source, checkpoint, device, resolution, flip, latency=False), source.recipe
+
+
 def _ground_truth(
-    source: Checkpoint, annotations: Path | None, images: Path | None, skeleton: Path | None
+    recipe: Mapping[str, Any] | None, annotations: Path | None, images: Path | None, skeleton: Path | None
 ) -> KeypointDataset:
-    """The images to evaluate a checkpoint on: the ones named, else data.test of its recipe."""
+    """The images to evaluate a network on: the ones named, else data.test of its recipe, if it has one."""
     from ofa_pose.config import check_config
     from ofa_pose.data.splits import DataSettings, load_splits
 
+    if annotations is None and recipe is None:
+        raise InputError("eval of an exported model needs ground truth", mend="add --annotations and --images")
     if annotations is None:
-        data = check_config(DataSettings, source.recipe.get("data") or {}, "the checkpoint's recipe")
+        data = check_config(DataSettings, (recipe or {}).get("data") or {}, "the checkpoint's recipe")
         if data.test is None or images is not None:
             what = "eval --checkpoint needs ground truth"
             raise InputError(what, mend="add --annotations and --images, or give its recipe a data.test")
@@ -163,41 +180,37 @@ def _load(annotations: Path, images: Path, skeleton: Path | None, check_images: 
 
 
 def _evaluate(
-    source: Checkpoint,
+    model: PoseModel,
     dataset: KeypointDataset,
-    flip: bool,
     resolutions: Sequence[int],
     metric: str,
     batch: int,
     out: Path | None,
     breakdown: bool,
-    device: str | None,
     as_reference: bool,
 ) -> dict[str, Any]:
     from ofa_pose import evaluate as evaluation
     from ofa_pose import files
-    from ofa_pose.backends.fastest import FastestRunner
-    from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.pose.geometry import check_resolution, input_frame, warp
     from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher
-    from ofa_pose.pose.settings import decode_config
 
-    check_joints(source.skeleton, dataset, "the checkpoint")
+    check_joints(model.skeleton, dataset, "the network")
     for resolution in resolutions:
         check_resolution(resolution)
-    runner = FastestRunner(pick_device(device))(source.build())
     if as_reference:
         load_matcher()  # refuses before any work where its package is missing
     frame, sample = (litepose_frame, litepose_warp) if as_reference else (input_frame, warp)
     inputs = evaluation.read_inputs(dataset, resolutions[0], batch, frame, sample, more=resolutions[1:])
     evaluator = evaluation.make_evaluator(dataset, metric)
-    ways = (decode_config(source.recipe), flip, decode_litepose if as_reference else None)
+    ways = (model.config, model.flip, decode_litepose if as_reference else None)
     with progress("eval", len(dataset)) as meter:
-        done = evaluation.evaluate(runner, dataset, inputs, evaluator, *ways, step=meter.step)
+        done = evaluation.evaluate(model.runner, dataset, inputs, evaluator, *ways, step=meter.step)
     if out:
         files.write_json(out / "results.json", done.results.entries(dataset.category["id"]))
     parts = {"breakdown": evaluator.breakdown(done.results)} if breakdown else {}
-    return {"metrics": done.metrics, "images": done.images, "seconds": done.seconds, **parts}
+    short_sides = [round(side * frame(side, side, side).scale) for side in resolutions]  # LitePose's code rounds them
+    ran = {"resolutions": short_sides, "flip": model.flip}
+    return {"metrics": done.metrics, "images": done.images, **ran, "seconds": done.seconds, **parts}
 
 
 def _score_results(
@@ -217,7 +230,9 @@ def predict(
     source: Annotated[
         str, typer.Argument(help="An image, a video, a camera's number, a folder of images, or a glob in quotes.")
     ],
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="Network to run.")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", help="Network to run; also an exported .onnx, .xml, .param.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for overlays/ and predictions.json.")],
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average with the mirrored image.")] = False,
     resolution: Annotated[int | None, typer.Option("--resolution", help="Short side; default: the net's.")] = None,
@@ -273,25 +288,3 @@ def profile(
     print_result(result, as_json)
     if layers and not as_json:
         profiling.show_layers(spec)
-
-
-def export(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint or run directory.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format", help="yaml, litepose, safetensors, onnx (these by default), litepose-weights; may be repeated."
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a net's config (YAML, LitePose's JSON), weights (safetensors) and ONNX (checked against torch).
-
-    litepose-weights is a .pth.tar that the LitePose repository's code loads, of a fixed net or of a supernet.
-
-    Example: ofa-pose export runs/finetuned --format onnx --format yaml --out runs/export
-    """
-    from ofa_pose.export import export_checkpoint
-
-    print_result(export_checkpoint(checkpoint, formats or None, out), as_json)
