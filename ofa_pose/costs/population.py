@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.arch.plan import Layer, build_plan
+from ofa_pose.arch.plan import Layer, Plan, build_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec, Head
 from ofa_pose.costs.macs import layer_macs, layer_params
@@ -24,6 +24,7 @@ QUANTITIES = ("macs_thop", "macs_exact", "macs_paper", "params")
 
 Genomes = NDArray[np.integer]  # (N, G), a row for each genome
 Costs = dict[str, NDArray[np.int64]]
+Present = tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class _Shapes:
     kernel: int
     joints: int
     head: Head
-    present: tuple[tuple[Any, ...], ...]
+    present: Present
 
 
 def population_costs(space: SearchSpace, joints: int, genomes: Genomes) -> Costs:
@@ -51,9 +52,21 @@ def population_costs(space: SearchSpace, joints: int, genomes: Genomes) -> Costs
         For each of QUANTITIES an int64 array (N,): equal to `spec_macs` and `spec_params` of the decoded rows.
     """
     genomes = np.asarray(genomes)
-    values = [_taken(choices, column) for choices, column in zip(space.choices, genomes.T, strict=True)]
-    terms = _terms(_shapes(space, joints, values))
+    terms = _terms(*population_plan(space, joints, genomes))
     return {name: _total(terms, index, genomes.shape[:1]) for index, name in enumerate(QUANTITIES)}
+
+
+def population_plan(space: SearchSpace, joints: int, genomes: Genomes) -> tuple[Plan, Present]:
+    """The plan of many subnets at once, of (N, G) genomes, and which of its blocks they have.
+
+    A layer's channels and sides are whole numbers where they are the same for all, else arrays (N,). The plan has the
+    blocks of the deepest subnet; which subnets have one is, for each stage's blocks, True (all) or an array (N,).
+    """
+    genomes = np.asarray(genomes)
+    shapes = _shapes(
+        space, joints, [_taken(choices, column) for choices, column in zip(space.choices, genomes.T, strict=True)]
+    )
+    return build_plan(cast(ArchSpec, shapes)), shapes.present
 
 
 def canonical_rows(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
@@ -82,6 +95,7 @@ class Grid:
     Attributes:
         shape: the number of choices of every gene that has more than one left.
         size: the product of these. Where the depth is elastic, some numbers stand for no canonical genome.
+        plan: the plan of them all: a layer's channels and sides are whole numbers, or arrays that broadcast to `shape`.
     """
 
     def __init__(self, space: SearchSpace, joints: int, top: Sequence[int]) -> None:
@@ -90,7 +104,9 @@ class Grid:
         self.shape = tuple(top[gene] + 1 for gene in self._genes)
         self.size = math.prod(self.shape)
         values = [self._axis(choices[: top[gene] + 1], gene) for gene, choices in enumerate(space.choices)]
-        self._terms = _terms(_shapes(space, joints, values))
+        shapes = _shapes(space, joints, values)
+        self.plan = build_plan(cast(ArchSpec, shapes))
+        self._terms = _terms(self.plan, shapes.present)
 
     def costs(self, quantity: str) -> NDArray[np.int64]:
         """(size,): one of QUANTITIES, for every number."""
@@ -144,10 +160,10 @@ def _shapes(space: SearchSpace, joints: int, values: Sequence[Any]) -> _Shapes:
     return _Shapes(*widths, space.kernel, joints, space.head, tuple(present))
 
 
-def _terms(shapes: _Shapes) -> dict[tuple[int, ...], list[Any]]:
+def _terms(plan: Plan, present: Present) -> dict[tuple[int, ...], list[Any]]:
     """Sums over the layers, of each of QUANTITIES, apart by the shape of what is summed."""
     sums: dict[tuple[int, ...], list[Any]] = {}
-    for layer, present in _layers(shapes):
+    for layer, present in _layers(plan, present):
         macs = layer_macs(layer)
         for index, value in enumerate((macs.thop, macs.exact, macs.paper, layer_params(layer))):
             term: Any = value if present is True else value * present
@@ -155,11 +171,10 @@ def _terms(shapes: _Shapes) -> dict[tuple[int, ...], list[Any]]:
     return sums
 
 
-def _layers(shapes: _Shapes) -> Iterator[tuple[Layer, Any]]:
+def _layers(plan: Plan, present: Present) -> Iterator[tuple[Layer, Any]]:
     """Every layer of the deepest subnet, and which subnets have it: True, or an array."""
-    plan = build_plan(cast(ArchSpec, shapes))
     inside: dict[str, Any] = {}
-    for blocks, present in zip(plan.stages, shapes.present, strict=True):
+    for blocks, present in zip(plan.stages, present, strict=True):
         inside |= {layer.name: there for block, there in zip(blocks, present, strict=True) for layer in block.layers}
     for layer in plan.layers():
         yield layer, inside.get(layer.name, True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from ofa_pose.arch.plan import Layer, Output, Plan, make_plan
+from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, make_plan
 from ofa_pose.arch.spec import ArchSpec
 
 ACTIVATIONS = {"relu6": nn.ReLU6, "relu": nn.ReLU}
@@ -26,30 +26,46 @@ def run_plan(plan: Plan, image: Tensor, apply: Apply) -> tuple[Tensor, Tensor]:
     Returns:
         low (B, 2J, H/4, W/4): J heatmaps, then J tag maps; high (B, J, H/2, W/2): heatmaps.
     """
-    for layer in plan.stem:
-        image = apply(layer, image)
-    maps = [image]
+    maps = [run_stem(plan.stem, image, apply)]
     for stage in plan.stages:
         x = maps[-1]
         for block in stage:
-            y = x
-            for layer in block.layers:
-                y = apply(layer, y)
-            x = x + y if block.residual else y
+            x = run_block(block, x, apply)
         maps.append(x)
     refined, outputs = maps[-1], []
     for step in plan.deconv:
-        refined = apply(step.refined, refined)
-        if step.raw:
-            refined = refined + apply(step.raw, maps[step.raw_source])
-        refined = apply(step.norm, refined)
+        refined = run_step(step, refined, maps[step.raw_source], apply)
         if step.output:
-            outputs.append(_output(step.output, refined, maps[step.output.raw_source], apply))
+            outputs.append(run_output(step.output, refined, maps[step.output.raw_source], apply))
     low, high = outputs
     return low, high
 
 
-def _output(output: Output, refined: Tensor, raw: Tensor, apply: Apply) -> Tensor:
+def run_stem(layers: Sequence[Layer], image: Tensor, apply: Apply) -> Tensor:
+    """The stem of a plan: (B, 3, H, W) → (B, C0, H/2, W/2)."""
+    for layer in layers:
+        image = apply(layer, image)
+    return image
+
+
+def run_block(block: Block, x: Tensor, apply: Apply) -> Tensor:
+    """One MBConv block: (B, cin, h, w) → (B, cout, h/stride, w/stride)."""
+    y = x
+    for layer in block.layers:
+        y = apply(layer, y)
+    return x + y if block.residual else y
+
+
+def run_step(step: DeconvStep, refined: Tensor, raw: Tensor, apply: Apply) -> Tensor:
+    """One deconv step without its output: (B, ·, h, w) → (B, filters, 2h, 2w). A plain head does not read `raw`."""
+    refined = apply(step.refined, refined)
+    if step.raw:
+        refined = refined + apply(step.raw, raw)
+    return apply(step.norm, refined)
+
+
+def run_output(output: Output, refined: Tensor, raw: Tensor, apply: Apply) -> Tensor:
+    """One output: (B, ·, h, w) → (B, J or 2J, h, w). A plain head does not read `raw`."""
     for layer in output.refined:
         refined = apply(layer, refined)
     if not output.raw:
@@ -65,6 +81,14 @@ class Unit(nn.Sequential):
     conv: nn.Conv2d | nn.ConvTranspose2d
     norm: nn.BatchNorm2d
     act: nn.Module
+
+
+class Units(Protocol):
+    """What holds the modules of plan layers: a network, or a lone part of one."""
+
+    def unit(self, layer: Layer) -> Unit:
+        """The modules of one layer."""
+        ...
 
 
 def make_layer(layer: Layer) -> Unit:
