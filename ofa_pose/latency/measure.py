@@ -1,0 +1,231 @@
+"""Time pieces and whole networks on a backend of this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, make_plan
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.onnx_graph import INPUT, onnx_part
+from ofa_pose.errors import InputError, nearest
+from ofa_pose.latency.pieces import Part, part_layers, piece_part
+from ofa_pose.latency.table import BACKENDS, Subject
+from ofa_pose.models.litepose import (
+    Apply,
+    LitePose,
+    Unit,
+    make_layer,
+    run_block,
+    run_output,
+    run_plan,
+    run_stem,
+    run_step,
+)
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+WARM_UP = 2  # runs of a visit that do not count: the first ones choose kernels and allocate
+LEAST_RUNS, MOST_RUNS, VISIT_S = 5, 20, 0.02
+
+Run = Callable[[], object]
+
+
+class Device(Protocol):
+    """Makes what is measured runnable: `load(subject)()` computes it once, at batch 1, and returns when it is done.
+
+    Attributes:
+        runtime: name and version of the runtime.
+        threads: of one run.
+    """
+
+    runtime: str
+    threads: int
+
+    def load(self, subject: Subject) -> Run: ...
+
+
+class PartNet(nn.Module):
+    """A piece or a whole network as a module with random weights; its inputs are those of `shapes`, in order.
+
+    Attributes:
+        shapes: the name of every input, and its (channels, side).
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.part: Part | Plan = make_plan(subject) if isinstance(subject, ArchSpec) else piece_part(subject)
+        self.shapes = _shapes(self.part)
+        generator = torch.Generator().manual_seed(0)
+        layers = list(self.part.layers() if isinstance(self.part, Plan) else part_layers(self.part))
+        self._names = {layer.name: f"layer{index}" for index, layer in enumerate(layers)}
+        for layer in layers:
+            unit = make_layer(layer)
+            self.add_module(self._names[layer.name], unit)
+            if layer.kind != "norm":
+                LitePose.init_conv(layer, unit.conv.weight, generator)
+        self.eval().requires_grad_(False)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs for inputs (B, channels, side, side); an image is normalised already."""
+        return self.walk(lambda layer, x: self.unit(layer)(x), *inputs)
+
+    def unit(self, layer: Layer) -> Unit:
+        """The modules of one layer."""
+        return getattr(self, self._names[layer.name])
+
+    def walk(self, apply: Apply, *inputs: Any) -> tuple[Any, ...]:
+        """Compute the part with `apply(layer, input)`."""
+        part, first, last = self.part, inputs[0], inputs[-1]
+        if isinstance(part, tuple):
+            return (run_stem(part, first, apply),)
+        if isinstance(part, Block):
+            return (run_block(part, first, apply),)
+        if isinstance(part, DeconvStep):
+            return (run_step(part, first, last, apply),)
+        if isinstance(part, Output):
+            return (run_output(part, first, last, apply),)
+        return run_plan(part, first, apply)
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Random inputs by name, float32 (1, channels, side, side); images from 0 to 255."""
+        rng = np.random.default_rng(0)
+        arrays = {name: rng.standard_normal((1, c, side, side), np.float32) for name, (c, side) in self.shapes.items()}
+        return {name: np.clip(x * 64 + 128, 0, 255) if name == INPUT else x for name, x in arrays.items()}
+
+    def onnx(self) -> bytes:
+        """The subject as an ONNX model."""
+        channels = {name: count for name, (count, _) in self.shapes.items()}
+        if isinstance(self.part, Plan):
+            joints = self.part.spec.joints
+            ends = {"low": 2 * joints, "high": joints}
+        else:
+            ends = {"y": list(part_layers(self.part))[-1].cout}
+        outputs = {name: (count, f"height.{name}", f"width.{name}") for name, count in ends.items()}
+        return onnx_part(self, channels, self.walk, outputs).SerializeToString()
+
+
+def _shapes(part: Part | Plan) -> dict[str, tuple[int, int]]:
+    if isinstance(part, Plan):
+        part = part.stem
+    if isinstance(part, tuple):
+        return {INPUT: (3, part[0].side_in)}
+    if isinstance(part, Block):
+        return {"x": (part.layers[0].cin, part.layers[0].side_in)}
+    refined, raw = (part.refined[0], part.raw and part.raw[0]) if isinstance(part, Output) else (part.refined, part.raw)
+    return {f"x.{index}": (layer.cin, layer.side_in) for index, layer in enumerate((refined, raw)) if layer}
+
+
+class TorchDevice:
+    """Eager torch in channels_last, which is twice as fast on CPUs."""
+
+    def __init__(self, threads: int) -> None:
+        self.runtime, self.threads = f"torch {torch.__version__}", threads
+        torch.set_num_threads(threads)
+        keep_memory()
+
+    def load(self, subject: Subject) -> Run:
+        net = PartNet(subject)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        arrays = net.inputs().values()
+        inputs = [torch.from_numpy(x).to(memory_format=torch.channels_last) for x in arrays]
+
+        @torch.inference_mode()
+        def run() -> object:
+            return net(*inputs)
+
+        return run
+
+
+class OnnxRuntimeDevice:
+    """ONNX Runtime on the CPU."""
+
+    def __init__(self, threads: int) -> None:
+        import onnxruntime
+
+        self.runtime, self.threads = f"onnxruntime {onnxruntime.__version__}", threads
+
+    def load(self, subject: Subject) -> Run:
+        import onnxruntime
+
+        net = PartNet(subject)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(net.onnx(), options, providers=["CPUExecutionProvider"])
+        feeds = net.inputs()
+        return lambda: session.run(None, feeds)
+
+
+class OpenVinoDevice:
+    """OpenVINO on the CPU, in full precision."""
+
+    def __init__(self, threads: int) -> None:
+        import openvino
+
+        self.runtime, self.threads = f"openvino {openvino.__version__.split('-')[0]}", threads
+        self._core = openvino.Core()
+
+    def load(self, subject: Subject) -> Run:
+        net = PartNet(subject)
+        model = self._core.read_model(net.onnx())
+        arrays = list(net.inputs().values())
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        compiled = self._core.compile_model(model, "CPU", {**hints, "INFERENCE_NUM_THREADS": self.threads})
+        request = compiled.create_infer_request()
+        return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
+
+
+DEVICES: dict[str, tuple[Callable[[int], Device], tuple[str, ...]]] = {
+    "torch": (TorchDevice, ()),
+    "onnxruntime": (OnnxRuntimeDevice, ("onnx", "onnxruntime")),
+    "openvino": (OpenVinoDevice, ("onnx", "openvino")),
+}
+
+
+def open_device(backend: str, threads: int) -> Device:
+    """The backend of that name. Raises InputError where there is none, or its package is missing."""
+    if backend not in BACKENDS:
+        raise InputError(f"no such backend: '{backend}'", mend=nearest(backend, BACKENDS))
+    if backend not in DEVICES:
+        raise InputError(f"latencies of {backend} cannot be measured yet", mend=f"use {', '.join(DEVICES)}")
+    make, packages = DEVICES[backend]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            extra = "openvino" if package == "openvino" else "onnx"
+            raise InputError(f"{backend} needs the package {package}", mend=f"pip install 'ofa-pose[{extra}]'")
+    return make(threads)
+
+
+def keep_memory() -> None:
+    """Let the C library keep memory that is freed, where it can be told so (glibc).
+
+    By default it gives large tensors back after each layer and takes them anew, page by page, by a rule that depends on
+    what the process did before: the same network in eager torch takes up to twice as long in one process as in another.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def visit(run: Run) -> float:
+    """Milliseconds of the fastest of a few runs one after another, after a warm-up: what disturbs, only delays."""
+    for _ in range(WARM_UP):
+        run()
+    fastest, start = np.inf, time.perf_counter()
+    for count in range(MOST_RUNS):
+        before = time.perf_counter()
+        run()
+        now = time.perf_counter()
+        fastest = min(fastest, now - before)
+        if count + 1 >= LEAST_RUNS and now - start > VISIT_S:
+            break
+    return float(fastest * 1e3)
