@@ -80,13 +80,13 @@ def sweep(device: Device, anchor: ArchSpec, times: list[float], ratios: Samples,
         times: gets every time of the anchor, in milliseconds.
     """
     run = device.load(anchor)
-    before = visit(run)
+    before = visit(run, device.threads)
     times.append(before)
     for number in range(rounds):
         waiting = [subject for subject, seen in ratios.items() if len(seen) <= number]
         order = generator("latency", number, len(waiting)).permutation(len(waiting))
         for batch in _batches(device, [waiting[index] for index in order]):
-            after = visit(run)
+            after = visit(run, device.threads)
             times.append(after)
             for subject, ms in batch:
                 ratios[subject].append(ms / ((before + after) / 2))
@@ -98,7 +98,7 @@ def _batches(device: Device, subjects: Sequence[Subject]) -> Iterator[list[tuple
     """Times of the subjects, in batches that take BATCH_S or one subject."""
     batch, start = [], time.monotonic()
     for subject in subjects:
-        batch.append((subject, visit(device.load(subject))))
+        batch.append((subject, visit(device.load(subject), device.threads)))
         if time.monotonic() - start > BATCH_S:
             yield batch
             batch, start = [], time.monotonic()
