@@ -1,10 +1,15 @@
-"""Runtimes that compute a network's two outputs from uint8 images; every one is a `Runner`."""
+"""Runtimes that compute a network's two outputs from uint8 images; every one is a `Runner`.
+
+The runners of exported files, and what they import, need no torch: devices have none.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 import numpy as np
+
+INPUT, OUTPUTS = "images", ("low", "high")  # what exported graphs call them
 
 
 class Runner(Protocol):
@@ -14,12 +19,25 @@ class Runner(Protocol):
         streams: from how many threads at once it is best called.
 
     Args:
-        images: RGB uint8 (B, H, W, 3), H and W multiples of 32.
+        images: RGB uint8 (B, H, W, 3), H and W multiples of 16.
 
     Returns:
         low float32 (B, 2J, H/4, W/4): J heatmaps, then J tag maps; high float32 (B, J, H/2, W/2): heatmaps.
+
+    Raises:
+        InputError: a side is no multiple of 16.
     """
 
     streams: int
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class ExportedRunner(Runner, Protocol):
+    """A `Runner` over an exported model.
+
+    Attributes:
+        metadata: what the model says about itself; 'spec', 'skeleton' and the like are JSON.
+    """
+
+    metadata: dict[str, str]

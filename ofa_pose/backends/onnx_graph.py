@@ -1,27 +1,22 @@
-"""A network as an ONNX graph, written from its layer plan.
-
-torch's exporters take 3 s (TorchScript, deprecated) to 30 s (torch.export) for LitePose-XS and name their nodes after
-Python internals. The plan already is a graph, so it is walked once: milliseconds, the same bytes every time, nodes
-named after layers, and no dependence on torch's version.
-"""
+"""A network as an ONNX graph, written from its layer plan (see `folding`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
-from ofa_pose.data.loader import MEAN, STD
+from ofa_pose.backends import INPUT
+from ofa_pose.backends.folding import Walk, write_part
 from ofa_pose.models.litepose import Apply, LitePose, Units, run_plan
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET, IR_VERSION = 17, 8  # old enough for the runtimes that devices have
-INPUT, OUTPUTS = "images", ("low", "high")
 
 
 def onnx_model(net: LitePose, metadata: Mapping[str, str]) -> onnx.ModelProto:
@@ -46,7 +41,7 @@ def onnx_model(net: LitePose, metadata: Mapping[str, str]) -> onnx.ModelProto:
 def onnx_part(
     units: Units,
     inputs: Mapping[str, int],
-    walk: Callable[..., Iterable[Any]],
+    walk: Walk,
     outputs: Mapping[str, tuple[int | str, int | str, int | str]],
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
@@ -63,13 +58,7 @@ def onnx_part(
     from onnx import TensorProto, helper
 
     graph = _Graph()
-
-    def apply(layer: Layer, value: Any) -> Any:
-        return _add_layer(graph, layer, units, value)
-
-    values = [_normalised(graph, name) if name == INPUT else _Value(graph, name) for name in inputs]
-    for result, name in zip(walk(cast(Apply, apply), *values), outputs, strict=True):
-        graph.rename(result.name, name)
+    write_part(graph, units, inputs, walk, outputs)
     read: dict[str, tuple[int | str, ...]] = {name: (channels, "height", "width") for name, channels in inputs.items()}
     reads, writes = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in shapes.items()]
@@ -85,12 +74,6 @@ def onnx_part(
     return model
 
 
-def _normalised(graph: _Graph, image: str) -> _Value:
-    """The image centred; what scales it is in the first convolution."""
-    mean = graph.constant("mean", np.array(MEAN).reshape(1, 3, 1, 1) * 255)
-    return _Value(graph, graph.add("Sub", "normalise", [image, mean]))
-
-
 @dataclass
 class _Graph:
     """Nodes in the order of execution, and the constants they read."""
@@ -98,7 +81,7 @@ class _Graph:
     nodes: list[Any] = field(default_factory=list)
     initialisers: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, operator: str, name: str, inputs: list[str], **attributes: Any) -> str:
+    def add_node(self, operator: str, name: str, inputs: list[str], **attributes: Any) -> str:
         """Append a node; the name of its one output, which is the node's own."""
         from onnx import helper
 
@@ -112,86 +95,35 @@ class _Graph:
         self.initialisers[name] = numpy_helper.from_array(value.astype(np.float32), name)
         return name
 
+    def centre(self, image: str, mean: np.ndarray) -> str:
+        return self.add_node("Sub", "normalise", [image, self.constant("mean", mean.reshape(1, 3, 1, 1))])
+
+    def conv(self, layer: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
+        constants = [self.constant(f"{layer.name}.weight", weight)]
+        if bias is not None:
+            constants.append(self.constant(f"{layer.name}.bias", bias))
+        y = self.add_node("Conv", layer.name, [x, *constants], group=layer.groups, **_shape(layer))
+        return self._activate(layer, y)
+
+    def deconv(self, layer: Layer, norm: Layer, reads: tuple[str, ...], weight: np.ndarray, bias: np.ndarray) -> str:
+        constants = [self.constant(f"{norm.name}.weight", weight), self.constant(f"{norm.name}.bias", bias)]
+        maps = self.add_node("Concat", f"{norm.name}.maps", list(reads), axis=1) if len(reads) > 1 else reads[0]
+        return self._activate(norm, self.add_node("ConvTranspose", norm.name, [maps, *constants], **_shape(layer)))
+
+    def add(self, name: str, one: str, other: str) -> str:
+        return self.add_node("Add", name, [one, other])
+
+    def _activate(self, layer: Layer, y: str) -> str:
+        if layer.act == "relu6":
+            limits = [self.constant("zero", np.array(0)), self.constant("six", np.array(6))]
+            return self.add_node("Clip", f"{layer.name}.relu6", [y, *limits])
+        return self.add_node("Relu", f"{layer.name}.relu", [y]) if layer.act else y
+
     def rename(self, old: str, new: str) -> None:
-        """Rename the output of a node that no other node reads."""
         for node in self.nodes:
             if node.output[0] == old:
                 node.output[0] = new
 
 
-@dataclass(frozen=True)
-class _Value:
-    """What stands for a tensor while the plan is walked: the name of a node's output; `+` adds a node."""
-
-    graph: _Graph
-    name: str
-
-    def __add__(self, other: _Value) -> _Value:
-        name = f"{other.name}.sum"
-        return _Value(self.graph, self.graph.add("Add", name, [self.name, other.name]))
-
-
-@dataclass(frozen=True)
-class _Deconvs:
-    """A sum of transposed convolutions that waits for its BatchNorm: the layers, and the names of what they read.
-
-    The sum over the refined and the raw map is one over both maps' channels: a third faster, and the norm folds.
-    """
-
-    layers: tuple[Layer, ...]
-    reads: tuple[str, ...]
-
-    def __add__(self, other: _Deconvs) -> _Deconvs:
-        return _Deconvs(self.layers + other.layers, self.reads + other.reads)
-
-
-def _add_layer(graph: _Graph, layer: Layer, units: Units, x: _Value | _Deconvs) -> _Value | _Deconvs:
-    if layer.kind == "deconv":
-        assert isinstance(x, _Value)
-        return _Deconvs((layer,), (x.name,))
-    y = _add_deconvs(graph, layer, units, x) if isinstance(x, _Deconvs) else _add_conv(graph, layer, units, x.name)
-    if layer.act == "relu6":
-        limits = [graph.constant("zero", np.array(0)), graph.constant("six", np.array(6))]
-        y = graph.add("Clip", f"{layer.name}.relu6", [y, *limits])
-    elif layer.act:
-        y = graph.add("Relu", f"{layer.name}.relu", [y])
-    return _Value(graph, y)
-
-
-def _add_conv(graph: _Graph, layer: Layer, units: Units, x: str) -> str:
-    weight = _weight(units, layer)
-    if layer.reads == "image":
-        weight = weight / (np.array(STD).reshape(1, 3, 1, 1) * 255)  # the image is centred, not scaled
-    if not layer.norm:
-        constants = [graph.constant(f"{layer.name}.weight", weight)]
-    else:
-        scale, shift = _affine(units, layer)
-        weight = weight * scale[:, None, None, None]
-        constants = [graph.constant(f"{layer.name}.weight", weight), graph.constant(f"{layer.name}.bias", shift)]
-    return graph.add("Conv", layer.name, [x, *constants], group=layer.groups, **_shape(layer))
-
-
-def _add_deconvs(graph: _Graph, norm: Layer, units: Units, x: _Deconvs) -> str:
-    scale, shift = _affine(units, norm)
-    weight = np.concatenate([_weight(units, layer) for layer in x.layers]) * scale[:, None, None]
-    constants = [graph.constant(f"{norm.name}.weight", weight), graph.constant(f"{norm.name}.bias", shift)]
-    maps = graph.add("Concat", f"{norm.name}.maps", list(x.reads), axis=1) if len(x.reads) > 1 else x.reads[0]
-    return graph.add("ConvTranspose", norm.name, [maps, *constants], **_shape(x.layers[0]))
-
-
 def _shape(layer: Layer) -> dict[str, Any]:
     return {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
-
-
-def _weight(units: Units, layer: Layer) -> np.ndarray:
-    return units.unit(layer).conv.weight.detach().cpu().double().numpy()
-
-
-def _affine(units: Units, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """What a layer's BatchNorm does in eval mode: scale (C,), then shift (C,)."""
-    norm = units.unit(layer).norm
-    assert norm.running_mean is not None and norm.running_var is not None
-    parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    weight, bias, mean, variance = (part.detach().cpu().double().numpy() for part in parts)
-    scale = weight / np.sqrt(variance + norm.eps)
-    return scale, bias - mean * scale

@@ -15,7 +15,8 @@ from ofa_pose import files
 from ofa_pose.arch.litepose_config import check_rebuildable, litepose_from_spec
 from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.backends.onnx_graph import onnx_model
-from ofa_pose.backends.onnx_runner import OnnxRunner, require_packages
+from ofa_pose.backends.onnx_runner import OnnxRunner
+from ofa_pose.backends.packages import require_packages
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.data.loader import MEAN, STD

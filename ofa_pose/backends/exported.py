@@ -1,0 +1,38 @@
+"""Exported models as runners, by their files' suffixes. Needs NumPy and the model's own runtime, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ofa_pose.backends import ExportedRunner
+from ofa_pose.backends.ncnn_runner import NcnnRunner
+from ofa_pose.backends.onnx_runner import OnnxRunner
+from ofa_pose.backends.openvino_runner import OpenvinoRunner
+from ofa_pose.errors import InputError
+
+_RUNNERS: dict[str, Callable[[str | Path, int, int], ExportedRunner]] = {
+    ".onnx": OnnxRunner,
+    ".xml": OpenvinoRunner,
+    ".param": NcnnRunner,
+}
+SUFFIXES = tuple(_RUNNERS)
+
+
+def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> ExportedRunner:
+    """A runner over an exported model.
+
+    Args:
+        path: an .onnx file, OpenVINO's .xml with its .bin beside it, or ncnn's .param with its .bin and .json.
+        threads: of one call; 0: the runtime chooses.
+        streams: how many calls are meant to be made at once.
+
+    Raises:
+        InputError: no such file, no exported model, or its runtime is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in _RUNNERS:
+        raise InputError("is no exported model", path, f"name a file that ends in {' or '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise InputError("no such file", path, "check the path")
+    return _RUNNERS[path.suffix](path, threads, streams)

@@ -1,0 +1,125 @@
+"""Writing a part of a layer plan into another runtime's graph, BatchNorms and normalisation folded into convolutions.
+
+torch's exporters take seconds for LitePose-XS and name their nodes after Python internals. The plan already is a graph,
+so it is walked once: milliseconds, the same bytes every time, nodes named after layers, and no dependence on torch's
+version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from ofa_pose.arch.plan import Layer
+from ofa_pose.backends import INPUT
+from ofa_pose.data.loader import MEAN, STD
+from ofa_pose.models.litepose import Apply, Units
+
+Walk = Callable[..., Iterable[Any]]
+"""`walk(apply, *inputs)` computes a part of a plan with `apply(layer, input)`; its results are the part's outputs."""
+
+
+class Graph(Protocol):
+    """A runtime's graph that grows; values are names of nodes' outputs. Weights and biases are float64."""
+
+    def centre(self, image: str, mean: np.ndarray) -> str:
+        """The image less `mean` (3,)."""
+        ...
+
+    def conv(self, layer: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
+        """A convolution, weight (cout, cin / groups, k, k), and its layer's activation."""
+        ...
+
+    def deconv(self, layer: Layer, norm: Layer, reads: tuple[str, ...], weight: np.ndarray, bias: np.ndarray) -> str:
+        """A transposed convolution of several maps' channels, weight (cin, cout, k, k), and its norm's activation.
+
+        Args:
+            layer: has kernel, stride and padding.
+            norm: has the name and the activation.
+        """
+        ...
+
+    def add(self, name: str, one: str, other: str) -> str:
+        """The sum of two values."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a value that no node reads."""
+        ...
+
+
+def write_part(graph: Graph, units: Units, inputs: Iterable[str], walk: Walk, outputs: Iterable[str]) -> None:
+    """Append a part of a network in eval mode to a graph.
+
+    Args:
+        units: has the modules of the part's layers.
+        inputs: names of the graph's inputs. What is called 'images' is RGB from 0 to 255 and normalised first.
+        outputs: names for the walk's results.
+    """
+
+    def apply(layer: Layer, value: Any) -> Any:
+        return _add_layer(graph, layer, units, value)
+
+    mean = np.array(MEAN) * 255
+    values = [_Value(graph, graph.centre(name, mean) if name == INPUT else name) for name in inputs]
+    for result, name in zip(walk(cast(Apply, apply), *values), outputs, strict=True):
+        graph.rename(result.name, name)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What stands for a tensor while the plan is walked: the name of a node's output; `+` adds a node."""
+
+    graph: Graph
+    name: str
+
+    def __add__(self, other: _Value) -> _Value:
+        return _Value(self.graph, self.graph.add(f"{other.name}.sum", self.name, other.name))
+
+
+@dataclass(frozen=True)
+class _Deconvs:
+    """A sum of transposed convolutions that waits for its BatchNorm: the layers, and the names of what they read.
+
+    The sum over the refined and the raw map is one over both maps' channels: a third faster, and the norm folds.
+    """
+
+    layers: tuple[Layer, ...]
+    reads: tuple[str, ...]
+
+    def __add__(self, other: _Deconvs) -> _Deconvs:
+        return _Deconvs(self.layers + other.layers, self.reads + other.reads)
+
+
+def _add_layer(graph: Graph, layer: Layer, units: Units, x: _Value | _Deconvs) -> _Value | _Deconvs:
+    if layer.kind == "deconv":
+        assert isinstance(x, _Value)
+        return _Deconvs((layer,), (x.name,))
+    if isinstance(x, _Deconvs):
+        scale, shift = _affine(units, layer)
+        weight = np.concatenate([_weight(units, one) for one in x.layers]) * scale[:, None, None]
+        return _Value(graph, graph.deconv(x.layers[0], layer, x.reads, weight, shift))
+    weight, bias = _weight(units, layer), None
+    if layer.reads == "image":
+        weight = weight / (np.array(STD).reshape(1, 3, 1, 1) * 255)  # the image is centred, not scaled
+    if layer.norm:
+        scale, bias = _affine(units, layer)
+        weight = weight * scale[:, None, None, None]
+    return _Value(graph, graph.conv(layer, x.name, weight, bias))
+
+
+def _weight(units: Units, layer: Layer) -> np.ndarray:
+    return units.unit(layer).conv.weight.detach().cpu().double().numpy()
+
+
+def _affine(units: Units, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """What a layer's BatchNorm does in eval mode: scale (C,), then shift (C,)."""
+    norm = units.unit(layer).norm
+    assert norm.running_mean is not None and norm.running_var is not None
+    parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    weight, bias, mean, variance = (part.detach().cpu().double().numpy() for part in parts)
+    scale = weight / np.sqrt(variance + norm.eps)
+    return scale, bias - mean * scale

@@ -1,0 +1,44 @@
+"""What every runner checks, and does with its images before the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from ofa_pose.arch.spec import TOTAL_STRIDE
+from ofa_pose.backends import INPUT, OUTPUTS
+from ofa_pose.errors import InputError
+
+CHUNK_PIXELS = 4 * 128 * 128  # of images that are computed together: more of them leave the cache
+
+
+def check_sides(images: np.ndarray) -> None:
+    """Raise InputError, naming the nearest valid sizes, where a side of images (B, H, W, 3) is no multiple of 16."""
+    height, width = images.shape[1:3]
+    if height % TOTAL_STRIDE == 0 and width % TOTAL_STRIDE == 0 and min(height, width) > 0:
+        return
+    smaller, larger = (
+        "×".join(str(max(1, (side + more) // TOTAL_STRIDE) * TOTAL_STRIDE) for side in (width, height))
+        for more in (0, TOTAL_STRIDE - 1)
+    )
+    one = smaller == larger
+    sizes = f"size it takes is {smaller}" if one else f"sizes it takes are {smaller} and {larger}"
+    raise InputError(f"the network cannot take an input of {width}×{height} pixels", mend=f"the nearest {sizes}")
+
+
+def check_names(inputs: Iterable[str], outputs: Iterable[str], where: str) -> None:
+    """Raise InputError where a model's inputs and outputs are not those of an exported network."""
+    if [*inputs] != [INPUT] or not {*OUTPUTS} <= {*outputs}:
+        raise InputError("is no model that ofa-pose exported", where, "name a file that ofa-pose export wrote")
+
+
+def chunks(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Images (B, H, W, 3) in parts that are best computed together; at least one, that of no image too."""
+    size = max(1, CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
+    return (images[start : start + size] for start in range(0, max(1, len(images)), size))
+
+
+def planes(images: np.ndarray) -> np.ndarray:
+    """uint8 images (B, H, W, 3) as float32 (B, 3, H, W), still from 0 to 255."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
