@@ -73,7 +73,9 @@ class _Fit:
         self._centre, self._scale = rows.mean(0), np.maximum(rows.std(0), 1e-9)
         points = (rows - self._centre) / self._scale
         _, sizes, axes = np.linalg.svd(points, full_matrices=False)
-        self._axes = axes[sizes > 1e-6 * max(sizes.max(initial=0), 1e-9)].T
+        # Few points do not say how the time depends on each quantity: then along how they vary most.
+        real = sizes > 1e-6 * max(sizes.max(initial=0), 1e-9)
+        self._axes = axes[real][: max(1, len(group) - 2)].T
         self._points = points @ self._axes
         count, dims = self._points.shape
         self._linear = count > dims + 1

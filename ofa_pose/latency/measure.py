@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, make_plan
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.onnx_graph import INPUT, onnx_part
-from ofa_pose.errors import InputError, nearest
+from ofa_pose.backends import INPUT, OUTPUTS
+from ofa_pose.backends.factory import check_backend
+from ofa_pose.backends.ncnn_graph import ncnn_part
+from ofa_pose.backends.ncnn_runner import REDUCED
+from ofa_pose.backends.onnx_graph import onnx_part
 from ofa_pose.latency.pieces import Part, part_layers, piece_part
-from ofa_pose.latency.table import BACKENDS, Subject
+from ofa_pose.latency.table import Subject
 from ofa_pose.models.litepose import (
     Apply,
     LitePose,
@@ -64,7 +68,7 @@ class PartNet(nn.Module):
         self.part: Part | Plan = make_plan(subject) if isinstance(subject, ArchSpec) else piece_part(subject)
         self.shapes = _shapes(self.part)
         generator = torch.Generator().manual_seed(0)
-        layers = list(self.part.layers() if isinstance(self.part, Plan) else part_layers(self.part))
+        layers = list(self.layers())
         self._names = {layer.name: f"layer{index}" for index, layer in enumerate(layers)}
         for layer in layers:
             unit = make_layer(layer)
@@ -72,6 +76,10 @@ class PartNet(nn.Module):
             if layer.kind != "norm":
                 LitePose.init_conv(layer, unit.conv.weight, generator)
         self.eval().requires_grad_(False)
+
+    def layers(self) -> Iterator[Layer]:
+        """The layers, in the order of execution."""
+        return self.part.layers() if isinstance(self.part, Plan) else part_layers(self.part)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs for inputs (B, channels, side, side); an image is normalised already."""
@@ -100,15 +108,18 @@ class PartNet(nn.Module):
         arrays = {name: rng.standard_normal((1, c, side, side), np.float32) for name, (c, side) in self.shapes.items()}
         return {name: np.clip(x * 64 + 128, 0, 255) if name == INPUT else x for name, x in arrays.items()}
 
-    def onnx(self) -> bytes:
-        """The subject as an ONNX model."""
-        channels = {name: count for name, (count, _) in self.shapes.items()}
+    @property
+    def ends(self) -> dict[str, int]:
+        """The name of every output, and its channels."""
         if isinstance(self.part, Plan):
             joints = self.part.spec.joints
-            ends = {"low": 2 * joints, "high": joints}
-        else:
-            ends = {"y": list(part_layers(self.part))[-1].cout}
-        outputs = {name: (count, f"height.{name}", f"width.{name}") for name, count in ends.items()}
+            return dict(zip(OUTPUTS, (2 * joints, joints), strict=True))
+        return {"y": list(self.layers())[-1].cout}
+
+    def onnx(self) -> bytes:
+        """The subject as an ONNX model, of any sides as exported networks are."""
+        channels = {name: count for name, (count, _) in self.shapes.items()}
+        outputs = {name: (count, f"height.{name}", f"width.{name}") for name, count in self.ends.items()}
         return onnx_part(self, channels, self.walk, outputs).SerializeToString()
 
 
@@ -177,31 +188,58 @@ class OpenVinoDevice:
         net = PartNet(subject)
         model = self._core.read_model(net.onnx())
         arrays = list(net.inputs().values())
-        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        compiled = self._core.compile_model(model, "CPU", {**hints, "INFERENCE_NUM_THREADS": self.threads})
+        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self.threads}
+        compiled = self._core.compile_model(model, "CPU", options)
         request = compiled.create_infer_request()
         return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
 
 
-DEVICES: dict[str, tuple[Callable[[int], Device], tuple[str, ...]]] = {
-    "torch": (TorchDevice, ()),
-    "onnxruntime": (OnnxRuntimeDevice, ("onnx", "onnxruntime")),
-    "openvino": (OpenVinoDevice, ("onnx", "openvino")),
+class NcnnDevice:
+    """ncnn on the CPU, in full precision."""
+
+    def __init__(self, threads: int) -> None:
+        import ncnn
+
+        self.runtime, self.threads = f"ncnn {ncnn.__version__}", threads
+
+    def load(self, subject: Subject) -> Run:
+        import ncnn
+
+        part = PartNet(subject)
+        ends = list(part.ends)
+        net = ncnn.Net()
+        for name in REDUCED:
+            setattr(net.opt, f"use_{name}", False)
+        net.opt.num_threads = self.threads
+        param, weights = ncnn_part(part, list(part.shapes), part.walk, ends)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "part.param").write_text(param, encoding="ascii")
+            Path(folder, "part.bin").write_bytes(weights)
+            net.load_param(str(Path(folder, "part.param")))
+            net.load_model(str(Path(folder, "part.bin")))
+        mats = {name: ncnn.Mat(np.ascontiguousarray(x[0])).clone() for name, x in part.inputs().items()}
+
+        def run() -> object:
+            extractor = net.create_extractor()
+            for name, mat in mats.items():
+                extractor.input(name, mat)
+            return [extractor.extract(name)[1] for name in ends]
+
+        return run
+
+
+DEVICES: dict[str, Callable[[int], Device]] = {
+    "torch": TorchDevice,
+    "onnxruntime": OnnxRuntimeDevice,
+    "openvino": OpenVinoDevice,
+    "ncnn": NcnnDevice,
 }
 
 
 def open_device(backend: str, threads: int) -> Device:
     """The backend of that name. Raises InputError where there is none, or its package is missing."""
-    if backend not in BACKENDS:
-        raise InputError(f"no such backend: '{backend}'", mend=nearest(backend, BACKENDS))
-    if backend not in DEVICES:
-        raise InputError(f"latencies of {backend} cannot be measured yet", mend=f"use {', '.join(DEVICES)}")
-    make, packages = DEVICES[backend]
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            extra = "openvino" if package == "openvino" else "onnx"
-            raise InputError(f"{backend} needs the package {package}", mend=f"pip install 'ofa-pose[{extra}]'")
-    return make(threads)
+    check_backend(backend)
+    return DEVICES[backend](threads)
 
 
 def keep_memory() -> None:

@@ -65,7 +65,10 @@ class Piece:
         """The sizes as one whole number (or array of them), another for each piece of the kind."""
         code: Any = np.int64(0)
         for name, value in zip(FIELDS[self.kind], self.sizes, strict=True):
-            code = (code << BITS.get(name, WIDTH_BITS)) | value
+            bits = BITS.get(name, WIDTH_BITS)
+            if np.max(value, initial=0) >> bits:
+                raise InputError(f"a {self.kind} with {name} {np.max(value)} is too large for a latency table")
+            code = (code << bits) | value
         return code
 
 
@@ -97,22 +100,28 @@ def space_pieces(space: SearchSpace, joints: int) -> list[Piece]:
     top = [len(choices) - 1 for choices in space.choices]
     found: set[Piece] = set()
     for piece in plan_pieces(Grid(space, joints, top).plan):
-        rows = np.stack([np.ravel(sizes) for sizes in np.broadcast_arrays(*piece.sizes)], axis=1)
+        nothing = sum(piece.sizes) * 0  # spreads each array over all axes; np.broadcast stops at 32 of them
+        rows = np.stack([np.ravel(sizes + nothing) for sizes in piece.sizes], axis=1)
         found |= {Piece(piece.kind, tuple(row)) for row in np.unique(rows, axis=0).tolist()}
     return sorted(found)
 
 
 def spanning_pieces(pieces: list[Piece], share: float) -> list[Piece]:
-    """About `share` of the pieces, from which the rest can be interpolated: of each group its widest and narrowest.
+    """About `share` of the blocks and deconv steps, from which the rest can be interpolated, and all other pieces.
 
-    What is added to the corners of a group (pieces that differ in widths alone) is what lies farthest from all that
-    are in already.
+    These are few, and an output's time jumps where its channels do not fill a processor's vectors: by half. What is
+    added to the corners of a group (pieces that differ in widths alone) is what lies farthest from all that are in.
     """
     kept: list[Piece] = []
     for group in groups(pieces).values():
+        if group[0].kind in ("stem", "output"):
+            kept += group
+            continue
         points = scaled_widths(group)
-        corners = np.all((points == points.min(0)) | (points == points.max(0)), axis=1)
-        chosen: list[int] = np.flatnonzero(corners).tolist() or [0]
+        ends = (points == 0) | (points == points.max(0))
+        chosen: list[int] = np.flatnonzero(ends.all(axis=1)).tolist()
+        for width in points.T:  # where no piece is a corner, the ends of every width must be there all the same
+            chosen += [int(end) for end in (width.argmin(), width.argmax()) if width[end] not in width[chosen]]
         distance = np.min(np.linalg.norm(points[:, None] - points[chosen], axis=2), axis=1)
         while len(chosen) < share * len(group) and distance.max() > 0:
             chosen.append(int(distance.argmax()))

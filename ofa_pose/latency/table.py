@@ -16,7 +16,6 @@ from ofa_pose.errors import InputError
 from ofa_pose.latency.pieces import Piece
 
 FORMAT = "ofa-pose latency table 1"
-BACKENDS = ("torch", "onnxruntime", "openvino", "ncnn")
 
 Subject = Piece | ArchSpec  # what is measured: a piece, or a whole network
 Samples = dict[Subject, list[float]]
@@ -27,7 +26,7 @@ class Header:
     """What a table was measured of, and where.
 
     Attributes:
-        backend, runtime: how networks were run: a name of BACKENDS, and name and version of the runtime.
+        backend, runtime: how networks were run: its name, and name and version of the runtime.
         threads: of one run.
         device, cores: the processor's name, and its number of cores.
         date: when measuring began, as ISO 8601.
