@@ -1,4 +1,4 @@
-"""`ofa-pose latency build` and `verify`."""
+"""`ofa-pose latency build`, `verify`, `bundle` and `import`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Tables that foretell how long a network takes on a device.", no_args_is_help=True)
 
+SpaceOption = Annotated[str, typer.Option("--space", help="Search space: a YAML file or a shipped space's name.")]
+JointsOption = Annotated[int, typer.Option("--joints", min=1, help="Number of keypoints.")]
+ShareOption = Annotated[
+    float, typer.Option("--share", min=0.05, max=1, help="Measure this share of the pieces, interpolate the rest.")
+]
+TableOut = Annotated[Path, typer.Option("--out", help="Table to write, JSON.")]
 TableOption = Annotated[Path, typer.Option("--table", help="Table that `latency build` wrote.")]
 
 
 @app.command("build")
 def build(
-    space: Annotated[str, typer.Option("--space", help="Search space: a YAML file or a shipped space's name.")],
-    out: Annotated[Path, typer.Option("--out", help="Table to write, JSON.")],
+    space: SpaceOption,
+    out: TableOut,
     backend: Annotated[
         str, typer.Option("--backend", help="Runtime: onnxruntime, torch, openvino or ncnn.")
     ] = "onnxruntime",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of a run.")] = 1,
-    joints: Annotated[int, typer.Option("--joints", min=1, help="Number of keypoints.")] = 17,
-    share: Annotated[
-        float, typer.Option("--share", min=0.05, max=1, help="Measure this share of the pieces, interpolate the rest.")
-    ] = 1.0,
+    joints: JointsOption = 17,
+    share: ShareOption = 1.0,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How many times each is measured.")] = 5,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a table that was cut off.")] = False,
     as_json: JsonOption = False,
@@ -69,8 +73,8 @@ def verify(
     Example: ofa-pose latency verify --table nano.json --nets 40 --out nano.png
     """
     from ofa_pose.latency import verify as verification
-    from ofa_pose.latency.build import cpu_name
     from ofa_pose.latency.measure import open_device
+    from ofa_pose.latency.on_device import cpu_name
     from ofa_pose.latency.table import LatencyTable
 
     if out is not None and out.suffix not in (".png", ".svg", ".pdf"):
@@ -90,6 +94,45 @@ def verify(
         show(_nets_table(verdict))
         say(f"the table's own networks take {verdict.drift:.3f} times as long now; that is divided out")
     print_result(verdict.to_dict(), as_json)
+
+
+@app.command("bundle")
+def bundle(
+    space: SpaceOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    form: Annotated[str, typer.Option("--format", help="onnx (for ONNX Runtime) or ncnn.")] = "onnx",
+    joints: JointsOption = 17,
+    share: ShareOption = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a folder that measures a table on another device: models and a script that needs numpy and the runtime.
+
+    Example: ofa-pose latency bundle --space litepose --format onnx --out bundle
+    """
+    from ofa_pose.arch.space import load_space
+    from ofa_pose.latency.bundle import write_bundle
+
+    count = write_bundle(out, load_space(space), joints, form, share)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print_result({"out": str(out), "models": count, "bytes": size}, as_json)
+    say(f"on the device: python {out.name}/measure.py; then here: ofa-pose latency import results.csv --out TABLE")
+
+
+@app.command("import")
+def import_(
+    results: Annotated[Path, typer.Argument(help="results.csv that a bundle's measure.py wrote.")],
+    out: TableOut,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a table of what a bundle measured on a device.
+
+    Example: ofa-pose latency import bundle/results.csv --out phone.json
+    """
+    from ofa_pose.latency.bundle import import_results
+
+    table = import_results(results)
+    table.save(out)
+    print_result({**summary(table), "out": str(out)}, as_json)
 
 
 def summary(table: LatencyTable) -> dict[str, Any]:

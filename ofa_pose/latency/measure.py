@@ -1,13 +1,8 @@
-"""Time pieces and whole networks on a backend of this machine."""
+"""Pieces and whole networks, made runnable on the backends of this machine."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,8 +14,8 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.factory import check_backend
 from ofa_pose.backends.ncnn_graph import ncnn_part
-from ofa_pose.backends.ncnn_runner import REDUCED
 from ofa_pose.backends.onnx_graph import onnx_part
+from ofa_pose.latency.on_device import Run, keep_memory, ncnn_run, onnx_run, random_inputs
 from ofa_pose.latency.pieces import Part, part_layers, piece_part
 from ofa_pose.latency.table import Subject
 from ofa_pose.models.litepose import (
@@ -34,12 +29,6 @@ from ofa_pose.models.litepose import (
     run_stem,
     run_step,
 )
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-WARM_UP = 2  # runs of a visit that do not count: the first ones choose kernels and allocate
-LEAST_RUNS, MOST_RUNS, VISIT_S = 5, 20, 0.02
-
-Run = Callable[[], object]
 
 
 class Device(Protocol):
@@ -66,7 +55,7 @@ class PartNet(nn.Module):
     def __init__(self, subject: Subject) -> None:
         super().__init__()
         self.part: Part | Plan = make_plan(subject) if isinstance(subject, ArchSpec) else piece_part(subject)
-        self.shapes = _shapes(self.part)
+        self.shapes: dict[str, Sequence[int]] = _shapes(self.part)
         generator = torch.Generator().manual_seed(0)
         layers = list(self.layers())
         self._names = {layer.name: f"layer{index}" for index, layer in enumerate(layers)}
@@ -103,10 +92,8 @@ class PartNet(nn.Module):
         return run_plan(part, first, apply)
 
     def inputs(self) -> dict[str, np.ndarray]:
-        """Random inputs by name, float32 (1, channels, side, side); images from 0 to 255."""
-        rng = np.random.default_rng(0)
-        arrays = {name: rng.standard_normal((1, c, side, side), np.float32) for name, (c, side) in self.shapes.items()}
-        return {name: np.clip(x * 64 + 128, 0, 255) if name == INPUT else x for name, x in arrays.items()}
+        """Random inputs by name, float32 (1, channels, side, side)."""
+        return random_inputs(self.shapes)
 
     @property
     def ends(self) -> dict[str, int]:
@@ -123,7 +110,7 @@ class PartNet(nn.Module):
         return onnx_part(self, channels, self.walk, outputs).SerializeToString()
 
 
-def _shapes(part: Part | Plan) -> dict[str, tuple[int, int]]:
+def _shapes(part: Part | Plan) -> dict[str, Sequence[int]]:
     if isinstance(part, Plan):
         part = part.stem
     if isinstance(part, tuple):
@@ -164,15 +151,8 @@ class OnnxRuntimeDevice:
         self.runtime, self.threads = f"onnxruntime {onnxruntime.__version__}", threads
 
     def load(self, subject: Subject) -> Run:
-        import onnxruntime
-
-        net = PartNet(subject)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(net.onnx(), options, providers=["CPUExecutionProvider"])
-        feeds = net.inputs()
-        return lambda: session.run(None, feeds)
+        part = PartNet(subject)
+        return onnx_run(part.onnx(), part.inputs(), self.threads)
 
 
 class OpenVinoDevice:
@@ -203,29 +183,10 @@ class NcnnDevice:
         self.runtime, self.threads = f"ncnn {ncnn.__version__}", threads
 
     def load(self, subject: Subject) -> Run:
-        import ncnn
-
         part = PartNet(subject)
-        ends = list(part.ends)
-        net = ncnn.Net()
-        for name in REDUCED:
-            setattr(net.opt, f"use_{name}", False)
-        net.opt.num_threads = self.threads
-        param, weights = ncnn_part(part, list(part.shapes), part.walk, ends)
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "part.param").write_text(param, encoding="ascii")
-            Path(folder, "part.bin").write_bytes(weights)
-            net.load_param(str(Path(folder, "part.param")))
-            net.load_model(str(Path(folder, "part.bin")))
-        mats = {name: ncnn.Mat(np.ascontiguousarray(x[0])).clone() for name, x in part.inputs().items()}
-
-        def run() -> object:
-            extractor = net.create_extractor()
-            for name, mat in mats.items():
-                extractor.input(name, mat)
-            return [extractor.extract(name)[1] for name in ends]
-
-        return run
+        outputs = list(part.ends)
+        param, weights = ncnn_part(part, list(part.shapes), part.walk, outputs)
+        return ncnn_run(param, weights, part.inputs(), outputs, self.threads)
 
 
 DEVICES: dict[str, Callable[[int], Device]] = {
@@ -240,34 +201,3 @@ def open_device(backend: str, threads: int) -> Device:
     """The backend of that name. Raises InputError where there is none, or its package is missing."""
     check_backend(backend)
     return DEVICES[backend](threads)
-
-
-def keep_memory() -> None:
-    """Let the C library keep memory that is freed, where it can be told so (glibc).
-
-    By default it gives large tensors back after each layer and takes them anew, page by page, by a rule that depends on
-    what the process did before: the same network in eager torch takes up to twice as long in one process as in another.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**30)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def visit(run: Run, threads: int) -> float:
-    """Milliseconds of the fastest of a few runs one after another, after a warm-up: what disturbs, only delays.
-
-    Where a run has one thread, time that the system gives to other processes is not counted.
-    """
-    for _ in range(WARM_UP):
-        run()
-    fastest, total = np.inf, 0.0
-    for count in range(MOST_RUNS):
-        wall, used = time.perf_counter(), time.process_time()
-        run()
-        wall, used = time.perf_counter() - wall, time.process_time() - used
-        took = min(wall, used) if threads == 1 else wall
-        fastest, total = min(fastest, took), total + took
-        if count + 1 >= LEAST_RUNS and total > VISIT_S:
-            break
-    return fastest * 1e3

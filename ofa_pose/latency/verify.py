@@ -17,10 +17,10 @@ from ofa_pose import files
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.console import progress
 from ofa_pose.errors import InputError
-from ofa_pose.latency.build import sweep
+from ofa_pose.latency import on_device
 from ofa_pose.latency.measure import Device
 from ofa_pose.latency.predict import Predictor
-from ofa_pose.latency.table import LatencyTable, Samples
+from ofa_pose.latency.table import LatencyTable, Samples, Subject
 from ofa_pose.seeding import generator
 
 ROUNDS = 5
@@ -77,8 +77,9 @@ def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], round
     ratios: Samples = {spec: [] for spec in [*table.nets, *specs]}
     times: list[float] = []
     with progress("latency verify", rounds * len(ratios), "timings") as meter:
-        for count in sweep(device, header.space.smallest(header.joints), times, ratios, rounds):
-            meter.step(count)
+        anchor: Subject = header.space.smallest(header.joints)
+        for new in on_device.sweep(device.load, device.threads, anchor, times, ratios, rounds):
+            meter.step(len(new))
     now = {spec: median(seen) * median(times) for spec, seen in ratios.items()}
     drift = median(now[spec] / ms for spec, ms in table.nets.items())
     measured = np.array([now[spec] / drift for spec in specs])

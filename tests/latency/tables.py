@@ -9,7 +9,7 @@ from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.latency.interpolate import work
-from ofa_pose.latency.measure import Run
+from ofa_pose.latency.on_device import Run
 from ofa_pose.latency.pieces import Piece, plan_pieces, space_pieces, spanning_pieces
 from ofa_pose.latency.table import Header, LatencyTable, Subject
 

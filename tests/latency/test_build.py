@@ -9,8 +9,9 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.errors import InputError
-from ofa_pose.latency import build
-from ofa_pose.latency.build import build_table, reference_nets, sweep
+from ofa_pose.latency import build, on_device
+from ofa_pose.latency.build import build_table, reference_nets
+from ofa_pose.latency.on_device import sweep
 from ofa_pose.latency.pieces import space_pieces
 from ofa_pose.latency.table import LatencyTable, Samples
 from tests.latency.tables import FakeDevice, clock, few_networks, net_ms, subject_ms
@@ -19,7 +20,7 @@ from tests.latency.tables import FakeDevice, clock, few_networks, net_ms, subjec
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "open_device", lambda backend, threads: FakeDevice())
-    monkeypatch.setattr(build, "visit", clock(lambda: 1.0))
+    monkeypatch.setattr(on_device, "visit", clock(lambda: 1.0))
 
 
 def test_a_table_holds_all_pieces_and_spanning_nets(tiny_space: SearchSpace, tmp_path: Path) -> None:
@@ -34,11 +35,11 @@ def test_a_table_holds_all_pieces_and_spanning_nets(tiny_space: SearchSpace, tmp
 
 def test_a_machine_that_slows_down_does_not_matter(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
     count = itertools.count()
-    monkeypatch.setattr(build, "visit", clock(lambda: 1 + next(count) / 500))
-    monkeypatch.setattr(build, "BATCH_S", 0.0)
+    monkeypatch.setattr(on_device, "visit", clock(lambda: 1 + next(count) / 500))
+    monkeypatch.setattr(on_device, "BATCH_S", 0.0)
     anchor = tiny_space.smallest(14)
     ratios: Samples = {piece: [] for piece in space_pieces(tiny_space, 14)}
-    list(sweep(FakeDevice(), anchor, [], ratios, rounds=1))
+    list(sweep(FakeDevice().load, 1, anchor, [], ratios, rounds=1))
     assert next(count) > 300
     for piece, (ratio,) in ratios.items():
         assert ratio * net_ms(anchor) == pytest.approx(subject_ms(piece), rel=0.01)
@@ -53,7 +54,7 @@ def test_every_round_has_an_order_of_its_own(tiny_space: SearchSpace) -> None:
             return super().load(subject)
 
     ratios: Samples = {piece: [] for piece in space_pieces(tiny_space, 14)}
-    list(sweep(Recording(), tiny_space.smallest(14), [], ratios, rounds=2))
+    list(sweep(Recording().load, 1, tiny_space.smallest(14), [], ratios, rounds=2))
     first, second = seen[1 : 1 + len(ratios)], seen[1 + len(ratios) :]
     assert set(first) == set(second) == set(ratios)
     assert first != second != list(ratios)
@@ -70,8 +71,8 @@ def test_what_was_killed_is_gone_on_with(
             raise KeyboardInterrupt
         return 1.0
 
-    monkeypatch.setattr(build, "visit", killed)
-    monkeypatch.setattr(build, "BATCH_S", 0.0)
+    monkeypatch.setattr(on_device, "visit", killed)
+    monkeypatch.setattr(on_device, "BATCH_S", 0.0)
     task = (tmp_path / "t.json", tiny_space, 14, "onnxruntime", 1, 1.0, 2)
     with pytest.raises(KeyboardInterrupt):
         build_table(*task, resume=False)
@@ -81,8 +82,8 @@ def test_what_was_killed_is_gone_on_with(
     with pytest.raises(InputError, match="exists already"):
         build_table(*task, resume=False)
     timed = itertools.count()
-    monkeypatch.setattr(build, "visit", lambda run, threads: next(timed) * 0 + 1.0)
-    monkeypatch.setattr(build, "BATCH_S", 1000.0)
+    monkeypatch.setattr(on_device, "visit", lambda run, threads: next(timed) * 0 + 1.0)
+    monkeypatch.setattr(on_device, "BATCH_S", 1000.0)
     table = build_table(*task, resume=True)
     assert all(len(seen) == 2 for seen in table.ratios.values())
     assert next(timed) - 3 <= 2 * whole - done  # the anchor is timed three times: at the start, and after each round

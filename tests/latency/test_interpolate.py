@@ -20,7 +20,8 @@ def test_times_linear_in_the_work_come_back(name: str) -> None:
     missing = [piece for piece in pieces if piece not in kept]
     assert len(missing) > 100
     errors = [interpolate(piece) / piece_ms(piece) - 1 for piece in missing]
-    assert np.abs(errors).max() < 0.15  # groups of few pieces have no linear function of all the work
+    assert np.abs(errors).max() < 0.25  # groups of few pieces have no linear function of all the work
+    assert np.percentile(np.abs(errors), 90) < 0.05
     assert np.median(np.abs(errors)) < 1e-6
 
 

@@ -12,7 +12,8 @@ import torch
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError
-from ofa_pose.latency.measure import DEVICES, PartNet, open_device, visit
+from ofa_pose.latency.measure import DEVICES, PartNet, open_device
+from ofa_pose.latency.on_device import visit
 from ofa_pose.latency.pieces import plan_pieces
 from ofa_pose.models.litepose import LitePose
 

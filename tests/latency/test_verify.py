@@ -9,7 +9,7 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.errors import InputError
-from ofa_pose.latency import build
+from ofa_pose.latency import on_device
 from ofa_pose.latency.verify import draw, random_nets, verify
 from tests.latency.tables import FakeDevice, clock, few_networks, make_table
 
@@ -17,7 +17,7 @@ from tests.latency.tables import FakeDevice, clock, few_networks, make_table
 def test_the_drift_since_the_table_was_built_is_divided_out(
     tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "visit", clock(lambda: 1.7))
+    monkeypatch.setattr(on_device, "visit", clock(lambda: 1.7))
     table = make_table(tiny_space, nets=12)
     verdict = verify(table, FakeDevice(), random_nets(table, 15, seed=0), rounds=2)
     assert verdict.drift == pytest.approx(1.7)
@@ -36,7 +36,7 @@ def test_errors_are_told(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatc
     def visit(run, threads):  # type: ignore[no-untyped-def]
         return clock(lambda: 2.0 if run() in slow else 1.0)(run, threads)
 
-    monkeypatch.setattr(build, "visit", visit)
+    monkeypatch.setattr(on_device, "visit", visit)
     verdict = verify(table, FakeDevice(), specs, rounds=1)
     assert verdict.errors[:2] == pytest.approx([-0.5, -0.5])
     assert verdict.errors[2:] == pytest.approx([0] * 8, abs=1e-6)
