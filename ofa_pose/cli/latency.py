@@ -72,6 +72,7 @@ def verify(
 
     Example: ofa-pose latency verify --table nano.json --nets 40 --out nano.png
     """
+    from ofa_pose.files import check_folder
     from ofa_pose.latency import verify as verification
     from ofa_pose.latency.measure import open_device
     from ofa_pose.latency.on_device import cpu_name
@@ -79,6 +80,8 @@ def verify(
 
     if out is not None and out.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"--out {out} is no picture's name", mend="end it in .png, .svg or .pdf")
+    if out is not None:
+        check_folder(out.parent)
     loaded = LatencyTable.load(table)
     loaded.check_complete(table)
     header = loaded.header

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ofa_pose import files
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
@@ -33,6 +34,7 @@ def build_table(
     Raises:
         InputError: the table exists and `resume` is not given, or it holds something else; a package is missing.
     """
+    files.check_folder(path.parent)
     device = open_device(backend, threads)
     machine = (on_device.cpu_name(), os.cpu_count() or 1, on_device.today())
     header = Header(space, joints, backend, device.runtime, threads, *machine, share, rounds)
@@ -51,7 +53,8 @@ def build_table(
                     table.save(path)
                     saved = time.monotonic()
     finally:
-        table.save(path)
+        if table.anchor:
+            table.save(path)
     return table
 
 

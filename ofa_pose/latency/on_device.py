@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import ctypes
+import importlib
 import io
 import json
 import os
@@ -175,7 +176,7 @@ class Bundle:
         self.header: dict[str, Any] = manifest["header"]
         self.subjects: dict[str, dict[str, Any]] = manifest["subjects"]
         self._onnx = self.header["backend"] == "onnxruntime"
-        runtime = __import__(self.header["backend"])
+        runtime = importlib.import_module(self.header["backend"])
         self.header["runtime"] = f"{self.header['backend']} {runtime.__version__}"
 
     def load(self, name: str) -> Run:
@@ -214,7 +215,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how many times each model is timed")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"), help="file to write")
     given = parser.parse_args(arguments)
-    bundle = Bundle(Path(__file__).resolve().parent, given.threads)
+    try:
+        bundle = Bundle(Path(__file__).resolve().parent, given.threads)
+    except ImportError as error:
+        print(f"error: {error}; pip install {error.name}", file=sys.stderr)
+        return 2
     machine = {"threads": given.threads, "device": cpu_name(), "cores": os.cpu_count() or 1, "rounds": given.rounds}
     header = {**bundle.header, **machine, "date": today()}
     times: list[float] = []

@@ -14,8 +14,9 @@ from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.population import Genomes, population_plan
+from ofa_pose.errors import InputError
 from ofa_pose.latency.interpolate import Interpolator
-from ofa_pose.latency.pieces import FIELDS, Piece, plan_pieces
+from ofa_pose.latency.pieces import FIELDS, Piece, plan_pieces, space_pieces
 from ofa_pose.latency.table import LatencyTable
 
 TERMS = {"stem": 0, "block": 0, "deconv": 1, "output": 1}  # which sum a piece goes into
@@ -49,13 +50,22 @@ class Predictor:
             InputError: the table is not complete.
         """
         table.check_complete(where)
-        self._where = where
+        self._where, self._joints = where, table.header.joints
         self._interpolate = Interpolator(table.pieces)
         self._known = dict(table.pieces)
         self._codes: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
         for kind in FIELDS:
             self._sort(kind)
         self.correction = self._fit(table)
+
+    def check_covers(self, space: SearchSpace, joints: int) -> None:
+        """Raise InputError where the table cannot tell the latency of every subnet of a space."""
+        built = self._joints
+        if joints != built:
+            what = f"the latency table is of networks of {built} joints, these have {joints}"
+            raise InputError(what, self._where, f"build one with --joints {joints}")
+        for piece in space_pieces(space, joints):
+            self._one(piece)
 
     def predict_ms(self, spec: ArchSpec) -> float:
         """One network's latency. Raises InputError where the table cannot tell."""

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,6 @@ ALONE = (
 
 @pytest.fixture
 def small_space(tiny_space: SearchSpace) -> SearchSpace:
-    from dataclasses import replace
-
     return replace(tiny_space, resolution=(32, 64), stages=((4,), (4, 6), (8,), (8, 16)), expansion=(2,))
 
 
@@ -116,6 +115,17 @@ def test_other_folders_and_files_are_refused(small_space: SearchSpace, tmp_path:
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(InputError, match=r"bad\.csv"):
             import_results(tmp_path / "bad.csv")
+
+
+def test_a_missing_runtime_is_told(small_space: SearchSpace, tmp_path: Path) -> None:
+    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0)
+    code = f"import sys; sys.modules['ncnn'] = None\n{ALONE}"
+    words = [sys.executable, "-c", code, str(tmp_path / "measure.py")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert (
+        done.stderr.startswith("error: ") and "pip install ncnn" in done.stderr and len(done.stderr.splitlines()) == 1
+    )
 
 
 def test_the_manifest_names_every_model(small_space: SearchSpace, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +81,21 @@ def test_other_joints_and_resolutions_are_refused(tiny_space: SearchSpace, tmp_p
 
 
 def test_a_narrower_space_than_the_tables_is_foretold(tiny_space: SearchSpace) -> None:
-    from dataclasses import replace
-
     predictor = Predictor(make_table(tiny_space))
     inner = replace(tiny_space, name="inner", stem=(5, 6), stages=((5, 8), (5, 6), (9, 11), (9, 12)))
     found = predictor.predict_many(inner, 14, np.array(any_genomes(inner, 20, 0)))
     assert np.isfinite(found).all() and (found > 0).all()
+
+
+def test_what_a_table_covers_is_told_before_a_search(tiny_space: SearchSpace) -> None:
+    predictor = Predictor(make_table(tiny_space, share=0.5))
+    predictor.check_covers(tiny_space, 14)
+    predictor.check_covers(replace(tiny_space, resolution=(64,), stem=(6,)), 14)
+    with pytest.raises(InputError, match="--joints 17"):
+        predictor.check_covers(tiny_space, 17)
+    for other in (replace(tiny_space, resolution=(64, 96)), replace(tiny_space, stem=(4, 16))):
+        with pytest.raises(InputError, match="does not cover"):
+            predictor.check_covers(other, 14)
 
 
 def test_an_empty_population(tiny_space: SearchSpace) -> None:
