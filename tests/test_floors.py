@@ -22,11 +22,12 @@ LONGEST = 300
 # The longest matching name counts, so that 'data.loader' may stand higher than 'data'.
 FLOORS = (
     ("errors", "yaml_numbers", "files", "units", "seeding", "config", "console", "ahead", "skeleton"),
-    ("arch", "costs", "data", "pose", "items", "streams", "sources", "overlays", "search.settings", "train.settings"),
+    ("arch", "costs", "data", "pose", "items", "streams", "sources", "overlays", "search.settings", "train.settings")
+    + ("latency.pieces", "latency.table", "latency.interpolate", "latency.predict"),
     ("models", "checkpoint", "litepose_checkpoint", "distributed", "run", "data.loader", "targets", "losses", "recipe"),
     ("backends", "calibrate", "estimate", "pose_model", "runtime", "evaluate", "predict", "profiling"),
     ("train",),
-    ("search", "latency", "export", "report"),
+    ("latency", "search", "export", "report"),
     ("cli", "__main__"),
 )
 RANKS = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

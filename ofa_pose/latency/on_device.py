@@ -1,0 +1,264 @@
+"""Time the models beside this file on this machine, into results.csv; `ofa-pose latency import` makes it a table.
+
+    python measure.py --threads 1
+
+It needs numpy and the models' runtime (onnxruntime or ncnn), nothing else. Cut off, it goes on where it was when it is
+started again.
+"""
+
+# Bundles hold a copy of this file, so it imports nothing of the package; `latency build` measures with it too.
+
+from __future__ import annotations
+
+import argparse
+import csv
+import ctypes
+import importlib
+import io
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+WARM_UP = 2  # runs of a visit that do not count: the first ones choose kernels and allocate
+LEAST_RUNS, MOST_RUNS, VISIT_S = 5, 20, 0.02
+BATCH_S = 0.4  # between two visits of the anchor
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")  # ncnn's lower precisions
+ANCHOR = "anchor"
+
+Run = Callable[[], object]
+S = TypeVar("S", bound=Hashable)
+
+
+def visit(run: Run, threads: int) -> float:
+    """Milliseconds of the fastest of a few runs one after another, after a warm-up: what disturbs, only delays.
+
+    Where a run has one thread, time that the system gives to other processes is not counted.
+    """
+    for _ in range(WARM_UP):
+        run()
+    fastest, total = float("inf"), 0.0
+    for count in range(MOST_RUNS):
+        wall, used = time.perf_counter(), time.process_time()
+        run()
+        wall, used = time.perf_counter() - wall, time.process_time() - used
+        took = min(wall, used) if threads == 1 else wall
+        fastest, total = min(fastest, took), total + took
+        if count + 1 >= LEAST_RUNS and total > VISIT_S:
+            break
+    return fastest * 1e3
+
+
+def sweep(
+    load: Callable[[S], Run], threads: int, anchor: S, times: list[float], ratios: dict[S, list[float]], rounds: int
+) -> Iterator[list[tuple[S, float]]]:
+    """Time every key of `ratios` until it has `rounds` values, in place: what is new, batch by batch.
+
+    Args:
+        load: makes what is timed runnable.
+        anchor: what is timed before and after each batch; the values are times divided by the mean of both.
+        times: gets every time of the anchor, in milliseconds.
+    """
+    run = load(anchor)
+    times.append(visit(run, threads))
+    for number in range(rounds):
+        waiting = [subject for subject, seen in ratios.items() if len(seen) <= number]
+        order = np.random.default_rng((number, len(waiting))).permutation(len(waiting))
+        for batch in _batches(load, threads, [waiting[index] for index in order]):
+            times.append(visit(run, threads))
+            unit = (times[-2] + times[-1]) / 2
+            new = [(subject, ms / unit) for subject, ms in batch]
+            for subject, ratio in new:
+                ratios[subject].append(ratio)
+            yield new
+
+
+def _batches(load: Callable[[S], Run], threads: int, subjects: Sequence[S]) -> Iterator[list[tuple[S, float]]]:
+    """Times of the subjects, in batches that take BATCH_S or one subject."""
+    batch, start = [], time.monotonic()
+    for subject in subjects:
+        batch.append((subject, visit(load(subject), threads)))
+        if time.monotonic() - start > BATCH_S:
+            yield batch
+            batch, start = [], time.monotonic()
+    if batch:
+        yield batch
+
+
+def cpu_name() -> str:
+    """The processor's name, as the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for key in ("model name", "Model", "Hardware"):
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() == key and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def today() -> str:
+    """Now, as ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")  # noqa: UP017  (devices may have Python 3.9)
+
+
+def keep_memory() -> None:
+    """Let the C library keep memory that is freed, where it can be told so (glibc).
+
+    By default it gives large tensors back after each layer and takes them anew, page by page, by a rule that depends on
+    what the process did before: the same network in eager torch takes up to twice as long in one process as in another.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def onnx_run(model: str | bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:
+    """A run of an ONNX model, a file or its content."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, inputs)
+
+
+def ncnn_run(param: str, weights: bytes, inputs: dict[str, np.ndarray], outputs: Sequence[str], threads: int) -> Run:
+    """A run of an ncnn model in full precision."""
+    import ncnn
+
+    net = ncnn.Net()
+    for name in REDUCED:
+        setattr(net.opt, f"use_{name}", False)
+    net.opt.num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:  # from memory ncnn would go on reading bytes that Python frees
+        files = [Path(folder, f"model.{suffix}") for suffix in ("param", "bin")]
+        files[0].write_text(param, encoding="ascii")
+        files[1].write_bytes(weights)
+        if net.load_param(str(files[0])) or net.load_model(str(files[1])):
+            raise RuntimeError("ncnn cannot load a model")
+    mats = {name: ncnn.Mat(np.ascontiguousarray(x[0])).clone() for name, x in inputs.items()}
+
+    def run() -> object:
+        extractor = net.create_extractor()
+        for name, mat in mats.items():
+            extractor.input(name, mat)
+        return [extractor.extract(name)[1] for name in outputs]
+
+    return run
+
+
+def random_inputs(shapes: dict[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """Inputs float32 (1, channels, side, side) by name, of (channels, side)."""
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal((1, c, side, side), np.float32) for name, (c, side) in shapes.items()}
+
+
+class Bundle:
+    """The models beside this file."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder, self._threads = folder, threads
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        self.header: dict[str, Any] = manifest["header"]
+        self.subjects: dict[str, dict[str, Any]] = manifest["subjects"]
+        self._onnx = self.header["backend"] == "onnxruntime"
+        runtime = importlib.import_module(self.header["backend"])
+        self.header["runtime"] = f"{self.header['backend']} {runtime.__version__}"
+
+    def load(self, name: str) -> Run:
+        """A run of what is called so in the manifest."""
+        subject = self.subjects[name]
+        path, inputs = self._folder / "models" / subject["model"], random_inputs(subject["inputs"])
+        if self._onnx:
+            return onnx_run(str(path), inputs, self._threads)
+        # Weights take as long whatever they are; zeros need no file.
+        return ncnn_run(path.read_text(), bytes(subject["weights"]), inputs, subject["outputs"], self._threads)
+
+
+def read_results(path: Path) -> tuple[dict[str, Any], list[float], dict[str, list[float]]]:
+    """The header, the anchor's milliseconds and all ratios of a results.csv; a last line that was cut off is left out.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = path.read_text(encoding="utf-8")
+    first, _, rest = text[: text.rfind("\n") + 1].partition("\n")
+    if not first.startswith("# "):
+        raise ValueError("it has no header")
+    header = json.loads(first[2:])
+    times: list[float] = []
+    ratios: dict[str, list[float]] = {}
+    for row in csv.reader(io.StringIO(rest)):
+        subject, value = row
+        (times if subject == ANCHOR else ratios.setdefault(subject, [])).append(float(value))
+    return header, times, ratios
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Time the models beside this file; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split(";")[0])
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run")
+    parser.add_argument("--rounds", type=int, default=5, help="how many times each model is timed")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"), help="file to write")
+    given = parser.parse_args(arguments)
+    try:
+        bundle = Bundle(Path(__file__).resolve().parent, given.threads)
+    except ImportError as error:
+        print(f"error: {error}; pip install {error.name}", file=sys.stderr)
+        return 2
+    machine = {"threads": given.threads, "device": cpu_name(), "cores": os.cpu_count() or 1, "rounds": given.rounds}
+    header = {**bundle.header, **machine, "date": today()}
+    times: list[float] = []
+    ratios: dict[str, list[float]] = {}
+    if given.out.exists():
+        old, times, ratios = read_results(given.out)
+        if {**old, "date": ""} != {**header, "date": ""}:
+            print(f"error: {given.out} is of another run; name another file with --out", file=sys.stderr)
+            return 2
+        header = old
+    for name in bundle.subjects:
+        if name != ANCHOR:
+            ratios.setdefault(name, [])
+    _write(given.out, header, times, ratios)
+    keep_memory()
+    total, done, told, start = given.rounds * len(ratios), sum(map(len, ratios.values())), 0.0, time.monotonic()
+    first = done
+    for new in sweep(bundle.load, given.threads, ANCHOR, times, ratios, given.rounds):
+        with given.out.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([(ANCHOR, f"{times[-1]:.6g}"), *((name, f"{x:.6g}") for name, x in new)])
+        done += len(new)
+        now = time.monotonic()
+        if now - told > 5 or done == total:
+            told = now
+            left = (now - start) / max(done - first, 1) * (total - done)
+            print(f"{done}/{total} timings, {left:.0f} s left", file=sys.stderr)
+    return 0
+
+
+def _write(path: Path, header: dict[str, Any], times: list[float], ratios: dict[str, list[float]]) -> None:
+    """Begin the file anew, without a line that was cut off."""
+    beside = path.with_suffix(".part")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        file.write(f"# {json.dumps(header)}\n")
+        writer = csv.writer(file)
+        writer.writerows((ANCHOR, value) for value in times)
+        writer.writerows((name, value) for name, seen in ratios.items() for value in seen)
+    beside.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""Pieces: what networks are cut into to be measured. Single layers would mislead, because runtimes fuse them.
+
+Pieces are read off the layer plan, of one network or of many at once, and are equal where a runtime has the same work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, build_plan
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.costs.population import Grid
+from ofa_pose.errors import InputError
+
+# What tells the pieces of a kind apart. Sides are the input's, in cells; `raw` is 0 in a plain head.
+FIELDS = {
+    "stem": ("cout", "side"),
+    "block": ("cin", "hidden", "cout", "side", "stride", "kernel", "residual"),
+    "deconv": ("refined", "raw", "filters", "side"),
+    "output": ("refined", "raw", "channels", "side"),
+}
+WIDTHS = {"cin", "hidden", "cout", "refined", "raw", "filters"}  # channels: what may be interpolated
+BITS = {"side": 12, "stride": 2, "kernel": 5, "residual": 1}  # of a piece's code
+WIDTH_BITS = 14
+
+Part = tuple[Layer, ...] | Block | DeconvStep | Output  # of a plan; a tuple of layers: the stem
+
+
+@dataclass(frozen=True, order=True)
+class Piece:
+    """A part of a network that is measured as a whole, or such a part of many networks at once.
+
+    Attributes:
+        kind: a key of FIELDS.
+        sizes: values of its fields: whole numbers, or arrays that broadcast.
+    """
+
+    kind: str
+    sizes: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        fields = zip(FIELDS[self.kind], self.sizes, strict=True)
+        return " ".join((self.kind, *(f"{name}={int(value)}" for name, value in fields)))
+
+    def __getitem__(self, field: str) -> Any:
+        return self.sizes[FIELDS[self.kind].index(field)]
+
+    @classmethod
+    def parse(cls, text: str, where: object = "") -> Piece:
+        """Read what `str` writes. Raises InputError that names `where`."""
+        kind, *words = text.split()
+        pairs = [word.partition("=") for word in words]
+        names = tuple(name for name, _, _ in pairs)
+        if names != FIELDS.get(kind) or not all(value.isascii() and value.isdigit() for _, _, value in pairs):
+            raise InputError(f"'{text}' is no piece of a network", where, "build the latency table again")
+        return cls(kind, tuple(int(value) for _, _, value in pairs))
+
+    def code(self) -> Any:
+        """The sizes as one whole number (or array of them), another for each piece of the kind."""
+        code: Any = np.int64(0)
+        for name, value in zip(FIELDS[self.kind], self.sizes, strict=True):
+            bits = BITS.get(name, WIDTH_BITS)
+            if np.max(value, initial=0) >> bits:
+                raise InputError(f"a {self.kind} with {name} {np.max(value)} is too large for a latency table")
+            code = (code << bits) | value
+        return code
+
+
+def plan_pieces(plan: Plan) -> list[Piece]:
+    """The pieces of a network, in the order of execution; of many networks at once where the plan's fields are arrays.
+
+    They are the stem, each block, then for each deconv step the step and, where it has one, its output.
+    """
+    pieces = [Piece("stem", (plan.stem[-1].cout, plan.stem[0].side_in))]
+    pieces += [_block_piece(block) for stage in plan.stages for block in stage]
+    for step in plan.deconv:
+        raw = step.raw.cin if step.raw else 0
+        pieces.append(Piece("deconv", (step.refined.cin, raw, step.refined.cout, step.refined.side_in)))
+        if step.output:
+            depthwise, pointwise = step.output.refined
+            raw = step.output.raw[0].cin if step.output.raw else 0
+            pieces.append(Piece("output", (depthwise.cin, raw, pointwise.cout, depthwise.side_in)))
+    return pieces
+
+
+def _block_piece(block: Block) -> Piece:
+    expand, depthwise, project = block.layers
+    shape = (expand.cin, expand.cout, project.cout, expand.side_in, depthwise.stride, depthwise.kernel)
+    return Piece("block", (*shape, int(block.residual)))
+
+
+def space_pieces(space: SearchSpace, joints: int) -> list[Piece]:
+    """All pieces that subnets of a space have, each once, sorted."""
+    top = [len(choices) - 1 for choices in space.choices]
+    found: set[Piece] = set()
+    for piece in plan_pieces(Grid(space, joints, top).plan):
+        nothing = sum(piece.sizes) * 0  # spreads each array over all axes; np.broadcast stops at 32 of them
+        rows = np.stack([np.ravel(sizes + nothing) for sizes in piece.sizes], axis=1)
+        found |= {Piece(piece.kind, tuple(row)) for row in np.unique(rows, axis=0).tolist()}
+    return sorted(found)
+
+
+def spanning_pieces(pieces: list[Piece], share: float) -> list[Piece]:
+    """About `share` of the blocks and deconv steps, from which the rest can be interpolated, and all other pieces.
+
+    These are few, and an output's time jumps where its channels do not fill a processor's vectors: by half. What is
+    added to the corners of a group (pieces that differ in widths alone) is what lies farthest from all that are in.
+    """
+    kept: list[Piece] = []
+    for group in groups(pieces).values():
+        if group[0].kind in ("stem", "output"):
+            kept += group
+            continue
+        points = scaled_widths(group)
+        ends = (points == 0) | (points == points.max(0))
+        chosen: list[int] = np.flatnonzero(ends.all(axis=1)).tolist()
+        for width in points.T:  # where no piece is a corner, the ends of every width must be there all the same
+            chosen += [int(end) for end in (width.argmin(), width.argmax()) if width[end] not in width[chosen]]
+        distance = np.min(np.linalg.norm(points[:, None] - points[chosen], axis=2), axis=1)
+        while len(chosen) < share * len(group) and distance.max() > 0:
+            chosen.append(int(distance.argmax()))
+            distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+        kept += [group[index] for index in chosen]
+    return sorted(kept)
+
+
+def groups(pieces: list[Piece]) -> dict[tuple[Any, ...], list[Piece]]:
+    """Pieces by all that is no width: those of a group differ in widths alone."""
+    found: dict[tuple[Any, ...], list[Piece]] = {}
+    for piece in pieces:
+        found.setdefault(group_of(piece), []).append(piece)
+    return found
+
+
+def group_of(piece: Piece) -> tuple[Any, ...]:
+    """What the pieces of a group have in common."""
+    fields = zip(FIELDS[piece.kind], piece.sizes, strict=True)
+    return (piece.kind, *((name, value) for name, value in fields if name not in WIDTHS))
+
+
+def widths(piece: Piece) -> list[int]:
+    """The widths of a piece, in the order of its fields."""
+    return [value for name, value in zip(FIELDS[piece.kind], piece.sizes, strict=True) if name in WIDTHS]
+
+
+def scaled_widths(group: list[Piece]) -> NDArray[np.float64]:
+    """(pieces, widths): 0 at the narrowest of a group, 1 at the widest."""
+    points = np.array([widths(piece) for piece in group], np.float64)
+    return (points - points.min(0)) / np.maximum(np.ptp(points, axis=0), 1)
+
+
+def piece_part(piece: Piece) -> Part:
+    """The part of a plan that a piece of whole numbers stands for: some network has it, and its layers."""
+    plan, part = _home(piece)
+    return part(plan)
+
+
+def _home(piece: Piece) -> tuple[Plan, Any]:
+    """A network that has the piece, and where in its plan."""
+    if piece.kind == "stem":
+        return _plan(piece["side"], stem=piece["cout"]), lambda plan: plan.stem
+    if piece.kind == "block":
+        return _block_home(piece)
+    head, raw = ("fusion", piece["raw"]) if piece["raw"] else ("plain", 1)
+    given: dict[str, Any]
+    if piece.kind == "deconv":
+        given = {"stages": (1, 1, raw, piece["refined"]), "deconv": (piece["filters"], 1, 1), "head": head}
+        return _plan(16 * piece["side"], **given), lambda plan: plan.deconv[0]
+    if piece["channels"] % 2 == 0:  # 2J channels stand at 1/4, where any side fits
+        given = {"stages": (raw, 1, 1, 1), "deconv": (1, piece["refined"], 1), "joints": piece["channels"] // 2}
+        return _plan(4 * piece["side"], **given, head=head), lambda plan: plan.deconv[1].output
+    given = {"stem": raw, "deconv": (1, 1, piece["refined"]), "joints": piece["channels"]}
+    return _plan(2 * piece["side"], **given, head=head), lambda plan: plan.deconv[2].output
+
+
+def _block_home(piece: Piece) -> tuple[Plan, Any]:
+    cin, cout, factor, kernel = piece["cin"], piece["cout"], piece["hidden"] // piece["cin"], piece["kernel"]
+    if piece["residual"]:
+        given = {"stages": (1, 1, 1, cin), "expansions": ((1,), (1,), (1,), (1, factor))}
+        return _plan(16 * piece["side"], **given, kernel=kernel), lambda plan: plan.stages[3][1]
+    if piece["stride"] == 1:
+        given = {"stages": (1, 1, cin, cout), "expansions": ((1,), (1,), (1,), (factor,))}
+        return _plan(16 * piece["side"], **given, kernel=kernel), lambda plan: plan.stages[3][0]
+    given = {"stages": (1, cin, cout, 1), "expansions": ((1,), (1,), (factor,), (1,))}
+    return _plan(8 * piece["side"], **given, kernel=kernel), lambda plan: plan.stages[2][0]
+
+
+def _plan(resolution: int, **given: Any) -> Plan:
+    """The narrowest network of a resolution, but for what is given."""
+    shape: dict[str, Any] = {"stem": 1, "stages": (1, 1, 1, 1), "deconv": (1, 1, 1), "kernel": 1, "joints": 1}
+    shape |= {"expansions": ((1,), (1,), (1,), (1,))}
+    return build_plan(ArchSpec(resolution, **(shape | given)))
+
+
+def part_layers(part: Part) -> Iterator[Layer]:
+    """The layers of a part, in the order of execution."""
+    if isinstance(part, tuple):
+        yield from part
+    elif isinstance(part, Block):
+        yield from part.layers
+    elif isinstance(part, Output):
+        yield from (*part.refined, *(part.raw or ()))
+    else:
+        yield from (part.refined, *((part.raw,) if part.raw else ()), part.norm)

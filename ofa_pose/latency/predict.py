@@ -1,0 +1,152 @@
+"""Foretell what a network takes on a device from the latencies of its pieces: quick, and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_pose.arch.plan import make_plan
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.costs.population import Genomes, population_plan
+from ofa_pose.errors import InputError
+from ofa_pose.latency.interpolate import Interpolator
+from ofa_pose.latency.pieces import FIELDS, Piece, plan_pieces, space_pieces
+from ofa_pose.latency.table import LatencyTable
+
+TERMS = {"stem": 0, "block": 0, "deconv": 1, "output": 1}  # which sum a piece goes into
+
+
+@dataclass(frozen=True)
+class Correction:
+    """From the sums over a network's pieces to the whole network's time; fitted on networks that were measured whole.
+
+    What follows a piece in a network finds other data in the caches than one that is measured alone, and calling a
+    runtime takes a while that a network pays once.
+
+    Attributes:
+        factors: of the backbone's sum (stem and blocks) and the head's (deconv steps and outputs).
+        each: milliseconds that every piece adds; negative where calling the runtime takes long.
+    """
+
+    factors: tuple[float, float] = (1.0, 1.0)
+    each: float = 0.0
+
+
+class Predictor:
+    """Latencies of networks of the space, joints and resolutions that a table was built for, in milliseconds."""
+
+    def __init__(self, table: LatencyTable, where: object = "") -> None:
+        """
+        Args:
+            where: the table's file, for messages.
+
+        Raises:
+            InputError: the table is not complete.
+        """
+        table.check_complete(where)
+        self._where, self._joints = where, table.header.joints
+        self._interpolate = Interpolator(table.pieces)
+        self._known = dict(table.pieces)
+        self._codes: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+        for kind in FIELDS:
+            self._sort(kind)
+        self.correction = self._fit(table)
+
+    def check_covers(self, space: SearchSpace, joints: int) -> None:
+        """Raise InputError where the table cannot tell the latency of every subnet of a space."""
+        built = self._joints
+        if joints != built:
+            what = f"the latency table is of networks of {built} joints, these have {joints}"
+            raise InputError(what, self._where, f"build one with --joints {joints}")
+        for piece in space_pieces(space, joints):
+            self._one(piece)
+
+    def predict_ms(self, spec: ArchSpec) -> float:
+        """One network's latency. Raises InputError where the table cannot tell."""
+        pieces = plan_pieces(make_plan(spec))
+        return float(self._corrected(self._sums((piece, self._one(piece), True) for piece in pieces)))
+
+    def predict_many(self, space: SearchSpace, joints: int, genomes: Genomes) -> NDArray[np.float64]:
+        """(N,): the latencies of (N, G) genomes, each equal to `predict_ms`. Raises InputError, as that does."""
+        plan, present = population_plan(space, joints, genomes)
+        pieces = plan_pieces(plan)
+        there: list[Any] = [True] * len(pieces)
+        blocks = [flag for stage in present for flag in stage]
+        there[1 : 1 + len(blocks)] = blocks
+        sums = self._sums((piece, self._many(piece), flag) for piece, flag in zip(pieces, there, strict=True))
+        return np.broadcast_to(self._corrected(sums), np.shape(genomes)[:1]).copy()
+
+    def _sums(self, pieces: Iterable[tuple[Piece, Any, Any]]) -> list[Any]:
+        """Over the pieces that are there: the backbone's milliseconds, the head's, the number of pieces."""
+        sums: list[Any] = [0.0, 0.0, 0]
+        for piece, ms, there in pieces:
+            term = TERMS[piece.kind]
+            sums[term] = sums[term] + (ms if there is True else ms * there)
+            sums[2] = sums[2] + there
+        return sums
+
+    def _corrected(self, sums: list[Any]) -> Any:
+        (backbone, head), fit = sums[:2], self.correction
+        ms = fit.factors[0] * backbone + fit.factors[1] * head + fit.each * sums[2]
+        return np.maximum(ms, FLOOR * (backbone + head))
+
+    def _one(self, piece: Piece) -> float:
+        ms = self._known.get(piece)
+        if ms is None:
+            ms = self._known[piece] = self._interpolate(piece, self._where)
+        return ms
+
+    def _many(self, piece: Piece) -> Any:
+        """The milliseconds of a piece of many networks: a number, or (N,)."""
+        codes = np.asarray(piece.code())
+        known, ms = self._codes[piece.kind]
+        places = np.minimum(np.searchsorted(known, codes), max(len(known) - 1, 0))
+        missing = known[places] != codes if len(known) else np.ones(codes.shape, bool)
+        if missing.any():
+            rows = np.stack([np.broadcast_to(sizes, codes.shape)[missing] for sizes in piece.sizes], axis=-1)
+            for row in np.unique(rows, axis=0).tolist():
+                self._one(Piece(piece.kind, tuple(row)))
+            self._sort(piece.kind)
+            return self._many(piece)
+        return ms[places]
+
+    def _sort(self, kind: str) -> None:
+        found = sorted((int(piece.code()), ms) for piece, ms in self._known.items() if piece.kind == kind)
+        codes, values = [code for code, _ in found], [ms for _, ms in found]
+        self._codes[kind] = (np.array(codes, np.int64), np.array(values, np.float64))
+
+    def _fit(self, table: LatencyTable) -> Correction:
+        """Least squares of relative errors over the table's whole networks."""
+        nets = table.nets
+        if len(nets) < 4:
+            return Correction()
+        sums = [self._sums((p, self._one(p), True) for p in plan_pieces(make_plan(spec))) for spec in nets]
+        measured = np.array(list(nets.values()))
+        rows = np.array(sums, np.float64) / measured[:, None]
+        return _fitted(rows)
+
+
+FLOOR = 0.25  # no correction leaves less than this share of the pieces' sum
+
+
+def _fitted(rows: NDArray[np.float64]) -> Correction:
+    """The correction whose products with `rows` (networks, 3) are nearest to 1, both factors at least 0."""
+    best, least = Correction(), np.inf
+    for kept in ([0, 1, 2], [0, 2], [1, 2]):
+        values = np.zeros(3)
+        values[kept] = np.linalg.lstsq(rows[:, kept], np.ones(len(rows)), rcond=None)[0]
+        error = float(np.square(rows @ values - 1).sum())
+        if values[:2].min() >= 0 and error < least:
+            best, least = Correction((float(values[0]), float(values[1])), float(values[2])), error
+    return best
+
+
+def load_predictor(path: str | Path) -> Predictor:
+    """The predictor of a latency table's file. Raises InputError where it is none, or not complete."""
+    return Predictor(LatencyTable.load(path), path)

@@ -1,0 +1,159 @@
+"""A table of latencies: what pieces and some whole networks of a search space took on one device and runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ofa_pose import files
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.errors import InputError
+from ofa_pose.latency.pieces import Piece
+
+FORMAT = "ofa-pose latency table 1"
+
+Subject = Piece | ArchSpec  # what is measured: a piece, or a whole network
+Samples = dict[Subject, list[float]]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a table was measured of, and where.
+
+    Attributes:
+        backend, runtime: how networks were run: its name, and name and version of the runtime.
+        threads: of one run.
+        device, cores: the processor's name, and its number of cores.
+        date: when measuring began, as ISO 8601.
+        share: the share of the space's pieces that is measured; the others are interpolated.
+        rounds: how many times each is measured.
+    """
+
+    space: SearchSpace
+    joints: int
+    backend: str
+    runtime: str
+    threads: int
+    device: str
+    cores: int
+    date: str
+    share: float = 1.0
+    rounds: int = 5
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"space": self.space.to_dict()}
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latencies of one device.
+
+    The machine drifts: it is slower at one time than at another, by more than pieces differ. So a small network, the
+    anchor, is timed again and again between the others, and what is kept of these is how long they took by its time.
+
+    Attributes:
+        anchor: every time of the anchor, in milliseconds.
+        ratios: of pieces and whole networks, for each round the time divided by the anchor's just before and after.
+    """
+
+    header: Header
+    anchor: list[float] = field(default_factory=list)
+    ratios: Samples = field(default_factory=dict)
+
+    @property
+    def anchor_ms(self) -> float:
+        """The anchor's median time, in milliseconds."""
+        return median(self.anchor)
+
+    def ms(self, subject: Subject) -> float:
+        """The median over the rounds, in milliseconds. Raises KeyError where it was not measured."""
+        return median(self.ratios[subject]) * self.anchor_ms
+
+    @property
+    def pieces(self) -> dict[Piece, float]:
+        """Milliseconds of every measured piece."""
+        return {
+            subject: self.ms(subject) for subject, seen in self.ratios.items() if seen and isinstance(subject, Piece)
+        }
+
+    @property
+    def nets(self) -> dict[ArchSpec, float]:
+        """Milliseconds of the whole networks that were measured."""
+        return {
+            subject: self.ms(subject) for subject, seen in self.ratios.items() if seen and isinstance(subject, ArchSpec)
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON, a line for each piece; at once or not at all."""
+        pieces = {str(s): _rounded(seen) for s, seen in self.ratios.items() if isinstance(s, Piece)}
+        nets = [
+            {"spec": s.to_dict(), "ratios": _rounded(seen)}
+            for s, seen in self.ratios.items()
+            if not isinstance(s, Piece)
+        ]
+        value = {
+            "format": FORMAT,
+            **self.header.to_dict(),
+            "anchor_ms": _rounded(self.anchor),
+            "nets": nets,
+            "pieces": pieces,
+        }
+        files.write_text(path, _lines(value))
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyTable:
+        """Read what `save` writes. Raises InputError that names the file and what is wrong in it."""
+        value = files.read_json(path)
+        if not isinstance(value, Mapping) or value.get("format") != FORMAT:
+            raise InputError("is no latency table", path, "name a file that `ofa-pose latency build` wrote")
+        try:
+            space = SearchSpace.from_dict(value["space"], path)
+            plain: dict[str, Any] = {name: value[name] for name in Header.__dataclass_fields__}
+            ratios: Samples = {Piece.parse(text, path): _numbers(seen) for text, seen in value["pieces"].items()}
+            for net in value["nets"]:
+                ratios[ArchSpec.from_dict(net["spec"], path)] = _numbers(net["ratios"])
+            return cls(Header(**(plain | {"space": space})), _numbers(value["anchor_ms"]), ratios)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"the latency table is malformed ({type(error).__name__}: {error})"
+            raise InputError(what, path, "build it again") from None
+
+    def check_complete(self, where: object = "") -> None:
+        """Raise InputError where measuring was cut off before every piece and network was seen once."""
+        if not self.anchor or not self.ratios or not all(self.ratios.values()):
+            raise InputError("the latency table is not complete", where, "go on with `latency build --resume`")
+
+    def same_task(self, header: Header) -> bool:
+        """Whether another table's measuring is this one's, but for its date."""
+        return replace(header, date=self.header.date) == self.header
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]
+
+
+def _numbers(values: Any) -> list[float]:
+    numbers = [float(value) for value in values]
+    if not all(0 < number < 1e9 for number in numbers):
+        raise ValueError("a time is no positive number")
+    return numbers
+
+
+def _lines(value: Mapping[str, Any]) -> str:
+    """JSON with a line for each key, and for each entry of what is measured."""
+    parts = []
+    for key, entry in value.items():
+        if key == "pieces":
+            rows = (f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in entry.items())
+            text = "{\n" + ",\n".join(rows) + "\n }"
+        elif key == "nets":
+            text = "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in entry) + "\n ]"
+        else:
+            text = json.dumps(entry, allow_nan=False)
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"

@@ -1,0 +1,105 @@
+"""Judge a latency table: networks of its space, measured whole, against what it foretells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, spearmanr
+
+from ofa_pose import files
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.console import progress
+from ofa_pose.errors import InputError
+from ofa_pose.latency import on_device
+from ofa_pose.latency.measure import Device
+from ofa_pose.latency.predict import Predictor
+from ofa_pose.latency.table import LatencyTable, Samples, Subject
+from ofa_pose.seeding import generator
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Networks measured whole and foretold.
+
+    Attributes:
+        measured, predicted: milliseconds; the machine's drift since the table was built is divided out of `measured`.
+        drift: how many times as long the table's own networks take now.
+    """
+
+    specs: list[ArchSpec]
+    measured: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    drift: float
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """(nets,): relative errors of what was foretold."""
+        return self.predicted / self.measured - 1
+
+    def to_dict(self) -> dict[str, float | int]:
+        """{'spearman', 'kendall', 'mape' (a share, not per cent), 'nets', 'drift'}"""
+        spearman = float(spearmanr(self.measured, self.predicted).statistic)
+        kendall = float(kendalltau(self.measured, self.predicted).statistic)
+        mape = float(np.abs(self.errors).mean())
+        return {"spearman": spearman, "kendall": kendall, "mape": mape, "nets": len(self.specs), "drift": self.drift}
+
+
+def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:
+    """Random networks of a table's space, different, none its own. Raises InputError where there are not so many."""
+    rng, space = generator(seed, "latency", "verify"), table.header.space
+    found: dict[ArchSpec, None] = {}
+    for _ in range(100 * count):
+        spec = space.decode(space.sample(rng), table.header.joints)
+        if spec not in table.nets:
+            found[spec] = None
+        if len(found) == count:
+            return list(found)
+    raise InputError(f"the space {space.name} has no {count} subnets besides the table's own", mend="lower --nets")
+
+
+def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], rounds: int = ROUNDS) -> Verdict:
+    """Measure networks whole, among the table's own, and foretell them.
+
+    Raises:
+        InputError: the table was built with another backend or number of threads, or is not complete.
+    """
+    header = table.header
+    predictor = Predictor(table)
+    ratios: Samples = {spec: [] for spec in [*table.nets, *specs]}
+    times: list[float] = []
+    with progress("latency verify", rounds * len(ratios), "timings") as meter:
+        anchor: Subject = header.space.smallest(header.joints)
+        for new in on_device.sweep(device.load, device.threads, anchor, times, ratios, rounds):
+            meter.step(len(new))
+    now = {spec: median(seen) * median(times) for spec, seen in ratios.items()}
+    drift = median(now[spec] / ms for spec, ms in table.nets.items())
+    measured = np.array([now[spec] / drift for spec in specs])
+    return Verdict(list(specs), measured, np.array([predictor.predict_ms(spec) for spec in specs]), drift)
+
+
+def draw(path: str | Path, verdict: Verdict, title: str) -> None:
+    """Write a picture (PNG, or by the suffix SVG or PDF): foretold over measured, and where they are equal."""
+    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    result = verdict.to_dict()
+    label = f"Spearman {result['spearman']:.3f}, mean error {result['mape']:.1%}"
+    axes.plot(verdict.measured, verdict.predicted, "o", alpha=0.75, markersize=6, markeredgewidth=0, label=label)
+    ends = [min(verdict.measured.min(), verdict.predicted.min()), max(verdict.measured.max(), verdict.predicted.max())]
+    axes.plot(ends, ends, color="0.5", linestyle="--", lw=1, zorder=1)
+    axes.set_xlabel("measured, ms")
+    axes.set_ylabel("predicted from the table, ms")
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)

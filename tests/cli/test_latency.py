@@ -1,0 +1,62 @@
+"""`ofa-pose latency`: a table of a tiny space, measured on ONNX Runtime, through the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.files import dump_yaml
+from ofa_pose.latency.table import LatencyTable
+from tests.cli.conftest import Call
+from tests.latency.tables import make_table
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def space_file(tiny_space: SearchSpace, tmp_path: Path) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text(dump_yaml(tiny_space.to_dict()))
+    return path
+
+
+def test_build_then_verify(call: Call, space_file: Path, tmp_path: Path) -> None:
+    table, picture = tmp_path / "table.json", tmp_path / "picture.png"
+    words = ("--space", space_file, "--joints", 14, "--rounds", 1, "--share", 0.5, "--out", table)
+    built = call("latency", "build", *words, "--json")
+    assert built.code == 0, built.err
+    assert built.result["nets"] == len(LatencyTable.load(table).nets)
+    assert built.result["interpolation_error"]["pieces"] > 0
+    verified = call("latency", "verify", "--table", table, "--nets", 5, "--out", picture, "--json")
+    assert verified.code == 0, verified.err
+    assert {"spearman", "kendall", "mape", "nets"} <= verified.result.keys()
+    assert verified.result["nets"] == 5
+    assert cv2.imread(str(picture)) is not None
+    shown = call("latency", "verify", "--table", table, "--nets", 3)
+    assert shown.code == 0 and "measured, ms" in shown.err
+    again = call("latency", "build", *words)
+    assert again.code == 2 and "--resume" in again.err
+    assert call("latency", "build", *words, "--resume").code == 0
+
+
+def test_faults_of_the_user_are_told_in_a_line(
+    call: Call, space_file: Path, tiny_space: SearchSpace, tmp_path: Path
+) -> None:
+    (tmp_path / "other.json").write_text("{}")
+    make_table(tiny_space).save(tmp_path / "table.json")
+    for words, told in (
+        (("build", "--space", space_file, "--backend", "onx", "--out", tmp_path / "t.json"), "no such backend"),
+        (("build", "--space", "nowhere", "--out", tmp_path / "t.json"), "no such search space"),
+        (("verify", "--table", tmp_path / "none.json"), "no such file"),
+        (("verify", "--table", tmp_path / "other.json"), "no latency table"),
+        (("verify", "--table", tmp_path / "table.json", "--out", tmp_path / "picture.txt"), "no picture"),
+        (("bundle", "--space", space_file, "--format", "tflite", "--out", tmp_path / "b"), "no such format"),
+        (("import", tmp_path / "other.json", "--out", tmp_path / "t.json"), "is no results.csv"),
+    ):
+        done = call("latency", *words)
+        assert done.code == 2, words
+        assert told in done.err and "Traceback" not in done.err
+    assert not (tmp_path / "t.json").exists()

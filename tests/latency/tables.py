@@ -1,0 +1,69 @@
+"""Makers of latency tables and of devices without a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ofa_pose.arch.plan import make_plan
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.latency.interpolate import work
+from ofa_pose.latency.on_device import Run
+from ofa_pose.latency.pieces import Piece, plan_pieces, space_pieces, spanning_pieces
+from ofa_pose.latency.table import Header, LatencyTable, Subject
+
+
+def header(space: SearchSpace, joints: int = 14, share: float = 1.0) -> Header:
+    return Header(space, joints, "onnxruntime", "onnxruntime 1", 1, "a device", 2, "2026-01-01T00:00:00+00:00", share)
+
+
+def piece_ms(piece: Piece) -> float:
+    """A time that is linear in a piece's work."""
+    return 0.01 + 1e-6 * piece["side"] ** 2 * sum(work(piece))
+
+
+def net_ms(spec: ArchSpec) -> float:
+    """What a runtime makes of the pieces: the backbone is slower than alone, and each piece saves a call."""
+    sums = {"backbone": 0.0, "head": 0.0}
+    pieces = plan_pieces(make_plan(spec))
+    for piece in pieces:
+        sums["backbone" if piece.kind in ("stem", "block") else "head"] += piece_ms(piece)
+    return 1.2 * sums["backbone"] + 0.9 * sums["head"] - 0.004 * len(pieces)
+
+
+def subject_ms(subject: Subject) -> float:
+    return piece_ms(subject) if isinstance(subject, Piece) else net_ms(subject)
+
+
+def make_table(space: SearchSpace, joints: int = 14, nets: int = 8, share: float = 1.0) -> LatencyTable:
+    """A complete table of a device that takes `piece_ms` and `net_ms`."""
+    from ofa_pose.latency.build import reference_nets
+
+    subjects: list[Subject] = [*spanning_pieces(space_pieces(space, joints), share)]
+    subjects += reference_nets(space, joints, nets)
+    return LatencyTable(header(space, joints, share), [2.0], {one: [subject_ms(one) / 2.0] for one in subjects})
+
+
+class FakeDevice:
+    """What it loads tells how long it takes."""
+
+    runtime, threads = "onnxruntime 1", 1
+
+    def load(self, subject: Subject) -> Run:
+        return lambda: subject
+
+
+def clock(speed: Callable[[], float]) -> Callable[[Run, int], float]:
+    """A `visit` without a clock: `subject_ms` times how slow the machine is at the moment."""
+
+    def visit(run: Run, threads: int) -> float:
+        return subject_ms(run()) * speed()  # type: ignore[arg-type]
+
+    return visit
+
+
+def few_networks(space: SearchSpace) -> SearchSpace:
+    """A space of two networks."""
+    single = ((4,), (4,), (8,), (8,))
+    return replace(space, resolution=(64,), stages=single, deconv=((4,), (4,), (6,)), expansion=(1,))

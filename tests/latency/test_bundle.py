@@ -1,0 +1,135 @@
+"""Bundles: what stands in the folder runs without torch and this package, and comes home as a table."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.errors import InputError
+from ofa_pose.latency import on_device
+from ofa_pose.latency.build import table_subjects
+from ofa_pose.latency.bundle import FORMATS, import_results, write_bundle
+from ofa_pose.latency.measure import PartNet
+from ofa_pose.latency.predict import Predictor
+
+ALONE = (
+    "import sys, runpy\n"
+    "for name in ('torch', 'ofa_pose', 'onnx', 'scipy', 'yaml', 'cv2', 'rich', 'typer'): sys.modules[name] = None\n"
+    "sys.argv = sys.argv[1:]\n"
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+@pytest.fixture
+def small_space(tiny_space: SearchSpace) -> SearchSpace:
+    return replace(tiny_space, resolution=(32, 64), stages=((4,), (4, 6), (8,), (8, 16)), expansion=(2,))
+
+
+def run_alone(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", ALONE, *map(str, words)], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_bundle_runs_alone_and_comes_home(form: str, small_space: SearchSpace, tmp_path: Path) -> None:
+    if importlib.util.find_spec(FORMATS[form]) is None:
+        pytest.skip(f"{FORMATS[form]} is not installed")
+    folder = tmp_path / "bundle"
+    count = write_bundle(folder, small_space, 14, form, share=1.0)
+    subjects = table_subjects(small_space, 14, 1.0)
+    assert count == len(subjects)
+    assert len(list((folder / "models").iterdir())) < count  # one model serves all sides
+    done = run_alone(folder / "measure.py", "--rounds", 1)
+    assert done.returncode == 0, done.stderr
+    table = import_results(folder / "results.csv")
+    assert list(table.ratios) == subjects
+    assert table.header.space == small_space and table.header.runtime.startswith(FORMATS[form])
+    assert Predictor(table).predict_ms(small_space.largest(14)) > 0
+
+
+def test_light_models_compute_the_same_shapes(small_space: SearchSpace, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0)
+    bundle = on_device.Bundle(tmp_path, threads=1)
+    subjects = table_subjects(small_space, 14, 1.0)
+    names = [name for name in bundle.subjects if name != on_device.ANCHOR]
+    for name, subject in list(zip(names, subjects, strict=True))[::5]:
+        part = PartNet(subject)
+        light, full = bundle.load(name)(), on_device.onnx_run(part.onnx(), part.inputs(), 1)()
+        for mine, real in zip(light, full, strict=True):  # type: ignore[call-overload]
+            assert mine.shape == real.shape and np.isfinite(mine).all()
+
+
+def test_what_was_cut_off_goes_on(small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0)
+    calls = []
+
+    def visit(run: object, threads: int) -> float:
+        calls.append(run)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return 1.0
+
+    monkeypatch.setattr(on_device, "__file__", str(tmp_path / "measure.py"))
+    monkeypatch.setattr(on_device, "keep_memory", lambda: None)
+    monkeypatch.setattr(on_device, "visit", visit)
+    monkeypatch.setattr(on_device, "BATCH_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        on_device.main(["--rounds", "1"])
+    path = tmp_path / "results.csv"
+    with pytest.raises(InputError, match="cut off"):
+        import_results(path)
+    path.write_text(path.read_text() + "block cin=8 hid")  # killed in the middle of a line
+    total, before = (
+        len(table_subjects(small_space, 14, 1.0)),
+        sum(len(v) for v in on_device.read_results(path)[2].values()),
+    )
+    assert 10 < before < total
+    calls.clear()
+    monkeypatch.setattr(on_device, "BATCH_S", 1000.0)
+    monkeypatch.setattr(on_device, "visit", lambda run, threads: calls.append(run) or 1.0)
+    assert on_device.main(["--rounds", "1"]) == 0
+    assert len(calls) == total - before + 2
+    assert len(import_results(path).ratios) == total
+    assert on_device.main(["--rounds", "1", "--threads", "2"]) == 2
+
+
+def test_other_folders_and_files_are_refused(small_space: SearchSpace, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="not empty"):
+        write_bundle(tmp_path / "full", small_space, 14, "onnx", 1.0)
+    with pytest.raises(InputError, match="onnx"):
+        write_bundle(tmp_path / "new", small_space, 14, "onx", 1.0)
+    with pytest.raises(InputError, match="no such file"):
+        import_results(tmp_path / "results.csv")
+    for text in ("", "subject,ratio\n", "# {}\n", "# {\n", '# {"nets": {}, "space": {}}\nstem cout=8 side=64,fast\n'):
+        (tmp_path / "bad.csv").write_text(text)
+        with pytest.raises(InputError, match=r"bad\.csv"):
+            import_results(tmp_path / "bad.csv")
+
+
+def test_a_missing_runtime_is_told(small_space: SearchSpace, tmp_path: Path) -> None:
+    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0)
+    code = f"import sys; sys.modules['ncnn'] = None\n{ALONE}"
+    words = [sys.executable, "-c", code, str(tmp_path / "measure.py")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert (
+        done.stderr.startswith("error: ") and "pip install ncnn" in done.stderr and len(done.stderr.splitlines()) == 1
+    )
+
+
+def test_the_manifest_names_every_model(small_space: SearchSpace, tmp_path: Path) -> None:
+    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    named = {entry["model"] for entry in manifest["subjects"].values()}
+    assert named == {path.name for path in (tmp_path / "models").iterdir()}

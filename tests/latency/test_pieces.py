@@ -1,0 +1,130 @@
+"""Pieces against the layers of the plans that they are read off."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ofa_pose.arch.plan import make_plan
+from ofa_pose.arch.space import SearchSpace, load_space
+from ofa_pose.arch.spec import HEADS, ArchSpec
+from ofa_pose.costs.macs import layer_macs, plan_macs
+from ofa_pose.errors import InputError
+from ofa_pose.latency.pieces import (
+    Piece,
+    groups,
+    part_layers,
+    piece_part,
+    plan_pieces,
+    scaled_widths,
+    space_pieces,
+    spanning_pieces,
+    widths,
+)
+
+widths_ = st.integers(1, 200)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> ArchSpec:
+    stages = tuple(draw(widths_) for _ in range(4))
+    expansions = tuple(tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))) for _ in range(4))
+    return ArchSpec(
+        16 * draw(st.integers(1, 32)),
+        draw(widths_),
+        stages,
+        expansions,
+        tuple(draw(widths_) for _ in range(3)),
+        draw(st.sampled_from([1, 3, 5, 7])),
+        draw(st.integers(1, 30)),
+        draw(st.sampled_from(HEADS)),  # type: ignore[arg-type]
+    )
+
+
+@settings(max_examples=60)
+@given(specs())
+def test_the_parts_of_pieces_make_up_the_network(spec: ArchSpec) -> None:
+    plan = make_plan(spec)
+    parts = [piece_part(piece) for piece in plan_pieces(plan)]
+    layers = [layer for part in parts for layer in part_layers(part)]
+    assert sum(layer_macs(layer).thop for layer in layers) == plan_macs(plan).thop
+
+    def shape(layer):
+        sides = (layer.side_in, layer.side_out)
+        return (layer.kind, layer.cin, layer.cout, *sides, layer.kernel, layer.stride, layer.depthwise, layer.act)
+
+    assert sorted(map(shape, layers), key=str) == sorted(map(shape, plan.layers()), key=str)
+    residuals = [block.residual for stage in plan.stages for block in stage]
+    assert [part.residual for part in parts if hasattr(part, "residual")] == residuals
+
+
+@settings(max_examples=60)
+@given(specs())
+def test_pieces_read_back_what_they_write(spec: ArchSpec) -> None:
+    pieces = plan_pieces(make_plan(spec))
+    assert [Piece.parse(str(piece)) for piece in pieces] == pieces
+    codes = {(piece.kind, int(piece.code())) for piece in pieces}
+    assert len(codes) == len(set(pieces))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "block", "bolt cin=3", "stem cout=8", "stem cout=8 side=-3", "stem side=8 cout=3"]
+)
+def test_what_is_no_piece_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is no piece"):
+        Piece.parse(text or "nothing", "table.json")
+
+
+def test_a_block_is_told_by_all_its_sizes() -> None:
+    spec = load_space("litepose-nano").smallest(17)
+    assert str(plan_pieces(make_plan(spec))[1]) == ("block cin=8 hidden=48 cout=8 side=48 stride=2 kernel=7 residual=0")
+
+
+@pytest.mark.parametrize("name", ["litepose-nano", "litepose", "litepose-per-block", "litepose-depth"])
+def test_a_space_has_the_pieces_of_its_subnets(name: str) -> None:
+    space = load_space(name)
+    pieces = space_pieces(space, 17)
+    assert len(set(pieces)) == len(pieces)
+    rng = np.random.default_rng(0)
+    found = set()
+    for _ in range(100):
+        found |= set(plan_pieces(make_plan(space.decode(space.sample(rng), 17))))
+    assert found <= set(pieces)
+    if name == "litepose-nano":
+        assert len(pieces) == 591
+        assert len(found) > 400
+
+
+def test_no_piece_is_in_a_space_that_none_of_its_subnets_has(tiny_space: SearchSpace) -> None:
+    rng = np.random.default_rng(0)
+    found = set()
+    for _ in range(3000):
+        found |= set(plan_pieces(make_plan(tiny_space.decode(tiny_space.sample(rng), 14))))
+    assert found == set(space_pieces(tiny_space, 14))
+
+
+@pytest.mark.parametrize("name", ["litepose-nano", "litepose", "litepose-per-block"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+def test_spanning_pieces_reach_the_ends_of_every_width(name: str, share: float) -> None:
+    pieces = space_pieces(load_space(name), 17)
+    kept = spanning_pieces(pieces, share)
+    assert len(set(kept)) == len(kept) and set(kept) <= set(pieces)
+    if share == 1.0:
+        assert kept == pieces
+    inside = groups(kept)
+    for key, group in groups(pieces).items():
+        whole, part = (np.array([widths(one) for one in some]) for some in (group, inside[key]))
+        assert (whole.min(0) == part.min(0)).all() and (whole.max(0) == part.max(0)).all()
+        assert scaled_widths(group).max() <= 1
+
+
+def test_a_share_is_about_what_is_kept() -> None:
+    pieces = space_pieces(load_space("litepose"), 17)
+    assert 0.5 <= len(spanning_pieces(pieces, 0.5)) / len(pieces) < 0.65
+
+
+def test_sizes_beyond_the_codes_are_refused() -> None:
+    with pytest.raises(InputError, match="too large"):
+        Piece("stem", (20_000, 64)).code()

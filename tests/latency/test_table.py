@@ -1,0 +1,80 @@
+"""The file of a latency table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.errors import InputError
+from ofa_pose.latency.table import LatencyTable
+from tests.latency.tables import header, make_table
+
+
+def test_a_table_reads_back_what_it_writes(tiny_space: SearchSpace, tmp_path: Path) -> None:
+    table = make_table(tiny_space)
+    table.save(tmp_path / "table.json")
+    again = LatencyTable.load(tmp_path / "table.json")
+    assert again.header == table.header
+    assert again.anchor == table.anchor
+    assert again.ratios.keys() == table.ratios.keys()
+    for subject in table.ratios:
+        assert again.ms(subject) == pytest.approx(table.ms(subject), rel=1e-5)
+    json.loads((tmp_path / "table.json").read_text())
+
+
+def test_a_line_for_each_piece(tiny_space: SearchSpace, tmp_path: Path) -> None:
+    table = make_table(tiny_space)
+    table.save(tmp_path / "table.json")
+    lines = (tmp_path / "table.json").read_text().splitlines()
+    assert sum(line.startswith('  "block ') for line in lines) == sum(p.kind == "block" for p in table.pieces)
+
+
+def test_times_are_medians_over_rounds_times_the_anchors_median(tiny_space: SearchSpace) -> None:
+    table = make_table(tiny_space)
+    piece = next(iter(table.pieces))
+    table.ratios[piece] = [0.5, 9.0, 0.6]
+    table.anchor[:] = [3.0, 2.0, 100.0]
+    assert table.ms(piece) == pytest.approx(1.8)
+
+
+@pytest.mark.parametrize(
+    "damage, told",
+    [
+        (lambda value: value.clear(), "is no latency table"),
+        (lambda value: value.update(format="other"), "is no latency table"),
+        (lambda value: value.pop("threads"), "malformed"),
+        (lambda value: value.update(pieces=[1]), "malformed"),
+        (lambda value: value["pieces"].update({"stem cout=8 side=64": ["fast"]}), "malformed"),
+        (lambda value: value["pieces"].update({"stem cout=8 side=64": [-1.0]}), "malformed"),
+        (lambda value: value["pieces"].update({"stem colour=8": [1.0]}), "is no piece"),
+        (lambda value: value["nets"].append({"spec": {}, "ratios": []}), "has no 'resolution'"),
+        (lambda value: value["space"].pop("stem"), "has no 'stem'"),
+    ],
+)
+def test_damaged_tables_are_refused(tiny_space: SearchSpace, tmp_path: Path, damage, told: str) -> None:
+    path = tmp_path / "table.json"
+    make_table(tiny_space).save(path)
+    value = json.loads(path.read_text())
+    damage(value)
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match=told) as error:
+        LatencyTable.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_incomplete_tables_are_told(tiny_space: SearchSpace) -> None:
+    table = make_table(tiny_space)
+    table.check_complete()
+    table.ratios[next(iter(table.ratios))] = []
+    with pytest.raises(InputError, match="--resume"):
+        table.check_complete("table.json")
+
+
+def test_the_date_alone_does_not_make_another_task(tiny_space: SearchSpace) -> None:
+    table = make_table(tiny_space)
+    assert table.same_task(replace(header(tiny_space), date="2027-01-01"))
+    assert not table.same_task(replace(header(tiny_space), threads=2))
