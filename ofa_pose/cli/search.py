@@ -29,6 +29,7 @@ from ofa_pose.errors import InputError, nearest
 if TYPE_CHECKING:
     import torch
 
+    from ofa_pose.arch.space import SearchSpace
     from ofa_pose.checkpoint import Checkpoint
     from ofa_pose.data.coco import KeypointDataset
     from ofa_pose.data.splits import DataSettings
@@ -73,6 +74,13 @@ def search(
     out: OutOption,
     macs: Annotated[str | None, typer.Option("--macs", help="At most so many multiply-adds: 1.2G, 442M.")] = None,
     params: Annotated[str | None, typer.Option("--params", help="At most so many parameters: 2M.")] = None,
+    latency: Annotated[
+        str | None, typer.Option("--latency", help="At most so long a forward pass on a device: 30ms.")
+    ] = None,
+    latency_table: Annotated[
+        Path | None,
+        typer.Option("--latency-table", help="Of that device, from `latency build`; without --latency only recorded."),
+    ] = None,
     convention: Annotated[
         str, typer.Option("--macs-convention", help="thop (the default, as LitePose's tables), exact or paper.")
     ] = "thop",
@@ -98,7 +106,7 @@ def search(
 
     Writes best.yaml (the chosen subnet), best.pt (the same with the supernet's weights), history.csv (every
     candidate), archive.sqlite (every evaluation), pareto.csv and front/ (the Pareto front and its subnets) and a
-    picture of AP over MACs. Under torchrun all its processes evaluate.
+    picture of AP over cost. Under torchrun all its processes evaluate.
 
     Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
     """
@@ -108,8 +116,8 @@ def search(
     own += [f"search.surrogate={str(surrogate).lower()}"] if surrogate is not None else []
     result: dict[str, Any] | None = None
     with team_of_ranks() as team:
-        budget = _read_budget(macs, params, convention)
-        job = _plan(supernet, budget, recipe, [*(overrides or []), *own], seed, device, team)
+        limits = _Limits(macs, params, convention, latency, latency_table)
+        job = _plan(supernet, limits, recipe, [*(overrides or []), *own], seed, device, team)
         if team is not None and team.rank:
             job.assist(team)
         else:
@@ -121,16 +129,44 @@ def search(
     suggest("finetune", "--subnet", result["subnet"], "--supernet", supernet, "--teacher", "…", "--out", "…")
 
 
-def _read_budget(macs: str | None, params: str | None, convention: str) -> Budget:
-    from ofa_pose.costs.macs import CONVENTIONS
-    from ofa_pose.search.budget import Budget
-    from ofa_pose.units import parse_count
+@dataclass(frozen=True)
+class _Limits:
+    """A budget as it stands on the command line."""
 
-    if convention not in CONVENTIONS:
-        raise InputError(f"no such MAC convention: '{convention}'", mend=nearest(convention, CONVENTIONS))
-    if macs is None and params is None:
-        raise InputError("search needs a budget", mend="add --macs 1.2G or --params 2M")
-    return Budget(parse_count(macs) if macs else None, parse_count(params) if params else None, convention)  # type: ignore[arg-type]
+    macs: str | None
+    params: str | None
+    convention: str
+    latency: str | None
+    table: Path | None
+
+    def budget(self, space: SearchSpace, joints: int) -> Budget:
+        """The budget for subnets of a space. Raises InputError."""
+        from ofa_pose.costs.macs import CONVENTIONS
+        from ofa_pose.files import sha256
+        from ofa_pose.latency.predict import load_predictor
+        from ofa_pose.search.budget import Budget
+        from ofa_pose.units import parse_count, parse_seconds
+
+        if self.convention not in CONVENTIONS:
+            raise InputError(f"no such MAC convention: '{self.convention}'", mend=nearest(self.convention, CONVENTIONS))
+        if self.macs is None and self.params is None and self.latency is None:
+            raise InputError("search needs a budget", mend="add --macs 1.2G, --params 2M or --latency 30ms")
+        if self.latency is not None and self.table is None:
+            mend = "measure the device with 'ofa-pose latency build', then add --latency-table TABLE"
+            raise InputError("--latency needs a latency table", mend=mend)
+        found = None
+        if self.table is not None:
+            found = load_predictor(self.table)
+            found.check_covers(space, joints)
+        return Budget(
+            macs=parse_count(self.macs) if self.macs else None,
+            params=parse_count(self.params) if self.params else None,
+            convention=self.convention,  # type: ignore[arg-type]
+            latency_ms=1e3 * parse_seconds(self.latency) if self.latency else None,
+            predict_ms=found.predict_ms if found else None,
+            predict_many=found.predict_many if found else None,
+            latency_table=sha256(self.table) if self.table else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -197,7 +233,7 @@ class _Job:
 
 def _plan(
     supernet: str,
-    budget: Budget,
+    limits: _Limits,
     recipe: str | None,
     overrides: list[str],
     seed: int | None,
@@ -210,6 +246,7 @@ def _plan(
 
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
+    budget = limits.budget(source.space, source.spec.joints)
     check_feasible(source.space, source.spec.joints, budget)
 
     from ofa_pose.backends.torch_net import pick_device

@@ -55,6 +55,8 @@ class Budget:
             is recorded but limits nothing.
         predict_many: optionally the same for many subnets at once: given the space, the number of joints and (N, G)
             genomes, the milliseconds (N,), equal to `predict_ms` of each. Without it `predict_ms` is called for each.
+        latency_table: what `predict_ms` rests on, the SHA-256 of a table's file; two budgets with the same limits and
+            different tables admit different subnets.
     """
 
     macs: int | None = None
@@ -63,6 +65,7 @@ class Budget:
     latency_ms: float | None = None
     predict_ms: Callable[[ArchSpec], float] | None = field(default=None, compare=False, repr=False)
     predict_many: PredictMany | None = field(default=None, compare=False, repr=False)
+    latency_table: str | None = None
 
     def __post_init__(self) -> None:
         if self.macs is None and self.params is None and self.latency_ms is None:
@@ -123,9 +126,10 @@ class Budget:
             columns.append(np.where(cost <= ceiling.limit, np.fmin(factor, 0.0), np.fmax(factor, 1e-15)))
         return np.stack(columns, axis=1)
 
-    def to_dict(self) -> dict[str, float | None]:
-        """The ceilings, for YAML and JSON; null where there is none."""
-        return {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
+    def to_dict(self) -> dict[str, float | str | None]:
+        """The ceilings, for YAML and JSON; null where there is none; and the latency table, where there is one."""
+        table = {"latency_table": self.latency_table} if self.latency_table else {}
+        return {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms, **table}
 
     def __str__(self) -> str:
         return ", ".join(f"{c.show(c.limit)} {c.quantity}" for c in self.ceilings)
