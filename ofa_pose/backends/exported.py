@@ -32,7 +32,9 @@ def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> Exporte
     """
     path = Path(path)
     if path.suffix not in _RUNNERS:
-        raise InputError("is no exported model", path, f"name a file that ends in {' or '.join(SUFFIXES)}")
+        raise InputError(
+            "is no exported model", path, f"name a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        )
     if not path.is_file():
         raise InputError("no such file", path, "check the path")
     return _RUNNERS[path.suffix](path, threads, streams)

@@ -37,8 +37,7 @@ def make_runner(net: LitePose, backend: str, threads: int = 0) -> Runner:
     check_backend(backend)
     if backend == "torch":
         return TorchRunner(net, threads=threads)
-    net.eval()
     if backend == "ncnn":
-        return NcnnRunner.of_model(ncnn_model(net), threads)
+        return NcnnRunner(ncnn_model(net), threads)
     model = onnx_model(net, {}).SerializeToString()
     return OnnxRunner(model, threads) if backend == "onnxruntime" else OpenvinoRunner(model, threads)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,47 +17,31 @@ from ofa_pose.backends.packages import require_packages
 from ofa_pose.errors import InputError
 
 # Each halves precision for speed that x86 does not gain; without them outputs are torch's to 1e-5.
-REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")
+REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage")
+POLICY = "OMP_WAIT_POLICY"
 
 
 class NcnnRunner:
-    """An `ExportedRunner` over a .param file that `ncnn_model` made, its .bin and, if there, its .json of metadata."""
+    """An `ExportedRunner` over an ncnn model; `metadata` are those of the .json beside its .param, if there is one."""
 
-    def __init__(self, param: str | Path, threads: int = 0, streams: int = 1) -> None:
+    def __init__(self, source: str | Path | tuple[str, bytes], threads: int = 0, streams: int = 1) -> None:
         """Load a model.
 
         Args:
-            param: the .param file; .bin and .json stand beside it.
+            source: a .param file with its .bin beside it, or what `ncnn_model` returns.
             threads: of one call; 0: ncnn chooses.
             streams: how many calls are meant to be made at once.
 
         Raises:
             InputError: it is no ncnn model, or ncnn is not installed.
         """
-        require_packages("ncnn")
-        import ncnn
-
         self.streams = streams
-        param = Path(param)
-        self._net, self._pixel = ncnn.Net(), ncnn.Mat.PixelType.PIXEL_RGB
-        self._mat = ncnn.Mat
-        for name in REDUCED:
-            setattr(self._net.opt, f"use_{name}", False)
-        if threads:
-            self._net.opt.num_threads = threads
-        if self._net.load_param(str(param)) or self._net.load_model(str(param.with_suffix(".bin"))):
-            raise InputError("cannot be loaded by ncnn", param, "export it again")
-        check_names(self._net.input_names(), self._net.output_names(), str(param))
-        self.metadata = _read_metadata(param.with_suffix(".json"))
-
-    @classmethod
-    def of_model(cls, model: tuple[str, bytes], threads: int = 0, streams: int = 1) -> NcnnRunner:
-        """A runner over what `ncnn_model` or `ncnn_part` returns."""
-        with tempfile.TemporaryDirectory() as folder:  # from memory ncnn would go on reading bytes that Python frees
-            param = Path(folder, "model.param")
-            param.write_text(model[0], encoding="ascii")
-            param.with_suffix(".bin").write_bytes(model[1])
-            return cls(param, threads, streams)
+        self._net = load_net(source, threads)
+        where = "the model" if isinstance(source, tuple) else str(source)
+        check_names(self._net.input_names(), self._net.output_names(), where)
+        self.metadata = {} if isinstance(source, tuple) else _read_metadata(Path(source).with_suffix(".json"))
+        ncnn = _ncnn()
+        self._mat, self._rgb = ncnn.Mat, ncnn.Mat.PixelType.PIXEL_RGB
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is no multiple of 16."""
@@ -65,8 +52,51 @@ class NcnnRunner:
     def _run(self, image: np.ndarray) -> list[np.ndarray]:
         height, width = image.shape[:2]
         extractor = self._net.create_extractor()
-        extractor.input(INPUT, self._mat.from_pixels(np.ascontiguousarray(image), self._pixel, width, height))
+        extractor.input(INPUT, self._mat.from_pixels(np.ascontiguousarray(image), self._rgb, width, height))
         return [np.array(extractor.extract(name)[1]) for name in OUTPUTS]
+
+
+def load_net(source: str | Path | tuple[str, bytes], threads: int = 0) -> Any:
+    """An ncnn.Net in single precision, of a .param file or of what `ncnn_model` or `ncnn_part` returns.
+
+    Raises InputError where it is no ncnn model, or ncnn is not installed.
+    """
+    ncnn = _ncnn()
+    if isinstance(source, tuple):
+        with tempfile.TemporaryDirectory() as folder:  # from memory ncnn would go on reading what Python frees
+            path = Path(folder, "model.param")
+            path.write_text(source[0], encoding="ascii")
+            path.with_suffix(".bin").write_bytes(source[1])
+            return load_net(path, threads)
+    net, path = ncnn.Net(), Path(source)
+    for name in REDUCED:
+        setattr(net.opt, f"use_{name}", False)
+    if threads:
+        net.opt.num_threads = threads
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise InputError(f"has no {weights.name} beside it", path, "copy that too, or export the model again")
+    if net.load_param(str(path)) or net.load_model(str(weights)):
+        raise InputError("cannot be loaded by ncnn", path, "export it again")
+    return net
+
+
+def _ncnn() -> Any:
+    """The package. Raises InputError where it is not installed.
+
+    Its threads wait for each other some hundred times an image, by default in busy loops. Where other work shares the
+    cores, these keep from running the very thread that is waited for: 3 s an image instead of 30 ms. The OpenMP library
+    that ncnn brings reads the variable once, as it is loaded.
+    """
+    require_packages("ncnn")
+    ours = POLICY not in os.environ
+    if ours:
+        os.environ[POLICY] = "PASSIVE"
+    try:
+        return importlib.import_module("ncnn")
+    finally:
+        if ours:
+            del os.environ[POLICY]
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

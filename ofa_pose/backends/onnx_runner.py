@@ -38,8 +38,8 @@ class OnnxRunner:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no base class but Exception
             raise InputError(f"cannot be loaded by ONNX Runtime ({error})", where, "export it again") from None
-        parts = (self._session.get_inputs(), self._session.get_outputs())
-        check_names(*([part.name for part in named] for named in parts), where)
+        reads, writes = self._session.get_inputs(), self._session.get_outputs()
+        check_names([part.name for part in reads], [part.name for part in writes], where)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

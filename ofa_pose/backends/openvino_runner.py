@@ -45,8 +45,7 @@ class OpenvinoRunner:
         core = openvino.Core()
         try:
             model = core.read_model(source if isinstance(source, bytes) else str(source))
-            names = ([part.any_name for part in parts] for parts in (model.inputs, model.outputs))
-            check_names(*names, where)
+            check_names([part.any_name for part in model.inputs], [part.any_name for part in model.outputs], where)
             self.metadata = _metadata(model)
             self._compiled = core.compile_model(model, "CPU", options)
         except RuntimeError as error:

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.cli import data, evaluation, importing, latency, search, studies, training
+from ofa_pose.cli import data, evaluation, exporting, importing, latency, search, studies, training
 from ofa_pose.errors import OfaPoseError
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ app.command("import-litepose")(importing.import_litepose)
 app.command("eval")(evaluation.evaluate)
 app.command("predict")(evaluation.predict)
 app.command("profile")(evaluation.profile)
-app.command("export")(evaluation.export)
+app.command("export")(exporting.export)
 app.add_typer(latency.app, name="latency")
 
 

@@ -1,4 +1,4 @@
-"""`ofa-pose eval`, `predict`, `profile` and `export`."""
+"""`ofa-pose eval`, `predict` and `profile`."""
 
 from __future__ import annotations
 
@@ -273,25 +273,3 @@ def profile(
     print_result(result, as_json)
     if layers and not as_json:
         profiling.show_layers(spec)
-
-
-def export(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint or run directory.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format", help="yaml, litepose, safetensors, onnx (these by default), litepose-weights; may be repeated."
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a net's config (YAML, LitePose's JSON), weights (safetensors) and ONNX (checked against torch).
-
-    litepose-weights is a .pth.tar that the LitePose repository's code loads, of a fixed net or of a supernet.
-
-    Example: ofa-pose export runs/finetuned --format onnx --format yaml --out runs/export
-    """
-    from ofa_pose.export import export_checkpoint
-
-    print_result(export_checkpoint(checkpoint, formats or None, out), as_json)

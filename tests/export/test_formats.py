@@ -24,7 +24,7 @@ from ofa_pose.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.data.loader import MEAN, STD
 from ofa_pose.errors import InputError, OfaPoseError
-from ofa_pose.export import DEFAULT_FORMATS, export_checkpoint, formats
+from ofa_pose.export import DEFAULT_FORMATS, export_checkpoint, runtimes
 from ofa_pose.files import read_json, read_yaml
 from ofa_pose.litepose_checkpoint import import_checkpoint
 from ofa_pose.models.elastic import Supernet
@@ -214,7 +214,7 @@ def test_a_graph_that_differs_is_told_and_not_written(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"the last good one")
-    real = formats.onnx_model
+    real = runtimes.onnx_model
 
     def wrong(net: LitePose, metadata: dict[str, str]) -> Any:
         with torch.no_grad():
@@ -224,7 +224,7 @@ def test_a_graph_that_differs_is_told_and_not_written(
             net.get_submodule("stages.0.0.project.conv").weight[0, 0] -= 0.05
         return model
 
-    monkeypatch.setattr(formats, "onnx_model", wrong)
+    monkeypatch.setattr(runtimes, "onnx_model", wrong)
     with pytest.raises(OfaPoseError, match="ONNX Runtime and torch differ by") as caught:
         export_checkpoint(checkpoint, ["onnx"], tmp_path)
     assert caught.value.exit_code == 1
