@@ -15,7 +15,7 @@ from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.factory import check_backend
 from ofa_pose.backends.ncnn_graph import ncnn_part
 from ofa_pose.backends.onnx_graph import onnx_part
-from ofa_pose.latency.on_device import Run, keep_memory, ncnn_run, onnx_run, random_inputs
+from ofa_pose.latency.on_device import Run, keep_memory, ncnn_run, onnx_run, random_inputs, runtime_module
 from ofa_pose.latency.pieces import Part, part_layers, piece_part
 from ofa_pose.latency.table import Subject
 from ofa_pose.models.litepose import (
@@ -178,9 +178,7 @@ class NcnnDevice:
     """ncnn on the CPU, in full precision."""
 
     def __init__(self, threads: int) -> None:
-        import ncnn
-
-        self.runtime, self.threads = f"ncnn {ncnn.__version__}", threads
+        self.runtime, self.threads = f"ncnn {runtime_module('ncnn').__version__}", threads
 
     def load(self, subject: Subject) -> Run:
         part = PartNet(subject)

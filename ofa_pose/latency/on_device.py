@@ -125,6 +125,18 @@ def keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def runtime_module(name: str) -> Any:
+    """A runtime's package. Threads of ncnn sleep while they wait: busy ones keep each other from a shared core."""
+    asleep = name == "ncnn" and "OMP_WAIT_POLICY" not in os.environ
+    if asleep:  # OpenMP reads it once, as the package is loaded
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    try:
+        return importlib.import_module(name)
+    finally:
+        if asleep:
+            del os.environ["OMP_WAIT_POLICY"]
+
+
 def onnx_run(model: str | bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:
     """A run of an ONNX model, a file or its content."""
     import onnxruntime
@@ -138,8 +150,7 @@ def onnx_run(model: str | bytes, inputs: dict[str, np.ndarray], threads: int) ->
 
 def ncnn_run(param: str, weights: bytes, inputs: dict[str, np.ndarray], outputs: Sequence[str], threads: int) -> Run:
     """A run of an ncnn model in full precision."""
-    import ncnn
-
+    ncnn = runtime_module("ncnn")
     net = ncnn.Net()
     for name in REDUCED:
         setattr(net.opt, f"use_{name}", False)
@@ -176,7 +187,7 @@ class Bundle:
         self.header: dict[str, Any] = manifest["header"]
         self.subjects: dict[str, dict[str, Any]] = manifest["subjects"]
         self._onnx = self.header["backend"] == "onnxruntime"
-        runtime = importlib.import_module(self.header["backend"])
+        runtime = runtime_module(self.header["backend"])
         self.header["runtime"] = f"{self.header['backend']} {runtime.__version__}"
 
     def load(self, name: str) -> Run:
