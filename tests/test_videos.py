@@ -279,7 +279,7 @@ def test_a_broken_overlay_stops_the_work(model: PoseModel, tmp_path: Path, monke
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ofa_pose.predict.draw_poses", fail)
+    monkeypatch.setattr("ofa_pose.pose_model.draw_poses", fail)
     with pytest.raises(OSError, match="No space left"):
         predict_source(model, write_film(tmp_path / "film.mp4", 2), tmp_path / "out")
     assert files_in(tmp_path / "out") == []

@@ -66,7 +66,7 @@ def breed(
     order = 0
     for generation in range(settings.generations + 1):
         found: list[Candidate] = []
-        for children in brood.rounds(generator(seed, "search", generation), population):
+        for children in brood.rounds(generator(seed, "search", generation), generation == 0, population):
             start = len(found)
             for candidate in judged(part, judge, children, generation, order + start):
                 found.append(candidate)
@@ -92,9 +92,9 @@ class _Brood:
     strategy: Strategy
     screen: Prescreen | None
 
-    def rounds(self, rng: np.random.Generator, population: list[Individual]) -> Iterator[list[Child]]:
+    def rounds(self, rng: np.random.Generator, first: bool, population: list[Individual]) -> Iterator[list[Child]]:
         """One generation: children to be judged before the next ones are made; at once where nothing is learnt."""
-        left, children = self.settings.population, [] if population else self.breeder.uniform()
+        left, children = self.settings.population, self.breeder.uniform() if first else []
         while left > 0:
             self.breeder.take(children)
             missing = left - len(children)

@@ -167,7 +167,8 @@ def show_figures(figures: Mapping[str, Any]) -> None:
 def _table(title: str, head: Sequence[str]) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for name in head:
-        table.add_column(name, justify="left" if name in ("budget", "way") else "right")
+        left = name in ("budget", "way")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     return table
 
 

@@ -139,7 +139,8 @@ def test_a_resumed_search_learns_from_nothing_that_came_later(
 
     def watched(part: Any, settings: Any, seed: int, judge: Any, prior: Any = (), report: Any = None) -> Any:
         seen.append(list(prior))
-        report({"tau": 0.5 + len(seen)})
+        for generation in range(4):
+            report({"generation": generation, "tau": 0.5 + len(seen)})
         return ALGORITHMS["evolution"](part, settings.model_copy(update={"surrogate": False}), seed, judge)
 
     search(tmp_path / "first", part)

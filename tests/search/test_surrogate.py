@@ -71,7 +71,7 @@ def test_a_generation_is_judged_in_rounds(land: Landscape, part: FeasibleSpace) 
         asked.append(len(genomes))
         yield from land.judge()(genomes)
 
-    settings = SETTINGS.model_copy(update={"surrogate_round": 3})
+    settings = SETTINGS.model_copy(update={"surrogate_round": 3, "uniform_start": False})
     history = list(evolve(part, settings, 0, judge))
     assert asked == [3, 3, 2] * 5
     assert [c.order for c in history] == list(range(1, 41))
@@ -92,7 +92,9 @@ def test_it_stands_aside_where_nothing_can_be_foretold(part: FeasibleSpace) -> N
         return np.random.default_rng(genome).random()
 
     reports: list[dict[str, Any]] = []
-    settings = SETTINGS.model_copy(update={"population": 16, "surrogate_samples": 16, "surrogate_tau": 0.4})
+    settings = SETTINGS.model_copy(
+        update={"population": 16, "surrogate_round": 16, "surrogate_samples": 16, "surrogate_tau": 0.4}
+    )
     with_it = list(evolve(part, settings, 0, judge_with(noise), report=reports.append))
     plain = list(evolve(part, settings.model_copy(update={"surrogate": False}), 0, judge_with(noise)))
     assert not any(report["surrogate"] for report in reports)
