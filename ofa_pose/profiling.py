@@ -1,13 +1,11 @@
-"""What a network costs: MACs in each convention, parameters, a row per layer, a recount by thop, time of a forward."""
+"""What a network costs: MACs in each convention, parameters, a row per layer, a recount by thop."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import time
 from typing import Any
 
-import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -20,8 +18,6 @@ from ofa_pose.costs.macs import CONVENTIONS, layer_macs, layer_params, spec_macs
 from ofa_pose.errors import OfaPoseError
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.units import format_count
-
-WARM_UP = 3  # rounds before the clock counts: the first ones choose kernels and allocate
 
 
 def profile(spec: ArchSpec, name: str = "") -> dict[str, Any]:
@@ -94,27 +90,3 @@ def check_with_thop(spec: ArchSpec) -> int:
     if (macs, params) != counted:
         raise OfaPoseError(f"{spec}: thop counts {macs:.0f} MACs and {params:.0f} parameters, we count {counted}")
     return int(macs)
-
-
-@torch.inference_mode()
-def measure(spec: ArchSpec, repeats: int = 30, device: str | torch.device = "cpu") -> dict[str, float]:
-    """{'median_ms', 'p90_ms'} of one forward pass, batch 1, in eager torch with random weights.
-
-    Float32, channels_last (twice as fast on CPUs), torch's current number of threads; pre- and post-processing
-    are not in it. Other runtimes are two to six times faster on a CPU.
-    """
-    device = torch.device(device)
-    generator = torch.Generator().manual_seed(0)
-    net = LitePose(spec, generator).eval().to(device)
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.randn(1, 3, spec.resolution, spec.resolution, generator=generator)
-    image = image.to(device, memory_format=torch.channels_last)
-    times = []
-    for _ in range(WARM_UP + repeats):
-        start = time.perf_counter()
-        net(image)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    median, p90 = np.percentile(times[WARM_UP:], (50, 90)) * 1e3
-    return {"median_ms": round(float(median), 3), "p90_ms": round(float(p90), 3)}

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.cli import data, evaluation, exporting, importing, latency, search, studies, training
+from ofa_pose.cli import data, evaluation, exporting, importing, latency, profiling, search, studies, training
 from ofa_pose.errors import OfaPoseError
 
 app = typer.Typer(
@@ -51,7 +51,7 @@ app.command("finetune")(training.finetune)
 app.command("import-litepose")(importing.import_litepose)
 app.command("eval")(evaluation.evaluate)
 app.command("predict")(evaluation.predict)
-app.command("profile")(evaluation.profile)
+app.command("profile")(profiling.profile)
 app.command("export")(exporting.export)
 app.add_typer(latency.app, name="latency")
 

@@ -1,4 +1,4 @@
-"""`ofa-pose eval`, `predict` and `profile`."""
+"""`ofa-pose eval` and `predict`."""
 
 from __future__ import annotations
 
@@ -260,31 +260,3 @@ def predict(
     print_result(summary, as_json)
     if summary["failed"]:
         raise OfaPoseError(f"{summary['failed']} of the {summary['unit']} could not be read; the rest is done")
-
-
-def profile(
-    net: Annotated[str, typer.Argument(help="A preset such as litepose-xs, a spec file, or a checkpoint.")],
-    joints: Annotated[int | None, typer.Option("--joints", min=1, help="Number of keypoints; default 17.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Count again with thop on a throwaway net.")] = False,
-    layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
-    measure: Annotated[bool, typer.Option("--measure", help="Time a forward pass on this machine's CPU.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """MACs in three conventions (thop is the default one for budgets), parameters, layers, time.
-
-    Example: ofa-pose profile litepose-xs --joints 14 --check
-    """
-    from ofa_pose import profiling
-    from ofa_pose.cli.nets import load_any_spec
-
-    spec = load_any_spec(net, joints)
-    result = profiling.profile(spec, name=net)
-    if check:
-        result["thop_recount"] = profiling.check_with_thop(spec)
-    if measure:
-        result["latency"] = profiling.measure(spec)
-    if layers and as_json:
-        result["layers"] = profiling.layer_rows(spec)
-    print_result(result, as_json)
-    if layers and not as_json:
-        profiling.show_layers(spec)

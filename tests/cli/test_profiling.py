@@ -1,0 +1,32 @@
+"""`ofa-pose profile --measure` through the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.files import dump_yaml
+from ofa_pose.latency import profile
+from tests.cli.conftest import Call
+
+
+def test_measured_figures_are_shown(
+    call: Call, tiny_spec: ArchSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profile, "LEAST_S", 0.0)
+    spec = tmp_path / "net.yaml"
+    spec.write_text(dump_yaml(tiny_spec.to_dict()))
+    shown = call("profile", spec, "--measure", "--backend", "torch")
+    assert shown.code == 0, shown.err
+    for word in ("median_ms", "p90_ms", "images_per_s", "memory_mb", "stages.0.0", "deconv.2", "share"):
+        assert word in shown.out + shown.err
+    told = call("profile", spec, "--measure", "--backend", "torch", "--threads", 1, "--json").result
+    assert told["latency"]["backend"] == "torch" and told["macs"]["thop"] > 0
+    for words, message in (
+        (("--backend", "torch"), "add --measure"),
+        (("--measure", "--backend", "tflite"), "no such backend"),
+    ):
+        refused = call("profile", spec, *words)
+        assert refused.code == 2 and message in refused.err
