@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,8 +80,11 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "info": _plain(checkpoint.info),
         "training": checkpoint.training,
     }
+    # Not straight into the file: on a full disk torch ends with a RuntimeError of its archive writer.
+    content = io.BytesIO()
+    torch.save(value, content)
     with files.replacing(path) as temporary:
-        torch.save(value, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
