@@ -45,9 +45,10 @@ def nsga2(
         hopes = forecast.mean + forecast.deviation
         worth = zip(hopes.tolist(), costs([genome for genome, _ in children]), strict=True)
         hopeful = [Individual([index], ApOverCost(values)) for index, values in enumerate(worth)]
-        mine = {id(individual) for individual in hopeful}
-        ranked = tools.selNSGA2(population + hopeful, len(population) + len(hopeful))
-        return [individual[0] for individual in ranked if id(individual) in mine][:count]
+        # Copies, because sorting gives each a new crowding distance, and the parents are drawn by theirs.
+        known = [Individual([], ApOverCost(individual.fitness.values)) for individual in population]
+        ranked = tools.selNSGA2(known + hopeful, len(known) + len(hopeful))
+        return [individual[0] for individual in ranked if individual][:count]
 
     strategy = Strategy(
         fitness=lambda candidate: ApOverCost((candidate.fitness, *costs([candidate.genome]))),
