@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sklearn.gaussian_process.kernels import Kernel
 
 MOST_SAMPLES = 500  # the time that a Gaussian process takes goes with the cube of their number
-REFIT = 1.2  # times as many samples before the kernel is fitted again
+REFIT = 0.2  # share of the samples that is new before the kernel is fitted again
 FEWEST_RANKED = 3  # below that a rank correlation says nothing
 
 
@@ -55,7 +55,7 @@ class Prescreen:
         self._inputs = np.zeros((0, np.count_nonzero(self._tops) + len(part.budget.ceilings)))
         self._aps = np.zeros(0)
         self._model: GaussianProcessRegressor | None = None
-        self._fitted_on = 0  # samples
+        self._learnt = self._fitted_on = 0  # samples in all, now and when the kernel was fitted
         self._tau = self._spearman = float("nan")
         self._chose, self._tried = False, list[tuple[float, float]]()  # since the last report
         if prior:
@@ -99,6 +99,7 @@ class Prescreen:
     def _add(self, genomes: Sequence[Genome], aps: Sequence[float]) -> None:
         self._inputs = np.concatenate([self._inputs, self._encoded(genomes)])[-MOST_SAMPLES:]
         self._aps = np.append(self._aps, aps)[-MOST_SAMPLES:]
+        self._learnt += len(aps)
         sound = np.isfinite(self._aps)
         if np.count_nonzero(sound) < self._settings.surrogate_samples:
             return
@@ -107,13 +108,13 @@ class Prescreen:
         if np.ptp(targets) == 0:
             return
         with _one_thread():
-            # A kernel that proved good serves for some time: to fit one takes a hundred times as long as to use it.
-            kept = self._model.kernel_ if self._model is not None and self.trusted else None
-            if kept is None or len(targets) >= REFIT * self._fitted_on:
-                self._fitted_on = len(targets)
-                self._model = _fitted(self._inputs, targets, kept)
+            # A kernel serves for some time: to fit one takes a hundred times as long as to use it.
+            kernel = self._model.kernel_ if self._model is not None else None
+            if kernel is None or self._learnt - self._fitted_on >= REFIT * min(self._fitted_on, MOST_SAMPLES):
+                self._fitted_on = self._learnt
+                self._model = _fitted(self._inputs, targets, kernel if self.trusted else None)
             else:
-                self._model = _model(kept, optimizer=None).fit(self._inputs, targets)
+                self._model = _model(kernel, optimizer=None).fit(self._inputs, targets)
             held_out = _held_out(self._inputs, targets, self._model.kernel_)
         self._tau, self._spearman = rank_correlation(held_out, targets)
 
@@ -134,7 +135,10 @@ def rank_correlation(foretold: np.ndarray, measured: np.ndarray) -> tuple[float,
 
 def _held_out(inputs: np.ndarray, aps: np.ndarray, kernel: Kernel) -> np.ndarray:
     """Each AP as foretold by a model, with this kernel, that has learnt all others (Rasmussen and Williams, Gaussian
-    Processes for Machine Learning, section 5.4.2)."""
+    Processes for Machine Learning, section 5.4.2).
+
+    The kernel was fitted to all of them, so that of few samples these forecasts are too good.
+    """
     inverse = np.linalg.inv(kernel(inputs))
     centred = aps - aps.mean()
     return np.asarray(aps - inverse @ centred / np.diag(inverse))

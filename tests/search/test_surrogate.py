@@ -9,6 +9,7 @@ import pytest
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.errors import InputError
+from ofa_pose.search import surrogate
 from ofa_pose.search.algorithms import ALGORITHMS
 from ofa_pose.search.budget import FeasibleSpace
 from ofa_pose.search.candidates import Candidate, FitnessOutcome
@@ -160,3 +161,25 @@ def test_without_scikit_learn_there_is_a_clear_word(part: FeasibleSpace, monkeyp
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(InputError, match=r"needs scikit-learn.*\[surrogate\]"):
         Prescreen(part, SETTINGS)
+
+
+def test_a_kernel_serves_until_a_fifth_more_is_known_whether_trusted_or_not(
+    land: Landscape, part: FeasibleSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def fitted(inputs: np.ndarray, aps: np.ndarray, start: Any) -> Any:
+        sizes.append(len(aps))
+        return plain(inputs, aps, start)
+
+    plain = surrogate._fitted
+    monkeypatch.setattr(surrogate, "_fitted", fitted)
+    monkeypatch.setattr(surrogate, "MOST_SAMPLES", 50)
+    known = some(land, part, 80)
+    for tau, expected in ((0.0, [30, 36, 44, 50, 50, 50]), (0.99, [30, 36, 44, 50, 50, 50])):
+        sizes.clear()
+        screen = Prescreen(part, SETTINGS.model_copy(update={"surrogate_tau": tau}))
+        screen.learn(known[:30])
+        for start in range(30, 80, 2):
+            screen.learn(known[start : start + 2])
+        assert sizes == expected and screen.trusted == (tau == 0)
