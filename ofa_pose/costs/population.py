@@ -163,10 +163,10 @@ def _shapes(space: SearchSpace, joints: int, values: Sequence[Any]) -> _Shapes:
 def _terms(plan: Plan, present: Present) -> dict[tuple[int, ...], list[Any]]:
     """Sums over the layers, of each of QUANTITIES, apart by the shape of what is summed."""
     sums: dict[tuple[int, ...], list[Any]] = {}
-    for layer, present in _layers(plan, present):
+    for layer, there in _layers(plan, present):
         macs = layer_macs(layer)
         for index, value in enumerate((macs.thop, macs.exact, macs.paper, layer_params(layer))):
-            term: Any = value if present is True else value * present
+            term: Any = value if there is True else value * there
             sums.setdefault(np.shape(term), [0] * len(QUANTITIES))[index] += term
     return sums
 
@@ -174,8 +174,8 @@ def _terms(plan: Plan, present: Present) -> dict[tuple[int, ...], list[Any]]:
 def _layers(plan: Plan, present: Present) -> Iterator[tuple[Layer, Any]]:
     """Every layer of the deepest subnet, and which subnets have it: True, or an array."""
     inside: dict[str, Any] = {}
-    for blocks, present in zip(plan.stages, present, strict=True):
-        inside |= {layer.name: there for block, there in zip(blocks, present, strict=True) for layer in block.layers}
+    for blocks, kept in zip(plan.stages, present, strict=True):
+        inside |= {layer.name: there for block, there in zip(blocks, kept, strict=True) for layer in block.layers}
     for layer in plan.layers():
         yield layer, inside.get(layer.name, True)
 
