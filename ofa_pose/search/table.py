@@ -58,8 +58,6 @@ def plan_table(out: Path, recipe: str, resume: bool = False) -> RunDir:
         InputError: `out` holds a table already and `resume` is not asked for, there is none to resume, or `out` holds
             another run or is no folder.
     """
-    if not resume and (out / TABLE).exists():
-        raise InputError(f"holds a {TABLE} already", out, "add --resume to go on, or choose another --out")
     return plan_run(out, recipe, resume, progress=TABLE)
 
 
