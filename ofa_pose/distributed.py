@@ -247,6 +247,11 @@ def _store(rank: int) -> tuple[distributed.Store, bool]:
     return distributed.PrefixStore("/".join(["ofa-pose", *attempt]), store), hosted
 
 
+def restarted() -> bool:
+    """Whether torchrun has started the processes anew after one of them died (its --max-restarts)."""
+    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
+
+
 def _share_of_cores() -> int:
     """How many threads this process may keep busy: torchrun allows one, whatever the machine has."""
     asked = _number("OMP_NUM_THREADS", 1)

@@ -15,7 +15,7 @@ from ofa_pose.console import warn
 from ofa_pose.errors import InputError
 
 RECIPE = "recipe.yaml"
-PROGRESS = ("checkpoints/last.pt", "history.csv")  # of a training; of a search
+PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
 
 
 class RunDir:
@@ -102,8 +102,10 @@ def plan_run(
     begun = (path / progress).exists()
     if resume and not begun:
         raise InputError(f"holds no {progress} to resume from", out, "start without --resume")
-    if not resume and any((path / name).exists() for name in PROGRESS):
-        raise InputError("holds a run already", out, "add --resume to go on, or choose another --out")
+    found = next((name for name in (progress, *PROGRESS) if (path / name).exists()), None)
+    if not resume and found:
+        mend = "add --resume to go on, or choose another --out" if begun else "choose another --out"
+        raise InputError(f"holds a run already ({found})", out, mend)
     before = path / RECIPE
     if resume and before.exists():
         changed = changed_keys(files.read_yaml(before), files.parse_yaml(recipe, "the recipe"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ofa_pose.errors import InputError
-from ofa_pose.run import RunDir, changed_keys, plan_run
+from ofa_pose.run import PROGRESS, RunDir, changed_keys, plan_run
 
 
 def records(run: RunDir) -> list[dict[str, Any]]:
@@ -39,9 +39,19 @@ def test_a_run_holds_its_recipe_and_every_command(tmp_path: Path) -> None:
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     begun(tmp_path / "run")
-    with pytest.raises(InputError, match="holds a run already; add --resume"):
+    with pytest.raises(InputError, match=r"holds a run already \(checkpoints/last\.pt\); add --resume"):
         opened(tmp_path / "run", "", argv=[])
     assert (tmp_path / "run" / "recipe.yaml").read_text() == "seed: 1\n"
+
+
+@pytest.mark.parametrize("other", [name for name in PROGRESS if name != "history.csv"])
+def test_another_kind_of_run_is_not_overwritten(tmp_path: Path, other: str) -> None:
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).touch()
+    with pytest.raises(InputError, match=rf"holds a run already \({other}\); choose another --out"):
+        plan_run(tmp_path, "", progress="history.csv")
+    with pytest.raises(InputError, match=r"holds no history\.csv to resume from"):
+        plan_run(tmp_path, "", resume=True, progress="history.csv")
 
 
 def test_a_run_killed_before_its_first_checkpoint_may_start_again(tmp_path: Path) -> None:

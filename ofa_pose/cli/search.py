@@ -193,10 +193,14 @@ class _Job:
         from ofa_pose.arch.spec import ArchSpec
         from ofa_pose.checkpoint import find_checkpoint, save_checkpoint
         from ofa_pose.config import config_text
+        from ofa_pose.distributed import restarted
         from ofa_pose.run import plan_run
         from ofa_pose.search.search import HISTORY, run_search
         from ofa_pose.train.jobs import inherit
 
+        if restarted() and not resume and (out / HISTORY).exists():
+            what = "holds the run that torchrun has started again after a process died"
+            raise InputError(what, out, "what was judged is kept: start torchrun with --resume, without --max-restarts")
         run = plan_run(out, config_text(self.recipe), resume, progress=HISTORY)
         net = self._build()
         result = run_search(

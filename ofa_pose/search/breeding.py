@@ -38,8 +38,8 @@ class Breeder:
         self.seen: set[Genome] = set()
 
     def uniform(self) -> list[Child]:
-        """The widest uniformly scaled net of each resolution, if a search is to start with them."""
-        return [(genome, "uniform") for genome in uniform_genomes(self.part, self.settings)]
+        """The widest uniformly scaled net of each resolution, if a search is to start with them; nothing later on."""
+        return [] if self.seen else [(genome, "uniform") for genome in uniform_genomes(self.part, self.settings)]
 
     def propose(self, rng: np.random.Generator, count: int, parents: Parents | None) -> list[Child]:
         """Up to `count` new children, none twice; not taken yet.

@@ -20,7 +20,7 @@ from ofa_pose.search.generations import Individual, Strategy, breed
 from ofa_pose.search.settings import SearchSettings
 from ofa_pose.search.surrogate import Forecast
 
-BOLDEST = 4.0  # standard deviations that the most daring choice of a generation gives an unsure forecast
+BOLDEST = 4.0  # standard deviations that the most daring choice of a round gives an unsure forecast
 
 
 class HighestFirst(base.Fitness):
@@ -63,7 +63,6 @@ def _truncation(best: Sequence[Individual]) -> Parents:
 def _highest(children: Sequence[Child], forecast: Forecast, count: int, population: Sequence[Individual]) -> list[int]:
     """The highest upper confidence bounds, the first by the mean alone, each next one bolder."""
     chosen: list[int] = []
-    score = np.empty(len(children))
     for boldness in np.linspace(0, BOLDEST, count):
         score = forecast.mean + boldness * forecast.deviation
         score[chosen] = -np.inf

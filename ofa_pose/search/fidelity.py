@@ -85,8 +85,6 @@ def plan_fidelity(out: Path, recipe: str, resume: bool = False) -> RunDir:
         InputError: `out` holds a study already and `resume` is not asked for, there is none to resume, or `out` holds
             another run or is no folder.
     """
-    if not resume and (out / SHEET).exists():
-        raise InputError(f"holds a {SHEET} already", out, "add --resume to go on, or choose another --out")
     return plan_run(out, recipe, resume, progress=SHEET)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from ofa_pose import files
@@ -38,8 +39,10 @@ def first_ceiling(part: FeasibleSpace) -> Ceiling:
 
 def costs_of(part: FeasibleSpace, candidates: Sequence[Candidate]) -> list[float]:
     """Every candidate's cost in the quantity of the budget's first ceiling."""
-    ceiling = first_ceiling(part)
-    return [ceiling.cost(part.decode(candidate.genome)) for candidate in candidates]
+    if not candidates:
+        return []
+    costs = part.costs(np.array([candidate.genome for candidate in candidates]))
+    return costs[first_ceiling(part).key].tolist()
 
 
 def uniform_genomes(part: FeasibleSpace) -> dict[Genome, ArchSpec]:

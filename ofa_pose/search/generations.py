@@ -66,7 +66,7 @@ def breed(
     order = 0
     for generation in range(settings.generations + 1):
         found: list[Candidate] = []
-        for children in brood.rounds(generator(seed, "search", generation), generation == 0, population):
+        for children in brood.rounds(generator(seed, "search", generation), population):
             start = len(found)
             for candidate in judged(part, judge, children, generation, order + start):
                 found.append(candidate)
@@ -92,15 +92,17 @@ class _Brood:
     strategy: Strategy
     screen: Prescreen | None
 
-    def rounds(self, rng: np.random.Generator, first: bool, population: list[Individual]) -> Iterator[list[Child]]:
-        """One generation: children to be judged before the next ones are made; at once where nothing is learnt."""
-        left, children = self.settings.population, self.breeder.uniform() if first else []
+    def rounds(self, rng: np.random.Generator, population: list[Individual]) -> Iterator[list[Child]]:
+        """One generation: children to be judged before the next ones are made; at once where nothing is learnt.
+
+        The first ones of all are the uniform nets, even if they are more than a round or a generation.
+        """
+        left = self.settings.population
+        most = self.settings.surrogate_round if self.screen else left
+        children = self.breeder.uniform()
         while left > 0:
-            self.breeder.take(children)
-            missing = left - len(children)
-            children += self._chosen(
-                rng, min(missing, self.settings.surrogate_round) if self.screen else missing, population
-            )
+            self.breeder.take(children)  # so that they are not bred again
+            children += self._chosen(rng, max(min(left, most) - len(children), 0), population)
             if not children:
                 return
             self.breeder.take(children)

@@ -45,9 +45,13 @@ def nsga2(
         hopes = forecast.mean + forecast.deviation
         worth = zip(hopes.tolist(), costs([genome for genome, _ in children]), strict=True)
         hopeful = [Individual([index], ApOverCost(values)) for index, values in enumerate(worth)]
-        mine = {id(individual) for individual in hopeful}
-        ranked = tools.selNSGA2(population + hopeful, len(population) + len(hopeful))
-        return [individual[0] for individual in ranked if id(individual) in mine][:count]
+        # Copies, because sorting gives each a new crowding distance, and the parents are drawn by theirs.
+        known = [Individual([], ApOverCost(individual.fitness.values)) for individual in population]
+        fronts = tools.sortNondominated(known + hopeful, len(known) + len(hopeful))
+        for front in fronts:
+            tools.emo.assignCrowdingDist(front)
+        ranked = (one for front in fronts for one in sorted(front, key=lambda one: -one.fitness.crowding_dist))
+        return [individual[0] for individual in ranked if individual][:count]
 
     strategy = Strategy(
         fitness=lambda candidate: ApOverCost((candidate.fitness, *costs([candidate.genome]))),

@@ -21,7 +21,8 @@ class History:
     """history.csv: a row for each candidate of the search, in its order, as soon as it is judged.
 
     Columns: order, generation, origin, genome (choice indices joined by '-'), every gene's value under its label,
-    macs_thop, macs_exact, macs_paper, params, latency_ms (where the budget can predict it), AP, seconds.
+    macs_thop, macs_exact, macs_paper, params, latency_ms (where the budget can predict it), AP (empty where it was no
+    number), seconds.
     """
 
     def __init__(self, path: Path, part: FeasibleSpace) -> None:
@@ -41,7 +42,8 @@ class History:
         if part.budget.predict_ms is not None:
             costs.append(part.budget.predict_ms(spec))
         start = [candidate.order, candidate.generation, candidate.origin, genome_text(genome)]
-        row = [*start, *values, *costs, candidate.fitness, round(candidate.seconds, 4)]
+        ap = candidate.fitness if candidate.sound else ""
+        row = [*start, *values, *costs, ap, round(candidate.seconds, 4)]
         with self._path.open("a", encoding="utf-8", newline="") as file:
             file.write(_line(row))
 

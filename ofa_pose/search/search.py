@@ -264,8 +264,8 @@ def _write_best(run: RunDir, best: Candidate, part: FeasibleSpace, origin: Mappi
 
 
 def _record(generation: int, history: list[Candidate], best: Candidate, seconds: float) -> dict[str, Any]:
-    values = [c.fitness for c in history if c.generation == generation]
-    figures = {"AP": best.fitness, "AP_mean": float(np.mean(values)), "macs": best.macs}
+    values = [c.fitness for c in history if c.generation == generation and c.sound]
+    figures = {"AP": best.fitness, "AP_mean": float(np.mean(values)) if values else None, "macs": best.macs}
     return {"step": generation, "evaluations": len(history), **figures, "seconds": round(seconds, 3)}
 
 

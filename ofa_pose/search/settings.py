@@ -27,6 +27,6 @@ class SearchSettings(Config):
     uniform_start: bool = Field(True, description="the first population holds the widest uniform nets in the budget")
     surrogate: bool = Field(False, description="a model of the AP chooses which offspring are judged")
     surrogate_proposals: int = Field(20, ge=2, description="offspring bred for each one that is judged")
-    surrogate_round: int = Field(3, ge=1, description="subnets judged before the model learns again and chooses more")
+    surrogate_round: int = Field(3, ge=1, description="subnets judged between lessons; more processes would idle")
     surrogate_samples: int = Field(6, ge=5, description="judged subnets before the model is first asked")
     surrogate_tau: float = Field(0.3, ge=0, lt=1, description="Kendall tau of held-out APs below which it stands aside")

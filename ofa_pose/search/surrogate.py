@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 500  # the time that a Gaussian process takes goes with the cube of their number
 FOLDS = 5
-REFIT = 1.2  # times as many samples before the kernel is fitted again
+REFIT = 0.2  # share of the samples that is new before the kernel is fitted again
 FEWEST_RANKED = 3  # below that a rank correlation says nothing
 
 
@@ -56,7 +56,7 @@ class Prescreen:
         self._inputs = np.zeros((0, np.count_nonzero(self._tops) + len(part.budget.ceilings)))
         self._aps = np.zeros(0)
         self._model: GaussianProcessRegressor | None = None
-        self._fitted_on = 0  # samples
+        self._learnt = self._fitted_on = 0  # samples in all, now and when the kernel was fitted
         self._tau = self._spearman = float("nan")
         self._chose, self._tried = False, list[tuple[float, float]]()  # since the last report
         if prior:
@@ -101,6 +101,7 @@ class Prescreen:
     def _add(self, genomes: Sequence[Genome], aps: Sequence[float]) -> None:
         self._inputs = np.concatenate([self._inputs, self._encoded(genomes)])[-MOST_SAMPLES:]
         self._aps = np.append(self._aps, aps)[-MOST_SAMPLES:]
+        self._learnt += len(aps)
         sound = np.isfinite(self._aps)
         if np.count_nonzero(sound) < self._settings.surrogate_samples:
             return
@@ -109,14 +110,14 @@ class Prescreen:
         if np.ptp(targets) == 0:
             return
         with _one_thread():
-            # A kernel that proved good serves for some time: to fit one takes a hundred times as long as to use it.
-            kept = self._model.kernel_ if self._model is not None and self.trusted else None
-            if kept is None or len(targets) >= REFIT * self._fitted_on:
-                self._fitted_on = len(targets)
-                self._model = _fitted(self._inputs, targets, kept)
+            # A kernel serves for some time: to fit one takes a hundred times as long as to use it.
+            kernel = self._model.kernel_ if self._model is not None else None
+            if kernel is None or self._learnt - self._fitted_on >= REFIT * min(self._fitted_on, MOST_SAMPLES):
+                self._fitted_on = self._learnt
+                self._model = _fitted(self._inputs, targets, kernel if self.trusted else None)
                 self._tau, self._spearman = rank_correlation(_held_out(self._inputs, targets), targets)
             else:
-                self._model = _model(kept, optimizer=None).fit(self._inputs, targets)
+                self._model = _model(kernel, optimizer=None).fit(self._inputs, targets)
 
     def _encoded(self, genomes: Sequence[Genome]) -> np.ndarray:
         """(N, elastic genes + ceilings): each gene as the share of its highest choice, the log of each cost."""

@@ -5,21 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ofa_pose import files
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.console import progress
-from ofa_pose.costs.macs import spec_macs, spec_params
+from ofa_pose.costs.macs import CONVENTIONS
+from ofa_pose.costs.population import QUANTITIES, population_costs
 from ofa_pose.errors import InputError
 from ofa_pose.run import RunDir, changed_keys, plan_run
+from ofa_pose.search.archive import genome_text
 
 TABLE, BASIS = "table.csv", "table.json"
 
 Outcome = tuple[float, float]  # AP, seconds
+Costs = Mapping[Genome, Sequence[int]]  # of every subnet, as QUANTITIES
 Judge = Callable[[Sequence[Genome]], Iterator[Outcome]]  # in the order of the genomes, each as soon as it is known
 
 
@@ -54,8 +58,6 @@ def plan_table(out: Path, recipe: str, resume: bool = False) -> RunDir:
         InputError: `out` holds a table already and `resume` is not asked for, there is none to resume, or `out` holds
             another run or is no folder.
     """
-    if not resume and (out / TABLE).exists():
-        raise InputError(f"holds a {TABLE} already", out, "add --resume to go on, or choose another --out")
     return plan_run(out, recipe, resume, progress=TABLE)
 
 
@@ -88,23 +90,24 @@ def fill_table(
     known = read_table(path, space) if resume else {}
     run.open()
     files.write_json(run.path / BASIS, dict(basis))
-    _rewrite(path, space, joints, known)
-    genomes = list(every_genome(space))
-    missing = [genome for genome in genomes if genome not in known]
+    costs = _costs(space, joints)
+    # What a subnet takes, in MMACs of one image: time left counted in subnets would be far too short.
+    work = {genome: -(-counts[QUANTITIES.index("macs_exact")] // 10**6) for genome, counts in costs.items()}
+    _rewrite(path, space, costs, known)
+    missing = [genome for genome in costs if genome not in known]
     judged = dict(known)
-    with progress("table", _work(space, joints, genomes), "MMACs", _work(space, joints, known)) as meter:
+    with progress("table", sum(work.values()), "MMACs", sum(work[genome] for genome in known)) as meter:
         for genome, outcome in zip(missing, judge(missing), strict=True):
             with path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_line(_row(space, joints, genome, outcome)))
+                file.write(_line(_row(space, costs, genome, outcome)))
             judged[genome] = outcome
-            note = f"{len(judged)} of {len(genomes)} subnets, {outcome[1]:.2f} s each"
-            meter.step(_work(space, joints, [genome]), note)
-    _rewrite(path, space, joints, judged)
+            meter.step(work[genome], f"{len(judged)} of {len(costs)} subnets, {outcome[1]:.2f} s each")
+    _rewrite(path, space, costs, judged)
     fittest, (ap, _) = max(judged.items(), key=lambda item: item[1][0])
-    best = space.decode(fittest, joints)
-    found = {"spec": best.to_dict(), "AP": ap}
-    costs = {"macs": spec_macs(best).to_dict(), "params": spec_params(best)}
-    return {"subnets": len(judged), "judged": len(missing), "best": {**found, **costs}, "table": str(path)}
+    *macs, params = costs[fittest]
+    best = {"spec": space.decode(fittest, joints).to_dict(), "AP": ap}
+    best |= {"macs": dict(zip(CONVENTIONS, macs, strict=True)), "params": params}
+    return {"subnets": len(judged), "judged": len(missing), "best": best, "table": str(path)}
 
 
 def check_basis(path: Path, basis: Mapping[str, Any]) -> None:
@@ -157,22 +160,22 @@ def _values(space: SearchSpace, genome: Genome) -> list[int]:
     return [choices[gene] for gene, choices in zip(genome, space.choices, strict=True)]
 
 
-def _row(space: SearchSpace, joints: int, genome: Genome, outcome: Outcome) -> list[Any]:
-    spec = space.decode(genome, joints)
-    costs = [*spec_macs(spec).to_dict().values(), spec_params(spec)]
-    return ["-".join(map(str, genome)), *_values(space, genome), *costs, outcome[0], round(outcome[1], 4)]
+def _costs(space: SearchSpace, joints: int) -> Costs:
+    genomes = list(every_genome(space))
+    counts = population_costs(space, joints, np.array(genomes))
+    rows = np.stack([counts[name] for name in QUANTITIES], axis=1).tolist()
+    return dict(zip(genomes, rows, strict=True))
 
 
-def _rewrite(path: Path, space: SearchSpace, joints: int, judged: Mapping[Genome, Outcome]) -> None:
+def _row(space: SearchSpace, costs: Costs, genome: Genome, outcome: Outcome) -> list[Any]:
+    return [genome_text(genome), *_values(space, genome), *costs[genome], outcome[0], round(outcome[1], 4)]
+
+
+def _rewrite(path: Path, space: SearchSpace, costs: Costs, judged: Mapping[Genome, Outcome]) -> None:
     """The whole table at once, in the order of the genomes."""
-    header = ["genome", *space.labels, "macs_thop", "macs_exact", "macs_paper", "params", "AP", "seconds"]
-    rows = (_line(_row(space, joints, genome, judged[genome])) for genome in sorted(judged))
+    header = ["genome", *space.labels, *QUANTITIES, "AP", "seconds"]
+    rows = (_line(_row(space, costs, genome, judged[genome])) for genome in sorted(judged))
     files.write_text(path, "".join((_line(header), *rows)))
-
-
-def _work(space: SearchSpace, joints: int, genomes: Iterable[Genome]) -> int:
-    """What judging some subnets costs, in MMACs of one image: time left counted in subnets would be far too short."""
-    return sum(math.ceil(spec_macs(space.decode(genome, joints)).exact / 1e6) for genome in genomes)
 
 
 def _line(row: Sequence[Any]) -> str:

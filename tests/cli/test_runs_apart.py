@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from ofa_pose.checkpoint import load_checkpoint
 from ofa_pose.files import dump_yaml, write_text
 from tests.cli.conftest import Call
@@ -38,12 +40,16 @@ def test_a_teacher_cannot_change_on_the_way(call: Call, supernet: Path, net: Pat
     refused(call(*words, "--resume"), "another teacher")
 
 
-def test_a_search_is_resumed_under_its_own_budget(call: Call, supernet: Path, tmp_path: Path) -> None:
+def test_a_search_is_resumed_under_its_own_budget(
+    call: Call, supernet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("search", "--supernet", supernet, "--out", tmp_path / "run")
     assert call(*words, "--params", "1G").code == 0
     before = (tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text()
     refused(call(*words, "--params", "2G", "--resume"), "another budget", "--out")
     refused(call(*words, "--params", "1G", "--seed", 3, "--resume"), "another algorithm", "--out")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    refused(call(*words, "--params", "1G"), "torchrun has started again", "--resume", "--max-restarts")
     assert before == ((tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text())
 
 

@@ -203,7 +203,7 @@ def test_what_does_not_belong_to_the_study_is_not_resumed(study: Run, tmp_path: 
         (tmp_path / "run" / SHEET).write_text(before.replace(old, new, 1))
         with pytest.raises(InputError, match="this study"):
             study(Judging(), resume=True)
-    with pytest.raises(InputError, match=r"holds a fidelity\.csv already"):
+    with pytest.raises(InputError, match=r"holds a run already \(fidelity\.csv\)"):
         plan_fidelity(tmp_path / "run", "seed: 0\n")
     with pytest.raises(InputError, match="2 subnets cannot be ranked"):
         few = FeasibleSpace(tiny_space(), JOINTS, Budget(macs=10**12))

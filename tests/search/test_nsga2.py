@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 
 import numpy as np
 import pytest
 
+from ofa_pose.search.algorithms import random_search
+from ofa_pose.search.breeding import Child
 from ofa_pose.search.budget import Budget, FeasibleSpace
 from ofa_pose.search.candidates import Candidate
-from ofa_pose.search.generations import Individual
+from ofa_pose.search.generations import Individual, Strategy
 from ofa_pose.search.nsga2 import ApOverCost, _tournaments, nsga2
 from ofa_pose.search.settings import SearchSettings
+from ofa_pose.search.surrogate import Forecast
 from tests.bench.search import hypervolume
 from tests.search.landscape import Landscape, draw_landscape, judge_with
 from tests.search.making import JOINTS, Usefulness, half_way, small_space
@@ -97,3 +101,21 @@ def test_hypervolume_of_a_few_points() -> None:
     assert hypervolume([4.0], [0.5], corner) == pytest.approx(3.0)
     assert hypervolume([8.0, 4.0, 6.0], [0.9, 0.5, 0.4], corner) == pytest.approx(4 * 0.5 + 2 * 0.9)
     assert hypervolume([4.0, 4.0, 12.0], [0.2, 0.5, 0.9], corner) == pytest.approx(3.0)
+
+
+def test_choosing_by_a_surrogate_leaves_the_parents_as_they_are(
+    land: Landscape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategies: list[Strategy] = []
+    monkeypatch.setattr("ofa_pose.search.nsga2.breed", lambda *given: strategies.append(given[-1]))
+    part = land.part(1.0)
+    nsga2(part, SETTINGS, 0, land.judge())
+    strategy, judged = strategies[0], random_search(part, SETTINGS, 0, land.judge())
+    known = [Individual(c.genome, strategy.fitness(c)) for c in islice(judged, 16)]
+    population = strategy.survivors(known, 16)
+    before = [individual.fitness.crowding_dist for individual in population]
+    children: list[Child] = [(genome, "sample") for genome in land.genomes[::97]]
+    high = Forecast(np.linspace(0.1, 0.9, len(children)), np.zeros(len(children)))
+    chosen = strategy.choose(children, high, 3, population)
+    assert len(set(chosen)) == 3 and len(children) - 1 in chosen
+    assert [individual.fitness.crowding_dist for individual in population] == before

@@ -140,7 +140,7 @@ def test_a_resumed_search_learns_from_nothing_that_came_later(
     def watched(part: Any, settings: Any, seed: int, judge: Any, prior: Any = (), report: Any = None) -> Any:
         seen.append(list(prior))
         for generation in range(4):
-            report({"generation": generation, "tau": 0.5 + len(seen)})
+            report({"generation": generation, "tau": generation + len(seen) / 10})
         return ALGORITHMS["evolution"](part, settings.model_copy(update={"surrogate": False}), seed, judge)
 
     search(tmp_path / "first", part)
@@ -151,7 +151,7 @@ def test_a_resumed_search_learns_from_nothing_that_came_later(
     assert seen[0] == seen[1] and len(seen[0]) == 32
     assert seen[0] == [(g, Usefulness(SPACE)(g)) for g, _ in seen[0]]
     records = [json.loads(line) for line in (tmp_path / "second" / "metrics.jsonl").read_text().splitlines()]
-    assert [record["tau"] for record in records] == [2.5] * 4
+    assert [record["tau"] for record in records] == [0.2, 1.2, 2.2, 3.2]
 
 
 def test_another_search_is_not_resumed_and_nothing_is_lost_by_asking(tmp_path: Path, part: FeasibleSpace) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.errors import InputError
+from ofa_pose.search import surrogate
 from ofa_pose.search.algorithms import ALGORITHMS
 from ofa_pose.search.budget import FeasibleSpace
 from ofa_pose.search.candidates import Candidate, FitnessOutcome
@@ -78,6 +79,17 @@ def test_a_generation_is_judged_in_rounds(land: Landscape, part: FeasibleSpace) 
     assert [c.generation for c in history] == [number // 8 for number in range(40)]
 
 
+def test_more_uniform_nets_than_a_generation_are_all_judged_once(land: Landscape, part: FeasibleSpace) -> None:
+    prior = [(c.genome, c.fitness) for c in some(land, part, 60, seed=2)]
+    settings = SETTINGS.model_copy(update={"population": 2, "generations": 2})
+    reports: list[dict[str, Any]] = []
+    history = list(evolve(part, settings, 0, land.judge(), prior, reports.append))
+    assert [(c.generation, c.origin == "uniform") for c in history] == [(0, True)] * 3 + [(1, False)] * 2 + [
+        (2, False)
+    ] * 2
+    assert len({c.genome for c in history}) == 7 and reports[1]["surrogate"]
+
+
 def test_it_finds_better_subnets_with_as_many_evaluations(land: Landscape, part: FeasibleSpace) -> None:
     def best(surrogate: bool, seed: int) -> float:
         settings = SETTINGS.model_copy(update={"surrogate": surrogate, "generations": 2})
@@ -92,13 +104,12 @@ def test_it_stands_aside_where_nothing_can_be_foretold(part: FeasibleSpace) -> N
         return np.random.default_rng(genome).random()
 
     reports: list[dict[str, Any]] = []
-    settings = SETTINGS.model_copy(
-        update={"population": 16, "surrogate_round": 16, "surrogate_samples": 16, "surrogate_tau": 0.4}
-    )
-    with_it = list(evolve(part, settings, 0, judge_with(noise), report=reports.append))
-    plain = list(evolve(part, settings.model_copy(update={"surrogate": False}), 0, judge_with(noise)))
-    assert not any(report["surrogate"] for report in reports)
-    assert with_it == plain
+    settings = SETTINGS.model_copy(update={"population": 16, "surrogate_tau": 0.4})
+    history = list(evolve(part, settings, 0, judge_with(noise), report=reports.append))
+    assert len(history) == 80
+    # A few samples can look as if they could be foretold: of 40 and more it is not deceived.
+    assert not any(report["surrogate"] for report in reports[3:])
+    assert all(report["surrogate_tau"] < 0.4 for report in reports[2:])
 
 
 def test_prior_aps_serve_from_the_first_generation_and_are_judged_again(land: Landscape, part: FeasibleSpace) -> None:
@@ -150,3 +161,26 @@ def test_without_scikit_learn_there_is_a_clear_word(part: FeasibleSpace, monkeyp
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(InputError, match=r"needs scikit-learn.*\[surrogate\]"):
         Prescreen(part, SETTINGS)
+
+
+def test_a_kernel_serves_until_a_fifth_more_is_known_whether_trusted_or_not(
+    land: Landscape, part: FeasibleSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def fitted(inputs: np.ndarray, aps: np.ndarray, *start: Any) -> Any:
+        if start:  # not a fold
+            sizes.append(len(aps))
+        return plain(inputs, aps, *start)
+
+    plain = surrogate._fitted
+    monkeypatch.setattr(surrogate, "_fitted", fitted)
+    monkeypatch.setattr(surrogate, "MOST_SAMPLES", 50)
+    known = some(land, part, 80)
+    for tau, expected in ((0.0, [30, 36, 44, 50, 50, 50]), (0.99, [30, 36, 44, 50, 50, 50])):
+        sizes.clear()
+        screen = Prescreen(part, SETTINGS.model_copy(update={"surrogate_tau": tau}))
+        screen.learn(known[:30])
+        for start in range(30, 80, 2):
+            screen.learn(known[start : start + 2])
+        assert sizes == expected and screen.trusted == (tau == 0)
