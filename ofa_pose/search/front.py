@@ -51,8 +51,23 @@ def uniform_genomes(part: FeasibleSpace) -> dict[Genome, ArchSpec]:
     return {part.space.encode(spec): spec for spec in specs if part.budget.admits(spec)}
 
 
+def rivals(candidates: Sequence[Candidate], part: FeasibleSpace) -> list[Genome]:
+    """The uniformly scaled nets that the fittest candidate is to be held against, and were not judged.
+
+    They are the widest of each resolution that cost no more than it does.
+    """
+    known = {candidate.genome for candidate in candidates}
+    best = max(candidates, key=lambda candidate: candidate.rank)
+    nets = _widest(_uniform(part, {}), costs_of(part, [best])[0])
+    return [genome for net in nets if (genome := tuple(net["genome"])) not in known]
+
+
 def write_front(
-    run_path: Path, candidates: Sequence[Candidate], part: FeasibleSpace, origin: Mapping[str, Any]
+    run_path: Path,
+    candidates: Sequence[Candidate],
+    part: FeasibleSpace,
+    origin: Mapping[str, Any],
+    beside: Mapping[Genome, float] | None = None,
 ) -> dict[str, Any]:
     """Write pareto.csv and front/001.yaml … of a search, best AP first; files of an earlier, longer front go.
 
@@ -62,6 +77,7 @@ def write_front(
 
     Args:
         origin: what the files say about where the subnets come from, plain values.
+        beside: APs of further uniformly scaled nets, which are held against the front and not put on it.
 
     Returns:
         Plain values: "chosen": the fittest candidate's genome (null where all failed), "front": [{"rank", "genome",
@@ -78,15 +94,14 @@ def write_front(
     sound = [candidate for candidate in candidates if math.isfinite(candidate.fitness)]
     costs = costs_of(part, sound)
     order = pareto_front([(cost, c.fitness) for cost, c in zip(costs, sound, strict=True)])[::-1]
-    uniform = _uniform(part, sound)
+    uniform = _uniform(part, {**(beside or {}), **{c.genome: c.fitness for c in sound}})
     front = []
     for rank, index in enumerate(order, start=1):
         path = run_path / FRONT / f"{rank:03}.yaml"
         described = describe(part.decode(sound[index].genome), sound[index].fitness, part.budget)
         write_best(path, described, part.space, part.budget, {**origin, "rank": rank})
         facts = _facts(part, sound[index].genome, sound[index].fitness)
-        beside = _beside(uniform, costs[index])
-        front.append({"rank": rank, **facts, "subnet": str(path), "uniform": beside})
+        front.append({"rank": rank, **facts, "subnet": str(path), "uniform": _beside(uniform, costs[index])})
     _remove_longer(run_path / FRONT, len(front))
     files.write_text(run_path / PARETO, _csv(part, front))
     chosen = max(sound, key=lambda c: c.rank).genome if sound else None
@@ -130,9 +145,8 @@ def _facts(part: FeasibleSpace, genome: Genome, ap: float | None) -> dict[str, A
     }  # fmt: skip
 
 
-def _uniform(part: FeasibleSpace, judged: Sequence[Candidate]) -> list[dict[str, Any]]:
+def _uniform(part: FeasibleSpace, known: Mapping[Genome, float]) -> list[dict[str, Any]]:
     """All uniformly scaled nets inside the budget, with their AP where it is known; by resolution, then cost."""
-    known = {candidate.genome: candidate.fitness for candidate in judged}
     nets = [_facts(part, genome, known.get(genome)) for genome in uniform_genomes(part)]
     return sorted(nets, key=lambda net: (net["resolution"], net["cost"], net["params"]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -23,13 +24,13 @@ from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.run import RunDir
+from ofa_pose.run import RunDir, changed_keys
 from ofa_pose.search.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.search.archive import ARCHIVE, Archive, check_archive, find_archive
 from ofa_pose.search.budget import Budget, FeasibleSpace, describe_feasible
 from ofa_pose.search.candidates import Candidate
 from ofa_pose.search.fitness import SubnetFitness
-from ofa_pose.search.front import front_table, write_front
+from ofa_pose.search.front import front_table, rivals, write_front
 from ofa_pose.search.judging import ArchivedJudge, Measure, task_of
 from ofa_pose.search.outputs import History, describe, write_best
 from ofa_pose.search.picture import draw_pareto
@@ -163,12 +164,15 @@ def conduct(
     place = find_archive(given) if given else run.path / ARCHIVE
     check_archive(place)
     if resume and not place.exists():
-        raise InputError("the search's archive is missing", place, "name it with --archive, or choose another --out")
+        mend = "put it back or name it with --archive; without it, start anew with another --out"
+        raise InputError("the search's archive is missing", place, mend)
     say(describe_feasible(part))
     run.open()
     with Archive(place, basis) as kept:
         # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
         prior_end = before.get("prior", kept.last)
+        if given and not resume:
+            say(f"archive {place}: {len(kept.until(prior_end))} evaluations of this supernet are known")
         at = str(place.resolve()) if given else None
         files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
         run.forget_after(-1)
@@ -176,7 +180,9 @@ def conduct(
         prior = kept.until(prior_end) if settings.surrogate else []
         with team.lead(judge.task) if team else nullcontext():
             history = _search(part, settings, seed, judge, prior, run, origin)
-    front = write_front(run.path, history, part, {**origin, "evaluations": len(history)})
+            others = rivals(history, part)
+            beside = {genome: ap for genome, (ap, _) in zip(others, judge(others), strict=True) if math.isfinite(ap)}
+    front = write_front(run.path, history, part, {**origin, "evaluations": len(history)}, beside)
     show(front_table(front, part))
     best = max(history, key=lambda candidate: candidate.rank)
     if best.fitness <= 0:
@@ -232,7 +238,8 @@ def _search(
                 _write_best(run, best, part, origin, len(history))
                 record = _record(generation, history, best, time.perf_counter() - start)
                 run.log({**record, **reports.get(generation, {})})
-                say(f"generation {generation}: {len(history)} subnets, {_shown(best)} MACs ({part.budget.convention})")
+                shown = f"{_shown(best)} MACs ({part.budget.convention}){_surrogate(reports.get(generation, {}))}"
+                say(f"generation {generation}: {len(history)} subnets, {shown}")
     except BaseException:
         with suppress(OSError):  # on a full disk; what ended the search is what is told
             draw()
@@ -252,7 +259,7 @@ def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError("was searched by a version that kept no archive", run.path, "choose another --out")
     for key, value in plan.items():
         if before.get(key) != value:
-            change = "" if key in ("sha256", "space") else f": {before.get(key)}, not {value}"
+            change = "" if key in ("sha256", "space") else f": {', '.join(changed_keys(before.get(key), value, key))}"
             what = f"was searched with another {'supernet' if key == 'sha256' else key}{change}"
             raise InputError(what, run.path, "resume with the settings of that search, or choose another --out")
     return dict(before)
@@ -267,6 +274,15 @@ def _record(generation: int, history: list[Candidate], best: Candidate, seconds:
     values = [c.fitness for c in history if c.generation == generation and c.sound]
     figures = {"AP": best.fitness, "AP_mean": float(np.mean(values)) if values else None, "macs": best.macs}
     return {"step": generation, "evaluations": len(history), **figures, "seconds": round(seconds, 3)}
+
+
+def _surrogate(report: Mapping[str, Any]) -> str:
+    """How good a surrogate is, in words; nothing where there is none."""
+    if "surrogate" not in report:
+        return ""
+    tau = report["surrogate_tau"]
+    quality = "knows too little yet" if tau is None else f"tau {tau:.2f} on held-out APs"
+    return f"; surrogate: {quality}, {'has chosen' if report['surrogate'] else 'stands aside'}"
 
 
 def _shown(best: Candidate) -> str:

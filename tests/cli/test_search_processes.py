@@ -185,7 +185,8 @@ def test_search_options_override_the_recipe_and_share_an_archive(call: Call, sup
     words = ("search", "--supernet", supernet, "--params", "1G", "--set", "search.generations=0", "--json")
     first = call(*words, "--out", tmp_path / "first", "--algorithm", "evolution", "--no-surrogate")
     assert first.code == 0, first.err
-    assert first.result["judged"] == first.result["evaluations"] == 4
+    assert first.result["judged"] == 6 and first.result["evaluations"] == 4  # and two nets to hold the winner against
+    assert all(member["uniform"]["complete"] for member in first.result["front"] if member["rank"] == 1)
     assert read_yaml(tmp_path / "first" / "recipe.yaml")["search"]["algorithm"] == "evolution"
     again = call(*words, "--out", tmp_path / "second", "--archive", tmp_path / "first")
     assert again.code == 0, again.err

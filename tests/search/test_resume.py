@@ -162,7 +162,10 @@ def test_another_search_is_not_resumed_and_nothing_is_lost_by_asking(tmp_path: P
     wider = FeasibleSpace(SPACE, JOINTS, Budget(macs=10**12))
     for change, named in (
         ({"basis": {**BASIS, "sha256": "cd" * 32}}, "another supernet"),
-        ({"basis": {**BASIS, "search": ["b.json", 7, 7]}}, r"another search: \['a.json', 7, 7\], not \['b.json'"),
+        (
+            {"basis": {**BASIS, "search": ["b.json", 7, 7]}},
+            r"another search: search was \['a.json', 7, 7\], is \['b.json'",
+        ),
         ({"part": wider}, "another budget"),
         ({"seed": 1}, "another algorithm: .*'seed': 0.*, not .*'seed': 1"),
         ({"settings": SETTINGS.model_copy(update={"mutation": 0.5})}, "another algorithm"),
