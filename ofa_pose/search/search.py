@@ -34,7 +34,6 @@ from ofa_pose.search.judging import ArchivedJudge, Measure, task_of
 from ofa_pose.search.outputs import History, describe, write_best
 from ofa_pose.search.picture import draw_pareto
 from ofa_pose.search.settings import SearchSettings
-from ofa_pose.units import format_count
 
 HISTORY, BEST, PICTURE, BASIS = "history.csv", "best.yaml", "pareto.png", "search.json"
 JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
@@ -227,12 +226,12 @@ def _search(
                     rows.add(candidate)
                     history.append(candidate)
                     best = max(best or candidate, candidate, key=lambda c: c.rank)
-                    meter.step(note=_shown(best))
+                    meter.step(note=_shown(best, part))
                 assert best is not None
                 _write_best(run, best, part, origin, len(history))
                 record = _record(generation, history, best, time.perf_counter() - start)
                 run.log({**record, **reports.get(generation, {})})
-                say(f"generation {generation}: {len(history)} subnets, {_shown(best)} MACs ({part.budget.convention})")
+                say(f"generation {generation}: {len(history)} subnets, {_shown(best, part)}")
     except BaseException:
         with suppress(OSError):  # on a full disk; what ended the search is what is told
             draw()
@@ -269,5 +268,8 @@ def _record(generation: int, history: list[Candidate], best: Candidate, seconds:
     return {"step": generation, "evaluations": len(history), **figures, "seconds": round(seconds, 3)}
 
 
-def _shown(best: Candidate) -> str:
-    return f"best AP {best.fitness:.3f} at {format_count(best.macs)}"
+def _shown(best: Candidate, part: FeasibleSpace) -> str:
+    """Such as 'best AP 0.482 at 164M MACs (thop), 1.53ms of latency': its cost under every ceiling."""
+    spec = part.decode(best.genome)
+    costs = (f"{ceiling.show(ceiling.cost(spec))} {ceiling.quantity}" for ceiling in part.budget.ceilings)
+    return f"best AP {best.fitness:.3f} at {', '.join(costs)}"
