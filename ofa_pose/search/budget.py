@@ -74,8 +74,9 @@ class FeasibleSpace:
     most have the same and none has 0. Only where no tilt leads inside, as with a latency that does not grow with the
     net, are proposals repaired.
 
-    A predicted latency is taken to be lowest for the smallest subnet; without `Budget.predict_many` fewer trials are
-    made, because each takes a call.
+    A predicted latency may fall where a subnet grows (runtimes pad channels to blocks): how low it can be with some
+    choice is sought step by step. Without `Budget.predict_many` it is taken to be lowest for the smallest subnet, and
+    fewer trials are made, because each takes a call.
 
     Attributes:
         top: for every gene, the highest choice that is left.
@@ -164,9 +165,13 @@ class FeasibleSpace:
         return Estimate(max(float(weights.mean()), 1.0), False, error)
 
     @cached_property
-    def smallest(self) -> Member:
-        """The subnet with the smallest choice everywhere."""
-        return self._member((0,) * len(self.top))
+    def cheapest(self) -> Member:
+        """The subnet inside that costs least, by the first ceiling: the smallest, but for a latency where all inside
+        can be listed."""
+        if self._listed is None or self.budget.ceilings[0].key != LATENCY:
+            return self._member((0,) * len(self.top))
+        grid, numbers, latencies = self._listed
+        return self._member(tuple(grid.genomes(numbers[[int(np.argmin(latencies))]])[0].tolist()))
 
     @cached_property
     def largest(self) -> Member:
@@ -191,10 +196,33 @@ class FeasibleSpace:
         genomes = np.zeros((len(places), len(self.space.choices)), np.int64)
         for row, (gene, choice) in zip(genomes, places, strict=True):
             row[gene] = choice
+        if self.budget.latency_ms is not None and not self._dear:
+            genomes = self._lowest(genomes, [gene for gene, _ in places])
         top = dict.fromkeys(range(len(self.space.choices)), 0)
         for (gene, choice), inside in zip(places, self.admitted(genomes), strict=True):
             top[gene] = choice if inside else top[gene]
         return tuple(top.values())
+
+    def _lowest(self, genomes: NDArray[np.int64], kept: Sequence[int]) -> NDArray[np.int64]:
+        """(N, G) genomes after the steps of single genes, but not of those in `kept`, that most lower the excess, as
+        long as it is over and one does."""
+        rows, genes = genomes.copy(), genomes.shape[1]
+        highest = np.array([len(choices) - 1 for choices in self.space.choices])
+        moves = np.concatenate([np.eye(genes, dtype=np.int64), -np.eye(genes, dtype=np.int64)])
+        over = self._excess(rows).max(axis=1)
+        todo = np.flatnonzero(over > 0)
+        while todo.size:
+            near = np.clip(rows[todo, None] + moves, 0, highest)
+            held = np.array(kept)[todo, None]
+            near[np.arange(len(todo)), :, held[:, 0]] = rows[todo, held[:, 0], None]
+            near = canonical_rows(self.space, near.reshape(-1, genes))
+            excess = self._excess(near).max(axis=1).reshape(len(todo), -1)
+            best = excess.argmin(axis=1)
+            lower = excess.min(axis=1) < over[todo]
+            chosen = near.reshape(len(todo), -1, genes)[np.arange(len(todo)), best]
+            rows[todo[lower]], over[todo[lower]] = chosen[lower], excess.min(axis=1)[lower]
+            todo = todo[lower & (over[todo] > 0)]
+        return rows
 
     @cached_property
     def _listed(self) -> tuple[Grid, NDArray[np.int64], NDArray[np.float64]] | None:
@@ -263,7 +291,7 @@ def describe_feasible(part: FeasibleSpace) -> str:
     count, first = part.count(), part.budget.ceilings[0]
     prefix = "" if count.exact else "at least " if math.isinf(count.error) else "about "
     number = count.number if count.exact else float(f"{count.number:.2g}")
-    low, high = (first.show(member.costs[first.key]) for member in (part.smallest, part.largest))
+    low, high = (first.show(member.costs[first.key]) for member in (part.cheapest, part.largest))
     spread = f"{low} to {high}" if low != high else low
     subnets = f"{prefix}{_shown(number)} of {_shown(part.space.size)} subnets"
     which = f" {first.quantity}" if len(part.budget.ceilings) > 1 else ""

@@ -35,7 +35,6 @@ from ofa_pose.search.judging import ArchivedJudge, Measure, task_of
 from ofa_pose.search.outputs import History, describe, write_best
 from ofa_pose.search.picture import draw_pareto
 from ofa_pose.search.settings import SearchSettings
-from ofa_pose.units import format_count
 
 HISTORY, BEST, PICTURE, BASIS = "history.csv", "best.yaml", "pareto.png", "search.json"
 JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
@@ -233,12 +232,12 @@ def _search(
                     rows.add(candidate)
                     history.append(candidate)
                     best = max(best or candidate, candidate, key=lambda c: c.rank)
-                    meter.step(note=_shown(best))
+                    meter.step(note=_shown(best, part))
                 assert best is not None
                 _write_best(run, best, part, origin, len(history))
                 record = _record(generation, history, best, time.perf_counter() - start)
                 run.log({**record, **reports.get(generation, {})})
-                shown = f"{_shown(best)} MACs ({part.budget.convention}){_surrogate(reports.get(generation, {}))}"
+                shown = f"{_shown(best, part)}{_surrogate(reports.get(generation, {}))}"
                 say(f"generation {generation}: {len(history)} subnets, {shown}")
     except BaseException:
         with suppress(OSError):  # on a full disk; what ended the search is what is told
@@ -285,5 +284,8 @@ def _surrogate(report: Mapping[str, Any]) -> str:
     return f"; surrogate: {quality}, {'has chosen' if report['surrogate'] else 'stands aside'}"
 
 
-def _shown(best: Candidate) -> str:
-    return f"best AP {best.fitness:.3f} at {format_count(best.macs)}"
+def _shown(best: Candidate, part: FeasibleSpace) -> str:
+    """Such as 'best AP 0.482 at 164M MACs (thop), 1.53ms of latency': its cost under every ceiling."""
+    spec = part.decode(best.genome)
+    costs = (f"{ceiling.show(ceiling.cost(spec))} {ceiling.quantity}" for ceiling in part.budget.ceilings)
+    return f"best AP {best.fitness:.3f} at {', '.join(costs)}"
