@@ -15,7 +15,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.population import Genomes, Grid, canonical_rows, population_costs
 from ofa_pose.search.ceilings import LATENCY, Budget, Ceiling, check_feasible, uniform_candidates
 from ofa_pose.search.proposals import Proposals, find_proposals
-from ofa_pose.search.repair import repair_rows
+from ofa_pose.search.repair import cheapest_rows, repair_rows
 from ofa_pose.seeding import generator
 
 __all__ = [
@@ -197,32 +197,11 @@ class FeasibleSpace:
         for row, (gene, choice) in zip(genomes, places, strict=True):
             row[gene] = choice
         if self.budget.latency_ms is not None and not self._dear:
-            genomes = self._lowest(genomes, [gene for gene, _ in places])
+            genomes = cheapest_rows(self.space, self._excess, genomes, np.array([gene for gene, _ in places]))
         top = dict.fromkeys(range(len(self.space.choices)), 0)
         for (gene, choice), inside in zip(places, self.admitted(genomes), strict=True):
             top[gene] = choice if inside else top[gene]
         return tuple(top.values())
-
-    def _lowest(self, genomes: NDArray[np.int64], kept: Sequence[int]) -> NDArray[np.int64]:
-        """(N, G) genomes after the steps of single genes, but not of those in `kept`, that most lower the excess, as
-        long as it is over and one does."""
-        rows, genes = genomes.copy(), genomes.shape[1]
-        highest = np.array([len(choices) - 1 for choices in self.space.choices])
-        moves = np.concatenate([np.eye(genes, dtype=np.int64), -np.eye(genes, dtype=np.int64)])
-        over = self._excess(rows).max(axis=1)
-        todo = np.flatnonzero(over > 0)
-        while todo.size:
-            near = np.clip(rows[todo, None] + moves, 0, highest)
-            held = np.array(kept)[todo, None]
-            near[np.arange(len(todo)), :, held[:, 0]] = rows[todo, held[:, 0], None]
-            near = canonical_rows(self.space, near.reshape(-1, genes))
-            excess = self._excess(near).max(axis=1).reshape(len(todo), -1)
-            best = excess.argmin(axis=1)
-            lower = excess.min(axis=1) < over[todo]
-            chosen = near.reshape(len(todo), -1, genes)[np.arange(len(todo)), best]
-            rows[todo[lower]], over[todo[lower]] = chosen[lower], excess.min(axis=1)[lower]
-            todo = todo[lower & (over[todo] > 0)]
-        return rows
 
     @cached_property
     def _listed(self) -> tuple[Grid, NDArray[np.int64], NDArray[np.float64]] | None:
