@@ -82,14 +82,14 @@ def _int8_table(report: Mapping[str, Any]) -> Table:
     accuracy = report.get("AP", {"float": None, "int8": None})
     table.add_row("AP", format_value(accuracy["float"]), format_value(accuracy["int8"]))
     table.add_row("size", _size(report["float_bytes"]), _size(report["bytes"]))
-    table.add_row("ms an image", f"{report['float_ms']:.1f}", f"{report['ms']:.1f}")
+    table.add_row("ms, one thread", f"{report['float_ms']:.1f}", f"{report['ms']:.1f}")
     return table
 
 
 def _table(summary: Mapping[str, Any], out: Path) -> Table:
     """One row a format: its files, their size; of a model also its difference from torch and its time."""
     table = Table("format", f"files in {escape(str(out))}")
-    for column in ("size", "max difference", "ms an image"):
+    for column in ("size", "max difference", "ms, one thread"):
         table.add_column(column, justify="right")
     for wanted, path in summary["files"].items():
         report = summary.get(wanted, {})

@@ -65,7 +65,7 @@ def export_checkpoint(
         {'files': {format: path of its first file}, 'bytes': {format: of all its files}}; for a runtime's format
         {format: {'max_difference', 'sizes', 'ms', 'seconds', and 'files': all paths, where there are several}}: the
         largest absolute difference from torch's outputs, the inputs (batch, height, width) it was measured on, the
-        median time of one image at the net's resolution in as many threads as torch has, and how long writing took;
+        median time of one image at the net's resolution in one thread, and how long writing took;
         for LitePose's JSON 'litepose': {'warning'} where that repository's code would build another net from it;
         'onnx-int8' also tells what `export_int8` does.
 
@@ -141,10 +141,9 @@ def _write_int8(source: Source, path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         exact, rounded, start = Path(folder, "model.onnx"), Path(folder, path.name), time.perf_counter()
         runtimes.write_onnx(source, exact)
-        threads = torch.get_num_threads()
-        report = export_int8(exact, rounded, source.int8, source.net.spec.resolution, source.decode, threads=threads)
+        report = export_int8(exact, rounded, source.int8, source.net.spec.resolution, source.decode, threads=1)
         seconds = time.perf_counter() - start
-        compared = compare(OnnxRunner(rounded, threads), source.reference, "ONNX Runtime in int8", math.inf)
+        compared = compare(OnnxRunner(rounded, 1), source.reference, "ONNX Runtime in int8", math.inf)
         rounded.replace(path)
     return {"seconds": seconds, **compared, **report}
 

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ofa_pose import files
 from ofa_pose.backends import ExportedRunner
 from ofa_pose.backends.exported import open_runner
@@ -44,7 +42,7 @@ def checked(
             temporary, start = Path(folder, path.name), time.perf_counter()
             write(source, temporary)
             seconds = time.perf_counter() - start
-            report = compare(run(temporary, torch.get_num_threads()), source.reference, runtime)
+            report = compare(run(temporary, 1), source.reference, runtime)
             for suffix in reversed(suffixes):  # the file that leads to the others last
                 name = f"{source.name}{suffix}"
                 Path(folder, name).replace(path.parent / name)

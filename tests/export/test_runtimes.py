@@ -140,7 +140,7 @@ def test_the_command_shows_a_table(
     assert run(["export", "net.pt", *wanted, "--out", "out"]) == 0
     shown = capsys.readouterr()
     assert not shown.out
-    for word in ("files in out", "model.litepose.json", *FILES["ncnn"], "max difference", "ms an image", "kB"):
+    for word in ("files in out", "model.litepose.json", *FILES["ncnn"], "max difference", "ms, one thread", "kB"):
         assert word in shown.err
     assert "warning: litepose: stage 2 is 12 wide" in shown.err
     assert run(["export", "net.pt", *wanted, "--out", "out", "--json"]) == 0
