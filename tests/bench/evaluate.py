@@ -119,7 +119,7 @@ def main() -> None:
     if SHARED.is_dir():
         scaled = REFERENCE_MS * figures["xs_eager_ms"] / REFERENCE_EAGER_MS
         figures["times_as_fast_as_scaled"] = round(scaled / figures["ours"]["ms"], 2)
-    table = Table("", "AP", "ms, one thread", title=f"Evaluation with flip test: {source}", box=SIMPLE_HEAD)
+    table = Table("", "AP", "ms an image", title=f"Evaluation with flip test: {source}", box=SIMPLE_HEAD)
     for name in ("ours", "reference"):
         table.add_row(name, f"{figures[name]['AP']:.4f}", f"{figures[name]['ms']:.2f}")
     table.add_row("XS, eager, one forward at 256", "", f"{figures['xs_eager_ms']:.2f}")
