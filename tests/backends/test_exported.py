@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -110,6 +111,18 @@ np.savez(sys.argv[3], low=low.numpy(), high=high.numpy())
     subprocess.run(call, cwd=tmp_path, check=True, timeout=100)
     for name, expected in zip(("low", "high"), TorchRunner(net)(IMAGES), strict=True):
         np.testing.assert_allclose(np.load(tmp_path / "out.npz")[name], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix, package", [(".onnx", "onnxruntime"), (".xml", "openvino"), (".param", "ncnn")])
+def test_a_device_is_told_the_plain_package(
+    suffix: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extra of ours would bring torch."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    path = tmp_path / f"net{suffix}"
+    path.touch()
+    with pytest.raises(InputError, match=f"needs the package {package}; pip install {package}$"):
+        open_runner(path)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -108,7 +108,8 @@ def test_unknown_backends_are_refused() -> None:
 
 
 def test_missing_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    missing = {"onnx", "onnxruntime", "openvino", "ncnn"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else object())
     for backend in DEVICES:
         if backend != "torch":
             with pytest.raises(InputError, match="ofa-pose\\["):
