@@ -1,5 +1,23 @@
-"""`python -m ofa_pose` is the command line."""
+"""`ofa-pose` and `python -m ofa_pose` are the command line."""
 
-from ofa_pose.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command line; where a package is missing, as on a device that has the runtime alone, say so in a line."""
+    try:
+        from ofa_pose.cli import main as command_line
+
+        command_line()
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] == "ofa_pose":
+            raise
+        mend = "pip install ofa-pose without --no-deps; exported models run without it: see ofa_pose.runtime"
+        print(f"error: the command line needs the package {error.name.partition('.')[0]}; {mend}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

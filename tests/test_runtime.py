@@ -147,6 +147,18 @@ def test_the_example_of_the_docstring(exported: Path, scenes: KeypointDataset, t
     assert drawn.shape == photo.shape and np.abs(drawn.astype(int) - photo).max() > 60
 
 
+@pytest.mark.parametrize("missing", ["typer", "torch"])
+def test_the_command_line_of_a_device_says_what_is_missing(missing: str, tmp_path: Path) -> None:
+    """What the script `ofa-pose` of an installation without dependencies does."""
+    arguments = ["ofa-pose", "predict", "photo.jpg", "--checkpoint", NANO, "--out", "poses"]
+    code = f"sys.argv = {arguments!r}\nfrom ofa_pose.__main__ import main\nmain()"
+    program = REFUSE.format(refused=(missing,)) + code
+    call = [sys.executable, "-c", program]
+    done = subprocess.run(call, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: the command line needs the package {missing}; pip ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def spoiled(exported: Path, to: Path, **metadata: Any) -> Path:
     """A copy of the model with other metadata; None takes an entry away."""
     model = onnx.load(str(exported))

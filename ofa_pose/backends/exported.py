@@ -28,9 +28,11 @@ def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> Exporte
         streams: how many calls are meant to be made at once.
 
     Raises:
-        InputError: no such file, no exported model, or its runtime is not installed.
+        InputError: no such file, no exported model, its runtime is not installed, or no such number of threads.
     """
     path = Path(path)
+    if threads < 0 or streams < 1:  # ncnn would end the process
+        raise InputError(f"there are no {threads} threads in {streams} streams", mend="threads from 0, streams from 1")
     if path.suffix not in _RUNNERS:
         raise InputError(
             "is no exported model", path, f"name a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"

@@ -105,5 +105,5 @@ def _read_metadata(path: Path) -> dict[str, str]:
         return {key: json.dumps(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise InputError("holds no metadata", path, "export the model again") from None

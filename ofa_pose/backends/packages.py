@@ -1,4 +1,4 @@
-"""Optional packages: which extra brings them."""
+"""Optional packages: which extra brings them, or, on a device, how to install them alone."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ EXTRAS = {  # of a package: what needs it, and our extra that brings it
 
 
 def require_packages(*packages: str) -> None:
-    """Raise InputError that names the extra to install where one of these optional packages is missing."""
+    """Raise InputError that says what to install where one of these optional packages is missing.
+
+    That is our extra; where there is no torch, as on a device, it is the package alone: the extra would bring torch.
+    """
     for package in packages:
         if importlib.util.find_spec(package) is None:
             what, extra = EXTRAS[package]
-            raise InputError(f"{what} needs the package {package}", mend=f"pip install 'ofa-pose[{extra}]'")
+            wanted = f"'ofa-pose[{extra}]'" if importlib.util.find_spec("torch") else package
+            raise InputError(f"{what} needs the package {package}", mend=f"pip install {wanted}")

@@ -133,6 +133,8 @@ def import_(
     """
     from ofa_pose.latency.bundle import import_results
 
+    if out.exists():
+        raise InputError("exists already", out, "name another file")
     table = import_results(results)
     table.save(out)
     print_result({**summary(table), "out": str(out)}, as_json)

@@ -159,10 +159,10 @@ class _Limits:
             found = load_predictor(self.table)
             found.check_covers(space, joints)
         return Budget(
-            macs=parse_count(self.macs) if self.macs else None,
-            params=parse_count(self.params) if self.params else None,
+            macs=parse_count(self.macs) if self.macs is not None else None,
+            params=parse_count(self.params) if self.params is not None else None,
             convention=self.convention,  # type: ignore[arg-type]
-            latency_ms=1e3 * parse_seconds(self.latency) if self.latency else None,
+            latency_ms=1e3 * parse_seconds(self.latency) if self.latency is not None else None,
             predict_ms=found.predict_ms if found else None,
             predict_many=found.predict_many if found else None,
             latency_table=sha256(self.table) if self.table else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -64,6 +64,7 @@ def table(
     from ofa_pose.config import config_text
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.search.fitness import SubnetFitness
+    from ofa_pose.search.search import fitness_basis
     from ofa_pose.search.table import fill_table, plan_table
 
     resolved, _ = read_recipe("search", recipe, overrides, None, source.recipe)
@@ -73,7 +74,7 @@ def table(
     net = source.build(chosen)
     assert isinstance(net, Supernet)
     fitness = SubnetFitness(net, train, split, resolved.search, chosen, decode=resolved.decode.config())
-    basis = _basis(supernet, source, resolved, train, split)
+    basis = fitness_basis(net, _sha256(supernet), train, split, resolved.search, resolved.decode.config())
     start = time.perf_counter()
     result = fill_table(run, source.space, source.spec.joints, lambda genomes: _judge(fitness, genomes), basis, resume)
     print_result({**result, "seconds": round(time.perf_counter() - start, 3), "out": str(out)}, as_json)
@@ -125,6 +126,7 @@ def fidelity(
     from ofa_pose.run import RunDir
     from ofa_pose.search.fidelity import TUNING, Fidelity, fidelity_table, plan_fidelity, study_fidelity
     from ofa_pose.search.fitness import SubnetFitness
+    from ofa_pose.search.search import fitness_basis
     from ofa_pose.search.tuning import short_finetuning
     from ofa_pose.train.jobs import Setting
 
@@ -164,7 +166,7 @@ def fidelity(
     )
     tune = short_finetuning(net, job, master.build() if master else None, study.calibration[-1])
     basis = {
-        **_basis(supernet, source, resolved, train, split),
+        **fitness_basis(net, _sha256(supernet), train, split, resolved.search, resolved.decode.config()),
         "study": {"images": [*study.images], "calibration": [*study.calibration], "subnets": subnets, "steps": steps},
         "budget": {**part.budget.to_dict(), "convention": convention},
         "seed": resolved.seed,
@@ -209,10 +211,11 @@ def _budget(source: Checkpoint, macs: str | None, params: str | None, convention
 
     if convention not in CONVENTIONS:
         raise InputError(f"no such MAC convention: '{convention}'", mend=nearest(convention, CONVENTIONS))
-    ceiling = parse_count(macs) if macs else None
+    ceiling = parse_count(macs) if macs is not None else None
     if macs is None and params is None:
         ceiling = getattr(spec_macs(source.spec), convention)
-    return Budget(ceiling, parse_count(params) if params else None, convention)  # type: ignore[arg-type]
+    counted = parse_count(params) if params is not None else None
+    return Budget(ceiling, counted, convention)  # type: ignore[arg-type]
 
 
 def _splits(source: Checkpoint, resolved: Recipe) -> tuple[KeypointDataset, KeypointDataset]:
@@ -225,22 +228,6 @@ def _splits(source: Checkpoint, resolved: Recipe) -> tuple[KeypointDataset, Keyp
     train, split = load_splits(resolved.data, "train", "search")
     check_joints(source.skeleton, split, "the supernet")
     return train, split
-
-
-def _basis(
-    supernet: str, source: Checkpoint, resolved: Recipe, train: KeypointDataset, split: KeypointDataset
-) -> dict[str, Any]:
-    """What an AP rests on: the supernet, the space, the data and the decoder."""
-    from ofa_pose.files import sha256
-
-    assert source.space is not None
-    return {
-        "sha256": _sha256(supernet),
-        "space": source.space.to_dict(),
-        "train": [sha256(train.annotations_path), len(train), resolved.search.calibration_images],
-        "search": [sha256(split.annotations_path), len(split), resolved.search.images],
-        "decode": resolved.decode.model_dump(),
-    }
 
 
 def _sha256(checkpoint: str) -> str:

@@ -19,7 +19,7 @@ from ofa_pose.latency import on_device
 from ofa_pose.latency.build import table_subjects
 from ofa_pose.latency.measure import PartNet
 from ofa_pose.latency.pieces import Piece
-from ofa_pose.latency.table import Header, LatencyTable, Samples, Subject
+from ofa_pose.latency.table import Header, LatencyTable, Samples, Subject, read_times
 
 FORMATS = {"onnx": "onnxruntime", "ncnn": "ncnn"}  # and the runtime that computes it
 WEIGHT = 0.01
@@ -113,15 +113,15 @@ def import_results(path: Path) -> LatencyTable:
     """The table of a bundle's results.csv. Raises InputError where it is none, or not complete."""
     try:
         header, times, ratios = on_device.read_results(path)
-        nets = {name: ArchSpec.from_dict(spec, path) for name, spec in header.pop("nets").items()}
-        space = SearchSpace.from_dict(header.pop("space"), path)
-        samples: Samples = {nets.get(name) or Piece.parse(name, path): seen for name, seen in ratios.items()}
-        head = Header(space=space, **header)
+        nets = {name: ArchSpec.from_dict(spec, path) for name, spec in header["nets"].items()}
+        named = ((nets.get(name) or Piece.parse(name, path), seen) for name, seen in ratios.items())
+        samples: Samples = {subject: read_times(seen) for subject, seen in named}
+        times, head = read_times(times), Header.from_dict(header, path)
     except FileNotFoundError:
         raise InputError("no such file", path, "check the path") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"is no results.csv of a bundle ({error})", path, "run its measure.py again") from None
-    expected = table_subjects(space, head.joints, head.share)
+    expected = table_subjects(head.space, head.joints, head.share)
     missing = sum(len(samples.get(subject, ())) < head.rounds for subject in expected)
     if missing or not times:
         what = f"measuring was cut off: {missing} of {len(expected)} models wait"

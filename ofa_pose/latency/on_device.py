@@ -34,6 +34,7 @@ BATCH_S = 0.4  # between two visits of the anchor
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")  # ncnn's lower precisions
 ANCHOR = "anchor"
+CPU_CLOCK = os.name != "nt"  # whether the processor's time is told finely: Windows counts it in steps of 16 ms
 
 Run = Callable[[], object]
 S = TypeVar("S", bound=Hashable)
@@ -51,7 +52,7 @@ def visit(run: Run, threads: int) -> float:
         wall, used = time.perf_counter(), time.process_time()
         run()
         wall, used = time.perf_counter() - wall, time.process_time() - used
-        took = min(wall, used) if threads == 1 else wall
+        took = min(wall, used) if threads == 1 and CPU_CLOCK else wall
         fastest, total = min(fastest, took), total + took
         if count + 1 >= LEAST_RUNS and total > VISIT_S:
             break
@@ -211,6 +212,8 @@ def read_results(path: Path) -> tuple[dict[str, Any], list[float], dict[str, lis
     if not first.startswith("# "):
         raise ValueError("it has no header")
     header = json.loads(first[2:])
+    if not isinstance(header, dict):
+        raise ValueError("its header is none")
     times: list[float] = []
     ratios: dict[str, list[float]] = {}
     for row in csv.reader(io.StringIO(rest)):
@@ -226,20 +229,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how many times each model is timed")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"), help="file to write")
     given = parser.parse_args(arguments)
+    if min(given.threads, given.rounds) < 1:
+        parser.error("--threads and --rounds are at least 1")
     try:
         bundle = Bundle(Path(__file__).resolve().parent, given.threads)
     except ImportError as error:
-        print(f"error: {error}; pip install {error.name}", file=sys.stderr)
-        return 2
+        return _fault(f"{error}" + (f"; pip install {error.name}" if error.name else ""))
     machine = {"threads": given.threads, "device": cpu_name(), "cores": os.cpu_count() or 1, "rounds": given.rounds}
     header = {**bundle.header, **machine, "date": today()}
     times: list[float] = []
     ratios: dict[str, list[float]] = {}
     if given.out.exists():
-        old, times, ratios = read_results(given.out)
+        try:
+            old, times, ratios = read_results(given.out)
+        except ValueError as error:
+            return _fault(f"{given.out} is no file of results ({error}); name another one with --out")
         if {**old, "date": ""} != {**header, "date": ""}:
-            print(f"error: {given.out} is of another run; name another file with --out", file=sys.stderr)
-            return 2
+            return _fault(f"{given.out} is of another run; name another file with --out")
         header = old
     for name in bundle.subjects:
         if name != ANCHOR:
@@ -258,6 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             left = (now - start) / max(done - first, 1) * (total - done)
             print(f"{done}/{total} timings, {left:.0f} s left", file=sys.stderr)
     return 0
+
+
+def _fault(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 def _write(path: Path, header: dict[str, Any], times: list[float], ratios: dict[str, list[float]]) -> None:

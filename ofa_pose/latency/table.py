@@ -19,6 +19,7 @@ FORMAT = "ofa-pose latency table 1"
 
 Subject = Piece | ArchSpec  # what is measured: a piece, or a whole network
 Samples = dict[Subject, list[float]]
+WORDS, COUNTS = ("backend", "runtime", "device", "date"), ("joints", "threads", "cores", "rounds")  # of a header
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,23 @@ class Header:
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"space": self.space.to_dict()}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], where: object = "") -> Header:
+        """Read what `to_dict` gives, among other things perhaps.
+
+        Raises:
+            InputError: the space is none; it names `where`.
+            KeyError, ValueError: something is missing, or is of another kind.
+        """
+        plain: dict[str, Any] = {name: value[name] for name in (*WORDS, *COUNTS)}
+        for name, given in plain.items():
+            if not (type(given) is str if name in WORDS else type(given) is int and given >= 1):
+                raise ValueError(f"its {name} is {given!r}")
+        share = value["share"]
+        if type(share) not in (int, float) or not 0 < share <= 1:
+            raise ValueError(f"its share is {share!r}")
+        return cls(SearchSpace.from_dict(value["space"], where), share=share, **plain)
 
 
 @dataclass(frozen=True)
@@ -113,12 +131,11 @@ class LatencyTable:
         if not isinstance(value, Mapping) or value.get("format") != FORMAT:
             raise InputError("is no latency table", path, "name a file that `ofa-pose latency build` wrote")
         try:
-            space = SearchSpace.from_dict(value["space"], path)
-            plain: dict[str, Any] = {name: value[name] for name in Header.__dataclass_fields__}
-            ratios: Samples = {Piece.parse(text, path): _numbers(seen) for text, seen in value["pieces"].items()}
+            header = Header.from_dict(value, path)
+            ratios: Samples = {Piece.parse(text, path): read_times(seen) for text, seen in value["pieces"].items()}
             for net in value["nets"]:
-                ratios[ArchSpec.from_dict(net["spec"], path)] = _numbers(net["ratios"])
-            return cls(Header(**(plain | {"space": space})), _numbers(value["anchor_ms"]), ratios)
+                ratios[ArchSpec.from_dict(net["spec"], path)] = read_times(net["ratios"])
+            return cls(header, read_times(value["anchor_ms"]), ratios)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"the latency table is malformed ({type(error).__name__}: {error})"
             raise InputError(what, path, "build it again") from None
@@ -137,7 +154,8 @@ def _rounded(values: list[float]) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def _numbers(values: Any) -> list[float]:
+def read_times(values: Any) -> list[float]:
+    """Times, or ratios of such, as read from a file. Raises ValueError or TypeError where one is no positive number."""
     numbers = [float(value) for value in values]
     if not all(0 < number < 1e9 for number in numbers):
         raise ValueError("a time is no positive number")

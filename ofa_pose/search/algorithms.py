@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ofa_pose.arch.space import Genome
-from ofa_pose.search.breeding import Breeder, uniform_genomes
+from ofa_pose.search.breeding import Breeder, starting_genomes
 from ofa_pose.search.budget import FeasibleSpace
 from ofa_pose.search.candidates import Algorithm, Candidate, Judge, Report, judged
 from ofa_pose.search.evolution import evolve
@@ -43,5 +43,5 @@ ALGORITHMS: dict[str, Algorithm] = {"evolution": evolve, "nsga2": nsga2, "random
 
 def expected_evaluations(part: FeasibleSpace, settings: SearchSettings) -> int:
     """How many subnets a search judges if it never runs out of new ones."""
-    first = 0 if settings.algorithm == "random" else len(uniform_genomes(part, settings))
+    first = 0 if settings.algorithm == "random" else len(starting_genomes(part, settings))
     return max(settings.population, first) + settings.population * settings.generations

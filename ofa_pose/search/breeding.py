@@ -39,7 +39,7 @@ class Breeder:
 
     def uniform(self) -> list[Child]:
         """The widest uniformly scaled net of each resolution, if a search is to start with them; nothing later on."""
-        return [] if self.seen else [(genome, "uniform") for genome in uniform_genomes(self.part, self.settings)]
+        return [] if self.seen else [(genome, "uniform") for genome in starting_genomes(self.part, self.settings)]
 
     def propose(self, rng: np.random.Generator, count: int, parents: Parents | None) -> list[Child]:
         """Up to `count` new children, none twice; not taken yet.
@@ -118,7 +118,7 @@ def fill_rows(part: FeasibleSpace, rows: NDArray[np.int64], rng: np.random.Gener
     return rows
 
 
-def uniform_genomes(part: FeasibleSpace, settings: SearchSettings) -> list[Genome]:
+def starting_genomes(part: FeasibleSpace, settings: SearchSettings) -> list[Genome]:
     """The widest uniformly scaled net of each resolution, if a search is to start with them."""
     if not settings.uniform_start:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -112,6 +113,25 @@ np.savez(sys.argv[3], low=low.numpy(), high=high.numpy())
         np.testing.assert_allclose(np.load(tmp_path / "out.npz")[name], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("threads, streams", [(-1, 1), (1, 0)])
+def test_impossible_threads_are_refused(models: dict[str, str], threads: int, streams: int) -> None:
+    for name in FORMATS[:3]:
+        with pytest.raises(InputError, match="threads from 0, streams from 1"):
+            open_runner(models[name], threads, streams)
+
+
+@pytest.mark.parametrize("suffix, package", [(".onnx", "onnxruntime"), (".xml", "openvino"), (".param", "ncnn")])
+def test_a_device_is_told_the_plain_package(
+    suffix: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extra of ours would bring torch."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    path = tmp_path / f"net{suffix}"
+    path.touch()
+    with pytest.raises(InputError, match=f"needs the package {package}; pip install {package}$"):
+        open_runner(path)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_files_that_are_none(models: dict[str, str], suffix: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
@@ -136,9 +156,10 @@ def test_metadata_that_are_none(models: dict[str, str], tmp_path: Path) -> None:
     for suffix in (".param", ".bin"):
         (tmp_path / f"a{suffix}").write_bytes(Path(models["ncnn"]).with_suffix(suffix).read_bytes())
     assert open_runner(tmp_path / "a.param").metadata == {}
-    (tmp_path / "a.json").write_text("[1")
-    with pytest.raises(InputError, match=r"a\.json: holds no metadata"):
-        open_runner(tmp_path / "a.param")
+    for text in ("[1", "[1]", "[" * 100_000):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(InputError, match=r"a\.json: holds no metadata"):
+            open_runner(tmp_path / "a.param")
 
 
 def test_other_suffixes(tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ def test_infeasible_budget_names_the_least(call: Call, supernet: Path, tmp_path:
 def test_budget_that_is_no_number(call: Call, supernet: Path, tmp_path: Path) -> None:
     refused(call("search", "--supernet", supernet, "--macs", "1.2Q", "--out", tmp_path / "run"), "1.2Q", "1.2G")
     refused(call("search", "--supernet", supernet, "--out", tmp_path / "run"), "--macs")
+    refused(call("search", "--supernet", supernet, "--macs", "", "--out", tmp_path / "run"), "'' is not a count")
 
 
 def test_other_joints(call: Call, net: Path, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_faults_of_the_user_are_told_in_a_line(
         (("verify", "--table", tmp_path / "table.json", "--out", tmp_path / "picture.txt"), "no picture"),
         (("bundle", "--space", space_file, "--format", "tflite", "--out", tmp_path / "b"), "no such format"),
         (("import", tmp_path / "other.json", "--out", tmp_path / "t.json"), "is no results.csv"),
+        (("import", tmp_path / "other.json", "--out", tmp_path / "table.json"), "table.json: exists already"),
     ):
         done = call("latency", *words)
         assert done.code == 2, words

@@ -11,6 +11,7 @@ import pytest
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.files import dump_yaml, read_yaml, write_text
+from ofa_pose.search import search
 from tests.cli.conftest import TINY_SPACE, Call
 from tests.cli.test_bad_input import refused
 
@@ -35,7 +36,9 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_table_judges_every_subnet_and_resumes(call: Call, small_supernet: Path, tmp_path: Path) -> None:
+def test_table_judges_every_subnet_and_resumes(
+    call: Call, small_supernet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "table"
     done = call("table", "--supernet", small_supernet, "--out", out, "--device", "cpu", "--json")
     assert done.code == 0, done.err
@@ -54,6 +57,10 @@ def test_table_judges_every_subnet_and_resumes(call: Call, small_supernet: Path,
     assert again.result["judged"] == 4
     for before, after in zip(table, rows(out / "table.csv"), strict=True):
         assert {**before, "seconds": ""} == {**after, "seconds": ""}
+
+    monkeypatch.setattr(search, "JUDGING", search.JUDGING + 1)  # APs of another kind do not mix
+    other = call("table", "--supernet", small_supernet, "--out", out, "--device", "cpu", "--resume")
+    refused(other, "another judging", f"was {search.JUDGING - 1}")
 
 
 def test_table_refuses(call: Call, supernet: Path, small_supernet: Path, net: Path, tmp_path: Path) -> None:

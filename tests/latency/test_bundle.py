@@ -117,6 +117,47 @@ def test_other_folders_and_files_are_refused(small_space: SearchSpace, tmp_path:
             import_results(tmp_path / "bad.csv")
 
 
+def measured(space: SearchSpace, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The results.csv of a bundle whose models all take a millisecond."""
+    write_bundle(folder, space, 14, "onnx", share=1.0)
+    monkeypatch.setattr(on_device, "__file__", str(folder / "measure.py"))
+    monkeypatch.setattr(on_device, "keep_memory", lambda: None)
+    monkeypatch.setattr(on_device, "visit", lambda run, threads: 1.0)
+    monkeypatch.setattr(on_device, "onnx_run", lambda *given: None)
+    assert on_device.main(["--rounds", "1"]) == 0
+    return folder / "results.csv"
+
+
+def test_spoilt_results_are_told(
+    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = measured(small_space, tmp_path, monkeypatch)
+    whole = path.read_text()
+    for old, new in (
+        ("anchor,1", "anchor,nan"),
+        ("anchor,1", "anchor,0"),
+        ('"rounds": 1', '"rounds": "1"'),
+        ('"threads": 1', '"threads": null'),
+        ('"device": ', '"devise": '),
+    ):
+        path.write_text(whole.replace(old, new))
+        assert path.read_text() != whole
+        with pytest.raises(InputError, match=r"results\.csv: is no results\.csv of a bundle"):
+            import_results(path)
+    for text in ("", "# []\n", whole + "block\n"):
+        path.write_text(text)
+        assert on_device.main(["--rounds", "1"]) == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {path} is no file of results (")
+        assert path.read_text() == text
+
+
+def test_no_threads_and_no_rounds_are_refused() -> None:
+    for words in (["--threads", "0"], ["--rounds", "0"]):
+        with pytest.raises(SystemExit) as stopped:
+            on_device.main(words)
+        assert stopped.value.code == 2
+
+
 def test_a_missing_runtime_is_told(small_space: SearchSpace, tmp_path: Path) -> None:
     write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0)
     code = f"import sys; sys.modules['ncnn'] = None\n{ALONE}"

@@ -12,6 +12,7 @@ import torch
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError
+from ofa_pose.latency import on_device
 from ofa_pose.latency.measure import DEVICES, PartNet, open_device
 from ofa_pose.latency.on_device import visit
 from ofa_pose.latency.pieces import plan_pieces
@@ -102,13 +103,21 @@ def test_a_visit_runs_a_few_times_and_tells_a_time(threads: int) -> None:
     assert len(runs) > 5
 
 
+def test_a_coarse_processor_clock_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows': it stands still during a short run."""
+    monkeypatch.setattr(on_device.time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(on_device, "CPU_CLOCK", False)
+    assert on_device.visit(lambda: sum(range(1000)), 1) > 0
+
+
 def test_unknown_backends_are_refused() -> None:
     with pytest.raises(InputError, match="onnxruntme"):
         open_device("onnxruntme", 1)
 
 
 def test_missing_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    missing = {"onnx", "onnxruntime", "openvino", "ncnn"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else object())
     for backend in DEVICES:
         if backend != "torch":
             with pytest.raises(InputError, match="ofa-pose\\["):
