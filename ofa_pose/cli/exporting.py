@@ -80,7 +80,7 @@ def _int8_table(report: Mapping[str, Any]) -> Table:
     """What int8 gains and loses."""
     table = Table("onnx-int8", "float32", "int8")
     accuracy = report.get("AP", {"float": None, "int8": None})
-    table.add_row("AP", format_value(accuracy["float"]), format_value(accuracy["int8"]))
+    table.add_row("AP, no flip test", format_value(accuracy["float"]), format_value(accuracy["int8"]))
     table.add_row("size", _size(report["float_bytes"]), _size(report["bytes"]))
     table.add_row("ms, one thread", f"{report['float_ms']:.1f}", f"{report['ms']:.1f}")
     return table

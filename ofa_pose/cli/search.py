@@ -157,7 +157,10 @@ class _Limits:
         found = None
         if self.table is not None:
             found = load_predictor(self.table)
-            found.check_covers(space, joints)
+            interpolated, pieces = found.check_covers(space, joints)
+            if interpolated:
+                what = f"{interpolated} of the {pieces} pieces of space '{space.name}' are interpolated, not measured"
+                warn(f"{self.table}: {what}; 'ofa-pose latency build' without --share measures all")
         return Budget(
             macs=parse_count(self.macs) if self.macs is not None else None,
             params=parse_count(self.params) if self.params is not None else None,

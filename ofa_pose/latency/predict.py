@@ -52,20 +52,27 @@ class Predictor:
         table.check_complete(where)
         self._where, self._joints = where, table.header.joints
         self._interpolate = Interpolator(table.pieces)
-        self._known = dict(table.pieces)
+        self._measured, self._known = table.pieces.keys(), dict(table.pieces)
         self._codes: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
         for kind in FIELDS:
             self._sort(kind)
         self.correction = self._fit(table)
 
-    def check_covers(self, space: SearchSpace, joints: int) -> None:
-        """Raise InputError where the table cannot tell the latency of every subnet of a space."""
+    def check_covers(self, space: SearchSpace, joints: int) -> tuple[int, int]:
+        """How many of the pieces of a space's subnets are interpolated, and how many there are.
+
+        Raises:
+            InputError: the table cannot tell the latency of every subnet.
+        """
         built = self._joints
         if joints != built:
             what = f"the latency table is of networks of {built} joints, these have {joints}"
             raise InputError(what, self._where, f"build one with --joints {joints}")
-        for piece in space_pieces(space, joints):
+        pieces = space_pieces(space, joints)
+        interpolated = sum(piece not in self._measured for piece in pieces)
+        for piece in pieces:
             self._one(piece)
+        return interpolated, len(pieces)
 
     def predict_ms(self, spec: ArchSpec) -> float:
         """One network's latency. Raises InputError where the table cannot tell."""

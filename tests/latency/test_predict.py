@@ -89,7 +89,9 @@ def test_a_narrower_space_than_the_tables_is_foretold(tiny_space: SearchSpace) -
 
 def test_what_a_table_covers_is_told_before_a_search(tiny_space: SearchSpace) -> None:
     predictor = Predictor(make_table(tiny_space, share=0.5))
-    predictor.check_covers(tiny_space, 14)
+    interpolated, pieces = predictor.check_covers(tiny_space, 14)
+    assert 0 < interpolated < pieces
+    assert Predictor(make_table(tiny_space)).check_covers(tiny_space, 14) == (0, pieces)
     predictor.check_covers(replace(tiny_space, resolution=(64,), stem=(6,)), 14)
     with pytest.raises(InputError, match="--joints 17"):
         predictor.check_covers(tiny_space, 17)
