@@ -32,8 +32,8 @@ pytestmark = pytest.mark.slow
 
 SUPERNET = Path(__file__).parents[1] / "search" / "table" / "supernet.pt"
 DECODE = DecodeConfig(threshold=0.3, tag_threshold=1.5)  # the recipe's
-SCENES = {"train": (64, 4001), "search": (100, 4102), "test": (500, 4103)}  # images and seed
-SETTINGS = SearchSettings(population=16, generations=3, images=100, calibration_images=64)
+SCENES = {"train": (64, 4001), "search": (300, 4102), "test": (500, 4103)}  # images and seed
+SETTINGS = SearchSettings(population=16, generations=3, images=300, calibration_images=64)
 SEEDS = (0, 1, 2)
 BACKEND, THREADS = "onnxruntime", 1
 ROUNDS = 5
