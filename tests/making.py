@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+from importlib.machinery import ModuleSpec
 from typing import TypeVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -40,3 +43,13 @@ def same_state(one: LitePose, other: LitePose) -> bool:
     """Whether two networks hold the same names with the same values, to the last bit."""
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def hide_package(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Make a package seem not to be installed, to whoever looks for it before importing it."""
+    real = importlib.util.find_spec
+
+    def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name == missing else real(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ from ofa_pose.export import export_checkpoint, runtimes
 from ofa_pose.export.checks import compare, make_reference
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
-from tests.making import lived_in
+from tests.making import hide_package, lived_in
 
 for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
     pytest.importorskip(_package)
@@ -120,12 +118,7 @@ def test_the_same_bytes_each_time(checkpoint: Checkpoint, tmp_path: Path) -> Non
 def test_a_missing_package_names_its_extra(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    real = importlib.util.find_spec
-
-    def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
-        return None if name == missing else real(name, package)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    hide_package(monkeypatch, missing)
     with pytest.raises(InputError, match=rf"needs the package {missing}; pip install 'ofa-pose\[{missing}\]'"):
         export_checkpoint(checkpoint, ["yaml", missing], tmp_path)
     assert not list(tmp_path.iterdir())
