@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +11,11 @@ import torch
 
 from ofa_pose import files
 from ofa_pose.arch.litepose_config import check_rebuildable, litepose_from_spec
-from ofa_pose.backends.onnx_runner import OnnxRunner
 from ofa_pose.backends.packages import require_packages
 from ofa_pose.checkpoint import Checkpoint
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.export import runtimes
-from ofa_pose.export.checks import compare
-from ofa_pose.export.int8 import Pair, export_int8, int8_data
+from ofa_pose.export.int8 import Pair, int8_data
 from ofa_pose.export.source import Source, metadata, open_source
 from ofa_pose.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.models.litepose import LitePose
@@ -135,19 +130,6 @@ def _write_safetensors(source: Source, path: Path) -> None:
         save_file(weights, temporary, {"format": "pt", **metadata(source, in_graph=False)})
 
 
-def _write_int8(source: Source, path: Path) -> dict[str, Any]:
-    assert source.int8 is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        exact, rounded, start = Path(folder, "model.onnx"), Path(folder, path.name), time.perf_counter()
-        runtimes.write_onnx(source, exact)
-        report = export_int8(exact, rounded, source.int8, source.net.spec.resolution, source.decode, threads=1)
-        seconds = time.perf_counter() - start
-        compared = compare(OnnxRunner(rounded, 1), source.reference, "ONNX Runtime in int8", math.inf)
-        rounded.replace(path)
-    return {"seconds": seconds, **compared, **report}
-
-
 def _model(name: str, *packages: str) -> Format:
     return Format(runtimes.SUFFIXES[name], runtimes.WRITERS[name], packages)
 
@@ -159,7 +141,7 @@ _FORMATS = {
     "litepose-weights": Format((".litepose.pth.tar",), _write_litepose_weights, check=check_loadable),
     "safetensors": Format((".safetensors",), _write_safetensors),
     "onnx": _model("onnx", "onnx", "onnxruntime"),
-    INT8: Format((".int8.onnx",), _write_int8, ("onnx", "onnxruntime")),
+    INT8: _model(INT8, "onnx", "onnxruntime"),
     "openvino": _model("openvino", "openvino", "onnx"),
     "ncnn": _model("ncnn", "ncnn"),
     "torchscript": _model("torchscript"),
