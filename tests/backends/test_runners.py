@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
-from importlib.machinery import ModuleSpec
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from ofa_pose.backends.ncnn_runner import load_net
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.errors import InputError
 from ofa_pose.models.litepose import Apply, LitePose, run_block, run_step
-from tests.making import lived_in
+from tests.making import hide_package, lived_in
 
 for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
     pytest.importorskip(_package)
@@ -131,12 +129,7 @@ def test_the_nearest_sizes_are_told(height: int, width: int) -> None:
 def test_a_missing_package_names_its_extra(
     backend: str, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = importlib.util.find_spec
-
-    def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
-        return None if name == missing else real(name, package)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    hide_package(monkeypatch, missing)
     with pytest.raises(InputError, match=rf"needs the package {missing}; pip install 'ofa-pose\[{extra}\]'"):
         make_runner(LitePose(SPEC), backend)
     make_runner(LitePose(SPEC), "torch")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.extract import extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
+from tests.making import hide_package
 
 SKELETON = Skeleton("five", ("head", "left", "right", "hip", "foot"), (0.05,) * 5, ((1, 2),), ((0, 3), (3, 4)))
 SPEC = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (3, 2), (2,), (2,)), (8, 12, 8), kernel=3, joints=5)
@@ -249,12 +248,7 @@ def test_unknown_format(checkpoint: Checkpoint, tmp_path: Path) -> None:
 def test_a_missing_package_names_its_extra(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    real = importlib.util.find_spec
-
-    def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
-        return None if name == missing else real(name, package)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    hide_package(monkeypatch, missing)
     with pytest.raises(InputError) as caught:
         export_checkpoint(checkpoint, ["yaml", "onnx"], tmp_path)
     assert str(caught.value) == f"ONNX needs the package {missing}; pip install 'ofa-pose[onnx]'"
