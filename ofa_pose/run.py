@@ -114,6 +114,13 @@ def plan_run(
     return RunDir(path, recipe, sys.argv[1:] if argv is None else argv, fresh=not begun)
 
 
+def another(key: str, before: Any, now: Any) -> str:
+    """How a part of a run's basis differs: 'another supernet', 'another algorithm: algorithm.seed was 0, is 1'."""
+    if key == "sha256":
+        return "another supernet"
+    return "another space" if key == "space" else f"another {key}: {', '.join(changed_keys(before, now, key))}"
+
+
 def changed_keys(before: Any, now: Any, key: str = "") -> list[str]:
     """Where two nested settings differ: 'a.b was 1, is 2'."""
     if isinstance(before, dict) and isinstance(now, dict):

@@ -24,7 +24,7 @@ from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.run import RunDir, changed_keys
+from ofa_pose.run import RunDir, another
 from ofa_pose.search.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.search.archive import ARCHIVE, Archive, check_archive, find_archive
 from ofa_pose.search.budget import Budget, FeasibleSpace, describe_feasible
@@ -77,8 +77,9 @@ def run_search(
         team: other processes, which are in `assist_search` with the same supernet, data and settings.
 
     Returns:
-        {"best": {"spec", "AP", "macs": {"thop", "exact", "paper"}, "params", "latency_ms"}, "evaluations", "judged"
-        (how many of them were measured now), "algorithm", "archive", "seconds", "out"}: plain values.
+        {"best": {"spec", "AP", "macs": {"thop", "exact", "paper"}, "params", "latency_ms"}, "evaluations" (of the
+        algorithm), "judged" (measured now, uniform nets beside the winner included; the rest was in the archive),
+        "algorithm", "archive", "seconds", "out", and what `write_front` tells}: plain values.
 
     Raises:
         InputError: no subnet keeps the budget; the data have other joints; the search that is to be resumed had
@@ -258,8 +259,7 @@ def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError("was searched by a version that kept no archive", run.path, "choose another --out")
     for key, value in plan.items():
         if before.get(key) != value:
-            change = "" if key in ("sha256", "space") else f": {', '.join(changed_keys(before.get(key), value, key))}"
-            what = f"was searched with another {'supernet' if key == 'sha256' else key}{change}"
+            what = f"was searched with {another(key, before.get(key), value)}"
             raise InputError(what, run.path, "resume with the settings of that search, or choose another --out")
     return dict(before)
 

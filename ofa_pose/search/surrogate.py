@@ -68,7 +68,7 @@ class Prescreen:
         return self._model is not None and self._tau >= self._settings.surrogate_tau
 
     def forecast(self, genomes: Sequence[Genome]) -> Forecast:
-        """What it foretells of some genomes; it must be trusted."""
+        """What it foretells of some genomes; it must have learnt enough for a model."""
         assert self._model is not None
         with _one_thread():
             return Forecast(*self._model.predict(self._encoded(genomes), return_std=True))

@@ -17,7 +17,7 @@ from ofa_pose.console import progress
 from ofa_pose.costs.macs import CONVENTIONS
 from ofa_pose.costs.population import QUANTITIES, population_costs
 from ofa_pose.errors import InputError
-from ofa_pose.run import RunDir, changed_keys, plan_run
+from ofa_pose.run import RunDir, another, plan_run
 from ofa_pose.search.archive import genome_text
 
 TABLE, BASIS = "table.csv", "table.json"
@@ -115,9 +115,7 @@ def check_basis(path: Path, basis: Mapping[str, Any]) -> None:
     before = files.read_json(path)
     for key, value in basis.items():
         if before.get(key, value) != value:
-            what = f"was measured with another {'supernet' if key == 'sha256' else key}"
-            if key not in ("sha256", "space"):
-                what = f"{what}: {', '.join(changed_keys(before[key], value, key))}"
+            what = f"was measured with {another(key, before[key], value)}"
             raise InputError(what, path.parent, "resume with the settings of that run, or choose another --out")
 
 
