@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from hypothesis import settings
@@ -14,6 +16,7 @@ from ofa_pose.data.synthetic import write_dataset
 torch.set_num_threads(1)  # tiny nets gain nothing from more, and crawl where cores are shared
 settings.register_profile("ofa-pose", deadline=None, derandomize=True)
 settings.load_profile("ofa-pose")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C, tests press it
 
 
 @pytest.fixture(scope="session")
