@@ -16,10 +16,10 @@ from ofa_pose.backends.factory import require_packages
 from ofa_pose.backends.ncnn_graph import ncnn_part
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.latency import on_device
-from ofa_pose.latency.build import table_subjects
 from ofa_pose.latency.measure import PartNet
 from ofa_pose.latency.pieces import Piece
-from ofa_pose.latency.table import Header, LatencyTable, Samples, Subject, read_times
+from ofa_pose.latency.subjects import Subject, table_subjects
+from ofa_pose.latency.table import Header, LatencyTable, Samples, read_times
 
 FORMATS = {"onnx": "onnxruntime", "ncnn": "ncnn"}  # and the runtime that computes it
 WEIGHT = 0.01
@@ -121,9 +121,7 @@ def import_results(path: Path) -> LatencyTable:
         raise InputError("no such file", path, "check the path") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"is no results.csv of a bundle ({error})", path, "run its measure.py again") from None
-    expected = table_subjects(head.space, head.joints, head.share)
-    missing = sum(len(samples.get(subject, ())) < head.rounds for subject in expected)
-    if missing or not times:
-        what = f"measuring was cut off: {missing} of {len(expected)} models wait"
-        raise InputError(what, path, "start measure.py again, it goes on where it was")
-    return LatencyTable(head, times, {subject: samples[subject] for subject in expected})
+    expected = table_subjects(head.space, head.joints, head.share)  # in whose order `latency build` writes them too
+    table = LatencyTable(head, times, {subject: samples[subject] for subject in expected if subject in samples})
+    table.check_complete(path, "start measure.py again, it goes on where it was")
+    return table

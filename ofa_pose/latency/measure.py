@@ -17,7 +17,7 @@ from ofa_pose.backends.ncnn_graph import ncnn_part
 from ofa_pose.backends.onnx_graph import onnx_part
 from ofa_pose.latency.on_device import Run, keep_memory, ncnn_run, onnx_run, random_inputs, runtime_module
 from ofa_pose.latency.pieces import Part, part_layers, piece_part
-from ofa_pose.latency.table import Subject
+from ofa_pose.latency.subjects import Subject
 from ofa_pose.models.litepose import (
     Apply,
     LitePose,

@@ -14,10 +14,11 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError
 from ofa_pose.latency.pieces import Piece
+from ofa_pose.latency.subjects import Subject, table_subjects
 
 FORMAT = "ofa-pose latency table 1"
+RESUME = "start the same `latency build` with --resume, it goes on where it was"
 
-Subject = Piece | ArchSpec  # what is measured: a piece, or a whole network
 Samples = dict[Subject, list[float]]
 WORDS, COUNTS = ("backend", "runtime", "device", "date"), ("joints", "threads", "cores", "rounds")  # of a header
 
@@ -140,10 +141,13 @@ class LatencyTable:
             what = f"the latency table is malformed ({type(error).__name__}: {error})"
             raise InputError(what, path, "build it again") from None
 
-    def check_complete(self, where: object = "") -> None:
-        """Raise InputError where measuring was cut off before every piece and network was seen once."""
-        if not self.anchor or not self.ratios or not all(self.ratios.values()):
-            raise InputError("the latency table is not complete", where, "go on with `latency build --resume`")
+    def check_complete(self, where: object = "", mend: str = RESUME) -> None:
+        """Raise InputError where a piece or network that the header promises has not been measured in every round."""
+        expected = table_subjects(self.header.space, self.header.joints, self.header.share)
+        waiting = sum(max(self.header.rounds - len(self.ratios.get(subject, ())), 0) for subject in expected)
+        if waiting or not self.anchor:
+            what = f"measuring was cut off: {waiting:,} of {len(expected) * self.header.rounds:,} timings wait"
+            raise InputError(what, where, mend)
 
     def same_task(self, header: Header) -> bool:
         """Whether another table's measuring is this one's, but for its date."""

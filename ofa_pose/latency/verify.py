@@ -20,7 +20,8 @@ from ofa_pose.errors import InputError
 from ofa_pose.latency import on_device
 from ofa_pose.latency.measure import Device
 from ofa_pose.latency.predict import Predictor
-from ofa_pose.latency.table import LatencyTable, Samples, Subject
+from ofa_pose.latency.subjects import Subject
+from ofa_pose.latency.table import LatencyTable, Samples
 from ofa_pose.seeding import generator
 
 ROUNDS = 5

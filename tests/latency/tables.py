@@ -10,12 +10,15 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.latency.interpolate import work
 from ofa_pose.latency.on_device import Run
-from ofa_pose.latency.pieces import Piece, plan_pieces, space_pieces, spanning_pieces
-from ofa_pose.latency.table import Header, LatencyTable, Subject
+from ofa_pose.latency.pieces import Piece, plan_pieces
+from ofa_pose.latency.subjects import Subject, table_subjects
+from ofa_pose.latency.table import Header, LatencyTable
 
 
 def header(space: SearchSpace, joints: int = 14, share: float = 1.0) -> Header:
-    return Header(space, joints, "onnxruntime", "onnxruntime 1", 1, "a device", 2, "2026-01-01T00:00:00+00:00", share)
+    return Header(
+        space, joints, "onnxruntime", "onnxruntime 1", 1, "a device", 2, "2026-01-01T00:00:00+00:00", share, 1
+    )
 
 
 def piece_ms(piece: Piece) -> float:
@@ -36,12 +39,9 @@ def subject_ms(subject: Subject) -> float:
     return piece_ms(subject) if isinstance(subject, Piece) else net_ms(subject)
 
 
-def make_table(space: SearchSpace, joints: int = 14, nets: int = 8, share: float = 1.0) -> LatencyTable:
+def make_table(space: SearchSpace, joints: int = 14, share: float = 1.0) -> LatencyTable:
     """A complete table of a device that takes `piece_ms` and `net_ms`."""
-    from ofa_pose.latency.build import reference_nets
-
-    subjects: list[Subject] = [*spanning_pieces(space_pieces(space, joints), share)]
-    subjects += reference_nets(space, joints, nets)
+    subjects = table_subjects(space, joints, share)
     return LatencyTable(header(space, joints, share), [2.0], {one: [subject_ms(one) / 2.0] for one in subjects})
 
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from ofa_pose.arch.space import SearchSpace, load_space
+from ofa_pose.arch.space import SearchSpace
 from ofa_pose.errors import InputError
 from ofa_pose.latency import build, on_device
-from ofa_pose.latency.build import build_table, reference_nets
+from ofa_pose.latency.build import build_table
 from ofa_pose.latency.on_device import sweep
 from ofa_pose.latency.pieces import space_pieces
+from ofa_pose.latency.subjects import reference_nets
 from ofa_pose.latency.table import LatencyTable, Samples
-from tests.latency.tables import FakeDevice, clock, few_networks, net_ms, subject_ms
+from tests.latency.tables import FakeDevice, clock, net_ms, subject_ms
 
 
 @pytest.fixture(autouse=True)
@@ -89,16 +90,3 @@ def test_what_was_killed_is_gone_on_with(
     assert next(timed) - 3 <= 2 * whole - done  # the anchor is timed three times: at the start, and after each round
     with pytest.raises(InputError, match=r"other settings \(threads\)"):
         build_table(tmp_path / "t.json", tiny_space, 14, "onnxruntime", 2, 1.0, 2, resume=True)
-
-
-def test_reference_nets_span_the_space() -> None:
-    space = load_space("litepose")
-    nets = reference_nets(space, 17)
-    assert len(set(nets)) == len(nets) == build.NETS
-    assert nets == reference_nets(space, 17)
-    assert {space.smallest(17), space.largest(17)} <= set(nets)
-    assert {spec.resolution for spec in nets} == set(space.resolution)
-
-
-def test_a_space_of_few_networks_gives_them_all(tiny_space: SearchSpace) -> None:
-    assert len(reference_nets(few_networks(tiny_space), 14)) == 2

@@ -15,10 +15,10 @@ import pytest
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.errors import InputError
 from ofa_pose.latency import on_device
-from ofa_pose.latency.build import table_subjects
 from ofa_pose.latency.bundle import FORMATS, import_results, write_bundle
 from ofa_pose.latency.measure import PartNet
 from ofa_pose.latency.predict import Predictor
+from ofa_pose.latency.subjects import table_subjects
 
 ALONE = (
     "import sys, runpy\n"

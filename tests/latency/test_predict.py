@@ -18,7 +18,7 @@ from ofa_pose.errors import InputError
 from ofa_pose.latency.pieces import plan_pieces
 from ofa_pose.latency.predict import Predictor, load_predictor
 from tests.costs.test_population import any_genomes, small_spaces
-from tests.latency.tables import make_table, net_ms, piece_ms
+from tests.latency.tables import few_networks, make_table, net_ms, piece_ms
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -38,7 +38,7 @@ def test_a_population_is_foretold_as_each_of_its_networks(
 @pytest.mark.parametrize("name", ["litepose", "litepose-per-block", "litepose-depth"])
 def test_shipped_spaces_are_foretold(name: str) -> None:
     space = load_space(name)
-    predictor = Predictor(make_table(space, 17, nets=20))
+    predictor = Predictor(make_table(space, 17))
     genomes = any_genomes(space, 50, seed=1)
     found = predictor.predict_many(space, 17, np.array(genomes))
     expected = [net_ms(space.decode(genome, 17)) for genome in genomes]
@@ -46,19 +46,19 @@ def test_shipped_spaces_are_foretold(name: str) -> None:
 
 
 def test_the_correction_is_found(tiny_space: SearchSpace) -> None:
-    predictor = Predictor(make_table(tiny_space, nets=12))
+    predictor = Predictor(make_table(tiny_space))
     assert predictor.correction.factors == pytest.approx((1.2, 0.9))
     assert predictor.correction.each == pytest.approx(-0.004)
 
 
-def test_without_whole_networks_the_pieces_are_summed(tiny_space: SearchSpace) -> None:
-    predictor = Predictor(make_table(tiny_space, nets=0))
-    spec = tiny_space.largest(14)
+def test_with_too_few_whole_networks_the_pieces_are_summed(tiny_space: SearchSpace) -> None:
+    space = few_networks(tiny_space)
+    predictor, spec = Predictor(make_table(space)), space.largest(14)
     assert predictor.predict_ms(spec) == pytest.approx(sum(map(piece_ms, plan_pieces(make_plan(spec)))))
 
 
 def test_no_factor_is_negative(tiny_space: SearchSpace) -> None:
-    table = make_table(tiny_space, nets=12)
+    table = make_table(tiny_space)
     for spec in table.nets:  # the whole is the less, the more its head takes
         head = sum(piece_ms(p) for p in plan_pieces(make_plan(spec)) if p.kind in ("deconv", "output"))
         table.ratios[spec] = [1 / (1 + head)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.errors import InputError
+from ofa_pose.latency.predict import Predictor
 from ofa_pose.latency.table import LatencyTable
 from tests.latency.tables import header, make_table
 
@@ -70,12 +72,36 @@ def test_damaged_tables_are_refused(tiny_space: SearchSpace, tmp_path: Path, dam
     assert str(path) in str(error.value)
 
 
-def test_incomplete_tables_are_told(tiny_space: SearchSpace) -> None:
+def without_nets(table: LatencyTable) -> None:
+    for spec in table.nets:
+        del table.ratios[spec]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda table: table.anchor.clear(),
+        lambda table: table.ratios.popitem(),
+        lambda table: table.ratios.pop(next(iter(table.pieces))),
+        lambda table: next(iter(table.ratios.values())).clear(),
+        without_nets,
+    ],
+)
+def test_incomplete_tables_are_told(tiny_space: SearchSpace, damage: Callable[[LatencyTable], object]) -> None:
     table = make_table(tiny_space)
     table.check_complete()
-    table.ratios[next(iter(table.ratios))] = []
-    with pytest.raises(InputError, match="--resume"):
+    damage(table)
+    with pytest.raises(InputError, match=r"table\.json: measuring was cut off: .*; start the same .* with --resume"):
         table.check_complete("table.json")
+    with pytest.raises(InputError, match="cut off"):
+        Predictor(table)
+
+
+def test_every_round_counts(tiny_space: SearchSpace) -> None:
+    table = make_table(tiny_space)
+    more = LatencyTable(replace(table.header, rounds=3), table.anchor, table.ratios)
+    with pytest.raises(InputError, match=f"{2 * len(table.ratios):,} of {3 * len(table.ratios):,} timings wait"):
+        more.check_complete()
 
 
 def test_the_date_alone_does_not_make_another_task(tiny_space: SearchSpace) -> None:

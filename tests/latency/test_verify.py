@@ -18,7 +18,7 @@ def test_the_drift_since_the_table_was_built_is_divided_out(
     tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(on_device, "visit", clock(lambda: 1.7))
-    table = make_table(tiny_space, nets=12)
+    table = make_table(tiny_space)
     verdict = verify(table, FakeDevice(), random_nets(table, 15, seed=0), rounds=2)
     assert verdict.drift == pytest.approx(1.7)
     result = verdict.to_dict()
@@ -29,7 +29,7 @@ def test_the_drift_since_the_table_was_built_is_divided_out(
 
 
 def test_errors_are_told(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    table = make_table(tiny_space, nets=12)
+    table = make_table(tiny_space)
     specs = random_nets(table, 10, seed=1)
     slow = {specs[0], specs[1]}
 
@@ -47,7 +47,7 @@ def test_errors_are_told(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatc
 
 
 def test_random_nets_are_the_seeds_and_none_of_the_tables(tiny_space: SearchSpace) -> None:
-    table = make_table(tiny_space, nets=12)
+    table = make_table(tiny_space)
     nets = random_nets(table, 30, seed=0)
     assert nets == random_nets(table, 30, seed=0) != random_nets(table, 30, seed=1)
     assert len(set(nets)) == 30 and not set(nets) & set(table.nets)

@@ -1,0 +1,49 @@
+"""What a latency table measures: pieces of a space's networks, and some whole networks that span it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ofa_pose.arch.plan import make_plan
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.costs.macs import layer_macs
+from ofa_pose.latency.pieces import Piece, space_pieces, spanning_pieces
+from ofa_pose.seeding import generator
+
+Subject = Piece | ArchSpec  # what is measured: a piece, or a whole network
+
+NETS = 20  # whole networks in a table
+POOL = 200  # random networks that they are chosen from
+
+
+def table_subjects(space: SearchSpace, joints: int, share: float) -> list[Subject]:
+    """What a table of a space measures: pieces, then whole networks."""
+    return [*spanning_pieces(space_pieces(space, joints), share), *reference_nets(space, joints)]
+
+
+def reference_nets(space: SearchSpace, joints: int, count: int = NETS) -> list[ArchSpec]:
+    """Networks that span a space: its smallest and largest, then of random ones what is farthest from those chosen.
+
+    Networks are near that divide their multiply-adds alike between stem, stages and head.
+    """
+    rng = generator("latency", "reference nets")
+    pool = [space.smallest(joints), space.largest(joints)]
+    pool += [space.decode(space.sample(rng), joints) for _ in range(POOL)]
+    pool = list(dict.fromkeys(pool))
+    points = np.array([_work(spec) for spec in pool])
+    points = (points - points.mean(0)) / np.maximum(points.std(0), 1e-9)
+    chosen = list(range(min(2, len(pool))))
+    while len(chosen) < min(count, len(pool)):
+        distance = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1)
+        chosen.append(int(distance.argmax()))
+    return [pool[index] for index in chosen]
+
+
+def _work(spec: ArchSpec) -> list[float]:
+    """Logarithms of the multiply-adds of the stem, the stages and the head."""
+    plan = make_plan(spec)
+    backbone = [sum(layer_macs(layer).exact for block in stage for layer in block.layers) for stage in plan.stages]
+    stem = sum(layer_macs(layer).exact for layer in plan.stem)
+    head = sum(layer_macs(layer).exact for layer in plan.layers()) - stem - sum(backbone)
+    return [float(np.log(value)) for value in (stem, *backbone, head)]
