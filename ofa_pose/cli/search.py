@@ -249,12 +249,12 @@ def _plan(
 ) -> _Job:
     """Find and check all that a search rests on; the budget first, before anything heavy."""
     from ofa_pose.checkpoint import load_checkpoint
-    from ofa_pose.search.budget import check_feasible
+    from ofa_pose.search.budget import find_haven
 
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
     budget = limits.budget(source.space, source.spec.joints)
-    check_feasible(source.space, source.spec.joints, budget)
+    find_haven(source.space, source.spec.joints, budget)
 
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.data.splits import load_splits

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.population import Genomes, Grid, canonical_rows, population_costs
-from ofa_pose.search.ceilings import LATENCY, Budget, Ceiling, check_feasible, uniform_candidates
+from ofa_pose.search.ceilings import LATENCY, Budget, Ceiling, uniform_candidates
+from ofa_pose.search.haven import find_haven
 from ofa_pose.search.proposals import Proposals, find_proposals
-from ofa_pose.search.repair import cheapest_rows, repair_rows
+from ofa_pose.search.repair import cheapest_rows, repair_rows, single_choices
 from ofa_pose.seeding import generator
 
 __all__ = [
@@ -24,8 +25,8 @@ __all__ = [
     "Estimate",
     "FeasibleSpace",
     "Member",
-    "check_feasible",
     "describe_feasible",
+    "find_haven",
     "uniform_candidates",
 ]
 
@@ -84,7 +85,7 @@ class FeasibleSpace:
 
     def __init__(self, space: SearchSpace, joints: int, budget: Budget) -> None:
         """Raises InputError where no subnet keeps the budget."""
-        check_feasible(space, joints, budget)
+        self._haven = find_haven(space, joints, budget)
         self.space, self.joints, self.budget = space, joints, budget
         self._dear = budget.latency_ms is not None and budget.predict_many is None
         self.top = self._highest()
@@ -133,7 +134,7 @@ class FeasibleSpace:
         return list(found)[:count]
 
     def repair(self, genome: Sequence[int], rng: np.random.Generator) -> Genome:
-        """`genome` with random genes lowered until it is inside the budget; unchanged where it is already."""
+        """`genome` with random genes lowered (see `repair_rows`) until it is inside; unchanged where it is already."""
         return tuple(self.repair_many(np.array([genome]), rng)[0].tolist())
 
     def repair_many(self, genomes: Genomes, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -144,7 +145,7 @@ class FeasibleSpace:
             return rows
         # Choices that no subnet inside can have need no steps.
         clipped = canonical_rows(self.space, np.minimum(rows[over], self.top))
-        rows[over] = repair_rows(self.space, self._excess, clipped, rng)
+        rows[over] = repair_rows(self.space, self._excess, clipped, self._haven, rng)
         return rows
 
     def count(self) -> Estimate:
@@ -160,16 +161,16 @@ class FeasibleSpace:
         genomes = canonical_rows(self.space, source.draw(number, rng))
         inside = np.concatenate([self.admitted(genomes[i : i + CHUNK]) for i in range(0, number, CHUNK)])
         weights = np.where(inside, np.exp(-source.log_probability(genomes)), 0.0)
-        # The smallest subnet is known to be inside.
+        # One subnet is known to be inside.
         error = float(weights.std() / math.sqrt(number)) if inside.any() else math.inf
         return Estimate(max(float(weights.mean()), 1.0), False, error)
 
     @cached_property
     def cheapest(self) -> Member:
         """The subnet inside that costs least, by the first ceiling: the smallest, but for a latency where all inside
-        can be listed."""
+        can be listed, or where the smallest is not inside."""
         if self._listed is None or self.budget.ceilings[0].key != LATENCY:
-            return self._member((0,) * len(self.top))
+            return self._member(self._haven)
         grid, numbers, latencies = self._listed
         return self._member(tuple(grid.genomes(numbers[[int(np.argmin(latencies))]])[0].tolist()))
 
@@ -192,16 +193,14 @@ class FeasibleSpace:
         return self.budget.excess(self.space, self.joints, genomes)
 
     def _highest(self) -> tuple[int, ...]:
-        places = [(gene, choice) for gene, choices in enumerate(self.space.choices) for choice in range(len(choices))]
-        genomes = np.zeros((len(places), len(self.space.choices)), np.int64)
-        for row, (gene, choice) in zip(genomes, places, strict=True):
-            row[gene] = choice
+        genomes, genes = single_choices(self.space)
+        choices = genomes.max(axis=1)
         if self.budget.latency_ms is not None and not self._dear:
-            genomes = cheapest_rows(self.space, self._excess, genomes, np.array([gene for gene, _ in places]))
-        top = dict.fromkeys(range(len(self.space.choices)), 0)
-        for (gene, choice), inside in zip(places, self.admitted(genomes), strict=True):
-            top[gene] = choice if inside else top[gene]
-        return tuple(top.values())
+            genomes = cheapest_rows(self.space, self._excess, genomes, genes)
+        top = np.array(self._haven)
+        inside = self.admitted(genomes)
+        np.maximum.at(top, genes[inside], choices[inside])
+        return tuple(top.tolist())
 
     @cached_property
     def _listed(self) -> tuple[Grid, NDArray[np.int64], NDArray[np.float64]] | None:

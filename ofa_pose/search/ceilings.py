@@ -1,7 +1,4 @@
-"""What a subnet may cost.
-
-Everything here works on layer plans, so that a budget no subnet meets is refused before anything heavy is loaded.
-"""
+"""What a subnet may cost."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import Convention, spec_macs, spec_params
 from ofa_pose.costs.population import Genomes, population_costs
-from ofa_pose.errors import Fault, InputError
+from ofa_pose.errors import InputError
 from ofa_pose.units import format_count
 
 LATENCY = "latency_ms"
@@ -40,6 +37,12 @@ class Ceiling:
     limit: float
     cost: Callable[[ArchSpec], float]
     show: Callable[[float], str]
+
+    def enough(self, cost: float) -> str:
+        """A limit with three significant digits that `cost` keeps, as the option's value."""
+        step = 10.0 ** (math.floor(math.log10(cost)) - 2)
+        rounded = math.ceil(cost / step) * step
+        return self.show(rounded if rounded >= cost else rounded + step)
 
 
 @dataclass(frozen=True)
@@ -135,25 +138,6 @@ class Budget:
         return ", ".join(f"{c.show(c.limit)} {c.quantity}" for c in self.ceilings)
 
 
-def check_feasible(space: SearchSpace, joints: int, budget: Budget) -> None:
-    """Refuse a budget that no subnet keeps.
-
-    The smallest subnet decides: no other has fewer MACs or parameters (a predicted latency may be noisier than that).
-
-    Raises:
-        InputError: one fault for each ceiling below the smallest subnet, with the least that would do.
-    """
-    smallest = space.smallest(joints)
-    faults = []
-    for ceiling in budget.ceilings:
-        cost = ceiling.cost(smallest)
-        if cost > ceiling.limit:
-            what = f"the smallest subnet of {space.name} needs {ceiling.show(cost)} {ceiling.quantity}"
-            faults.append(Fault(what, mend=f"raise {ceiling.option} to at least {ceiling.show(_rounded_up(cost))}"))
-    if faults:
-        raise InputError.of(faults)
-
-
 def uniform_candidates(space: SearchSpace, joints: int, budget: Budget) -> list[ArchSpec]:
     """For every resolution the widest uniformly scaled net inside the budget, where there is one; ascending."""
     widest: dict[int, ArchSpec] = {}
@@ -162,13 +146,6 @@ def uniform_candidates(space: SearchSpace, joints: int, budget: Budget) -> list[
         if budget.admits(spec) and (best is None or spec_params(spec) > spec_params(best)):
             widest[spec.resolution] = spec
     return [widest[resolution] for resolution in sorted(widest)]
-
-
-def _rounded_up(value: float) -> float:
-    """The next number with three significant digits that is at least `value`."""
-    step = 10.0 ** (math.floor(math.log10(value)) - 2)
-    rounded = math.ceil(value / step) * step
-    return rounded if rounded >= value else rounded + step
 
 
 def _show_ms(value: float) -> str:

@@ -13,19 +13,23 @@ from ofa_pose.costs.population import Genomes, canonical_rows
 Excess = Callable[[Genomes], NDArray[np.float64]]  # (N, G) -> (N, ceilings): up to 0 keeps a ceiling
 
 
-def repair_rows(space: SearchSpace, excess: Excess, genomes: Genomes, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(N, G) canonical genomes, each with random genes lowered a step at a time until it keeps every ceiling.
+def repair_rows(
+    space: SearchSpace, excess: Excess, genomes: Genomes, haven: Sequence[int], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """(N, G) canonical genomes, each with random genes moved towards `haven` until it keeps every ceiling.
 
-    Rows that keep them are left as they are. Each next gene is uniformly one of those that can be lowered and that ease
-    an exceeded ceiling; a gene that eases none (the resolution, for parameters) is given up only as a last resort. It
-    ends, because the smallest subnet keeps every ceiling. All the ways down are costed at once, so that a population
-    takes a few evaluations, not one for every step.
+    Rows that keep them are left as they are. Each next gene is uniformly one of those that a step towards the haven's
+    value lets ease an exceeded ceiling; a gene that eases none (the resolution, for parameters) is given up only as a
+    last resort. All the ways are costed at once, so that a population takes a few evaluations, not one for every step.
+
+    Args:
+        haven: a canonical genome that keeps every ceiling, the smallest subnet's as a rule; so it ends.
     """
     rows = canonical_rows(space, genomes)
     over = excess(rows)
     while (todo := np.flatnonzero((over > 0).any(axis=1))).size:
-        eases = _eases(space, excess, rows[todo], over[todo])
-        ways = [_way_down(space, rows[row], easing, rng) for row, easing in zip(todo, eases, strict=True)]
+        eases = _eases(space, excess, rows[todo], over[todo], haven)
+        ways = [_way_to(space, rows[row], haven, easing, rng) for row, easing in zip(todo, eases, strict=True)]
         along = excess(np.concatenate(ways))
         start = 0
         for row, way in zip(todo, ways, strict=True):
@@ -38,28 +42,45 @@ def repair_rows(space: SearchSpace, excess: Excess, genomes: Genomes, rng: np.ra
     return rows
 
 
-def _eases(space: SearchSpace, excess: Excess, rows: NDArray[np.int64], over: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n, G): whether lowering a gene lowers an exceeded ceiling's cost."""
-    row, gene = np.nonzero(rows)
-    lowered = rows[row]
-    lowered[np.arange(len(row)), gene] -= 1
-    less = (excess(canonical_rows(space, lowered)) < over[row]) & (over[row] > 0)
+def _eases(
+    space: SearchSpace, excess: Excess, rows: NDArray[np.int64], over: NDArray[np.float64], haven: Sequence[int]
+) -> NDArray[np.bool_]:
+    """(n, G): whether a gene's step towards the haven lowers an exceeded ceiling's cost."""
+    steps = np.sign(np.array(haven) - rows)
+    row, gene = np.nonzero(steps)
+    moved = rows[row]
+    moved[np.arange(len(row)), gene] += steps[row, gene]
+    less = (excess(canonical_rows(space, moved)) < over[row]) & (over[row] > 0)
     eases = np.zeros(rows.shape, bool)
     eases[row, gene] = less.any(axis=1)
     return eases
 
 
-def _way_down(
-    space: SearchSpace, genome: NDArray[np.int64], eases: Sequence[bool], rng: np.random.Generator
+def _way_to(
+    space: SearchSpace,
+    genome: NDArray[np.int64],
+    haven: Sequence[int],
+    eases: Sequence[bool],
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """(steps, G): the genome after each of a random sequence of lowerings that ends at the smallest subnet."""
+    """(steps, G): the genome after each of a random sequence of single steps that ends at the haven."""
     genes, way = genome.tolist(), []
     for wanted in (True, False):
-        while lowerable := [gene for gene, value in enumerate(genes) if value and (eases[gene] or not wanted)]:
-            genes[lowerable[int(rng.integers(len(lowerable)))]] -= 1
+        while far := [gene for gene, goal in enumerate(haven) if genes[gene] != goal and (eases[gene] or not wanted)]:
+            gene = far[int(rng.integers(len(far)))]
+            genes[gene] += 1 if genes[gene] < haven[gene] else -1
             genes = list(space.canonical(genes))
             way.append(genes.copy())
     return np.array(way)
+
+
+def single_choices(space: SearchSpace) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The smallest subnet with each choice of each gene, and the gene: (N, G) and (N,)."""
+    places = [(gene, choice) for gene, choices in enumerate(space.choices) for choice in range(len(choices))]
+    genomes = np.zeros((len(places), len(space.choices)), np.int64)
+    for row, (gene, choice) in zip(genomes, places, strict=True):
+        row[gene] = choice
+    return genomes, np.array([gene for gene, _ in places])
 
 
 def cheapest_rows(space: SearchSpace, excess: Excess, genomes: Genomes, kept: NDArray[np.integer]) -> NDArray[np.int64]:
