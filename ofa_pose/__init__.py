@@ -32,8 +32,15 @@ def load(
         flip: average with the mirrored image: better and half as fast.
 
     Raises:
-        InputError: no such checkpoint, one of a supernet, or a device for an exported model.
+        InputError: no such checkpoint, one of a supernet, a device for an exported model, or torch is not installed.
     """
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        from ofa_pose.errors import InputError
+
+        mend = "install it; a device without it runs exported models with ofa_pose.runtime.load"
+        raise InputError("torch is not installed", mend=mend)
     from ofa_pose.predict import load_model
 
     return load_model(checkpoint, device, resolution, flip)

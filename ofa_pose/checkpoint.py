@@ -22,6 +22,11 @@ from ofa_pose.skeleton import Skeleton
 FORMAT = "ofa-pose-checkpoint"
 VERSION = 1
 KINDS = {"net": "a fixed net", "supernet": "a supernet"}
+_INSTEAD = {  # of files that people take for checkpoints
+    ".yaml": "it describes a net; the weights are in a .pt file, of a search best.pt",
+    ".bin": "it is a part of an exported model: name the .xml or .param file beside it",
+    ".torchscript.pt": "torch.jit.load reads it; here name the checkpoint, or export it as onnx, openvino or ncnn",
+}
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,9 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged pickle raises whatever its bytes lead to
-        raise InputError("is no checkpoint, or a truncated one", path, "name a .pt file that ofa-pose wrote") from None
+        instead = (mend for end, mend in _INSTEAD.items() if path.name.endswith(end))
+        mend = next(instead, "name a .pt file that ofa-pose wrote")
+        raise InputError("is no checkpoint, or a truncated one", path, mend) from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         mend = "name a .pt file that ofa-pose wrote; import-litepose takes over the LitePose repository's"
         raise InputError("is no checkpoint of ofa-pose", path, mend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,13 @@ def test_a_truncated_or_foreign_file_is_refused(checkpoint: Checkpoint, tmp_path
         torch.save(value, path)
         with pytest.raises(InputError, match="is no checkpoint of ofa-pose"):
             load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name, mend", [("a.yaml", "best.pt"), ("a.ncnn.bin", ".param"), ("a.torchscript.pt", "onnx")])
+def test_files_that_are_taken_for_checkpoints_say_what_they_are(name: str, mend: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(InputError, match=f"is no checkpoint.*{re.escape(mend)}"):
+        load_checkpoint(tmp_path / name)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

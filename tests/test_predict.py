@@ -25,6 +25,7 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose_model import PoseModel
 from ofa_pose.predict import predict_source
 from tests.lights import LIGHTS, RESOLUTION, SKELETON, SPEC, LightRunner, scene
+from tests.making import hide_package
 
 
 def write(path: Path, image: np.ndarray) -> Path:
@@ -271,3 +272,9 @@ def test_version_is_the_packages() -> None:
     if not setup.read(Path(ofa_pose.__file__).parents[1] / "setup.cfg"):
         pytest.skip("an installed package has no setup.cfg")
     assert setup["metadata"]["version"] in (ofa_pose.__version__, "attr: ofa_pose.__version__")
+
+
+def test_load_without_torch_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_package(monkeypatch, "torch")
+    with pytest.raises(InputError, match=r"torch is not installed; install it; .* ofa_pose\.runtime\.load"):
+        ofa_pose.load("model.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.factory import check_backend
 from ofa_pose.backends.ncnn_graph import ncnn_part
 from ofa_pose.backends.onnx_graph import onnx_part
+from ofa_pose.errors import InputError
 from ofa_pose.latency.on_device import Run, keep_memory, ncnn_run, onnx_run, random_inputs, runtime_module
 from ofa_pose.latency.pieces import Part, part_layers, piece_part
 from ofa_pose.latency.subjects import Subject
@@ -196,6 +198,14 @@ DEVICES: dict[str, Callable[[int], Device]] = {
 
 
 def open_device(backend: str, threads: int) -> Device:
-    """The backend of that name. Raises InputError where there is none, or its package is missing."""
+    """The backend of that name.
+
+    Raises:
+        InputError: there is none, its package is missing, or there are more threads than processors, which would
+            measure how they wait for each other.
+    """
     check_backend(backend)
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads > processors:
+        raise InputError(f"{threads} threads on {processors} processors", mend=f"measure at most {processors}")
     return DEVICES[backend](threads)

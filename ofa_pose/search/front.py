@@ -111,10 +111,16 @@ def write_front(
 
 def front_table(result: Mapping[str, Any], part: FeasibleSpace) -> Table:
     """What `write_front` found, for people: the front, the chosen subnet first, against the uniformly scaled nets."""
-    show, quantity = first_ceiling(part).show, first_ceiling(part).quantity.removeprefix("of ")
+    ceilings = part.budget.ceilings
+    quantities = [ceiling.quantity.removeprefix("of ") for ceiling in ceilings]
     table = Table(title=f"Pareto front of {part.space.name} within {part.budget}", caption_justify="left")
-    for name in ("", "resolution", quantity, "AP", "uniform", "gain"):
+    for name in ("", "resolution", *quantities, "AP", "uniform", "gain"):
         table.add_column(name, justify="left" if not name else "right")
+
+    def costs(entry: Mapping[str, Any]) -> list[str]:
+        spec = part.decode(entry["genome"])
+        return [ceiling.show(ceiling.cost(spec)) for ceiling in ceilings]
+
     for entry in _spread(result["front"], SHOWN):
         label = f"front/{entry['rank']:03}" + (" (chosen)" if entry["genome"] == result["chosen"] else "")
         beside = entry["uniform"]
@@ -122,14 +128,14 @@ def front_table(result: Mapping[str, Any], part: FeasibleSpace) -> Table:
         bound = "" if beside["complete"] else "≥ "
         against = f"{bound}{beside['AP']:.3f}" if known else "not judged" if not beside["complete"] else "none"
         gain = f"{'≤ ' if bound else ''}{entry['AP'] - beside['AP']:+.3f}" if known else "–"
-        table.add_row(label, str(entry["resolution"]), show(entry["cost"]), f"{entry['AP']:.3f}", against, gain)
+        table.add_row(label, str(entry["resolution"]), *costs(entry), f"{entry['AP']:.3f}", against, gain)
     table.add_section()
     for net in result["uniform"]:
         ap = "not judged" if net["AP"] is None else f"{net['AP']:.3f}"
-        table.add_row("uniformly scaled", str(net["resolution"]), show(net["cost"]), ap, "", "")
+        table.add_row("uniformly scaled", str(net["resolution"]), *costs(net), ap, "", "")
     notes = ["uniform: the best uniformly scaled net judged that costs no more; ≥: not all such were judged"]
     if (result["saving"] or 0) >= 0.005:
-        notes.append(f"the AP of the best uniform net comes at {result['saving']:.0%} less {quantity}")
+        notes.append(f"the AP of the best uniform net comes at {result['saving']:.0%} less {quantities[0]}")
     if len(result["front"]) > SHOWN:
         notes.append(f"{len(result['front']) - SHOWN} more front members are in {PARETO}")
     table.caption = "\n".join(notes)

@@ -122,3 +122,8 @@ def test_missing_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         if backend != "torch":
             with pytest.raises(InputError, match="ofa-pose\\["):
                 open_device(backend, 1)
+
+
+def test_more_threads_than_processors_are_refused() -> None:
+    with pytest.raises(InputError, match=r"9999 threads on \d+ processors; measure at most \d+"):
+        open_device("torch", 9999)

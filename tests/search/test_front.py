@@ -116,6 +116,18 @@ def test_a_predicted_latency_has_its_column(tmp_path: Path) -> None:
     assert [entry["latency_ms"] for entry in result["front"]] == [entry["cost"] for entry in result["front"]]
 
 
+def test_the_table_shows_every_cost_that_is_limited(tmp_path: Path) -> None:
+    largest = SPACE.largest(JOINTS)
+    budget = Budget(macs=spec_macs(largest).thop, latency_ms=predict_ms(largest) / 2, predict_ms=predict_ms)
+    part = FeasibleSpace(SPACE, JOINTS, budget)
+    result = write_front(tmp_path, judged(part, samples(part, 20)), part, ORIGIN)
+    table = front_table(result, part)
+    assert [str(column.header) for column in table.columns][2:4] == ["MACs (thop)", "latency"]
+    shown = list(table.columns[3].cells)
+    assert shown[0] == budget.ceilings[1].show(result["front"][0]["latency_ms"])
+    assert shown[-1] == budget.ceilings[1].show(result["uniform"][-1]["latency_ms"])
+
+
 def test_a_shorter_front_leaves_no_file_of_a_longer_one(tmp_path: Path, part: FeasibleSpace) -> None:
     candidates = judged(part, samples(part, 60))
     longer = write_front(tmp_path, candidates, part, ORIGIN)
