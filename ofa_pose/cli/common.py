@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ofa_pose.console import say, show
+from ofa_pose.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from ofa_pose.checkpoint import Checkpoint
@@ -30,6 +31,17 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where the ru
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random (recipe key: seed).")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default: a GPU if any.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, and only it, as JSON on stdout.")]
+
+
+def read_counts(macs: str | None, params: str | None, convention: str) -> dict[str, Any]:
+    """`Budget`'s macs, params and convention as they stand on the command line. Raises InputError."""
+    from ofa_pose.costs.macs import CONVENTIONS
+    from ofa_pose.units import parse_count
+
+    if convention not in CONVENTIONS:
+        raise InputError(f"no such MAC convention: '{convention}'", mend=nearest(convention, CONVENTIONS))
+    counts = {name: None if text is None else parse_count(text) for name, text in (("macs", macs), ("params", params))}
+    return {**counts, "convention": convention}
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, table: Table | None = None) -> None:
@@ -94,7 +106,6 @@ def suggest(*words: object) -> None:
 def check_space(supernet: Checkpoint, space: str) -> None:
     """Raise InputError where a recipe names another space than the supernet's: its weights cannot change theirs."""
     from ofa_pose.arch.space import load_space
-    from ofa_pose.errors import InputError
     from ofa_pose.recipe import Recipe
 
     trained = supernet.recipe.get("space", Recipe().space)
@@ -104,8 +115,6 @@ def check_space(supernet: Checkpoint, space: str) -> None:
 
 def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> None:
     """Raise InputError where a dataset has other joints than a network."""
-    from ofa_pose.errors import InputError
-
     if skeleton.joints != dataset.skeleton.joints:
         there, here = dataset.skeleton, skeleton
         fault = f"{what} has {len(here.joints)} joints ({here.name}), the data {len(there.joints)} ({there.name})"

@@ -20,11 +20,12 @@ from ofa_pose.cli.common import (
     check_space,
     key_table,
     print_result,
+    read_counts,
     read_recipe,
     suggest,
 )
 from ofa_pose.console import warn
-from ofa_pose.errors import InputError, nearest
+from ofa_pose.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -141,14 +142,12 @@ class _Limits:
 
     def budget(self, space: SearchSpace, joints: int) -> Budget:
         """The budget for subnets of a space. Raises InputError."""
-        from ofa_pose.costs.macs import CONVENTIONS
         from ofa_pose.files import sha256
         from ofa_pose.latency.predict import load_predictor
         from ofa_pose.search.budget import Budget
-        from ofa_pose.units import parse_count, parse_seconds
+        from ofa_pose.units import parse_seconds
 
-        if self.convention not in CONVENTIONS:
-            raise InputError(f"no such MAC convention: '{self.convention}'", mend=nearest(self.convention, CONVENTIONS))
+        counts = read_counts(self.macs, self.params, self.convention)
         if self.macs is None and self.params is None and self.latency is None:
             raise InputError("search needs a budget", mend="add --macs 1.2G, --params 2M or --latency 30ms")
         if self.latency is not None and self.table is None:
@@ -162,9 +161,7 @@ class _Limits:
                 what = f"{interpolated} of the {pieces} pieces of space '{space.name}' are interpolated, not measured"
                 warn(f"{self.table}: {what}; 'ofa-pose latency build' without --share measures all")
         return Budget(
-            macs=parse_count(self.macs) if self.macs is not None else None,
-            params=parse_count(self.params) if self.params is not None else None,
-            convention=self.convention,  # type: ignore[arg-type]
+            **counts,
             latency_ms=1e3 * parse_seconds(self.latency) if self.latency is not None else None,
             predict_ms=found.predict_ms if found else None,
             predict_many=found.predict_many if found else None,

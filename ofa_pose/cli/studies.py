@@ -19,10 +19,11 @@ from ofa_pose.cli.common import (
     check_joints,
     check_space,
     print_result,
+    read_counts,
     read_recipe,
 )
 from ofa_pose.console import say, warn
-from ofa_pose.errors import InputError, nearest
+from ofa_pose.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -205,17 +206,13 @@ def _within(counts: tuple[int, ...], available: int, what: str) -> tuple[int, ..
 
 def _budget(source: Checkpoint, macs: str | None, params: str | None, convention: str) -> Budget:
     """The ceilings given, or one that every subnet keeps."""
-    from ofa_pose.costs.macs import CONVENTIONS, spec_macs
+    from ofa_pose.costs.macs import spec_macs
     from ofa_pose.search.budget import Budget
-    from ofa_pose.units import parse_count
 
-    if convention not in CONVENTIONS:
-        raise InputError(f"no such MAC convention: '{convention}'", mend=nearest(convention, CONVENTIONS))
-    ceiling = parse_count(macs) if macs is not None else None
+    counts = read_counts(macs, params, convention)
     if macs is None and params is None:
-        ceiling = getattr(spec_macs(source.spec), convention)
-    counted = parse_count(params) if params is not None else None
-    return Budget(ceiling, counted, convention)  # type: ignore[arg-type]
+        counts["macs"] = getattr(spec_macs(source.spec), convention)
+    return Budget(**counts)
 
 
 def _splits(source: Checkpoint, resolved: Recipe) -> tuple[KeypointDataset, KeypointDataset]:

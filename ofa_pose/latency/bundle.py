@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,17 @@ def write_bundle(folder: Path, space: SearchSpace, joints: int, form: str, share
     files.check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError("is not empty", folder, "name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
+        count = _write(Path(temporary), space, joints, form, share)
+        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.is_file()):  # the script after the models
+            path.replace(folder / path.name)
+    return count
+
+
+def _write(folder: Path, space: SearchSpace, joints: int, form: str, share: float) -> int:
     models = folder / "models"
-    models.mkdir(parents=True, exist_ok=True)
+    models.mkdir()
     names: dict[bytes, str] = {}
     entries: dict[str, dict[str, Any]] = {on_device.ANCHOR: _entry(space.smallest(joints), form, models, names)}
     nets = {}

@@ -20,11 +20,6 @@ class Tau:
     high: float | None
 
 
-def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two lists of values of the same things; None where all of either are equal."""
-    return _tau(_signs(one), _signs(other))
-
-
 def compare(one: Sequence[float], other: Sequence[float], resamples: int = 1000, level: float = 0.95) -> Tau:
     """Kendall's tau-b with the percentile interval of as many bootstrap samples of the things compared."""
     a, b = _signs(one), _signs(other)

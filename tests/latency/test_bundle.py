@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.errors import InputError
+from ofa_pose.latency import bundle as bundle_module
 from ofa_pose.latency import on_device
 from ofa_pose.latency.bundle import FORMATS, import_results, write_bundle
 from ofa_pose.latency.measure import PartNet
@@ -100,6 +102,27 @@ def test_what_was_cut_off_goes_on(small_space: SearchSpace, tmp_path: Path, monk
     assert len(calls) == total - before + 2
     assert len(import_results(path).ratios) == total
     assert on_device.main(["--rounds", "1", "--threads", "2"]) == 2
+
+
+def test_a_bundle_is_there_whole_or_not_at_all(
+    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = itertools.count()
+
+    def killed(subject: object) -> PartNet:
+        if next(parts) == 5:
+            raise KeyboardInterrupt
+        return PartNet(subject)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bundle_module, "PartNet", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(tmp_path / "bundle", small_space, 14, "ncnn", 1.0)
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("bundle")]
+    monkeypatch.undo()
+    write_bundle(tmp_path / "bundle", small_space, 14, "ncnn", 1.0)
+    assert {path.name for path in (tmp_path / "bundle").iterdir()} == {
+        "models", "manifest.json", "measure.py", "README.txt"
+    }  # fmt: skip
 
 
 def test_other_folders_and_files_are_refused(small_space: SearchSpace, tmp_path: Path) -> None:
