@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +32,16 @@ __all__ = [
 ]
 
 LISTED = 4_000_000  # grids up to this size are listed: a fraction of a second and some 100 MB
+FORETOLD = 500_000  # the same where latencies of many subnets are predicted: a second
 PREDICTED = 20_000  # the same where the latency of one subnet at a time can be predicted
 CHUNK = 1 << 14
 COUNTED = 1 << 15  # proposals that an estimated count rests on
 BATCH, LARGEST_BATCH = 64, 4096  # proposals at once
 FRUITLESS = 30  # batches without a new subnet after which no more are sought
 CLIMBERS = 8
+
+
+Listed = tuple[Grid, NDArray[np.int64], NDArray[np.float64]]  # numbers of a grid's subnets, and their latencies
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,6 @@ class FeasibleSpace:
     A predicted latency may fall where a subnet grows (runtimes pad channels to blocks): how low it can be with some
     choice is sought step by step. Without `Budget.predict_many` it is taken to be lowest for the smallest subnet, and
     fewer trials are made, because each takes a call.
-
-    Attributes:
-        top: for every gene, the highest choice that is left.
     """
 
     def __init__(self, space: SearchSpace, joints: int, budget: Budget) -> None:
@@ -88,7 +90,6 @@ class FeasibleSpace:
         self._haven = find_haven(space, joints, budget)
         self.space, self.joints, self.budget = space, joints, budget
         self._dear = budget.latency_ms is not None and budget.predict_many is None
-        self.top = self._highest()
 
     def decode(self, genome: Sequence[int]) -> ArchSpec:
         """The subnet of a genome."""
@@ -167,23 +168,14 @@ class FeasibleSpace:
 
     @cached_property
     def cheapest(self) -> Member:
-        """The subnet inside that costs least, by the first ceiling: the smallest, but for a latency where all inside
-        can be listed, or where the smallest is not inside."""
-        if self._listed is None or self.budget.ceilings[0].key != LATENCY:
-            return self._member(self._haven)
-        grid, numbers, latencies = self._listed
-        return self._member(tuple(grid.genomes(numbers[[int(np.argmin(latencies))]])[0].tolist()))
+        """The subnet inside that costs least, by the first ceiling, where all are listed; else one known."""
+        return self._member(self._haven if self._listed is None else self._extreme(self._listed, np.argmin))
 
     @cached_property
     def largest(self) -> Member:
         """The subnet inside that costs most, by the first ceiling: exactly where they can be listed, else as far as
         raising single genes of random subnets leads."""
-        first = self.budget.ceilings[0].key
-        if self._listed is None:
-            return self._member(self._climb(first))
-        grid, numbers, latencies = self._listed
-        costs = latencies if first == LATENCY else grid.costs(first)[numbers]
-        return self._member(tuple(grid.genomes(numbers[[int(np.argmax(costs))]])[0].tolist()))
+        return self._member(self._climb() if self._listed is None else self._extreme(self._listed, np.argmax))
 
     def _member(self, genome: Genome) -> Member:
         costs = {key: float(values[0]) for key, values in self.costs(np.array([genome])).items()}
@@ -192,22 +184,49 @@ class FeasibleSpace:
     def _excess(self, genomes: Genomes) -> NDArray[np.float64]:
         return self.budget.excess(self.space, self.joints, genomes)
 
-    def _highest(self) -> tuple[int, ...]:
+    @cached_property
+    def top(self) -> tuple[int, ...]:
+        """For every gene, the highest choice that is left."""
+        if self._whole is not None:
+            grid, numbers, _ = self._whole
+            return tuple(grid.genomes(numbers).max(axis=0).tolist())
         genomes, genes = single_choices(self.space)
         choices = genomes.max(axis=1)
         if self.budget.latency_ms is not None and not self._dear:
+            near = np.tile(np.array(self._haven), (len(genes), 1))
+            near[np.arange(len(genes)), genes] = choices
+            genomes, genes, choices = np.concatenate([genomes, near]), np.tile(genes, 2), np.tile(choices, 2)
             genomes = cheapest_rows(self.space, self._excess, genomes, genes)
         top = np.array(self._haven)
         inside = self.admitted(genomes)
         np.maximum.at(top, genes[inside], choices[inside])
         return tuple(top.tolist())
 
+    def _extreme(self, listed: Listed, choose: Callable[[Any], np.intp]) -> Genome:
+        """The genome of the listed subnet whose cost, by the first ceiling, is chosen."""
+        grid, numbers, latencies = listed
+        first = self.budget.ceilings[0].key
+        costs = latencies if first == LATENCY else grid.costs(first)[numbers]
+        return tuple(grid.genomes(numbers[[int(choose(costs))]])[0].tolist())
+
     @cached_property
-    def _listed(self) -> tuple[Grid, NDArray[np.int64], NDArray[np.float64]] | None:
-        """All that is inside, as numbers of a grid, with their latencies if these are limited; None: too many."""
-        if math.prod(highest + 1 for highest in self.top) > LISTED:
+    def _whole(self) -> Listed | None:
+        """All that is inside, where a latency is limited and the whole space can be predicted; see `_list`."""
+        if self.budget.latency_ms is None or self._dear:
             return None
-        grid = Grid(self.space, self.joints, self.top)
+        return self._list([len(choices) - 1 for choices in self.space.choices])
+
+    @cached_property
+    def _listed(self) -> Listed | None:
+        """All that is inside."""
+        return self._list(self.top) if self._whole is None else self._whole
+
+    def _list(self, top: Sequence[int]) -> Listed | None:
+        """All inside up to `top`, as numbers of a grid, with their latencies if these are limited; None: too many."""
+        few = LISTED if self.budget.latency_ms is None or self._dear else FORETOLD
+        if math.prod(highest + 1 for highest in top) > few:
+            return None
+        grid = Grid(self.space, self.joints, top)
         inside = grid.canonical().copy()
         for ceiling in self.budget.ceilings:
             if ceiling.key != LATENCY:
@@ -244,8 +263,9 @@ class FeasibleSpace:
             return self.budget.latencies(self.space, self.joints, genomes)
         return population_costs(self.space, self.joints, genomes)[key].astype(np.float64)
 
-    def _climb(self, key: str) -> Genome:
+    def _climb(self) -> Genome:
         """A subnet inside of which no single gene can be raised by a step to where it costs more."""
+        key = self.budget.ceilings[0].key
         number = 1 if self._dear else CLIMBERS
         rows = np.array(self.sample_many(4 * number, generator("largest", self.space.name)))
         rows = rows[np.argsort(-self._cost(key, rows), kind="stable")[:number]]

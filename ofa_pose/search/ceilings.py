@@ -120,7 +120,8 @@ class Budget:
 
     def excess(self, space: SearchSpace, joints: int, genomes: Genomes) -> NDArray[np.float64]:
         """(N, ceilings): by which factor each ceiling is exceeded, as a logarithm; up to 0 is inside."""
-        counts = population_costs(space, joints, genomes)
+        counted = any(ceiling.key != LATENCY for ceiling in self.ceilings)
+        counts = population_costs(space, joints, genomes) if counted else {}
         columns = []
         for ceiling in self.ceilings:
             cost = self.latencies(space, joints, genomes) if ceiling.key == LATENCY else counts[ceiling.key]

@@ -64,13 +64,15 @@ def _way_to(
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """(steps, G): the genome after each of a random sequence of single steps that ends at the haven."""
-    genes, way = genome.tolist(), []
+    genes: list[int] = genome.tolist()
+    way: list[list[int]] = []
     for wanted in (True, False):
         while far := [gene for gene, goal in enumerate(haven) if genes[gene] != goal and (eases[gene] or not wanted)]:
             gene = far[int(rng.integers(len(far)))]
             genes[gene] += 1 if genes[gene] < haven[gene] else -1
             genes = list(space.canonical(genes))
-            way.append(genes.copy())
+            if not way or genes != way[-1]:  # a gene of an absent block stays as it is
+                way.append(genes.copy())
     return np.array(way)
 
 

@@ -50,7 +50,9 @@ def test_faster_subnets_than_the_smallest_are_found_drawn_and_repaired_to(
     part, free = FeasibleSpace(space, JOINTS, budget), unlisted(space, budget)
     inside = members(part)
     assert part.count().exact and part.count().number == len(inside) > 0
-    assert part.cheapest.costs["latency_ms"] == min(padded.one(part.decode(genome)) for genome in inside)
+    assert part.cheapest.costs["latency_ms"] == padded.many(space, JOINTS, np.array(sorted(inside))).min()
+    counted = FeasibleSpace(space, JOINTS, padded.budget(share * padded.smallest, macs=10**12))
+    assert counted.cheapest.costs["macs_thop"] == min(part.costs(np.array(sorted(inside)))["macs_thop"])
     rng = np.random.default_rng(0)
     assert set(part.sample_many(50, rng)) <= inside
     assert set(free.sample_many(50, rng)) <= inside
@@ -86,3 +88,22 @@ def test_shipped_spaces() -> None:
         part = FeasibleSpace(padded.space, JOINTS, padded.budget(0.8 * padded.smallest))
         genomes = part.sample_many(20, np.random.default_rng(0))
         assert len(genomes) == 20 and part.admitted(np.array(genomes)).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_counts_are_exact_whatever_the_latency_does(seed: int) -> None:
+    space = small_space()
+    effects = np.random.default_rng(seed).uniform(0.5, 2.0, (len(space.choices), 4))
+
+    def many(space: SearchSpace, joints: int, genomes: Genomes) -> NDArray[np.float64]:
+        rows = np.asarray(genomes)
+        return np.prod([effects[gene, rows[:, gene] ^ rows[:, gene - 1] & 1] for gene in range(rows.shape[1])], axis=0)
+
+    def one(spec: ArchSpec) -> float:
+        return float(many(space, JOINTS, np.array([space.encode(spec)]))[0])
+
+    everything = np.array(list(np.ndindex(*map(len, space.choices))))
+    limit = float(np.quantile(many(space, JOINTS, everything), 0.05))
+    part = FeasibleSpace(space, JOINTS, Budget(latency_ms=limit, predict_ms=one, predict_many=many))
+    assert part.count().exact and part.count().number == (many(space, JOINTS, everything) <= limit).sum()
+    assert part.admitted(part.repair_many(everything[:200], np.random.default_rng(0))).all()
