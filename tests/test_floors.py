@@ -23,7 +23,14 @@ LONGEST = 300
 FLOORS = (
     ("errors", "yaml_numbers", "files", "units", "seeding", "config", "console", "ahead", "skeleton"),
     ("arch", "costs", "data", "pose", "items", "streams", "sources", "overlays", "search.settings", "train.settings")
-    + ("latency.pieces", "latency.subjects", "latency.table", "latency.interpolate", "latency.predict"),
+    + (
+        "latency.on_device",
+        "latency.pieces",
+        "latency.subjects",
+        "latency.table",
+        "latency.interpolate",
+        "latency.predict",
+    ),
     ("models", "checkpoint", "litepose_checkpoint", "distributed", "run", "data.loader", "targets", "losses", "recipe"),
     ("backends", "calibrate", "estimate", "pose_model", "runtime", "evaluate", "predict", "profiling"),
     ("train",),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,7 @@ from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.inputs import check_names, check_sides
 from ofa_pose.backends.packages import require_packages
 from ofa_pose.errors import InputError
-
-# Each halves precision for speed that x86 does not gain; without them outputs are torch's to 1e-5.
-REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage")
-POLICY = "OMP_WAIT_POLICY"
+from ofa_pose.latency.on_device import REDUCED, runtime_module
 
 
 class NcnnRunner:
@@ -82,21 +77,9 @@ def load_net(source: str | Path | tuple[str, bytes], threads: int = 0) -> Any:
 
 
 def _ncnn() -> Any:
-    """The package. Raises InputError where it is not installed.
-
-    Its threads wait for each other some hundred times an image, by default in busy loops. Where other work shares the
-    cores, these keep from running the very thread that is waited for: 3 s an image instead of 30 ms. The OpenMP library
-    that ncnn brings reads the variable once, as it is loaded.
-    """
+    """The package. Raises InputError where it is not installed."""
     require_packages("ncnn")
-    ours = POLICY not in os.environ
-    if ours:
-        os.environ[POLICY] = "PASSIVE"
-    try:
-        return importlib.import_module("ncnn")
-    finally:
-        if ours:
-            del os.environ[POLICY]
+    return runtime_module("ncnn")
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

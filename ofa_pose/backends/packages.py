@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from ofa_pose.errors import InputError
+from ofa_pose.latency.on_device import runtime_module
 
 EXTRAS = {  # of a package: what needs it, and our extra that brings it
     "onnx": ("ONNX", "onnx"),
@@ -15,7 +16,7 @@ EXTRAS = {  # of a package: what needs it, and our extra that brings it
 
 
 def require_packages(*packages: str) -> None:
-    """Raise InputError that says what to install where one of these optional packages is missing.
+    """Raise InputError that says what to install where one of these optional packages is missing or broken.
 
     That is our extra; where there is no torch, as on a device, it is the package alone: the extra would bring torch.
     """
@@ -24,3 +25,8 @@ def require_packages(*packages: str) -> None:
             what, extra = EXTRAS[package]
             wanted = f"'ofa-pose[{extra}]'" if importlib.util.find_spec("torch") else package
             raise InputError(f"{what} needs the package {package}", mend=f"pip install {wanted}")
+        try:
+            runtime_module(package)
+        except (ImportError, OSError) as error:  # such as a shared library that is not there
+            what = f"the package {package} is installed and cannot be imported ({' '.join(str(error).split())})"
+            raise InputError(what, mend=f"pip install --force-reinstall {package}, or see what it needs") from None

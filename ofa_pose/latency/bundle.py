@@ -56,8 +56,8 @@ def write_bundle(folder: Path, space: SearchSpace, joints: int, form: str, share
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
         count = _write(Path(temporary), space, joints, form, share)
-        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.is_file()):  # the script after the models
-            path.replace(folder / path.name)
+        for name in ("models", "manifest.json", "README.txt", "measure.py"):  # the script when all is there
+            Path(temporary, name).replace(folder / name)
     return count
 
 
@@ -129,9 +129,9 @@ def import_results(path: Path) -> LatencyTable:
         times, head = read_times(times), Header.from_dict(header, path)
     except FileNotFoundError:
         raise InputError("no such file", path, "check the path") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise InputError(f"is no results.csv of a bundle ({error})", path, "run its measure.py again") from None
     expected = table_subjects(head.space, head.joints, head.share)  # in whose order `latency build` writes them too
-    table = LatencyTable(head, times, {subject: samples[subject] for subject in expected if subject in samples})
+    table = LatencyTable(head, times, {subject: samples.get(subject, []) for subject in expected})
     table.check_complete(path, "start measure.py again, it goes on where it was")
     return table

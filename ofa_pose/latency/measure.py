@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -17,7 +16,15 @@ from ofa_pose.backends.factory import check_backend
 from ofa_pose.backends.ncnn_graph import ncnn_part
 from ofa_pose.backends.onnx_graph import onnx_part
 from ofa_pose.errors import InputError
-from ofa_pose.latency.on_device import Run, keep_memory, ncnn_run, onnx_run, random_inputs, runtime_module
+from ofa_pose.latency.on_device import (
+    Run,
+    keep_memory,
+    ncnn_run,
+    onnx_run,
+    processors,
+    random_inputs,
+    runtime_module,
+)
 from ofa_pose.latency.pieces import Part, part_layers, piece_part
 from ofa_pose.latency.subjects import Subject
 from ofa_pose.models.litepose import (
@@ -129,7 +136,6 @@ class TorchDevice:
     def __init__(self, threads: int) -> None:
         self.runtime, self.threads = f"torch {torch.__version__}", threads
         torch.set_num_threads(threads)
-        keep_memory()
 
     def load(self, subject: Subject) -> Run:
         net = PartNet(subject)
@@ -205,7 +211,7 @@ def open_device(backend: str, threads: int) -> Device:
             measure how they wait for each other.
     """
     check_backend(backend)
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads > processors:
-        raise InputError(f"{threads} threads on {processors} processors", mend=f"measure at most {processors}")
+    if threads > processors():
+        raise InputError(f"{threads} threads on {processors()} processors", mend=f"measure at most {processors()}")
+    keep_memory()
     return DEVICES[backend](threads)

@@ -2,8 +2,7 @@
 
     python measure.py --threads 1
 
-It needs numpy and the models' runtime (onnxruntime or ncnn), nothing else. Cut off, it goes on where it was when it is
-started again.
+It needs numpy and the models' runtime (onnxruntime or ncnn) alone. Cut off and started again, it goes on where it was.
 """
 
 # Bundles hold a copy of this file, so it imports nothing of the package; `latency build` measures with it too.
@@ -18,6 +17,7 @@ import io
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -32,7 +32,8 @@ WARM_UP = 2  # runs of a visit that do not count: the first ones choose kernels 
 LEAST_RUNS, MOST_RUNS, VISIT_S = 5, 20, 0.02
 BATCH_S = 0.4  # between two visits of the anchor
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")  # ncnn's lower precisions
+# Of ncnn: each halves precision for speed that x86 does not gain; without them outputs are torch's to 1e-5.
+REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")
 ANCHOR = "anchor"
 CPU_CLOCK = os.name != "nt"  # whether the processor's time is told finely: Windows counts it in steps of 16 ms
 
@@ -74,44 +75,41 @@ def sweep(
     for number in range(rounds):
         waiting = [subject for subject, seen in ratios.items() if len(seen) <= number]
         order = np.random.default_rng((number, len(waiting))).permutation(len(waiting))
-        for batch in _batches(load, threads, [waiting[index] for index in order]):
+        batch, start = [], time.monotonic()
+        for left, index in zip(range(len(order) - 1, -1, -1), order):  # noqa: B905  (devices may have Python 3.9)
+            batch.append((waiting[index], visit(load(waiting[index]), threads)))
+            if left and time.monotonic() - start <= BATCH_S:
+                continue
             times.append(visit(run, threads))
             unit = (times[-2] + times[-1]) / 2
             new = [(subject, ms / unit) for subject, ms in batch]
             for subject, ratio in new:
                 ratios[subject].append(ratio)
             yield new
-
-
-def _batches(load: Callable[[S], Run], threads: int, subjects: Sequence[S]) -> Iterator[list[tuple[S, float]]]:
-    """Times of the subjects, in batches that take BATCH_S or one subject."""
-    batch, start = [], time.monotonic()
-    for subject in subjects:
-        batch.append((subject, visit(load(subject), threads)))
-        if time.monotonic() - start > BATCH_S:
-            yield batch
             batch, start = [], time.monotonic()
-    if batch:
-        yield batch
 
 
 def cpu_name() -> str:
     """The processor's name, as the system calls it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        lines = []
+        text = ""
     for key in ("model name", "Model", "Hardware"):
-        for line in lines:
-            name, _, value = line.partition(":")
-            if name.strip() == key and value.strip():
-                return value.strip()
+        found = re.search(rf"^{key}[ \t]*:[ \t]*(\S.*?)\s*$", text, re.MULTILINE)
+        if found:
+            return found[1]
     return platform.processor() or platform.machine() or "unknown"
 
 
 def today() -> str:
     """Now, as ISO 8601."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")  # noqa: UP017  (devices may have Python 3.9)
+
+
+def processors() -> int:
+    """How many of the machine's processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_memory() -> None:
@@ -127,9 +125,14 @@ def keep_memory() -> None:
 
 
 def runtime_module(name: str) -> Any:
-    """A runtime's package. Threads of ncnn sleep while they wait: busy ones keep each other from a shared core."""
+    """A runtime's package, imported.
+
+    ncnn's threads wait for each other some hundred times an image, by default in busy loops. Where other work shares
+    the cores, these keep from running the very thread that is waited for: 3 s an image instead of 30 ms. The OpenMP
+    library that ncnn brings reads the variable once, as it is loaded.
+    """
     asleep = name == "ncnn" and "OMP_WAIT_POLICY" not in os.environ
-    if asleep:  # OpenMP reads it once, as the package is loaded
+    if asleep:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     try:
         return importlib.import_module(name)
@@ -184,9 +187,12 @@ class Bundle:
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._folder, self._threads = folder, threads
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        self.header: dict[str, Any] = manifest["header"]
-        self.subjects: dict[str, dict[str, Any]] = manifest["subjects"]
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            self.header: dict[str, Any] = manifest["header"]
+            self.subjects: dict[str, dict[str, Any]] = manifest["subjects"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder} is no whole bundle ({error}); copy it again") from None
         self._onnx = self.header["backend"] == "onnxruntime"
         runtime = runtime_module(self.header["backend"])
         self.header["runtime"] = f"{self.header['backend']} {runtime.__version__}"
@@ -195,10 +201,13 @@ class Bundle:
         """A run of what is called so in the manifest."""
         subject = self.subjects[name]
         path, inputs = self._folder / "models" / subject["model"], random_inputs(subject["inputs"])
-        if self._onnx:
-            return onnx_run(str(path), inputs, self._threads)
-        # Weights take as long whatever they are; zeros need no file.
-        return ncnn_run(path.read_text(), bytes(subject["weights"]), inputs, subject["outputs"], self._threads)
+        try:
+            if self._onnx:
+                return onnx_run(str(path), inputs, self._threads)
+            # Weights take as long whatever they are; zeros need no file.
+            return ncnn_run(path.read_text(), bytes(subject["weights"]), inputs, subject["outputs"], self._threads)
+        except Exception as error:  # each runtime has its own
+            raise ValueError(f"{path} cannot be loaded ({error}); copy the bundle again") from None
 
 
 def read_results(path: Path) -> tuple[dict[str, Any], list[float], dict[str, list[float]]]:
@@ -209,16 +218,16 @@ def read_results(path: Path) -> tuple[dict[str, Any], list[float], dict[str, lis
     """
     text = path.read_text(encoding="utf-8")
     first, _, rest = text[: text.rfind("\n") + 1].partition("\n")
-    if not first.startswith("# "):
-        raise ValueError("it has no header")
-    header = json.loads(first[2:])
+    header = json.loads(first[2:]) if first.startswith("# ") else None
     if not isinstance(header, dict):
-        raise ValueError("its header is none")
+        raise ValueError("it has no header")
     times: list[float] = []
     ratios: dict[str, list[float]] = {}
-    for row in csv.reader(io.StringIO(rest)):
-        subject, value = row
-        (times if subject == ANCHOR else ratios.setdefault(subject, [])).append(float(value))
+    try:
+        for subject, value in csv.reader(io.StringIO(rest)):
+            (times if subject == ANCHOR else ratios.setdefault(subject, [])).append(float(value))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
     return header, times, ratios
 
 
@@ -229,33 +238,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how many times each model is timed")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"), help="file to write")
     given = parser.parse_args(arguments)
-    if min(given.threads, given.rounds) < 1:
-        parser.error("--threads and --rounds are at least 1")
+    if not 1 <= given.threads <= processors() or given.rounds < 1:
+        parser.error(f"--threads goes from 1 to {processors()}, the processors here, and --rounds from 1")
     try:
-        bundle = Bundle(Path(__file__).resolve().parent, given.threads)
+        _measure(Bundle(Path(__file__).resolve().parent, given.threads), given.threads, given.rounds, given.out)
+        return 0
     except ImportError as error:
-        return _fault(f"{error}" + (f"; pip install {error.name}" if error.name else ""))
-    machine = {"threads": given.threads, "device": cpu_name(), "cores": os.cpu_count() or 1, "rounds": given.rounds}
+        message, code = f"{error}" + (f"; pip install {error.name}" if error.name else ""), 2
+    except KeyboardInterrupt:
+        message, code = "stopped; started again it goes on where it was", 130
+    except (OSError, ValueError) as error:
+        message, code = str(error), 2
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
+    """Go on with the results in `out`, or begin them. Raises OSError, and ValueError where it is of another run."""
+    machine = {"threads": threads, "device": cpu_name(), "cores": os.cpu_count() or 1, "rounds": rounds}
     header = {**bundle.header, **machine, "date": today()}
     times: list[float] = []
     ratios: dict[str, list[float]] = {}
-    if given.out.exists():
+    if out.exists():
         try:
-            old, times, ratios = read_results(given.out)
+            old, times, ratios = read_results(out)
         except ValueError as error:
-            return _fault(f"{given.out} is no file of results ({error}); name another one with --out")
-        if {**old, "date": ""} != {**header, "date": ""}:
-            return _fault(f"{given.out} is of another run; name another file with --out")
+            raise ValueError(f"{out} is no file of results ({error}); name another one with --out") from None
+        other = ", ".join(key for key in header if key != "date" and old.get(key) != header[key])
+        if other:
+            raise ValueError(f"{out} is of another run (another {other}); name another file with --out")
         header = old
-    for name in bundle.subjects:
-        if name != ANCHOR:
-            ratios.setdefault(name, [])
-    _write(given.out, header, times, ratios)
+    ratios = {name: ratios.get(name, []) for name in bundle.subjects if name != ANCHOR}
+    _write(out, header, times, ratios)
     keep_memory()
-    total, done, told, start = given.rounds * len(ratios), sum(map(len, ratios.values())), 0.0, time.monotonic()
+    total, done, told, start = rounds * len(ratios), sum(map(len, ratios.values())), 0.0, time.monotonic()
     first = done
-    for new in sweep(bundle.load, given.threads, ANCHOR, times, ratios, given.rounds):
-        with given.out.open("a", newline="", encoding="utf-8") as file:
+    for new in sweep(bundle.load, threads, ANCHOR, times, ratios, rounds):
+        with out.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([(ANCHOR, f"{times[-1]:.6g}"), *((name, f"{x:.6g}") for name, x in new)])
         done += len(new)
         now = time.monotonic()
@@ -263,12 +282,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = now
             left = (now - start) / max(done - first, 1) * (total - done)
             print(f"{done}/{total} timings, {left:.0f} s left", file=sys.stderr)
-    return 0
-
-
-def _fault(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 def _write(path: Path, header: dict[str, Any], times: list[float], ratios: dict[str, list[float]]) -> None:

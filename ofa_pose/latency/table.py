@@ -144,7 +144,11 @@ class LatencyTable:
     def check_complete(self, where: object = "", mend: str = RESUME) -> None:
         """Raise InputError where a piece or network that the header promises has not been measured in every round."""
         expected = table_subjects(self.header.space, self.header.joints, self.header.share)
-        waiting = sum(max(self.header.rounds - len(self.ratios.get(subject, ())), 0) for subject in expected)
+        absent = sum(subject not in self.ratios for subject in expected)
+        if absent:  # what waits to be measured is there without times
+            what = f"lacks {absent:,} of the {len(expected):,} pieces and networks that it should hold"
+            raise InputError(what, where, "build or import it again")
+        waiting = sum(max(self.header.rounds - len(self.ratios[subject]), 0) for subject in expected)
         if waiting or not self.anchor:
             what = f"measuring was cut off: {waiting:,} of {len(expected) * self.header.rounds:,} timings wait"
             raise InputError(what, where, mend)

@@ -84,8 +84,7 @@ def test_what_was_cut_off_goes_on(small_space: SearchSpace, tmp_path: Path, monk
     monkeypatch.setattr(on_device, "keep_memory", lambda: None)
     monkeypatch.setattr(on_device, "visit", visit)
     monkeypatch.setattr(on_device, "BATCH_S", 0.0)
-    with pytest.raises(KeyboardInterrupt):
-        on_device.main(["--rounds", "1"])
+    assert on_device.main(["--rounds", "1"]) == 130
     path = tmp_path / "results.csv"
     with pytest.raises(InputError, match="cut off"):
         import_results(path)
@@ -101,7 +100,7 @@ def test_what_was_cut_off_goes_on(small_space: SearchSpace, tmp_path: Path, monk
     assert on_device.main(["--rounds", "1"]) == 0
     assert len(calls) == total - before + 2
     assert len(import_results(path).ratios) == total
-    assert on_device.main(["--rounds", "1", "--threads", "2"]) == 2
+    assert on_device.main(["--rounds", "2"]) == 2
 
 
 def test_a_bundle_is_there_whole_or_not_at_all(
@@ -197,3 +196,43 @@ def test_the_manifest_names_every_model(small_space: SearchSpace, tmp_path: Path
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     named = {entry["model"] for entry in manifest["subjects"].values()}
     assert named == {path.name for path in (tmp_path / "models").iterdir()}
+
+
+def test_faults_on_the_device_are_told_in_a_line(
+    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bundle"
+    results = measured(small_space, folder, monkeypatch)
+    monkeypatch.undo()
+    monkeypatch.setattr(on_device, "__file__", str(folder / "measure.py"))
+    monkeypatch.setattr(on_device, "keep_memory", lambda: None)
+
+    def told(*words: str) -> str:
+        assert on_device.main(["--rounds", "1", *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        assert line.startswith("error: ")
+        return line
+
+    assert "is of another run (another rounds)" in told("--rounds", "2")
+    assert "No such file" in told("--out", str(tmp_path / "none" / "results.csv"))
+    assert "Is a directory" in told("--out", str(tmp_path))
+    header = results.read_text().splitlines()[0]
+    results.write_text(f'{header}\n"{"a" * 200_000}\n')
+    assert "is no file of results (" in told()
+    with pytest.raises(InputError, match=r"results\.csv: is no results\.csv of a bundle"):
+        import_results(results)
+    results.unlink()
+    for model in (folder / "models").iterdir():
+        model.write_bytes(b"damaged")
+    assert "cannot be loaded" in told() and "copy the bundle again" in told("--out", str(tmp_path / "new.csv"))
+    (folder / "manifest.json").write_text("{}")
+    assert "is no whole bundle" in told()
+    (folder / "manifest.json").unlink()
+    assert "is no whole bundle" in told()
+
+
+def test_more_threads_than_processors_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        on_device.main(["--threads", "9999"])
+    assert stopped.value.code == 2
+    assert f"--threads goes from 1 to {on_device.processors()}" in capsys.readouterr().err
