@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ _INSTEAD = {  # of files that people take for checkpoints
     ".yaml": "it describes a net; the weights are in a .pt file, of a search best.pt",
     ".bin": "it is a part of an exported model: name the .xml or .param file beside it",
     ".torchscript.pt": "torch.jit.load reads it; here name the checkpoint, or export it as onnx, openvino or ncnn",
+    **dict.fromkeys((".onnx", ".xml", ".param"), "predict and eval run exported models; here name the checkpoint"),
 }
 
 
@@ -111,7 +113,9 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     """
     path = find_checkpoint(name)
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # such as that it is a TorchScript archive
+            warnings.simplefilter("ignore")
+            value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged pickle raises whatever its bytes lead to
         instead = (mend for end, mend in _INSTEAD.items() if path.name.endswith(end))
         mend = next(instead, "name a .pt file that ofa-pose wrote")

@@ -18,10 +18,10 @@ from ofa_pose.pose.draw import draw_poses
 from ofa_pose.pose.geometry import InputFrame, input_frame, warp
 from ofa_pose.skeleton import Skeleton
 
-DRAWN = 0.2  # people and joints with lower scores are not drawn
+DRAWN = 0.2  # people and joints with lower scores are not drawn, people not returned
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PoseModel:
     """A network with all it takes to find the poses on an image: `model(image)`.
 
@@ -40,11 +40,16 @@ class PoseModel:
     flip: bool = False
     config: DecodeConfig | None = None
 
-    def __call__(self, image: str | Path | np.ndarray) -> Poses:
+    def __repr__(self) -> str:
+        flip = ", flip=True" if self.flip else ""
+        return f"PoseModel({self.spec}; {self.skeleton.name}, resolution={self.resolution}{flip})"
+
+    def __call__(self, image: str | Path | np.ndarray, threshold: float = DRAWN) -> Poses:
         """The people on an image, best first.
 
         Args:
             image: an image file, seen as a viewer shows it (turned as its EXIF data say), or RGB uint8 (H, W, 3).
+            threshold: the least score of a person; 0 gives every candidate, as average precision counts them.
 
         Returns:
             keypoints float32 (P, J, 3), x and y in image pixels; a missing joint has score 0, and x = y = 0 or a guess.
@@ -54,7 +59,9 @@ class PoseModel:
             InputError: the file is no readable image, or the array is no RGB uint8 image.
         """
         frame, prepared = self.prepare(_pixels(image))
-        return self.run([frame], prepared[None])[0][0]
+        ((found,), _) = self.run([frame], prepared[None])
+        sure = found.scores >= threshold
+        return replace(found, keypoints=found.keypoints[sure], scores=found.scores[sure])
 
     def draw(self, image: str | Path | np.ndarray, poses: Poses, threshold: float = DRAWN) -> np.ndarray:
         """A copy of the image with its poses over it, RGB uint8 (H, W, 3); not the people and joints below `threshold`.
@@ -84,4 +91,6 @@ class PoseModel:
 
 
 def _pixels(image: str | Path | np.ndarray) -> np.ndarray:
+    if not isinstance(image, str | Path | np.ndarray):
+        raise InputError(f"{type(image).__name__} is no image", mend="give a path or an RGB array")
     return image if isinstance(image, np.ndarray) else read_upright(image)

@@ -241,6 +241,25 @@ def test_only_a_broken_image(model: PoseModel, tmp_path: Path) -> None:
         model(tmp_path / "a.jpg")
 
 
+def test_people_below_the_threshold_are_left_out(model: PoseModel) -> None:
+    everybody = model(scene(), threshold=0)
+    assert len(everybody) and model(scene(), threshold=2).keypoints.shape == (0, len(SKELETON.joints), 3)
+    for least in (float(everybody.scores[-1]), float(everybody.scores[0])):
+        found = model(scene(), threshold=least)
+        assert found.scores.tolist() == [score for score in everybody.scores.tolist() if score >= least]
+        np.testing.assert_array_equal(found.keypoints, everybody.keypoints[: len(found)])
+
+
+def test_what_is_no_image_at_all(model: PoseModel) -> None:
+    for thing in (None, ["a.jpg"], 3):
+        with pytest.raises(InputError, match=r"is no image; give a path or an RGB array"):
+            model(thing)  # type: ignore[arg-type]
+
+
+def test_a_model_says_in_a_line_what_it_is(model: PoseModel) -> None:
+    assert repr(model) == f"PoseModel({SPEC}; {SKELETON.name}, resolution={RESOLUTION})"
+
+
 def test_load(checkpoint: Path) -> None:
     model = ofa_pose.load(checkpoint, device="cpu")
     assert (model.spec, model.skeleton, model.resolution, model.flip) == (SPEC, SKELETON, 64, False)

@@ -42,6 +42,8 @@ class OpenvinoRunner:
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads * streams
+        if not isinstance(source, bytes) and b"<net" not in _start(source):  # OpenVINO would try all that it knows
+            raise InputError("is no OpenVINO model", where, "name the .xml that ofa-pose export wrote")
         core = openvino.Core()
         try:
             model = core.read_model(source if isinstance(source, bytes) else str(source))
@@ -64,6 +66,11 @@ class OpenvinoRunner:
             self._own.request = self._compiled.create_infer_request()
         results = self._own.request.infer({INPUT: planes(images)}, share_inputs=True)
         return [results[name] for name in OUTPUTS]
+
+
+def _start(path: str | Path) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(1000)
 
 
 def _metadata(model: Any) -> dict[str, str]:

@@ -88,7 +88,8 @@ def _int8_table(report: Mapping[str, Any]) -> Table:
 
 def _table(summary: Mapping[str, Any], out: Path) -> Table:
     """One row a format: its files, their size; of a model also its difference from torch and its time."""
-    table = Table("format", f"files in {escape(str(out))}")
+    table = Table("format")
+    table.add_column(f"files in {escape(str(out))}", overflow="fold")
     for column in ("size", "max difference", "ms, one thread"):
         table.add_column(column, justify="right")
     for wanted, path in summary["files"].items():

@@ -123,7 +123,7 @@ def bundle(
 
 @app.command("import")
 def import_(
-    results: Annotated[Path, typer.Argument(help="results.csv that a bundle's measure.py wrote.")],
+    results: Annotated[Path, typer.Argument(help="A bundle that has been measured, or its results.csv.")],
     out: TableOut,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,7 +135,7 @@ def import_(
 
     if out.exists():
         raise InputError("exists already", out, "name another file")
-    table = import_results(results)
+    table = import_results(results / "results.csv" if results.is_dir() else results)
     table.save(out)
     print_result({**summary(table), "out": str(out)}, as_json)
 
@@ -148,8 +148,6 @@ def summary(table: LatencyTable) -> dict[str, Any]:
     from ofa_pose.latency.predict import Predictor
 
     header, predictor = table.header, Predictor(table)
-    nets = table.nets
-    errors = [abs(predictor.predict_ms(spec) / ms - 1) for spec, ms in nets.items()]
     result: dict[str, Any] = {
         "device": header.device,
         "runtime": header.runtime,
@@ -157,8 +155,8 @@ def summary(table: LatencyTable) -> dict[str, Any]:
         "space": header.space.name,
         "joints": header.joints,
         "pieces": len(table.pieces),
-        "nets": len(nets),
-        "net_error": float(np.mean(errors)),
+        "nets": len(table.nets),
+        "net_error": predictor.error,
     }
     left_out = np.abs(Interpolator(table.pieces).leave_out_errors()) if header.share < 1 else np.array([])
     if len(left_out):
@@ -168,10 +166,12 @@ def summary(table: LatencyTable) -> dict[str, Any]:
 
 
 def _nets_table(verdict: Verdict) -> Table:
-    table = Table("subnet")
-    for column in ("measured, ms", "predicted, ms", "error"):
-        table.add_column(column, justify="right")
-    rows = zip(verdict.specs, verdict.measured, verdict.predicted, verdict.errors, strict=True)
-    for spec, measured, predicted, error in sorted(rows, key=lambda row: row[1]):
-        table.add_row(str(spec), f"{measured:.2f}", f"{predicted:.2f}", f"{error:+.1%}")
+    parts = [str(spec).split(";") for spec in verdict.specs]
+    told = [";".join(part for part, *others in zip(own, *parts, strict=True) if set(others) != {part}) for own in parts]
+    table = Table("subnet: what differs", *("measured, ms", "predicted, ms", "error"))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = zip(told, verdict.measured, verdict.predicted, verdict.errors, strict=True)
+    for name, measured, predicted, error in sorted(rows, key=lambda row: row[1]):
+        table.add_row(name, f"{measured:.2f}", f"{predicted:.2f}", f"{error:+.1%}")
     return table

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from ofa_pose.search.budget import Budget
 
 
+DOUBTFUL = 0.15  # error of a latency table on its own networks
+
+
 def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
     """Refuse to search on a share of train that the supernet was not kept from.
 
@@ -157,6 +160,8 @@ class _Limits:
         if self.table is not None:
             found = load_predictor(self.table)
             interpolated, pieces = found.check_covers(space, joints)
+            if found.error > DOUBTFUL:
+                warn(f"{self.table}: foretells its own networks {found.error:.0%} wrong on average; build it again")
             if interpolated:
                 what = f"{interpolated} of the {pieces} pieces of space '{space.name}' are interpolated, not measured"
                 warn(f"{self.table}: {what}; 'ofa-pose latency build' without --share measures all")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.errors import InputError
-from ofa_pose.latency.pieces import Piece, group_of, groups, widths
+from ofa_pose.latency.pieces import ALWAYS, Piece, group_of, groups, widths
 
 
 class Interpolator:
@@ -37,9 +37,13 @@ class Interpolator:
         return self._fits[key](piece)
 
     def leave_out_errors(self) -> NDArray[np.float64]:
-        """Relative errors of measured pieces that lie within the others of their group, each foretold by the others."""
+        """Relative errors of measured pieces that lie within the others of their group, each foretold by the others.
+
+        Of kinds that are interpolated at all. They are upper bounds: what is left out is itself one of those chosen to
+        span the group.
+        """
         errors = []
-        for group in self._groups.values():
+        for group in (group for group in self._groups.values() if group[0].kind not in ALWAYS):
             for piece in group:
                 others = [one for one in group if one != piece]
                 if others and _inside(piece, others):

@@ -266,7 +266,7 @@ def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
             raise ValueError(f"{out} is no file of results ({error}); name another one with --out") from None
         other = ", ".join(key for key in header if key != "date" and old.get(key) != header[key])
         if other:
-            raise ValueError(f"{out} is of another run (another {other}); name another file with --out")
+            raise ValueError(f"{out} is of another run (other {other}); name another file with --out")
         header = old
     ratios = {name: ratios.get(name, []) for name in bundle.subjects if name != ANCHOR}
     _write(out, header, times, ratios)

@@ -25,6 +25,7 @@ FIELDS = {
     "deconv": ("refined", "raw", "filters", "side"),
     "output": ("refined", "raw", "channels", "side"),
 }
+ALWAYS = ("stem", "output")  # kinds that are measured whatever share is asked for
 WIDTHS = {"cin", "hidden", "cout", "refined", "raw", "filters"}  # channels: what may be interpolated
 BITS = {"side": 12, "stride": 2, "kernel": 5, "residual": 1}  # of a piece's code
 WIDTH_BITS = 14
@@ -114,7 +115,7 @@ def spanning_pieces(pieces: list[Piece], share: float) -> list[Piece]:
     """
     kept: list[Piece] = []
     for group in groups(pieces).values():
-        if group[0].kind in ("stem", "output"):
+        if group[0].kind in ALWAYS:
             kept += group
             continue
         points = scaled_widths(group)

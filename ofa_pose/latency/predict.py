@@ -39,7 +39,12 @@ class Correction:
 
 
 class Predictor:
-    """Latencies of networks of the space, joints and resolutions that a table was built for, in milliseconds."""
+    """Latencies of networks of the space, joints and resolutions that a table was built for, in milliseconds.
+
+    Attributes:
+        correction: from the pieces' sums to whole networks.
+        error: the mean relative error, as a share, on the whole networks that the correction was fitted on.
+    """
 
     def __init__(self, table: LatencyTable, where: object = "") -> None:
         """
@@ -57,6 +62,7 @@ class Predictor:
         for kind in FIELDS:
             self._sort(kind)
         self.correction = self._fit(table)
+        self.error = float(np.mean([abs(self.predict_ms(spec) / ms - 1) for spec, ms in table.nets.items()]))
 
     def check_covers(self, space: SearchSpace, joints: int) -> tuple[int, int]:
         """How many of the pieces of a space's subnets are interpolated, and how many there are.

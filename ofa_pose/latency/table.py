@@ -63,6 +63,8 @@ class Header:
         for name, given in plain.items():
             if not (type(given) is str if name in WORDS else type(given) is int and given >= 1):
                 raise ValueError(f"its {name} is {given!r}")
+        if plain["runtime"].split()[:1] != [plain["backend"]]:
+            raise ValueError(f"its backend is {plain['backend']}, its runtime {plain['runtime']}")
         share = value["share"]
         if type(share) not in (int, float) or not 0 < share <= 1:
             raise ValueError(f"its share is {share!r}")
@@ -145,11 +147,12 @@ class LatencyTable:
         """Raise InputError where a piece or network that the header promises has not been measured in every round."""
         expected = table_subjects(self.header.space, self.header.joints, self.header.share)
         absent = sum(subject not in self.ratios for subject in expected)
-        if absent:  # what waits to be measured is there without times
-            what = f"lacks {absent:,} of the {len(expected):,} pieces and networks that it should hold"
+        if absent or not self.anchor:  # what waits to be measured is there without times
+            lacking = f"{absent:,} of the {len(expected):,} pieces and networks that its header tells of"
+            what = f"lacks {lacking if absent else 'the times of its reference network'}"
             raise InputError(what, where, "build or import it again")
         waiting = sum(max(self.header.rounds - len(self.ratios[subject]), 0) for subject in expected)
-        if waiting or not self.anchor:
+        if waiting:
             what = f"measuring was cut off: {waiting:,} of {len(expected) * self.header.rounds:,} timings wait"
             raise InputError(what, where, mend)
 

@@ -57,6 +57,9 @@ class Verdict:
 def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:
     """Random networks of a table's space, different, none its own. Raises InputError where there are not so many."""
     rng, space = generator(seed, "latency", "verify"), table.header.space
+    none = InputError(f"the space {space.name} has no {count:,} subnets besides the table's own", mend="lower --nets")
+    if count > space.size:
+        raise none
     found: dict[ArchSpec, None] = {}
     for _ in range(100 * count):
         spec = space.decode(space.sample(rng), table.header.joints)
@@ -64,7 +67,7 @@ def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:
             found[spec] = None
         if len(found) == count:
             return list(found)
-    raise InputError(f"the space {space.name} has no {count} subnets besides the table's own", mend="lower --nets")
+    raise none
 
 
 def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], rounds: int = ROUNDS) -> Verdict:

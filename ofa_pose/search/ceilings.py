@@ -150,4 +150,6 @@ def uniform_candidates(space: SearchSpace, joints: int, budget: Budget) -> list[
 
 
 def _show_ms(value: float) -> str:
+    if value >= 10_000:
+        return f"{value / 1000:.0f}s"
     return f"{value:.0f}ms" if value >= 100 else f"{value:.3g}ms"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import numpy as np
@@ -133,6 +136,14 @@ def test_a_missing_package_names_its_extra(
     with pytest.raises(InputError, match=rf"needs the package {missing}; pip install 'ofa-pose\[{extra}\]'"):
         make_runner(LitePose(SPEC), backend)
     make_runner(LitePose(SPEC), "torch")
+
+
+@pytest.mark.parametrize(("backend", "broken"), [("onnxruntime", "onnx"), ("openvino", "openvino"), ("ncnn", "ncnn")])
+def test_a_package_that_cannot_be_imported_is_told(backend: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, broken, None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: ModuleSpec(name, None))
+    with pytest.raises(InputError, match=rf"{broken} is installed and cannot be imported \(.*\); pip install --force"):
+        make_runner(LitePose(SPEC), backend)
 
 
 def test_no_such_backend() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.files import dump_yaml
+from ofa_pose.latency import on_device
 from ofa_pose.latency.table import LatencyTable
 from tests.cli.conftest import Call
 from tests.latency.tables import make_table
@@ -61,3 +62,21 @@ def test_faults_of_the_user_are_told_in_a_line(
         assert done.code == 2, words
         assert told in done.err and "Traceback" not in done.err
     assert not (tmp_path / "t.json").exists()
+
+
+def test_a_measured_bundle_comes_home_by_its_folder(
+    call: Call, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle"
+    made = call("latency", "bundle", "--space", space_file, "--joints", 14, "--out", bundle, "--share", 0.5)
+    assert made.code == 0, made.err
+    early = call("latency", "import", bundle, "--out", tmp_path / "early.json")
+    assert early.code == 2 and "results.csv: no such file" in early.err
+    monkeypatch.setattr(on_device, "__file__", str(bundle / "measure.py"))
+    monkeypatch.setattr(on_device, "keep_memory", lambda: None)
+    monkeypatch.setattr(on_device, "visit", lambda run, threads: 1.0)
+    monkeypatch.setattr(on_device, "onnx_run", lambda *given: None)
+    assert on_device.main(["--rounds", "1"]) == 0
+    home = call("latency", "import", bundle, "--out", tmp_path / "table.json", "--json")
+    assert home.code == 0, home.err
+    assert home.result["nets"] == len(LatencyTable.load(tmp_path / "table.json").nets)

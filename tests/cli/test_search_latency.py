@@ -84,6 +84,18 @@ def test_a_search_is_not_resumed_with_another_table(
     assert refused.code == 2 and "another budget" in refused.err
 
 
+def test_a_table_that_contradicts_itself_is_told(
+    call: Call, supernet: Path, space: SearchSpace, table: Path, tmp_path: Path
+) -> None:
+    value = json.loads(table.read_text())
+    for index, net in enumerate(value["nets"]):
+        net["ratios"] = [ratio * (3 if index % 2 else 1) for ratio in net["ratios"]]
+    (tmp_path / "odd.json").write_text(json.dumps(value))
+    words = ("search", "--supernet", supernet, "--latency", "1us", "--out", tmp_path / "out", "--latency-table")
+    assert "foretells its own networks" in call(*words, tmp_path / "odd.json").err
+    assert "foretells its own networks" not in call(*words, table).err
+
+
 def test_faults_are_told_in_a_line(call: Call, supernet: Path, space: SearchSpace, table: Path, tmp_path: Path) -> None:
     make_table(space, 14).save(tmp_path / "joints.json")
     for words, told in (

@@ -213,7 +213,7 @@ def test_faults_on_the_device_are_told_in_a_line(
         assert line.startswith("error: ")
         return line
 
-    assert "is of another run (another rounds)" in told("--rounds", "2")
+    assert "is of another run (other rounds)" in told("--rounds", "2")
     assert "No such file" in told("--out", str(tmp_path / "none" / "results.csv"))
     assert "Is a directory" in told("--out", str(tmp_path))
     header = results.read_text().splitlines()[0]

@@ -54,6 +54,7 @@ def test_times_are_medians_over_rounds_times_the_anchors_median(tiny_space: Sear
         (lambda value: value.update(rounds=0), "its rounds is 0"),
         (lambda value: value.update(share=float("nan")), "its share is nan"),
         (lambda value: value.update(device=None), "its device is None"),
+        (lambda value: value.update(backend="ncnn"), "its backend is ncnn, its runtime onnxruntime 1"),
         (lambda value: value["pieces"].update({"stem cout=8 side=64": ["fast"]}), "malformed"),
         (lambda value: value["pieces"].update({"stem cout=8 side=64": [-1.0]}), "malformed"),
         (lambda value: value["pieces"].update({"stem colour=8": [1.0]}), "is no piece"),
@@ -80,8 +81,11 @@ def without_nets(table: LatencyTable) -> None:
 @pytest.mark.parametrize(
     "damage, told",
     [
-        (lambda table: table.anchor.clear(), "measuring was cut off: .*; start the same .* with --resume"),
-        (lambda table: next(iter(table.ratios.values())).clear(), "measuring was cut off: 1 of .* timings wait"),
+        (lambda table: table.anchor.clear(), "lacks the times of its reference network; build or import it again"),
+        (
+            lambda table: next(iter(table.ratios.values())).clear(),
+            "measuring was cut off: 1 of .* timings wait; start the same .* with --resume",
+        ),
         (lambda table: table.ratios.popitem(), "lacks 1 of the .* pieces and networks .*; build or import it again"),
         (lambda table: table.ratios.pop(next(iter(table.pieces))), "lacks 1 of"),
         (without_nets, "lacks 20 of"),

@@ -53,3 +53,5 @@ def test_random_nets_are_the_seeds_and_none_of_the_tables(tiny_space: SearchSpac
     assert len(set(nets)) == 30 and not set(nets) & set(table.nets)
     with pytest.raises(InputError, match="--nets"):
         random_nets(make_table(few_networks(tiny_space)), 3, seed=0)
+    with pytest.raises(InputError, match="has no 99,999,999 subnets"):  # at once
+        random_nets(table, 99_999_999, seed=0)
