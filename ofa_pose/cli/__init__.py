@@ -16,6 +16,8 @@ from ofa_pose import __version__
 from ofa_pose.cli import data, evaluation, exporting, importing, latency, profiling, search, studies, training
 from ofa_pose.errors import OfaPoseError
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
+
 app = typer.Typer(
     name="ofa-pose",
     help="Once-for-all architecture search for LitePose: data check, pretrain, train-supernet, search, finetune, "
@@ -71,12 +73,12 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _tell(str(error), error.exit_code)
     except TyperException as error:
         return _tell(" ".join(error.format_message().split()), 2) if error.format_message() else 2
-    except (KeyboardInterrupt, typer.Abort):
-        return _tell("interrupted", 130)
     except BrokenPipeError:
         return 1
     except OSError as error:
         return _tell(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+    if result == INTERRUPTED:
+        return _tell("interrupted; commands with --resume go on where they were", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 

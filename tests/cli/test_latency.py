@@ -80,3 +80,13 @@ def test_a_measured_bundle_comes_home_by_its_folder(
     home = call("latency", "import", bundle, "--out", tmp_path / "table.json", "--json")
     assert home.code == 0, home.err
     assert home.result["nets"] == len(LatencyTable.load(tmp_path / "table.json").nets)
+
+
+def test_ctrl_c_is_told(call: Call, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ofa_pose.latency.build.build_table", interrupted)
+    done = call("latency", "build", "--space", space_file, "--out", tmp_path / "table.json")
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "error: interrupted; commands with --resume go on where they were\n"
