@@ -96,6 +96,8 @@ def run(demo: Demo) -> dict[str, Any]:
     annotations, images = demo.data("test")
     demo.command("predict", "predict", f"{images}/0000[01]*.jpg", "--checkpoint", tuned, "--out", demo.out / "poses")
 
+    demo.command("report", "report", demo.out / "finetuned", "--out", demo.out / "report.html")
+
     write_sheet(sorted((demo.out / "poses" / "overlays").glob("*.jpg"))[:10], demo.out / "poses.jpg")
     best = found["best"]
     return {
@@ -177,7 +179,7 @@ def main() -> None:
     summary = run(Demo(options.out, options.seed, options.macs, counts, overrides))
     files.write_json(options.out / "summary.json", summary)
     console.print(table(summary))
-    console.print(f"everything is in {options.out}: summary.json, search/pareto.png, poses.jpg, export/")
+    console.print(f"everything is in {options.out}: report.html, summary.json, poses.jpg, export/")
     console.print(f"{summary['seconds']['total']:.0f} s in all")
 
 

@@ -13,7 +13,18 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.cli import data, evaluation, exporting, importing, latency, profiling, search, studies, training
+from ofa_pose.cli import (
+    data,
+    evaluation,
+    exporting,
+    importing,
+    latency,
+    profiling,
+    reporting,
+    search,
+    studies,
+    training,
+)
 from ofa_pose.errors import OfaPoseError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
@@ -55,6 +66,7 @@ app.command("eval")(evaluation.evaluate)
 app.command("predict")(evaluation.predict)
 app.command("profile")(profiling.profile)
 app.command("export")(exporting.export)
+app.command("report")(reporting.report)
 app.add_typer(latency.app, name="latency")
 
 

@@ -75,6 +75,13 @@ def test_train_search_finetune_eval_export_predict(
     predictions = read_json(tmp_path / "poses" / "predictions.json")
     assert all(len(entry["keypoints"]) == 51 for entry in predictions)
 
+    told = call("report", tmp_path / "tuned", "--json")
+    assert told.code == 0, told.err
+    page = (tmp_path / "tuned" / "report.html").read_text()
+    assert told.result == {"out": str(tmp_path / "tuned" / "report.html"), "bytes": len(page.encode())}
+    for title in ("The network", "The search", "The Pareto front", "Training: pretrain net (teacher)", "recipe.yaml"):
+        assert title in page
+
 
 def test_supernet_starts_from_pretrained_weights(call: Call, recipe: Path, net: Path, tmp_path: Path) -> None:
     done = call("train-supernet", "--recipe", recipe, "--init", net, "--out", tmp_path / "run", "--json")
@@ -169,7 +176,9 @@ def test_data_check_prints_statistics_and_drafts_a_skeleton(call: Call, data: Pa
     assert call("data", "check", *where, "--skeleton", tmp_path / "skeleton.yaml", "--json").code == 0
 
 
-@pytest.mark.parametrize("command", ["pretrain", "train-supernet", "search", "finetune", "eval", "predict", "export"])
+@pytest.mark.parametrize(
+    "command", ["pretrain", "train-supernet", "search", "finetune", "eval", "predict", "export", "report"]
+)
 def test_help_holds_an_example(call: Call, command: str) -> None:
     shown = call(command, "--help")
     assert shown.code == 0

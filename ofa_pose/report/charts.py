@@ -1,0 +1,158 @@
+"""Pictures of a report, as SVG that stands in the page itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from ofa_pose.arch.spec import ArchSpec
+
+BLUE, GREY, RED, GREEN = "#2b6cb0", "#a0aec0", "#c53030", "#2f855a"
+SMOOTHED = 40  # a loss curve is the mean of as many stretches of steps
+
+
+def svg(figure: Figure, salt: str) -> str:
+    """A figure as an <svg> element: text stays text, and the same figure gives the same element.
+
+    Args:
+        salt: tells the identifiers of one picture from those of another on the same page.
+    """
+    text = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 10, "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    found = text.getvalue()
+    return found[found.index("<svg") :]
+
+
+def training_chart(trained: Sequence[Mapping[str, Any]], validated: Sequence[Mapping[str, Any]]) -> Figure:
+    """The loss and, where it was validated, the AP over the steps."""
+    curves = _ap_curves(validated)
+    panels = int(bool(trained)) + int(bool(curves))
+    figure = Figure(figsize=(4.6 * panels, 2.9), layout="constrained")
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    if trained:
+        _loss(axes.pop(0), trained)
+    if curves:
+        for name, points in curves.items():
+            axes[0].plot(*zip(*points, strict=True), "o-", markersize=3.5, lw=1.4, label=name)
+        _frame(axes[0], "step", "AP on the validation images")
+        if len(curves) > 1:
+            axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _ap_curves(validated: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """AP, or of a supernet that of its largest, middle and smallest subnet: steps and values."""
+    names = [f"AP_{size}" for size in ("largest", "middle", "smallest")]
+    if not any(names[0] in record["val"] for record in validated):
+        names = ["AP"]
+    found = {
+        name: [(r["step"], r["val"][name]) for r in validated if isinstance(r["val"].get(name), float)]
+        for name in names
+    }
+    return {name.removeprefix("AP_"): points for name, points in found.items() if points}
+
+
+def _loss(axes: Axes, trained: Sequence[Mapping[str, Any]]) -> None:
+    steps = np.array([record["step"] for record in trained])
+    losses = np.array([record["loss"] for record in trained])
+    stretches = np.array_split(np.arange(len(steps)), min(SMOOTHED, len(steps)))
+    if len(steps) > 2 * SMOOTHED:
+        axes.plot(steps, losses, color=GREY, lw=0.5, alpha=0.6)
+    axes.plot([steps[s].mean() for s in stretches], [losses[s].mean() for s in stretches], color=BLUE, lw=1.6)
+    axes.set_ylim(bottom=0, top=float(np.quantile(losses, 0.99)) * 1.1 or None)
+    _frame(axes, "step", "training loss")
+
+
+def progress_chart(aps: Sequence[float | None]) -> Figure:
+    """The AP of every subnet that a search judged, in its order, and the best so far."""
+    figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+    axes = figure.subplots()
+    points = [(order, ap) for order, ap in enumerate(aps, start=1) if ap is not None]
+    orders, values = np.array([p[0] for p in points]), np.array([p[1] for p in points])
+    axes.plot(orders, values, ".", color=GREY, markersize=5, label="a subnet")
+    if len(values):
+        best = np.maximum.accumulate(values)
+        axes.step([*orders, len(aps)], [*best, best[-1]], where="post", color=BLUE, lw=1.6, label="the best so far")
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _frame(axes, "evaluation", "AP on the search images")
+    return figure
+
+
+def choices_chart(choices: Mapping[str, Sequence[tuple[int, float]]], chosen: Mapping[str, int]) -> Figure:
+    """What each choice of a gene was worth: the APs of the subnets with it, their best and their median.
+
+    Args:
+        choices: by gene, (value, AP) of every subnet judged.
+        chosen: by gene, the value that the chosen subnet has.
+    """
+    columns = min(5, len(choices))
+    rows = -(-len(choices) // columns)
+    figure = Figure(figsize=(1.9 * columns, 1.75 * rows), layout="constrained")
+    cells = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes in cells.flat[len(choices) :]:
+        axes.set_visible(False)
+    for axes, (name, pairs) in zip(cells.flat, choices.items(), strict=False):
+        values = sorted({value for value, _ in pairs})
+        aps = [[ap for value, ap in pairs if value == one] for one in values]
+        for place, found in enumerate(aps):
+            axes.plot([place] * len(found), found, ".", color=GREY, markersize=3, alpha=0.6)
+        axes.plot([np.median(found) for found in aps], "_-", color=BLUE, markersize=12, lw=1)
+        axes.plot([max(found) for found in aps], "_", color=RED, markersize=12)
+        axes.set_xticks(range(len(values)), [str(value) for value in values], fontsize=8)
+        axes.tick_params(labelsize=8)
+        if chosen.get(name) in values:
+            axes.get_xticklabels()[values.index(chosen[name])].set_fontweight("bold")
+        axes.set_xlim(-0.6, len(values) - 0.4)
+        axes.set_title(name, fontsize=9)
+        axes.grid(alpha=0.25, axis="y")
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> Figure:
+    """A network's widths and depths: a bar for each part, as high as it is wide and as broad as it is deep.
+
+    Args:
+        largest: the largest of its space, drawn as an outline behind.
+    """
+    figure = Figure(figsize=(8.6, 2.7), layout="constrained")
+    axes = figure.subplots()
+    reach, left = _parts(largest or spec), 0.0
+    ticks = []
+    for (name, width, depth), (_, most, deepest) in zip(_parts(spec), reach, strict=True):
+        color = BLUE if name.startswith("stage") else GREEN if name.startswith("deconv") else RED
+        if largest is not None:
+            axes.add_patch(Rectangle((left, 0), deepest, most, fill=False, edgecolor=GREY, ls="--", lw=0.9))
+        axes.add_patch(Rectangle((left, 0), depth, width, facecolor=color, alpha=0.85))
+        axes.text(left + depth / 2, width, str(width), ha="center", va="bottom", fontsize=9)
+        ticks.append((left + deepest / 2, f"{name}\n{depth} blocks" if name.startswith("stage") else name))
+        left += max(deepest, depth) + 1.0
+    axes.set_xlim(-0.5, left)
+    axes.set_ylim(0, 1.15 * max(width for _, width, _ in (*reach, *_parts(spec))))
+    axes.set_xticks([place for place, _ in ticks], [label for _, label in ticks], fontsize=8)
+    _frame(axes, "", "channels")
+    return figure
+
+
+def _parts(spec: ArchSpec) -> list[tuple[str, int, int]]:
+    """Name, width and depth of stem, stages and deconvs."""
+    stages = [(f"stage {i}", width, len(spec.expansions[i - 1])) for i, width in enumerate(spec.stages, start=1)]
+    deconvs = [(f"deconv {i}", width, 1) for i, width in enumerate(spec.deconv, start=1)]
+    return [("stem", spec.stem, 1), *stages, *deconvs]
+
+
+def _frame(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
