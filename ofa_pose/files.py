@@ -20,6 +20,8 @@ _PACKAGE = Path(__file__).resolve().parent
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # a folder, or a device, which a rename would do away with
+        raise InputError("is no file that can be replaced", path, "name another file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)

@@ -109,8 +109,8 @@ def search(
     """Search of widths and resolution under a budget; the recipe is the supernet's by default.
 
     Writes best.yaml (the chosen subnet), best.pt (the same with the supernet's weights), history.csv (every
-    candidate), archive.sqlite (every evaluation), pareto.csv and front/ (the Pareto front and its subnets) and a
-    picture of AP over cost. Under torchrun all its processes evaluate.
+    candidate), archive.sqlite (every evaluation), pareto.csv and front/ (the Pareto front and its subnets), result.json
+    (what --json prints) and a picture of AP over cost. Under torchrun all its processes evaluate.
 
     Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,20 +17,21 @@ from matplotlib.ticker import MaxNLocator
 from ofa_pose.arch.spec import ArchSpec
 
 BLUE, GREY, RED, GREEN = "#2b6cb0", "#a0aec0", "#c53030", "#2f855a"
+MANY = 500  # points from which a picture of them is smaller
 SMOOTHED = 40  # a loss curve is the mean of as many stretches of steps
 
 
-def svg(figure: Figure, salt: str) -> str:
+def svg(figure: Figure, name: str) -> str:
     """A figure as an <svg> element: text stays text, and the same figure gives the same element.
 
     Args:
-        salt: tells the identifiers of one picture from those of another on the same page.
+        name: stands before its identifiers, which have to differ from those of other pictures on the page.
     """
     text = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 10, "font.family": "sans-serif"}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True, dpi=150)
     found = text.getvalue()
-    return found[found.index("<svg") :]
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", found[found.index("<svg") :])
 
 
 def training_chart(trained: Sequence[Mapping[str, Any]], validated: Sequence[Mapping[str, Any]]) -> Figure:
@@ -45,7 +47,7 @@ def training_chart(trained: Sequence[Mapping[str, Any]], validated: Sequence[Map
             axes[0].plot(*zip(*points, strict=True), "o-", markersize=3.5, lw=1.4, label=name)
         _frame(axes[0], "step", "AP on the validation images")
         if len(curves) > 1:
-            axes[0].legend(fontsize=8, frameon=False)
+            _legend(axes[0])
     return figure
 
 
@@ -55,7 +57,7 @@ def _ap_curves(validated: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[i
     if not any(names[0] in record["val"] for record in validated):
         names = ["AP"]
     found = {
-        name: [(r["step"], r["val"][name]) for r in validated if isinstance(r["val"].get(name), float)]
+        name: [(r["step"], r["val"][name]) for r in validated if isinstance(r["val"].get(name), int | float)]
         for name in names
     }
     return {name.removeprefix("AP_"): points for name, points in found.items() if points}
@@ -67,9 +69,11 @@ def _loss(axes: Axes, trained: Sequence[Mapping[str, Any]]) -> None:
     stretches = np.array_split(np.arange(len(steps)), min(SMOOTHED, len(steps)))
     if len(steps) > 2 * SMOOTHED:
         axes.plot(steps, losses, color=GREY, lw=0.5, alpha=0.6)
-    axes.plot([steps[s].mean() for s in stretches], [losses[s].mean() for s in stretches], color=BLUE, lw=1.6)
-    axes.set_ylim(bottom=0, top=float(np.quantile(losses, 0.99)) * 1.1 or None)
-    _frame(axes, "step", "training loss")
+    style = "-" if len(stretches) > 2 else "o-"
+    axes.plot([steps[s].mean() for s in stretches], [losses[s].mean() for s in stretches], style, color=BLUE, lw=1.6)
+    top = 1.1 * float(np.quantile(losses, 0.99))
+    axes.set_ylim(bottom=min(0.0, float(losses.min())), top=top if top > 0 else None)
+    _frame(axes, "step", "training loss" + (", spikes cut off" if losses.max() > top > 0 else ""))
 
 
 def progress_chart(aps: Sequence[float | None]) -> Figure:
@@ -78,11 +82,13 @@ def progress_chart(aps: Sequence[float | None]) -> Figure:
     axes = figure.subplots()
     points = [(order, ap) for order, ap in enumerate(aps, start=1) if ap is not None]
     orders, values = np.array([p[0] for p in points]), np.array([p[1] for p in points])
-    axes.plot(orders, values, ".", color=GREY, markersize=5, label="a subnet")
+    axes.plot(orders, values, ".", color=GREY, markersize=5, label="a subnet", rasterized=len(values) > MANY)
     if len(values):
         best = np.maximum.accumulate(values)
-        axes.step([*orders, len(aps)], [*best, best[-1]], where="post", color=BLUE, lw=1.6, label="the best so far")
-        axes.legend(fontsize=8, frameon=False, loc="lower right")
+        ends = [*orders, len(aps) + 0.5]
+        axes.step(ends, [*best, best[-1]], where="post", color=BLUE, lw=1.6, label="the best so far")
+        _legend(axes)
+    axes.set_xlim(0.5, max(len(aps), 1) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _frame(axes, "evaluation", "AP on the search images")
     return figure
@@ -105,7 +111,9 @@ def choices_chart(choices: Mapping[str, Sequence[tuple[int, float]]], chosen: Ma
         values = sorted({value for value, _ in pairs})
         aps = [[ap for value, ap in pairs if value == one] for one in values]
         for place, found in enumerate(aps):
-            axes.plot([place] * len(found), found, ".", color=GREY, markersize=3, alpha=0.6)
+            # Side by side where there are many, so that their density can be seen.
+            across = place + 0.25 * np.sin(np.arange(len(found)) * 2.4) * min(1, len(found) / 50)
+            axes.plot(across, found, ".", color=GREY, markersize=3, alpha=0.6, rasterized=len(pairs) > MANY)
         axes.plot([np.median(found) for found in aps], "_-", color=BLUE, markersize=12, lw=1)
         axes.plot([max(found) for found in aps], "_", color=RED, markersize=12)
         axes.set_xticks(range(len(values)), [str(value) for value in values], fontsize=8)
@@ -128,6 +136,7 @@ def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> Figure:
     figure = Figure(figsize=(8.6, 2.7), layout="constrained")
     axes = figure.subplots()
     reach, left = _parts(largest or spec), 0.0
+    gap = max(1.0, sum(depth for _, _, depth in reach) / 12)  # labels need room
     ticks = []
     for (name, width, depth), (_, most, deepest) in zip(_parts(spec), reach, strict=True):
         color = BLUE if name.startswith("stage") else GREEN if name.startswith("deconv") else RED
@@ -135,8 +144,9 @@ def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> Figure:
             axes.add_patch(Rectangle((left, 0), deepest, most, fill=False, edgecolor=GREY, ls="--", lw=0.9))
         axes.add_patch(Rectangle((left, 0), depth, width, facecolor=color, alpha=0.85))
         axes.text(left + depth / 2, width, str(width), ha="center", va="bottom", fontsize=9)
-        ticks.append((left + deepest / 2, f"{name}\n{depth} blocks" if name.startswith("stage") else name))
-        left += max(deepest, depth) + 1.0
+        label = f"{name}\n{depth} blocks" if name.startswith("stage") else name.replace(" ", "\n")
+        ticks.append((left + deepest / 2, label))
+        left += max(deepest, depth) + gap
     axes.set_xlim(-0.5, left)
     axes.set_ylim(0, 1.15 * max(width for _, width, _ in (*reach, *_parts(spec))))
     axes.set_xticks([place for place, _ in ticks], [label for _, label in ticks], fontsize=8)
@@ -149,6 +159,11 @@ def _parts(spec: ArchSpec) -> list[tuple[str, int, int]]:
     stages = [(f"stage {i}", width, len(spec.expansions[i - 1])) for i, width in enumerate(spec.stages, start=1)]
     deconvs = [(f"deconv {i}", width, 1) for i, width in enumerate(spec.deconv, start=1)]
     return [("stem", spec.stem, 1), *stages, *deconvs]
+
+
+def _legend(axes: Axes) -> None:
+    """A legend over the panel, where it hides nothing."""
+    axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def _frame(axes: Axes, x: str, y: str) -> None:

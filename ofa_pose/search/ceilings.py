@@ -87,7 +87,7 @@ class Budget:
         if self.params is not None:
             found.append(Ceiling("params", "parameters", "--params", self.params, spec_params, format_count))
         if self.latency_ms is not None and self.predict_ms is not None:
-            found.append(Ceiling(LATENCY, "of latency", "--latency", self.latency_ms, self.predict_ms, _show_ms))
+            found.append(Ceiling(LATENCY, "of latency", "--latency", self.latency_ms, self.predict_ms, show_ms))
         return tuple(found)
 
     @property
@@ -149,7 +149,8 @@ def uniform_candidates(space: SearchSpace, joints: int, budget: Budget) -> list[
     return [widest[resolution] for resolution in sorted(widest)]
 
 
-def _show_ms(value: float) -> str:
+def show_ms(value: float) -> str:
+    """Milliseconds as an option's value: '12.3ms', '20s'."""
     if value >= 10_000:
         return f"{value / 1000:.0f}s"
     return f"{value:.0f}ms" if value >= 100 else f"{value:.3g}ms"

@@ -36,7 +36,7 @@ from ofa_pose.search.outputs import History, describe, write_best
 from ofa_pose.search.picture import draw_pareto
 from ofa_pose.search.settings import SearchSettings
 
-HISTORY, BEST, PICTURE, BASIS = "history.csv", "best.yaml", "pareto.png", "search.json"
+HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png", "search.json", "result.json"
 JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
 
 # What does not decide which subnets are judged: more generations only go further, the others are part of the basis.
@@ -168,6 +168,7 @@ def conduct(
         raise InputError("the search's archive is missing", place, mend)
     say(describe_feasible(part))
     run.open()
+    (run.path / RESULT).unlink(missing_ok=True)  # of the search before it was resumed
     with Archive(place, basis) as kept:
         # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
         prior_end = before.get("prior", kept.last)
@@ -187,7 +188,7 @@ def conduct(
     best = max(history, key=lambda candidate: candidate.rank)
     if best.fitness <= 0:
         warn("every subnet has AP 0, so the smallest one was taken: train the supernet further, or check data.search")
-    return {
+    result = {
         "best": describe(part.decode(best.genome), max(best.fitness, 0.0), part.budget),
         "evaluations": len(history),
         "judged": judge.judged,
@@ -197,6 +198,8 @@ def conduct(
         "seconds": round(time.perf_counter() - start, 3),
         "out": str(run.path),
     }
+    files.write_json(run.path / RESULT, result)
+    return result
 
 
 def _search(

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome, SearchSpace
+from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.errors import InputError
+from ofa_pose.files import dump_yaml, read_json, read_yaml
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.report import write_report
+from ofa_pose.report.runs import read_run
 from ofa_pose.run import RunDir
 from ofa_pose.search.budget import Budget, FeasibleSpace
 from ofa_pose.search.search import conduct
@@ -77,39 +81,98 @@ def supernet(tiny_space: SearchSpace, tmp_path: Path) -> Path:
 @pytest.fixture
 def search(tiny_space: SearchSpace, supernet: Path, tmp_path: Path) -> Path:
     """A search with a made-up measure."""
-    part = FeasibleSpace(tiny_space, 14, Budget(macs=2_000_000))
+    part = FeasibleSpace(tiny_space, 14, Budget(macs=1_200_000))
     settings = SearchSettings(population=6, generations=2)
     out = tmp_path / "search"
 
     def measure(genome: Genome) -> dict[str, float]:
         return {"AP": sum(genome) / 100}
 
-    conduct(part, measure, settings, 0, RunDir(out), {"supernet": {"path": str(supernet)}}, {"made": "up"})
-    return make_run(out, f"search --supernet {supernet} --macs 2M")
+    basis = {"space": tiny_space.to_dict(), "search": ["sha", 8, 4], "train": ["sha", 16, 3]}
+    conduct(part, measure, settings, 0, RunDir(out), {"supernet": {"path": str(supernet)}}, basis)
+    return make_run(out, f"search --supernet {supernet} --macs 1.2M")
 
 
-def test_a_finetuned_net_with_all_it_came_from(tiny_space: SearchSpace, search: Path, tmp_path: Path) -> None:
-    spec = tiny_space.largest(14)
-    words = f"finetune --subnet {search / 'best.yaml'} --supernet {tmp_path / 'supernet'} --teacher gone/away"
-    tuned = make_run(tmp_path / "tuned", words, metrics=METRICS)
-    (tuned / "recipe.yaml").write_text("space: <b>bold</b>\n")
+def finetuned(path: Path, spec: ArchSpec, *words: object) -> Path:
+    run = make_run(path, " ".join(["finetune", *map(str, words)]), metrics=METRICS)
     net = LitePose(spec)
-    save_checkpoint(tuned / "checkpoints" / "best.pt", Checkpoint("net", spec, None, CROWDPOSE, net.state_dict()))
+    save_checkpoint(run / "checkpoints" / "best.pt", Checkpoint("net", spec, None, CROWDPOSE, net.state_dict()))
+    return run
+
+
+def rows(text: str, kind: str) -> list[str]:
+    return [re.sub("<[^>]+>", " ", row) for row in re.findall(rf'<tr class="{kind}">(.*?)</tr>', text)]
+
+
+def test_a_finetuned_net_with_all_it_came_from(
+    search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, ap = load_spec(search / "best.yaml"), read_yaml(search / "best.yaml")["AP"]
+    words = ("--subnet", search / "best.yaml", "--supernet", tmp_path / "supernet", "--teacher", "'gone away'")
+    tuned = finetuned(tmp_path / "tuned", spec, *words)
+    (tuned / "recipe.yaml").write_text("space: <b>bold</b>\n")
     assert write_report(tuned) == tuned / "report.html"
     text = read(tuned / "report.html")
     assert pictures(text) == 5  # the network, the search's progress, the choices, two trainings
     assert "data:image/png;base64," in text
-    for told in ("within 2M MACs (thop)", "AP 0.125", "front/001.yaml", "Not found any more: --teacher gone/away"):
-        assert told in text
-    assert "&lt;b&gt;bold&lt;/b&gt;" in text and "<b>bold" not in text
+    for told in (
+        f"within 1.2M MACs (thop): {len((search / 'history.csv').read_text().splitlines()) - 1} subnets were judged; "
+        f"the best has AP {ap:.3f} on the search images",
+        "finetune ran 2 steps and came to AP 0.125 on the validation images.",
+        "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
+        "Its teacher was gone away.",
+        "--teacher &#x27;gone away&#x27;",
+        "Not found when this page was made: --teacher gone away (teacher).",
+        "&lt;b&gt;bold&lt;/b&gt;",
+        "bold: chosen",
+    ):
+        assert told in text, told
+    assert "<b>bold" not in text and "gone away" in capsys.readouterr().err
+    (chosen,) = rows(text, "chosen")
+    assert chosen.split()[0] == "front/001.yaml" and f"{ap:.3f}" in chosen
+    identifiers = re.findall(r'\bid="([^"]+)"', text)
+    assert len(identifiers) == len(set(identifiers))
     write_report(tuned, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == (tuned / "report.html").read_bytes()
 
 
+def test_another_member_of_the_front_is_the_one_that_is_marked(search: Path, tmp_path: Path) -> None:
+    member = search / "front" / "002.yaml"
+    text = read(write_report(finetuned(tmp_path / "tuned", load_spec(member), "--subnet", member)))
+    (chosen,) = rows(text, "chosen")
+    assert chosen.split()[0] == "front/002.yaml"
+    better = sum(float(row["AP"]) > read_yaml(member)["AP"] for row in read_run(search).history())
+    assert better > 0
+    assert f"the one taken ranks {better + 1} by AP and has AP {read_yaml(member)['AP']:.3f}" in text
+
+
+def test_a_net_that_the_search_did_not_judge_is_marked_nowhere(
+    tiny_space: SearchSpace, search: Path, tmp_path: Path
+) -> None:
+    other = finetuned(tmp_path / "tuned", tiny_space.largest(14), "--subnet", search / "best.yaml")
+    text = read(write_report(other))
+    assert rows(text, "chosen") == [] and "bold: chosen" not in text and "inherited weights" not in text
+
+
+def test_a_teachers_search_is_not_its_pupils(search: Path, tmp_path: Path) -> None:
+    teacher = finetuned(tmp_path / "teacher", load_spec(search / "best.yaml"), "--subnet", search / "best.yaml")
+    (tmp_path / "uniform.yaml").write_text(dump_yaml(load_spec(search / "front" / "002.yaml").to_dict()))
+    words = ("--subnet", tmp_path / "uniform.yaml", "--teacher", teacher)
+    text = read(write_report(finetuned(tmp_path / "pupil", load_spec(tmp_path / "uniform.yaml"), *words)))
+    assert "The search" not in text and "Searched" not in text
+    assert "finetune teacher: teacher" in text and f"Its teacher was {teacher} (" in text
+
+
 def test_a_search_shows_the_net_that_it_chose(search: Path) -> None:
     text = read(write_report(search))
-    assert "AP, search images, inherited weights" in text and "The Pareto front" in text
-    assert text.count('<tr class="chosen">') == 1
+    assert "AP, search images, inherited weights" in text and len(rows(text, "chosen")) == 1
+    assert len(rows(text, "aside")) == len(read_json(search / "result.json")["uniform"]) > 0
+
+
+def test_a_search_that_was_killed(search: Path) -> None:
+    (search / "result.json").unlink()
+    text = read(write_report(search))
+    assert "The search did not come to its end" in text and "front/001" not in text and pictures(text) == 4
 
 
 def test_a_supernet_has_no_single_network(supernet: Path) -> None:
@@ -122,8 +185,49 @@ def test_a_run_that_was_killed_at_once(tmp_path: Path) -> None:
     assert pictures(text) == 0 and "ofa-pose pretrain --out a" in text
 
 
+def test_without_its_checkpoint_the_subnet_file_tells_the_network(
+    search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = make_run(tmp_path / "tuned", f"finetune --subnet {search / 'best.yaml'}")
+    assert "The network" in read(write_report(tuned))
+    (tuned / "checkpoints").mkdir()
+    (tuned / "checkpoints" / "best.pt").write_bytes(b"cut")
+    assert "The network" in read(write_report(tuned))
+    assert "best.pt: is no checkpoint, or a truncated one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, content, told",
+    [
+        ("history.csv", "1,2\n", r"history\.csv: is no history of a search"),
+        (
+            "history.csv",
+            "genome,macs_thop,params,AP\n0-0,many,1,0.5\n",
+            r"history\.csv: holds a cell that is no number",
+        ),
+        ("best.yaml", "AP: 0.5\n", r"best\.yaml: is no chosen subnet"),
+        ("best.yaml", "spec: {}\n", r"best\.yaml: is no chosen subnet"),
+        ("result.json", "[]", r"result\.json: holds no JSON object"),
+        ("search.json", "{", r"search\.json"),
+    ],
+)
+def test_damaged_files_are_told_in_a_line(search: Path, name: str, content: str, told: str) -> None:
+    (search / name).write_text(content)
+    with pytest.raises(InputError, match=told):
+        write_report(search)
+    assert not (search / "report.html").exists()
+
+
+def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> None:
+    lines = (search / "history.csv").read_text().splitlines()
+    (search / "history.csv").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])
+    assert "3 subnets were judged" in read(write_report(search))
+
+
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", "pretrain")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError):
-        write_report(run, tmp_path / "file" / "report.html")
+    for out in (tmp_path / "file" / "report.html", tmp_path):
+        with pytest.raises(InputError, match=r"name (another folder|a file, such as report\.html)"):
+            write_report(run, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]

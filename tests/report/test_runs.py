@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ofa_pose.errors import InputError
-from ofa_pose.report.runs import chain, read_run, run_of
+from ofa_pose.report.runs import chain, read_run, source
 
 
 def make_run(path: Path, *commands: str, metrics: str = "") -> Path:
@@ -18,14 +18,22 @@ def make_run(path: Path, *commands: str, metrics: str = "") -> Path:
     return path
 
 
-def test_a_run_tells_its_last_command_and_its_records(tmp_path: Path) -> None:
-    records = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": None}, {"step": 2, "val": {"AP": 0.25}, "seconds": 1.0}]
-    metrics = "\n".join(map(json.dumps, records)) + '\n{"step": 3, "lo'
+def test_a_run_tells_its_commands_and_its_records(tmp_path: Path) -> None:
+    records = [{"step": 1, "loss": 0.5}, {"step": 2, "val": {"AP": 0.25}, "seconds": 1.0}]
+    useless = [{"step": 2, "loss": None}, {"loss": 1.0}, {"step": "3", "loss": 1.0}, {"step": 3, "val": {"AP": None}}]
+    metrics = "\n".join(map(json.dumps, [*records, *useless])) + '\n{"step": 4, "loss": NaN}\n[1]\n{"step": 3, "lo'
     run = read_run(make_run(tmp_path / "a", "pretrain --out a", "pretrain --out 'a b' --resume", metrics=metrics))
-    assert (run.job, run.command) == ("pretrain", ("pretrain", "--out", "a b", "--resume"))
-    assert list(run.metrics) == records
-    assert (run.trained, run.validated) == (records[:1], records[2:])
-    assert (run.recipe, run.rows("history.csv"), run.best()) == ("", [], {})
+    assert (run.job, run.name) == ("pretrain", "pretrain a")
+    assert run.commands == (("pretrain", "--out", "a"), ("pretrain", "--out", "a b", "--resume"))
+    assert (run.trained, run.validated) == (records[:1], records[1:])
+    assert (run.recipe, run.best(), run.table("search.json")) == ("", None, {})
+
+
+@pytest.mark.parametrize("command", ["", "\n\n", "ofa-pose\n", "ofa-pose pretrain --init 'x\n"])
+def test_a_damaged_command_is_no_fault(command: str, tmp_path: Path) -> None:
+    (make_run(tmp_path / "a") / "command.txt").write_text(command)
+    run = read_run(tmp_path / "a")
+    assert run.job in ("run", "pretrain") and len(chain(run)) == 1
 
 
 def test_sources_are_what_the_command_names(tmp_path: Path) -> None:
@@ -42,7 +50,7 @@ def test_the_chain_is_followed_to_its_beginning_each_run_once(tmp_path: Path) ->
         file.parent.mkdir()
         file.touch()
     words = f"--subnet {search / 'front' / '001.yaml'} --supernet {supernet} --teacher {teacher} --init nowhere"
-    found = chain(make_run(tmp_path / "tuned", f"finetune {words}"))
+    found = chain(read_run(make_run(tmp_path / "tuned", f"finetune {words}")))
     assert [(run.path.name, role) for run, role in found] == [
         ("teacher", "starting weights"),
         ("supernet", "supernet"),
@@ -53,23 +61,42 @@ def test_the_chain_is_followed_to_its_beginning_each_run_once(tmp_path: Path) ->
 
 def test_a_run_that_started_from_itself_ends(tmp_path: Path) -> None:
     own = make_run(tmp_path / "a", f"pretrain --init {tmp_path / 'a'}")
-    assert [run.path for run, _ in chain(own)] == [own]
+    assert [run.path for run, _ in chain(read_run(own))] == [own]
 
 
-def test_where_a_path_lies(tmp_path: Path) -> None:
+def test_relative_sources_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "runs" / "supernet", "train-supernet --out runs/supernet")
+    search = make_run(tmp_path / "runs" / "search", "search --supernet runs/supernet --out runs/search")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert [run.path.name for run, _ in chain(read_run(search))] == ["supernet", "search"]
+    assert [run.path.name for run, _ in chain(read_run("../runs/search"))] == ["supernet", "search"]
+    moved = search.rename(tmp_path / "moved")
+    assert len(chain(read_run(moved))) == 1
+
+
+def test_where_a_source_lies(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", "pretrain")
     (tmp_path / "alone.pt").touch()
-    assert run_of(str(run)) == run
-    for value in ("litepose-nano-coco", str(tmp_path / "alone.pt"), str(tmp_path / "none" / "best.pt")):
-        assert run_of(value) is None
+    for value, folder in (
+        (str(run), run),
+        ("litepose-nano-coco", None),
+        (str(tmp_path / "alone.pt"), None),
+        (str(tmp_path / "none" / "best.pt"), None),
+        ("x" * 5000, None),
+    ):
+        found = source(read_run(make_run(tmp_path / "b", f"pretrain --init {value}")), "--init")
+        assert (found and found.path) == folder
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    make_run(tmp_path / "study", "table --supernet x --out study")
     for path, told in (
-        (tmp_path / "none", "no such run directory"),
+        (tmp_path / "none", "no such run directory; name a folder that"),
         (tmp_path / "file", "is no run directory"),
         (tmp_path, r"holds no run \(command\.txt is missing\)"),
+        (tmp_path / "study", "holds a table study"),
     ):
         with pytest.raises(InputError, match=told):
             read_run(path)
