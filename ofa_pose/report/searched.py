@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ofa_pose import files
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError
+from ofa_pose.latency.table import LatencyTable
 from ofa_pose.report import charts
 from ofa_pose.report.html import element, table
 from ofa_pose.report.runs import BASIS, HISTORY, RESULT, Run
@@ -125,9 +127,22 @@ def _rests_on(search: Searched) -> list[str]:
     if isinstance(basis.get("algorithm"), Mapping):
         named = [f"{key} {basis['algorithm'][key]}" for key in SETTINGS if key in basis["algorithm"]]
         told.append(f"Settings: {', '.join(named)}.")
+    told += _latencies(search)
     if not search.result:
         told.append(f"The search did not come to its end, or is of a version that wrote no {RESULT}.")
     return [element("p", " ".join(told))] if told else []
+
+
+def _latencies(search: Searched) -> list[str]:
+    """Where predicted latencies come from: the table, if it can be found and is still the same."""
+    name = search.run.option("--latency-table")
+    path = search.run.locate(name) if name else None
+    wanted = ((search.run.best() or {}).get("budget") or {}).get("latency_table")
+    if path is None or not path.is_file() or files.sha256(path) != wanted:
+        return [f"Latencies are predicted from {name}, which is not found or has changed."] if name else []
+    header = LatencyTable.load(path).header
+    threads = "1 thread" if header.threads == 1 else f"{header.threads} threads"
+    return [f"Latencies are predicted from {path.name}: {header.device}, {header.runtime}, {threads}."]
 
 
 def _front(search: Searched) -> list[str]:

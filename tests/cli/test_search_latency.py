@@ -39,8 +39,9 @@ def half_way(space: SearchSpace, table: Path) -> float:
 def test_the_winner_and_all_others_keep_the_latency(
     call: Call, supernet: Path, space: SearchSpace, table: Path, tmp_path: Path, algorithm: str
 ) -> None:
-    limit, out = half_way(space, table), tmp_path / "out"
-    words = ("search", "--supernet", supernet, "--latency-table", table, "--algorithm", algorithm, "--out", out)
+    limit, out, own = half_way(space, table), tmp_path / "out", tmp_path / "table.json"
+    own.write_bytes(table.read_bytes())
+    words = ("search", "--supernet", supernet, "--latency-table", own, "--algorithm", algorithm, "--out", out)
     done = call(*words, "--latency", f"{limit}ms", "--macs", "1T", "--json")
     assert done.code == 0, done.err
     best = done.result["best"]
@@ -49,6 +50,14 @@ def test_the_winner_and_all_others_keep_the_latency(
         told = [float(row["latency_ms"]) for row in csv.DictReader(file)]
     assert len(told) == done.result["evaluations"] and max(told) <= limit
     assert read_yaml(out / "best.yaml")["budget"]["latency_ms"] == pytest.approx(limit)
+    assert call("report", out, "--json").code == 0
+    assert (
+        "Latencies are predicted from table.json: a device, onnxruntime 1, 1 thread."
+        in (out / "report.html").read_text()
+    )
+    own.write_text(own.read_text() + "\n")
+    assert call("report", out, "--json").code == 0
+    assert "which is not found or has changed" in (out / "report.html").read_text()
 
 
 def test_the_front_is_over_latency_where_nothing_else_is_limited(
