@@ -20,8 +20,7 @@ _PACKAGE = Path(__file__).resolve().parent
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed."""
     path = Path(path)
-    if path.exists() and not path.is_file():  # a folder, or a device, which a rename would do away with
-        raise InputError("is no file that can be replaced", path, "name another file")
+    check_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -105,6 +104,12 @@ def dump_yaml(value: Any) -> str:
     from ofa_pose.yaml_numbers import NumberDumper
 
     return yaml.dump(value, Dumper=NumberDumper, sort_keys=False, default_flow_style=None, width=100)
+
+
+def check_file(path: Path, mend: str = "name another file") -> None:
+    """Raise InputError where `path` is a folder, or a device, which a rename would do away with."""
+    if path.exists() and not path.is_file():
+        raise InputError("is no file that can be replaced", path, mend)
 
 
 def check_folder(path: str | Path) -> None:

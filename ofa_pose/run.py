@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ofa_pose import files
 from ofa_pose.console import warn
 from ofa_pose.errors import InputError
 
-RECIPE = "recipe.yaml"
+RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
 
 
@@ -32,7 +32,7 @@ class RunDir:
         self._recipe, self._command, self._fresh = recipe, command, fresh
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
-        self.metrics = path / "metrics.jsonl"
+        self.metrics = path / METRICS
 
     def open(self) -> None:
         """Make the directory with the resolved recipe and the exact command.
@@ -51,7 +51,7 @@ class RunDir:
         if self._recipe is None:
             return
         files.write_text(self.path / RECIPE, self._recipe)
-        with (self.path / "command.txt").open("a", encoding="utf-8") as file:
+        with (self.path / COMMAND).open("a", encoding="utf-8") as file:
             file.write(shlex.join(["ofa-pose", *self._command]) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
@@ -63,15 +63,19 @@ class RunDir:
         """Drop the records of steps after `step`: a resumed run writes them again."""
         if not self.metrics.exists():
             return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # the line that was being written when the run was killed
-                continue
-            if record.get("step", 0) <= step:
-                kept.append(line)
+        kept = [line for line, record in read_records(self.metrics) if record.get("step", 0) <= step]
         files.write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of metrics.jsonl with their records, but for what is none: the line written when a run was killed."""
+    for line in files.read_text(path).splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield line, record
 
 
 def _finite(value: Any) -> Any:

@@ -100,6 +100,10 @@ class Plan:
         for stage in self.stages:
             for block in stage:
                 yield from block.layers
+        yield from self.head()
+
+    def head(self) -> Iterator[Layer]:
+        """The layers of the deconv steps and of the outputs."""
         for step in self.deconv:
             yield step.refined
             if step.raw:

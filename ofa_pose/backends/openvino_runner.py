@@ -38,10 +38,6 @@ class OpenvinoRunner:
 
         self.streams = streams
         where = "the model" if isinstance(source, bytes) else str(source)
-        # By default it computes in half precision where the processor can, 1e-3 beside torch.
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = threads * streams
         if not isinstance(source, bytes) and b"<net" not in _start(source):  # OpenVINO would try all that it knows
             raise InputError("is no OpenVINO model", where, "name the .xml that ofa-pose export wrote")
         core = openvino.Core()
@@ -49,7 +45,7 @@ class OpenvinoRunner:
             model = core.read_model(source if isinstance(source, bytes) else str(source))
             check_names([part.any_name for part in model.inputs], [part.any_name for part in model.outputs], where)
             self.metadata = _metadata(model)
-            self._compiled = core.compile_model(model, "CPU", options)
+            self._compiled = core.compile_model(model, "CPU", compile_options(threads, streams))
         except RuntimeError as error:
             what = f"cannot be loaded by OpenVINO ({str(error).strip().splitlines()[-1]})"
             raise InputError(what, where, "export it again") from None
@@ -66,6 +62,17 @@ class OpenvinoRunner:
             self._own.request = self._compiled.create_infer_request()
         results = self._own.request.infer({INPUT: planes(images)}, share_inputs=True)
         return [results[name] for name in OUTPUTS]
+
+
+def compile_options(threads: int, streams: int = 1) -> dict[str, Any]:
+    """What a model is compiled with; by default it would compute in half precision where it can, 1e-3 beside torch.
+
+    Args:
+        threads: of one call; 0: OpenVINO chooses.
+        streams: how many calls are meant to be made at once.
+    """
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
+    return options | ({"INFERENCE_NUM_THREADS": threads * streams} if threads else {})
 
 
 def _start(path: str | Path) -> bytes:

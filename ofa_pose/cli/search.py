@@ -110,7 +110,7 @@ def search(
 
     Writes best.yaml (the chosen subnet), best.pt (the same with the supernet's weights), history.csv (every
     candidate), archive.sqlite (every evaluation), pareto.csv and front/ (the Pareto front and its subnets), result.json
-    (what --json prints) and a picture of AP over cost. Under torchrun all its processes evaluate.
+    (the figures that --json prints) and a picture of AP over cost. Under torchrun all its processes evaluate.
 
     Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
     """

@@ -13,8 +13,8 @@ import numpy as np
 from ofa_pose import files
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.factory import require_packages
 from ofa_pose.backends.ncnn_graph import ncnn_part
+from ofa_pose.backends.packages import require_packages
 from ofa_pose.errors import InputError, nearest
 from ofa_pose.latency import on_device
 from ofa_pose.latency.measure import PartNet

@@ -15,6 +15,7 @@ from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.factory import check_backend
 from ofa_pose.backends.ncnn_graph import ncnn_part
 from ofa_pose.backends.onnx_graph import onnx_part
+from ofa_pose.backends.openvino_runner import compile_options
 from ofa_pose.errors import InputError
 from ofa_pose.latency.on_device import (
     Run,
@@ -176,8 +177,7 @@ class OpenVinoDevice:
         net = PartNet(subject)
         model = self._core.read_model(net.onnx())
         arrays = list(net.inputs().values())
-        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self.threads}
-        compiled = self._core.compile_model(model, "CPU", options)
+        compiled = self._core.compile_model(model, "CPU", compile_options(self.threads))
         request = compiled.create_infer_request()
         return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,14 @@ class Predictor:
         """
         table.check_complete(where)
         self._where, self._joints = where, table.header.joints
-        self._interpolate = Interpolator(table.pieces)
-        self._measured, self._known = table.pieces.keys(), dict(table.pieces)
+        pieces, nets = table.pieces, table.nets
+        self._interpolate = Interpolator(pieces)
+        self._measured, self._known = pieces.keys(), dict(pieces)
         self._codes: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
         for kind in FIELDS:
             self._sort(kind)
-        self.correction = self._fit(table)
-        self.error = float(np.mean([abs(self.predict_ms(spec) / ms - 1) for spec, ms in table.nets.items()]))
+        self.correction = self._fit(nets)
+        self.error = float(np.mean([abs(self.predict_ms(spec) / ms - 1) for spec, ms in nets.items()]))
 
     def check_covers(self, space: SearchSpace, joints: int) -> tuple[int, int]:
         """How many of the pieces of a space's subnets are interpolated, and how many there are.
@@ -134,9 +135,8 @@ class Predictor:
         codes, values = [code for code, _ in found], [ms for _, ms in found]
         self._codes[kind] = (np.array(codes, np.int64), np.array(values, np.float64))
 
-    def _fit(self, table: LatencyTable) -> Correction:
-        """Least squares of relative errors over the table's whole networks."""
-        nets = table.nets
+    def _fit(self, nets: Mapping[ArchSpec, float]) -> Correction:
+        """Least squares of relative errors over whole networks, measured in milliseconds."""
         if len(nets) < 4:
             return Correction()
         sums = [self._sums((p, self._one(p), True) for p in plan_pieces(make_plan(spec))) for spec in nets]

@@ -43,7 +43,6 @@ def reference_nets(space: SearchSpace, joints: int, count: int = NETS) -> list[A
 def _work(spec: ArchSpec) -> list[float]:
     """Logarithms of the multiply-adds of the stem, the stages and the head."""
     plan = make_plan(spec)
-    backbone = [sum(layer_macs(layer).exact for block in stage for layer in block.layers) for stage in plan.stages]
-    stem = sum(layer_macs(layer).exact for layer in plan.stem)
-    head = sum(layer_macs(layer).exact for layer in plan.layers()) - stem - sum(backbone)
-    return [float(np.log(value)) for value in (stem, *backbone, head)]
+    stages = [[layer for block in stage for layer in block.layers] for stage in plan.stages]
+    parts = (plan.stem, *stages, plan.head())
+    return [float(np.log(sum(layer_macs(layer).exact for layer in part))) for part in parts]

@@ -57,24 +57,21 @@ class Verdict:
 def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:
     """Random networks of a table's space, different, none its own. Raises InputError where there are not so many."""
     rng, space = generator(seed, "latency", "verify"), table.header.space
-    none = InputError(f"the space {space.name} has no {count:,} subnets besides the table's own", mend="lower --nets")
-    if count > space.size:
-        raise none
-    found: dict[ArchSpec, None] = {}
-    for _ in range(100 * count):
+    own, found = table.nets, dict[ArchSpec, None]()
+    for _ in range(100 * count if count <= space.size else 0):
         spec = space.decode(space.sample(rng), table.header.joints)
-        if spec not in table.nets:
+        if spec not in own:
             found[spec] = None
         if len(found) == count:
             return list(found)
-    raise none
+    raise InputError(f"the space {space.name} has no {count:,} subnets besides the table's own", mend="lower --nets")
 
 
 def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], rounds: int = ROUNDS) -> Verdict:
     """Measure networks whole, among the table's own, and foretell them.
 
     Raises:
-        InputError: the table was built with another backend or number of threads, or is not complete.
+        InputError: the table is not complete.
     """
     header = table.header
     predictor = Predictor(table)

@@ -135,10 +135,10 @@ def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> Figure:
     """
     figure = Figure(figsize=(8.6, 2.7), layout="constrained")
     axes = figure.subplots()
-    reach, left = _parts(largest or spec), 0.0
+    parts, reach, left = _parts(spec), _parts(largest or spec), 0.0
     gap = max(1.0, sum(depth for _, _, depth in reach) / 12)  # labels need room
     ticks = []
-    for (name, width, depth), (_, most, deepest) in zip(_parts(spec), reach, strict=True):
+    for (name, width, depth), (_, most, deepest) in zip(parts, reach, strict=True):
         color = BLUE if name.startswith("stage") else GREEN if name.startswith("deconv") else RED
         if largest is not None:
             axes.add_patch(Rectangle((left, 0), deepest, most, fill=False, edgecolor=GREY, ls="--", lw=0.9))
@@ -148,7 +148,7 @@ def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> Figure:
         ticks.append((left + deepest / 2, label))
         left += max(deepest, depth) + gap
     axes.set_xlim(-0.5, left)
-    axes.set_ylim(0, 1.15 * max(width for _, width, _ in (*reach, *_parts(spec))))
+    axes.set_ylim(0, 1.15 * max(width for _, width, _ in (*reach, *parts)))
     axes.set_xticks([place for place, _ in ticks], [label for _, label in ticks], fontsize=8)
     _frame(axes, "", "channels")
     return figure

@@ -18,9 +18,10 @@ from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
 from ofa_pose.errors import InputError
 from ofa_pose.report import charts
 from ofa_pose.report.html import details, document, element, table, tiles
-from ofa_pose.report.runs import BEST, SOURCES, Run, chain, read_run, source
+from ofa_pose.report.runs import SOURCES, Run, chain, read_run, source
 from ofa_pose.report.searched import Searched, holds, read_search, search_lead, search_section
 from ofa_pose.search.ceilings import show_ms
+from ofa_pose.search.search import BEST
 from ofa_pose.units import format_count
 
 
@@ -35,8 +36,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
         InputError: there is no run, or what it wrote cannot be read; or `out` cannot be written.
     """
     path = Path(out) if out is not None else Path(run) / "report.html"
-    if path.exists() and not path.is_file():
-        raise InputError("is no file that can be replaced", path, "name a file, such as report.html")
+    files.check_file(path, "name a file, such as report.html")
     files.check_folder(path.parent)
     files.write_text(path, page(read_run(run)))
     return path
@@ -141,12 +141,11 @@ def _network(spec: ArchSpec, space: SearchSpace | None, main: Run, search: Searc
 
 def _parts_table(spec: ArchSpec) -> str:
     plan = make_plan(spec)
-    stages = [[layer for block in stage for layer in block.layers] for stage in plan.stages]
     parts: list[tuple[str, Sequence[Layer]]] = [("stem", plan.stem)]
-    for number, (blocks, layers) in enumerate(zip(plan.stages, stages, strict=True), start=1):
+    for number, blocks in enumerate(plan.stages, start=1):
+        layers = [layer for block in blocks for layer in block.layers]
         parts.append((f"stage {number}, {len(blocks)} blocks", layers))
-    rest = list(plan.layers())[len(plan.stem) + sum(map(len, stages)) :]
-    parts.append(("deconv head and outputs", rest))
+    parts.append(("deconv head and outputs", list(plan.head())))
     total = sum(layer_macs(layer).thop for _, part in parts for layer in part)
     rows = []
     for name, part in parts:

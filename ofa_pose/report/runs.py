@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from typing import Any
 from ofa_pose import files
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.errors import InputError
-from ofa_pose.run import RECIPE
+from ofa_pose.run import COMMAND, METRICS, RECIPE, read_records
+from ofa_pose.search.search import BEST, HISTORY
 
-COMMAND, METRICS = "command.txt", "metrics.jsonl"
-HISTORY, BEST, BASIS, RESULT = "history.csv", "best.yaml", "search.json", "result.json"  # of a search
-COSTS = ("macs_thop", "params", "AP")  # columns of history.csv that a page needs
+COLUMNS = {"genome", "macs_thop", "params", "AP"}  # that every history.csv has
 SOURCES = {  # options that name what a run starts from, and what that is to it
     "--init": "starting weights",
     "--supernet": "supernet",
@@ -91,11 +89,11 @@ class Run:
         """A search's candidates: genome and origin as text, all else as numbers, None where a cell is empty.
 
         Raises:
-            InputError: a cell is no number; it names the line. A last line that was cut off is left out.
+            InputError: it is none, or a cell is no number. A last line that was cut off is left out.
         """
         path = self.path / HISTORY
         reader = csv.DictReader(io.StringIO(files.read_text(path)))
-        if not {"genome", *COSTS} <= set(reader.fieldnames or ()):
+        if not set(reader.fieldnames or ()) >= COLUMNS:
             raise InputError("is no history of a search", path, "search again, or restore it")
         lines = [line for line in reader if None not in line.values() and None not in line]
         try:
@@ -130,7 +128,8 @@ def read_run(path: str | Path) -> Run:
         raise InputError(f"holds no run ({COMMAND} is missing)", folder, MEND)
     commands = tuple(_words(line) for line in files.read_text(folder / COMMAND).splitlines())
     recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
-    run = Run(folder, commands, tuple(_records(folder / METRICS)), recipe)
+    metrics = read_records(folder / METRICS) if (folder / METRICS).exists() else ()
+    run = Run(folder, commands, tuple(record for _, record in metrics), recipe)
     if run.job in STUDIES:
         raise InputError(f"holds a {run.job} study", folder, MEND)
     return run
@@ -168,17 +167,6 @@ def _words(line: str) -> tuple[str, ...]:
         return tuple(shlex.split(line)[1:])
     except ValueError:  # a quote that is not closed
         return tuple(line.split()[1:])
-
-
-def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The records of metrics.jsonl, but for a line that was being written when the run was killed."""
-    for line in files.read_text(path).splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield record
 
 
 def _cell(name: str, text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ from ofa_pose.errors import InputError
 from ofa_pose.latency.table import LatencyTable
 from ofa_pose.report import charts
 from ofa_pose.report.html import element, table
-from ofa_pose.report.runs import BASIS, HISTORY, RESULT, Run
+from ofa_pose.report.runs import Run
+from ofa_pose.search.archive import genome_text
+from ofa_pose.search.budget import Budget
 from ofa_pose.search.ceilings import show_ms
-from ofa_pose.search.search import PICTURE
+from ofa_pose.search.front import ap_cells, front_notes
+from ofa_pose.search.search import BASIS, HISTORY, PICTURE, RESULT
 from ofa_pose.units import format_count
 
 SHOWN = 15  # rows of the front
@@ -28,6 +32,7 @@ class Searched:
     """A search and the network that was taken from it.
 
     Attributes:
+        best: what best.yaml tells; empty where there is none.
         history: every candidate, see `Run.history`.
         basis: what was judged on what, and how; of search.json.
         result: what the search printed in the end; empty where it did not end.
@@ -36,6 +41,7 @@ class Searched:
 
     run: Run
     space: SearchSpace | None
+    best: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
     basis: Mapping[str, Any]
     result: Mapping[str, Any]
@@ -50,13 +56,13 @@ def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
     """
     if not (run.path / HISTORY).exists():
         return None
-    basis, best = run.table(BASIS), run.best()
+    basis, best = run.table(BASIS), run.best() or {}
     space = SearchSpace.from_dict(basis["space"], run.path / BASIS) if isinstance(basis.get("space"), Mapping) else None
     history = run.history()
-    wanted = spec if spec is not None else best["spec"] if best else None
-    genome = "-".join(map(str, space.encode(wanted))) if space and wanted and holds(space, wanted) else None
+    wanted = spec or best.get("spec")
+    genome = genome_text(space.encode(wanted)) if space and wanted and holds(space, wanted) else None
     chosen = next((row for row in history if row["genome"] == genome), None)
-    return Searched(run, space, history, basis, run.table(RESULT), chosen)
+    return Searched(run, space, best, history, basis, run.table(RESULT), chosen)
 
 
 def holds(space: SearchSpace, spec: ArchSpec) -> bool:
@@ -70,11 +76,10 @@ def holds(space: SearchSpace, spec: ArchSpec) -> bool:
 
 def search_lead(search: Searched) -> str:
     """The search in a sentence or two."""
-    best, count = search.run.best() or {}, len(search.history)
-    limits = ", ".join(_limits(best.get("budget") or {}, best.get("convention", "thop")))
+    budget, count = _budget(search.best), len(search.history)
     where = f"in the space {search.space.name} " if search.space else ""
     judged = "1 subnet was" if count == 1 else f"{count:,} subnets were"
-    told = f"Searched {where}within {limits or 'a budget'}: {judged} judged"
+    told = f"Searched {where}within {budget or 'a budget'}: {judged} judged"
     if search.chosen is None or search.chosen["AP"] is None:
         return f"{told}."
     rank = 1 + sum((row["AP"] or 0) > search.chosen["AP"] for row in search.history)
@@ -82,15 +87,12 @@ def search_lead(search: Searched) -> str:
     return f"{told}; {place} has AP {search.chosen['AP']:.3f} on the search images with the supernet's weights."
 
 
-def _limits(budget: Mapping[str, Any], convention: str) -> list[str]:
-    found = []
-    if budget.get("macs") is not None:
-        found.append(f"{format_count(budget['macs'])} MACs ({convention})")
-    if budget.get("params") is not None:
-        found.append(f"{format_count(budget['params'])} parameters")
-    if budget.get("latency_ms") is not None:
-        found.append(f"{show_ms(budget['latency_ms'])} of latency")
-    return found
+def _budget(best: Mapping[str, Any]) -> Budget | None:
+    """The budget that best.yaml tells of, to be shown: it predicts no latency."""
+    told = best.get("budget") or {}
+    limits = {key: told[key] for key in ("macs", "params", "latency_ms") if told.get(key) is not None}
+    convention = best.get("convention", "thop")
+    return Budget(**limits, convention=convention, predict_ms=lambda _: math.nan) if limits else None
 
 
 def search_section(search: Searched) -> list[str]:
@@ -137,7 +139,7 @@ def _latencies(search: Searched) -> list[str]:
     """Where predicted latencies come from: the table, if it can be found and is still the same."""
     name = search.run.option("--latency-table")
     path = search.run.locate(name) if name else None
-    wanted = ((search.run.best() or {}).get("budget") or {}).get("latency_table")
+    wanted = (search.best.get("budget") or {}).get("latency_table")
     if path is None or not path.is_file() or files.sha256(path) != wanted:
         return [f"Latencies are predicted from {name}, which is not found or has changed."] if name else []
     header = LatencyTable.load(path).header
@@ -156,24 +158,17 @@ def _front(search: Searched) -> list[str]:
     def cells(name: str, net: Mapping[str, Any]) -> list[str]:
         costs = [format_count(net["macs"]["thop"]), format_count(net["params"])]
         costs += [show_ms(net["latency_ms"])] if latency else []
-        return [name, str(net["resolution"]), *costs, "not judged" if net["AP"] is None else f"{net['AP']:.3f}"]
+        return [name, str(net["resolution"]), *costs, *ap_cells(net)]
 
-    rows, kinds = [], []
-    for entry in front[:SHOWN]:
-        beside = entry["uniform"]["AP"]
-        gain = "–" if beside is None else f"{entry['AP'] - beside:+.3f}"
-        rows.append([*cells(f"front/{entry['rank']:03}.yaml", entry), gain])
-        kinds.append("chosen" if "-".join(map(str, entry["genome"])) == genome else "")
-    for net in uniform:
-        rows.append([*cells("uniformly scaled", net), ""])
-        kinds.append("aside")
-    head = ["", "resolution", "MACs (thop)", "parameters", *(["latency"] if latency else []), "AP", "gain"]
-    notes = ["Gain: over the best uniformly scaled net judged that costs no more."]
-    if (search.result.get("saving") or 0) >= 0.005:
-        notes.append(f"The AP of the best uniform net comes at {search.result['saving']:.0%} less cost.")
-    if len(front) > SHOWN:
-        notes.append(f"{len(front) - SHOWN} more are in pareto.csv.")
-    return [element("h3", "The Pareto front"), table(head, rows, kinds), element("p", " ".join(notes))]
+    rows = [cells(f"front/{entry['rank']:03}.yaml", entry) for entry in front[:SHOWN]]
+    kinds = ["chosen" if genome_text(entry["genome"]) == genome else "" for entry in front[:SHOWN]]
+    rows += [cells("uniformly scaled", net) for net in uniform]
+    kinds += ["aside"] * len(uniform)
+    head = ["", "resolution", "MACs (thop)", "parameters", *(["latency"] if latency else []), "AP", "uniform", "gain"]
+    budget = _budget(search.best)
+    quantity = budget.ceilings[0].quantity.removeprefix("of ") if budget is not None else "cost"
+    notes = [element("p", note) for note in front_notes(search.result, quantity, SHOWN)]
+    return [element("h3", "The Pareto front"), table(head, rows, kinds), *notes]
 
 
 def _genes(search: Searched) -> dict[str, list[tuple[int, float]]]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from ofa_pose import files
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.search.archive import genome_text
 from ofa_pose.search.budget import Ceiling, FeasibleSpace
 from ofa_pose.search.candidates import Candidate
 from ofa_pose.search.outputs import describe, write_best
@@ -123,23 +124,33 @@ def front_table(result: Mapping[str, Any], part: FeasibleSpace) -> Table:
 
     for entry in _spread(result["front"], SHOWN):
         label = f"front/{entry['rank']:03}" + (" (chosen)" if entry["genome"] == result["chosen"] else "")
-        beside = entry["uniform"]
-        known = beside["AP"] is not None
-        bound = "" if beside["complete"] else "≥ "
-        against = f"{bound}{beside['AP']:.3f}" if known else "not judged" if not beside["complete"] else "none"
-        gain = f"{'≤ ' if bound else ''}{entry['AP'] - beside['AP']:+.3f}" if known else "–"
-        table.add_row(label, str(entry["resolution"]), *costs(entry), f"{entry['AP']:.3f}", against, gain)
+        table.add_row(label, str(entry["resolution"]), *costs(entry), *ap_cells(entry))
     table.add_section()
     for net in result["uniform"]:
-        ap = "not judged" if net["AP"] is None else f"{net['AP']:.3f}"
-        table.add_row("uniformly scaled", str(net["resolution"]), *costs(net), ap, "", "")
+        table.add_row("uniformly scaled", str(net["resolution"]), *costs(net), *ap_cells(net))
+    table.caption = "\n".join(front_notes(result, quantities[0], SHOWN))
+    return table
+
+
+def ap_cells(net: Mapping[str, Any]) -> list[str]:
+    """The last cells of a front's or a uniform net's row: AP, that of the best uniform net, the gain over it."""
+    ap, beside = "not judged" if net["AP"] is None else f"{net['AP']:.3f}", net.get("uniform")
+    if beside is None:
+        return [ap, "", ""]
+    if beside["AP"] is None:
+        return [ap, "none" if beside["complete"] else "not judged", "–"]
+    least, most = ("", "") if beside["complete"] else ("≥ ", "≤ ")
+    return [ap, f"{least}{beside['AP']:.3f}", f"{most}{net['AP'] - beside['AP']:+.3f}"]
+
+
+def front_notes(result: Mapping[str, Any], quantity: str, shown: int) -> list[str]:
+    """What is to be said below a table that shows so many members of a front, which is over `quantity`."""
     notes = ["uniform: the best uniformly scaled net judged that costs no more; ≥: not all such were judged"]
     if (result["saving"] or 0) >= 0.005:
-        notes.append(f"the AP of the best uniform net comes at {result['saving']:.0%} less {quantities[0]}")
-    if len(result["front"]) > SHOWN:
-        notes.append(f"{len(result['front']) - SHOWN} more front members are in {PARETO}")
-    table.caption = "\n".join(notes)
-    return table
+        notes.append(f"the AP of the best uniform net comes at {result['saving']:.0%} less {quantity}")
+    if len(result["front"]) > shown:
+        notes.append(f"{len(result['front']) - shown} more front members are in {PARETO}")
+    return notes
 
 
 def _facts(part: FeasibleSpace, genome: Genome, ap: float | None) -> dict[str, Any]:
@@ -187,7 +198,7 @@ def _csv(part: FeasibleSpace, front: Sequence[Mapping[str, Any]]) -> str:
         genes = entry["genome"]
         values = [choices[gene] for gene, choices in zip(genes, part.space.choices, strict=True)]
         counted = [*entry["macs"].values(), entry["params"], *(entry[name] for name in latency)]
-        writer.writerow([entry["rank"], "-".join(map(str, genes)), *values, *counted, entry["AP"]])
+        writer.writerow([entry["rank"], genome_text(genes), *values, *counted, entry["AP"]])
     return text.getvalue()
 
 

@@ -11,6 +11,7 @@ from ofa_pose import files
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.errors import InputError
+from ofa_pose.search.archive import genome_text
 from ofa_pose.search.budget import FeasibleSpace
 
 
@@ -55,5 +56,5 @@ class Sheet:
             genes = [choices[gene] for gene, choices in zip(genome, space.choices, strict=True)]
             counted = [*spec_macs(spec).to_dict().values(), spec_params(spec)]
             figures = [values.get(name, "") for name in self._columns]
-            writer.writerow(["-".join(map(str, genome)), *genes, *counted, *figures])
+            writer.writerow([genome_text(genome), *genes, *counted, *figures])
         files.write_text(self._path, text.getvalue())

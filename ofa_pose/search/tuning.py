@@ -12,6 +12,7 @@ from ofa_pose.errors import OfaPoseError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.run import RunDir
+from ofa_pose.search.archive import genome_text
 from ofa_pose.train.jobs import Setting, finetune, inherit
 
 
@@ -28,7 +29,7 @@ def short_finetuning(
     settings = setting.settings.model_copy(update={"evaluate_every": steps, "evaluate_images": images})
 
     def tune(genome: Genome) -> float:
-        folder = setting.run.path / "-".join(map(str, genome))
+        folder = setting.run.path / genome_text(genome)
         begun = (folder / "checkpoints" / "last.pt").exists()
         run = RunDir(folder, fresh=not begun)
         spec = supernet.space.decode(genome, supernet.spec.joints)

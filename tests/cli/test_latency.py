@@ -9,10 +9,9 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.files import dump_yaml
-from ofa_pose.latency import on_device
 from ofa_pose.latency.table import LatencyTable
 from tests.cli.conftest import Call
-from tests.latency.tables import make_table
+from tests.latency.tables import make_table, measure_bundle
 
 pytest.importorskip("onnxruntime")
 
@@ -72,11 +71,7 @@ def test_a_measured_bundle_comes_home_by_its_folder(
     assert made.code == 0, made.err
     early = call("latency", "import", bundle, "--out", tmp_path / "early.json")
     assert early.code == 2 and "results.csv: no such file" in early.err
-    monkeypatch.setattr(on_device, "__file__", str(bundle / "measure.py"))
-    monkeypatch.setattr(on_device, "keep_memory", lambda: None)
-    monkeypatch.setattr(on_device, "visit", lambda run, threads: 1.0)
-    monkeypatch.setattr(on_device, "onnx_run", lambda *given: None)
-    assert on_device.main(["--rounds", "1"]) == 0
+    measure_bundle(bundle, monkeypatch)
     home = call("latency", "import", bundle, "--out", tmp_path / "table.json", "--json")
     assert home.code == 0, home.err
     assert home.result["nets"] == len(LatencyTable.load(tmp_path / "table.json").nets)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.latency import on_device
 from ofa_pose.latency.interpolate import work
 from ofa_pose.latency.on_device import Run
 from ofa_pose.latency.pieces import Piece, plan_pieces
@@ -61,6 +65,16 @@ def clock(speed: Callable[[], float]) -> Callable[[Run, int], float]:
         return subject_ms(run()) * speed()  # type: ignore[arg-type]
 
     return visit
+
+
+def measure_bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The results.csv of a bundle whose models all take a millisecond."""
+    monkeypatch.setattr(on_device, "__file__", str(folder / "measure.py"))
+    monkeypatch.setattr(on_device, "keep_memory", lambda: None)
+    monkeypatch.setattr(on_device, "visit", lambda run, threads: 1.0)
+    monkeypatch.setattr(on_device, "onnx_run", lambda *given: None)
+    assert on_device.main(["--rounds", "1"]) == 0
+    return folder / "results.csv"
 
 
 def few_networks(space: SearchSpace) -> SearchSpace:

@@ -21,6 +21,7 @@ from ofa_pose.latency.bundle import FORMATS, import_results, write_bundle
 from ofa_pose.latency.measure import PartNet
 from ofa_pose.latency.predict import Predictor
 from ofa_pose.latency.subjects import table_subjects
+from tests.latency.tables import measure_bundle
 
 ALONE = (
     "import sys, runpy\n"
@@ -142,12 +143,7 @@ def test_other_folders_and_files_are_refused(small_space: SearchSpace, tmp_path:
 def measured(space: SearchSpace, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The results.csv of a bundle whose models all take a millisecond."""
     write_bundle(folder, space, 14, "onnx", share=1.0)
-    monkeypatch.setattr(on_device, "__file__", str(folder / "measure.py"))
-    monkeypatch.setattr(on_device, "keep_memory", lambda: None)
-    monkeypatch.setattr(on_device, "visit", lambda run, threads: 1.0)
-    monkeypatch.setattr(on_device, "onnx_run", lambda *given: None)
-    assert on_device.main(["--rounds", "1"]) == 0
-    return folder / "results.csv"
+    return measure_bundle(folder, monkeypatch)
 
 
 def test_spoilt_results_are_told(

@@ -13,7 +13,7 @@ from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.errors import InputError
-from ofa_pose.files import dump_yaml, read_json, read_yaml
+from ofa_pose.files import dump_yaml, read_json, read_yaml, write_json
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.report import write_report
@@ -231,3 +231,12 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"name (another folder|a file, such as report\.html)"):
             write_report(run, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
+
+
+def test_a_gain_over_uniform_nets_that_were_not_all_judged_is_a_bound(search: Path) -> None:
+    result = read_json(search / "result.json")
+    entry = result["front"][0]
+    entry["uniform"] = {"AP": entry["AP"] - 0.05, "complete": False}
+    write_json(search / "result.json", result)
+    (chosen,) = rows(read(write_report(search)), "chosen")
+    assert f"≥ {entry['AP'] - 0.05:.3f}" in chosen and "≤ +0.050" in chosen
