@@ -17,13 +17,13 @@ import cv2
 from rich.console import Console
 from rich.table import Table
 
-from ofa_pose import files
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoint import load_checkpoint
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
-from ofa_pose.units import format_count
+from ofa_pose.utils import files
+from ofa_pose.utils.units import format_count
 
 console = Console(stderr=True, highlight=False)
 PRETRAINED = "litepose-nano-coco"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from ofa_pose.checkpoint import load_checkpoint, save_checkpoint
+from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 
 
 def main(run: str, out: str) -> None:

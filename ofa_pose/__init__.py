@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ofa_pose.pose_model import PoseModel
+    from ofa_pose.inference.pose_model import PoseModel
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -22,7 +22,7 @@ __all__ = ["__version__", "load"]
 def load(
     checkpoint: str | Path, device: str | None = None, resolution: int | None = None, flip: bool = False
 ) -> PoseModel:
-    """A model that finds the poses on an image: `model(image)`, see `ofa_pose.pose_model.PoseModel`.
+    """A model that finds the poses on an image: `model(image)`, see `ofa_pose.inference.pose_model.PoseModel`.
 
     Args:
         checkpoint: a checkpoint file, a run directory (its best checkpoint), a shipped name, or an exported model
@@ -37,10 +37,10 @@ def load(
     import importlib.util
 
     if importlib.util.find_spec("torch") is None:
-        from ofa_pose.errors import InputError
+        from ofa_pose.utils.errors import InputError
 
         mend = "install it; a device without it runs exported models with ofa_pose.runtime.load"
         raise InputError("torch is not installed", mend=mend)
-    from ofa_pose.predict import load_model
+    from ofa_pose.inference.predict import load_model
 
     return load_model(checkpoint, device, resolution, flip)

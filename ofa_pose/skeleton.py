@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa_pose.errors import InputError, nearest
-from ofa_pose.files import read_yaml
+from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.files import read_yaml
 
 AREA_OF_BOX = 0.53  # the share of a person's box that stands in for its area in OKS (the CrowdPose authors' figure)
 DEFAULT_SIGMA = 0.079  # as wide as COCO's shoulder, for joints nobody has measured

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ofa_pose.checkpoint import load_checkpoint
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
-from ofa_pose.data.synthetic import write_dataset
-from ofa_pose.files import read_json
+from ofa_pose.synthetic.dataset import write_dataset
+from ofa_pose.utils.files import read_json
 from tests.cli.conftest import Call, call  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,9 +5,9 @@ from __future__ import annotations
 import configparser
 from pathlib import Path
 
-from ofa_pose import files
 from ofa_pose.arch.space import load_space
-from ofa_pose.checkpoint import find_checkpoint
+from ofa_pose.checkpoints.checkpoint import find_checkpoint
+from ofa_pose.utils import files
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,12 +19,12 @@ import ofa_pose
 from ofa_pose import runtime
 from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.data.images import read_image
-from ofa_pose.data.synthetic import write_dataset
-from ofa_pose.errors import InputError
-from ofa_pose.export import export_checkpoint, runtimes
-from ofa_pose.export.source import Source, open_source
+from ofa_pose.exports import export_checkpoint, runtimes
+from ofa_pose.exports.source import Source, open_source
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import COCO
+from ofa_pose.synthetic.dataset import write_dataset
+from ofa_pose.utils.errors import InputError
 from tests.test_floors import ROOT, reached
 
 NANO = "litepose-nano-coco"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ofa_pose.errors import InputError
-from ofa_pose.files import dump_yaml
 from ofa_pose.skeleton import BUILT_IN, COCO, CROWDPOSE, DEFAULT_SIGMA, Skeleton, draft, load_skeleton, same_joints
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import dump_yaml
 
 CUSTOM = {"name": "stick", "joints": ["l_end", "middle", "r_end"], "flip_pairs": [["l_end", "r_end"]]}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ofa_pose.arch.plan import STAGE_STRIDES
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 WIDTH_MULTIPLE = 8  # the LitePose repository's code rounds the widths of stem and stages to it
 KEYS = ("img_size", "input_channel", "deconv_setting", "backbone_setting")

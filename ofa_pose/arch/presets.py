@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ofa_pose.arch.litepose_config import is_litepose_config, spec_from_litepose
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.errors import InputError, nearest
-from ofa_pose.files import read_json, read_yaml
+from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.files import read_json, read_yaml
 
 _BLOCKS = (6, 8, 10, 10)
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec, Head, whole, wholes
-from ofa_pose.errors import InputError, nearest
-from ofa_pose.files import find_yaml, read_yaml
+from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.files import find_yaml, read_yaml
 
 RESOLUTION_MULTIPLE = 32  # so that a net is evaluated at the size its MACs were counted for
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from ofa_pose.errors import InputError, nearest
+from ofa_pose.utils.errors import InputError, nearest
 
 TOTAL_STRIDE = 16  # the deepest map stands at 1/16 of the input
 STAGES = 4

@@ -9,7 +9,7 @@ from ofa_pose.backends import ExportedRunner
 from ofa_pose.backends.ncnn_runner import NcnnRunner
 from ofa_pose.backends.onnx_runner import OnnxRunner
 from ofa_pose.backends.openvino_runner import OpenvinoRunner
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 _RUNNERS: dict[str, Callable[[str | Path, int, int], ExportedRunner]] = {
     ".onnx": OnnxRunner,

@@ -10,8 +10,8 @@ from ofa_pose.backends.onnx_runner import OnnxRunner
 from ofa_pose.backends.openvino_runner import OpenvinoRunner
 from ofa_pose.backends.packages import require_packages
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.errors import InputError, nearest
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.utils.errors import InputError, nearest
 
 PACKAGES = {"torch": (), "onnxruntime": ("onnx", "onnxruntime"), "openvino": ("openvino", "onnx"), "ncnn": ("ncnn",)}
 BACKENDS = tuple(PACKAGES)

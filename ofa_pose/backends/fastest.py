@@ -9,8 +9,8 @@ import torch
 
 from ofa_pose.backends import Runner
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.console import warn
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.utils.console import warn
 
 TOLERANCE = 1e-3  # of outputs within ±1; float32 and folded BatchNorms stay below 1e-5
 PROBE_SIDE = 64

@@ -8,7 +8,7 @@ import numpy as np
 
 from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.backends import INPUT, OUTPUTS
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 CHUNK_PIXELS = 4 * 128 * 128  # of images that are computed together: more of them leave the cache
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.inputs import check_names, check_sides
+from ofa_pose.backends.on_device import REDUCED, runtime_module
 from ofa_pose.backends.packages import require_packages
-from ofa_pose.errors import InputError
-from ofa_pose.latency.on_device import REDUCED, runtime_module
+from ofa_pose.utils.errors import InputError
 
 
 class NcnnRunner:

@@ -11,7 +11,7 @@ import numpy as np
 from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.inputs import check_names, check_sides, chunks, planes
 from ofa_pose.backends.packages import require_packages
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 METADATA = "ofa_pose"  # the section of the model's rt_info that is ours
 

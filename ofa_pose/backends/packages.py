@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
-from ofa_pose.errors import InputError
-from ofa_pose.latency.on_device import runtime_module
+from ofa_pose.backends.on_device import runtime_module
+from ofa_pose.utils.errors import InputError
 
 EXTRAS = {  # of a package: what needs it, and our extra that brings it
     "onnx": ("ONNX", "onnx"),

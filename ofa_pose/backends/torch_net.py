@@ -12,7 +12,7 @@ from torch import nn
 
 from ofa_pose.backends.inputs import check_sides
 from ofa_pose.data.loader import normalise
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ofa_pose.backends.inputs import check_sides, planes
 from ofa_pose.data.loader import MEAN, STD
-from ofa_pose.errors import InputError
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.utils.errors import InputError
 
 METADATA = "metadata.json"  # among the file's extra files
 TRACED = (2, 3, 64, 96)  # no size stays in the graph

@@ -25,7 +25,7 @@ from ofa_pose.cli import (
     studies,
     training,
 )
-from ofa_pose.errors import OfaPoseError
+from ofa_pose.utils.errors import OfaPoseError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 

@@ -13,13 +13,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ofa_pose.console import say, show
-from ofa_pose.errors import InputError, nearest
+from ofa_pose.utils.console import say, show
+from ofa_pose.utils.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from ofa_pose.checkpoint import Checkpoint
+    from ofa_pose.checkpoints.checkpoint import Checkpoint
     from ofa_pose.data.coco import KeypointDataset
-    from ofa_pose.recipe import Recipe
+    from ofa_pose.recipe.recipe import Recipe
     from ofa_pose.skeleton import Skeleton
 
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Recipe: a YAML file or a shipped recipe's name.")]
@@ -36,7 +36,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, and 
 def read_counts(macs: str | None, params: str | None, convention: str) -> dict[str, Any]:
     """`Budget`'s macs, params and convention as they stand on the command line. Raises InputError."""
     from ofa_pose.costs.macs import CONVENTIONS
-    from ofa_pose.units import parse_count
+    from ofa_pose.utils.units import parse_count
 
     if convention not in CONVENTIONS:
         raise InputError(f"no such MAC convention: '{convention}'", mend=nearest(convention, CONVENTIONS))
@@ -93,7 +93,7 @@ def read_recipe(
     inherited: Mapping[str, Any] | None = None,
 ) -> tuple[Recipe, dict[str, Any]]:
     """The command's recipe and what its checkpoints carry of it; --seed is the override seed=…"""
-    from ofa_pose.recipe import load_recipe
+    from ofa_pose.recipe.recipe import load_recipe
 
     return load_recipe(command, name, [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])], inherited)
 
@@ -106,7 +106,7 @@ def suggest(*words: object) -> None:
 def check_space(supernet: Checkpoint, space: str) -> None:
     """Raise InputError where a recipe names another space than the supernet's: its weights cannot change theirs."""
     from ofa_pose.arch.space import load_space
-    from ofa_pose.recipe import Recipe
+    from ofa_pose.recipe.recipe import Recipe
 
     trained = supernet.recipe.get("space", Recipe().space)
     if space != trained and load_space(space) != supernet.space:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ofa_pose.cli.common import JsonOption, key_table, print_result
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 app = typer.Typer(help="Make and check datasets.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def synth(
 
     Example: ofa-pose data synth runs/synth --images 2000 --size 192 --joints coco --seed 1
     """
-    from ofa_pose.data.synthetic import write_dataset
+    from ofa_pose.synthetic.dataset import write_dataset
 
     path = write_dataset(out, images, size, joints, seed, workers)
     result = {"annotations": str(path), "images": str(out / "images"), "count": images}
@@ -48,10 +48,10 @@ def check(
 
     Example: ofa-pose data check --annotations person_keypoints_val2017.json --images val2017
     """
-    from ofa_pose import files
     from ofa_pose.data.check import check_dataset, draft_skeleton_yaml
     from ofa_pose.data.coco import load_dataset
     from ofa_pose.skeleton import load_skeleton
+    from ofa_pose.utils import files
 
     chosen = load_skeleton(skeleton) if skeleton else None
     if write_skeleton and write_skeleton.exists():

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, format_value, key_table, print_result
-from ofa_pose.console import progress, show, warn
-from ofa_pose.errors import InputError, OfaPoseError, nearest
+from ofa_pose.utils.console import progress, show, warn
+from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
 
 DECODINGS = ("ours", "reference")
 # Options that say how a checkpoint is run, of no use with --results.
@@ -20,7 +20,7 @@ OF_A_NETWORK = ("images", "flip", "resolution", "scales", "decoding", "batch", "
 
 if TYPE_CHECKING:
     from ofa_pose.data.coco import CheckImages, KeypointDataset
-    from ofa_pose.pose_model import PoseModel
+    from ofa_pose.inference.pose_model import PoseModel
 
 
 def evaluate(
@@ -58,8 +58,8 @@ def evaluate(
 
     Example: ofa-pose eval --checkpoint runs/finetuned --annotations val.json --images val2017 --flip
     """
-    from ofa_pose import files
     from ofa_pose.pose.metrics import METRICS
+    from ofa_pose.utils import files
 
     if metric not in METRICS:
         raise InputError(f"no such metric: '{metric}'", mend=nearest(metric, METRICS))
@@ -137,8 +137,8 @@ def _model(
     checkpoint: str, device: str | None, resolution: int | None, flip: bool
 ) -> tuple[PoseModel, Mapping[str, Any] | None]:
     """The network to evaluate and the recipe it was trained with; an exported model knows none."""
-    from ofa_pose.checkpoint import load_checkpoint
-    from ofa_pose.predict import checkpoint_model, exported_model, is_exported
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.inference.predict import checkpoint_model, exported_model, is_exported
 
     if is_exported(checkpoint):
         return exported_model(checkpoint, device, resolution, flip, latency=False), None
@@ -150,8 +150,8 @@ def _ground_truth(
     recipe: Mapping[str, Any] | None, annotations: Path | None, images: Path | None, skeleton: Path | None
 ) -> KeypointDataset:
     """The images to evaluate a network on: the ones named, else data.test of its recipe, if it has one."""
-    from ofa_pose.config import check_config
     from ofa_pose.data.splits import DataSettings, load_splits
+    from ofa_pose.utils.config import check_config
 
     if annotations is None and recipe is None:
         raise InputError("eval of an exported model needs ground truth", mend="add --annotations and --images")
@@ -189,10 +189,10 @@ def _evaluate(
     breakdown: bool,
     as_reference: bool,
 ) -> dict[str, Any]:
-    from ofa_pose import evaluate as evaluation
-    from ofa_pose import files
+    from ofa_pose.inference import evaluate as evaluation
     from ofa_pose.pose.geometry import check_resolution, input_frame, warp
     from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher
+    from ofa_pose.utils import files
 
     check_joints(model.skeleton, dataset, "the network")
     for resolution in resolutions:
@@ -216,7 +216,7 @@ def _evaluate(
 def _score_results(
     annotations: Path | None, results: Path, metric: str, skeleton: Path | None, breakdown: bool
 ) -> dict[str, Any]:
-    from ofa_pose.evaluate import make_evaluator, read_results
+    from ofa_pose.inference.evaluate import make_evaluator, read_results
 
     if annotations is None:
         raise InputError("eval --results needs --annotations", mend="name the ground truth")
@@ -253,7 +253,7 @@ def predict(
     Example: ofa-pose predict photos/ --checkpoint runs/finetuned --out runs/poses
     """
     import ofa_pose
-    from ofa_pose.predict import predict_source
+    from ofa_pose.inference.predict import predict_source
 
     model = ofa_pose.load(checkpoint, device=device, resolution=resolution, flip=flip)
     summary = predict_source(model, source, out, threshold, frames)

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ofa_pose.cli.common import JsonOption, format_value, print_result
-from ofa_pose.console import show, warn
-from ofa_pose.errors import InputError
+from ofa_pose.utils.console import show, warn
+from ofa_pose.utils.errors import InputError
 
 
 def export(
@@ -54,7 +54,7 @@ def export(
 
     Example: ofa-pose export runs/finetuned --format onnx --format ncnn --out runs/export
     """
-    from ofa_pose.export import INT8, export_checkpoint
+    from ofa_pose.exports import INT8, export_checkpoint
 
     calibration = _pair("calibration-", calibration_annotations, calibration_images)
     evaluation = _pair("", annotations, images)

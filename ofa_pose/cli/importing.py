@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa_pose.cli.common import JsonOption, key_table, print_result, suggest
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
     from ofa_pose.skeleton import Skeleton
@@ -50,18 +50,18 @@ def import_litepose(
     if out.exists() and file.exists() and out.samefile(file):
         raise InputError("is the file to import", out, "name another one for --out")
 
-    from ofa_pose import files
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
+    from ofa_pose.utils import files
 
     files.check_folder(out.parent)
     chosen = _skeleton(joints, skeleton)
     named = space or "litepose"
     shape = load_space(named) if arch is None else load_spec(arch, len(chosen.joints))
 
-    from ofa_pose.checkpoint import save_checkpoint
-    from ofa_pose.litepose_checkpoint import import_checkpoint
-    from ofa_pose.profiling import profile
+    from ofa_pose.checkpoints.checkpoint import save_checkpoint
+    from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
+    from ofa_pose.costs.profile import profile
 
     recipe = {"space": os.path.abspath(named) if os.path.isfile(named) else named} if supernet else {}
     done = import_checkpoint(file, shape, chosen, recipe)

@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from ofa_pose.cli.common import JsonOption, print_result
-from ofa_pose.console import say, show, warn
-from ofa_pose.errors import InputError
+from ofa_pose.utils.console import say, show, warn
+from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
     from ofa_pose.latency.table import LatencyTable
@@ -72,11 +72,11 @@ def verify(
 
     Example: ofa-pose latency verify --table nano.json --nets 40 --out nano.png
     """
-    from ofa_pose.files import check_folder
+    from ofa_pose.backends.on_device import cpu_name
     from ofa_pose.latency import verify as verification
     from ofa_pose.latency.measure import open_device
-    from ofa_pose.latency.on_device import cpu_name
     from ofa_pose.latency.table import LatencyTable
+    from ofa_pose.utils.files import check_folder
 
     if out is not None and out.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"--out {out} is no picture's name", mend="end it in .png, .svg or .pdf")

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ofa_pose.cli.common import JsonOption, key_table, print_result
-from ofa_pose.console import show
-from ofa_pose.errors import InputError
+from ofa_pose.utils.console import show
+from ofa_pose.utils.errors import InputError
 
 
 def profile(
@@ -35,13 +35,15 @@ def profile(
     if not measure and (backend is not None or threads is not None):
         raise InputError("--backend and --threads say how to measure", mend="add --measure")
 
-    from ofa_pose import profiling
-    from ofa_pose.cli.nets import load_any_spec
+    from ofa_pose.checkpoints.nets import load_any_spec
+    from ofa_pose.costs import profile as profiling
 
     spec = load_any_spec(net, joints)
     result = profiling.profile(spec, name=net)
     if check:
-        result["thop_recount"] = profiling.check_with_thop(spec)
+        from ofa_pose.models.thop_count import check_with_thop
+
+        result["thop_recount"] = check_with_thop(spec)
     if measure:
         from ofa_pose.latency.profile import measure_network, parts_table
 

@@ -21,7 +21,7 @@ def report(
 
     Example: ofa-pose report runs/final --out report.html
     """
-    from ofa_pose.report import write_report
+    from ofa_pose.reports import write_report
 
     path = write_report(run, out)
     print_result({"out": str(path), "bytes": path.stat().st_size}, as_json)

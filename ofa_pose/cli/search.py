@@ -24,20 +24,20 @@ from ofa_pose.cli.common import (
     read_recipe,
     suggest,
 )
-from ofa_pose.console import warn
-from ofa_pose.errors import InputError
+from ofa_pose.utils.console import warn
+from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
     from ofa_pose.arch.space import SearchSpace
-    from ofa_pose.checkpoint import Checkpoint
+    from ofa_pose.checkpoints.checkpoint import Checkpoint
+    from ofa_pose.costs.feasible import Budget
     from ofa_pose.data.coco import KeypointDataset
     from ofa_pose.data.splits import DataSettings
-    from ofa_pose.distributed import Team
     from ofa_pose.models.elastic import Supernet
-    from ofa_pose.recipe import Recipe
-    from ofa_pose.search.budget import Budget
+    from ofa_pose.recipe.recipe import Recipe
+    from ofa_pose.searches.distributed import Team
 
 
 DOUBTFUL = 0.15  # error of a latency table on its own networks
@@ -56,8 +56,8 @@ def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
     Raises:
         InputError: no data.search is named, and what is held out of train has changed since.
     """
-    from ofa_pose.config import check_config
-    from ofa_pose.files import sha256
+    from ofa_pose.utils.config import check_config
+    from ofa_pose.utils.files import sha256
 
     if data.search is not None or data.train is None:
         return
@@ -114,7 +114,7 @@ def search(
 
     Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
     """
-    from ofa_pose.distributed import team_of_ranks
+    from ofa_pose.searches.distributed import team_of_ranks
 
     own = [f"search.algorithm={algorithm}"] if algorithm else []
     own += [f"search.surrogate={str(surrogate).lower()}"] if surrogate is not None else []
@@ -145,10 +145,10 @@ class _Limits:
 
     def budget(self, space: SearchSpace, joints: int) -> Budget:
         """The budget for subnets of a space. Raises InputError."""
-        from ofa_pose.files import sha256
+        from ofa_pose.costs.feasible import Budget
         from ofa_pose.latency.predict import load_predictor
-        from ofa_pose.search.budget import Budget
-        from ofa_pose.units import parse_seconds
+        from ofa_pose.utils.files import sha256
+        from ofa_pose.utils.units import parse_seconds
 
         counts = read_counts(self.macs, self.params, self.convention)
         if self.macs is None and self.params is None and self.latency is None:
@@ -188,7 +188,7 @@ class _Job:
 
     def assist(self, team: Team) -> None:
         """Another rank than 0: evaluate."""
-        from ofa_pose.search.search import assist_search
+        from ofa_pose.searches.job import assist_search
 
         settings, decode = self.recipe.search, self.recipe.decode.config()
         assist_search(self._build(), self.train, self.split, settings, self.budget, team, self.device, decode)
@@ -196,12 +196,12 @@ class _Job:
     def search(self, out: Path, resume: bool, archive: Path | None, team: Team | None) -> dict[str, Any]:
         """Search, write best.pt too; the result."""
         from ofa_pose.arch.spec import ArchSpec
-        from ofa_pose.checkpoint import find_checkpoint, save_checkpoint
-        from ofa_pose.config import config_text
-        from ofa_pose.distributed import restarted
-        from ofa_pose.run import plan_run
-        from ofa_pose.search.search import HISTORY, run_search
+        from ofa_pose.checkpoints.checkpoint import find_checkpoint, save_checkpoint
+        from ofa_pose.searches.distributed import restarted
+        from ofa_pose.searches.job import HISTORY, run_search
         from ofa_pose.train.jobs import inherit
+        from ofa_pose.utils.config import config_text
+        from ofa_pose.utils.run_dir import plan_run
 
         if restarted() and not resume and (out / HISTORY).exists():
             what = "holds the run that torchrun has started again after a process died"
@@ -250,8 +250,8 @@ def _plan(
     team: Team | None,
 ) -> _Job:
     """Find and check all that a search rests on; the budget first, before anything heavy."""
-    from ofa_pose.checkpoint import load_checkpoint
-    from ofa_pose.search.budget import find_haven
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.costs.feasible import find_haven
 
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None

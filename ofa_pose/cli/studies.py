@@ -22,18 +22,18 @@ from ofa_pose.cli.common import (
     read_counts,
     read_recipe,
 )
-from ofa_pose.console import say, warn
-from ofa_pose.errors import InputError
+from ofa_pose.utils.console import say, warn
+from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ofa_pose.arch.space import Genome
-    from ofa_pose.checkpoint import Checkpoint
+    from ofa_pose.checkpoints.checkpoint import Checkpoint
+    from ofa_pose.costs.feasible import Budget
     from ofa_pose.data.coco import KeypointDataset
-    from ofa_pose.recipe import Recipe
-    from ofa_pose.search.budget import Budget
-    from ofa_pose.search.fitness import SubnetFitness
+    from ofa_pose.recipe.recipe import Recipe
+    from ofa_pose.searches.evaluation import SubnetFitness
 
 SupernetOption = Annotated[str, typer.Option("--supernet", help="Checkpoint or run directory of a supernet.")]
 
@@ -54,19 +54,19 @@ def table(
 
     Example: ofa-pose table --supernet runs/supernet --out runs/table
     """
-    from ofa_pose.checkpoint import load_checkpoint
-    from ofa_pose.search.table import check_size
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.studies.table import check_size
 
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
     check_size(source.space, limit)
 
     from ofa_pose.backends.torch_net import pick_device
-    from ofa_pose.config import config_text
     from ofa_pose.models.elastic import Supernet
-    from ofa_pose.search.fitness import SubnetFitness
-    from ofa_pose.search.search import fitness_basis
-    from ofa_pose.search.table import fill_table, plan_table
+    from ofa_pose.searches.evaluation import SubnetFitness
+    from ofa_pose.searches.job import fitness_basis
+    from ofa_pose.studies.table import fill_table, plan_table
+    from ofa_pose.utils.config import config_text
 
     resolved, _ = read_recipe("search", recipe, overrides, None, source.recipe)
     train, split = _splits(source, resolved)
@@ -112,8 +112,8 @@ def fidelity(
 
     Example: ofa-pose fidelity --supernet runs/supernet --macs 1.2G --out runs/fidelity
     """
-    from ofa_pose.checkpoint import load_checkpoint
-    from ofa_pose.search.budget import FeasibleSpace
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.costs.feasible import FeasibleSpace
 
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
@@ -122,14 +122,14 @@ def fidelity(
     part = FeasibleSpace(source.space, source.spec.joints, _budget(source, macs, params, convention))
 
     from ofa_pose.backends.torch_net import pick_device
-    from ofa_pose.config import config_text
     from ofa_pose.models.elastic import Supernet
-    from ofa_pose.run import RunDir
-    from ofa_pose.search.fidelity import TUNING, Fidelity, fidelity_table, plan_fidelity, study_fidelity
-    from ofa_pose.search.fitness import SubnetFitness
-    from ofa_pose.search.search import fitness_basis
-    from ofa_pose.search.tuning import short_finetuning
+    from ofa_pose.searches.evaluation import SubnetFitness
+    from ofa_pose.searches.job import fitness_basis
+    from ofa_pose.studies.fidelity import TUNING, Fidelity, fidelity_table, plan_fidelity, study_fidelity
+    from ofa_pose.studies.tuning import short_finetuning
     from ofa_pose.train.jobs import Setting
+    from ofa_pose.utils.config import config_text
+    from ofa_pose.utils.run_dir import RunDir
 
     resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
     tuning, _ = read_recipe("finetune", recipe, overrides, seed, source.recipe)
@@ -206,8 +206,8 @@ def _within(counts: tuple[int, ...], available: int, what: str) -> tuple[int, ..
 
 def _budget(source: Checkpoint, macs: str | None, params: str | None, convention: str) -> Budget:
     """The ceilings given, or one that every subnet keeps."""
+    from ofa_pose.costs.feasible import Budget
     from ofa_pose.costs.macs import spec_macs
-    from ofa_pose.search.budget import Budget
 
     counts = read_counts(macs, params, convention)
     if macs is None and params is None:
@@ -228,8 +228,8 @@ def _splits(source: Checkpoint, resolved: Recipe) -> tuple[KeypointDataset, Keyp
 
 
 def _sha256(checkpoint: str) -> str:
-    from ofa_pose.checkpoint import find_checkpoint
-    from ofa_pose.files import sha256
+    from ofa_pose.checkpoints.checkpoint import find_checkpoint
+    from ofa_pose.utils.files import sha256
 
     return sha256(find_checkpoint(checkpoint))
 

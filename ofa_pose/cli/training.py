@@ -21,10 +21,10 @@ from ofa_pose.cli.common import (
     read_recipe,
     suggest,
 )
-from ofa_pose.console import warn
+from ofa_pose.utils.console import warn
 
 if TYPE_CHECKING:
-    from ofa_pose.recipe import Recipe
+    from ofa_pose.recipe.recipe import Recipe
     from ofa_pose.train.jobs import Setting
 
 InitOption = Annotated[str | None, typer.Option("--init", help="Checkpoint, run directory or shipped weights.")]
@@ -40,12 +40,12 @@ def _prepare(
     teacher: str | None = None,
 ) -> Setting:
     from ofa_pose.backends.torch_net import pick_device
-    from ofa_pose.checkpoint import find_checkpoint
-    from ofa_pose.config import config_text
+    from ofa_pose.checkpoints.checkpoint import find_checkpoint
     from ofa_pose.data.splits import load_splits
-    from ofa_pose.files import sha256
-    from ofa_pose.run import plan_run
     from ofa_pose.train.jobs import Setting
+    from ofa_pose.utils.config import config_text
+    from ofa_pose.utils.files import sha256
+    from ofa_pose.utils.run_dir import plan_run
 
     chosen = pick_device(device)
     run = plan_run(out, config_text(recipe), resume)
@@ -80,7 +80,7 @@ def pretrain(
     """
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
-    from ofa_pose.checkpoint import load_checkpoint
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.train import jobs
 
     source = load_checkpoint(init) if init else None
@@ -111,7 +111,7 @@ def train_supernet(
     --set data.train.images=DIR --set data.val.annotations=B.json --set data.val.images=DIR2 --out runs/supernet
     """
     from ofa_pose.arch.space import load_space
-    from ofa_pose.checkpoint import load_checkpoint
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.train import jobs
 
     source = load_checkpoint(init) if init else None
@@ -144,7 +144,7 @@ def finetune(
     --out runs/finetuned
     """
     from ofa_pose.arch.presets import load_spec
-    from ofa_pose.checkpoint import load_checkpoint
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.train import jobs
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ofa_pose.data.coco import ImageRecord, KeypointDataset, load_dataset
-from ofa_pose.files import dump_yaml
 from ofa_pose.skeleton import Skeleton
+from ofa_pose.utils.files import dump_yaml
 
 CROWDED = ((1, 1), (2, 4), (5, 9), (10, 19), (20, None))  # ranges of people an image, for the histogram
 

@@ -16,15 +16,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.console import track
 from ofa_pose.data import coco_parse
 from ofa_pose.data.images import read_image, read_reduced
 from ofa_pose.data.numbers import positive
-from ofa_pose.data.regions import Region, box_round
-from ofa_pose.errors import Fault, InputError
-from ofa_pose.files import read_json
-from ofa_pose.seeding import generator
+from ofa_pose.pose.regions import Region, box_round
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
+from ofa_pose.utils.console import track
+from ofa_pose.utils.errors import Fault, InputError
+from ofa_pose.utils.files import read_json
+from ofa_pose.utils.seeding import generator
 
 __all__ = ["ImageRecord", "KeypointDataset", "Region", "load_dataset", "read_image"]
 

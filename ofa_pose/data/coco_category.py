@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose.data.numbers import are_numbers, is_id
-from ofa_pose.errors import Fault, InputError, nearest
 from ofa_pose.skeleton import Skeleton, draft, same_joints
+from ofa_pose.utils.errors import Fault, InputError, nearest
 
 
 def keypoint_category(path: Path, categories: Sequence[Any]) -> Mapping[str, Any]:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ofa_pose.data.coco_category import choose_skeleton, keypoint_category
 from ofa_pose.data.numbers import are_numbers, finite_array, is_id, positive
-from ofa_pose.data.regions import Region, box_region, box_round, segment_region
-from ofa_pose.errors import Fault, InputError
+from ofa_pose.pose.regions import Region, box_region, box_round, segment_region
 from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton
+from ofa_pose.utils.errors import Fault, InputError
 
 NAMED_IN_WARNING = 3
 _VISIBILITIES = frozenset((0, 1, 2))

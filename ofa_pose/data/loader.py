@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.transforms import Augmentation, Sample, augmented_sample, clean_sample
-from ofa_pose.errors import InputError
-from ofa_pose.seeding import generator
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.seeding import generator
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]
 STD = (0.229, 0.224, 0.225)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ofa_pose.config import Config
-from ofa_pose.console import warn
 from ofa_pose.data.coco import KeypointDataset, load_dataset
-from ofa_pose.errors import InputError
 from ofa_pose.skeleton import Skeleton, load_skeleton
+from ofa_pose.utils.config import Config
+from ofa_pose.utils.console import warn
+from ofa_pose.utils.errors import InputError
 
 SPLITS = ("train", "search", "val", "test")
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ofa_pose.config import Config
 from ofa_pose.data.coco import ImageRecord
-from ofa_pose.data.regions import Region
+from ofa_pose.pose.regions import Region
 from ofa_pose.skeleton import Skeleton
+from ofa_pose.utils.config import Config
 
 BORDER = (124, 116, 104)  # ImageNet's mean colour, RGB: zero after normalisation
 MASK_STRIDE = 2

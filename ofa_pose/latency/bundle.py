@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ofa_pose import files
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends import on_device
 from ofa_pose.backends.ncnn_graph import ncnn_part
 from ofa_pose.backends.packages import require_packages
-from ofa_pose.errors import InputError, nearest
-from ofa_pose.latency import on_device
 from ofa_pose.latency.measure import PartNet
 from ofa_pose.latency.pieces import Piece
 from ofa_pose.latency.subjects import Subject, table_subjects
 from ofa_pose.latency.table import Header, LatencyTable, Samples, read_times
+from ofa_pose.utils import files
+from ofa_pose.utils.errors import InputError, nearest
 
 FORMATS = {"onnx": "onnxruntime", "ncnn": "ncnn"}  # and the runtime that computes it
 WEIGHT = 0.01

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.errors import InputError
 from ofa_pose.latency.pieces import ALWAYS, Piece, group_of, groups, widths
+from ofa_pose.utils.errors import InputError
 
 
 class Interpolator:

@@ -14,10 +14,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.factory import check_backend
 from ofa_pose.backends.ncnn_graph import ncnn_part
-from ofa_pose.backends.onnx_graph import onnx_part
-from ofa_pose.backends.openvino_runner import compile_options
-from ofa_pose.errors import InputError
-from ofa_pose.latency.on_device import (
+from ofa_pose.backends.on_device import (
     Run,
     keep_memory,
     ncnn_run,
@@ -26,6 +23,8 @@ from ofa_pose.latency.on_device import (
     random_inputs,
     runtime_module,
 )
+from ofa_pose.backends.onnx_graph import onnx_part
+from ofa_pose.backends.openvino_runner import compile_options
 from ofa_pose.latency.pieces import Part, part_layers, piece_part
 from ofa_pose.latency.subjects import Subject
 from ofa_pose.models.litepose import (
@@ -39,6 +38,7 @@ from ofa_pose.models.litepose import (
     run_stem,
     run_step,
 )
+from ofa_pose.utils.errors import InputError
 
 
 class Device(Protocol):

@@ -16,7 +16,7 @@ from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, build_pla
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.population import Grid
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 # What tells the pieces of a kind apart. Sides are the input's, in cells; `raw` is 0 in a plain head.
 FIELDS = {

@@ -15,8 +15,8 @@ from rich.table import Table
 from ofa_pose.arch.plan import Plan, make_plan
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.factory import make_runner
+from ofa_pose.backends.on_device import Run, visit
 from ofa_pose.latency.measure import open_device
-from ofa_pose.latency.on_device import Run, visit
 from ofa_pose.latency.pieces import Piece, plan_pieces
 from ofa_pose.models.litepose import LitePose
 

@@ -9,7 +9,7 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import layer_macs
 from ofa_pose.latency.pieces import Piece, space_pieces, spanning_pieces
-from ofa_pose.seeding import generator
+from ofa_pose.utils.seeding import generator
 
 Subject = Piece | ArchSpec  # what is measured: a piece, or a whole network
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ofa_pose import files
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.errors import InputError
 from ofa_pose.latency.pieces import Piece
 from ofa_pose.latency.subjects import Subject, table_subjects
+from ofa_pose.utils import files
+from ofa_pose.utils.errors import InputError
 
 FORMAT = "ofa-pose latency table 1"
 RESUME = "start the same `latency build` with --resume, it goes on where it was"

@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
-from ofa_pose import files
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.console import progress
-from ofa_pose.errors import InputError
-from ofa_pose.latency import on_device
+from ofa_pose.backends import on_device
 from ofa_pose.latency.measure import Device
 from ofa_pose.latency.predict import Predictor
 from ofa_pose.latency.subjects import Subject
 from ofa_pose.latency.table import LatencyTable, Samples
-from ofa_pose.seeding import generator
+from ofa_pose.utils import files
+from ofa_pose.utils.console import progress
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.seeding import generator
 
 ROUNDS = 5
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.console import warn
-from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.utils.console import warn
+from ofa_pose.utils.errors import InputError
 
 
 def leading_slice(tensor: Tensor, shape: torch.Size) -> Tensor:

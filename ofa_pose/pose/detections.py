@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 CATEGORY_ID = 1
 DECIMALS = 3  # of image pixels in a results file

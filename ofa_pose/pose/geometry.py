@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 LOW_STRIDE = 4  # input pixels per cell of the low-resolution heatmaps and of the tags
 HIGH_STRIDE = 2  # input pixels per cell of the high-resolution heatmaps

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from ofa_pose.errors import InputError
 from ofa_pose.pose.decode import Poses
 from ofa_pose.pose.geometry import HIGH_STRIDE, MAX_ASPECT, InputFrame
+from ofa_pose.utils.errors import InputError
 
 MULTIPLE = 64  # of both input sides
 PEOPLE = 30  # peaks a joint, and people that a joint is matched with

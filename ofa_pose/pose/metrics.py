@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ofa_pose.data.regions import box_round
-from ofa_pose.errors import InputError, nearest
 from ofa_pose.pose.detections import Detections, joint_array, to_results
 from ofa_pose.pose.matching import Judge, Score
+from ofa_pose.pose.regions import box_round
 from ofa_pose.pose.similarity import Found, People
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
+from ofa_pose.utils.errors import InputError, nearest
 
 __all__ = ["METRICS", "Detections", "KeypointEvaluator", "Score", "evaluate_keypoints", "to_results"]
 

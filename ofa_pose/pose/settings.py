@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from ofa_pose.config import Config, check_config
 from ofa_pose.pose.decode import DecodeConfig
+from ofa_pose.utils.config import Config, check_config
 
 
 class DecodeSettings(Config):

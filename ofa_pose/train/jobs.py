@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa_pose import files
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.fastest import FastestRunner
-from ofa_pose.calibrate import calibration_batches, recalibrate
-from ofa_pose.checkpoint import Checkpoint
-from ofa_pose.console import say
+from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.transforms import Augmentation
-from ofa_pose.errors import InputError
-from ofa_pose.evaluate import evaluate, make_evaluator, read_inputs
+from ofa_pose.inference.evaluate import evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.extract import extract
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.run import RunDir
-from ofa_pose.seeding import key_seed
+from ofa_pose.recipe.settings import LossSettings, TrainSettings
 from ofa_pose.train.loop import Job, fit
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
 from ofa_pose.train.pretrained import initialise
-from ofa_pose.train.settings import LossSettings, TrainSettings
+from ofa_pose.utils import files
+from ofa_pose.utils.console import say
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.run_dir import RunDir
+from ofa_pose.utils.seeding import key_seed
 
 CALIBRATION_IMAGES = 64
 

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from ofa_pose.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ofa_pose.console import progress, say
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.loader import training_batches
 from ofa_pose.data.transforms import Augmentation
-from ofa_pose.errors import InputError, OfaPoseError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.run import RunDir
+from ofa_pose.recipe.settings import TrainSettings
 from ofa_pose.train.objectives import Objective
-from ofa_pose.train.settings import TrainSettings
+from ofa_pose.utils.console import progress, say
+from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.run_dir import RunDir
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from torch import Tensor
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.data.loader import Batch, normalise
-from ofa_pose.losses import distillation_loss, heatmap_loss, tag_loss
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE
-from ofa_pose.seeding import generator
-from ofa_pose.targets import heatmaps
-from ofa_pose.train.settings import LossSettings
+from ofa_pose.recipe.settings import LossSettings
+from ofa_pose.train.losses import distillation_loss, heatmap_loss, tag_loss
+from ofa_pose.train.targets import heatmaps
+from ofa_pose.utils.seeding import generator
 
 Losses = dict[str, Tensor]
 

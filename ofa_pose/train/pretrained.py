@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ofa_pose.arch.plan import Layer, Plan
-from ofa_pose.checkpoint import Checkpoint
-from ofa_pose.errors import InputError
+from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
+from ofa_pose.utils.errors import InputError
 
 FIXED_GROUPS = ("image", "stem.0")  # never elastic; 'outputs.*' neither: their order is the joints'
 

@@ -21,8 +21,8 @@ from ofa_pose.arch.litepose_config import (
 )
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.errors import InputError
-from ofa_pose.files import read_json
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import read_json
 
 FIXTURES = Path(__file__).parents[3] / "shared/fixtures"
 FIXTURE = FIXTURES / "official_pipeline/arch.json"

@@ -12,7 +12,7 @@ from ofa_pose.arch.plan import Layer, Plan, make_plan
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.models.litepose import LitePose
-from tests.making import picture
+from tests.networks import picture
 
 XS = PRESETS["litepose-xs"].with_joints(14)
 

@@ -9,9 +9,9 @@ import pytest
 
 from ofa_pose.arch.presets import PRESETS, load_spec
 from ofa_pose.costs.macs import spec_params
-from ofa_pose.errors import InputError
-from ofa_pose.files import dump_yaml
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import dump_yaml
 
 
 @pytest.mark.parametrize(

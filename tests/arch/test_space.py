@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import HEADS, ArchSpec
-from ofa_pose.errors import InputError
-from ofa_pose.files import dump_yaml, parse_yaml, shipped_folder
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import dump_yaml, parse_yaml, shipped_folder
 
 PAPER = load_space("litepose")
 CHOICES = st.lists(st.integers(1, 40), min_size=1, max_size=3, unique=True).map(lambda c: tuple(sorted(c)))

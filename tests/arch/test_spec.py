@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import HEADS, ArchSpec
-from ofa_pose.errors import InputError
-from ofa_pose.files import dump_yaml, parse_yaml
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import dump_yaml, parse_yaml
 
 WIDTH = st.integers(1, 200)
 EXPANSIONS = st.lists(st.integers(1, 8), min_size=1, max_size=4).map(tuple)

@@ -15,12 +15,12 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.exported import SUFFIXES, open_runner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.backends.torchscript import TorchscriptRunner
-from ofa_pose.checkpoint import Checkpoint
-from ofa_pose.errors import InputError
-from ofa_pose.export import export_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint
+from ofa_pose.exports import export_checkpoint
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
-from tests.making import lived_in
+from ofa_pose.utils.errors import InputError
+from tests.networks import lived_in
 
 for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
     pytest.importorskip(_package)

@@ -11,7 +11,7 @@ from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.onnx_runner import OnnxRunner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
-from tests.making import lived_in
+from tests.networks import lived_in
 
 pytest.importorskip("onnxruntime")
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), np.uint8)

@@ -13,9 +13,9 @@ from ofa_pose.arch.spec import HEADS, ArchSpec, Head
 from ofa_pose.backends.onnx_graph import onnx_model
 from ofa_pose.backends.onnx_runner import OnnxRunner
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.errors import InputError
 from ofa_pose.models.litepose import LitePose
-from tests.making import lived_in
+from ofa_pose.utils.errors import InputError
+from tests.networks import lived_in
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

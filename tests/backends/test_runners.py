@@ -24,9 +24,9 @@ from ofa_pose.backends.inputs import check_sides
 from ofa_pose.backends.ncnn_graph import ncnn_part
 from ofa_pose.backends.ncnn_runner import load_net
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.errors import InputError
 from ofa_pose.models.litepose import Apply, LitePose, run_block, run_step
-from tests.making import hide_package, lived_in
+from ofa_pose.utils.errors import InputError
+from tests.networks import hide_package, lived_in
 
 for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
     pytest.importorskip(_package)

@@ -9,10 +9,10 @@ from unittest import mock
 
 import numpy as np
 
-from ofa_pose.console import progress
 from ofa_pose.pose.decode import Poses, decode
 from ofa_pose.pose.litepose_decode import decode_litepose
 from ofa_pose.pose.metrics import to_results
+from ofa_pose.utils.console import progress
 from tests.bench.oracle import Maker, Output, Truth
 from tests.bench.refinements import WAYS
 

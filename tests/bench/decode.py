@@ -23,11 +23,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ofa_pose.arch.presets import load_spec
-from ofa_pose.console import show
-from ofa_pose.errors import InputError
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import decode
 from ofa_pose.pose.litepose_decode import decode_litepose
+from ofa_pose.utils.console import show
+from ofa_pose.utils.errors import InputError
 from tests.bench import oracle, shared_oracle
 from tests.bench.accuracy import Decoder, Results, Source, by_condition, by_refinement, ceilings, make_conditions
 from tests.bench.plain_decode import plain_decode

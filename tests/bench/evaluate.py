@@ -22,18 +22,18 @@ from rich.table import Table
 
 from ofa_pose.arch.litepose_config import spec_from_litepose
 from ofa_pose.backends.fastest import FastestRunner
-from ofa_pose.checkpoint import Checkpoint, load_checkpoint
-from ofa_pose.console import show
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
 from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.data.loader import normalise
-from ofa_pose.data.synthetic import write_dataset
-from ofa_pose.evaluate import Evaluation, evaluate, make_evaluator, read_inputs
-from ofa_pose.files import read_json
-from ofa_pose.litepose_checkpoint import import_checkpoint
+from ofa_pose.inference.evaluate import Evaluation, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp
 from ofa_pose.pose.settings import decode_config
 from ofa_pose.skeleton import COCO
+from ofa_pose.synthetic.dataset import write_dataset
+from ofa_pose.utils.console import show
+from ofa_pose.utils.files import read_json
 from tests.bench.decode import make_forward
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/fixtures/official_pipeline"

@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ofa_pose.data.synthetic import Scene, draw_scene
-from ofa_pose.errors import InputError
-from ofa_pose.files import read_json
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE, InputFrame, input_frame
 from ofa_pose.pose.metrics import KeypointEvaluator
-from ofa_pose.seeding import generator
 from ofa_pose.skeleton import BUILT_IN, CROWDPOSE, Skeleton
-from tests.pose.making import gaussian
+from ofa_pose.synthetic.dataset import Scene, draw_scene
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import read_json
+from ofa_pose.utils.seeding import generator
+from tests.pose.maps import gaussian
 
 CANVAS = (640, 480)  # of a drawn crowd, in image pixels
 SCENE_SIDE = 96  # of the scenes that a crowd is put together from

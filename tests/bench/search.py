@@ -18,12 +18,12 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ofa_pose.console import show, track
-from ofa_pose.search.algorithms import ALGORITHMS
-from ofa_pose.search.budget import FeasibleSpace
-from ofa_pose.search.candidates import Candidate
-from ofa_pose.search.settings import SearchSettings
-from tests.search.landscape import FOLDER, Landscape, draw_landscape, load_table
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.searches.algorithms import ALGORITHMS
+from ofa_pose.searches.candidates import Candidate
+from ofa_pose.utils.console import show, track
+from tests.searches.landscape import FOLDER, Landscape, draw_landscape, load_table
 
 CLOSE = 0.005  # AP
 SHARES = (0.25, 0.5, 0.75)  # of the range of MACs

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.bench import search
-from tests.search.landscape import draw_landscape, load_table
+from tests.searches.landscape import draw_landscape, load_table
 
 
 def test_quick_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ofa_pose.cli import run
-from ofa_pose.data.synthetic import write_dataset
-from ofa_pose.files import dump_yaml, write_text
+from ofa_pose.synthetic.dataset import write_dataset
+from ofa_pose.utils.files import dump_yaml, write_text
 
 TINY_SPACE = {
     "name": "tiny",

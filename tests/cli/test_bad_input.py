@@ -193,7 +193,7 @@ def test_budget_that_is_no_number(call: Call, supernet: Path, tmp_path: Path) ->
 
 
 def test_other_joints(call: Call, net: Path, tmp_path: Path) -> None:
-    from ofa_pose.data.synthetic import write_dataset
+    from ofa_pose.synthetic.dataset import write_dataset
 
     write_dataset(tmp_path / "crowd", images=2, size=64, joints="crowdpose", seed=1, workers=1)
     where = ("--annotations", tmp_path / "crowd" / "annotations.json", "--images", tmp_path / "crowd" / "images")
@@ -203,7 +203,7 @@ def test_other_joints(call: Call, net: Path, tmp_path: Path) -> None:
 def test_other_joints_in_val_or_teacher_stop_before_the_run(
     call: Call, recipe: Path, supernet: Path, tmp_path: Path
 ) -> None:
-    from ofa_pose.data.synthetic import write_dataset
+    from ofa_pose.synthetic.dataset import write_dataset
 
     write_dataset(tmp_path / "crowd", images=4, size=64, joints="crowdpose", seed=1, workers=1)
     crowd = {"annotations": tmp_path / "crowd" / "annotations.json", "images": tmp_path / "crowd" / "images"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_pose.data.synthetic import write_dataset
-from ofa_pose.export import export_checkpoint
+from ofa_pose.exports import export_checkpoint
+from ofa_pose.synthetic.dataset import write_dataset
 from tests.cli.conftest import Call
 
 NANO = "litepose-nano-coco"

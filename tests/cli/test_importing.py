@@ -10,16 +10,16 @@ import torch
 
 from ofa_pose.arch.litepose_config import litepose_from_spec
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.checkpoint import load_checkpoint
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.checkpoints.litepose_checkpoint import tensor_names
 from ofa_pose.costs.macs import spec_macs
-from ofa_pose.files import dump_yaml, read_json
-from ofa_pose.litepose_checkpoint import tensor_names
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import COCO, CROWDPOSE
+from ofa_pose.utils.files import dump_yaml, read_json
 from tests.cli.conftest import TINY_SPACE, Call
 from tests.cli.test_bad_input import refused
-from tests.making import lived_in
+from tests.networks import lived_in
 
 PIPELINE = Path(__file__).parents[3] / "shared" / "fixtures" / "official_pipeline"
 SPACE = SearchSpace.from_dict(TINY_SPACE)

@@ -11,9 +11,9 @@ import pytest
 
 import ofa_pose
 from ofa_pose.arch.presets import load_spec
-from ofa_pose.checkpoint import load_checkpoint
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
-from ofa_pose.files import read_json, read_yaml
+from ofa_pose.utils.files import read_json, read_yaml
 from tests.cli.conftest import Call
 
 

@@ -8,8 +8,8 @@ import cv2
 import pytest
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.files import dump_yaml
 from ofa_pose.latency.table import LatencyTable
+from ofa_pose.utils.files import dump_yaml
 from tests.cli.conftest import Call
 from tests.latency.tables import make_table, measure_bundle
 

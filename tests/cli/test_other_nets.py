@@ -10,8 +10,8 @@ import pytest
 
 from ofa_pose.arch.litepose_config import litepose_from_spec
 from ofa_pose.arch.spec import Head
-from ofa_pose.checkpoint import load_checkpoint
-from ofa_pose.files import dump_yaml
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.utils.files import dump_yaml
 from tests.cli.conftest import TINY_SPACE, Call
 
 

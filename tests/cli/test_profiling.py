@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.files import dump_yaml
 from ofa_pose.latency import profile
+from ofa_pose.utils.files import dump_yaml
 from tests.cli.conftest import Call
 
 

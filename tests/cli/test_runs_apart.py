@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ofa_pose.checkpoint import load_checkpoint
-from ofa_pose.files import dump_yaml, write_text
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.utils.files import dump_yaml, write_text
 from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
 

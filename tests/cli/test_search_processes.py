@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.checkpoint import load_checkpoint, save_checkpoint
-from ofa_pose.data.synthetic import write_dataset
-from ofa_pose.files import read_yaml
+from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from ofa_pose.synthetic.dataset import write_dataset
+from ofa_pose.utils.files import read_yaml
 from tests.cli.conftest import Call
 
 ROOT = Path(__file__).resolve().parents[2]

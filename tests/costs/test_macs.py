@@ -19,7 +19,7 @@ from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import HEADS, ArchSpec, Head
 from ofa_pose.costs.macs import CONVENTIONS, Macs, layer_macs, layer_params, plan_macs, spec_macs, spec_params
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.seeding import generator
+from ofa_pose.utils.seeding import generator
 
 SPACES = ("litepose", "litepose-per-block", "litepose-nano")
 # GMACs at batch 1 on the net's own square input: joints 14, then 17; parameters in millions for 14 joints

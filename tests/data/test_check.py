@@ -9,9 +9,9 @@ import pytest
 
 from ofa_pose.data.check import check_dataset, draft_skeleton_yaml
 from ofa_pose.data.coco import load_dataset
-from ofa_pose.errors import InputError
 from ofa_pose.skeleton import load_skeleton
-from tests.data.making import annotation, contents, write
+from ofa_pose.utils.errors import InputError
+from tests.data.datasets import annotation, contents, write
 
 
 def test_counts(tmp_path: Path) -> None:

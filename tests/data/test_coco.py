@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from ofa_pose.data.coco import load_dataset
-from ofa_pose.errors import InputError
 from ofa_pose.skeleton import COCO, CROWDPOSE, Skeleton, draft
-from tests.data.making import JOINTS, annotation, contents, write
+from ofa_pose.utils.errors import InputError
+from tests.data.datasets import JOINTS, annotation, contents, write
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 Mutation = Callable[[dict[str, Any]], object]

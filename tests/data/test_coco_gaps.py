@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ofa_pose.data.coco import load_dataset
-from tests.data.making import annotation, contents, write
+from tests.data.datasets import annotation, contents, write
 
 
 @pytest.mark.parametrize("area", [None, float("nan"), float("inf"), -2, 0, pytest.param(10**400, id="huge")])

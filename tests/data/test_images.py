@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ofa_pose.data.images import read_image, read_reduced, read_upright
-from ofa_pose.errors import InputError
+from ofa_pose.utils.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 Mutation = Callable[[dict[str, Any]], object]

@@ -13,8 +13,8 @@ import torch
 from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.data.loader import MEAN, STD, Batch, clean_batches, epoch_order, normalise, step_keys, training_batches
 from ofa_pose.data.transforms import Augmentation, clean_sample
-from ofa_pose.errors import InputError
-from tests.data.making import contents, write
+from ofa_pose.utils.errors import InputError
+from tests.data.datasets import contents, write
 
 
 @pytest.fixture(scope="module")

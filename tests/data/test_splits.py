@@ -8,8 +8,8 @@ import pytest
 
 from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.data.splits import DataSettings, Source, load_splits
-from ofa_pose.errors import InputError
-from tests.data.making import contents, write
+from ofa_pose.utils.errors import InputError
+from tests.data.datasets import contents, write
 
 
 def test_parts_of_a_dataset(tmp_path: Path) -> None:

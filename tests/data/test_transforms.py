@@ -15,7 +15,6 @@ from pycocotools import mask as coco_mask
 from pydantic import ValidationError
 
 from ofa_pose.data.coco import ImageRecord
-from ofa_pose.data.regions import Region, box_region, segment_region
 from ofa_pose.data.transforms import (
     BORDER,
     Augmentation,
@@ -31,8 +30,9 @@ from ofa_pose.data.transforms import (
     warp_image,
     warp_keypoints,
 )
-from ofa_pose.seeding import generator
+from ofa_pose.pose.regions import Region, box_region, segment_region
 from ofa_pose.skeleton import COCO
+from ofa_pose.utils.seeding import generator
 
 PLAIN = Augmentation(rotation=0, scale=(1.0, 1.0), shift=0, flip=0, brightness=0, contrast=0, saturation=0, hue=0)
 SEEDS = st.integers(0, 2**32)

@@ -11,9 +11,9 @@ import pytest
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.latency import on_device
+from ofa_pose.backends import on_device
+from ofa_pose.backends.on_device import Run
 from ofa_pose.latency.interpolate import work
-from ofa_pose.latency.on_device import Run
 from ofa_pose.latency.pieces import Piece, plan_pieces
 from ofa_pose.latency.subjects import Subject, table_subjects
 from ofa_pose.latency.table import Header, LatencyTable

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.errors import InputError
+from ofa_pose.backends import on_device
 from ofa_pose.latency import bundle as bundle_module
-from ofa_pose.latency import on_device
 from ofa_pose.latency.bundle import FORMATS, import_results, write_bundle
 from ofa_pose.latency.measure import PartNet
 from ofa_pose.latency.predict import Predictor
 from ofa_pose.latency.subjects import table_subjects
+from ofa_pose.utils.errors import InputError
 from tests.latency.tables import measure_bundle
 
 ALONE = (

@@ -11,12 +11,12 @@ import torch
 
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.errors import InputError
-from ofa_pose.latency import on_device
+from ofa_pose.backends import on_device
+from ofa_pose.backends.on_device import visit
 from ofa_pose.latency.measure import DEVICES, PartNet, open_device
-from ofa_pose.latency.on_device import visit
 from ofa_pose.latency.pieces import plan_pieces
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.utils.errors import InputError
 
 EXPORTED = ("onnxruntime", "openvino", "ncnn")
 

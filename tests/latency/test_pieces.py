@@ -11,7 +11,6 @@ from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import HEADS, ArchSpec
 from ofa_pose.costs.macs import layer_macs, plan_macs
-from ofa_pose.errors import InputError
 from ofa_pose.latency.pieces import (
     Piece,
     groups,
@@ -23,6 +22,7 @@ from ofa_pose.latency.pieces import (
     spanning_pieces,
     widths,
 )
+from ofa_pose.utils.errors import InputError
 
 widths_ = st.integers(1, 200)
 

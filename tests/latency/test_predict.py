@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace, load_space
-from ofa_pose.errors import InputError
 from ofa_pose.latency.pieces import plan_pieces
 from ofa_pose.latency.predict import Predictor, load_predictor
+from ofa_pose.utils.errors import InputError
 from tests.costs.test_population import any_genomes, small_spaces
 from tests.latency.tables import few_networks, make_table, net_ms, piece_ms
 

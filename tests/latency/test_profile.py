@@ -5,9 +5,9 @@ import pytest
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.errors import InputError
 from ofa_pose.latency import profile
 from ofa_pose.latency.pieces import plan_pieces
+from ofa_pose.utils.errors import InputError
 
 pytest.importorskip("onnxruntime")
 

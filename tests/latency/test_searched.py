@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoint import load_checkpoint
-from ofa_pose.console import say
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.costs.feasible import Budget
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.data.coco import KeypointDataset, load_dataset
-from ofa_pose.data.synthetic import write_dataset
 from ofa_pose.latency.build import build_table
 from ofa_pose.latency.measure import open_device
 from ofa_pose.latency.predict import Predictor
@@ -22,15 +21,16 @@ from ofa_pose.latency.table import LatencyTable
 from ofa_pose.latency.verify import verify
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.run import RunDir
-from ofa_pose.search.budget import Budget
-from ofa_pose.search.fitness import SubnetFitness
-from ofa_pose.search.search import run_search
-from ofa_pose.search.settings import SearchSettings
+from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.searches.evaluation import SubnetFitness
+from ofa_pose.searches.job import run_search
+from ofa_pose.synthetic.dataset import write_dataset
+from ofa_pose.utils.console import say
+from ofa_pose.utils.run_dir import RunDir
 
 pytestmark = pytest.mark.slow
 
-SUPERNET = Path(__file__).parents[1] / "search" / "table" / "supernet.pt"
+SUPERNET = Path(__file__).parents[1] / "searches" / "table" / "supernet.pt"
 DECODE = DecodeConfig(threshold=0.3, tag_threshold=1.5)  # the recipe's
 SCENES = {"train": (64, 4001), "search": (300, 4102), "test": (500, 4103)}  # images and seed
 SETTINGS = SearchSettings(population=16, generations=3, images=300, calibration_images=64)

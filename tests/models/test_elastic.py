@@ -16,7 +16,7 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from tests.making import lived_in, picture, same_state
+from tests.networks import lived_in, picture, same_state
 
 
 def sampled(space: SearchSpace, seed: int) -> ArchSpec:

@@ -14,11 +14,11 @@ from torch import nn
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import HEADS, Head
-from ofa_pose.errors import InputError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.extract import extract, leading_slice
 from ofa_pose.models.litepose import LitePose, Unit
-from tests.making import lived_in, picture, same_state
+from ofa_pose.utils.errors import InputError
+from tests.networks import lived_in, picture, same_state
 
 NANO = load_space("litepose-nano")
 DEEP = SearchSpace(

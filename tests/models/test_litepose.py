@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import HEADS, ArchSpec, Head
 from ofa_pose.models.litepose import OUTPUT_STD, LitePose
-from tests.making import lived_in, picture, same_state
+from tests.networks import lived_in, picture, same_state
 
 SPEC = ArchSpec(64, 6, (8, 8, 10, 10), ((2, 3), (2, 2), (3,), (2, 1, 2)), (7, 8, 6), 5, 4)
 

@@ -15,7 +15,7 @@ from ofa_pose.pose.decode import DecodeConfig, Poses, decode
 from ofa_pose.pose.geometry import input_frame
 from ofa_pose.pose.metrics import KeypointEvaluator, to_results
 from ofa_pose.skeleton import COCO, CROWDPOSE
-from tests.pose.making import crowd, make_maps
+from tests.pose.maps import crowd, make_maps
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 ORDERS = {17: COCO.grouping_order, 14: CROWDPOSE.grouping_order, 5: (2, 0, 4, 1, 3)}

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from ofa_pose.errors import InputError
 from ofa_pose.pose.detections import Detections, to_results
 from ofa_pose.pose.metrics import METRICS, KeypointEvaluator
 from ofa_pose.skeleton import draft
+from ofa_pose.utils.errors import InputError
 
 FIVE = draft("five", ["a", "b", "c", "d", "e"])
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofa_pose.errors import InputError
 from ofa_pose.pose.geometry import FILL_COLOUR, MAX_ASPECT, cell_to_input, input_frame, input_to_cell, warp
-from tests.pose.making import gaussian
+from ofa_pose.utils.errors import InputError
+from tests.pose.maps import gaussian
 
 SIDES = st.integers(1, 5000)
 RESOLUTIONS = st.integers(1, 20).map(lambda n: 32 * n)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ofa_pose.errors import InputError
 from ofa_pose.pose import litepose_decode
 from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp
 from ofa_pose.skeleton import COCO
+from ofa_pose.utils.errors import InputError
 from tests.cli.conftest import Call, call  # noqa: F401  (a fixture)
 
 PIPELINE = Path(__file__).parents[3] / "shared" / "fixtures" / "official_pipeline"

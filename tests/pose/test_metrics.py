@@ -12,9 +12,9 @@ import pytest
 from pycocotools.coco import COCO as PycocoIndex
 from pycocotools.cocoeval import COCOeval
 
-from ofa_pose.errors import InputError
 from ofa_pose.pose.metrics import METRICS, KeypointEvaluator, evaluate_keypoints, to_results
 from ofa_pose.skeleton import COCO, CROWDPOSE, Skeleton, draft
+from ofa_pose.utils.errors import InputError
 
 FIXTURE = Path(__file__).resolve().parents[3] / "shared/fixtures/crowdpose_metrics"
 FIVE = draft("five", ["a", "b", "c", "d", "e"])

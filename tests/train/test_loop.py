@@ -14,18 +14,18 @@ import torch
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.transforms import Augmentation
-from ofa_pose.errors import InputError, OfaPoseError
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.run import plan_run
+from ofa_pose.recipe.settings import LossSettings, TrainSettings
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.train.loop import Job, fit, make_optimizer, set_rate, update
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
-from ofa_pose.train.settings import LossSettings, TrainSettings
-from tests.making import same_state
+from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.run_dir import plan_run
+from tests.networks import same_state
 
 SEED = 11
 STILL = Augmentation(rotation=0, scale=(1, 1), shift=0, flip=0, brightness=0, contrast=0, saturation=0, hue=0)

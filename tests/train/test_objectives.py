@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.data.loader import Batch, normalise
-from ofa_pose.losses import distillation_loss, heatmap_loss, tag_loss
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.targets import heatmaps
+from ofa_pose.recipe.settings import LossSettings
+from ofa_pose.train.losses import distillation_loss, heatmap_loss, tag_loss
 from ofa_pose.train.objectives import Distillation, FixedNet, UniformSampling, label_losses, subnet_of_step
-from ofa_pose.train.settings import LossSettings
-from tests.making import lived_in
+from ofa_pose.train.targets import heatmaps
+from tests.networks import lived_in
 
 SETTINGS = LossSettings(sigma=1.5, foreground=10.0, push=0.1, pull=0.2, high=0.5)
 

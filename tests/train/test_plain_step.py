@@ -13,9 +13,9 @@ from ofa_pose.arch.space import load_space
 from ofa_pose.data.loader import Batch, normalise
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.extract import extract, leading_slice
+from ofa_pose.recipe.settings import LossSettings
 from ofa_pose.train.objectives import UniformSampling
-from ofa_pose.train.settings import LossSettings
-from tests.making import lived_in
+from tests.networks import lived_in
 
 JOINTS = 5
 SETTINGS = LossSettings(sigma=1.5, foreground=10.0, high=2.0, push=0.3, pull=0.2)

@@ -10,13 +10,13 @@ import torch
 
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoint import Checkpoint
-from ofa_pose.errors import InputError
+from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import COCO, CROWDPOSE
 from ofa_pose.train.pretrained import importances, initialise, sort_channels
-from tests.making import lived_in, picture, same_state
+from ofa_pose.utils.errors import InputError
+from tests.networks import lived_in, picture, same_state
 
 MIXED = ArchSpec(64, 6, (8, 8, 10, 10), ((2, 3), (2, 2), (3,), (2, 1, 2)), (7, 8, 6), 5, 4)
 

@@ -1,0 +1,163 @@
+"""Checkpoints that carry all that is needed to rebuild their network: shape, joints, recipe, weights."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.skeleton import Skeleton
+from ofa_pose.utils import files
+from ofa_pose.utils.errors import InputError, nearest
+
+FORMAT = "ofa-pose-checkpoint"
+VERSION = 1
+KINDS = {"net": "a fixed net", "supernet": "a supernet"}
+_INSTEAD = {  # of files that people take for checkpoints
+    ".yaml": "it describes a net; the weights are in a .pt file, of a search best.pt",
+    ".bin": "it is a part of an exported model: name the .xml or .param file beside it",
+    ".torchscript.pt": "torch.jit.load reads it; here name the checkpoint, or export it as onnx, openvino or ncnn",
+    **dict.fromkeys((".onnx", ".xml", ".param"), "predict and eval run exported models; here name the checkpoint"),
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network on disk.
+
+    Attributes:
+        kind: 'net' (fixed) or 'supernet'.
+        spec: the network's shape; a supernet's largest net.
+        space: the supernet's search space, else None. A fixed net keeps the space it came from where it has one.
+        skeleton: the joints of the outputs.
+        weights: the state dict.
+        recipe: the recipe it was trained with, which later commands start from.
+        info: what made it and how good it is: JSON values.
+        training: optimiser state and progress, for resuming; None in exported weights.
+    """
+
+    kind: Literal["net", "supernet"]
+    spec: ArchSpec
+    space: SearchSpace | None
+    skeleton: Skeleton
+    weights: dict[str, Tensor]
+    recipe: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] | None = None
+
+    def build(self, device: str | torch.device = "cpu") -> LitePose:
+        """The network in eval mode on `device`: a `Supernet` or a `LitePose`. Raises InputError on wrong weights."""
+        if self.kind == "supernet":
+            assert self.space is not None
+            net: LitePose = Supernet(self.space, self.spec.joints)
+        else:
+            net = LitePose(self.spec)
+        expected = net.state_dict()
+        for name, value in expected.items():
+            if name not in self.weights:
+                raise InputError(f"the checkpoint has no weights '{name}'", mend="write the checkpoint again")
+            if self.weights[name].shape != value.shape:
+                shapes = f"{tuple(self.weights[name].shape)}, the net needs {tuple(value.shape)}"
+                raise InputError(f"weights '{name}' have shape {shapes}", mend="write the checkpoint again")
+        net.load_state_dict({name: self.weights[name] for name in expected})
+        return net.to(device).eval()
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint at once or not at all. `recipe` and `info` are written as JSON would write them."""
+    value = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": checkpoint.kind,
+        "spec": checkpoint.spec.to_dict(),
+        "space": checkpoint.space.to_dict() if checkpoint.space else None,
+        "skeleton": checkpoint.skeleton.to_dict(),
+        "weights": {name: value.detach().cpu() for name, value in checkpoint.weights.items()},
+        "recipe": _plain(checkpoint.recipe),
+        "info": _plain(checkpoint.info),
+        "training": checkpoint.training,
+    }
+    # Not straight into the file: on a full disk torch ends with a RuntimeError of its archive writer.
+    content = io.BytesIO()
+    torch.save(value, content)
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """The same in Python's own types: a NumPy float among the metrics would make the file unreadable."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
+
+
+def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = None) -> Checkpoint:
+    """Read a checkpoint, or one that ships with the package, by name.
+
+    Args:
+        name: a file, a run directory (its best checkpoint; of a search, the chosen subnet), or a shipped name such as
+            'litepose-nano-coco'.
+        kind: the kind that is needed, if it matters.
+
+    Raises:
+        InputError: no such file, no checkpoint of ours, truncated, or of the other kind.
+    """
+    path = find_checkpoint(name)
+    try:
+        with warnings.catch_warnings():  # such as that it is a TorchScript archive
+            warnings.simplefilter("ignore")
+            value = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged pickle raises whatever its bytes lead to
+        instead = (mend for end, mend in _INSTEAD.items() if path.name.endswith(end))
+        mend = next(instead, "name a .pt file that ofa-pose wrote")
+        raise InputError("is no checkpoint, or a truncated one", path, mend) from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        mend = "name a .pt file that ofa-pose wrote; import-litepose takes over the LitePose repository's"
+        raise InputError("is no checkpoint of ofa-pose", path, mend)
+    if value.get("version") not in range(1, VERSION + 1):
+        raise InputError(f"has format version {value.get('version')}", path, "update ofa-pose")
+    if value.get("kind") not in KINDS:
+        raise InputError("is a damaged checkpoint", path, "write or copy it again")
+    if kind and value["kind"] != kind:
+        what = f"holds {KINDS[value['kind']]}, not {KINDS[kind]}"
+        raise InputError(what, path, f"name a checkpoint of {KINDS[kind]}")
+    try:
+        return Checkpoint(
+            kind=value["kind"],
+            spec=ArchSpec.from_dict(value["spec"], path),
+            space=SearchSpace.from_dict(value["space"], path) if value["space"] else None,
+            skeleton=Skeleton.from_dict(value["skeleton"], path),
+            weights={k: v.float() if v.is_floating_point() else v for k, v in value["weights"].items()},
+            recipe=value["recipe"],
+            info=value["info"],
+            training=value["training"],
+        )
+    except (KeyError, TypeError, AttributeError):
+        raise InputError("is a damaged checkpoint", path, "write or copy it again") from None
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """The checkpoint file that a file name, a run directory or a shipped name means. Raises InputError."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        for inner in ("checkpoints/best.pt", "checkpoints/last.pt", "best.pt"):
+            if (path / inner).is_file():
+                return path / inner
+        raise InputError("holds no checkpoints/best.pt", path, "name a run directory or a .pt file")
+    shipped = files.shipped_weights()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    named = str(path) == path.name and not path.suffix
+    mend = nearest(path.name, shipped) if named and shipped else "check the path"
+    raise InputError("no such checkpoint", path, mend)

@@ -1,0 +1,224 @@
+"""Checkpoints of the LitePose repository: its fixed nets and supernets taken over, and written so that it loads them.
+
+Its supernet takes leading slices too, with the same BatchNorm, so that weights and statistics change names only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ofa_pose.arch.litepose_config import check_rebuildable, check_residuals
+from ofa_pose.arch.plan import Plan
+from ofa_pose.arch.presets import PRESETS
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoints.checkpoint import FORMAT, Checkpoint
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.skeleton import Skeleton
+from ofa_pose.utils import files
+from ofa_pose.utils.errors import Fault, InputError
+
+WRAPPERS = ("state_dict", "best_state_dict")  # keys of its training checkpoints that hold a state dict
+PREFIXES = ("module.", "1.")  # what DataParallel and its half-precision wrapper put before a name
+TOPS = ("first.", "stage.", "deconv_refined.", "deconv_raw.", "deconv_bnrelu.", "final_refined.", "final_raw.")
+BLOCK_PARTS = {"expand": "inv", "depthwise": "depth_conv", "project": "point_conv"}
+UNUSED = {"Linear5x5": 25, "Linear3x3": 9}  # kernel transforms in its supernet's blocks, for kernels that it never uses
+COUNTER = ".num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A checkpoint that was taken over, and what became of the file's keys.
+
+    Attributes:
+        used: keys of the file, without prefixes, that the net was filled with.
+        ignored: keys of the file that no LitePose computes with.
+        missed: batch counters that the file lacks; they start at 0, and nothing but training reads them.
+    """
+
+    checkpoint: Checkpoint
+    used: tuple[str, ...]
+    ignored: tuple[str, ...]
+    missed: tuple[str, ...]
+
+
+def import_checkpoint(
+    path: str | Path, shape: ArchSpec | SearchSpace, skeleton: Skeleton, recipe: Mapping[str, Any] | None = None
+) -> Imported:
+    """Take over a checkpoint file of the LitePose repository, in single precision.
+
+    Args:
+        path: a state dict, or a training checkpoint that holds one under 'state_dict'.
+        shape: the fixed net that the file holds, or the search space of its supernet.
+        skeleton: the joints of the outputs.
+        recipe: what the checkpoint carries for later commands.
+
+    Raises:
+        InputError: no such file, no state dict of a LitePose, or it is of another net: every key that is missing, left
+            over or of another shape is named.
+    """
+    joints = len(skeleton.joints)
+    found = read_state_dict(path)
+    if isinstance(shape, SearchSpace):
+        net: LitePose = Supernet(shape, joints)
+    else:
+        net = LitePose(shape.with_joints(joints))
+    check_residuals(net.spec, path)
+    own = net.state_dict()
+    theirs = tensor_names(net.plan, own)
+    known = set(theirs.values())
+    left = tuple(key for key in found if key not in known)
+    faults = [*_faults(found, own, theirs), *(f"'{key}' is no part of the net" for key in left if _is_part(key))]
+    if faults:
+        raise InputError.of([Fault(fault, str(path), _mend(fault, found, shape, joints)) for fault in faults])
+    weights = {name: _copy(found[key], own[name]) if key in found else own[name] for name, key in theirs.items()}
+    used, missed = (tuple(key for key in theirs.values() if (key in found) is there) for there in (True, False))
+    kind, space = ("supernet", shape) if isinstance(shape, SearchSpace) else ("net", None)
+    info = {"imported_from": Path(path).name, "imported_sha256": files.sha256(path)}
+    checkpoint = Checkpoint(kind, net.spec, space, skeleton, weights, dict(recipe or {}), info)  # type: ignore[arg-type]
+    return Imported(checkpoint, used, left, missed)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Any]:
+    """The state dict in a file of the LitePose repository, names without prefixes. Raises InputError."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("is a folder, not a file" if path.is_dir() else "no such file", path, "name a checkpoint file")
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises whatever its bytes lead to
+        if "weights_only" in str(error) and "GLOBAL" in str(error):
+            what, mend = "holds Python objects, not tensors only", "save model.state_dict() alone, then import that"
+            raise InputError(what, path, mend) from None
+        raise InputError("is no checkpoint, or a truncated one", path, "name a file that torch.save wrote") from None
+    if isinstance(value, Mapping) and value.get("format") == FORMAT:
+        raise InputError("is a checkpoint of ofa-pose already", path, "use it as it is")
+    inner = next((value[key] for key in WRAPPERS if key in value), value) if isinstance(value, Mapping) else None
+    if not isinstance(inner, Mapping):
+        raise InputError("holds no state dict", path, "name a checkpoint of the LitePose repository")
+    found: dict[str, Any] = {}
+    for key, tensor in inner.items():
+        name = _without_prefixes(str(key))
+        if name in found:
+            raise InputError(f"holds '{name}' twice, with and without a prefix", path, "save one state dict alone")
+        found[name] = tensor
+    if not any(key.startswith(TOPS) for key in found):
+        some = ", ".join(list(found)[:3]) or "nothing"
+        raise InputError(f"holds no LitePose ({some} …)", path, "name a checkpoint of the LitePose repository")
+    return found
+
+
+def litepose_state_dict(net: LitePose) -> dict[str, Tensor]:
+    """A net's or supernet's weights under the LitePose repository's names, complete for its strict loading.
+
+    Raises InputError as `check_loadable` does.
+    """
+    check_loadable(net)
+    own = net.state_dict()
+    written = {key: own[name].detach().cpu().contiguous() for name, key in tensor_names(net.plan, own).items()}
+    if isinstance(net, Supernet):
+        for stage, blocks in enumerate(net.plan.stages):
+            for block in range(len(blocks)):
+                for name, size in UNUSED.items():
+                    written[f"stage.{stage}.{block}.{name}.weight"] = torch.eye(size)
+                    written[f"stage.{stage}.{block}.{name}.bias"] = torch.zeros(size)
+    return written
+
+
+def check_loadable(net: LitePose) -> None:
+    """Raise InputError where that repository's code would build another net than this one."""
+    if not isinstance(net, Supernet):
+        check_rebuildable(net.spec)
+        return
+    fixed = PRESETS["litepose-1.0x"]  # its code holds these; deconv filters and joints come from its settings
+    for what in ("stem", "stages", "expansions", "kernel", "head"):
+        if getattr(net.spec, what) != getattr(fixed, what):
+            fault = f"the supernet's {what} {getattr(net.spec, what)} is not that of the LitePose repository's supernet"
+            raise InputError(fault, mend="export a supernet of the space 'litepose', or a fixed net")
+
+
+def tensor_names(plan: Plan, own: Mapping[str, Tensor]) -> dict[str, str]:
+    """Our names of a state dict's tensors -> the LitePose repository's: 'stem.0.conv.weight' -> 'first.0.0.weight'."""
+    modules = dict(_module_names(plan))
+    split = ((name, *name.rsplit(".", 1)) for name in own)
+    return {name: f"{modules[module]}.{kind}" for name, module, kind in split}
+
+
+def _module_names(plan: Plan) -> Iterator[tuple[str, str]]:
+    for layer in plan.layers():
+        conv, norm = _places(layer.name)
+        if layer.kind != "norm":
+            yield f"{layer.name}.conv", conv
+        if layer.norm:
+            yield f"{layer.name}.norm", norm
+
+
+def _places(layer: str) -> tuple[str, str]:
+    """Where a layer's convolution and its BatchNorm stand in that repository's net ('' where it has none)."""
+    match layer.split("."):
+        case ["stem", "2"]:
+            return "first.2", "first.3"
+        case ["stem", index]:
+            return f"first.{index}.0", f"first.{index}.1"
+        case ["stages", stage, block, part]:
+            place = f"stage.{stage}.{block}.{BLOCK_PARTS[part]}"
+            return f"{place}.0", f"{place}.1"
+        case ["deconv", index, "norm"]:
+            return "", f"deconv_bnrelu.{index}.0"
+        case ["deconv", index, path]:
+            return f"deconv_{path}.{index}", ""
+        case ["outputs", index, path, "depthwise"]:
+            return f"final_{path}.{index}.conv.0", f"final_{path}.{index}.conv.1"
+        case ["outputs", index, path, "pointwise"]:
+            return f"final_{path}.{index}.conv.3", ""
+    raise ValueError(f"no layer of a LitePose: {layer}")
+
+
+def _without_prefixes(key: str) -> str:
+    while key.startswith(PREFIXES):
+        key = key.split(".", 1)[1]
+    return key
+
+
+def _is_part(key: str) -> bool:
+    """Whether a key of the file is one that a LitePose computes with."""
+    return key.startswith(TOPS) and not any(f".{name}." in key for name in UNUSED)
+
+
+def _faults(found: Mapping[str, Any], own: Mapping[str, Tensor], theirs: Mapping[str, str]) -> Iterator[str]:
+    for name, key in theirs.items():
+        value, needed = found.get(key), own[name]
+        shape = tuple(needed.shape)
+        if key not in found:
+            if not key.endswith(COUNTER):  # torch before 0.4.1 wrote none
+                yield f"has no '{key}', which the net needs in shape {shape}"
+        elif not isinstance(value, Tensor):
+            yield f"'{key}' is no tensor, the net needs one of shape {shape}"
+        elif value.shape != needed.shape:
+            yield f"'{key}' has shape {tuple(value.shape)}, the net needs {shape}"
+        elif value.is_floating_point() != needed.is_floating_point():
+            yield f"'{key}' holds {value.dtype}, the net needs {needed.dtype}"
+        elif not value.isfinite().all():
+            yield f"'{key}' holds values that are no finite numbers"
+
+
+def _mend(fault: str, found: Mapping[str, Any], shape: ArchSpec | SearchSpace, joints: int) -> str:
+    if "finite" in fault:
+        return "name a checkpoint whose training did not fail"
+    heatmaps = found.get("final_refined.1.conv.3.weight")  # (J, filters, 1, 1)
+    if "conv.3.weight" in fault and isinstance(heatmaps, Tensor) and heatmaps.ndim and len(heatmaps) != joints:
+        return f"the file's net has {len(heatmaps)} joints, name them with --joints"
+    if isinstance(shape, SearchSpace):
+        return "name the supernet's own --space, or --arch if the file holds a fixed net"
+    return "name the net's own config with --arch, or --supernet if the file holds one"
+
+
+def _copy(value: Tensor, like: Tensor) -> Tensor:
+    return value.detach().to(like.dtype).clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,176 @@
+"""A network's AP on a dataset: read, run, decode, score, with the seconds of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_pose.backends import Runner
+from ofa_pose.data.coco import ImageRecord, KeypointDataset
+from ofa_pose.data.numbers import are_numbers, is_id
+from ofa_pose.inference.estimate import Decoder, Inputs, estimate
+from ofa_pose.pose.decode import DecodeConfig, Poses
+from ofa_pose.pose.geometry import InputFrame, input_frame, warp
+from ofa_pose.pose.metrics import Detections, KeypointEvaluator
+from ofa_pose.utils.errors import Fault, InputError
+from ofa_pose.utils.files import read_json
+from ofa_pose.utils.threads import map_ahead
+
+READERS = 4
+BATCH_PIXELS = 1 << 20  # of inputs: the maps of so many take 100 MB with the flip test
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics (AP, AR, …), who was found, and the seconds of each stage.
+
+    'read' is what was waited for; network and decoder of several batches run beside each other, their seconds are
+    divided by how many.
+    """
+
+    metrics: dict[str, Any]
+    results: Detections
+    images: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def read_inputs(
+    dataset: KeypointDataset,
+    resolution: int,
+    batch: int = 16,
+    make_frame: Callable[[int, int, int], InputFrame] = input_frame,
+    sample: Callable[[np.ndarray, InputFrame], np.ndarray] = warp,
+    more: Sequence[int] = (),
+) -> Iterator[Inputs]:
+    """The dataset's images as network inputs, batched by equal input size, read one batch ahead in threads.
+
+    Args:
+        batch: images at most; fewer large ones, so that memory does not grow with the resolution.
+        make_frame: from an image's width, height and the resolution, how it lies in the input.
+        sample: the input of an image in its frame.
+        more: further resolutions to give each image at, for a multi-scale test.
+    """
+
+    def read(pair: tuple[ImageRecord, list[InputFrame]]) -> list[np.ndarray]:
+        image = pair[0].read()
+        return [sample(image, frame) for frame in pair[1]]
+
+    def sizes(pair: tuple[ImageRecord, list[InputFrame]]) -> list[tuple[int, int]]:
+        return [(frame.height, frame.width) for frame in pair[1]]
+
+    def frames_of(record: ImageRecord) -> list[InputFrame]:
+        try:
+            return [make_frame(record.width, record.height, side) for side in (resolution, *more)]
+        except InputError as error:
+            raise InputError(error.faults[0].what, record.path, error.faults[0].mend) from None
+
+    framed = [(record, frames_of(record)) for record in dataset.images]
+    framed.sort(key=lambda pair: (sizes(pair), pair[0].id))
+    largest = max((sum(frame.height * frame.width for frame in frames) for _, frames in framed), default=1)
+    ahead = min(batch, 1 + BATCH_PIXELS // largest) + READERS
+    with closing(map_ahead(read, framed, READERS, ahead)) as images:
+        for shapes, group in groupby(framed, key=sizes):
+            members = list(group)
+            size = max(1, min(batch, BATCH_PIXELS // sum(height * width for height, width in shapes)))
+            for part in (members[start : start + size] for start in range(0, len(members), size)):
+                ids = tuple(record.id for record, _ in part)
+                stacks = [np.stack(inputs) for inputs in zip(*islice(images, len(part)), strict=True)]
+                frames = zip(*(frames for _, frames in part), strict=True)
+                first, *others = (Inputs(ids, *pair) for pair in zip(frames, stacks, strict=True))
+                yield replace(first, resized=tuple(others))
+
+
+def evaluate(
+    runner: Runner,
+    dataset: KeypointDataset,
+    inputs: Iterable[Inputs],
+    evaluator: KeypointEvaluator | None = None,
+    config: DecodeConfig | None = None,
+    flip: bool = False,
+    decoder: Decoder | None = None,
+    step: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """AP of a network on `dataset`, whose images come as `inputs` (see `read_inputs`; a list may be used again).
+
+    As many batches are worked on at once as the runner's `streams`; never more than one more is held in memory.
+    `evaluator` may be given where the same ground truth is scored many times; `step` is told how many images are done.
+    """
+    start = time.perf_counter()
+    seconds = {"read": 0.0, "network": 0.0, "decode": 0.0, "score": 0.0}
+    parts: list[tuple[int | str, np.ndarray, np.ndarray]] = []
+
+    def work(batch: Inputs) -> tuple[Inputs, list[Poses], dict[str, float]]:
+        return batch, *estimate(runner, batch, dataset.skeleton, config, flip, decoder)
+
+    def timed() -> Iterator[Inputs]:
+        iterator = iter(inputs)
+        while True:
+            before = time.perf_counter()
+            batch = next(iterator, None)
+            seconds["read"] += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    with closing(map_ahead(work, timed(), runner.streams, runner.streams + 1)) as done:
+        for batch, poses, spent in done:
+            for image_id, frame, found in zip(batch.ids, batch.frames, poses, strict=True):
+                parts.append((image_id, frame.poses_to_image(found.keypoints), found.scores))
+            for stage, value in spent.items():
+                seconds[stage] += value / runner.streams
+            if step:
+                step(len(poses))
+    before = time.perf_counter()
+    results = Detections.join(parts, len(dataset.skeleton.joints))
+    metrics = (evaluator or make_evaluator(dataset)).score(results)
+    end = time.perf_counter()
+    return Evaluation(metrics, results, len(parts), {**seconds, "score": end - before, "total": end - start})
+
+
+def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
+    """Who is in a COCO-format keypoint results file, checked against the dataset. Raises InputError.
+
+    Entries of the annotation file's further categories are left out; one without category_id is a person.
+    """
+    value = read_json(path)
+    if not isinstance(value, list):
+        raise InputError("is no COCO results file", path, "write a list of {image_id, keypoints, score}")
+    known, width = {record.id for record in dataset.images}, 3 * len(dataset.skeleton.joints)
+    faults, people = [], []
+    for number, entry in enumerate(value):
+        category = entry.get("category_id") if isinstance(entry, dict) else None
+        if is_id(category) and category in dataset.other_categories:
+            continue
+        people.append(entry)
+        problem = _result_problem(entry, known, width)
+        if problem:
+            faults.append(Fault(problem, f"{path}: result {number}", "mend or remove this entry"))
+    if faults:
+        raise InputError.of(faults)
+    return Detections.read(people, len(dataset.skeleton.joints))
+
+
+def _result_problem(entry: Any, known: Set[Any], width: int) -> str:
+    if not isinstance(entry, dict) or not {"image_id", "keypoints", "score"} <= entry.keys():
+        return "has no image_id, keypoints and score"
+    if not isinstance(entry["image_id"], int | str) or entry["image_id"] not in known:
+        return f"image_id {entry['image_id']!r} is not in the annotations"
+    numbers = entry["keypoints"] if isinstance(entry["keypoints"], list) else []
+    if len(numbers) != width:
+        return f"holds {len(numbers)} keypoint numbers, the annotations {width}"
+    if not are_numbers([*numbers, entry["score"]], width + 1):
+        return "holds a keypoint or score that is no finite number"
+    return ""
+
+
+def make_evaluator(dataset: KeypointDataset, metric: str = "coco") -> KeypointEvaluator:
+    """The scorer of this dataset's ground truth."""
+    truth = dataset.ground_truth
+    return KeypointEvaluator(truth["images"], truth["annotations"], dataset.skeleton, metric)

@@ -1,0 +1,96 @@
+"""A network that finds poses, from an image to people in its pixels. It needs no torch: devices run this very code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends import Runner
+from ofa_pose.data.images import read_upright
+from ofa_pose.inference.estimate import Inputs, estimate
+from ofa_pose.pose.decode import DecodeConfig, Poses
+from ofa_pose.pose.draw import draw_poses
+from ofa_pose.pose.geometry import InputFrame, input_frame, warp
+from ofa_pose.skeleton import Skeleton
+from ofa_pose.utils.errors import InputError
+
+DRAWN = 0.2  # people and joints with lower scores are not drawn, people not returned
+
+
+@dataclass(frozen=True, repr=False)
+class PoseModel:
+    """A network with all it takes to find the poses on an image: `model(image)`.
+
+    Attributes:
+        runner: computes the network.
+        spec, skeleton: the network's shape and the joints it finds.
+        resolution: what an image's short side is scaled to, in input pixels.
+        flip: average with the mirrored image.
+        config: the decoder's thresholds and limits; None for the default ones.
+    """
+
+    runner: Runner
+    spec: ArchSpec
+    skeleton: Skeleton
+    resolution: int
+    flip: bool = False
+    config: DecodeConfig | None = None
+
+    def __repr__(self) -> str:
+        flip = ", flip=True" if self.flip else ""
+        return f"PoseModel({self.spec}; {self.skeleton.name}, resolution={self.resolution}{flip})"
+
+    def __call__(self, image: str | Path | np.ndarray, threshold: float = DRAWN) -> Poses:
+        """The people on an image, best first.
+
+        Args:
+            image: an image file, seen as a viewer shows it (turned as its EXIF data say), or RGB uint8 (H, W, 3).
+            threshold: the least score of a person; 0 gives every candidate, as average precision counts them.
+
+        Returns:
+            keypoints float32 (P, J, 3), x and y in image pixels; a missing joint has score 0, and x = y = 0 or a guess.
+            Scores float32 (P,).
+
+        Raises:
+            InputError: the file is no readable image, or the array is no RGB uint8 image.
+        """
+        frame, prepared = self.prepare(_pixels(image))
+        ((found,), _) = self.run([frame], prepared[None])
+        sure = found.scores >= threshold
+        return replace(found, keypoints=found.keypoints[sure], scores=found.scores[sure])
+
+    def draw(self, image: str | Path | np.ndarray, poses: Poses, threshold: float = DRAWN) -> np.ndarray:
+        """A copy of the image with its poses over it, RGB uint8 (H, W, 3); not the people and joints below `threshold`.
+
+        Takes what a call takes. OpenCV writes blue first: `cv2.imwrite("poses.jpg", drawn[..., ::-1])`.
+        """
+        people = poses.keypoints[poses.scores >= threshold]
+        return draw_poses(_pixels(image), people, self.skeleton, threshold)
+
+    def prepare(self, image: np.ndarray) -> tuple[InputFrame, np.ndarray]:
+        """The network's input for an RGB uint8 image (H, W, 3): its frame, and RGB uint8 (frame height, width, 3)."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            what = f"an array of shape {image.shape} and type {image.dtype} is no image"
+            raise InputError(what, mend="give RGB values as uint8 of shape (height, width, 3)")
+        frame = input_frame(image.shape[1], image.shape[0], self.resolution)
+        return frame, warp(image, frame)
+
+    def run(self, frames: Sequence[InputFrame], inputs: np.ndarray) -> tuple[list[Poses], dict[str, float]]:
+        """The poses, in image pixels, on inputs of one size, (B, H, W, 3); and the seconds of network and decoder."""
+        batch = Inputs(tuple(range(len(frames))), tuple(frames), inputs)
+        poses, seconds = estimate(self.runner, batch, self.skeleton, self.config, self.flip)
+        moved = [
+            replace(found, keypoints=frame.poses_to_image(found.keypoints))
+            for found, frame in zip(poses, frames, strict=True)
+        ]
+        return moved, seconds
+
+
+def _pixels(image: str | Path | np.ndarray) -> np.ndarray:
+    if not isinstance(image, str | Path | np.ndarray):
+        raise InputError(f"{type(image).__name__} is no image", mend="give a path or an RGB array")
+    return image if isinstance(image, np.ndarray) else read_upright(image)

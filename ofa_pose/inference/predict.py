@@ -1,0 +1,189 @@
+"""Poses on images: a model to call, and whole sources written out as overlays and COCO-format results."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofa_pose.backends.fastest import FastestRunner
+from ofa_pose.backends.torch_net import pick_device
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.inference.exported import is_exported, load_exported
+from ofa_pose.inference.items import Item
+from ofa_pose.inference.overlays import open_overlays
+from ofa_pose.inference.pose_model import DRAWN, PoseModel
+from ofa_pose.inference.sources import open_source
+from ofa_pose.inference.streams import quiet_opencv
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.pose.decode import Poses
+from ofa_pose.pose.geometry import check_resolution
+from ofa_pose.pose.metrics import to_results
+from ofa_pose.pose.settings import decode_config
+from ofa_pose.utils import files
+from ofa_pose.utils.console import progress
+from ofa_pose.utils.errors import InputError
+
+BATCH = 8
+WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
+
+
+def load_model(
+    checkpoint: str | Path, device: str | None = None, resolution: int | None = None, flip: bool = False
+) -> PoseModel:
+    """See `ofa_pose.load`."""
+    if is_exported(checkpoint):
+        return exported_model(checkpoint, device, resolution, flip)
+    return checkpoint_model(load_checkpoint(checkpoint), checkpoint, device, resolution, flip)
+
+
+def checkpoint_model(
+    source: Checkpoint,
+    where: object = "",
+    device: str | None = None,
+    resolution: int | None = None,
+    flip: bool = False,
+    latency: bool = True,
+) -> PoseModel:
+    """The model of a checkpoint, `where` it was read from; `latency` as `FastestRunner` has it. Raises InputError."""
+    net = fixed_net(source, where)
+    if resolution is not None:
+        check_resolution(resolution)
+    runner = FastestRunner(pick_device(device), latency)(net)
+    config = decode_config(source.recipe)
+    return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip, config)
+
+
+def exported_model(
+    path: str | Path,
+    device: str | None = None,
+    resolution: int | None = None,
+    flip: bool = False,
+    latency: bool = True,
+) -> PoseModel:
+    """The model in an exported file; `latency` as `FastestRunner` has it. Raises InputError where a device is named."""
+    if device is not None:
+        raise InputError("an exported model runs on the CPU", path, "name no device, or a checkpoint")
+    threads, streams = (0, 1) if latency else (1, torch.get_num_threads())
+    return load_exported(path, threads, resolution, flip, streams)
+
+
+def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
+    """The network of a checkpoint, in eval mode on the CPU. Raises InputError where it holds a supernet."""
+    if checkpoint.kind == "supernet":
+        mend = "search it for a subnet and finetune that, then name the finetuned checkpoint"
+        raise InputError("holds a supernet, many networks in one", where, mend)
+    return checkpoint.build()
+
+
+def predict_source(
+    model: PoseModel,
+    source: str | Path | int,
+    out: str | Path,
+    threshold: float = DRAWN,
+    frames: int | None = None,
+) -> dict[str, Any]:
+    """Find the poses on every image of a source; write overlays and `out/predictions.json`.
+
+    Overlays are `out/overlays/NAME.jpg` for a photo; for a video `NAME.mp4` with its size and rate, frame by frame; for
+    a camera `camera-NUMBER.mp4`. Both play as fast as the scene went: frames are repeated or left out where the rate
+    varies. The JSON holds COCO results in the images' order, of all people whatever their score: image_id (the number
+    that a photo is named after, else its name; a frame's number from 0), category_id, keypoints, score and file_name,
+    of frames also time_s, their time in seconds.
+    An unreadable photo is told and left out; of a video that breaks off, what was read is kept.
+
+    Args:
+        source: an image, a video, a folder of images, a glob of images, or a camera's number; see
+            `ofa_pose.inference.sources.open_source`. A camera goes on until Ctrl-C.
+        threshold: people and joints with a lower score are not drawn, such people not counted.
+        frames: of a video or a camera take so many at most.
+
+    Returns:
+        {'images': done, 'unit': 'images' or 'frames', 'failed', 'people', 'candidates' (of any score),
+        'seconds': {'network', 'decode', 'total'}, 'predictions', 'overlays'}; frames count as images.
+
+    Raises:
+        InputError: nothing to read, or the overlays would replace the source. Nothing is written then.
+        OfaPoseError: the video cannot be written.
+    """
+    start, out = time.perf_counter(), Path(out)
+    files.check_folder(out)
+    results: list[_Result] = []
+    seconds = {"network": 0.0, "decode": 0.0}
+
+    with quiet_opencv():
+        images = open_source(source, out / "overlays", frames)
+        with (
+            closing(images.read(model.prepare)) as items,
+            progress("predict", images.total, images.unit) as meter,
+            open_overlays(images, partial(model.draw, threshold=threshold)) as overlay,
+        ):
+            for batch in _batches(items):
+                found, spent = model.run([item.frame for item in batch], np.stack([item.prepared for item in batch]))
+                overlay(batch, found)
+                results += [_Result.of(item, poses) for item, poses in zip(batch, found, strict=True)]
+                seconds = {stage: value + spent[stage] for stage, value in seconds.items()}
+                meter.step(len(batch))
+            if images.failed and images.total is not None:
+                meter.step(images.failed)  # so that the total is reached
+    results.sort(key=lambda result: result.index)
+    _write_results(out / "predictions.json", results)
+    return {
+        "images": len(results),
+        "unit": images.unit,
+        "failed": images.failed,
+        "people": sum(int((result.poses.scores >= threshold).sum()) for result in results),
+        "candidates": sum(len(result.poses) for result in results),
+        "seconds": {**seconds, "total": time.perf_counter() - start},
+        "predictions": str(out / "predictions.json"),
+        "overlays": str(out / "overlays"),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """The poses on an image and what the results say of it, without its pixels: a video has very many of them."""
+
+    index: int
+    id: int | str
+    told: dict[str, Any]
+    poses: Poses
+
+    @classmethod
+    def of(cls, item: Item, poses: Poses) -> _Result:
+        time_s = {} if item.time_s is None else {"time_s": round(item.time_s, 6)}
+        return cls(item.index, item.id, {"file_name": item.name, **time_s}, poses)
+
+
+def _write_results(path: Path, results: Iterable[_Result]) -> None:
+    """Write COCO results as one JSON list, an image's entries at a time."""
+    with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("[")
+        between = ""
+        for result in results:
+            for entry in to_results(result.id, result.poses.keypoints, result.poses.scores):
+                file.write(between + json.dumps(entry | result.told, allow_nan=False))
+                between = ", "
+        file.write("]\n")
+
+
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Batches of equal input size. Nothing waits for long: the largest goes first where too many pixels wait."""
+    waiting: dict[tuple[int, int], list[Item]] = defaultdict(list)
+    for item in items:
+        size = (item.frame.height, item.frame.width)
+        waiting[size].append(item)
+        if len(waiting[size]) == BATCH:
+            yield waiting.pop(size)
+        elif sum(item.image.size // 3 for group in waiting.values() for item in group) > WAITING_PIXELS:
+            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
+    yield from waiting.values()

@@ -1,0 +1,152 @@
+"""What poses are looked for on: photos, a video or a camera."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from ofa_pose.data.images import read_upright
+from ofa_pose.inference.items import Item, Prepare
+from ofa_pose.inference.streams import Stream
+from ofa_pose.utils.console import warn
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.threads import map_ahead
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+READERS = 4
+_MEND = "name an image, a video, a camera's number, a folder of images, or a glob in quotes such as 'photos/*.jpg'"
+_ELSEWHERE = "choose another folder for --out"
+
+
+def open_source(source: str | Path | int, overlays: Path, frames: int | None = None) -> Photos | Stream:
+    """The images of a source.
+
+    Args:
+        source: an image; a video; a folder, whose images are taken (not its videos, nor what is in folders inside it);
+            a glob of images; or a camera's number: an int or a text of digits ('./0' names a file).
+        overlays: the folder that will be drawn into.
+        frames: of a video or a camera take so many at most.
+
+    Raises:
+        InputError: there is none, the video or camera cannot be opened, or the overlays would replace the source.
+    """
+    if isinstance(source, int) or (isinstance(source, str) and source.isascii() and source.isdigit()):
+        return Stream(int(source), f"camera-{int(source)}", overlays / f"camera-{int(source)}.mp4", frames)
+    path = Path(source)
+    if path.is_file() and not (_is_image(path) or (not path.suffix and cv2.haveImageReader(str(path)))):
+        overlay = overlays / f"{path.stem}.mp4"
+        if overlay.resolve() == path.resolve():
+            raise InputError("the overlay would replace this video", path, _ELSEWHERE)
+        return Stream(path, path.name, overlay, frames)
+    photos = Photos(find_images(source), overlays)
+    if frames is not None:
+        raise InputError("a number of frames was given for photos", source, "name a video or a camera, or all photos")
+    return photos
+
+
+def find_images(source: str | Path) -> list[Path]:
+    """The image files that an image, a folder (not those inside it) or a glob names, sorted.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    folder = path.is_dir()
+    found = list(path.iterdir()) if folder else [Path(name) for name in glob.glob(str(source), recursive=True)]
+    visible = [file for file in found if not file.name.startswith(".") and file.is_file()]
+    images = sorted(file for file in visible if _is_image(file))
+    if not images:
+        videos = sorted(file for file in visible if _is_video(file))
+        what = "holds no images" if folder else "no such video" if _is_video(path) and not videos else "no image found"
+        mend = f"videos are taken one at a time: name one, such as {videos[0]}" if videos else _MEND
+        raise InputError(what, source, mend)
+    return images
+
+
+class Photos:
+    """Image files. `failed` counts those that could not be read; each is told once."""
+
+    unit = "images"
+
+    def __init__(self, paths: Sequence[Path], overlays: Path) -> None:
+        self._photos = _name_photos(paths, overlays)
+        self.total: int | None = len(self._photos)
+        self.failed = 0
+
+    def read(self, prepare: Prepare) -> Generator[Item, None, None]:
+        """The photos in order, but for the broken ones."""
+
+        def read(photo: _Photo) -> Item | InputError:
+            try:
+                image = read_upright(photo.path)
+                return Item(photo.index, photo.id, photo.name, None, photo.overlay, image, *prepare(image))
+            except InputError as error:
+                return error
+
+        with closing(map_ahead(read, self._photos, READERS, READERS)) as items:
+            for item in items:
+                if isinstance(item, InputError):
+                    self.failed += 1
+                    warn(str(item))
+                else:
+                    yield item
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """An image file: its place in the source, image_id, name in the results, and the overlay to write."""
+
+    index: int
+    path: Path
+    id: int | str
+    name: str
+    overlay: Path
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _name_photos(paths: Sequence[Path], overlays: Path) -> list[_Photo]:
+    """Ids and overlays for these images, each of them unique: files may differ only in folder or suffix."""
+    root = os.path.commonpath([path.parent for path in paths])
+    names = [path.relative_to(root) for path in paths]
+    ids = [int(name.stem) if name.stem.isascii() and name.stem.isdigit() else name.as_posix() for name in names]
+    drawn = [name.with_suffix(".jpg") for name in names]
+    id_count, drawn_count = Counter(ids), Counter(str(path).lower() for path in drawn)
+    taken = {overlay for overlay, count in drawn_count.items() if count == 1}
+    photos = []
+    for index, (path, name, image_id, overlay) in enumerate(zip(paths, names, ids, drawn, strict=True)):
+        unique_id = image_id if id_count[image_id] == 1 else name.as_posix()
+        unique = overlay if drawn_count[str(overlay).lower()] == 1 else _untaken(name, taken)
+        photos.append(_Photo(index, path, unique_id, name.as_posix(), overlays / unique))
+    sources = {path.resolve() for path in paths}
+    for photo in photos:
+        if photo.overlay.resolve() in sources:
+            raise InputError("the overlay would replace this image", photo.path, _ELSEWHERE)
+    return photos
+
+
+def _untaken(name: Path, taken: set[str]) -> Path:
+    """The overlay NAME.SUFFIX.jpg, or the first NAME.SUFFIX-2.jpg, -3 and so on that is not taken; it then is."""
+    for number in itertools.count(1):
+        overlay = name.with_name(f"{name.name}.jpg" if number == 1 else f"{name.name}-{number}.jpg")
+        if str(overlay).lower() not in taken:
+            break
+    taken.add(str(overlay).lower())
+    return overlay

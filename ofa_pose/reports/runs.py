@@ -1,0 +1,184 @@
+"""Run directories read back: what each did, and which others it started from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.searches.job import BEST, HISTORY
+from ofa_pose.utils import files
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.run_dir import COMMAND, METRICS, RECIPE, read_records
+
+COLUMNS = {"genome", "macs_thop", "params", "AP"}  # that every history.csv has
+SOURCES = {  # options that name what a run starts from, and what that is to it
+    "--init": "starting weights",
+    "--supernet": "supernet",
+    "--subnet": "choice of the subnet",
+    "--teacher": "teacher",
+}
+STUDIES = ("table", "fidelity")
+MEND = "name a folder that pretrain, train-supernet, search or finetune wrote"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory tells.
+
+    Attributes:
+        commands: the words of every command that ran in it, without 'ofa-pose'; all but the first resumed it.
+        metrics: the records of metrics.jsonl, in their order.
+        recipe: the text of recipe.yaml; empty where there is none.
+    """
+
+    path: Path
+    commands: tuple[tuple[str, ...], ...]
+    metrics: tuple[Mapping[str, Any], ...]
+    recipe: str
+
+    @property
+    def name(self) -> str:
+        """Command and folder, such as 'finetune final'."""
+        return f"{self.job} {self.path.resolve().name}"
+
+    @property
+    def job(self) -> str:
+        """The command's name, such as 'finetune'."""
+        return self.commands[-1][0] if self.commands and self.commands[-1] else "run"
+
+    def option(self, name: str) -> str | None:
+        """The value that the last command gave an option, if it did."""
+        words = self.commands[-1] if self.commands else ()
+        found = [after for word, after in itertools.pairwise(words) if word == name]
+        found += [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
+        return found[-1] if found else None
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What the command names of SOURCES: option and value."""
+        return {name: value for name in SOURCES if (value := self.option(name))}
+
+    def locate(self, value: str) -> Path | None:
+        """What a path of the command means now: from here, else from where the command ran, which --out tells."""
+        out, here = Path(self.option("--out") or ""), self.path.resolve()
+        places = [Path(value)]
+        if out.parts and not out.is_absolute() and here.parts[-len(out.parts) :] == out.parts:
+            places.append(Path(*here.parts[: -len(out.parts)]) / value)
+        return next((place for place in places if _exists(place)), None)
+
+    @property
+    def trained(self) -> list[Mapping[str, Any]]:
+        """The records of training steps: a step and a finite loss."""
+        return [r for r in self.metrics if type(r.get("step")) is int and _finite(r.get("loss"))]
+
+    @property
+    def validated(self) -> list[Mapping[str, Any]]:
+        """The records of validations: a step and 'val', metrics by name, of which one is a finite AP."""
+        records = [r for r in self.metrics if type(r.get("step")) is int and isinstance(r.get("val"), Mapping)]
+        return [r for r in records if any(_finite(r["val"].get(name)) for name in ("AP", "AP_largest"))]
+
+    def history(self) -> list[dict[str, Any]]:
+        """A search's candidates: genome and origin as text, all else as numbers, None where a cell is empty.
+
+        Raises:
+            InputError: it is none, or a cell is no number. A last line that was cut off is left out.
+        """
+        path = self.path / HISTORY
+        reader = csv.DictReader(io.StringIO(files.read_text(path)))
+        if not set(reader.fieldnames or ()) >= COLUMNS:
+            raise InputError("is no history of a search", path, "search again, or restore it")
+        lines = [line for line in reader if None not in line.values() and None not in line]
+        try:
+            return [{name: _cell(name, text) for name, text in line.items()} for line in lines]
+        except ValueError as error:
+            raise InputError(f"holds a cell that is no number ({error})", path, "search again, or restore it") from None
+
+    def best(self) -> dict[str, Any] | None:
+        """What best.yaml of a search tells, 'spec' an ArchSpec; None where there is none. Raises InputError."""
+        path = self.path / BEST
+        if not path.exists():
+            return None
+        found = files.read_yaml(path)
+        if not isinstance(found, dict) or not _finite(found.get("AP")) or "spec" not in found:
+            raise InputError("is no chosen subnet", path, "search again, or restore it")
+        return {**found, "spec": ArchSpec.from_dict(found["spec"], path)}
+
+    def table(self, name: str) -> dict[str, Any]:
+        """The object in one of its JSON files; empty where there is none. Raises InputError."""
+        found = files.read_json(self.path / name) if (self.path / name).exists() else {}
+        if not isinstance(found, dict):
+            raise InputError("holds no JSON object", self.path / name, "search again, or restore it")
+        return found
+
+
+def read_run(path: str | Path) -> Run:
+    """The run in a directory. Raises InputError where it holds none, or a study's."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError("is no run directory" if _exists(folder) else "no such run directory", folder, MEND)
+    if not (folder / COMMAND).exists():
+        raise InputError(f"holds no run ({COMMAND} is missing)", folder, MEND)
+    commands = tuple(_words(line) for line in files.read_text(folder / COMMAND).splitlines())
+    recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
+    metrics = read_records(folder / METRICS) if (folder / METRICS).exists() else ()
+    run = Run(folder, commands, tuple(record for _, record in metrics), recipe)
+    if run.job in STUDIES:
+        raise InputError(f"holds a {run.job} study", folder, MEND)
+    return run
+
+
+def source(run: Run, option: str) -> Run | None:
+    """The run that one of a run's sources lies in, such as runs/a of runs/a/checkpoints/best.pt, where it is found."""
+    value = run.option(option)
+    path = run.locate(value) if value else None
+    places = (path, *path.absolute().parents[:2]) if path is not None else ()
+    return next((read_run(folder) for folder in places if (folder / COMMAND).is_file()), None)
+
+
+def chain(run: Run) -> list[tuple[Run, str]]:
+    """A run and those that it started from, where they can be found: the earliest first, it itself last.
+
+    Each comes with what it is to the run that names it, such as 'teacher'; the last with ''.
+    """
+    found: dict[Path, tuple[Run, str]] = {}
+    _follow(run, "", found, set())
+    return list(found.values())
+
+
+def _follow(run: Run, role: str, found: dict[Path, tuple[Run, str]], seen: set[Path]) -> None:
+    seen.add(run.path.resolve())
+    for option, what in SOURCES.items():
+        other = source(run, option)
+        if other is not None and other.path.resolve() not in seen:
+            _follow(other, what, found, seen)
+    found[run.path.resolve()] = run, role
+
+
+def _words(line: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(line)[1:])
+    except ValueError:  # a quote that is not closed
+        return tuple(line.split()[1:])
+
+
+def _cell(name: str, text: str) -> Any:
+    return text if name in ("genome", "origin") else float(text) if text else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False

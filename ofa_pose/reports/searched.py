@@ -1,0 +1,179 @@
+"""The search that chose a network: what it judged, its front, and what each choice was worth."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.costs.feasible import Budget
+from ofa_pose.costs.limits import show_ms
+from ofa_pose.latency.table import LatencyTable
+from ofa_pose.reports import charts
+from ofa_pose.reports.html import element, table
+from ofa_pose.reports.runs import Run
+from ofa_pose.searches.archive import genome_text
+from ofa_pose.searches.job import BASIS, HISTORY, PICTURE, RESULT
+from ofa_pose.searches.results import ap_cells, front_notes
+from ofa_pose.utils import files
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.units import format_count
+
+SHOWN = 15  # rows of the front
+SETTINGS = ("algorithm", "population", "seed", "surrogate")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search and the network that was taken from it.
+
+    Attributes:
+        best: what best.yaml tells; empty where there is none.
+        history: every candidate, see `Run.history`.
+        basis: what was judged on what, and how; of search.json.
+        result: what the search printed in the end; empty where it did not end.
+        chosen: the candidate that is the network in question; None where it was not judged.
+    """
+
+    run: Run
+    space: SearchSpace | None
+    best: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    basis: Mapping[str, Any]
+    result: Mapping[str, Any]
+    chosen: Mapping[str, Any] | None
+
+
+def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
+    """The search in a run's directory; None where it holds none. Raises InputError where it is damaged.
+
+    Args:
+        spec: the network in question; None for the one that the search chose.
+    """
+    if not (run.path / HISTORY).exists():
+        return None
+    basis, best = run.table(BASIS), run.best() or {}
+    space = SearchSpace.from_dict(basis["space"], run.path / BASIS) if isinstance(basis.get("space"), Mapping) else None
+    history = run.history()
+    wanted = spec or best.get("spec")
+    genome = genome_text(space.encode(wanted)) if space and wanted and holds(space, wanted) else None
+    chosen = next((row for row in history if row["genome"] == genome), None)
+    return Searched(run, space, best, history, basis, run.table(RESULT), chosen)
+
+
+def holds(space: SearchSpace, spec: ArchSpec) -> bool:
+    """Whether a network is a subnet of a space."""
+    try:
+        space.encode(spec)
+    except InputError:
+        return False
+    return True
+
+
+def search_lead(search: Searched) -> str:
+    """The search in a sentence or two."""
+    budget, count = _budget(search.best), len(search.history)
+    where = f"in the space {search.space.name} " if search.space else ""
+    judged = "1 subnet was" if count == 1 else f"{count:,} subnets were"
+    told = f"Searched {where}within {budget or 'a budget'}: {judged} judged"
+    if search.chosen is None or search.chosen["AP"] is None:
+        return f"{told}."
+    rank = 1 + sum((row["AP"] or 0) > search.chosen["AP"] for row in search.history)
+    place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
+    return f"{told}; {place} has AP {search.chosen['AP']:.3f} on the search images with the supernet's weights."
+
+
+def _budget(best: Mapping[str, Any]) -> Budget | None:
+    """The budget that best.yaml tells of, to be shown: it predicts no latency."""
+    told = best.get("budget") or {}
+    limits = {key: told[key] for key in ("macs", "params", "latency_ms") if told.get(key) is not None}
+    convention = best.get("convention", "thop")
+    return Budget(**limits, convention=convention, predict_ms=lambda _: math.nan) if limits else None
+
+
+def search_section(search: Searched) -> list[str]:
+    """The HTML of a search."""
+    body = [element("h2", "The search"), *_rests_on(search)]
+    picture = search.run.path / PICTURE
+    if picture.exists() and picture.stat().st_size:
+        content = base64.b64encode(picture.read_bytes()).decode()
+        body.append(f'<img alt="AP over cost of all subnets judged" src="data:image/png;base64,{content}">')
+    if search.history:
+        body.append(charts.svg(charts.progress_chart([row["AP"] for row in search.history]), "progress"))
+    body += _front(search)
+    genes = _genes(search)
+    if genes:
+        chosen = {label: search.chosen[label] for label in genes} if search.chosen is not None else {}
+        note = (
+            "Every dot is a subnet that was judged; red: the best with this choice, blue: their median"
+            f"{'; bold: chosen' if chosen else ''}. All keep the budget, so what is wide here is narrow elsewhere."
+        )
+        chart = charts.svg(charts.choices_chart(genes, chosen), "choices")
+        body += [element("h3", "What the choices were worth"), chart, element("p", note)]
+    return body
+
+
+def _rests_on(search: Searched) -> list[str]:
+    """What the APs rest on, in a sentence."""
+    basis, told = search.basis, []
+    if isinstance(basis.get("search"), list) and isinstance(basis.get("train"), list):
+        (_, there, judged), (_, _, calibration) = basis["search"], basis["train"]
+        told.append(
+            f"AP is measured on {min(judged, there)} search images, after BatchNorm recalibration on {calibration} "
+            "training images."
+        )
+    if isinstance(basis.get("algorithm"), Mapping):
+        named = [f"{key} {basis['algorithm'][key]}" for key in SETTINGS if key in basis["algorithm"]]
+        told.append(f"Settings: {', '.join(named)}.")
+    told += _latencies(search)
+    if not search.result:
+        told.append(f"The search did not come to its end, or is of a version that wrote no {RESULT}.")
+    return [element("p", " ".join(told))] if told else []
+
+
+def _latencies(search: Searched) -> list[str]:
+    """Where predicted latencies come from: the table, if it can be found and is still the same."""
+    name = search.run.option("--latency-table")
+    path = search.run.locate(name) if name else None
+    wanted = (search.best.get("budget") or {}).get("latency_table")
+    if path is None or not path.is_file() or files.sha256(path) != wanted:
+        return [f"Latencies are predicted from {name}, which is not found or has changed."] if name else []
+    header = LatencyTable.load(path).header
+    threads = "1 thread" if header.threads == 1 else f"{header.threads} threads"
+    return [f"Latencies are predicted from {path.name}: {header.device}, {header.runtime}, {threads}."]
+
+
+def _front(search: Searched) -> list[str]:
+    """The Pareto front beside the uniformly scaled nets; nothing where the search did not end."""
+    front, uniform = search.result.get("front"), search.result.get("uniform")
+    if not front or uniform is None:
+        return []
+    latency = front[0]["latency_ms"] is not None
+    genome = search.chosen["genome"] if search.chosen is not None else None
+
+    def cells(name: str, net: Mapping[str, Any]) -> list[str]:
+        costs = [format_count(net["macs"]["thop"]), format_count(net["params"])]
+        costs += [show_ms(net["latency_ms"])] if latency else []
+        return [name, str(net["resolution"]), *costs, *ap_cells(net)]
+
+    rows = [cells(f"front/{entry['rank']:03}.yaml", entry) for entry in front[:SHOWN]]
+    kinds = ["chosen" if genome_text(entry["genome"]) == genome else "" for entry in front[:SHOWN]]
+    rows += [cells("uniformly scaled", net) for net in uniform]
+    kinds += ["aside"] * len(uniform)
+    head = ["", "resolution", "MACs (thop)", "parameters", *(["latency"] if latency else []), "AP", "uniform", "gain"]
+    budget = _budget(search.best)
+    quantity = budget.ceilings[0].quantity.removeprefix("of ") if budget is not None else "cost"
+    notes = [element("p", note) for note in front_notes(search.result, quantity, SHOWN)]
+    return [element("h3", "The Pareto front"), table(head, rows, kinds), *notes]
+
+
+def _genes(search: Searched) -> dict[str, list[tuple[int, float]]]:
+    """By gene, the value and the AP of every subnet; of genes that vary."""
+    labels = search.space.labels if search.space is not None else ()
+    judged = [row for row in search.history if row["AP"] is not None]
+    found = {label: [(int(row[label]), row["AP"]) for row in judged if row.get(label) is not None] for label in labels}
+    return {label: pairs for label, pairs in found.items() if len({value for value, _ in pairs}) > 1}

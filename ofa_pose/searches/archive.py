@@ -1,0 +1,219 @@
+"""The archive: every evaluation in one SQLite file, written as it happens and shared by searches on the same basis.
+
+Any SQLite tool reads it. Each row is a transaction of its own under a rollback journal, which also works on network
+disks and leaves a readable file whenever the process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ofa_pose.arch.space import Genome
+from ofa_pose.utils.errors import InputError, OfaPoseError
+
+ARCHIVE = "archive.sqlite"
+APPLICATION = 0x6F667061  # 'ofpa', in the file's header
+FORMAT = 1
+MEND = "restore it, or choose another --archive"
+LOCKED_S = 30.0  # how long another process may hold the file
+
+_TABLES = (
+    "CREATE TABLE bases (hash TEXT PRIMARY KEY, basis TEXT NOT NULL)",
+    "CREATE TABLE evaluations (id INTEGER PRIMARY KEY AUTOINCREMENT, basis TEXT NOT NULL, supernet TEXT,"
+    " genome TEXT NOT NULL, spec TEXT NOT NULL, macs_thop INTEGER, macs_exact INTEGER, macs_paper INTEGER,"
+    " params INTEGER, latency_ms REAL, metrics TEXT NOT NULL, AP REAL, seconds REAL NOT NULL, seed INTEGER,"
+    " time TEXT NOT NULL, UNIQUE (basis, genome))",
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One judged subnet.
+
+    Attributes:
+        spec: as plain values.
+        costs: macs_thop, macs_exact, macs_paper, params, latency_ms; None where unknown.
+        metrics: as plain values; numbers that are none are written as null.
+        ap: None where the subnet gave no number.
+        seconds: what judging it took.
+    """
+
+    genome: Genome
+    spec: Mapping[str, Any]
+    costs: Mapping[str, float | None]
+    metrics: Mapping[str, Any]
+    ap: float | None
+    seconds: float
+
+    @property
+    def outcome(self) -> tuple[float, float]:
+        """Fitness and seconds; -inf, below every AP, where it is no number."""
+        return -math.inf if self.ap is None else self.ap, self.seconds
+
+
+class Archive:
+    """The evaluations on one basis in an archive, open for reading and writing; a context manager."""
+
+    def __init__(self, path: Path, basis: Mapping[str, Any], locked_s: float = LOCKED_S) -> None:
+        """Open the file `path`, or make it.
+
+        Args:
+            basis: all that an AP rests on, JSON values: the supernet's 'sha256', the data, how it is judged.
+            locked_s: how long to wait while another process writes.
+
+        Raises:
+            InputError: the file is no archive, damaged, of another format, or cannot be written.
+            OfaPoseError: it stays locked, or the disk is full.
+        """
+        check_archive(path)
+        self.path = path
+        text = json.dumps(basis, sort_keys=True)
+        self._basis, self._supernet = hashlib.sha256(text.encode()).hexdigest(), basis.get("sha256")
+        self._locked_s = locked_s
+        with self._told(opening=True):
+            self._file = sqlite3.connect(path, timeout=locked_s, isolation_level=None)
+        try:
+            with self._told(opening=True):
+                damage = self._file.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if damage != "ok":
+                    raise sqlite3.DatabaseError(damage)
+            with self._told(opening=True), self._transaction():
+                if not self._file.execute("PRAGMA application_id").fetchone()[0]:
+                    for statement in _TABLES:
+                        self._file.execute(statement)
+                    self._file.execute(f"PRAGMA application_id = {APPLICATION}")
+                    self._file.execute(f"PRAGMA user_version = {FORMAT}")
+                self._file.execute("INSERT OR IGNORE INTO bases VALUES (?, ?)", (self._basis, text))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def outcomes(self, genomes: Iterable[Genome]) -> dict[Genome, tuple[float, float]]:
+        """Fitness (-inf where the AP is no number) and seconds of those genomes that were judged on this basis."""
+        query = "SELECT AP, seconds FROM evaluations WHERE basis = ? AND genome = ?"
+        found = {}
+        with self._told():
+            for genome in genomes:
+                row = self._file.execute(query, (self._basis, genome_text(genome))).fetchone()
+                if row is not None:
+                    found[genome] = (-math.inf if row[0] is None else float(row[0]), float(row[1]))
+        return found
+
+    def put(self, evaluation: Evaluation, seed: int) -> None:
+        """Write one evaluation; it is on the disk when this returns. One that is there already stays as it is.
+
+        Raises:
+            OfaPoseError: the file stays locked, or the disk is full; nothing that was there is lost.
+        """
+        e = evaluation
+        costs = [e.costs.get(key) for key in ("macs_thop", "macs_exact", "macs_paper", "params", "latency_ms")]
+        texts = [genome_text(e.genome), json.dumps(e.spec)]
+        metrics = json.dumps(_with_nulls(e.metrics), allow_nan=False)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        row = [None, self._basis, self._supernet, *texts, *costs, metrics, e.ap, e.seconds, seed, now]
+        with self._told(), self._transaction():
+            self._file.execute(f"INSERT OR IGNORE INTO evaluations VALUES ({', '.join('?' * len(row))})", row)
+
+    @property
+    def last(self) -> int:
+        """The id of the newest evaluation of all; 0 where there is none."""
+        with self._told():
+            return int(self._file.execute("SELECT coalesce(max(id), 0) FROM evaluations").fetchone()[0])
+
+    def until(self, last: int) -> list[tuple[Genome, float]]:
+        """Genome and AP of the evaluations on this basis up to the id `last`, in the order they were written."""
+        query = "SELECT genome, AP FROM evaluations WHERE basis = ? AND id <= ? AND AP IS NOT NULL ORDER BY id"
+        with self._told():
+            return [(read_genome(text), float(ap)) for text, ap in self._file.execute(query, (self._basis, last))]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._file.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._file.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # after a full disk SQLite has done so by itself
+                self._file.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _told(self, opening: bool = False) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            text, kept = str(error), "what was judged before is kept: mend that, then go on with --resume"
+            if "locked" in text:
+                told = f"{self.path}: is locked by another process (waited {self._locked_s:g} s); {kept}"
+                raise OfaPoseError(told) from error
+            if "full" in text:
+                raise OfaPoseError(f"{self.path}: the disk is full; {kept}") from error
+            if opening and isinstance(error, sqlite3.OperationalError):
+                raise InputError(f"cannot be written ({text})", self.path, "choose another --archive") from error
+            if opening:
+                raise InputError(f"is damaged ({text})", self.path, MEND) from error
+            raise OfaPoseError(f"{self.path}: cannot be read or written ({text}); {kept}") from error
+
+
+def find_archive(path: str | Path) -> Path:
+    """The archive's file, given as a file or as the run directory of a search."""
+    path = Path(path)
+    return path / ARCHIVE if path.is_dir() else path
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a file that is there and no archive of this format, from its header alone; nothing is touched.
+
+    Raises:
+        InputError: it is another file, or an archive of another version of this program.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path, "choose another --archive") from None
+    if not header:  # killed before its first transaction
+        return
+    application, version = (int.from_bytes(header[at : at + 4], "big") for at in (68, 60))
+    if not header.startswith(b"SQLite format 3\0") or application != APPLICATION:
+        raise InputError("is no archive of a search, or damaged", path, MEND)
+    if version != FORMAT:
+        what = f"is an archive of format {version}, this version of ofa-pose reads {FORMAT}"
+        raise InputError(what, path, "use the version that wrote it, or choose another --archive")
+
+
+def genome_text(genome: Genome) -> str:
+    """A genome as tables and archives hold it: '0-1-2'."""
+    return "-".join(map(str, genome))
+
+
+def read_genome(text: str) -> Genome:
+    """The genome of a `genome_text`."""
+    return tuple(map(int, text.split("-")))
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _with_nulls(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_nulls(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

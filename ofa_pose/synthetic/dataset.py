@@ -1,0 +1,154 @@
+"""Synthetic multi-person datasets in COCO's layout: articulated, dressed figures that hide each other, on clutter.
+
+`draw_scene` draws one picture from (seed, index) alone; `write_dataset` writes many with all processors.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN, Skeleton
+from ofa_pose.synthetic.scenes import Person, Scene, check_size, draw_scene
+from ofa_pose.utils import console
+from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.files import check_folder, read_json, write_json
+
+__all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
+
+VERSION = 3  # raise it when the same seed no longer draws the same pictures
+JPEG_QUALITY = 92
+_START_METHOD = "spawn"  # forking a process that runs threads (torch, OpenCV) can hang
+
+
+def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, workers: int | None = None) -> Path:
+    """Write OUT/images/000001.jpg … and then OUT/annotations.json (COCO layout); returns the annotations' path.
+
+    The same arguments give the same files, whatever the number of processes (default: all processors).
+    An OUT that already holds this dataset is used as it is. Raises InputError on any other OUT that is not
+    empty, and on arguments out of range.
+    """
+    if joints not in BUILT_IN:
+        raise InputError(f"no figures with joints '{joints}'", mend=nearest(joints, BUILT_IN))
+    if seed < 0:
+        raise InputError(f"the seed is {seed}", mend="give 0 or more")
+    if images < 1:
+        raise InputError(f"{images} images were asked for", mend="ask for at least 1")
+    workers = workers if workers is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise InputError(f"{workers} worker processes were asked for", mend="ask for at least 1")
+    check_size(size)
+    out = Path(out)
+    info = {
+        "description": "ofa-pose synthetic people",
+        "seed": seed,
+        "size": size,
+        "joints": joints,
+        "images": images,
+        "version": VERSION,
+    }
+    path = out / "annotations.json"
+    if out.is_dir() and _holds(out, path, info):
+        console.say(f"{out} already holds this dataset; it is used as it is")
+        return path
+    check_folder(out)
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    work = functools.partial(_write_scene, out / "images", seed, size, joints)
+    records: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+    workers = min(workers, images)
+    with console.progress("drawing scenes", images) as meter:
+        if workers == 1:
+            for index in range(images):
+                records.append(work(index))
+                meter.step()
+        else:
+            with multiprocessing.get_context(_START_METHOD).Pool(workers, cv2.setNumThreads, (1,)) as pool:
+                for record in pool.imap(work, range(images), chunksize=max(1, min(16, images // (4 * workers)))):
+                    records.append(record)
+                    meter.step()
+    write_json(path, _document(info, BUILT_IN[joints], records), indent=None)
+    return path
+
+
+def _holds(out: Path, path: Path, info: dict[str, Any]) -> bool:
+    """Whether OUT holds exactly this dataset; raises InputError where it holds something else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not path.is_file():
+        raise InputError("is not empty and holds no finished dataset", out, "name a new folder or remove this one")
+    document = read_json(path)
+    found = document.get("info") if isinstance(document, dict) else None
+    found = found if isinstance(found, dict) else {}
+    other = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in info.items() if found.get(key) != value]
+    if other:
+        raise InputError(f"holds another dataset ({'; '.join(other)})", out, "name a new folder or remove this one")
+    missing = [name for name in _file_names(info["images"]) if not (out / "images" / name).is_file()]
+    if missing:
+        raise InputError(f"{len(missing)} images of the dataset are missing", out / "images" / missing[0], "remove OUT")
+    return True
+
+
+def _file_names(images: int) -> list[str]:
+    return [_file_name(index) for index in range(images)]
+
+
+def _file_name(index: int) -> str:
+    return f"{index + 1:06d}.jpg"  # the image id, as in COCO's own files
+
+
+def _write_scene(
+    folder: Path, seed: int, size: int, joints: str, index: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Draw and store one scene; returns its image record and its annotations, these without ids."""
+    scene = draw_scene(seed, index, size, BUILT_IN[joints])
+    bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
+    code = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1]
+    name = _file_name(index)
+    (folder / name).write_bytes(code.tobytes())
+    image: dict[str, Any] = {"id": index + 1, "file_name": name, "width": size, "height": size}
+    crowd = joints == "crowdpose"
+    if crowd:
+        image["crowdIndex"] = round(scene.crowd_index, 2)
+    annotations = []
+    for person in scene.people:
+        keypoints = np.round(person.keypoints, 2)
+        x, y, w, h = person.bbox
+        annotations.append(
+            {
+                "image_id": index + 1,
+                "category_id": 1,
+                "iscrowd": 0,
+                "num_keypoints": int(np.count_nonzero(keypoints[:, 2])),
+                "keypoints": [int(value) if value == int(value) else value for value in keypoints.ravel().tolist()],
+                "bbox": [x, y, w, h],
+                "area": round(AREA_OF_BOX * w * h, 2) if crowd else person.area,
+                "segmentation": [list(polygon) for polygon in person.segmentation],
+            }
+        )
+    return image, annotations
+
+
+def _document(
+    info: dict[str, Any], skeleton: Skeleton, records: list[tuple[dict[str, Any], list[dict[str, Any]]]]
+) -> dict[str, Any]:
+    annotations = [annotation for _, several in records for annotation in several]
+    category = {
+        "id": 1,
+        "name": "person",
+        "supercategory": "person",
+        "keypoints": list(skeleton.joints),
+        "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs],
+    }
+    return {
+        "info": info,
+        "licenses": [],
+        "images": [image for image, _ in records],
+        "annotations": [{"id": number, **one} for number, one in enumerate(annotations, 1)],
+        "categories": [category],
+    }

@@ -1,0 +1,294 @@
+"""Paints figures on a supersampled canvas that remembers which person, and which part of the body, is on top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ofa_pose.synthetic.figures import SIDES, Array, Figure, _on_sphere, project, skull_radii
+from ofa_pose.synthetic.outfits import Material, Outfit, Shape, body_shapes, capsule
+
+FACTOR = 2  # canvas pixels a side per image pixel
+OBJECT = 255  # the owner of pixels of things that stand in front of people
+_SHIFT = 4
+_LAYERS = ((1.0, 0.0, 92), (0.74, 0.12, 120), (0.42, 0.24, 140))  # share of the radius, shift to the light, brightness
+_FLAT = 118
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What is being painted: `side` canvas pixels square, `FACTOR` times the image.
+
+    Attributes:
+        image: (side, side, 3) RGB uint8.
+        owner: (side, side) uint8; 0 background, i + 1 person i, OBJECT a thing in front.
+        light: (2,) unit vector in the image plane towards the light.
+        folds: (side, side) uint8 brightness texture around 128, for cloth and skin.
+    """
+
+    image: Array
+    owner: Array
+    light: Array
+    folds: Array
+
+    @property
+    def side(self) -> int:
+        return int(self.image.shape[0])
+
+
+def overlay(canvas: Canvas, window: tuple[slice, slice], layer: Array, mask: Array, owner: int) -> None:
+    """Put the pixels of `layer` where `mask` (uint8, the window's size) is not 0, and note whose they are."""
+    # through contiguous copies: cv2's masked copy is many times faster than NumPy's
+    canvas.image[window] = cv2.copyTo(layer, mask, np.ascontiguousarray(canvas.image[window]))
+    np.copyto(canvas.owner[window], owner, where=mask > 0)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """One painted person.
+
+    Attributes:
+        joints: name -> (3,) x, y in image pixels and nearness in standing heights.
+        codes: (h, w) uint8 window of the canvas: which shape of this person is on top of its others; 0 none.
+        corner: canvas x, y of that window.
+        parts: part name by code.
+        facing: facial joint -> nearness of its place on the unit head, -1 to 1.
+        scale: image pixels per standing height.
+        height: vertical extent of the whole figure in image pixels.
+    """
+
+    joints: dict[str, Array]
+    codes: Array
+    corner: tuple[int, int]
+    parts: tuple[str, ...]
+    facing: dict[str, float]
+    scale: float
+    height: float
+
+    def part_at(self, x: int, y: int) -> str:
+        """The part at a canvas pixel, as if nobody and nothing else were in the way; '' for none."""
+        column, row = x - self.corner[0], y - self.corner[1]
+        if 0 <= row < self.codes.shape[0] and 0 <= column < self.codes.shape[1]:
+            return self.parts[self.codes[row, column]]
+        return ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A dressed figure ready to paint at any place and size: shapes in painting order, extents in standing heights."""
+
+    figure: Figure
+    outfit: Outfit
+    shapes: tuple[Shape, ...]
+    skull_at: int
+    clouds: Array
+    spines: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def build(cls, figure: Figure, outfit: Outfit) -> Model:
+        """Order the shapes from back to front; the head is painted before shape `skull_at`."""
+        skull = float(figure.points["skull"][2])
+        shapes = body_shapes(figure, outfit) + _ears(figure, outfit, skull)
+        shapes.sort(key=lambda shape: shape.depth)
+        skull_at = sum(shape.depth < skull for shape in shapes)
+        face = [] if skull_at < 0 else _face(figure, outfit, skull)
+        shapes[skull_at:skull_at] = face
+        clouds = np.stack([shape.cloud for shape in shapes])
+        spines = np.stack([shape.spine for shape in shapes])
+        centre, grow = project(figure.points["skull"])
+        reach = grow * figure.body.head
+        low = np.minimum(clouds.min((0, 1)), centre - reach)
+        high = np.maximum(clouds.max((0, 1)), centre + reach)
+        return cls(figure, outfit, tuple(shapes), skull_at, clouds, spines, low, high)
+
+    def paint(self, canvas: Canvas, owner: int, scale: float, offset: Array) -> Painted:
+        """Paint it over the canvas; standing height `scale` and pelvis at `offset` (x, y), in image pixels."""
+        corner = np.clip(np.floor((self.low * scale + offset) * FACTOR) - 2, 0, canvas.side - 1).astype(int)
+        end = np.clip(np.ceil((self.high * scale + offset) * FACTOR) + 2, corner + 1, canvas.side).astype(int)
+        window = np.s_[corner[1] : end[1], corner[0] : end[0]]
+        size = (end[1] - corner[1], end[0] - corner[0])
+        codes, shade = np.zeros(size, np.uint8), np.full(size, _FLAT, np.uint8)
+        parts, materials = [""], [self.outfit.materials["skin"]]
+        outlines = self._outlines(canvas.light, scale, offset - corner / FACTOR)
+        patterned = []
+        for index, shape in enumerate(self.shapes):
+            if index == self.skull_at:
+                self._skull(codes, shade, parts, materials, canvas.light, scale, offset - corner / FACTOR)
+            material = self.outfit.materials[shape.material]
+            parts.append(shape.part)
+            materials.append(material)
+            self._fill(codes, shade, outlines[index], len(parts) - 1, shape.part == "face")
+            if material.pattern != "plain":
+                patterned.append((len(parts) - 1, outlines[index][0], material, shape.spine[-1] - shape.spine[0]))
+        if self.skull_at == len(self.shapes):
+            self._skull(codes, shade, parts, materials, canvas.light, scale, offset - corner / FACTOR)
+        layer = _colours(codes, materials)
+        for code, outline, material, axis in patterned:
+            _weave(layer, codes, code, outline, material, axis, scale)
+        blur = max(1, int(scale * FACTOR * 0.012)) | 1
+        shade = cv2.multiply(cv2.blur(shade, (blur, blur)), canvas.folds[window], scale=1 / 128)
+        layer = cv2.multiply(layer, cv2.merge([shade] * 3), scale=1 / 128)
+        mask = (codes > 0).view(np.uint8)
+        overlay(canvas, window, layer, mask, owner)
+        height = float((self.high - self.low)[1] * scale)
+        corner_xy = (int(corner[0]), int(corner[1]))
+        return Painted(self._joints(scale, offset), codes, corner_xy, tuple(parts), self._facing(), scale, height)
+
+    def _outlines(self, light: Array, scale: float, offset: Array) -> Array:
+        """(P, layers, 24, 2) fixed-point outlines for cv2, pixel centres at integers."""
+        arms = self.clouds - self.spines
+        width = np.linalg.norm(arms, axis=2).mean(1)[:, None, None]
+        layers = [self.spines + share * arms + shift * width * light for share, shift, _ in _LAYERS]
+        points = (np.stack(layers, axis=1) * scale + offset) * FACTOR - 0.5
+        return np.round(points * (1 << _SHIFT)).astype(np.int32)
+
+    @staticmethod
+    def _fill(codes: Array, shade: Array, outlines: Array, code: int, flat: bool) -> None:
+        hull = cv2.convexHull(outlines[0])
+        cv2.fillConvexPoly(codes, hull, code, cv2.LINE_8, _SHIFT)
+        if flat:
+            return
+        cv2.fillConvexPoly(shade, hull, _LAYERS[0][2], cv2.LINE_8, _SHIFT)
+        for outline, (_, _, brightness) in zip(outlines[1:], _LAYERS[1:], strict=True):
+            cv2.fillConvexPoly(shade, cv2.convexHull(outline), brightness, cv2.LINE_8, _SHIFT)
+
+    def _skull(
+        self,
+        codes: Array,
+        shade: Array,
+        parts: list[str],
+        materials: list[Material],
+        light: Array,
+        scale: float,
+        offset: Array,
+    ) -> None:
+        """Paint the head as an ellipsoid, pixel by pixel, so that hair and hat sit right from every side."""
+        first = len(parts)
+        parts.extend(("head", "hair", "hat"))
+        materials.extend(self.outfit.materials[name] for name in ("skin", "hair", "hat"))
+        passes = [(1.0, None)] if not self.outfit.hat else [(1.0, None), (1.12, 0.22)]
+        for grow, above in passes:
+            found = self._ellipsoid(codes.shape, scale * grow, scale, offset)
+            if found is None:
+                continue
+            window, inside, normal, brightness = found
+            if above is not None:
+                inside = inside & (normal[1] > above)
+                code = np.where(inside, first + 2, 0)
+            else:
+                code = np.where(self._hairy(normal), first + 1, first)
+            codes[window][inside] = code[inside]
+            glow = 116 + 26 * (brightness[0] * light[0] + brightness[1] * light[1])
+            shade[window][inside] = glow[inside].astype(np.uint8)
+
+    def _ellipsoid(
+        self, size: tuple[int, ...], radius: float, scale: float, offset: Array
+    ) -> tuple[tuple[slice, slice], Array, Array, tuple[Array, Array]] | None:
+        """The head's window, mask, unit-sphere coordinates (3, h, w) in its own frame, and x, y on the disc."""
+        plane, grow = project(self.figure.points["skull"])
+        centre, unit = (plane * scale + offset) * FACTOR, float(grow) * radius * FACTOR
+        reach = unit * self.figure.body.head * 1.02
+        x0, y0 = np.maximum(np.floor(centre - reach), 0).astype(int)
+        x1, y1 = np.minimum(np.ceil(centre + reach), (size[1], size[0])).astype(int)
+        if x0 >= x1 or y0 >= y1:
+            return None
+        x = ((np.arange(x0, x1) + 0.5 - centre[0]) / unit)[None, :]
+        y = (-(np.arange(y0, y1) + 0.5 - centre[1]) / unit)[:, None]
+        radii, turn = skull_radii(self.figure.body), self.figure.skull
+        form = turn @ np.diag(1 / radii**2) @ turn.T
+        half = form[0, 2] * x + form[1, 2] * y
+        rest = form[0, 0] * x * x + 2 * form[0, 1] * x * y + form[1, 1] * y * y - 1
+        room = half * half - form[2, 2] * rest
+        z = (np.sqrt(np.maximum(room, 0)) - half) / form[2, 2]
+        normal = np.stack([(turn[0, k] * x + turn[1, k] * y + turn[2, k] * z) / radii[k] for k in range(3)])
+        head = self.figure.body.head
+        return np.s_[y0:y1, x0:x1], room > 0, normal, (x / head, -y / head)
+
+    def _hairy(self, normal: Array) -> Array:
+        if self.outfit.hair == "bald":
+            return np.zeros(normal.shape[1:], bool)
+        line = -0.04 + 0.58 * normal[2]
+        if self.outfit.hair == "long":
+            line = line - 1.3 * (normal[2] < 0.28)
+        return normal[1] > line
+
+    def _joints(self, scale: float, offset: Array) -> dict[str, Array]:
+        names = list(self.figure.points)
+        points = np.stack([self.figure.points[name] for name in names])
+        plane = project(points)[0] * scale + offset
+        return dict(zip(names, np.concatenate([plane, points[:, 2:]], axis=1), strict=True))
+
+    def _facing(self) -> dict[str, float]:
+        head, p = self.figure.body.head, self.figure.points
+        names = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+        return {name: float((p[name] - p["skull"])[2]) / head for name in names}
+
+
+def _ears(figure: Figure, outfit: Outfit, skull: float) -> list[Shape]:
+    if outfit.hair == "long":
+        return []
+    head, p, shapes = figure.body.head, figure.points, []
+    for side, _ in SIDES:
+        ear = p[f"{side}_ear"]
+        step = figure.skull @ (0, 0.12 * head, 0)
+        bias = 0.002 * np.sign(ear[2] - skull + 0.1 * head) - ear[2] + skull
+        shapes.append(capsule(f"{side}_ear", "skin", ear + step, ear - step, 0.17 * head, 0.13 * head, bias))
+    return shapes
+
+
+def _face(figure: Figure, outfit: Outfit, skull: float) -> list[Shape]:
+    """Eyes, brows, nose, mouth and a hat's brim, as far as they face the camera."""
+    head, radii = figure.body.head, skull_radii(figure.body)
+
+    def place(azimuth: float, elevation: float, radius: float = 1.0) -> Array:
+        return figure.points["skull"] + figure.skull @ (_on_sphere(azimuth, elevation, radius) * radii)
+
+    lines = [("nose", place(0, 4, 0.95), place(0, -14, 1.06), 0.07, 0.13)]
+    lines.append(("lips", place(-17, -42), place(17, -42), 0.05, 0.05))
+    for sign in (1, -1):
+        lines.append(("dark", place(sign * 20, 6), place(sign * 30, 6), 0.085, 0.085))
+        lines.append(("hair", place(sign * 12, 22), place(sign * 38, 20), 0.045, 0.035))
+    shapes = [
+        capsule("nose" if name == "nose" else "face", name, a, b, ra * head, rb * head)
+        for name, a, b, ra, rb in lines
+        if min(a[2], b[2]) - skull > (-0.12 if name == "nose" else 0.08) * head
+    ]
+    if outfit.hat:
+        brim = [capsule("hat", "hat", place(0, 25, 0.7), place(0, 18, 1.7), 0.6 * head, 0.45 * head)]
+        shapes = shapes + brim if brim[0].depth > skull - 0.1 * head else brim + shapes
+    return shapes
+
+
+def _colours(codes: Array, materials: list[Material]) -> Array:
+    table = np.zeros((256, 1, 3), np.uint8)
+    table[: len(materials), 0] = np.stack([material.colour for material in materials]).astype(np.uint8)
+    layer: Array = cv2.LUT(cv2.merge([codes] * 3), table)
+    return layer
+
+
+def _weave(
+    layer: Array, codes: Array, code: int, outline: Array, material: Material, axis: Array, scale: float
+) -> None:
+    """Mix a material's second colour into the pixels of one shape, in the frame of the shape's own axis."""
+    low = np.maximum(outline.min(0) // (1 << _SHIFT), 0)
+    high = np.minimum(outline.max(0) // (1 << _SHIFT) + 1, (codes.shape[1], codes.shape[0]))
+    if (low >= high).any():
+        return
+    window = np.s_[low[1] : high[1], low[0] : high[0]]
+    origin = outline[0] / (1 << _SHIFT)
+    length = float(np.hypot(*axis))
+    c, s = axis / length if length > 1e-3 else (0.0, 1.0)
+    x = (np.arange(low[0], high[0]) - origin[0])[None, :]
+    y = (np.arange(low[1], high[1]) - origin[1])[:, None]
+    mix = material.mix(x * c + y * s, y * c - x * s, max(material.period * scale * FACTOR, 3.0))
+    mine = codes[window] == code
+    view = layer[window]
+    if mix.dtype == bool:
+        view[mine & mix] = material.second.astype(np.uint8)
+    else:
+        share = mix[mine][:, None]
+        view[mine] = (material.colour + (material.second - material.colour) * share).astype(np.uint8)

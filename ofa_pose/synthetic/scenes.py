@@ -1,0 +1,207 @@
+"""One synthetic scene: people placed, painted from back to front, hidden by things, and annotated.
+
+Coordinates are continuous image pixels: pixel i covers [i, i + 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ofa_pose.skeleton import BUILT_IN, Skeleton
+from ofa_pose.synthetic.backdrops import new_canvas, photograph, put_thing
+from ofa_pose.synthetic.figures import Array, pick, sample_figure
+from ofa_pose.synthetic.outfits import Outfit
+from ofa_pose.synthetic.painting import FACTOR, Canvas, Model, Painted
+from ofa_pose.synthetic.visibility import label_joints
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.seeding import generator
+
+SIZES = (64, 1024)
+_PEOPLE_ODDS = (0.2, 0.27, 0.25, 0.15, 0.08, 0.05)
+_THING_ODDS = (0.45, 0.35, 0.15, 0.05)
+_LEAST_HEIGHT, _MOST_HEIGHT = 0.25, 0.9
+_LEAST_AREA = 4e-4  # of the image; less of a person is no person
+
+
+@dataclass(frozen=True)
+class Person:
+    """One annotated person.
+
+    Attributes:
+        keypoints: (J, 3) x, y in image pixels and v: 2 visible, 1 hidden but near something visible of this person,
+            0 not labelled (then x = y = 0).
+        bbox: x, y, w, h of the visible silhouette.
+        area: its visible pixels.
+        segmentation: its polygons, flat x, y lists.
+        height: vertical extent of the whole figure in pixels, hidden and cropped parts included.
+        facing: 1 for a chest that faces the camera, -1 for a back.
+    """
+
+    keypoints: Array
+    bbox: tuple[float, float, float, float]
+    area: float
+    segmentation: tuple[tuple[float, ...], ...]
+    height: float
+    facing: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture and its truth.
+
+    Attributes:
+        image: (size, size, 3) RGB uint8.
+        people: one to six.
+        owner: (size, size) uint8: i + 1 where people[i] is on top, 255 a thing in front, 0 background.
+    """
+
+    image: Array
+    people: tuple[Person, ...]
+    owner: Array
+
+    @property
+    def crowd_index(self) -> float:
+        """CrowdPose's crowding: the mean over people of others' joints to own joints inside the box, at most 1.
+
+        Li et al., CrowdPose, CVPR 2019.
+        """
+        ratios = []
+        for person in self.people:
+            inside = [_inside(other.keypoints, person.bbox) for other in self.people]
+            own = _inside(person.keypoints, person.bbox)
+            ratios.append((sum(inside) - own) / own if own else 0.0)
+        return min(float(np.mean(ratios)), 1.0)
+
+
+def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
+    """Scene `index` of the endless set `seed`, `size` pixels square: the same on any machine, in any order.
+
+    `skeleton` names the joints to label, all of them known to COCO or CrowdPose. Raises InputError on others.
+    """
+    check_size(size)
+    unknown = [name for name in skeleton.joints if not any(name in known.joints for known in BUILT_IN.values())]
+    if unknown:
+        raise InputError(f"synthetic figures have no joint '{unknown[0]}'", mend="use coco or crowdpose")
+    rng = generator(seed, "scene", index)
+    while True:
+        canvas = new_canvas(rng, size)
+        painted, facing = _paint_people(rng, canvas, size)
+        owner = np.ascontiguousarray(canvas.owner[FACTOR // 2 :: FACTOR, FACTOR // 2 :: FACTOR])
+        found = [_annotate(canvas, owner, i + 1, one, facing[i], skeleton) for i, one in enumerate(painted)]
+        people = tuple(person for person in found if person is not None)
+        if people:
+            break
+    kept = np.zeros(256, np.uint8)
+    kept[255] = 255
+    kept[[i + 1 for i, person in enumerate(found) if person is not None]] = np.arange(1, len(people) + 1)
+    image = cv2.resize(canvas.image, (size, size), interpolation=cv2.INTER_AREA)
+    return Scene(photograph(rng, image), people, kept[owner])
+
+
+def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> tuple[list[Painted], list[float]]:
+    """Place one to six people and things in front of them, and paint them from back to front."""
+    count = pick(rng, range(1, 7), _PEOPLE_ODDS)
+    near = (0.65, 0.9) if count < 3 else (0.5, 0.85)
+    middle = rng.uniform(*((0.27, 0.5) if rng.random() < 0.1 else near))
+    gather = rng.uniform(0.25, 0.75) if rng.random() < 0.5 else None
+    boxes: list[Array] = []
+    placed = []
+    for _ in range(count):
+        model = Model.build(sample_figure(rng), Outfit.sample(rng))
+        extent = model.high - model.low
+        share = float(np.clip(middle * np.exp(rng.normal(0, 0.15)), _LEAST_HEIGHT + 0.005, _MOST_HEIGHT))
+        scale = max(min(share / extent[1], 0.96 / extent[0]), (_LEAST_HEIGHT + 0.005) / extent[1]) * size
+        offset, box = _place(rng, model, scale, share, size, gather, boxes)
+        boxes.append(box)
+        placed.append((box[3] + rng.normal(0, 0.06) * size, model, scale, offset, box))
+    placed.sort(key=lambda one: one[0])
+    things = np.bincount(rng.integers(0, count, pick(rng, range(4), _THING_ODDS)), minlength=count)
+    painted, facing = [], []
+    for number, (_, model, scale, offset, box) in enumerate(placed):
+        painted.append(model.paint(canvas, number + 1, scale, offset))
+        facing.append(float(model.figure.chest[2, 2]))
+        for _ in range(int(things[number])):
+            put_thing(rng, canvas, box * FACTOR)
+    return painted, facing
+
+
+def _place(
+    rng: np.random.Generator,
+    model: Model,
+    scale: float,
+    share: float,
+    size: int,
+    gather: float | None,
+    boxes: list[Array],
+) -> tuple[Array, Array]:
+    """Where to put the pelvis, and the figure's box (x0, y0, x1, y1), in image pixels; seldom right behind another."""
+    extent = (model.high - model.low) * scale
+    best: tuple[float, Array] | None = None
+    for _ in range(16):
+        across = rng.uniform(0.06, 0.94) if gather is None else gather + rng.normal(0, 0.25)
+        corner = np.array(
+            [across * size - extent[0] / 2, (0.5 + 0.48 * share + rng.normal(0, 0.07)) * size - extent[1]]
+        )
+        corner = np.clip(corner, -0.22 * extent, size - 0.78 * extent)
+        hidden = max((_overlap(corner, extent, box) for box in boxes), default=0.0)
+        if best is None or hidden < best[0]:
+            best = (hidden, corner)
+        if hidden < 0.2:
+            break
+    assert best is not None
+    corner = best[1]
+    return corner - model.low * scale, np.concatenate([corner, corner + extent])
+
+
+def _overlap(corner: Array, extent: Array, box: Array) -> float:
+    """The shared area over the smaller of the two boxes."""
+    shared = np.clip(np.minimum(corner + extent, box[2:]) - np.maximum(corner, box[:2]), 0, None).prod()
+    return float(shared / min(extent.prod(), (box[2:] - box[:2]).prod()))
+
+
+def _annotate(
+    canvas: Canvas, owner: Array, number: int, painted: Painted, facing: float, skeleton: Skeleton
+) -> Person | None:
+    """The annotation of one person, or None where next to nothing of it can be seen."""
+    mask = (owner == number).view(np.uint8)
+    area = cv2.countNonZero(mask)
+    if area < max(_LEAST_AREA * owner.size, 8):
+        return None
+    keypoints = label_joints(painted, owner, number, skeleton.joints)
+    if not keypoints[:, 2].any():
+        return None
+    x, y, w, h = (float(value) for value in cv2.boundingRect(mask))
+    bbox = (x, y, w, h)
+    return Person(keypoints, bbox, float(area), _polygons(canvas, number, bbox), painted.height, facing)
+
+
+def _polygons(canvas: Canvas, number: int, bbox: tuple[float, float, float, float]) -> tuple[tuple[float, ...], ...]:
+    """Outer contours of a person's visible pixels, in image pixels, taken from the finer canvas."""
+    x, y, w, h = (int(value) * FACTOR for value in bbox)
+    x0, y0 = max(x - FACTOR, 0), max(y - FACTOR, 0)
+    mask = (canvas.owner[y0 : y + h + FACTOR, x0 : x + w + FACTOR] == number).astype(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    polygons = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, 0.8, True).reshape(-1, 2)
+        if len(points) >= 3:
+            polygons.append(tuple(((points + (x0 + 0.5, y0 + 0.5)) / FACTOR).ravel().tolist()))
+    if not polygons:
+        left, top, wide, tall = bbox
+        polygons = [(left, top, left + wide, top, left + wide, top + tall, left, top + tall)]
+    return tuple(polygons)
+
+
+def _inside(keypoints: Array, bbox: tuple[float, float, float, float]) -> int:
+    x, y, w, h = bbox
+    in_x = (keypoints[:, 0] >= x) & (keypoints[:, 0] <= x + w)
+    return int(np.count_nonzero((keypoints[:, 2] > 0) & in_x & (keypoints[:, 1] >= y) & (keypoints[:, 1] <= y + h)))
+
+
+def check_size(size: int) -> None:
+    """Raises InputError on an image size out of range."""
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise InputError(f"the image size is {size}", mend=f"choose {SIZES[0]} to {SIZES[1]} pixels")

@@ -1,0 +1,78 @@
+"""YAML plus `a.b=value` overrides become a checked, frozen pydantic model; each package owns its own models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ofa_pose.utils.errors import Fault, InputError, nearest
+from ofa_pose.utils.files import dump_yaml, parse_yaml
+
+
+class Config(BaseModel):
+    """Base of every recipe section: frozen; unknown keys, NaN and infinities are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Lay `a.b=value` overrides over `value` in place; the values are YAML. Raises InputError where there is no '='."""
+    for override in overrides:
+        _override(value, override)
+    return value
+
+
+def check_config(model: type[C], value: Mapping[str, Any], where: object) -> C:
+    """`value` as `model`. Raises InputError with a line for each fault."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise InputError.of([_fault(model, item, where) for item in error.errors()]) from None
+
+
+def config_text(config: Config) -> str:
+    """The resolved config as YAML text."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def _override(value: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"'--set {override}' has no '='", mend="write --set a.b=value")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        inner = value.get(parent)
+        if not isinstance(inner, dict):
+            inner = {}
+            value[parent] = inner
+        value = inner
+    value[last] = parse_yaml(text, f"--set {key}")
+
+
+def _fault(model: type[BaseModel], item: Any, where: object) -> Fault:
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(location)
+    if item["type"] != "extra_forbidden":
+        return Fault(f"{key}: {item['msg'].lower()} (got {item.get('input')!r:.60})", str(where), "mend that value")
+    valid = _keys_at(model, location[:-1])
+    prefix = ".".join(location[:-1])
+    hint = nearest(location[-1], valid)
+    if prefix and hint.startswith("did you mean '"):
+        hint = hint.replace("'", f"'{prefix}.", 1)
+    return Fault(f"unknown key '{key}'", str(where), hint)
+
+
+def _keys_at(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation if parent in model.model_fields else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)

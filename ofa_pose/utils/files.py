@@ -1,0 +1,157 @@
+"""Reading and writing files so that nothing is ever half-written and every fault names its file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ofa_pose.utils.errors import InputError, nearest
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed."""
+    path = Path(path)
+    check_file(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    except OSError as error:  # name the file that was meant, not the temporary one
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` at once or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
+    """Write `value` as JSON to `path` at once or not at all; NaN is refused."""
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def read_text(path: str | Path) -> str:
+    """The text of `path`. Raises InputError where it is missing or no text."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("no such file", path, "check the path") from None
+    except IsADirectoryError:
+        raise InputError("is a folder, not a file", path, "name the file") from None
+    except UnicodeDecodeError:
+        raise InputError("is not a text file", path, "name a UTF-8 text file") from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path, "check its permissions") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in the JSON file `path`. Raises InputError naming file, line and column."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        where = f"{path}:{error.lineno}:{error.colno}"
+        raise InputError(f"is not valid JSON ({error.msg})", where, "write the file again") from None
+    except RecursionError:
+        raise InputError("is nested too deeply to be read", path, "write the file again") from None
+    except ValueError:  # an integer of more digits than Python takes
+        raise InputError("holds a number too long to be read", path, "write the file again") from None
+
+
+def parse_yaml(text: str, where: object) -> Any:
+    """The value of a YAML text. Raises InputError naming `where` and the line."""
+    import yaml  # here: a device that only runs a model has no PyYAML
+
+    from ofa_pose.utils.yaml_numbers import NumberLoader
+
+    try:
+        return yaml.load(text, Loader=NumberLoader)  # noqa: S506  (a subclass of SafeLoader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none, such as 2024-13-45
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}" if mark else str(where)
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise InputError(f"is not valid YAML ({problem})", place, "mend that line") from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The value in the YAML file `path`. Raises InputError naming the file and line."""
+    return parse_yaml(read_text(path), path)
+
+
+def dump_yaml(value: Any) -> str:
+    """`value` as YAML text, keys in the order given, short lists on one line."""
+    import yaml
+
+    from ofa_pose.utils.yaml_numbers import NumberDumper
+
+    return yaml.dump(value, Dumper=NumberDumper, sort_keys=False, default_flow_style=None, width=100)
+
+
+def check_file(path: Path, mend: str = "name another file") -> None:
+    """Raise InputError where `path` is a folder, or a device, which a rename would do away with."""
+    if path.exists() and not path.is_file():
+        raise InputError("is no file that can be replaced", path, mend)
+
+
+def check_folder(path: str | Path) -> None:
+    """Raises InputError where `path`, a folder to write into, or one above it is a file."""
+    path = Path(path)
+    for folder in (path, *path.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise InputError("is a file, not a folder", folder, "name another folder to write to")
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise InputError("is a folder that cannot be written to", folder, "name another one")
+            return
+
+
+def sha256(path: str | Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shipped_folder(kind: str) -> Path:
+    """The folder of shipped `kind` ('recipes', 'search_spaces'): inside an installed package, else beside it."""
+    for folder in (_PACKAGE / kind, _PACKAGE.parent / kind):
+        if any(folder.glob("*.yaml")):
+            return folder
+    raise InputError(f"the shipped {kind} are missing", _PACKAGE, "install ofa-pose again")
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The checkpoints that ship with the package, by name."""
+    return {path.stem: path for path in sorted((_PACKAGE / "weights").glob("*.pt"))}
+
+
+def find_yaml(kind: str, name: str | Path) -> Path:
+    """The path of a YAML file given as a path or as the name of a shipped one, with or without '.yaml'."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = shipped_folder(kind)
+    shipped = folder / (path.name if path.suffix == ".yaml" else f"{path.name}.yaml")
+    if shipped.is_file() and path.parent == Path("."):
+        return shipped
+    names = [file.stem for file in folder.glob("*.yaml")]
+    label = kind.removesuffix("s").replace("_", " ")
+    raise InputError(f"no such {label}: '{name}'", mend=nearest(path.stem, names))

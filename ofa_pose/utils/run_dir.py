@@ -1,0 +1,137 @@
+"""The run directory: recipe.yaml, command.txt, metrics.jsonl and checkpoints/, the same for every command."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ofa_pose.utils import files
+from ofa_pose.utils.console import warn
+from ofa_pose.utils.errors import InputError
+
+RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
+PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
+
+
+class RunDir:
+    """A directory that holds one run, as `plan_run` found it; nothing is written before `open`.
+
+    Args:
+        recipe: the resolved recipe's text; None where there is none to keep.
+        command: the words of the command that runs.
+        fresh: nothing in it is to be kept.
+    """
+
+    def __init__(self, path: Path, recipe: str | None = None, command: Sequence[str] = (), fresh: bool = True) -> None:
+        self.path = path
+        self._recipe, self._command, self._fresh = recipe, command, fresh
+        self.last = path / "checkpoints" / "last.pt"
+        self.best = path / "checkpoints" / "best.pt"
+        self.metrics = path / METRICS
+
+    def open(self) -> None:
+        """Make the directory with the resolved recipe and the exact command.
+
+        A job calls it when its last check has passed, so that a refused one leaves nothing behind.
+
+        Raises:
+            InputError: the directory cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot be made ({error.strerror})", self.path, "choose another --out") from None
+        if self._fresh:  # what a run left that was killed before its first checkpoint
+            self.metrics.unlink(missing_ok=True)
+        if self._recipe is None:
+            return
+        files.write_text(self.path / RECIPE, self._recipe)
+        with (self.path / COMMAND).open("a", encoding="utf-8") as file:
+            file.write(shlex.join(["ofa-pose", *self._command]) + "\n")
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one record to metrics.jsonl; NaN and infinities are written as null."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the records of steps after `step`: a resumed run writes them again."""
+        if not self.metrics.exists():
+            return
+        kept = [line for line, record in read_records(self.metrics) if record.get("step", 0) <= step]
+        files.write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of metrics.jsonl with their records, but for what is none: the line written when a run was killed."""
+    for line in files.read_text(path).splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield line, record
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def plan_run(
+    out: str | Path,
+    recipe: str,
+    resume: bool = False,
+    argv: Sequence[str] | None = None,
+    progress: str = PROGRESS[0],
+) -> RunDir:
+    """The run directory `out`, checked but not yet made; see `RunDir.open`.
+
+    Args:
+        progress: the file, inside `out`, that holds what a run has done so far, and that a resumed one goes on from;
+            one of `PROGRESS`.
+
+    Raises:
+        InputError: `out` holds a run already and `resume` is not asked for, there is nothing to resume, or `out` is no
+            folder.
+    """
+    path = Path(out)
+    files.check_folder(path)
+    begun = (path / progress).exists()
+    if resume and not begun:
+        raise InputError(f"holds no {progress} to resume from", out, "start without --resume")
+    found = next((name for name in (progress, *PROGRESS) if (path / name).exists()), None)
+    if not resume and found:
+        mend = "add --resume to go on, or choose another --out" if begun else "choose another --out"
+        raise InputError(f"holds a run already ({found})", out, mend)
+    before = path / RECIPE
+    if resume and before.exists():
+        changed = changed_keys(files.read_yaml(before), files.parse_yaml(recipe, "the recipe"))
+        if changed:
+            warn(f"{out}: the run began with another recipe and goes on with this one: {', '.join(changed)}")
+    return RunDir(path, recipe, sys.argv[1:] if argv is None else argv, fresh=not begun)
+
+
+def another(key: str, before: Any, now: Any) -> str:
+    """How a part of a run's basis differs: 'another supernet', 'another algorithm: algorithm.seed was 0, is 1'."""
+    if key == "sha256":
+        return "another supernet"
+    return "another space" if key == "space" else f"another {key}: {', '.join(changed_keys(before, now, key))}"
+
+
+def changed_keys(before: Any, now: Any, key: str = "") -> list[str]:
+    """Where two nested settings differ: 'a.b was 1, is 2'."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(name for name in now if name not in before)]
+        return [
+            line
+            for name in keys
+            for line in changed_keys(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+        ]
+    return [] if before == now else [f"{key} was {before}, is {now}"]

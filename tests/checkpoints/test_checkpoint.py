@@ -1,0 +1,169 @@
+"""Checkpoints rebuild their network to the last bit, and a wrong or damaged file is told in one line."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.skeleton import CROWDPOSE
+from ofa_pose.utils.errors import InputError
+from tests.networks import lived_in, picture, same_state
+
+
+@pytest.fixture
+def checkpoint(tiny_spec: ArchSpec, tiny_space: SearchSpace) -> Checkpoint:
+    net = lived_in(LitePose(tiny_spec))
+    recipe, info = {"space": "tiny", "train": {"lr": 1e-3, "sides": [64]}}, {"step": 3, "metrics": {"AP": 0.5}}
+    return Checkpoint("net", tiny_spec, tiny_space, CROWDPOSE, net.state_dict(), recipe, info)
+
+
+def test_a_net_comes_back_to_the_last_bit_and_with_all_that_belongs_to_it(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    loaded = load_checkpoint(tmp_path / "a.pt", "net")
+    for field in ("kind", "spec", "space", "skeleton", "recipe", "info", "training"):
+        assert getattr(loaded, field) == getattr(checkpoint, field), field
+    net = loaded.build()
+    assert type(net) is LitePose and not net.training
+    assert same_state(net, checkpoint.build())
+    with torch.no_grad():
+        for one, other in zip(net(picture()), checkpoint.build()(picture()), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_supernet_comes_back_with_its_space(tiny_space: SearchSpace, tmp_path: Path) -> None:
+    supernet = lived_in(Supernet(tiny_space, 14))
+    training = {"step": 4, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}
+    written = Checkpoint("supernet", supernet.spec, tiny_space, CROWDPOSE, supernet.state_dict(), training=training)
+    save_checkpoint(tmp_path / "a.pt", written)
+    loaded = load_checkpoint(tmp_path / "a.pt", "supernet")
+    net = loaded.build()
+    assert isinstance(net, Supernet) and net.space == tiny_space and same_state(net, supernet)
+    assert loaded.training is not None and loaded.training["step"] == 4
+
+
+def test_half_precision_weights_are_read_as_float32(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    halved = {name: v.half() if v.is_floating_point() else v for name, v in checkpoint.weights.items()}
+    save_checkpoint(tmp_path / "a.pt", replace(checkpoint, weights=halved))
+    weights = load_checkpoint(tmp_path / "a.pt").weights
+    assert {v.dtype for v in weights.values()} == {torch.float32, torch.int64}
+    assert all(torch.equal(weights[name], value.to(weights[name].dtype)) for name, value in halved.items())
+
+
+def test_numpy_metrics_do_not_make_the_file_unreadable(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", replace(checkpoint, info={"AP": np.float64(0.25), "sides": (1, 2)}))
+    info = load_checkpoint(tmp_path / "a.pt").info
+    assert info == {"AP": 0.25, "sides": [1, 2]} and type(info["AP"]) is float
+
+
+def test_the_other_kind_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    with pytest.raises(InputError, match="holds a fixed net, not a supernet; name a checkpoint of a supernet"):
+        load_checkpoint(tmp_path / "a.pt", "supernet")
+
+
+def test_a_truncated_or_foreign_file_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, checkpoint)
+    whole = path.read_bytes()
+    for part in (b"", b"no checkpoint", whole[:100], whole[: len(whole) // 2], whole[:-1], b"\0" * 999):
+        path.write_bytes(part)
+        with pytest.raises(InputError, match="is no checkpoint, or a truncated one"):
+            load_checkpoint(path)
+    for value in ({"state_dict": {}}, [1], {"format": "other"}):
+        torch.save(value, path)
+        with pytest.raises(InputError, match="is no checkpoint of ofa-pose"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name, mend", [("a.yaml", "best.pt"), ("a.ncnn.bin", ".param"), ("a.torchscript.pt", "onnx")])
+def test_files_that_are_taken_for_checkpoints_say_what_they_are(name: str, mend: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(InputError, match=f"is no checkpoint.*{re.escape(mend)}"):
+        load_checkpoint(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_bytes_never_give_anything_but_an_input_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path, rng = tmp_path / "a.pt", np.random.default_rng(0)
+    save_checkpoint(path, checkpoint)
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in rng.integers(4000, size=3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            load_checkpoint(path).build()
+        except InputError:
+            refused += 1
+    assert refused > 30
+
+
+class Bomb:
+    """Runs a command when it is unpickled without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_file_cannot_run_code(tmp_path: Path) -> None:
+    torch.save({"format": "ofa-pose-checkpoint", "x": Bomb(tmp_path / "ran")}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(InputError):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_later_format_asks_for_an_update(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    value = torch.load(tmp_path / "a.pt", weights_only=True)
+    torch.save({**value, "version": 99}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="has format version 99; update ofa-pose"):
+        load_checkpoint(tmp_path / "a.pt")
+    del value["weights"]
+    torch.save(value, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="is a damaged checkpoint"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_building_names_missing_and_misshapen_weights(checkpoint: Checkpoint) -> None:
+    name = "stages.0.0.expand.conv.weight"
+    without = {key: value for key, value in checkpoint.weights.items() if key != name}
+    with pytest.raises(InputError, match=f"has no weights '{name}'"):
+        replace(checkpoint, weights=without).build()
+    with pytest.raises(InputError, match=rf"'{name}' have shape \(1, 2\)"):
+        replace(checkpoint, weights={**without, name: torch.zeros(1, 2)}).build()
+
+
+def test_a_run_directory_means_its_best_checkpoint_else_its_last(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(InputError, match=r"holds no checkpoints/best\.pt"):
+        find_checkpoint(tmp_path)
+    save_checkpoint(folder / "last.pt", checkpoint)
+    assert find_checkpoint(tmp_path) == folder / "last.pt"
+    save_checkpoint(folder / "best.pt", checkpoint)
+    assert find_checkpoint(tmp_path) == folder / "best.pt"
+    assert load_checkpoint(tmp_path).spec == checkpoint.spec
+    with pytest.raises(InputError, match="no such checkpoint"):
+        find_checkpoint(tmp_path / "none.pt")

@@ -1,0 +1,60 @@
+"""Small spaces listed whole, and made-up latencies, for the tests of budgets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+
+from ofa_pose.arch.space import Genome, SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.costs import feasible as budget_module
+from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.population import Grid
+from tests.searches.small_spaces import JOINTS, small_space
+
+
+def deep_space() -> SearchSpace:
+    """Elastic in everything: 13,824 subnets in a grid of 36,864."""
+    return replace(
+        small_space((2, 4)),
+        stages=((8, 16), (16,), (24, 32), (32, 40)),
+        blocks=(2, 1, 2, 2),
+        depth=((1, 2), (1,), (1, 2), (1, 2)),
+        deconv=((8, 16), (8,), (8,)),
+    )
+
+
+def nearly(space: SearchSpace, share: float) -> Budget:
+    """A budget that admits about this share of a small space's subnets."""
+    grid = Grid(space, JOINTS, [len(choices) - 1 for choices in space.choices])
+    return Budget(macs=int(np.quantile(grid.costs("macs_thop")[grid.canonical()], share)))
+
+
+def members(part: FeasibleSpace) -> set[Genome]:
+    """Every canonical genome inside."""
+    everything = itertools.product(*(range(len(choices)) for choices in part.space.choices))
+    genomes = [genome for genome in everything if part.space.canonical(genome) == genome]
+    return {genome for genome, inside in zip(genomes, part.admitted(np.array(genomes)), strict=True) if inside}
+
+
+def unlisted(space: SearchSpace, budget: Budget) -> FeasibleSpace:
+    """The part drawn from as if it were too large to list."""
+    with mock.patch.multiple(budget_module, LISTED=0, FORETOLD=0):
+        part = FeasibleSpace(space, JOINTS, budget)
+        assert part._listed is None
+    return part
+
+
+def latency(spec: ArchSpec) -> float:
+    """A predictor that grows with the net, but not as its MACs do."""
+    return 0.5 + 1e-3 * spec.resolution * float(np.sqrt(sum(spec.stages)))
+
+
+def latencies(space: SearchSpace, joints: int, genomes: Sequence[Sequence[int]]) -> np.ndarray:
+    """The same for many genomes."""
+    columns = [np.array(choices)[genes] for choices, genes in zip(space.choices, np.array(genomes).T, strict=True)]
+    return 0.5 + 1e-3 * columns[0] * np.sqrt(sum(columns[2:6]))

@@ -1,0 +1,104 @@
+"""How many subnets a budget admits, which is the cheapest and the largest, and what is said of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ofa_pose.arch.space import SearchSpace, load_space
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.costs.feasible import Budget, FeasibleSpace, describe_feasible
+from ofa_pose.costs.macs import spec_macs
+from ofa_pose.costs.population import Genomes
+from ofa_pose.utils.units import format_count
+from tests.costs.listed_spaces import deep_space, latency, members, nearly, unlisted
+from tests.searches.small_spaces import JOINTS, half_way, small_space, tiny_space
+
+SPACES = {name: load_space(name) for name in ("litepose", "litepose-per-block")}
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("space", [small_space((2, 4)), deep_space()], ids=["blocks", "deep"])
+def test_counts_and_their_estimates_agree(space: SearchSpace, share: float) -> None:
+    budget = nearly(space, share)
+    counted = FeasibleSpace(space, JOINTS, budget).count()
+    assert counted.exact and counted.error == 0
+    assert counted.number == len(members(FeasibleSpace(space, JOINTS, budget)))
+    estimated = unlisted(space, budget).count()
+    assert not estimated.exact
+    assert abs(estimated.number - counted.number) < 5 * estimated.error + 1e-6
+    assert estimated.error < 0.1 * counted.number
+
+
+def test_an_estimate_of_a_rare_part_of_a_shipped_space() -> None:
+    space = SPACES["litepose"]
+    for factor in (1.02, 1.1, 1.5):
+        budget = Budget(macs=int(factor * spec_macs(space.smallest(JOINTS)).thop))
+        counted, estimated = FeasibleSpace(space, JOINTS, budget).count(), unlisted(space, budget).count()
+        assert counted.exact and not estimated.exact
+        assert abs(estimated.number - counted.number) < 5 * estimated.error + 1e-6
+        assert estimated.error < 0.15 * counted.number
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_cheapest_and_the_largest_member(listed: bool) -> None:
+    space = small_space()
+    budget = half_way(space)
+    part = FeasibleSpace(space, JOINTS, budget) if listed else unlisted(space, budget)
+    macs = [part.macs(genome) for genome in members(part)]
+    assert part.cheapest.spec == space.smallest(JOINTS)
+    assert part.cheapest.costs["macs_thop"] == min(macs)
+    assert part.decode(part.largest.genome) == part.largest.spec
+    assert part.largest.costs["macs_thop"] == part.macs(part.largest.genome)
+    assert part.admits(part.largest.genome)
+    assert (
+        part.largest.costs["macs_thop"] == max(macs) if listed else part.largest.costs["macs_thop"] > 0.97 * max(macs)
+    )
+    everything = FeasibleSpace(space, JOINTS, Budget(macs=10**12))
+    assert everything.largest.spec == space.largest(JOINTS)
+
+
+@pytest.mark.parametrize("share", [0.002, 0.02, 0.2])
+def test_a_latency_that_falls_where_a_subnet_grows_hides_no_choice(share: float) -> None:
+    """As of runtimes that compute channels in blocks: 16 take less than 8."""
+    space = small_space()
+
+    def predict_ms(spec: ArchSpec) -> float:
+        return spec_macs(spec).thop / 1e8 * (0.8 if spec.stem == 16 else 1.0) * (0.9 if spec.stages[0] == 16 else 1.0)
+
+    def predict_many(space: SearchSpace, joints: int, genomes: Genomes) -> NDArray[np.floating]:
+        return np.array([predict_ms(space.decode(genome, joints)) for genome in np.asarray(genomes).tolist()])
+
+    every = list(itertools.product(*(range(len(choices)) for choices in space.choices)))
+    took = predict_many(space, JOINTS, np.array(every))
+    limit = max(float(np.quantile(took, share)), predict_ms(space.smallest(JOINTS)))
+    part = FeasibleSpace(space, JOINTS, Budget(latency_ms=limit, predict_ms=predict_ms, predict_many=predict_many))
+    inside = np.array(every)[took <= limit]
+    assert part.top == tuple(inside.max(axis=0).tolist())
+    assert part.count().number == len(inside)
+    assert part.cheapest.costs["latency_ms"] == took.min() < predict_ms(space.smallest(JOINTS))
+    assert describe_feasible(part).endswith(f": {took.min():.3g}ms to {took[took <= limit].max():.3g}ms")
+
+
+def test_what_is_said_before_a_search() -> None:
+    litepose = FeasibleSpace(SPACES["litepose"], JOINTS, Budget(macs=800_000_000))
+    count = int(litepose.count().number)
+    assert count > 100
+    most = max(litepose.macs(genome) for genome in litepose.sample_many(count, np.random.default_rng(0)))
+    said = f"{count:,} of 245,760 subnets keep 800M MACs (thop): 429M to {format_count(most)}"
+    assert describe_feasible(litepose) == said
+    blocks = describe_feasible(FeasibleSpace(SPACES["litepose-per-block"], JOINTS, Budget(10**9, 2_000_000)))
+    assert (
+        blocks.startswith("about ")
+        and " of 4.1e21 subnets keep 1G MACs (thop), 2M parameters: 243M to " in blocks
+        and blocks.endswith(" MACs (thop)")
+    )
+    tiny = tiny_space()
+    least = spec_macs(tiny.smallest(JOINTS)).thop
+    one = describe_feasible(FeasibleSpace(tiny, JOINTS, Budget(macs=least)))
+    assert one.startswith("1 of 6 subnets keeps ") and " to " not in one
+    ms = describe_feasible(FeasibleSpace(small_space(), JOINTS, Budget(latency_ms=1.3, predict_ms=latency)))
+    assert "subnets keep 1.3ms of latency: 1.07ms to 1." in ms and ms.endswith("ms")

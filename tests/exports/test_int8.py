@@ -1,0 +1,162 @@
+"""int8 models: what is quantised and what is not, that the people stay, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from ofa_pose import runtime
+from ofa_pose.backends.onnx_runner import OnnxRunner
+from ofa_pose.data.coco import KeypointDataset, load_dataset
+from ofa_pose.exports import export_checkpoint, int8
+from ofa_pose.exports.int8 import Int8Data, export_int8, float_nodes, int8_data, quantise
+from ofa_pose.skeleton import COCO, CROWDPOSE
+from ofa_pose.synthetic.dataset import write_dataset
+from ofa_pose.utils.errors import InputError
+
+
+def scenes(folder: Path, images: int, seed: int) -> KeypointDataset:
+    write_dataset(folder, images=images, size=96, joints="coco", seed=seed, workers=1)
+    return load_dataset(folder / "annotations.json", folder / "images")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Int8Data:
+    folder = tmp_path_factory.mktemp("int8")
+    return Int8Data(scenes(folder / "train", 10, seed=3), scenes(folder / "val", 12, seed=4))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("float")
+    return Path(export_checkpoint("litepose-nano-coco", ["onnx"], folder)["files"]["onnx"])
+
+
+@pytest.fixture(scope="module")
+def report(source: Path, data: Int8Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("quantised") / "model.int8.onnx"
+    return {"path": path, **export_int8(source, path, data, 96, runtime.load(source).config)}
+
+
+def test_what_it_costs(source: Path, report: dict[str, Any]) -> None:
+    assert report["calibration_images"] == 10 and report["AP"]["images"] == 12
+    assert report["AP"]["float"] > 0.2
+    assert report["AP"]["lost"] == report["AP"]["float"] - report["AP"]["int8"] < 0.05  # 12 images: AP is coarse
+    assert report["float_bytes"] == source.stat().st_size > 2.5 * report["bytes"]
+    assert report["bytes"] == report["path"].stat().st_size
+    assert report["ms"] > 0 and report["float_ms"] > 0
+
+
+def test_the_maps_stay_close(source: Path, report: dict[str, Any], data: Int8Data) -> None:
+    assert data.evaluation is not None
+    images = np.stack([record.read() for record in data.evaluation.images])
+    for found, expected in zip(OnnxRunner(report["path"])(images), OnnxRunner(source)(images), strict=True):
+        assert np.abs(found - expected).max() > 1e-4  # something was rounded
+        assert np.sqrt(np.mean((found - expected) ** 2)) < 0.15 * expected.std()
+    low, high = OnnxRunner(report["path"])(np.zeros((3, 64, 96, 3), np.uint8))  # still of any size
+    assert low.shape == (3, 34, 16, 24) and high.shape == (3, 17, 32, 48)
+
+
+def test_which_weights_are_int8(report: dict[str, Any]) -> None:
+    graph = onnx.load(report["path"]).graph
+    weights = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
+    big = {name: value for name, value in weights.items() if value.ndim == 4 and value.size > 3}
+    assert {str(value.dtype) for name, value in big.items() if name.startswith(("stem", "outputs"))} == {"float32"}
+    inner = {str(value.dtype) for name, value in big.items() if name.startswith(("stages", "deconv"))}
+    assert inner == {"int8"}
+    scales = weights["stages.0.0.expand.weight_scale"]
+    assert scales.shape == (len(weights["stages.0.0.expand.weight_quantized"]),)  # one a channel
+    assert not weights["stages.0.0.expand.weight_zero_point"].any()  # symmetric
+    assert float_nodes(["normalise", "stem.0", "stages.0.0.expand", "deconv.0.norm", "outputs.0.raw.pointwise"]) == [
+        "normalise",
+        "stem.0",
+        "outputs.0.raw.pointwise",
+    ]
+
+
+def test_it_explains_itself(source: Path, report: dict[str, Any]) -> None:
+    before, after = OnnxRunner(source).metadata, OnnxRunner(report["path"]).metadata
+    assert (
+        after.items() - before.items() == {("quantisation", after["quantisation"])} and before.items() < after.items()
+    )
+    assert json.loads(after["quantisation"])["calibration_images"] == 10
+    ours, theirs = runtime.load(report["path"]), runtime.load(source)
+    assert (ours.spec, ours.skeleton, ours.config) == (theirs.spec, theirs.skeleton, theirs.config)
+
+
+def test_the_same_images_give_the_same_bytes(source: Path, data: Int8Data, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        chosen = export_int8(source, tmp_path / name, Int8Data(data.calibration), 64, calibration_images=3)
+        assert chosen["calibration_images"] == 3 and "AP" not in chosen
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_loss_is_told(
+    source: Path, data: Int8Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: dict[str, Any]
+) -> None:
+    assert "warning" not in report
+    monkeypatch.setattr(int8, "TOLERATED_AP", -1.0)
+    monkeypatch.setattr(int8, "EVALUATION_IMAGES", 2)
+    told = export_int8(source, tmp_path / "model.onnx", data, 64, calibration_images=1)
+    assert told["AP"]["images"] == 2 and "AP, more than -1.0; calibrate on images like those" in told["warning"]
+
+
+def pair(dataset: KeypointDataset | None) -> tuple[Path, Path]:
+    assert dataset is not None
+    folder = Path(dataset.annotations_path).parent
+    return folder / "annotations.json", folder / "images"
+
+
+def recipe_of(**splits: tuple[Path, Path]) -> dict[str, Any]:
+    named = {split: {"annotations": str(where[0]), "images": str(where[1])} for split, where in splits.items()}
+    return {"data": named}
+
+
+def names(dataset: KeypointDataset | None) -> list[Path]:
+    return sorted(Path(record.path) for record in dataset.images) if dataset else []
+
+
+def test_which_images_are_taken(data: Int8Data, tmp_path: Path) -> None:
+    train, val = pair(data.calibration), pair(data.evaluation)
+    all_train = names(data.calibration.with_people())
+    of_call = int8_data({}, COCO, train, val)
+    assert (names(of_call.calibration), names(of_call.evaluation)) == (all_train, names(data.evaluation))
+    of_recipe = int8_data(recipe_of(train=train, val=val), COCO)
+    assert names(of_recipe.evaluation) == names(data.evaluation)
+    assert set(names(of_recipe.calibration)) < set(all_train)  # the search's share of them is not trained on
+    tested = int8_data(recipe_of(train=val, val=val, test=train), COCO)
+    assert names(tested.evaluation) == names(data.calibration)
+    gone = (tmp_path / "gone.json", tmp_path)
+    assert int8_data(recipe_of(train=gone, val=gone), COCO, train).evaluation is None
+
+
+def test_images_that_do_not_do(data: Int8Data, tmp_path: Path) -> None:
+    train = pair(data.calibration)
+    with pytest.raises(InputError, match="names none; add --calibration-annotations FILE --calibration-images DIR"):
+        int8_data({}, COCO)
+    with pytest.raises(InputError, match=r"gone\.json: no such file"):
+        int8_data(recipe_of(train=(tmp_path / "gone.json", tmp_path)), COCO)
+    with pytest.raises(InputError, match="has 17 joints, the network 14; evaluate it on data with the network's"):
+        int8_data({}, CROWDPOSE, train, train)
+
+
+def test_a_broken_calibration_image(source: Path, tmp_path: Path) -> None:
+    broken = scenes(tmp_path / "scenes", 2, seed=3)
+    path = Path(broken.images[1].path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=f"{path.name}: is cut short"):
+        export_int8(source, tmp_path / "model.onnx", Int8Data(broken), 64)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_what_cannot_be_quantised(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"broken\.onnx: is no ONNX model"):
+        quantise(tmp_path / "broken.onnx", tmp_path / "model.onnx", [], 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.onnx"]

@@ -1,0 +1,242 @@
+"""The page: whole by itself, true to the files, and there for half a run too."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ofa_pose.arch.presets import load_spec
+from ofa_pose.arch.space import Genome, SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.reports import write_report
+from ofa_pose.reports.runs import read_run
+from ofa_pose.searches.job import conduct
+from ofa_pose.skeleton import CROWDPOSE
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import dump_yaml, read_json, read_yaml, write_json
+from ofa_pose.utils.run_dir import RunDir
+from tests.reports.test_runs import make_run
+
+VOID = {"meta", "img", "br", "use", "path", "rect"}
+METRICS = '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n{"step": 2, "val": {"AP": 0.125}}\n'
+
+
+class Balanced(HTMLParser):
+    """Collects tags that are opened and never closed, or closed and never opened, and all that is linked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(tag)
+
+
+def read(path: Path) -> str:
+    """A page, checked: tags match, and nothing is loaded from elsewhere."""
+    text = path.read_text(encoding="utf-8")
+    parser = Balanced()
+    parser.feed(text)
+    assert (parser.open, parser.faults) == ([], [])
+    assert all(link.startswith(("#", "data:")) for link in parser.links)
+    assert "url(http" not in text and "<script" not in text
+    return text
+
+
+def pictures(text: str) -> int:
+    return len(re.findall("<svg", text))
+
+
+@pytest.fixture
+def supernet(tiny_space: SearchSpace, tmp_path: Path) -> Path:
+    path = make_run(tmp_path / "supernet", "train-supernet --recipe <nano>", metrics=METRICS)
+    net = Supernet(tiny_space, 14)
+    weights = net.state_dict()
+    checkpoint = Checkpoint("supernet", tiny_space.largest(14), tiny_space, CROWDPOSE, weights)
+    save_checkpoint(path / "checkpoints" / "best.pt", checkpoint)
+    return path
+
+
+@pytest.fixture
+def search(tiny_space: SearchSpace, supernet: Path, tmp_path: Path) -> Path:
+    """A search with a made-up measure."""
+    part = FeasibleSpace(tiny_space, 14, Budget(macs=1_200_000))
+    settings = SearchSettings(population=6, generations=2)
+    out = tmp_path / "search"
+
+    def measure(genome: Genome) -> dict[str, float]:
+        return {"AP": sum(genome) / 100}
+
+    basis = {"space": tiny_space.to_dict(), "search": ["sha", 8, 4], "train": ["sha", 16, 3]}
+    conduct(part, measure, settings, 0, RunDir(out), {"supernet": {"path": str(supernet)}}, basis)
+    return make_run(out, f"search --supernet {supernet} --macs 1.2M")
+
+
+def finetuned(path: Path, spec: ArchSpec, *words: object) -> Path:
+    run = make_run(path, " ".join(["finetune", *map(str, words)]), metrics=METRICS)
+    net = LitePose(spec)
+    save_checkpoint(run / "checkpoints" / "best.pt", Checkpoint("net", spec, None, CROWDPOSE, net.state_dict()))
+    return run
+
+
+def rows(text: str, kind: str) -> list[str]:
+    return [re.sub("<[^>]+>", " ", row) for row in re.findall(rf'<tr class="{kind}">(.*?)</tr>', text)]
+
+
+def test_a_finetuned_net_with_all_it_came_from(
+    search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, ap = load_spec(search / "best.yaml"), read_yaml(search / "best.yaml")["AP"]
+    words = ("--subnet", search / "best.yaml", "--supernet", tmp_path / "supernet", "--teacher", "'gone away'")
+    tuned = finetuned(tmp_path / "tuned", spec, *words)
+    (tuned / "recipe.yaml").write_text("space: <b>bold</b>\n")
+    assert write_report(tuned) == tuned / "report.html"
+    text = read(tuned / "report.html")
+    assert pictures(text) == 5  # the network, the search's progress, the choices, two trainings
+    assert "data:image/png;base64," in text
+    for told in (
+        f"within 1.2M MACs (thop): {len((search / 'history.csv').read_text().splitlines()) - 1} subnets were judged; "
+        f"the best has AP {ap:.3f} on the search images",
+        "finetune ran 2 steps and came to AP 0.125 on the validation images.",
+        "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
+        "Its teacher was gone away.",
+        "--teacher &#x27;gone away&#x27;",
+        "Not found when this page was made: --teacher gone away (teacher).",
+        "&lt;b&gt;bold&lt;/b&gt;",
+        "bold: chosen",
+    ):
+        assert told in text, told
+    assert "<b>bold" not in text and "gone away" in capsys.readouterr().err
+    (chosen,) = rows(text, "chosen")
+    assert chosen.split()[0] == "front/001.yaml" and f"{ap:.3f}" in chosen
+    identifiers = re.findall(r'\bid="([^"]+)"', text)
+    assert len(identifiers) == len(set(identifiers))
+    write_report(tuned, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == (tuned / "report.html").read_bytes()
+
+
+def test_another_member_of_the_front_is_the_one_that_is_marked(search: Path, tmp_path: Path) -> None:
+    member = search / "front" / "002.yaml"
+    text = read(write_report(finetuned(tmp_path / "tuned", load_spec(member), "--subnet", member)))
+    (chosen,) = rows(text, "chosen")
+    assert chosen.split()[0] == "front/002.yaml"
+    better = sum(float(row["AP"]) > read_yaml(member)["AP"] for row in read_run(search).history())
+    assert better > 0
+    assert f"the one taken ranks {better + 1} by AP and has AP {read_yaml(member)['AP']:.3f}" in text
+
+
+def test_a_net_that_the_search_did_not_judge_is_marked_nowhere(
+    tiny_space: SearchSpace, search: Path, tmp_path: Path
+) -> None:
+    other = finetuned(tmp_path / "tuned", tiny_space.largest(14), "--subnet", search / "best.yaml")
+    text = read(write_report(other))
+    assert rows(text, "chosen") == [] and "bold: chosen" not in text and "inherited weights" not in text
+
+
+def test_a_teachers_search_is_not_its_pupils(search: Path, tmp_path: Path) -> None:
+    teacher = finetuned(tmp_path / "teacher", load_spec(search / "best.yaml"), "--subnet", search / "best.yaml")
+    (tmp_path / "uniform.yaml").write_text(dump_yaml(load_spec(search / "front" / "002.yaml").to_dict()))
+    words = ("--subnet", tmp_path / "uniform.yaml", "--teacher", teacher)
+    text = read(write_report(finetuned(tmp_path / "pupil", load_spec(tmp_path / "uniform.yaml"), *words)))
+    assert "The search" not in text and "Searched" not in text
+    assert "finetune teacher: teacher" in text and f"Its teacher was {teacher} (" in text
+
+
+def test_a_search_shows_the_net_that_it_chose(search: Path) -> None:
+    text = read(write_report(search))
+    assert "AP, search images, inherited weights" in text and len(rows(text, "chosen")) == 1
+    assert len(rows(text, "aside")) == len(read_json(search / "result.json")["uniform"]) > 0
+
+
+def test_a_search_that_was_killed(search: Path) -> None:
+    (search / "result.json").unlink()
+    text = read(write_report(search))
+    assert "The search did not come to its end" in text and "front/001" not in text and pictures(text) == 4
+
+
+def test_a_supernet_has_no_single_network(supernet: Path) -> None:
+    text = read(write_report(supernet))
+    assert "The network" not in text and "Training: train-supernet supernet" in text and pictures(text) == 1
+
+
+def test_a_run_that_was_killed_at_once(tmp_path: Path) -> None:
+    text = read(write_report(make_run(tmp_path / "a", "pretrain --out a")))
+    assert pictures(text) == 0 and "ofa-pose pretrain --out a" in text
+
+
+def test_without_its_checkpoint_the_subnet_file_tells_the_network(
+    search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = make_run(tmp_path / "tuned", f"finetune --subnet {search / 'best.yaml'}")
+    assert "The network" in read(write_report(tuned))
+    (tuned / "checkpoints").mkdir()
+    (tuned / "checkpoints" / "best.pt").write_bytes(b"cut")
+    assert "The network" in read(write_report(tuned))
+    assert "best.pt: is no checkpoint, or a truncated one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, content, told",
+    [
+        ("history.csv", "1,2\n", r"history\.csv: is no history of a search"),
+        (
+            "history.csv",
+            "genome,macs_thop,params,AP\n0-0,many,1,0.5\n",
+            r"history\.csv: holds a cell that is no number",
+        ),
+        ("best.yaml", "AP: 0.5\n", r"best\.yaml: is no chosen subnet"),
+        ("best.yaml", "spec: {}\n", r"best\.yaml: is no chosen subnet"),
+        ("result.json", "[]", r"result\.json: holds no JSON object"),
+        ("search.json", "{", r"search\.json"),
+    ],
+)
+def test_damaged_files_are_told_in_a_line(search: Path, name: str, content: str, told: str) -> None:
+    (search / name).write_text(content)
+    with pytest.raises(InputError, match=told):
+        write_report(search)
+    assert not (search / "report.html").exists()
+
+
+def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> None:
+    lines = (search / "history.csv").read_text().splitlines()
+    (search / "history.csv").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])
+    assert "3 subnets were judged" in read(write_report(search))
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", "pretrain")
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file" / "report.html", tmp_path):
+        with pytest.raises(InputError, match=r"name (another folder|a file, such as report\.html)"):
+            write_report(run, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
+
+
+def test_a_gain_over_uniform_nets_that_were_not_all_judged_is_a_bound(search: Path) -> None:
+    result = read_json(search / "result.json")
+    entry = result["front"][0]
+    entry["uniform"] = {"AP": entry["AP"] - 0.05, "complete": False}
+    write_json(search / "result.json", result)
+    (chosen,) = rows(read(write_report(search)), "chosen")
+    assert f"≥ {entry['AP'] - 0.05:.3f}" in chosen and "≤ +0.050" in chosen

@@ -1,0 +1,102 @@
+"""Run directories read back, and the chain that they form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ofa_pose.reports.runs import chain, read_run, source
+from ofa_pose.utils.errors import InputError
+
+
+def make_run(path: Path, *commands: str, metrics: str = "") -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "command.txt").write_text("".join(f"ofa-pose {command}\n" for command in commands))
+    (path / "metrics.jsonl").write_text(metrics)
+    return path
+
+
+def test_a_run_tells_its_commands_and_its_records(tmp_path: Path) -> None:
+    records = [{"step": 1, "loss": 0.5}, {"step": 2, "val": {"AP": 0.25}, "seconds": 1.0}]
+    useless = [{"step": 2, "loss": None}, {"loss": 1.0}, {"step": "3", "loss": 1.0}, {"step": 3, "val": {"AP": None}}]
+    metrics = "\n".join(map(json.dumps, [*records, *useless])) + '\n{"step": 4, "loss": NaN}\n[1]\n{"step": 3, "lo'
+    run = read_run(make_run(tmp_path / "a", "pretrain --out a", "pretrain --out 'a b' --resume", metrics=metrics))
+    assert (run.job, run.name) == ("pretrain", "pretrain a")
+    assert run.commands == (("pretrain", "--out", "a"), ("pretrain", "--out", "a b", "--resume"))
+    assert (run.trained, run.validated) == (records[:1], records[1:])
+    assert (run.recipe, run.best(), run.table("search.json")) == ("", None, {})
+
+
+@pytest.mark.parametrize("command", ["", "\n\n", "ofa-pose\n", "ofa-pose pretrain --init 'x\n"])
+def test_a_damaged_command_is_no_fault(command: str, tmp_path: Path) -> None:
+    (make_run(tmp_path / "a") / "command.txt").write_text(command)
+    run = read_run(tmp_path / "a")
+    assert run.job in ("run", "pretrain") and len(chain(run)) == 1
+
+
+def test_sources_are_what_the_command_names(tmp_path: Path) -> None:
+    words = "finetune --subnet s/best.yaml --supernet=super --teacher litepose-nano-coco --seed 3 --init"
+    run = read_run(make_run(tmp_path / "a", words))
+    assert run.sources == {"--subnet": "s/best.yaml", "--supernet": "super", "--teacher": "litepose-nano-coco"}
+
+
+def test_the_chain_is_followed_to_its_beginning_each_run_once(tmp_path: Path) -> None:
+    teacher = make_run(tmp_path / "teacher", f"pretrain --out {tmp_path / 'teacher'}")
+    supernet = make_run(tmp_path / "supernet", f"train-supernet --init {teacher}")
+    search = make_run(tmp_path / "search", f"search --supernet {supernet / 'checkpoints' / 'best.pt'}")
+    for file in (supernet / "checkpoints" / "best.pt", search / "front" / "001.yaml"):
+        file.parent.mkdir()
+        file.touch()
+    words = f"--subnet {search / 'front' / '001.yaml'} --supernet {supernet} --teacher {teacher} --init nowhere"
+    found = chain(read_run(make_run(tmp_path / "tuned", f"finetune {words}")))
+    assert [(run.path.name, role) for run, role in found] == [
+        ("teacher", "starting weights"),
+        ("supernet", "supernet"),
+        ("search", "choice of the subnet"),
+        ("tuned", ""),
+    ]
+
+
+def test_a_run_that_started_from_itself_ends(tmp_path: Path) -> None:
+    own = make_run(tmp_path / "a", f"pretrain --init {tmp_path / 'a'}")
+    assert [run.path for run, _ in chain(read_run(own))] == [own]
+
+
+def test_relative_sources_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "runs" / "supernet", "train-supernet --out runs/supernet")
+    search = make_run(tmp_path / "runs" / "search", "search --supernet runs/supernet --out runs/search")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert [run.path.name for run, _ in chain(read_run(search))] == ["supernet", "search"]
+    assert [run.path.name for run, _ in chain(read_run("../runs/search"))] == ["supernet", "search"]
+    moved = search.rename(tmp_path / "moved")
+    assert len(chain(read_run(moved))) == 1
+
+
+def test_where_a_source_lies(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", "pretrain")
+    (tmp_path / "alone.pt").touch()
+    for value, folder in (
+        (str(run), run),
+        ("litepose-nano-coco", None),
+        (str(tmp_path / "alone.pt"), None),
+        (str(tmp_path / "none" / "best.pt"), None),
+        ("x" * 5000, None),
+    ):
+        found = source(read_run(make_run(tmp_path / "b", f"pretrain --init {value}")), "--init")
+        assert (found and found.path) == folder
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    make_run(tmp_path / "study", "table --supernet x --out study")
+    for path, told in (
+        (tmp_path / "none", "no such run directory; name a folder that"),
+        (tmp_path / "file", "is no run directory"),
+        (tmp_path, r"holds no run \(command\.txt is missing\)"),
+        (tmp_path / "study", "holds a table study"),
+    ):
+        with pytest.raises(InputError, match=told):
+            read_run(path)

@@ -1,0 +1,87 @@
+"""Checked configs: overrides, unknown keys with the nearest valid one, wrong values with their key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import Field, ValidationError
+
+from ofa_pose.utils.config import Config, apply_overrides, check_config, config_text
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import parse_yaml
+
+
+class Inner(Config):
+    rate: float = Field(1e-3, gt=0)
+    sides: tuple[int, ...] | None = None
+
+
+class Outer(Config):
+    name: str = "x"
+    inner: Inner = Inner()
+    extra: Inner | None = None
+
+
+def read(value: dict[str, Any]) -> Outer:
+    return check_config(Outer, value, "r.yaml")
+
+
+def test_overrides_are_yaml_and_reach_inner_keys() -> None:
+    value = apply_overrides(
+        {"inner": {"rate": 1.0}}, ["inner.rate=1e-3", "inner.sides=[1, 2]", "extra.rate=2", "name=y"]
+    )
+    assert read(value) == Outer(name="y", inner=Inner(rate=1e-3, sides=(1, 2)), extra=Inner(rate=2.0))
+
+
+def test_an_override_may_hold_an_equals_sign_and_replaces_a_scalar_by_a_mapping() -> None:
+    assert apply_overrides({"a": 1}, ["name=k=v", "a.b=2"]) == {"name": "k=v", "a": {"b": 2}}
+
+
+@pytest.mark.parametrize("override", ["inner.rate", "=3", ""])
+def test_an_override_without_key_or_equals_sign_is_refused(override: str) -> None:
+    with pytest.raises(InputError, match=r"has no '='; write --set a\.b=value"):
+        apply_overrides({}, [override])
+
+
+def test_an_override_that_is_no_yaml_names_its_key() -> None:
+    with pytest.raises(InputError, match="--set inner"):
+        apply_overrides({}, ["inner.sides=[1, 2"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"nane": 1}, "r.yaml: unknown key 'nane'; did you mean 'name'?"),
+        ({"inner": {"rat": 1}}, "r.yaml: unknown key 'inner.rat'; did you mean 'inner.rate'?"),
+        ({"extra": {"side": [1]}}, "r.yaml: unknown key 'extra.side'; did you mean 'extra.sides'?"),
+        ({"inner": {"zzz": 1}}, "r.yaml: unknown key 'inner.zzz'; choose one of: rate, sides"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(value: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        read(value)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("rate", [0, "fast", None, float("nan"), float("inf"), [1]])
+def test_a_wrong_value_names_its_key_and_shows_what_it_got(rate: Any) -> None:
+    with pytest.raises(InputError, match=r"r.yaml: inner.rate: .*\(got ") as error:
+        read({"inner": {"rate": rate}})
+    assert repr(rate) in str(error.value)
+
+
+def test_every_fault_is_told() -> None:
+    with pytest.raises(InputError) as error:
+        read({"nam": 1, "inner": {"rate": -1, "sides": ["a"]}})
+    assert len(error.value.faults) == 3
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Outer().name = "y"
+
+
+def test_config_text_reads_back() -> None:
+    config = Outer(name="1e-3", inner=Inner(rate=1e-5, sides=(3, 4)))
+    assert read(parse_yaml(config_text(config), "x")) == config

@@ -1,0 +1,101 @@
+"""The progress display, on a terminal and piped, with a known end and without one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from ofa_pose.utils import console
+
+
+class Clock:
+    """A clock that goes on only when told to."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(console, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
+    def show(terminal: bool) -> io.StringIO:
+        text = io.StringIO()
+        made = Console(file=text, force_terminal=terminal, width=100, color_system=None, soft_wrap=True)
+        monkeypatch.setattr(console, "_err", made)
+        return text
+
+    return show
+
+
+def work(clock: Clock, total: int | None, steps: int, seconds: float) -> None:
+    with console.progress("predict", total, "frames") as meter:
+        for _ in range(steps):
+            clock.now += seconds
+            meter.step(2)
+
+
+def test_piped_with_a_known_end(clock: Clock, shown: Callable[[bool], io.StringIO]) -> None:
+    text = shown(False)
+    work(clock, 40, 20, 1.0)
+    assert text.getvalue().splitlines() == [
+        "predict: 30/40 frames, 2.0/s, 5 s left",
+        "predict: 40/40 frames, 2.0/s, 20 s",
+    ]
+
+
+def test_piped_without_a_known_end(clock: Clock, shown: Callable[[bool], io.StringIO]) -> None:
+    text = shown(False)
+    work(clock, None, 20, 1.0)
+    assert text.getvalue().splitlines() == ["predict: 30 frames, 2.0/s, 15 s", "predict: 40 frames, 2.0/s, 20 s"]
+
+
+def test_what_was_said_is_not_said_again(clock: Clock, shown: Callable[[bool], io.StringIO]) -> None:
+    text = shown(False)
+    work(clock, None, 1, 16.0)
+    assert text.getvalue().splitlines() == ["predict: 2 frames, 0.1/s, 16 s"]
+
+
+@pytest.mark.parametrize("total", [4, None])
+def test_short_work_says_nothing_when_piped(
+    clock: Clock, shown: Callable[[bool], io.StringIO], total: int | None
+) -> None:
+    text = shown(False)
+    work(clock, total, 2, 0.5)
+    assert text.getvalue() == ""
+
+
+@pytest.mark.parametrize("total", [40, None])
+def test_on_a_terminal(clock: Clock, shown: Callable[[bool], io.StringIO], total: int | None) -> None:
+    text = shown(True)
+    work(clock, total, 20, 1.0)
+    last = text.getvalue()[text.getvalue().rindex("predict") :]
+    assert "40/40" in last and "2.0 frames/s" in last
+
+
+def test_a_terminal_without_a_known_end_shows_what_is_done(shown: Callable[[bool], io.StringIO]) -> None:
+    text = shown(True)
+    with console.progress("predict", None, "frames") as meter:
+        meter.step(7)
+        assert meter._bar is not None
+        meter._bar.refresh()
+        assert "7/?" in text.getvalue()
+
+
+def test_interrupted_work_says_no_end(clock: Clock, shown: Callable[[bool], io.StringIO]) -> None:
+    text = shown(False)
+    with pytest.raises(KeyboardInterrupt), console.progress("predict", None) as meter:
+        clock.now += 5
+        meter.step(3)
+        raise KeyboardInterrupt
+    assert text.getvalue() == ""

@@ -1,0 +1,137 @@
+"""Files are whole or absent, faults name their place, and YAML reads numbers as people write them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ofa_pose.utils import files
+from ofa_pose.utils.errors import InputError
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_makes_folders_and_follows_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        files.write_text(tmp_path / "x" / "y" / "a.txt", "né")
+    finally:
+        os.umask(before)
+    path = tmp_path / "x" / "y" / "a.txt"
+    assert path.read_bytes() == "né".encode()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": [1, None]})
+    with pytest.raises(ValueError):
+        files.write_json(path, {"a": float("nan")})
+    assert files.read_json(path) == {"a": [1, None]}
+
+
+def test_reading_faults_name_the_file_and_the_place(tmp_path: Path) -> None:
+    missing, binary, bad = tmp_path / "no.json", tmp_path / "b.json", tmp_path / "c.json"
+    binary.write_bytes(b"\xff\xfe\x00")
+    bad.write_text('{"a": 1,\n "b": }')
+    for path, words in ((missing, "no such file"), (tmp_path, "folder"), (binary, "not a text file")):
+        with pytest.raises(InputError, match=words) as error:
+            files.read_json(path)
+        assert str(path) in str(error.value)
+    with pytest.raises(InputError) as error:
+        files.read_json(bad)
+    assert f"{bad}:2:7" in str(error.value)
+    bad.write_text("a: 1\nb: [1, 2\nc: 3\n")
+    with pytest.raises(InputError) as error:
+        files.read_yaml(bad)
+    assert f"{bad}:3" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("[" * 100_000 + "]" * 100_000, "is nested too deeply", id="lists"),
+        pytest.param('{"a":' * 100_000 + "1" + "}" * 100_000, "is nested too deeply", id="objects"),
+        pytest.param('{"a": ' + "9" * 5000 + "}", "a number too long", id="digits"),
+    ],
+)
+def test_json_that_python_cannot_hold_is_an_input_error(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=words) as error:
+        files.read_json(tmp_path / "a.json")
+    assert str(tmp_path / "a.json") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e+3", -2500.0), (".5e1", 5.0), ("1.e2", 100.0), ("3", 3), ("1_0e1", 100.0)]
+    + [("1e", "1e"), ("e5", "e5"), ("1.2.3e4", "1.2.3e4"), ("v1e3", "v1e3"), ("'1e3'", "1e3"), ("1e3m", "1e3m")],
+)
+def test_yaml_reads_exponents_as_numbers_and_nothing_more(text: str, value: Any) -> None:
+    read = files.parse_yaml(f"a: {text}", "x")["a"]
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", ["a: 2024-13-45", "a: 0x_", "- [", "a: *b", "a: !!python/object:os.system x", "\x00"])
+def test_yaml_that_cannot_be_read_is_an_input_error(text: str) -> None:
+    with pytest.raises(InputError, match="is not valid YAML"):
+        files.parse_yaml(text, "recipe.yaml")
+
+
+@settings(max_examples=60)
+@given(st.text(alphabet="ab01-_.:eE+x[]{}!&*#'\" \n", max_size=12))
+def test_yaml_of_any_text_gives_a_value_or_an_input_error(text: str) -> None:
+    try:
+        files.parse_yaml(text, "x")
+    except InputError as error:
+        assert str(error).startswith("x")
+
+
+@settings(max_examples=40)
+@given(VALUES)
+def test_yaml_round_trip(value: Any) -> None:
+    assert files.parse_yaml(files.dump_yaml(value), "x") == value
+
+
+@pytest.mark.parametrize("text", ["1e-3", "12e4", "-.5e1", "1.5", "true", "null", "2024-01-01"])
+def test_yaml_keeps_strings_that_look_like_something_else(text: str) -> None:
+    assert files.parse_yaml(files.dump_yaml({"a": text}), "x") == {"a": text}
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"pose" * 1000)
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(b"pose" * 1000).hexdigest()
+
+
+def test_yaml_is_found_by_path_or_by_shipped_name(tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text("a: 1")
+    assert files.find_yaml("search_spaces", own) == own
+    shipped = files.shipped_folder("search_spaces") / "litepose-nano.yaml"
+    assert files.find_yaml("search_spaces", "litepose-nano") == shipped
+    assert files.find_yaml("search_spaces", "litepose-nano.yaml") == shipped
+    with pytest.raises(InputError, match="no such search space: 'litepose-nani'; did you mean 'litepose-nano'"):
+        files.find_yaml("search_spaces", "litepose-nani")
+    with pytest.raises(InputError, match="no such search space"):
+        files.find_yaml("search_spaces", tmp_path / "litepose-nano.yaml")

@@ -1,0 +1,128 @@
+"""Run directories: what they hold, what they refuse, and metrics that survive a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.run_dir import PROGRESS, RunDir, changed_keys, plan_run
+
+
+def records(run: RunDir) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+def opened(*args: Any, **kwargs: Any) -> RunDir:
+    run = plan_run(*args, **kwargs)
+    run.open()
+    return run
+
+
+def begun(out: Path) -> RunDir:
+    run = opened(out, "seed: 1\n", argv=["pretrain", "--out", "a b"])
+    run.last.parent.mkdir()
+    run.last.touch()
+    return run
+
+
+def test_a_run_holds_its_recipe_and_every_command(tmp_path: Path) -> None:
+    run = begun(tmp_path / "deep" / "run")
+    opened(run.path, "seed: 2\n", resume=True, argv=["pretrain", "--resume"])
+    assert (run.path / "recipe.yaml").read_text() == "seed: 2\n"
+    commands = (run.path / "command.txt").read_text().splitlines()
+    assert commands == ["ofa-pose pretrain --out 'a b'", "ofa-pose pretrain --resume"]
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    with pytest.raises(InputError, match=r"holds a run already \(checkpoints/last\.pt\); add --resume"):
+        opened(tmp_path / "run", "", argv=[])
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == "seed: 1\n"
+
+
+@pytest.mark.parametrize("other", [name for name in PROGRESS if name != "history.csv"])
+def test_another_kind_of_run_is_not_overwritten(tmp_path: Path, other: str) -> None:
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).touch()
+    with pytest.raises(InputError, match=rf"holds a run already \({other}\); choose another --out"):
+        plan_run(tmp_path, "", progress="history.csv")
+    with pytest.raises(InputError, match=r"holds no history\.csv to resume from"):
+        plan_run(tmp_path, "", resume=True, progress="history.csv")
+
+
+def test_a_run_killed_before_its_first_checkpoint_may_start_again(tmp_path: Path) -> None:
+    opened(tmp_path / "other", "", argv=[]).log({"step": 1})
+    with pytest.raises(InputError, match="start without --resume"):
+        opened(tmp_path / "other", "", resume=True, argv=[])
+    assert not opened(tmp_path / "other", "", argv=[]).metrics.exists()
+
+
+def test_a_resumed_run_tells_of_another_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begun(tmp_path / "run")
+    opened(run.path, "seed: 1\n", resume=True, argv=[])
+    assert not capsys.readouterr().err
+    opened(run.path, "seed: 2\n", resume=True, argv=[])
+    assert "goes on with this one: seed was 1, is 2" in " ".join(capsys.readouterr().err.split())
+
+
+def test_nothing_is_written_before_the_run_is_opened(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    plan_run(run.path, "seed: 2\n", resume=True, argv=["pretrain", "--resume"])
+    plan_run(tmp_path / "new", "seed: 2\n", argv=[])
+    assert (run.path / "recipe.yaml").read_text() == "seed: 1\n"
+    assert len((run.path / "command.txt").read_text().splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_changed_keys_at_any_depth() -> None:
+    before, now = {"a": {"b": 1, "c": [1]}, "d": None}, {"a": {"b": 2, "c": [1]}, "d": None, "e": 3}
+    assert changed_keys(before, now) == ["a.b was 1, is 2", "e was None, is 3"]
+
+
+def test_an_empty_or_foreign_folder_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert opened(tmp_path, "", argv=[]).path == tmp_path
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_faults(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out, resume, words in (
+        (tmp_path / "file", False, "is a file, not a folder"),
+        (tmp_path / "file" / "run", False, "file: is a file, not a folder"),
+        (tmp_path / "none", True, "holds no checkpoints/last.pt to resume from"),
+    ):
+        with pytest.raises(InputError, match=words):
+            opened(out, "", resume, argv=[])
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_not_finite_is_written_as_null_at_any_depth(tmp_path: Path) -> None:
+    run = opened(tmp_path, "", argv=[])
+    run.log({"step": 1, "loss": float("nan"), "val": {"AP": float("inf"), "AR": 0.5, "deep": {"x": float("-inf")}}})
+    run.log({"step": 2, "name": "é"})
+    assert records(run) == [
+        {"step": 1, "loss": None, "val": {"AP": None, "AR": 0.5, "deep": {"x": None}}},
+        {"step": 2, "name": "é"},
+    ]
+
+
+def test_a_resumed_run_forgets_later_steps_and_a_half_written_line(tmp_path: Path) -> None:
+    run = opened(tmp_path, "", argv=[])
+    for step in range(1, 6):
+        run.log({"step": step, "loss": step / 2})
+    with run.metrics.open("a") as file:
+        file.write('{"step": 6, "lo')
+    run.forget_after(3)
+    run.log({"step": 4})
+    assert [record["step"] for record in records(run)] == [1, 2, 3, 4]
+
+
+def test_forgetting_nothing(tmp_path: Path) -> None:
+    run = opened(tmp_path, "", argv=[])
+    run.forget_after(3)
+    assert not run.metrics.exists()
