@@ -39,8 +39,8 @@ def load(
     if importlib.util.find_spec("torch") is None:
         from ofa_pose.utils.errors import InputError
 
-        mend = "install it; a device without it runs exported models with ofa_pose.runtime.load"
-        raise InputError("torch is not installed", mend=mend)
+        hint = "install it; a device without it runs exported models with ofa_pose.runtime.load"
+        raise InputError("torch is not installed", hint=hint)
     from ofa_pose.inference.predict import load_model
 
     return load_model(checkpoint, device, resolution, flip)

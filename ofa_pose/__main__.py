@@ -14,8 +14,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] == "ofa_pose":
             raise
-        mend = "pip install ofa-pose without --no-deps; exported models run without it: see ofa_pose.runtime"
-        print(f"error: the command line needs the package {error.name.partition('.')[0]}; {mend}", file=sys.stderr)
+        hint = "pip install ofa-pose without --no-deps; exported models run without it: see ofa_pose.runtime"
+        print(f"error: the command line needs the package {error.name.partition('.')[0]}; {hint}", file=sys.stderr)
         sys.exit(1)
 
 

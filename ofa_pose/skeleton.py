@@ -65,7 +65,7 @@ class Skeleton:
         """Read what `to_dict` writes. Raises InputError naming `where` and the fault."""
         fields = tuple(cls.__dataclass_fields__)
         if not isinstance(value, Mapping) or "joints" not in value:
-            raise InputError("is no skeleton", where, "give name, joints, sigmas, flip_pairs and limbs")
+            raise InputError("is not a skeleton", where, "give name, joints, sigmas, flip_pairs and limbs")
         for key in value:
             if key not in fields:
                 raise InputError(f"unknown key '{key}' in a skeleton", where, nearest(str(key), fields))
@@ -77,7 +77,7 @@ class Skeleton:
             raise InputError(f"{len(sigmas)} sigmas for {len(joints)} joints", where, "give one positive sigma a joint")
         for sigma in sigmas:
             if not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
-                raise InputError(f"sigma {sigma!r} is no positive number", where, "give one positive sigma a joint")
+                raise InputError(f"sigma {sigma!r} is not a positive number", where, "give one positive sigma a joint")
         flips, limbs = (_index_pairs(_list(value, key, where), joints, key, where) for key in ("flip_pairs", "limbs"))
         flipped = [joint for pair in flips for joint in pair]
         for joint in flipped:
@@ -89,14 +89,14 @@ class Skeleton:
 def _list(value: Mapping[str, Any], key: str, where: object) -> list[Any]:
     entries = value.get(key) or []
     if not isinstance(entries, list | tuple):
-        raise InputError(f"{key} of a skeleton is no list", where, f"write it as '{key}: [...]'")
+        raise InputError(f"{key} of a skeleton is not a list", where, f"write it as '{key}: [...]'")
     return list(entries)
 
 
 def _index_pairs(pairs: Sequence[Any], joints: tuple[str, ...], key: str, where: object) -> tuple[tuple[int, int], ...]:
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise InputError(f"{key} entry {pair!r} is no pair", where, "name two joints, as [a, b]")
+            raise InputError(f"{key} entry {pair!r} is not a pair", where, "name two joints, as [a, b]")
         for name in pair:
             if str(name) not in joints:
                 raise InputError(f"unknown joint '{name}' in {key}", where, f"use names of: {', '.join(joints)}")
@@ -153,7 +153,7 @@ def load_skeleton(name: str | Path) -> Skeleton:
         return BUILT_IN[str(name)]
     if not Path(name).is_file():
         raise InputError(
-            f"no such skeleton: '{name}'", mend="use coco, crowdpose or a YAML file (data check drafts one)"
+            f"no such skeleton: '{name}'", hint="use coco, crowdpose or a YAML file (data check drafts one)"
         )
     return Skeleton.from_dict(read_yaml(name), name)
 

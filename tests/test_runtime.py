@@ -182,7 +182,7 @@ def test_the_decoders_settings_may_be_missing(exported: Path, tmp_path: Path) ->
         ({"spec": "{"}, r"holds no valid JSON as its spec"),
         ({"spec": "[" * 100_000}, r"holds no valid JSON as its spec"),
         ({"spec": "{}"}, r"the network spec has no 'resolution'"),
-        ({"skeleton": "[]"}, r"is no skeleton"),
+        ({"skeleton": "[]"}, r"is not a skeleton"),
         ({"decode": "3"}, r"holds no mapping as its decode"),
         ({"decode": '{"treshold": 0.1}'}, r"unknown decoder setting 'treshold'; did you mean 'threshold'\?"),
         ({"decode": '{"threshold": "0.1"}'}, r"decoder setting 'threshold' is '0\.1'"),
@@ -205,5 +205,5 @@ def test_what_is_no_model(exported: Path, tmp_path: Path) -> None:
         runtime.load(tmp_path / "empty.onnx")
     with pytest.raises(InputError, match="resolution 8;"):
         runtime.load(exported, resolution=8)
-    with pytest.raises(InputError, match=r"net\.pt: is no exported model"):
+    with pytest.raises(InputError, match=r"net\.pt: is not an exported model"):
         runtime.load("net.pt")

@@ -70,17 +70,17 @@ def test_joints_named_by_numbers_are_read() -> None:
     [
         ({"joints": ["a", "a", "b"]}, "distinct names"),
         ({"joints": []}, "distinct names"),
-        ({"joints": "l_end"}, "joints of a skeleton is no list"),
+        ({"joints": "l_end"}, "joints of a skeleton is not a list"),
         ({"sigmas": [0.1]}, "1 sigmas for 3 joints"),
-        ({"sigmas": [0.1, 0.1, 0]}, "sigma 0 is no positive number"),
-        ({"sigmas": [0.1, 0.1, float("nan")]}, "sigma nan is no positive number"),
-        ({"sigmas": [0.1, "wide", 0.1]}, "sigma 'wide' is no positive number"),
+        ({"sigmas": [0.1, 0.1, 0]}, "sigma 0 is not a positive number"),
+        ({"sigmas": [0.1, 0.1, float("nan")]}, "sigma nan is not a positive number"),
+        ({"sigmas": [0.1, "wide", 0.1]}, "sigma 'wide' is not a positive number"),
         ({"flip_pairs": [["l_end", "tail"]]}, "unknown joint 'tail' in flip_pairs; use names of: l_end, middle, r_end"),
-        ({"flip_pairs": [["l_end"]]}, "is no pair"),
-        ({"flip_pairs": [3]}, "is no pair"),
+        ({"flip_pairs": [["l_end"]]}, "is not a pair"),
+        ({"flip_pairs": [3]}, "is not a pair"),
         ({"flip_pairs": [["l_end", "r_end"], ["r_end", "middle"]]}, "'r_end' is twice in flip_pairs"),
         ({"flip_pairs": [["middle", "middle"]]}, "'middle' is twice in flip_pairs"),
-        ({"limbs": {"l_end": "middle"}}, "limbs of a skeleton is no list"),
+        ({"limbs": {"l_end": "middle"}}, "limbs of a skeleton is not a list"),
         ({"flip_pair": []}, "unknown key 'flip_pair' in a skeleton; did you mean 'flip_pairs'?"),
     ],
 )
@@ -92,7 +92,7 @@ def test_faults_of_a_custom_skeleton(change: dict[str, Any], message: str) -> No
 
 @pytest.mark.parametrize("value", [None, [], "coco", {"name": "x"}])
 def test_no_skeleton(value: Any) -> None:
-    with pytest.raises(InputError, match="is no skeleton"):
+    with pytest.raises(InputError, match="is not a skeleton"):
         Skeleton.from_dict(value, "x.yaml")
 
 

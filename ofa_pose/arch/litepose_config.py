@@ -39,18 +39,18 @@ def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> Arch
     except KeyError as error:
         raise InputError(f"a stage of backbone_setting has no {error}", where, "add it") from None
     except (TypeError, ValueError):
-        mend = "write stages as {num_blocks, stride, channel, block_setting: [[expansion, kernel], …]}"
-        raise InputError("backbone_setting is malformed", where, mend) from None
+        hint = "write stages as {num_blocks, stride, channel, block_setting: [[expansion, kernel], …]}"
+        raise InputError("backbone_setting is malformed", where, hint) from None
     if strides != STAGE_STRIDES:
-        mend = f"LitePose's are {list(STAGE_STRIDES)}"
-        raise InputError(f"its stages have strides {list(strides)}", where, mend)
+        hint = f"LitePose's are {list(STAGE_STRIDES)}"
+        raise InputError(f"its stages have strides {list(strides)}", where, hint)
     for number, (depth, settings) in enumerate(zip(depths, blocks, strict=True), 1):
         if depth != len(settings):
             what = f"stage {number} has num_blocks {depth} but {len(settings)} entries in block_setting"
             raise InputError(what, where, "make them agree")
     if len(kernels) != 1:
-        mend = "use one kernel size in all blocks"
-        raise InputError(f"its blocks have kernels {', '.join(map(str, sorted(kernels, key=str)))}", where, mend)
+        hint = "use one kernel size in all blocks"
+        raise InputError(f"its blocks have kernels {', '.join(map(str, sorted(kernels, key=str)))}", where, hint)
     spec = {
         "resolution": value["img_size"],
         "stem": value["input_channel"],
@@ -70,7 +70,7 @@ def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
         InputError: the network has a plain head, which that repository does not build.
     """
     if spec.head != "fusion":
-        raise InputError(f"a LitePose config knows no {spec.head} head", mend="use the format yaml")
+        raise InputError(f"a LitePose config knows no {spec.head} head", hint="use the format yaml")
     stages = zip(STAGE_STRIDES, spec.stages, spec.expansions, strict=True)
     return {
         "img_size": spec.resolution,
@@ -105,4 +105,4 @@ def check_rebuildable(spec: ArchSpec) -> None:
     for name, width in (("stem", spec.stem), *((f"stage {i}", width) for i, width in enumerate(spec.stages, 1))):
         if width % WIDTH_MULTIPLE:
             what = f"{name} is {width} wide: LitePose's code rounds that to a multiple of {WIDTH_MULTIPLE}"
-            raise InputError(what, mend="search a space whose widths are such multiples, as 'litepose'")
+            raise InputError(what, hint="search a space whose widths are such multiples, as 'litepose'")

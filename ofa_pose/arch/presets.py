@@ -47,7 +47,7 @@ def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
         if not path.is_file():
             if path.suffix:
                 raise InputError("no such file", path, "name a preset, a spec file or a checkpoint")
-            raise InputError(f"no such network: '{name}'", mend=nearest(str(name), PRESETS))
+            raise InputError(f"no such network: '{name}'", hint=nearest(str(name), PRESETS))
         value = read_json(path) if path.suffix == ".json" else read_yaml(path)
         if is_litepose_config(value):
             spec = spec_from_litepose(value, where=path)

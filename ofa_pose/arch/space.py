@@ -49,22 +49,22 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if len(self.stages) != STAGES or len(self.blocks) != STAGES or len(self.deconv) != DECONVS:
             what = f"space '{self.name}' needs {STAGES} stages, {STAGES} block counts and {DECONVS} deconv lists"
-            raise InputError(what, mend="complete the lists")
+            raise InputError(what, hint="complete the lists")
         if min(self.blocks) < 1:
-            raise InputError(f"blocks {list(self.blocks)} of space '{self.name}'", mend="give every stage a block")
+            raise InputError(f"blocks {list(self.blocks)} of space '{self.name}'", hint="give every stage a block")
         for label, choices in zip(self.labels, self.choices, strict=True):
             if not choices or list(choices) != sorted(set(choices)):
                 what = f"the choices {list(choices)} for {label} of space '{self.name}' do not ascend"
-                raise InputError(what, mend="sort them, each once")
+                raise InputError(what, hint="sort them, each once")
         if self.depth and (
             tuple(choices[-1] for choices in self.depth) != self.blocks or min(map(min, self.depth)) < 1
         ):
             what = f"the depths of space '{self.name}' do not go from 1 or more to its blocks {list(self.blocks)}"
-            raise InputError(what, mend="give every stage a list of block counts that does")
+            raise InputError(what, hint="give every stage a list of block counts that does")
         for side in self.resolution:
             if side % RESOLUTION_MULTIPLE:
                 raise InputError(
-                    f"resolution {side} of space '{self.name}'", mend=f"use multiples of {RESOLUTION_MULTIPLE}"
+                    f"resolution {side} of space '{self.name}'", hint=f"use multiples of {RESOLUTION_MULTIPLE}"
                 )
         self.smallest(joints=1)  # raises where a width, the kernel or the head is none
 
@@ -121,10 +121,10 @@ class SearchSpace:
         known = all(count in choices for count, choices in zip(counts, self.depths, strict=True))
         if spec.kernel != self.kernel or not known:
             what = f"the net ({spec}) has other kernels or depths than space '{self.name}'"
-            raise InputError(what, mend=f"use kernel {self.kernel} and blocks {_shown(self.depths)}")
+            raise InputError(what, hint=f"use kernel {self.kernel} and blocks {_shown(self.depths)}")
         if spec.head != self.head:
             what = f"the net ({spec}) has a {spec.head} head, space '{self.name}' a {self.head} head"
-            raise InputError(what, mend="choose another space")
+            raise InputError(what, hint="choose another space")
         lowest = self.expansion[0]
         padded = (
             (*stage, *(lowest,) * (count - len(stage)))
@@ -135,7 +135,7 @@ class SearchSpace:
         for value, choices, label in zip(values, self.choices, self.labels, strict=True):
             if value not in choices:
                 what = f"{label} {value} is not in space '{self.name}'"
-                raise InputError(what, mend=f"choose one of {', '.join(map(str, choices))}")
+                raise InputError(what, hint=f"choose one of {', '.join(map(str, choices))}")
         return tuple(choices.index(value) for value, choices in zip(values, self.choices, strict=True))
 
     def check_subnet(self, spec: ArchSpec) -> str:
@@ -225,7 +225,7 @@ class SearchSpace:
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the search space is malformed ({error})", where, "use lists of whole numbers") from None
         except InputError as error:
-            raise InputError(error.faults[0].what, where, error.faults[0].mend) from None
+            raise InputError(error.faults[0].what, where, error.faults[0].hint) from None
 
 
 def _shown(depths: tuple[tuple[int, ...], ...]) -> str:

@@ -45,7 +45,7 @@ class ArchSpec:
     def __post_init__(self) -> None:
         problem = _problem(self)
         if problem:
-            raise InputError(f"no valid network: {problem}", mend="correct that value of the spec")
+            raise InputError(f"no valid network: {problem}", hint="correct that value of the spec")
 
     def with_joints(self, joints: int) -> ArchSpec:
         """The same network for another number of keypoints."""
@@ -89,7 +89,7 @@ class ArchSpec:
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the network spec is malformed ({error})", where, "use whole numbers and lists") from None
         except InputError as error:
-            raise InputError(error.faults[0].what, where, error.faults[0].mend) from None
+            raise InputError(error.faults[0].what, where, error.faults[0].hint) from None
 
     @property
     def digest(self) -> str:
@@ -108,7 +108,7 @@ class ArchSpec:
 def whole(value: Any) -> int:
     """A whole number as an int. Raises ValueError, TypeError or OverflowError on anything else, '8' and True too."""
     if isinstance(value, bool) or int(value) != value:
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value)
 
 

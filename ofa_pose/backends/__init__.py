@@ -25,7 +25,7 @@ class Runner(Protocol):
         low float32 (B, 2J, H/4, W/4): J heatmaps, then J tag maps; high float32 (B, J, H/2, W/2): heatmaps.
 
     Raises:
-        InputError: a side is no multiple of 16.
+        InputError: a side is not a multiple of 16.
     """
 
     streams: int

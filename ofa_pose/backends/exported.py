@@ -32,10 +32,10 @@ def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> Exporte
     """
     path = Path(path)
     if threads < 0 or streams < 1:  # ncnn would end the process
-        raise InputError(f"there are no {threads} threads in {streams} streams", mend="threads from 0, streams from 1")
+        raise InputError(f"there are no {threads} threads in {streams} streams", hint="threads from 0, streams from 1")
     if path.suffix not in _RUNNERS:
         raise InputError(
-            "is no exported model", path, f"name a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+            "is not an exported model", path, f"name a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
     if not path.is_file():
         raise InputError("no such file", path, "check the path")

@@ -20,7 +20,7 @@ BACKENDS = tuple(PACKAGES)
 def check_backend(backend: str) -> None:
     """Raise InputError where there is no such runtime, or it is not installed."""
     if backend not in PACKAGES:
-        raise InputError(f"no such backend: '{backend}'", mend=nearest(backend, BACKENDS))
+        raise InputError(f"no such backend: '{backend}'", hint=nearest(backend, BACKENDS))
     require_packages(*PACKAGES[backend])
 
 

@@ -14,7 +14,7 @@ CHUNK_PIXELS = 4 * 128 * 128  # of images that are computed together: more of th
 
 
 def check_sides(images: np.ndarray) -> None:
-    """Raise InputError, naming the nearest valid sizes, where a side of images (B, H, W, 3) is no multiple of 16."""
+    """Raise InputError, naming the nearest valid sizes, where a side of images (B, H, W, 3) is not a multiple of 16."""
     height, width = images.shape[1:3]
     if height % TOTAL_STRIDE == 0 and width % TOTAL_STRIDE == 0 and min(height, width) > 0:
         return
@@ -24,13 +24,13 @@ def check_sides(images: np.ndarray) -> None:
     )
     one = smaller == larger
     sizes = f"size it takes is {smaller}" if one else f"sizes it takes are {smaller} and {larger}"
-    raise InputError(f"the network cannot take an input of {width}×{height} pixels", mend=f"the nearest {sizes}")
+    raise InputError(f"the network cannot take an input of {width}×{height} pixels", hint=f"the nearest {sizes}")
 
 
 def check_names(inputs: Iterable[str], outputs: Iterable[str], where: str) -> None:
     """Raise InputError where a model's inputs and outputs are not those of an exported network."""
     if [*inputs] != [INPUT] or not {*OUTPUTS} <= {*outputs}:
-        raise InputError("is no model that ofa-pose exported", where, "name a file that ofa-pose export wrote")
+        raise InputError("is not a model that ofa-pose exported", where, "name a file that ofa-pose export wrote")
 
 
 def chunks(images: np.ndarray) -> Iterator[np.ndarray]:

@@ -28,7 +28,7 @@ class NcnnRunner:
             streams: how many calls are meant to be made at once.
 
         Raises:
-            InputError: it is no ncnn model, or ncnn is not installed.
+            InputError: it is not an ncnn model, or ncnn is not installed.
         """
         self.streams = streams
         self._net = load_net(source, threads)
@@ -39,7 +39,7 @@ class NcnnRunner:
         self._mat, self._rgb = ncnn.Mat, ncnn.Mat.PixelType.PIXEL_RGB
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is no multiple of 16."""
+        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is not a multiple of 16."""
         check_sides(images)
         low, high = (np.stack(maps) for maps in zip(*map(self._run, images), strict=True))
         return low, high
@@ -54,7 +54,7 @@ class NcnnRunner:
 def load_net(source: str | Path | tuple[str, bytes], threads: int = 0) -> Any:
     """An ncnn.Net in single precision, of a .param file or of what `ncnn_model` or `ncnn_part` returns.
 
-    Raises InputError where it is no ncnn model, or ncnn is not installed.
+    Raises InputError where it is not an ncnn model, or ncnn is not installed.
     """
     ncnn = _ncnn()
     if isinstance(source, tuple):

@@ -192,7 +192,7 @@ class Bundle:
             self.header: dict[str, Any] = manifest["header"]
             self.subjects: dict[str, dict[str, Any]] = manifest["subjects"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder} is no whole bundle ({error}); copy it again") from None
+            raise ValueError(f"{folder} is not a whole bundle ({error}); copy it again") from None
         self._onnx = self.header["backend"] == "onnxruntime"
         runtime = runtime_module(self.header["backend"])
         self.header["runtime"] = f"{self.header['backend']} {runtime.__version__}"
@@ -263,7 +263,7 @@ def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
         try:
             old, times, ratios = read_results(out)
         except ValueError as error:
-            raise ValueError(f"{out} is no file of results ({error}); name another one with --out") from None
+            raise ValueError(f"{out} is not a file of results ({error}); name another one with --out") from None
         other = ", ".join(key for key in header if key != "date" and old.get(key) != header[key])
         if other:
             raise ValueError(f"{out} is of another run (other {other}); name another file with --out")

@@ -24,7 +24,7 @@ class OnnxRunner:
             streams: how many calls are meant to be made at once.
 
         Raises:
-            InputError: it is no ONNX file, or ONNX Runtime is not installed.
+            InputError: it is not an ONNX file, or ONNX Runtime is not installed.
         """
         require_packages("onnxruntime")
         import onnxruntime
@@ -43,7 +43,7 @@ class OnnxRunner:
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is no multiple of 16."""
+        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is not a multiple of 16."""
         check_sides(images)
         outputs = [self._session.run(list(OUTPUTS), {INPUT: planes(chunk)}) for chunk in chunks(images)]
         low, high = outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))

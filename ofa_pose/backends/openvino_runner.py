@@ -39,7 +39,7 @@ class OpenvinoRunner:
         self.streams = streams
         where = "the model" if isinstance(source, bytes) else str(source)
         if not isinstance(source, bytes) and b"<net" not in _start(source):  # OpenVINO would try all that it knows
-            raise InputError("is no OpenVINO model", where, "name the .xml that ofa-pose export wrote")
+            raise InputError("is not an OpenVINO model", where, "name the .xml that ofa-pose export wrote")
         core = openvino.Core()
         try:
             model = core.read_model(source if isinstance(source, bytes) else str(source))
@@ -52,7 +52,7 @@ class OpenvinoRunner:
         self._own = threading.local()  # a request computes one call at a time
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is no multiple of 16."""
+        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is not a multiple of 16."""
         check_sides(images)
         low, high = (np.concatenate(maps) for maps in zip(*map(self._run, chunks(images)), strict=True))
         return low, high

@@ -24,9 +24,9 @@ def require_packages(*packages: str) -> None:
         if importlib.util.find_spec(package) is None:
             what, extra = EXTRAS[package]
             wanted = f"'ofa-pose[{extra}]'" if importlib.util.find_spec("torch") else package
-            raise InputError(f"{what} needs the package {package}", mend=f"pip install {wanted}")
+            raise InputError(f"{what} needs the package {package}", hint=f"pip install {wanted}")
         try:
             runtime_module(package)
         except (ImportError, OSError) as error:  # such as a shared library that is not there
             what = f"the package {package} is installed and cannot be imported ({' '.join(str(error).split())})"
-            raise InputError(what, mend=f"pip install --force-reinstall {package}, or see what it needs") from None
+            raise InputError(what, hint=f"pip install --force-reinstall {package}, or see what it needs") from None

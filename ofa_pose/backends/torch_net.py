@@ -23,7 +23,7 @@ def pick_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(f"there is no device '{name}'", mend="use --device cpu, or leave it out") from None
+        raise InputError(f"there is no device '{name}'", hint="use --device cpu, or leave it out") from None
     return device
 
 

@@ -74,7 +74,7 @@ class TorchscriptRunner:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is no multiple of 16."""
+        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is not a multiple of 16."""
         check_sides(images)
         low, high = self._module(torch.from_numpy(planes(images)))
         return low.numpy(), high.numpy()

@@ -65,10 +65,10 @@ class Checkpoint:
         expected = net.state_dict()
         for name, value in expected.items():
             if name not in self.weights:
-                raise InputError(f"the checkpoint has no weights '{name}'", mend="write the checkpoint again")
+                raise InputError(f"the checkpoint has no weights '{name}'", hint="write the checkpoint again")
             if self.weights[name].shape != value.shape:
                 shapes = f"{tuple(self.weights[name].shape)}, the net needs {tuple(value.shape)}"
-                raise InputError(f"weights '{name}' have shape {shapes}", mend="write the checkpoint again")
+                raise InputError(f"weights '{name}' have shape {shapes}", hint="write the checkpoint again")
         net.load_state_dict({name: self.weights[name] for name in expected})
         return net.to(device).eval()
 
@@ -117,12 +117,12 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             warnings.simplefilter("ignore")
             value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged pickle raises whatever its bytes lead to
-        instead = (mend for end, mend in _INSTEAD.items() if path.name.endswith(end))
-        mend = next(instead, "name a .pt file that ofa-pose wrote")
-        raise InputError("is no checkpoint, or a truncated one", path, mend) from None
+        instead = (hint for end, hint in _INSTEAD.items() if path.name.endswith(end))
+        hint = next(instead, "name a .pt file that ofa-pose wrote")
+        raise InputError("is not a checkpoint, or a truncated one", path, hint) from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        mend = "name a .pt file that ofa-pose wrote; import-litepose takes over the LitePose repository's"
-        raise InputError("is no checkpoint of ofa-pose", path, mend)
+        hint = "name a .pt file that ofa-pose wrote; import-litepose takes over the LitePose repository's"
+        raise InputError("is not a checkpoint of ofa-pose", path, hint)
     if value.get("version") not in range(1, VERSION + 1):
         raise InputError(f"has format version {value.get('version')}", path, "update ofa-pose")
     if value.get("kind") not in KINDS:
@@ -159,5 +159,5 @@ def find_checkpoint(name: str | Path) -> Path:
     if str(name) in shipped:
         return shipped[str(name)]
     named = str(path) == path.name and not path.suffix
-    mend = nearest(path.name, shipped) if named and shipped else "check the path"
-    raise InputError("no such checkpoint", path, mend)
+    hint = nearest(path.name, shipped) if named and shipped else "check the path"
+    raise InputError("no such checkpoint", path, hint)

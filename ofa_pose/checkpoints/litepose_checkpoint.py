@@ -95,9 +95,9 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever its bytes lead to
         if "weights_only" in str(error) and "GLOBAL" in str(error):
-            what, mend = "holds Python objects, not tensors only", "save model.state_dict() alone, then import that"
-            raise InputError(what, path, mend) from None
-        raise InputError("is no checkpoint, or a truncated one", path, "name a file that torch.save wrote") from None
+            what, hint = "holds Python objects, not tensors only", "save model.state_dict() alone, then import that"
+            raise InputError(what, path, hint) from None
+        raise InputError("is not a checkpoint, or a truncated one", path, "name a file that torch.save wrote") from None
     if isinstance(value, Mapping) and value.get("format") == FORMAT:
         raise InputError("is a checkpoint of ofa-pose already", path, "use it as it is")
     inner = next((value[key] for key in WRAPPERS if key in value), value) if isinstance(value, Mapping) else None
@@ -141,7 +141,7 @@ def check_loadable(net: LitePose) -> None:
     for what in ("stem", "stages", "expansions", "kernel", "head"):
         if getattr(net.spec, what) != getattr(fixed, what):
             fault = f"the supernet's {what} {getattr(net.spec, what)} is not that of the LitePose repository's supernet"
-            raise InputError(fault, mend="export a supernet of the space 'litepose', or a fixed net")
+            raise InputError(fault, hint="export a supernet of the space 'litepose', or a fixed net")
 
 
 def tensor_names(plan: Plan, own: Mapping[str, Tensor]) -> dict[str, str]:
@@ -200,13 +200,13 @@ def _faults(found: Mapping[str, Any], own: Mapping[str, Tensor], theirs: Mapping
             if not key.endswith(COUNTER):  # torch before 0.4.1 wrote none
                 yield f"has no '{key}', which the net needs in shape {shape}"
         elif not isinstance(value, Tensor):
-            yield f"'{key}' is no tensor, the net needs one of shape {shape}"
+            yield f"'{key}' is not a tensor, the net needs one of shape {shape}"
         elif value.shape != needed.shape:
             yield f"'{key}' has shape {tuple(value.shape)}, the net needs {shape}"
         elif value.is_floating_point() != needed.is_floating_point():
             yield f"'{key}' holds {value.dtype}, the net needs {needed.dtype}"
         elif not value.isfinite().all():
-            yield f"'{key}' holds values that are no finite numbers"
+            yield f"'{key}' holds values that are not finite numbers"
 
 
 def _mend(fault: str, found: Mapping[str, Any], shape: ArchSpec | SearchSpace, joints: int) -> str:

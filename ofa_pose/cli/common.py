@@ -39,7 +39,7 @@ def read_counts(macs: str | None, params: str | None, convention: str) -> dict[s
     from ofa_pose.utils.units import parse_count
 
     if convention not in CONVENTIONS:
-        raise InputError(f"no such MAC convention: '{convention}'", mend=nearest(convention, CONVENTIONS))
+        raise InputError(f"no such MAC convention: '{convention}'", hint=nearest(convention, CONVENTIONS))
     counts = {name: None if text is None else parse_count(text) for name, text in (("macs", macs), ("params", params))}
     return {**counts, "convention": convention}
 
@@ -54,7 +54,7 @@ def print_result(result: Mapping[str, Any], as_json: bool, table: Table | None =
 
 
 def key_table(result: Mapping[str, Any], title: str | None = None) -> Table:
-    """A table of names and values; numbers that are no integers with four decimals."""
+    """A table of names and values; numbers that are not integers with four decimals."""
     table = Table(title=title, show_header=False)
     for key, value in _rows(result):
         table.add_row(escape(key), escape(value))  # a path may hold what rich takes for markup
@@ -110,7 +110,7 @@ def check_space(supernet: Checkpoint, space: str) -> None:
 
     trained = supernet.recipe.get("space", Recipe().space)
     if space != trained and load_space(space) != supernet.space:
-        raise InputError(f"the supernet was trained in the space {trained}, not {space}", mend=f"set space={trained}")
+        raise InputError(f"the supernet was trained in the space {trained}, not {space}", hint=f"set space={trained}")
 
 
 def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> None:

@@ -62,11 +62,11 @@ def evaluate(
     from ofa_pose.utils import files
 
     if metric not in METRICS:
-        raise InputError(f"no such metric: '{metric}'", mend=nearest(metric, METRICS))
+        raise InputError(f"no such metric: '{metric}'", hint=nearest(metric, METRICS))
     if decoding not in DECODINGS:
-        raise InputError(f"no such decoding: '{decoding}'", mend=nearest(decoding, DECODINGS))
+        raise InputError(f"no such decoding: '{decoding}'", hint=nearest(decoding, DECODINGS))
     if (checkpoint is None) == (results is None):
-        raise InputError("eval needs --checkpoint or --results, and not both", mend="name one of them")
+        raise InputError("eval needs --checkpoint or --results, and not both", hint="name one of them")
     if results is not None:
         _check_plain(context)
     if out:
@@ -98,7 +98,7 @@ def _check_plain(context: typer.Context) -> None:
     given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if given:
         names = ["--flip/--no-flip" if name == "flip" else f"--{name}" for name in given]
-        raise InputError("--results are decoded already", mend=f"leave out {', '.join(names)}")
+        raise InputError("--results are decoded already", hint=f"leave out {', '.join(names)}")
 
 
 def _breakdown_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -118,18 +118,18 @@ def _scaled(resolution: int, scales: str | None, as_reference: bool) -> list[int
     if scales is None:
         return []
     if as_reference:
-        raise InputError("--decoding reference knows one scale", mend="leave out --scales")
+        raise InputError("--decoding reference knows one scale", hint="leave out --scales")
     try:
         factors = [float(scale) for scale in scales.split(",")]
     except ValueError:
         factors = [0.0]
     if not all(0 < factor < 100 for factor in factors):
-        raise InputError(f"--scales '{scales}' are no sizes", mend="give positive numbers, such as 0.75,1.5")
+        raise InputError(f"--scales '{scales}' are not sizes", hint="give positive numbers, such as 0.75,1.5")
     multiple = RESOLUTION_MULTIPLE
     sides = [max(1, round(resolution * factor / multiple)) * multiple for factor in factors]
     if not set(sides) - {resolution}:
         what = f"--scales '{scales}' round to the resolution itself, {resolution} pixels"
-        raise InputError(what, mend=f"choose sizes that differ by {multiple} pixels or more")
+        raise InputError(what, hint=f"choose sizes that differ by {multiple} pixels or more")
     return [side for side in dict.fromkeys(sides) if side != resolution]
 
 
@@ -154,17 +154,17 @@ def _ground_truth(
     from ofa_pose.utils.config import check_config
 
     if annotations is None and recipe is None:
-        raise InputError("eval of an exported model needs ground truth", mend="add --annotations and --images")
+        raise InputError("eval of an exported model needs ground truth", hint="add --annotations and --images")
     if annotations is None:
         data = check_config(DataSettings, (recipe or {}).get("data") or {}, "the checkpoint's recipe")
         if data.test is None or images is not None:
             what = "eval --checkpoint needs ground truth"
-            raise InputError(what, mend="add --annotations and --images, or give its recipe a data.test")
+            raise InputError(what, hint="add --annotations and --images, or give its recipe a data.test")
         chosen = {"skeleton": str(skeleton)} if skeleton else {}
         (dataset,) = load_splits(data.model_copy(update=chosen), "test")
         return dataset
     if images is None:
-        raise InputError("eval --annotations needs --images", mend="name the folder of the images")
+        raise InputError("eval --annotations needs --images", hint="name the folder of the images")
     return _load(annotations, images, skeleton, "exists")
 
 
@@ -219,7 +219,7 @@ def _score_results(
     from ofa_pose.inference.evaluate import make_evaluator, read_results
 
     if annotations is None:
-        raise InputError("eval --results needs --annotations", mend="name the ground truth")
+        raise InputError("eval --results needs --annotations", hint="name the ground truth")
     dataset = _load(annotations, annotations.parent, skeleton, "none")
     evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
     parts = {"breakdown": evaluator.breakdown(found)} if breakdown else {}

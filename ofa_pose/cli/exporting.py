@@ -59,7 +59,7 @@ def export(
     calibration = _pair("calibration-", calibration_annotations, calibration_images)
     evaluation = _pair("", annotations, images)
     if (calibration or evaluation) and INT8 not in (formats or ()):
-        raise InputError("annotations and images are for onnx-int8", mend=f"add --format {INT8}, or leave them out")
+        raise InputError("annotations and images are for onnx-int8", hint=f"add --format {INT8}, or leave them out")
     summary = export_checkpoint(checkpoint, formats or None, out, calibration=calibration, evaluation=evaluation)
     print_result(summary, as_json, _table(summary, out))
     if INT8 in summary and not as_json:
@@ -71,7 +71,7 @@ def export(
 def _pair(prefix: str, annotations: Path | None, images: Path | None) -> tuple[Path, Path] | None:
     if annotations is None or images is None:
         if annotations is not images:
-            raise InputError(f"--{prefix}annotations and --{prefix}images go together", mend="give both")
+            raise InputError(f"--{prefix}annotations and --{prefix}images go together", hint="give both")
         return None
     return annotations, images
 

@@ -42,9 +42,9 @@ def import_litepose(
     Example: ofa-pose import-litepose crowdpose-XS.pth.tar --arch search-XS.json --joints 14 --out xs.pt
     """
     if (arch is None) == (not supernet):
-        raise InputError("import-litepose needs --arch or --supernet, and not both", mend="name one of them")
+        raise InputError("import-litepose needs --arch or --supernet, and not both", hint="name one of them")
     if space is not None and not supernet:
-        raise InputError("--space is a supernet's", mend="leave it out, or say --supernet")
+        raise InputError("--space is a supernet's", hint="leave it out, or say --supernet")
     if out.is_dir():
         raise InputError("is a folder, not a file", out, "name the checkpoint file to write")
     if out.exists() and file.exists() and out.samefile(file):
@@ -93,7 +93,7 @@ def _skeleton(joints: int | None, path: Path | None) -> Skeleton:
     if found:
         return found[0]
     what = "import-litepose needs --joints" if joints is None else f"no skeleton is known for {joints} joints"
-    raise InputError(what, mend="17 are COCO's, 14 CrowdPose's; else name a YAML file with --skeleton")
+    raise InputError(what, hint="17 are COCO's, 14 CrowdPose's; else name a YAML file with --skeleton")
 
 
 def _some(keys: Sequence[str]) -> str:

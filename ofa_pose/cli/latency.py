@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ofa_pose.latency.table import LatencyTable
     from ofa_pose.latency.verify import Verdict
 
-app = typer.Typer(help="Tables that foretell how long a network takes on a device.", no_args_is_help=True)
+app = typer.Typer(help="Tables that predict how long a network takes on a device.", no_args_is_help=True)
 
 SpaceOption = Annotated[str, typer.Option("--space", help="Search space: a YAML file or a shipped space's name.")]
 JointsOption = Annotated[int, typer.Option("--joints", min=1, help="Number of keypoints.")]
@@ -43,7 +43,7 @@ def build(
 ) -> None:
     """Measure the pieces of a search space's networks on this machine, and some whole networks, into a table.
 
-    Any network's latency is then foretold by summing its pieces, corrected by what the whole networks took.
+    Any network's latency is then predicted by summing its pieces, corrected by what the whole networks took.
 
     Example: ofa-pose latency build --space litepose-nano --backend onnxruntime --threads 1 --out nano.json
     """
@@ -66,7 +66,7 @@ def verify(
     out: Annotated[Path | None, typer.Option("--out", help="Also draw them: a PNG, SVG or PDF.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure random subnets whole, interleaved with the table's own networks, and compare with what it foretells.
+    """Measure random subnets whole, interleaved with the table's own networks, and compare with what it predicts.
 
     mape is the mean absolute error as a share: 0.05 is 5 %.
 
@@ -79,7 +79,7 @@ def verify(
     from ofa_pose.utils.files import check_folder
 
     if out is not None and out.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"--out {out} is no picture's name", mend="end it in .png, .svg or .pdf")
+        raise InputError(f"--out {out} is not a picture's name", hint="end it in .png, .svg or .pdf")
     if out is not None:
         check_folder(out.parent)
     loaded = LatencyTable.load(table)

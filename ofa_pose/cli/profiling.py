@@ -33,7 +33,7 @@ def profile(
     Example: ofa-pose profile litepose-xs --joints 14 --measure --backend onnxruntime
     """
     if not measure and (backend is not None or threads is not None):
-        raise InputError("--backend and --threads say how to measure", mend="add --measure")
+        raise InputError("--backend and --threads say how to measure", hint="add --measure")
 
     from ofa_pose.checkpoints.nets import load_any_spec
     from ofa_pose.costs import profile as profiling

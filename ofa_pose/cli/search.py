@@ -70,7 +70,7 @@ def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
     for key, new, old in zip(("search", "search_share", "train"), now, then, strict=True):
         if new != old:
             what = f"data.{key} is not what the supernet was trained with: it may have seen the search images"
-            raise InputError(what, mend="leave it as it was, or name images of their own in data.search")
+            raise InputError(what, hint="leave it as it was, or name images of their own in data.search")
 
 
 def search(
@@ -152,16 +152,16 @@ class _Limits:
 
         counts = read_counts(self.macs, self.params, self.convention)
         if self.macs is None and self.params is None and self.latency is None:
-            raise InputError("search needs a budget", mend="add --macs 1.2G, --params 2M or --latency 30ms")
+            raise InputError("search needs a budget", hint="add --macs 1.2G, --params 2M or --latency 30ms")
         if self.latency is not None and self.table is None:
-            mend = "measure the device with 'ofa-pose latency build', then add --latency-table TABLE"
-            raise InputError("--latency needs a latency table", mend=mend)
+            hint = "measure the device with 'ofa-pose latency build', then add --latency-table TABLE"
+            raise InputError("--latency needs a latency table", hint=hint)
         found = None
         if self.table is not None:
             found = load_predictor(self.table)
             interpolated, pieces = found.check_covers(space, joints)
             if found.error > DOUBTFUL:
-                warn(f"{self.table}: foretells its own networks {found.error:.0%} wrong on average; build it again")
+                warn(f"{self.table}: predicts its own networks {found.error:.0%} wrong on average; build it again")
             if interpolated:
                 what = f"{interpolated} of the {pieces} pieces of space '{space.name}' are interpolated, not measured"
                 warn(f"{self.table}: {what}; 'ofa-pose latency build' without --share measures all")
@@ -251,12 +251,12 @@ def _plan(
 ) -> _Job:
     """Find and check all that a search rests on; the budget first, before anything heavy."""
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.costs.feasible import find_haven
+    from ofa_pose.costs.feasible import find_feasible_start
 
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
     budget = limits.budget(source.space, source.spec.joints)
-    find_haven(source.space, source.spec.joints, budget)
+    find_feasible_start(source.space, source.spec.joints, budget)
 
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.data.splits import load_splits

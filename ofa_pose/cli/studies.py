@@ -194,7 +194,7 @@ def _counts(option: str, text: str) -> tuple[int, ...]:
     """Whole numbers from 1, ascending, as in '50,100,200'. Raises InputError."""
     words = text.split(",")
     if not all(word.strip().isdecimal() and int(word) for word in words):
-        raise InputError(f"{option} '{text}' holds what is no count", mend="write whole numbers as in 50,100,200")
+        raise InputError(f"{option} '{text}' holds what is not a count", hint="write whole numbers as in 50,100,200")
     return tuple(sorted({int(word) for word in words}))
 
 
@@ -205,7 +205,7 @@ def _within(counts: tuple[int, ...], available: int, what: str) -> tuple[int, ..
 
 
 def _budget(source: Checkpoint, macs: str | None, params: str | None, convention: str) -> Budget:
-    """The ceilings given, or one that every subnet keeps."""
+    """The limits given, or one that every subnet keeps."""
     from ofa_pose.costs.feasible import Budget
     from ofa_pose.costs.macs import spec_macs
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible_start import find_haven
-from ofa_pose.costs.limits import LATENCY, Budget, Ceiling, uniform_candidates
+from ofa_pose.costs.feasible_start import find_feasible_start
+from ofa_pose.costs.limits import LATENCY, Budget, Limit, uniform_candidates
 from ofa_pose.costs.population import Genomes, Grid, canonical_rows, population_costs
 from ofa_pose.costs.repair import cheapest_rows, repair_rows, single_choices
 from ofa_pose.costs.sampling import Proposals, find_proposals
@@ -22,17 +22,17 @@ from ofa_pose.utils.seeding import generator
 
 __all__ = [
     "Budget",
-    "Ceiling",
     "Estimate",
     "FeasibleSpace",
+    "Limit",
     "Member",
     "describe_feasible",
-    "find_haven",
+    "find_feasible_start",
     "uniform_candidates",
 ]
 
 LISTED = 4_000_000  # grids up to this size are listed: a fraction of a second and some 100 MB
-FORETOLD = 500_000  # the same where latencies of many subnets are predicted: a second
+PREDICTED_WHOLE = 500_000  # the same where latencies of many subnets are predicted: a second
 PREDICTED = 20_000  # the same where the latency of one subnet at a time can be predicted
 CHUNK = 1 << 14
 COUNTED = 1 << 15  # proposals that an estimated count rests on
@@ -87,7 +87,7 @@ class FeasibleSpace:
 
     def __init__(self, space: SearchSpace, joints: int, budget: Budget) -> None:
         """Raises InputError where no subnet keeps the budget."""
-        self._haven = find_haven(space, joints, budget)
+        self._feasible_start = find_feasible_start(space, joints, budget)
         self.space, self.joints, self.budget = space, joints, budget
         self._dear = budget.latency_ms is not None and budget.predict_many is None
 
@@ -146,7 +146,7 @@ class FeasibleSpace:
             return rows
         # Choices that no subnet inside can have need no steps.
         clipped = canonical_rows(self.space, np.minimum(rows[over], self.top))
-        rows[over] = repair_rows(self.space, self._excess, clipped, self._haven, rng)
+        rows[over] = repair_rows(self.space, self._excess, clipped, self._feasible_start, rng)
         return rows
 
     def count(self) -> Estimate:
@@ -168,12 +168,12 @@ class FeasibleSpace:
 
     @cached_property
     def cheapest(self) -> Member:
-        """The subnet inside that costs least, by the first ceiling, where all are listed; else one known."""
-        return self._member(self._haven if self._listed is None else self._extreme(self._listed, np.argmin))
+        """The subnet inside that costs least, by the first limit, where all are listed; else one known."""
+        return self._member(self._feasible_start if self._listed is None else self._extreme(self._listed, np.argmin))
 
     @cached_property
     def largest(self) -> Member:
-        """The subnet inside that costs most, by the first ceiling: exactly where they can be listed, else as far as
+        """The subnet inside that costs most, by the first limit: exactly where they can be listed, else as far as
         raising single genes of random subnets leads."""
         return self._member(self._climb() if self._listed is None else self._extreme(self._listed, np.argmax))
 
@@ -193,19 +193,19 @@ class FeasibleSpace:
         genomes, genes = single_choices(self.space)
         choices = genomes.max(axis=1)
         if self.budget.latency_ms is not None and not self._dear:
-            near = np.tile(np.array(self._haven), (len(genes), 1))
+            near = np.tile(np.array(self._feasible_start), (len(genes), 1))
             near[np.arange(len(genes)), genes] = choices
             genomes, genes, choices = np.concatenate([genomes, near]), np.tile(genes, 2), np.tile(choices, 2)
             genomes = cheapest_rows(self.space, self._excess, genomes, genes)
-        top = np.array(self._haven)
+        top = np.array(self._feasible_start)
         inside = self.admitted(genomes)
         np.maximum.at(top, genes[inside], choices[inside])
         return tuple(top.tolist())
 
     def _extreme(self, listed: Listed, choose: Callable[[Any], np.intp]) -> Genome:
-        """The genome of the listed subnet whose cost, by the first ceiling, is chosen."""
+        """The genome of the listed subnet whose cost, by the first limit, is chosen."""
         grid, numbers, latencies = listed
-        first = self.budget.ceilings[0].key
+        first = self.budget.limits[0].key
         costs = latencies if first == LATENCY else grid.costs(first)[numbers]
         return tuple(grid.genomes(numbers[[int(choose(costs))]])[0].tolist())
 
@@ -223,14 +223,14 @@ class FeasibleSpace:
 
     def _list(self, top: Sequence[int]) -> Listed | None:
         """All inside up to `top`, as numbers of a grid, with their latencies if these are limited; None: too many."""
-        few = LISTED if self.budget.latency_ms is None or self._dear else FORETOLD
+        few = LISTED if self.budget.latency_ms is None or self._dear else PREDICTED_WHOLE
         if math.prod(highest + 1 for highest in top) > few:
             return None
         grid = Grid(self.space, self.joints, top)
         inside = grid.canonical().copy()
-        for ceiling in self.budget.ceilings:
-            if ceiling.key != LATENCY:
-                inside &= grid.costs(ceiling.key) <= ceiling.limit
+        for limit in self.budget.limits:
+            if limit.key != LATENCY:
+                inside &= grid.costs(limit.key) <= limit.maximum
         numbers = np.flatnonzero(inside)
         if self.budget.latency_ms is None:
             return grid, numbers, np.zeros(0)
@@ -265,7 +265,7 @@ class FeasibleSpace:
 
     def _climb(self) -> Genome:
         """A subnet inside of which no single gene can be raised by a step to where it costs more."""
-        key = self.budget.ceilings[0].key
+        key = self.budget.limits[0].key
         number = 1 if self._dear else CLIMBERS
         rows = np.array(self.sample_many(4 * number, generator("largest", self.space.name)))
         rows = rows[np.argsort(-self._cost(key, rows), kind="stable")[:number]]
@@ -286,13 +286,13 @@ def describe_feasible(part: FeasibleSpace) -> str:
 
     Such as '5,389 of 245,760 subnets keep 1.2G MACs (thop): 429M to 1.2G'; an estimate with 'about'.
     """
-    count, first = part.count(), part.budget.ceilings[0]
+    count, first = part.count(), part.budget.limits[0]
     prefix = "" if count.exact else "at least " if math.isinf(count.error) else "about "
     number = count.number if count.exact else float(f"{count.number:.2g}")
     low, high = (first.show(member.costs[first.key]) for member in (part.cheapest, part.largest))
     spread = f"{low} to {high}" if low != high else low
     subnets = f"{prefix}{_shown(number)} of {_shown(part.space.size)} subnets"
-    which = f" {first.quantity}" if len(part.budget.ceilings) > 1 else ""
+    which = f" {first.quantity}" if len(part.budget.limits) > 1 else ""
     return f"{subnets} keep{'s' if number == 1 else ''} {part.budget}: {spread}{which}"
 
 

@@ -21,8 +21,8 @@ PredictMany = Callable[[SearchSpace, int, Genomes], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """One limit of a budget: `cost(spec)` must not exceed `limit`.
+class Limit:
+    """One limit of a budget: `cost(spec)` must not exceed `maximum`.
 
     Attributes:
         key: what is limited, as the key of `Budget.costs`.
@@ -34,7 +34,7 @@ class Ceiling:
     key: str
     quantity: str
     option: str
-    limit: float
+    maximum: float
     cost: Callable[[ArchSpec], float]
     show: Callable[[float], str]
 
@@ -47,13 +47,13 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class Budget:
-    """Ceilings that a subnet must keep, all of them; at least one is set.
+    """Limits that a subnet must keep, all of them; at least one is set.
 
     Attributes:
         macs: multiply-adds of one forward pass, counted by `convention`.
         params: trainable parameters.
         convention: how MACs are counted; LitePose's readers expect thop's.
-        latency_ms: milliseconds of one forward pass, as `predict_ms` foretells them.
+        latency_ms: milliseconds of one forward pass, as `predict_ms` predicts them.
         predict_ms: the latency of a subnet on the device in question, in milliseconds. Given without `latency_ms`, it
             is recorded but limits nothing.
         predict_many: optionally the same for many subnets at once: given the space, the number of joints and (N, G)
@@ -72,22 +72,22 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.macs is None and self.params is None and self.latency_ms is None:
-            raise InputError("a search needs a budget", mend="add --macs 1.2G, --params 2M or --latency 30ms")
+            raise InputError("a search needs a budget", hint="add --macs 1.2G, --params 2M or --latency 30ms")
         if self.latency_ms is not None and self.predict_ms is None:
-            raise ValueError("a latency ceiling needs predict_ms")
+            raise ValueError("a latency limit needs predict_ms")
 
     @property
-    def ceilings(self) -> tuple[Ceiling, ...]:
+    def limits(self) -> tuple[Limit, ...]:
         """The limits that are set."""
         found = []
         if self.macs is not None:
             found.append(
-                Ceiling(self.macs_key, f"MACs ({self.convention})", "--macs", self.macs, self.macs_of, format_count)
+                Limit(self.macs_key, f"MACs ({self.convention})", "--macs", self.macs, self.macs_of, format_count)
             )
         if self.params is not None:
-            found.append(Ceiling("params", "parameters", "--params", self.params, spec_params, format_count))
+            found.append(Limit("params", "parameters", "--params", self.params, spec_params, format_count))
         if self.latency_ms is not None and self.predict_ms is not None:
-            found.append(Ceiling(LATENCY, "of latency", "--latency", self.latency_ms, self.predict_ms, show_ms))
+            found.append(Limit(LATENCY, "of latency", "--latency", self.latency_ms, self.predict_ms, show_ms))
         return tuple(found)
 
     @property
@@ -100,12 +100,12 @@ class Budget:
         return int(getattr(spec_macs(spec), self.convention))
 
     def admits(self, spec: ArchSpec) -> bool:
-        """Whether a subnet keeps every ceiling."""
-        return all(ceiling.cost(spec) <= ceiling.limit for ceiling in self.ceilings)
+        """Whether a subnet keeps every limit."""
+        return all(limit.cost(spec) <= limit.maximum for limit in self.limits)
 
     def costs(self, space: SearchSpace, joints: int, genomes: Genomes) -> dict[str, NDArray[np.float64]]:
         """What many subnets cost: of (N, G) genomes macs_thop, macs_exact, macs_paper, params and, where it can be
-        foretold, latency_ms; each (N,)."""
+        predicted, latency_ms; each (N,)."""
         counts = population_costs(space, joints, genomes)
         found = {name: values.astype(np.float64) for name, values in counts.items()}
         return found if self.predict_ms is None else found | {LATENCY: self.latencies(space, joints, genomes)}
@@ -119,24 +119,24 @@ class Budget:
         return np.array([self.predict_ms(spec) for spec in specs], np.float64)
 
     def excess(self, space: SearchSpace, joints: int, genomes: Genomes) -> NDArray[np.float64]:
-        """(N, ceilings): by which factor each ceiling is exceeded, as a logarithm; up to 0 is inside."""
-        counted = any(ceiling.key != LATENCY for ceiling in self.ceilings)
+        """(N, limits): by which factor each limit is exceeded, as a logarithm; up to 0 is inside."""
+        counted = any(limit.key != LATENCY for limit in self.limits)
         counts = population_costs(space, joints, genomes) if counted else {}
         columns = []
-        for ceiling in self.ceilings:
-            cost = self.latencies(space, joints, genomes) if ceiling.key == LATENCY else counts[ceiling.key]
-            factor = np.log(cost / ceiling.limit)
-            # Rounding must not move what is close to the limit to its other side; a latency that is no number is over.
-            columns.append(np.where(cost <= ceiling.limit, np.fmin(factor, 0.0), np.fmax(factor, 1e-15)))
+        for limit in self.limits:
+            cost = self.latencies(space, joints, genomes) if limit.key == LATENCY else counts[limit.key]
+            factor = np.log(cost / limit.maximum)
+            # Rounding must not move what is close to the limit to its other side; one that is not a number is over.
+            columns.append(np.where(cost <= limit.maximum, np.fmin(factor, 0.0), np.fmax(factor, 1e-15)))
         return np.stack(columns, axis=1)
 
     def to_dict(self) -> dict[str, float | str | None]:
-        """The ceilings, for YAML and JSON; null where there is none; and the latency table, where there is one."""
+        """The limits, for YAML and JSON; null where there is none; and the latency table, where there is one."""
         table = {"latency_table": self.latency_table} if self.latency_table else {}
         return {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms, **table}
 
     def __str__(self) -> str:
-        return ", ".join(f"{c.show(c.limit)} {c.quantity}" for c in self.ceilings)
+        return ", ".join(f"{c.show(c.maximum)} {c.quantity}" for c in self.limits)
 
 
 def uniform_candidates(space: SearchSpace, joints: int, budget: Budget) -> list[ArchSpec]:

@@ -31,7 +31,7 @@ def check_dataset(annotations: str | Path, images: str | Path, skeleton: Skeleto
 def statistics(dataset: KeypointDataset) -> dict[str, Any]:
     """Plain JSON values: what a dataset holds.
 
-    Keys: skeleton; images; images_with_people (a labelled joint); people (each annotation that is no crowd);
+    Keys: skeleton; images; images_with_people (a labelled joint); people (each annotation that is not a crowd);
     labelled_people; joints: per joint name labelled, visible, hidden and share (of labelled people);
     people_per_image: images by number of labelled people; image_sizes: smallest, median and largest [width, height]
     by area; person_sizes: the quartiles of sqrt(area) over the image's short side; crowd_regions; warnings.
@@ -56,7 +56,7 @@ def statistics(dataset: KeypointDataset) -> dict[str, Any]:
 
 
 def draft_skeleton_yaml(dataset: KeypointDataset) -> str:
-    """The dataset's skeleton as a YAML file to check by eye, mend and give with --skeleton."""
+    """The dataset's skeleton as a YAML file to check by eye, hint and give with --skeleton."""
     heading = (
         "# Check this by eye. sigmas: how far annotators differ at a joint, as a share of the person's size (COCO:\n"
         "# eye 0.025, hip 0.107). flip_pairs: what changes places in a mirror. limbs: drawn as bones, and they order\n"

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from ofa_pose.data import coco_parse
 from ofa_pose.data.images import read_image, read_reduced
-from ofa_pose.data.numbers import positive
 from ofa_pose.pose.regions import Region, box_round
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
 from ofa_pose.utils.console import track
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.files import read_json
+from ofa_pose.utils.numbers import positive
 from ofa_pose.utils.seeding import generator
 
 __all__ = ["ImageRecord", "KeypointDataset", "Region", "load_dataset", "read_image"]
@@ -141,7 +141,7 @@ class KeypointDataset:
         Each part has at least one image and keeps the file's order. Raises InputError where that cannot be.
         """
         if not 0 < share < 1:
-            raise InputError(f"a search share of {share} leaves one side empty", mend="give a share between 0 and 1")
+            raise InputError(f"a search share of {share} leaves one side empty", hint="give a share between 0 and 1")
         if len(self) < 2:
             raise InputError(
                 "one image cannot be split into train and search", self.annotations_path, "give data.search of its own"
@@ -176,7 +176,7 @@ def load_dataset(
         check_images: 'none', that each file 'exists', or 'decode' each and compare its size.
 
     Raises:
-        InputError: holding every fault found, each with the file, the record's id and the mend.
+        InputError: holding every fault found, each with the file, the record's id and the hint.
     """
     annotations, images = Path(annotations), Path(images)
     parsed = coco_parse.parse(annotations, read_json(annotations), skeleton)

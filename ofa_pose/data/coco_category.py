@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_pose.data.numbers import are_numbers, is_id
 from ofa_pose.skeleton import Skeleton, draft, same_joints
 from ofa_pose.utils.errors import Fault, InputError, nearest
+from ofa_pose.utils.numbers import are_numbers, is_id
 
 
 def keypoint_category(path: Path, categories: Sequence[Any]) -> Mapping[str, Any]:
     """The one category of an annotation file that has keypoints. Raises InputError where that cannot be."""
     found = [c for c in categories if isinstance(c, dict) and c.get("keypoints")]
     if not found:
-        mend = "list the joint names in order under 'keypoints' of the category"
-        raise InputError("has no category with keypoints", path, mend)
+        hint = "list the joint names in order under 'keypoints' of the category"
+        raise InputError("has no category with keypoints", path, hint)
     if len(found) > 1:
         names = ", ".join(str(c.get("name", c.get("id"))) for c in found)
         raise InputError(f"has {len(found)} categories with keypoints ({names})", path, "keep one of them")
     where, names = f"{path}: category {found[0].get('id')}", found[0]["keypoints"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError("keypoints must be a list of distinct joint names", where, "mend the list")
+        raise InputError("keypoints must be a list of distinct joint names", where, "hint the list")
     if not is_id(found[0].get("id")):
         raise InputError("has no id", where, "number the category, and name that id in category_id")
     return found[0]
@@ -44,8 +44,8 @@ def choose_skeleton(
                 [Fault(f"unknown joint '{j}', not in {path}", where, nearest(j, names)) for j in unknown]
             )
         if skeleton.joints != tuple(names):
-            mend = f"list its joints in the file's order: {', '.join(names)}"
-            raise InputError(f"skeleton {skeleton.name} has other joints than the file", path, mend)
+            hint = f"list its joints in the file's order: {', '.join(names)}"
+            raise InputError(f"skeleton {skeleton.name} has other joints than the file", path, hint)
         return skeleton, ()
     built_in = same_joints(names)
     if built_in is not None:
@@ -54,7 +54,7 @@ def choose_skeleton(
     limbs = [[int(end) for end in limb] for limb in listed if are_numbers(limb, 2)] if isinstance(listed, list) else []
     guess = draft(str(category.get("name", "custom")), names, limbs)
     warning = (
-        f"{path}: its {len(names)} joints are no built-in skeleton: flip pairs are guessed from left and right in "
+        f"{path}: its {len(names)} joints are not built-in skeleton: flip pairs are guessed from left and right in "
         "the names, sigmas are defaults; check them with data check --write-skeleton FILE, then give --skeleton FILE"
     )
     return guess, (warning,)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.data.coco_category import choose_skeleton, keypoint_category
-from ofa_pose.data.numbers import are_numbers, finite_array, is_id, positive
 from ofa_pose.pose.regions import Region, box_region, box_round, segment_region
 from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton
 from ofa_pose.utils.errors import Fault, InputError
+from ofa_pose.utils.numbers import are_numbers, finite_array, is_id, positive
 
 NAMED_IN_WARNING = 3
 _VISIBILITIES = frozenset((0, 1, 2))
@@ -45,7 +45,7 @@ class ParsedImage:
 
 @dataclass(frozen=True)
 class Parsed:
-    """The contents of an annotation file: the images are sound where `faults` is empty."""
+    """The contents of an annotation file: the images are valid where `faults` is empty."""
 
     skeleton: Skeleton
     category: Mapping[str, Any]
@@ -73,10 +73,10 @@ def parse(path: Path, value: Any, skeleton: Skeleton | None) -> Parsed:
 
 def _check_layout(path: Path, value: Any) -> None:
     keys = ("images", "annotations", "categories")
-    mend = "give a COCO keypoint annotation file: an object of images, annotations and categories"
+    hint = "give a COCO keypoint annotation file: an object of images, annotations and categories"
     if not isinstance(value, dict):
-        raise InputError("is not a COCO annotation file", path, mend)
-    faults = [Fault(f"has no list '{key}'", str(path), mend) for key in keys if not isinstance(value.get(key), list)]
+        raise InputError("is not a COCO annotation file", path, hint)
+    faults = [Fault(f"has no list '{key}'", str(path), hint) for key in keys if not isinstance(value.get(key), list)]
     if faults:
         raise InputError.of(faults)
 
@@ -87,11 +87,11 @@ def _parse_images(path: Path, records: Sequence[Any], faults: list[Fault]) -> di
         known: Mapping[str, Any] = record if isinstance(record, dict) else {}
         where = f"{path}: image {known.get('id', f'at place {place}')}"
         if known is not record:
-            faults.append(Fault("is no record", where, _NO_RECORD))
+            faults.append(Fault("is not a record", where, _NO_RECORD))
             continue
 
-        def fault(what: str, mend: str, where: str = where) -> None:
-            faults.append(Fault(what, where, mend))
+        def fault(what: str, hint: str, where: str = where) -> None:
+            faults.append(Fault(what, where, hint))
 
         sides: list[Any] = [known.get("width"), known.get("height")]
         if not is_id(known.get("id")):
@@ -140,12 +140,12 @@ class _Annotations:
         known: Mapping[str, Any] = annotation if isinstance(annotation, dict) else {}
         where = f"{self._path}: annotation {known.get('id', f'at place {place}')}"
         if known is not annotation:
-            self._faults.append(Fault("is no record", where, _NO_RECORD))
+            self._faults.append(Fault("is not a record", where, _NO_RECORD))
             return
         before = len(self._faults)
 
-        def fault(what: str, mend: str) -> None:
-            self._faults.append(Fault(what, where, mend))
+        def fault(what: str, hint: str) -> None:
+            self._faults.append(Fault(what, where, hint))
 
         self._check_ids(known, fault)
         category = known.get("category_id")
@@ -159,7 +159,7 @@ class _Annotations:
         area: Any = known.get("area")
         if box is not None and (not are_numbers(box, 4) or min(box[2:]) < 0):
             fault(f"bbox is {box!r:.60}", "give [x, y, width, height] in pixels, or leave it out")
-        if area is not None and type(area) not in (int, float):  # of what is no area 0.53 of the box is taken
+        if area is not None and type(area) not in (int, float):  # of what is not an area 0.53 of the box is taken
             fault(f"area is {area!r:.40}", "give the person's area in square pixels, or leave it out")
         count = known.get("num_keypoints")
         if count is not None and (not are_numbers([count], 1) or count < 0 or count % 1):

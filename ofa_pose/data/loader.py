@@ -181,16 +181,16 @@ def _single_threaded(_worker: int) -> None:
 
 
 def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
-    sound: list[Sample] = []
+    valid: list[Sample] = []
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
-        sound.append(sample)
-    people = max(len(sample.keypoints) for sample in sound)
-    joints = sound[0].keypoints.shape[1]
-    keypoints = np.zeros((len(sound), people, joints, 3), np.float32)
-    for row, sample in zip(keypoints, sound, strict=True):
+        valid.append(sample)
+    people = max(len(sample.keypoints) for sample in valid)
+    joints = valid[0].keypoints.shape[1]
+    keypoints = np.zeros((len(valid), people, joints, 3), np.float32)
+    for row, sample in zip(keypoints, valid, strict=True):
         row[: len(sample.keypoints)] = sample.keypoints
-    images = torch.from_numpy(np.stack([sample.image for sample in sound]))
-    mask = torch.from_numpy(np.stack([sample.mask for sample in sound]))
+    images = torch.from_numpy(np.stack([sample.image for sample in valid]))
+    mask = torch.from_numpy(np.stack([sample.mask for sample in valid]))
     return Batch(images.permute(0, 3, 1, 2), torch.from_numpy(keypoints), mask, images.shape[1])

@@ -60,8 +60,8 @@ def load_splits(settings: DataSettings, *splits: str) -> list[KeypointDataset]:
 def _load(settings: DataSettings, split: str) -> KeypointDataset:
     source: Source | None = getattr(settings, split)
     if source is None:
-        mend = f"add --set data.{split}.annotations=FILE --set data.{split}.images=DIR"
-        raise InputError(f"the recipe names no data.{split}", mend=mend)
+        hint = f"add --set data.{split}.annotations=FILE --set data.{split}.images=DIR"
+        raise InputError(f"the recipe names no data.{split}", hint=hint)
     skeleton: Skeleton | None = load_skeleton(settings.skeleton) if settings.skeleton else None
     dataset = load_dataset(source.annotations, source.images, skeleton)
     for warning in dataset.warnings:

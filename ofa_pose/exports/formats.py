@@ -71,7 +71,7 @@ def export_checkpoint(
     """
     for wanted in formats or ():
         if wanted not in _FORMATS:
-            raise InputError(f"no such format: '{wanted}'", mend=nearest(wanted, FORMATS))
+            raise InputError(f"no such format: '{wanted}'", hint=nearest(wanted, FORMATS))
     files.check_folder(out)
     for wanted in formats or DEFAULT_FORMATS:
         require_packages(*_FORMATS[wanted].packages)

@@ -81,8 +81,8 @@ def int8_data(
         changed |= {"train": given, "search": given}  # nothing of it is held out
     data = data.model_copy(update=changed)
     if data.train is None:
-        mend = "add --calibration-annotations FILE --calibration-images DIR, training images"
-        raise InputError("onnx-int8 needs images to calibrate on, and the checkpoint's recipe names none", mend=mend)
+        hint = "add --calibration-annotations FILE --calibration-images DIR, training images"
+        raise InputError("onnx-int8 needs images to calibrate on, and the checkpoint's recipe names none", hint=hint)
     (train,) = load_splits(data, "train")
     if judge is None:
         return Int8Data(train)
@@ -157,7 +157,7 @@ def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray
     try:
         model = onnx.load(str(source))
     except Exception:  # protobuf's errors share no base class but Exception
-        raise InputError("is no ONNX model", source, "export it again") from None
+        raise InputError("is not an ONNX model", source, "export it again") from None
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     how = {"weights": "int8", "activations": "uint8", "format": "QDQ", "calibration_images": images}
     metadata["quantisation"] = json.dumps(how)

@@ -14,13 +14,13 @@ import numpy as np
 
 from ofa_pose.backends import Runner
 from ofa_pose.data.coco import ImageRecord, KeypointDataset
-from ofa_pose.data.numbers import are_numbers, is_id
 from ofa_pose.inference.estimate import Decoder, Inputs, estimate
 from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.geometry import InputFrame, input_frame, warp
 from ofa_pose.pose.metrics import Detections, KeypointEvaluator
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.files import read_json
+from ofa_pose.utils.numbers import are_numbers, is_id
 from ofa_pose.utils.threads import map_ahead
 
 READERS = 4
@@ -69,7 +69,7 @@ def read_inputs(
         try:
             return [make_frame(record.width, record.height, side) for side in (resolution, *more)]
         except InputError as error:
-            raise InputError(error.faults[0].what, record.path, error.faults[0].mend) from None
+            raise InputError(error.faults[0].what, record.path, error.faults[0].hint) from None
 
     framed = [(record, frames_of(record)) for record in dataset.images]
     framed.sort(key=lambda pair: (sizes(pair), pair[0].id))
@@ -141,7 +141,7 @@ def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
     """
     value = read_json(path)
     if not isinstance(value, list):
-        raise InputError("is no COCO results file", path, "write a list of {image_id, keypoints, score}")
+        raise InputError("is not a COCO results file", path, "write a list of {image_id, keypoints, score}")
     known, width = {record.id for record in dataset.images}, 3 * len(dataset.skeleton.joints)
     faults, people = [], []
     for number, entry in enumerate(value):
@@ -151,7 +151,7 @@ def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
         people.append(entry)
         problem = _result_problem(entry, known, width)
         if problem:
-            faults.append(Fault(problem, f"{path}: result {number}", "mend or remove this entry"))
+            faults.append(Fault(problem, f"{path}: result {number}", "correct or remove this entry"))
     if faults:
         raise InputError.of(faults)
     return Detections.read(people, len(dataset.skeleton.joints))
@@ -166,7 +166,7 @@ def _result_problem(entry: Any, known: Set[Any], width: int) -> str:
     if len(numbers) != width:
         return f"holds {len(numbers)} keypoint numbers, the annotations {width}"
     if not are_numbers([*numbers, entry["score"]], width + 1):
-        return "holds a keypoint or score that is no finite number"
+        return "holds a keypoint or score that is not a finite number"
     return ""
 
 

@@ -49,8 +49,8 @@ def is_exported(name: str | Path) -> bool:
 
 def _read(metadata: Mapping[str, str], key: str, path: str | Path) -> Any:
     if key not in metadata:
-        mend = "write it with ofa-pose export, and leave its metadata in it"
-        raise InputError(f"does not say its {key}", path, mend)
+        hint = "write it with ofa-pose export, and leave its metadata in it"
+        raise InputError(f"does not say its {key}", path, hint)
     try:
         return json.loads(metadata[key])
     except (ValueError, RecursionError):

@@ -56,7 +56,7 @@ class PoseModel:
             Scores float32 (P,).
 
         Raises:
-            InputError: the file is no readable image, or the array is no RGB uint8 image.
+            InputError: the file is not a readable image, or the array is not an RGB uint8 image.
         """
         frame, prepared = self.prepare(_pixels(image))
         ((found,), _) = self.run([frame], prepared[None])
@@ -74,8 +74,8 @@ class PoseModel:
     def prepare(self, image: np.ndarray) -> tuple[InputFrame, np.ndarray]:
         """The network's input for an RGB uint8 image (H, W, 3): its frame, and RGB uint8 (frame height, width, 3)."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            what = f"an array of shape {image.shape} and type {image.dtype} is no image"
-            raise InputError(what, mend="give RGB values as uint8 of shape (height, width, 3)")
+            what = f"an array of shape {image.shape} and type {image.dtype} is not an image"
+            raise InputError(what, hint="give RGB values as uint8 of shape (height, width, 3)")
         frame = input_frame(image.shape[1], image.shape[0], self.resolution)
         return frame, warp(image, frame)
 
@@ -92,5 +92,5 @@ class PoseModel:
 
 def _pixels(image: str | Path | np.ndarray) -> np.ndarray:
     if not isinstance(image, str | Path | np.ndarray):
-        raise InputError(f"{type(image).__name__} is no image", mend="give a path or an RGB array")
+        raise InputError(f"{type(image).__name__} is not an image", hint="give a path or an RGB array")
     return image if isinstance(image, np.ndarray) else read_upright(image)

@@ -80,8 +80,8 @@ def exported_model(
 def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
     """The network of a checkpoint, in eval mode on the CPU. Raises InputError where it holds a supernet."""
     if checkpoint.kind == "supernet":
-        mend = "search it for a subnet and finetune that, then name the finetuned checkpoint"
-        raise InputError("holds a supernet, many networks in one", where, mend)
+        hint = "search it for a subnet and finetune that, then name the finetuned checkpoint"
+        raise InputError("holds a supernet, many networks in one", where, hint)
     return checkpoint.build()
 
 

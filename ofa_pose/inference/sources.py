@@ -23,7 +23,7 @@ from ofa_pose.utils.threads import map_ahead
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 READERS = 4
-_MEND = "name an image, a video, a camera's number, a folder of images, or a glob in quotes such as 'photos/*.jpg'"
+_HINT = "name an image, a video, a camera's number, a folder of images, or a glob in quotes such as 'photos/*.jpg'"
 _ELSEWHERE = "choose another folder for --out"
 
 
@@ -69,8 +69,8 @@ def find_images(source: str | Path) -> list[Path]:
     if not images:
         videos = sorted(file for file in visible if _is_video(file))
         what = "holds no images" if folder else "no such video" if _is_video(path) and not videos else "no image found"
-        mend = f"videos are taken one at a time: name one, such as {videos[0]}" if videos else _MEND
-        raise InputError(what, source, mend)
+        hint = f"videos are taken one at a time: name one, such as {videos[0]}" if videos else _HINT
+        raise InputError(what, source, hint)
     return images
 
 

@@ -52,8 +52,8 @@ class Stream:
         self.total: int | None = min(expected, default=None)
         first = self._grab(0)
         if first is None:
-            mend = "close other programs that use it" if self.live else "copy or download the file again"
-            raise InputError("gives no picture" if self.live else "holds no frame that can be read", self._where, mend)
+            hint = "close other programs that use it" if self.live else "copy or download the file again"
+            raise InputError("gives no picture" if self.live else "holds no frame that can be read", self._where, hint)
         self._first: tuple[np.ndarray, float] | None = first
         self.size = (first[0].shape[1], first[0].shape[0])
 
@@ -94,8 +94,8 @@ class Stream:
         if capture is None or not capture.isOpened():
             if self.live:
                 raise InputError("is not there, or in use", self._where, "see which cameras the system has")
-            mend = "copy or download the file again, or name an image or a video"
-            raise InputError("is no image and cannot be opened as a video", self._where, mend)
+            hint = "copy or download the file again, or name an image or a video"
+            raise InputError("is not an image and cannot be opened as a video", self._where, hint)
         return capture
 
     def _length(self, rate: float) -> int | None:

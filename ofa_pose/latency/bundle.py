@@ -47,7 +47,7 @@ def write_bundle(folder: Path, space: SearchSpace, joints: int, form: str, share
         InputError: the folder holds something, or there is no such format.
     """
     if form not in FORMATS:
-        raise InputError(f"no such format: '{form}'", mend=nearest(form, FORMATS))
+        raise InputError(f"no such format: '{form}'", hint=nearest(form, FORMATS))
     if form == "onnx":
         require_packages("onnx")
     files.check_folder(folder)

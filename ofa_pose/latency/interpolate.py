@@ -37,7 +37,7 @@ class Interpolator:
         return self._fits[key](piece)
 
     def leave_out_errors(self) -> NDArray[np.float64]:
-        """Relative errors of measured pieces that lie within the others of their group, each foretold by the others.
+        """Relative errors of measured pieces that lie within the others of their group, each predicted by the others.
 
         Of kinds that are interpolated at all. They are upper bounds: what is left out is itself one of those chosen to
         span the group.

@@ -212,6 +212,6 @@ def open_device(backend: str, threads: int) -> Device:
     """
     check_backend(backend)
     if threads > processors():
-        raise InputError(f"{threads} threads on {processors()} processors", mend=f"measure at most {processors()}")
+        raise InputError(f"{threads} threads on {processors()} processors", hint=f"measure at most {processors()}")
     keep_memory()
     return DEVICES[backend](threads)

@@ -59,7 +59,7 @@ class Piece:
         pairs = [word.partition("=") for word in words]
         names = tuple(name for name, _, _ in pairs)
         if names != FIELDS.get(kind) or not all(value.isascii() and value.isdigit() for _, _, value in pairs):
-            raise InputError(f"'{text}' is no piece of a network", where, "build the latency table again")
+            raise InputError(f"'{text}' is not a piece of a network", where, "build the latency table again")
         return cls(kind, tuple(int(value) for _, _, value in pairs))
 
     def code(self) -> Any:

@@ -1,4 +1,4 @@
-"""Foretell what a network takes on a device from the latencies of its pieces: quick, and without torch."""
+"""Predict what a network takes on a device from the latencies of its pieces: quick, and without torch."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class LatencyTable:
         """Read what `save` writes. Raises InputError that names the file and what is wrong in it."""
         value = files.read_json(path)
         if not isinstance(value, Mapping) or value.get("format") != FORMAT:
-            raise InputError("is no latency table", path, "name a file that `ofa-pose latency build` wrote")
+            raise InputError("is not a latency table", path, "name a file that `ofa-pose latency build` wrote")
         try:
             header = Header.from_dict(value, path)
             ratios: Samples = {Piece.parse(text, path): read_times(seen) for text, seen in value["pieces"].items()}
@@ -143,7 +143,7 @@ class LatencyTable:
             what = f"the latency table is malformed ({type(error).__name__}: {error})"
             raise InputError(what, path, "build it again") from None
 
-    def check_complete(self, where: object = "", mend: str = RESUME) -> None:
+    def check_complete(self, where: object = "", hint: str = RESUME) -> None:
         """Raise InputError where a piece or network that the header promises has not been measured in every round."""
         expected = table_subjects(self.header.space, self.header.joints, self.header.share)
         absent = sum(subject not in self.ratios for subject in expected)
@@ -154,7 +154,7 @@ class LatencyTable:
         waiting = sum(max(self.header.rounds - len(self.ratios[subject]), 0) for subject in expected)
         if waiting:
             what = f"measuring was cut off: {waiting:,} of {len(expected) * self.header.rounds:,} timings wait"
-            raise InputError(what, where, mend)
+            raise InputError(what, where, hint)
 
     def same_task(self, header: Header) -> bool:
         """Whether another table's measuring is this one's, but for its date."""
@@ -166,10 +166,10 @@ def _rounded(values: list[float]) -> list[float]:
 
 
 def read_times(values: Any) -> list[float]:
-    """Times, or ratios of such, as read from a file. Raises ValueError or TypeError where one is no positive number."""
+    """Times, or ratios of such, as read from a file. Raises ValueError or TypeError where one is not positive."""
     numbers = [float(value) for value in values]
     if not all(0 < number < 1e9 for number in numbers):
-        raise ValueError("a time is no positive number")
+        raise ValueError("a time is not a positive number")
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""Judge a latency table: networks of its space, measured whole, against what it foretells."""
+"""Judge a latency table: networks of its space, measured whole, against what it predicts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Verdict:
-    """Networks measured whole and foretold.
+    """Networks measured whole and predicted.
 
     Attributes:
         measured, predicted: milliseconds; the machine's drift since the table was built is divided out of `measured`.
@@ -43,7 +43,7 @@ class Verdict:
 
     @property
     def errors(self) -> NDArray[np.float64]:
-        """(nets,): relative errors of what was foretold."""
+        """(nets,): relative errors of what was predicted."""
         return self.predicted / self.measured - 1
 
     def to_dict(self) -> dict[str, float | int]:
@@ -64,11 +64,11 @@ def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:
             found[spec] = None
         if len(found) == count:
             return list(found)
-    raise InputError(f"the space {space.name} has no {count:,} subnets besides the table's own", mend="lower --nets")
+    raise InputError(f"the space {space.name} has no {count:,} subnets besides the table's own", hint="lower --nets")
 
 
 def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], rounds: int = ROUNDS) -> Verdict:
-    """Measure networks whole, among the table's own, and foretell them.
+    """Measure networks whole, among the table's own, and predict them.
 
     Raises:
         InputError: the table is not complete.
@@ -88,7 +88,7 @@ def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], round
 
 
 def draw(path: str | Path, verdict: Verdict, title: str) -> None:
-    """Write a picture (PNG, or by the suffix SVG or PDF): foretold over measured, and where they are equal."""
+    """Write a picture (PNG, or by the suffix SVG or PDF): predicted over measured, and where they are equal."""
     figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -88,7 +88,7 @@ def decode(low: Any, high: Any, order: Sequence[int], config: DecodeConfig | Non
     if (len(low), 2 * low.shape[2], 2 * low.shape[3]) != (batch, height, width):
         raise ValueError(f"maps do not fit each other: low {low.shape}, high {high.shape}")
     if sorted(order) != list(range(joints)):
-        raise ValueError(f"order {tuple(order)} is no order of {joints} joints")
+        raise ValueError(f"order {tuple(order)} is not an order of {joints} joints")
     step = max(1, CHUNK_CELLS // (joints * height * width))
     chunks = (slice(start, start + step) for start in range(0, batch, step))
     return [poses for chunk in chunks for poses in _decode_chunk(low[chunk], high[chunk], order, config)]

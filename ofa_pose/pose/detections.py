@@ -73,8 +73,8 @@ def to_results(image_id: int | str, keypoints: np.ndarray, scores: np.ndarray) -
 def joint_array(numbers: Sequence[float], joints: int, where: str) -> np.ndarray:
     """x, y, v of every joint as float64 (J, 3). Raises InputError naming `where` if they are not so many."""
     if len(numbers) != 3 * joints:
-        mend = "give x, y, v of every joint"
-        raise InputError(f"holds {len(numbers)} keypoint numbers instead of {3 * joints}", where, mend)
+        hint = "give x, y, v of every joint"
+        raise InputError(f"holds {len(numbers)} keypoint numbers instead of {3 * joints}", where, hint)
     return np.array(numbers, np.float64).reshape(-1, 3)
 
 

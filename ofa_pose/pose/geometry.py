@@ -69,7 +69,7 @@ class InputFrame:
 def check_resolution(resolution: int) -> None:
     """Raises InputError on a short side that no net sees anything at, or that no memory holds."""
     if not SIDES[0] <= resolution <= SIDES[1]:
-        raise InputError(f"no input of resolution {resolution}", mend=f"give {SIDES[0]} to {SIDES[1]} pixels")
+        raise InputError(f"no input of resolution {resolution}", hint=f"give {SIDES[0]} to {SIDES[1]} pixels")
 
 
 def input_frame(width: int, height: int, resolution: int, multiple: int = 32) -> InputFrame:
@@ -81,9 +81,9 @@ def input_frame(width: int, height: int, resolution: int, multiple: int = 32) ->
     Raises InputError where a size is not positive.
     """
     if min(width, height) < 1:
-        raise InputError(f"an image of {width}×{height} pixels has nothing to see", mend="give a readable image")
+        raise InputError(f"an image of {width}×{height} pixels has nothing to see", hint="give a readable image")
     if min(resolution, multiple) < 1:
-        raise InputError(f"no input of resolution {resolution}", mend="give a positive resolution, such as 256")
+        raise InputError(f"no input of resolution {resolution}", hint="give a positive resolution, such as 256")
     # scale = numerator / denominator, kept exact so that rounding up never adds a whole `multiple` for 1e-13
     if max(width, height) <= MAX_ASPECT * min(width, height):
         numerator, denominator = resolution, min(width, height)

@@ -33,7 +33,7 @@ def litepose_frame(width: int, height: int, resolution: int) -> InputFrame:
     short, long = min(width, height), max(width, height)
     if long > MAX_ASPECT * short:
         what = f"an image of {width}×{height} pixels is too thin to be decoded as LitePose's code does"
-        raise InputError(what, mend="leave it out, or decode with --decoding ours")
+        raise InputError(what, hint="leave it out, or decode with --decoding ours")
     near = -(-resolution // MULTIPLE) * MULTIPLE
     far = int((near / short * long + MULTIPLE - 1) // MULTIPLE) * MULTIPLE
     side_x, side_y = (near, far) if width < height else (far, near)
@@ -84,7 +84,7 @@ def load_matcher() -> Matcher:
         from munkres import Munkres
     except ImportError:
         what = "decoding as LitePose's code does needs the package munkres"
-        raise InputError(what, mend="pip install 'ofa-pose[litepose]'") from None
+        raise InputError(what, hint="pip install 'ofa-pose[litepose]'") from None
     solve: Matcher = Munkres().compute
     return solve
 

@@ -44,7 +44,7 @@ class KeypointEvaluator:
     Args:
         images: COCO image records; `crowdIndex` is read for CrowdPose's splits.
         annotations: COCO person annotations, in image pixels. A missing `bbox` is drawn round the labelled joints; a
-            missing `area`, or one that is no positive number, is 0.53 × the box. People with `num_keypoints` 0 and
+            missing `area`, or one that is not a positive number, is 0.53 × the box. People with `num_keypoints` 0 and
             crowds (`iscrowd`) are ignored, neither wanted nor wrong; the stored count is trusted (CrowdPose's leaves
             out head and neck), a missing one is made.
         skeleton: gives the joints and their sigmas.
@@ -61,7 +61,7 @@ class KeypointEvaluator:
         metric: str = "coco",
     ) -> None:
         if metric not in METRICS:
-            raise InputError(f"unknown metric '{metric}'", mend=nearest(metric, METRICS))
+            raise InputError(f"unknown metric '{metric}'", hint=nearest(metric, METRICS))
         self.metric = metric
         self._skeleton = skeleton
         # The evaluator needs integer ids, datasets may have any. Sorted, because ties of scores go by image id.
@@ -114,7 +114,7 @@ class KeypointEvaluator:
         return Judge(self._people, self._best(detections), self._skeleton.sigmas, len(self._number))
 
     def _best(self, detections: Detections) -> Found:
-        """The detections that count, in order; what is no number is 0."""
+        """The detections that count, in order; what is not a number is 0."""
         if len(detections) and detections.keypoints.shape[1] != len(self._skeleton.joints):
             raise ValueError(f"detections {detections.keypoints.shape} are not of {len(self._skeleton.joints)} joints")
         image = np.array([self._image(i, f"detection {n}") for n, i in enumerate(detections.image_ids, 1)], np.int64)

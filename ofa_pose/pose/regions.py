@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.data.numbers import are_numbers, finite_array
+from ofa_pose.utils.numbers import are_numbers, finite_array
 
 
 @dataclass(frozen=True, eq=False)

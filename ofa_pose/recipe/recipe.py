@@ -66,7 +66,7 @@ def load_recipe(
     elif inherited:
         value = copy.deepcopy(dict(inherited))
     else:
-        raise InputError("no recipe", mend="add --recipe NAME (a shipped recipe or a YAML file)")
+        raise InputError("no recipe", hint="add --recipe NAME (a shipped recipe or a YAML file)")
     sections = {
         name: _with_absolute_paths(section) for name, section in _sections(value.pop("commands", None), where).items()
     }
@@ -95,7 +95,7 @@ def _with_absolute_paths(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sections(value: Any, where: object) -> dict[str, dict[str, Any]]:
-    """The entries under `commands`. Raises InputError on an unknown command, or where it is no mapping of mappings."""
+    """The entries under `commands`. Raises InputError on an unknown command, or what is not a mapping of mappings."""
     if not isinstance(value or {}, dict):
         raise InputError("'commands' holds no mapping", where, f"write it as '{COMMANDS[0]}: {{key: value}}'")
     sections = {}

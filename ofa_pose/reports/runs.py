@@ -26,7 +26,7 @@ SOURCES = {  # options that name what a run starts from, and what that is to it
     "--teacher": "teacher",
 }
 STUDIES = ("table", "fidelity")
-MEND = "name a folder that pretrain, train-supernet, search or finetune wrote"
+HINT = "name a folder that pretrain, train-supernet, search or finetune wrote"
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,19 @@ class Run:
         """A search's candidates: genome and origin as text, all else as numbers, None where a cell is empty.
 
         Raises:
-            InputError: it is none, or a cell is no number. A last line that was cut off is left out.
+            InputError: it is none, or a cell is not a number. A last line that was cut off is left out.
         """
         path = self.path / HISTORY
         reader = csv.DictReader(io.StringIO(files.read_text(path)))
         if not set(reader.fieldnames or ()) >= COLUMNS:
-            raise InputError("is no history of a search", path, "search again, or restore it")
+            raise InputError("is not a history of a search", path, "search again, or restore it")
         lines = [line for line in reader if None not in line.values() and None not in line]
         try:
             return [{name: _cell(name, text) for name, text in line.items()} for line in lines]
         except ValueError as error:
-            raise InputError(f"holds a cell that is no number ({error})", path, "search again, or restore it") from None
+            raise InputError(
+                f"holds a cell that is not a number ({error})", path, "search again, or restore it"
+            ) from None
 
     def best(self) -> dict[str, Any] | None:
         """What best.yaml of a search tells, 'spec' an ArchSpec; None where there is none. Raises InputError."""
@@ -108,7 +110,7 @@ class Run:
             return None
         found = files.read_yaml(path)
         if not isinstance(found, dict) or not _finite(found.get("AP")) or "spec" not in found:
-            raise InputError("is no chosen subnet", path, "search again, or restore it")
+            raise InputError("is not a chosen subnet", path, "search again, or restore it")
         return {**found, "spec": ArchSpec.from_dict(found["spec"], path)}
 
     def table(self, name: str) -> dict[str, Any]:
@@ -123,15 +125,15 @@ def read_run(path: str | Path) -> Run:
     """The run in a directory. Raises InputError where it holds none, or a study's."""
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError("is no run directory" if _exists(folder) else "no such run directory", folder, MEND)
+        raise InputError("is not a run directory" if _exists(folder) else "no such run directory", folder, HINT)
     if not (folder / COMMAND).exists():
-        raise InputError(f"holds no run ({COMMAND} is missing)", folder, MEND)
+        raise InputError(f"holds no run ({COMMAND} is missing)", folder, HINT)
     commands = tuple(_words(line) for line in files.read_text(folder / COMMAND).splitlines())
     recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
     metrics = read_records(folder / METRICS) if (folder / METRICS).exists() else ()
     run = Run(folder, commands, tuple(record for _, record in metrics), recipe)
     if run.job in STUDIES:
-        raise InputError(f"holds a {run.job} study", folder, MEND)
+        raise InputError(f"holds a {run.job} study", folder, HINT)
     return run
 
 

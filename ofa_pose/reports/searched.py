@@ -166,7 +166,7 @@ def _front(search: Searched) -> list[str]:
     kinds += ["aside"] * len(uniform)
     head = ["", "resolution", "MACs (thop)", "parameters", *(["latency"] if latency else []), "AP", "uniform", "gain"]
     budget = _budget(search.best)
-    quantity = budget.ceilings[0].quantity.removeprefix("of ") if budget is not None else "cost"
+    quantity = budget.limits[0].quantity.removeprefix("of ") if budget is not None else "cost"
     notes = [element("p", note) for note in front_notes(search.result, quantity, SHOWN)]
     return [element("h3", "The Pareto front"), table(head, rows, kinds), *notes]
 

@@ -24,7 +24,7 @@ from ofa_pose.utils.errors import InputError, OfaPoseError
 ARCHIVE = "archive.sqlite"
 APPLICATION = 0x6F667061  # 'ofpa', in the file's header
 FORMAT = 1
-MEND = "restore it, or choose another --archive"
+HINT = "restore it, or choose another --archive"
 LOCKED_S = 30.0  # how long another process may hold the file
 
 _TABLES = (
@@ -57,7 +57,7 @@ class Evaluation:
 
     @property
     def outcome(self) -> tuple[float, float]:
-        """Fitness and seconds; -inf, below every AP, where it is no number."""
+        """Fitness and seconds; -inf, below every AP, where it is not a number."""
         return -math.inf if self.ap is None else self.ap, self.seconds
 
 
@@ -72,7 +72,7 @@ class Archive:
             locked_s: how long to wait while another process writes.
 
         Raises:
-            InputError: the file is no archive, damaged, of another format, or cannot be written.
+            InputError: the file is not an archive, damaged, of another format, or cannot be written.
             OfaPoseError: it stays locked, or the disk is full.
         """
         check_archive(path)
@@ -105,7 +105,7 @@ class Archive:
         self._file.close()
 
     def outcomes(self, genomes: Iterable[Genome]) -> dict[Genome, tuple[float, float]]:
-        """Fitness (-inf where the AP is no number) and seconds of those genomes that were judged on this basis."""
+        """Fitness (-inf where the AP is not a number) and seconds of those genomes that were judged on this basis."""
         query = "SELECT AP, seconds FROM evaluations WHERE basis = ? AND genome = ?"
         found = {}
         with self._told():
@@ -159,7 +159,7 @@ class Archive:
         try:
             yield
         except sqlite3.Error as error:
-            text, kept = str(error), "what was judged before is kept: mend that, then go on with --resume"
+            text, kept = str(error), "what was judged before is kept: correct that, then go on with --resume"
             if "locked" in text:
                 told = f"{self.path}: is locked by another process (waited {self._locked_s:g} s); {kept}"
                 raise OfaPoseError(told) from error
@@ -168,7 +168,7 @@ class Archive:
             if opening and isinstance(error, sqlite3.OperationalError):
                 raise InputError(f"cannot be written ({text})", self.path, "choose another --archive") from error
             if opening:
-                raise InputError(f"is damaged ({text})", self.path, MEND) from error
+                raise InputError(f"is damaged ({text})", self.path, HINT) from error
             raise OfaPoseError(f"{self.path}: cannot be read or written ({text}); {kept}") from error
 
 
@@ -195,7 +195,7 @@ def check_archive(path: Path) -> None:
         return
     application, version = (int.from_bytes(header[at : at + 4], "big") for at in (68, 60))
     if not header.startswith(b"SQLite format 3\0") or application != APPLICATION:
-        raise InputError("is no archive of a search, or damaged", path, MEND)
+        raise InputError("is not an archive of a search, or damaged", path, HINT)
     if version != FORMAT:
         what = f"is an archive of format {version}, this version of ofa-pose reads {FORMAT}"
         raise InputError(what, path, "use the version that wrote it, or choose another --archive")

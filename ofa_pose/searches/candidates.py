@@ -13,7 +13,7 @@ from ofa_pose.recipe.search_settings import SearchSettings
 if TYPE_CHECKING:
     from ofa_pose.costs.feasible import FeasibleSpace
 
-FitnessOutcome = tuple[float, float]  # AP (finite, or -inf where it was no number), seconds
+FitnessOutcome = tuple[float, float]  # AP (finite, or -inf where it was not a number), seconds
 Judge = Callable[[Sequence[Genome]], Iterator[FitnessOutcome]]
 """Outcomes of distinct genomes, in the order given, each as soon as it (and those before it) is known."""
 Report = Callable[[dict[str, Any]], None]
@@ -47,7 +47,7 @@ class Candidate:
         return self.fitness, -self.macs
 
     @property
-    def sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether its fitness is a number."""
         return math.isfinite(self.fitness)
 

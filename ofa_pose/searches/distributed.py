@@ -191,7 +191,7 @@ def team_of_ranks() -> Iterator[Team | None]:
         yield None
         return
     if not rank < size:
-        raise InputError(f"RANK is {rank} of WORLD_SIZE {size}", mend="start it with torchrun")
+        raise InputError(f"RANK is {rank} of WORLD_SIZE {size}", hint="start it with torchrun")
     import torch
     from torch import distributed
 
@@ -236,7 +236,7 @@ def _store(rank: int) -> tuple[distributed.Store, bool]:
     """The store that all ranks meet in, and whether this process keeps it."""
     host, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT", 0)
     if not host or not port:
-        raise InputError("MASTER_ADDR and MASTER_PORT do not name the first process", mend="start it with torchrun")
+        raise InputError("MASTER_ADDR and MASTER_PORT do not name the first process", hint="start it with torchrun")
     from torch import distributed
 
     hosted = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -262,7 +262,9 @@ def _share_of_cores() -> int:
 def _number(variable: str, default: int) -> int:
     text = os.environ.get(variable) or str(default)
     if not text.isdecimal():
-        raise InputError(f"the environment variable {variable} is no number: '{text}'", mend="start it with torchrun")
+        raise InputError(
+            f"the environment variable {variable} is not a number: '{text}'", hint="start it with torchrun"
+        )
     return int(text)
 
 

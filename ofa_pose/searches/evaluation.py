@@ -91,7 +91,7 @@ class SubnetFitness:
         self._cache: OrderedDict[int, _Prepared] = OrderedDict()
 
     def __call__(self, subnet: Genome | ArchSpec) -> float:
-        """The AP of a subnet, 0 to 1; 0 where it finds nobody or its outputs are no numbers."""
+        """The AP of a subnet, 0 to 1; 0 where it finds nobody or its outputs are not numbers."""
         spec = (
             subnet if isinstance(subnet, ArchSpec) else self._supernet.space.decode(subnet, self._supernet.spec.joints)
         )

@@ -16,7 +16,7 @@ from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.recipe.search_settings import SearchSettings
 from ofa_pose.searches.candidates import Candidate, Judge, Report, judged
 from ofa_pose.searches.operators import Breeder, Child, Parents
-from ofa_pose.searches.surrogate import Forecast, Prescreen
+from ofa_pose.searches.surrogate import Forecast, Screening
 from ofa_pose.utils.seeding import generator
 
 
@@ -36,7 +36,7 @@ class Strategy:
         fitness: what a candidate is worth.
         survivors: the so many fittest, in DEAP's way.
         parents: how the fittest mate.
-        choose: which so many proposals to judge, by index, given what a surrogate foretells and the fittest so far.
+        choose: which so many proposals to judge, by index, given what a surrogate predicts and the fittest so far.
         fill: share of samples and children that are grown to the budget.
     """
 
@@ -60,13 +60,13 @@ def breed(
 
     With a surrogate a generation is judged in rounds, so that each is chosen by what the one before has taught.
     """
-    screen = Prescreen(part, settings, prior) if settings.surrogate else None
-    brood = _Brood(Breeder(part, settings, strategy.fill), settings, strategy, screen)
+    screen = Screening(part, settings, prior) if settings.surrogate else None
+    offspring = _Offspring(Breeder(part, settings, strategy.fill), settings, strategy, screen)
     population: list[Individual] = []
     order = 0
     for generation in range(settings.generations + 1):
         found: list[Candidate] = []
-        for children in brood.rounds(generator(seed, "search", generation), population):
+        for children in offspring.rounds(generator(seed, "search", generation), population):
             start = len(found)
             for candidate in judged(part, judge, children, generation, order + start):
                 found.append(candidate)
@@ -79,18 +79,18 @@ def breed(
             report({"generation": generation, **screen.report()})
         order += len(found)
         # What could not be judged has no claim to offspring.
-        fit = [Individual(c.genome, strategy.fitness(c)) for c in found if c.sound]
+        fit = [Individual(c.genome, strategy.fitness(c)) for c in found if c.is_valid]
         population = strategy.survivors(population + fit, settings.population)
 
 
 @dataclass(frozen=True)
-class _Brood:
+class _Offspring:
     """Makes each generation's children."""
 
     breeder: Breeder
     settings: SearchSettings
     strategy: Strategy
-    screen: Prescreen | None
+    screen: Screening | None
 
     def rounds(self, rng: np.random.Generator, population: list[Individual]) -> Iterator[list[Child]]:
         """One generation: children to be judged before the next ones are made; at once where nothing is learnt.

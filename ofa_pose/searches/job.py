@@ -164,8 +164,8 @@ def conduct(
     place = find_archive(given) if given else run.path / ARCHIVE
     check_archive(place)
     if resume and not place.exists():
-        mend = "put it back or name it with --archive; without it, start anew with another --out"
-        raise InputError("the search's archive is missing", place, mend)
+        hint = "put it back or name it with --archive; without it, start anew with another --out"
+        raise InputError("the search's archive is missing", place, hint)
     say(describe_feasible(part))
     run.open()
     (run.path / RESULT).unlink(missing_ok=True)  # of the search before it was resumed
@@ -273,7 +273,7 @@ def _write_best(run: RunDir, best: Candidate, part: FeasibleSpace, origin: Mappi
 
 
 def _record(generation: int, history: list[Candidate], best: Candidate, seconds: float) -> dict[str, Any]:
-    values = [c.fitness for c in history if c.generation == generation and c.sound]
+    values = [c.fitness for c in history if c.generation == generation and c.is_valid]
     figures = {"AP": best.fitness, "AP_mean": float(np.mean(values)) if values else None, "macs": best.macs}
     return {"step": generation, "evaluations": len(history), **figures, "seconds": round(seconds, 3)}
 
@@ -288,7 +288,7 @@ def _surrogate(report: Mapping[str, Any]) -> str:
 
 
 def _shown(best: Candidate, part: FeasibleSpace) -> str:
-    """Such as 'best AP 0.482 at 164M MACs (thop), 1.53ms of latency': its cost under every ceiling."""
+    """Such as 'best AP 0.482 at 164M MACs (thop), 1.53ms of latency': its cost under every limit."""
     spec = part.decode(best.genome)
-    costs = (f"{ceiling.show(ceiling.cost(spec))} {ceiling.quantity}" for ceiling in part.budget.ceilings)
+    costs = (f"{limit.show(limit.cost(spec))} {limit.quantity}" for limit in part.budget.limits)
     return f"best AP {best.fitness:.3f} at {', '.join(costs)}"

@@ -35,7 +35,7 @@ def nsga2(
     report: Report | None = None,
 ) -> Iterator[Candidate]:
     """Search for the front of AP over the cost that the budget names first; see `Algorithm`."""
-    key = part.budget.ceilings[0].key
+    key = part.budget.limits[0].key
 
     def costs(genomes: Sequence[Genome]) -> list[float]:
         return part.costs(np.array(genomes))[key].tolist()

@@ -42,7 +42,7 @@ class History:
         if part.budget.predict_ms is not None:
             costs.append(part.budget.predict_ms(spec))
         start = [candidate.order, candidate.generation, candidate.origin, genome_text(genome)]
-        ap = candidate.fitness if candidate.sound else ""
+        ap = candidate.fitness if candidate.is_valid else ""
         row = [*start, *values, *costs, ap, round(candidate.seconds, 4)]
         with self._path.open("a", encoding="utf-8", newline="") as file:
             file.write(_line(row))

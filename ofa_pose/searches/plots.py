@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ofa_pose.costs.feasible import Ceiling, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace, Limit
 from ofa_pose.searches.candidates import Candidate
-from ofa_pose.searches.results import costs_of, first_ceiling, pareto_front, uniform_genomes
+from ofa_pose.searches.results import costs_of, first_limit, pareto_front, uniform_genomes
 from ofa_pose.utils import files
 
 Point = tuple[float, float]
@@ -22,15 +22,15 @@ Point = tuple[float, float]
 def draw_pareto(path: Path, history: Sequence[Candidate], part: FeasibleSpace) -> None:
     """Write a PNG of AP over cost: all candidates, Pareto front, uniformly scaled nets, budget, and the chosen one.
 
-    The cost is what the budget's first ceiling limits. Candidates whose judging failed (-inf) are only counted.
+    The cost is what the budget's first limit limits. Candidates whose judging failed (-inf) are only counted.
     """
     judged = [candidate for candidate in history if math.isfinite(candidate.fitness)]
-    name, unit, scale = _axis(first_ceiling(part))
+    name, unit, scale = _axis(first_limit(part))
     points = [(cost / scale, c.fitness) for cost, c in zip(costs_of(part, judged), judged, strict=True)]
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    limit = first_ceiling(part).limit / scale
+    limit = first_limit(part).maximum / scale
     axes.axvline(limit, color="0.4", linestyle="--", lw=1.2, zorder=1, label=f"budget: {part.budget}")
     if points:
         _draw_all(figure, axes, points, [c.generation for c in judged])
@@ -82,12 +82,12 @@ def _envelope(points: Sequence[Point], end: float) -> list[Point]:
     return [*front, (end, front[-1][1])]
 
 
-def _axis(ceiling: Ceiling) -> tuple[str, str, float]:
-    """Name, unit and scale of the cost that a ceiling limits."""
-    name = ceiling.quantity.removeprefix("of ")
-    if ceiling.option == "--latency":
+def _axis(limit: Limit) -> tuple[str, str, float]:
+    """Name, unit and scale of the cost that a limit limits."""
+    name = limit.quantity.removeprefix("of ")
+    if limit.option == "--latency":
         return name, "ms", 1.0
-    return (name, "G", 1e9) if ceiling.limit >= 1e9 else (name, "M", 1e6)
+    return (name, "G", 1e9) if limit.maximum >= 1e9 else (name, "M", 1e6)
 
 
 def _xy(points: Sequence[Point]) -> tuple[list[float], list[float]]:

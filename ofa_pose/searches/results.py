@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import Ceiling, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace, Limit
 from ofa_pose.searches.archive import genome_text
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.searches.outputs import describe, write_best
@@ -33,17 +33,17 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def first_ceiling(part: FeasibleSpace) -> Ceiling:
-    """The ceiling whose quantity is the cost of the front: MACs, else parameters, else latency."""
-    return part.budget.ceilings[0]
+def first_limit(part: FeasibleSpace) -> Limit:
+    """The limit whose quantity is the cost of the front: MACs, else parameters, else latency."""
+    return part.budget.limits[0]
 
 
 def costs_of(part: FeasibleSpace, candidates: Sequence[Candidate]) -> list[float]:
-    """Every candidate's cost in the quantity of the budget's first ceiling."""
+    """Every candidate's cost in the quantity of the budget's first limit."""
     if not candidates:
         return []
     costs = part.costs(np.array([candidate.genome for candidate in candidates]))
-    return costs[first_ceiling(part).key].tolist()
+    return costs[first_limit(part).key].tolist()
 
 
 def uniform_genomes(part: FeasibleSpace) -> dict[Genome, ArchSpec]:
@@ -72,7 +72,7 @@ def write_front(
 ) -> dict[str, Any]:
     """Write pareto.csv and front/001.yaml … of a search, best AP first; files of an earlier, longer front go.
 
-    The cost is what the budget's first ceiling limits. pareto.csv has the columns rank, genome, every gene's value,
+    The cost is what the budget's first limit limits. pareto.csv has the columns rank, genome, every gene's value,
     macs_thop, macs_exact, macs_paper, params, latency_ms (where the budget can predict it), AP. The YAML files are as
     best.yaml: `arch.presets.load_spec` reads them. Candidates whose judging failed (-inf) are on no front.
 
@@ -92,35 +92,35 @@ def write_front(
         none), "complete": whether the widest such net of every resolution was judged}. Without that, the AP is only a
         lower bound of what uniform scaling gives: nothing is interpolated between nets.
     """
-    sound = [candidate for candidate in candidates if math.isfinite(candidate.fitness)]
-    costs = costs_of(part, sound)
-    order = pareto_front([(cost, c.fitness) for cost, c in zip(costs, sound, strict=True)])[::-1]
-    uniform = _uniform(part, {**(beside or {}), **{c.genome: c.fitness for c in sound}})
+    valid = [candidate for candidate in candidates if math.isfinite(candidate.fitness)]
+    costs = costs_of(part, valid)
+    order = pareto_front([(cost, c.fitness) for cost, c in zip(costs, valid, strict=True)])[::-1]
+    uniform = _uniform(part, {**(beside or {}), **{c.genome: c.fitness for c in valid}})
     front = []
     for rank, index in enumerate(order, start=1):
         path = run_path / FRONT / f"{rank:03}.yaml"
-        described = describe(part.decode(sound[index].genome), sound[index].fitness, part.budget)
+        described = describe(part.decode(valid[index].genome), valid[index].fitness, part.budget)
         write_best(path, described, part.space, part.budget, {**origin, "rank": rank})
-        facts = _facts(part, sound[index].genome, sound[index].fitness)
+        facts = _facts(part, valid[index].genome, valid[index].fitness)
         front.append({"rank": rank, **facts, "subnet": str(path), "uniform": _beside(uniform, costs[index])})
     _remove_longer(run_path / FRONT, len(front))
     files.write_text(run_path / PARETO, _csv(part, front))
-    chosen = max(sound, key=lambda c: c.rank).genome if sound else None
+    chosen = max(valid, key=lambda c: c.rank).genome if valid else None
     shown = [net for net in uniform if net["AP"] is not None or net in _widest(uniform)]
     return {"chosen": chosen and list(chosen), "front": front, "uniform": shown, "saving": _saving(front, uniform)}
 
 
 def front_table(result: Mapping[str, Any], part: FeasibleSpace) -> Table:
     """What `write_front` found, for people: the front, the chosen subnet first, against the uniformly scaled nets."""
-    ceilings = part.budget.ceilings
-    quantities = [ceiling.quantity.removeprefix("of ") for ceiling in ceilings]
+    limits = part.budget.limits
+    quantities = [limit.quantity.removeprefix("of ") for limit in limits]
     table = Table(title=f"Pareto front of {part.space.name} within {part.budget}", caption_justify="left")
     for name in ("", "resolution", *quantities, "AP", "uniform", "gain"):
         table.add_column(name, justify="left" if not name else "right")
 
     def costs(entry: Mapping[str, Any]) -> list[str]:
         spec = part.decode(entry["genome"])
-        return [ceiling.show(ceiling.cost(spec)) for ceiling in ceilings]
+        return [limit.show(limit.cost(spec)) for limit in limits]
 
     for entry in _spread(result["front"], SHOWN):
         label = f"front/{entry['rank']:03}" + (" (chosen)" if entry["genome"] == result["chosen"] else "")
@@ -158,7 +158,7 @@ def _facts(part: FeasibleSpace, genome: Genome, ap: float | None) -> dict[str, A
     described = describe(spec, 0.0 if ap is None else ap, part.budget)
     costs = {key: described[key] for key in ("macs", "params", "latency_ms")}
     return {
-        "genome": list(genome), "resolution": spec.resolution, "AP": ap, **costs, "cost": first_ceiling(part).cost(spec)
+        "genome": list(genome), "resolution": spec.resolution, "AP": ap, **costs, "cost": first_limit(part).cost(spec)
     }  # fmt: skip
 
 

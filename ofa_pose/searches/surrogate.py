@@ -33,13 +33,13 @@ FEWEST_RANKED = 3  # below that a rank correlation says nothing
 
 @dataclass(frozen=True)
 class Forecast:
-    """APs of N genomes as a surrogate foretells them, with their standard deviations; (N,) each."""
+    """APs of N genomes as a surrogate predicts them, with their standard deviations; (N,) each."""
 
     mean: np.ndarray
     deviation: np.ndarray
 
 
-class Prescreen:
+class Screening:
     """The surrogate of one search."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Prescreen:
         _check_installed()
         self._part, self._settings = part, settings
         self._tops = np.array([len(choices) - 1 for choices in part.space.choices])
-        self._inputs = np.zeros((0, np.count_nonzero(self._tops) + len(part.budget.ceilings)))
+        self._inputs = np.zeros((0, np.count_nonzero(self._tops) + len(part.budget.limits)))
         self._aps = np.zeros(0)
         self._model: GaussianProcessRegressor | None = None
         self._learnt = self._fitted_on = 0  # samples in all, now and when the kernel was fitted
@@ -68,7 +68,7 @@ class Prescreen:
         return self._model is not None and self._tau >= self._settings.surrogate_tau
 
     def forecast(self, genomes: Sequence[Genome]) -> Forecast:
-        """What it foretells of some genomes; it must have learnt enough for a model."""
+        """What it predicts of some genomes; it must have learnt enough for a model."""
         assert self._model is not None
         with _one_thread():
             return Forecast(*self._model.predict(self._encoded(genomes), return_std=True))
@@ -76,10 +76,10 @@ class Prescreen:
     def learn(self, candidates: Sequence[Candidate]) -> None:
         """Take in candidates that were judged."""
         self._chose |= self.trusted
-        sound = [candidate for candidate in candidates if candidate.sound]
-        if self._model is not None and sound:
-            foretold = self.forecast([c.genome for c in sound]).mean
-            self._tried += zip(foretold, (c.fitness for c in sound), strict=True)
+        valid = [candidate for candidate in candidates if candidate.is_valid]
+        if self._model is not None and valid:
+            predicted = self.forecast([c.genome for c in valid]).mean
+            self._tried += zip(predicted, (c.fitness for c in valid), strict=True)
         self._add([c.genome for c in candidates], [c.fitness for c in candidates])
 
     def report(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Prescreen:
             {"surrogate": whether it was trusted with a choice, "surrogate_samples": what it has now learnt from,
             "surrogate_tau" and "surrogate_spearman": rank correlations of held-out APs by five-fold cross-validation,
             when the kernel was fitted last, "surrogate_tau_new": Kendall's of the candidates that it has learnt since
-            the last report, foretold before they were judged, which is lower because they were chosen to be good};
+            the last report, predicted before they were judged, which is lower because they were chosen to be good};
             None for what is not known.
         """
         new, _ = rank_correlation(*np.array(self._tried).reshape(-1, 2).T)
@@ -102,11 +102,11 @@ class Prescreen:
         self._inputs = np.concatenate([self._inputs, self._encoded(genomes)])[-MOST_SAMPLES:]
         self._aps = np.append(self._aps, aps)[-MOST_SAMPLES:]
         self._learnt += len(aps)
-        sound = np.isfinite(self._aps)
-        if np.count_nonzero(sound) < self._settings.surrogate_samples:
+        valid = np.isfinite(self._aps)
+        if np.count_nonzero(valid) < self._settings.surrogate_samples:
             return
         # What gave no number is to be avoided, so it is taken for as bad as the worst.
-        targets = np.where(sound, self._aps, self._aps[sound].min())
+        targets = np.where(valid, self._aps, self._aps[valid].min())
         if np.ptp(targets) == 0:
             return
         with _one_thread():
@@ -120,29 +120,29 @@ class Prescreen:
                 self._model = _model(kernel, optimizer=None).fit(self._inputs, targets)
 
     def _encoded(self, genomes: Sequence[Genome]) -> np.ndarray:
-        """(N, elastic genes + ceilings): each gene as the share of its highest choice, the log of each cost."""
+        """(N, elastic genes + limits): each gene as the share of its highest choice, the log of each cost."""
         rows, elastic = np.array(genomes), self._tops > 0
-        costs, ceilings = self._part.costs(rows), self._part.budget.ceilings
-        logs = [np.log(costs[ceiling.key] / ceiling.limit) for ceiling in ceilings]
+        costs, limits = self._part.costs(rows), self._part.budget.limits
+        logs = [np.log(costs[limit.key] / limit.maximum) for limit in limits]
         return np.column_stack([rows[:, elastic] / self._tops[elastic], *logs])
 
 
-def rank_correlation(foretold: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
+def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
     """Kendall's tau (b) and Spearman's rho; NaN where there are fewer than three or all are alike."""
-    if len(measured) < FEWEST_RANKED or np.ptp(foretold) == 0 or np.ptp(measured) == 0:
+    if len(measured) < FEWEST_RANKED or np.ptp(predicted) == 0 or np.ptp(measured) == 0:
         return float("nan"), float("nan")
-    return float(kendalltau(foretold, measured).statistic), float(spearmanr(foretold, measured).statistic)
+    return float(kendalltau(predicted, measured).statistic), float(spearmanr(predicted, measured).statistic)
 
 
 def _held_out(inputs: np.ndarray, aps: np.ndarray) -> np.ndarray:
-    """Each AP as foretold by a model that has learnt four fifths without it.
+    """Each AP as predicted by a model that has learnt four fifths without it.
 
-    Its kernel included: with one that was fitted on all, noise seems foretold in three of four cases.
+    Its kernel included: with one that was fitted on all, noise seems predicted in three of four cases.
     """
-    fold, foretold = np.arange(len(aps)) % FOLDS, np.zeros(len(aps))
+    fold, predicted = np.arange(len(aps)) % FOLDS, np.zeros(len(aps))
     for held in range(FOLDS):
-        foretold[fold == held] = _fitted(inputs[fold != held], aps[fold != held]).predict(inputs[fold == held])
-    return foretold
+        predicted[fold == held] = _fitted(inputs[fold != held], aps[fold != held]).predict(inputs[fold == held])
+    return predicted
 
 
 def _fitted(inputs: np.ndarray, aps: np.ndarray, start: Kernel | None = None) -> GaussianProcessRegressor:
@@ -177,5 +177,5 @@ def _check_installed() -> None:
     except ImportError:
         raise InputError(
             "search.surrogate needs scikit-learn",
-            mend="pip install -c constraints.txt -e '.[surrogate]', or set search.surrogate=false",
+            hint="pip install -c constraints.txt -e '.[surrogate]', or set search.surrogate=false",
         ) from None

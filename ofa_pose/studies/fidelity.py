@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.searches.results import first_ceiling, uniform_genomes
+from ofa_pose.searches.results import first_limit, uniform_genomes
 from ofa_pose.studies.ranking import compare
 from ofa_pose.studies.scatter import Panel, draw_scatter
 from ofa_pose.studies.sheet import Sheet
@@ -67,7 +67,7 @@ def spread_subnets(part: FeasibleSpace, count: int, rng: np.random.Generator) ->
     They are taken from a random pool, uniformly scaled nets among it: random widths alone seldom come near either end.
     """
     pool = dict.fromkeys([*uniform_genomes(part), *(part.sample(rng) for _ in range(POOL * count))])
-    cost = {genome: first_ceiling(part).cost(part.decode(genome)) for genome in pool}
+    cost = {genome: first_limit(part).cost(part.decode(genome)) for genome in pool}
     left = sorted(pool, key=lambda genome: (cost[genome], genome))
     taken = []
     for aim in np.linspace(cost[left[0]], cost[left[-1]], count):
@@ -83,7 +83,7 @@ def plan_fidelity(out: Path, recipe: str, resume: bool = False) -> RunDir:
 
     Raises:
         InputError: `out` holds a study already and `resume` is not asked for, there is none to resume, or `out` holds
-            another run or is no folder.
+            another run or is not a folder.
     """
     return plan_run(out, recipe, resume, progress=SHEET)
 
@@ -121,7 +121,7 @@ def study_fidelity(
     genomes = spread_subnets(part, study.subnets, generator(seed, "fidelity"))
     if len(genomes) < LEAST:
         what = f"{len(genomes)} subnets cannot be ranked"
-        raise InputError(what, mend=f"study at least {LEAST}, with --subnets or a larger budget")
+        raise InputError(what, hint=f"study at least {LEAST}, with --subnets or a larger budget")
     columns = [f"{name}_{_key(setting)}" for setting in study.settings for name in ("AP", "seconds")]
     sheet = Sheet(run.path / SHEET, part, genomes, [*columns, *([TUNED] if tune else [])])
     if resume:
@@ -200,7 +200,7 @@ def advise(result: Mapping[str, Any]) -> str:
     if tuned:
         tau = "unknown" if tuned["tau"] is None else f"{tuned['tau']:.2f}, {tuned['low']:.2f} to {tuned['high']:.2f}"
         sure = tuned["low"] is not None and tuned["low"] > 0
-        meaning = "foretells" if sure else "says too little about"
+        meaning = "predicts" if sure else "says too little about"
         then = "" if sure and tuned["tau"] >= GOOD else "; fine-tune several members of the front before choosing"
         parts.append(f"inherited AP {meaning} AP after {tuned['steps']} steps of fine-tuning (tau {tau}){then}")
     if not parts:

@@ -26,14 +26,14 @@ class Sheet:
         """Take over what the file holds. Raises InputError where it is of other subnets or damaged."""
         reader = csv.DictReader(io.StringIO(files.read_text(self._path)))
         if not {"genome", *self._columns} <= set(reader.fieldnames or ()):
-            raise InputError("is no sheet of this study", self._path, "choose another --out")
+            raise InputError("is not a sheet of this study", self._path, "choose another --out")
         for line, row in enumerate(reader, start=2):
             try:
                 genome = tuple(int(gene) for gene in row["genome"].split("-"))
                 found = self.values[genome]
                 found.update({name: float(row[name]) for name in self._columns if row[name]})
             except (KeyError, TypeError, ValueError):
-                raise InputError("is no row of this study", f"{self._path}:{line}", "choose another --out") from None
+                raise InputError("is not a row of this study", f"{self._path}:{line}", "choose another --out") from None
 
     def put(self, genome: Genome, **figures: float) -> None:
         """Take in figures of a subnet and write the file."""

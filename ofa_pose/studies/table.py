@@ -48,7 +48,7 @@ def check_size(space: SearchSpace, limit: int) -> None:
     """Raise InputError where a space has more subnets than `limit`."""
     if space.size > limit:
         what = f"space '{space.name}' has {space.size:,} subnets, a table takes at most {limit:,}"
-        raise InputError(what, mend="train a supernet of a smaller space, or raise --limit")
+        raise InputError(what, hint="train a supernet of a smaller space, or raise --limit")
 
 
 def plan_table(out: Path, recipe: str, resume: bool = False) -> RunDir:
@@ -56,7 +56,7 @@ def plan_table(out: Path, recipe: str, resume: bool = False) -> RunDir:
 
     Raises:
         InputError: `out` holds a table already and `resume` is not asked for, there is none to resume, or `out` holds
-            another run or is no folder.
+            another run or is not a folder.
     """
     return plan_run(out, recipe, resume, progress=TABLE)
 
@@ -131,7 +131,7 @@ def read_table(path: Path, space: SearchSpace) -> dict[Genome, Outcome]:
         lines.pop()
     reader = csv.DictReader(lines)
     if not {"genome", "AP", "seconds", *space.labels} <= set(reader.fieldnames or ()):
-        raise InputError(f"is no table of space '{space.name}'", path, "choose another --out")
+        raise InputError(f"is not a table of space '{space.name}'", path, "choose another --out")
     judged: dict[Genome, Outcome] = {}
     for line, row in enumerate(reader, start=2):
         try:
@@ -139,7 +139,7 @@ def read_table(path: Path, space: SearchSpace) -> dict[Genome, Outcome]:
             values = [int(row[label]) for label in space.labels]
             outcome = float(row["AP"]), float(row["seconds"])
         except (TypeError, ValueError):
-            raise InputError("is no row of a table", f"{path}:{line}", "remove that line") from None
+            raise InputError("is not a row of a table", f"{path}:{line}", "remove that line") from None
         if not _fits(space, genome, values):
             raise InputError(f"is not of space '{space.name}'", f"{path}:{line}", "choose another --out")
         judged[genome] = outcome

@@ -35,14 +35,14 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
     empty, and on arguments out of range.
     """
     if joints not in BUILT_IN:
-        raise InputError(f"no figures with joints '{joints}'", mend=nearest(joints, BUILT_IN))
+        raise InputError(f"no figures with joints '{joints}'", hint=nearest(joints, BUILT_IN))
     if seed < 0:
-        raise InputError(f"the seed is {seed}", mend="give 0 or more")
+        raise InputError(f"the seed is {seed}", hint="give 0 or more")
     if images < 1:
-        raise InputError(f"{images} images were asked for", mend="ask for at least 1")
+        raise InputError(f"{images} images were asked for", hint="ask for at least 1")
     workers = workers if workers is not None else os.cpu_count() or 1
     if workers < 1:
-        raise InputError(f"{workers} worker processes were asked for", mend="ask for at least 1")
+        raise InputError(f"{workers} worker processes were asked for", hint="ask for at least 1")
     check_size(size)
     out = Path(out)
     info = {

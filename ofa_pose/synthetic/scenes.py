@@ -23,7 +23,7 @@ SIZES = (64, 1024)
 _PEOPLE_ODDS = (0.2, 0.27, 0.25, 0.15, 0.08, 0.05)
 _THING_ODDS = (0.45, 0.35, 0.15, 0.05)
 _LEAST_HEIGHT, _MOST_HEIGHT = 0.25, 0.9
-_LEAST_AREA = 4e-4  # of the image; less of a person is no person
+_LEAST_AREA = 4e-4  # of the image; less of a person is not a person
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
     check_size(size)
     unknown = [name for name in skeleton.joints if not any(name in known.joints for known in BUILT_IN.values())]
     if unknown:
-        raise InputError(f"synthetic figures have no joint '{unknown[0]}'", mend="use coco or crowdpose")
+        raise InputError(f"synthetic figures have no joint '{unknown[0]}'", hint="use coco or crowdpose")
     rng = generator(seed, "scene", index)
     while True:
         canvas = new_canvas(rng, size)
@@ -204,4 +204,4 @@ def _inside(keypoints: Array, bbox: tuple[float, float, float, float]) -> int:
 def check_size(size: int) -> None:
     """Raises InputError on an image size out of range."""
     if not SIZES[0] <= size <= SIZES[1]:
-        raise InputError(f"the image size is {size}", mend=f"choose {SIZES[0]} to {SIZES[1]} pixels")
+        raise InputError(f"the image size is {size}", hint=f"choose {SIZES[0]} to {SIZES[1]} pixels")

@@ -93,7 +93,7 @@ def finetune(
     """
     if teacher is not None and teacher.spec.joints != net.spec.joints:
         what = f"the teacher has {teacher.spec.joints} joints, the subnet {net.spec.joints}"
-        raise InputError(what, mend="choose a teacher of the same skeleton")
+        raise InputError(what, hint="choose a teacher of the same skeleton")
     resolutions = (net.spec.resolution,)
     if teacher is None:
         objective: Objective = FixedNet(net, resolutions, setting.seed, setting.loss)

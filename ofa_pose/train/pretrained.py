@@ -29,7 +29,7 @@ def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool, skeleton: Skel
     source = checkpoint.spec.with_joints(net.spec.joints).at(net.spec.resolution)
     if source != net.spec:
         what = f"the checkpoint holds another net ({checkpoint.spec}), this one is ({net.spec})"
-        raise InputError(what, mend="name a checkpoint of this space's largest net, or the space it was trained in")
+        raise InputError(what, hint="name a checkpoint of this space's largest net, or the space it was trained in")
     notes, fresh = [], net.state_dict()
     sort = sort and checkpoint.kind == "net"
     weights = _sorted_weights(checkpoint) if sort else dict(checkpoint.weights)

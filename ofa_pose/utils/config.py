@@ -43,7 +43,7 @@ def config_text(config: Config) -> str:
 def _override(value: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise InputError(f"'--set {override}' has no '='", mend="write --set a.b=value")
+        raise InputError(f"'--set {override}' has no '='", hint="write --set a.b=value")
     *parents, last = key.strip().split(".")
     for parent in parents:
         inner = value.get(parent)
@@ -58,7 +58,7 @@ def _fault(model: type[BaseModel], item: Any, where: object) -> Fault:
     location = [str(part) for part in item["loc"]]
     key = ".".join(location)
     if item["type"] != "extra_forbidden":
-        return Fault(f"{key}: {item['msg'].lower()} (got {item.get('input')!r:.60})", str(where), "mend that value")
+        return Fault(f"{key}: {item['msg'].lower()} (got {item.get('input')!r:.60})", str(where), "correct that value")
     valid = _keys_at(model, location[:-1])
     prefix = ".".join(location[:-1])
     hint = nearest(location[-1], valid)

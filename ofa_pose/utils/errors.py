@@ -1,4 +1,4 @@
-"""Faults that the user can mend, each told in one line: what, where, and the mend."""
+"""Faults that the user can correct, each told in one line: what, where, and the hint."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Fault:
     Attributes:
         what: what is wrong, in a few words.
         where: the file, and the line or record id in it.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
     what: str
     where: str = ""
-    mend: str = ""
+    hint: str = ""
 
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""
-        mend = f"; {self.mend}" if self.mend else ""
-        return " ".join(f"{where}{self.what}{mend}".split())
+        hint = f"; {self.hint}" if self.hint else ""
+        return " ".join(f"{where}{self.what}{hint}".split())
 
 
 class OfaPoseError(Exception):
@@ -43,8 +43,8 @@ class InputError(OfaPoseError):
 
     exit_code = 2
 
-    def __init__(self, what: str, where: object = "", mend: str = "") -> None:
-        self.faults: tuple[Fault, ...] = (Fault(what, str(where), mend),)
+    def __init__(self, what: str, where: object = "", hint: str = "") -> None:
+        self.faults: tuple[Fault, ...] = (Fault(what, str(where), hint),)
         super().__init__(what)
 
     @classmethod
@@ -63,7 +63,7 @@ class InputError(OfaPoseError):
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """A mend that names the valid word nearest to `word`, or all of them if none is near."""
+    """A hint that names the valid word nearest to `word`, or all of them if none is near."""
     names = sorted(valid)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:

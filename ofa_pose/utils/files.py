@@ -89,7 +89,7 @@ def parse_yaml(text: str, where: object) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else str(where)
         problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise InputError(f"is not valid YAML ({problem})", place, "mend that line") from None
+        raise InputError(f"is not valid YAML ({problem})", place, "correct that line") from None
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -106,10 +106,10 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=NumberDumper, sort_keys=False, default_flow_style=None, width=100)
 
 
-def check_file(path: Path, mend: str = "name another file") -> None:
+def check_file(path: Path, hint: str = "name another file") -> None:
     """Raise InputError where `path` is a folder, or a device, which a rename would do away with."""
     if path.exists() and not path.is_file():
-        raise InputError("is no file that can be replaced", path, mend)
+        raise InputError("is not a file that can be replaced", path, hint)
 
 
 def check_folder(path: str | Path) -> None:
@@ -154,4 +154,4 @@ def find_yaml(kind: str, name: str | Path) -> Path:
         return shipped
     names = [file.stem for file in folder.glob("*.yaml")]
     label = kind.removesuffix("s").replace("_", " ")
-    raise InputError(f"no such {label}: '{name}'", mend=nearest(path.stem, names))
+    raise InputError(f"no such {label}: '{name}'", hint=nearest(path.stem, names))

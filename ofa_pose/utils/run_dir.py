@@ -108,8 +108,8 @@ def plan_run(
         raise InputError(f"holds no {progress} to resume from", out, "start without --resume")
     found = next((name for name in (progress, *PROGRESS) if (path / name).exists()), None)
     if not resume and found:
-        mend = "add --resume to go on, or choose another --out" if begun else "choose another --out"
-        raise InputError(f"holds a run already ({found})", out, mend)
+        hint = "add --resume to go on, or choose another --out" if begun else "choose another --out"
+        raise InputError(f"holds a run already ({found})", out, hint)
     before = path / RECIPE
     if resume and before.exists():
         changed = changed_keys(files.read_yaml(before), files.parse_yaml(recipe, "the recipe"))

@@ -16,7 +16,7 @@ def _parse(text: str, units: dict[str, float], what: str, example: str) -> float
     unit = match.group(2) if match else None
     value = float(match.group(1)) * units.get(unit, 0) if match and unit is not None else 0.0
     if not 0 < value < math.inf:
-        raise InputError(f"'{text}' is not {what}", mend=f"write it like {example}")
+        raise InputError(f"'{text}' is not {what}", hint=f"write it like {example}")
     return value
 
 

@@ -163,7 +163,9 @@ def test_metadata_that_are_none(models: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_other_suffixes(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is no exported model; name a file that ends in \.onnx, \.xml or \.param"):
+    with pytest.raises(
+        InputError, match=r"is not an exported model; name a file that ends in \.onnx, \.xml or \.param"
+    ):
         open_runner(tmp_path / "net.pt")
 
 
@@ -178,5 +180,5 @@ def test_a_model_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "other.param").write_text("7767517\n2 2\nInput x 0 1 x\nReLU y 1 1 x y\n")
     (tmp_path / "other.bin").write_bytes(b"")
     for name in ("other.onnx", "other.param"):
-        with pytest.raises(InputError, match="is no model that ofa-pose exported"):
+        with pytest.raises(InputError, match="is not a model that ofa-pose exported"):
             open_runner(tmp_path / name)

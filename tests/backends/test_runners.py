@@ -109,7 +109,7 @@ def test_the_nearest_sizes_are_told(height: int, width: int) -> None:
     try:
         check_sides(images)
     except InputError as error:
-        sizes = error.faults[0].mend.replace("×", " ").split()
+        sizes = error.faults[0].hint.replace("×", " ").split()
         sides = [int(word) for word in sizes if word.isdigit()]
         assert len(sides) in (2, 4)
         for index, side in enumerate(sides):

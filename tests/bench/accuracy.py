@@ -71,11 +71,11 @@ def by_refinement(source: Source) -> dict[str, float | None]:
     return {name: source.truth.score(several) for name, several in results.items()}
 
 
-def ceilings(source: Source) -> dict[str, float | None]:
+def limits(source: Source) -> dict[str, float | None]:
     """AP of decoders that know what was put into the outputs: nothing read from them can be expected to do better."""
     exact: Results = []
     filled: Results = []
-    for image, output in source.outputs("ceilings"):
+    for image, output in source.outputs("limits"):
         truth = source.truth.people[image["id"]]
         there = output.placed[..., 2] > 0
         known = output.placed.astype(np.float32)

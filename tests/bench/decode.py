@@ -29,7 +29,7 @@ from ofa_pose.pose.litepose_decode import decode_litepose
 from ofa_pose.utils.console import show
 from ofa_pose.utils.errors import InputError
 from tests.bench import oracle, shared_oracle
-from tests.bench.accuracy import Decoder, Results, Source, by_condition, by_refinement, ceilings, make_conditions
+from tests.bench.accuracy import Decoder, Results, Source, by_condition, by_refinement, limits, make_conditions
 from tests.bench.plain_decode import plain_decode
 
 NET = "litepose-xs"
@@ -141,7 +141,7 @@ def show_figures(figures: Mapping[str, Any]) -> None:
     show(_table("Places of peaks, by our decoder", ("refinement", "AP"), figures["refinements"].items()))
     head = ("condition", "images", "AP ours", "AP reference")
     show(_table("Other conditions", head, [tuple(row.values()) for row in figures["conditions"]]))
-    show(_table("Knowing what was put in", ("decoder", "AP"), figures["ceilings"].items()))
+    show(_table("Knowing what was put in", ("decoder", "AP"), figures["limits"].items()))
 
 
 def _table(title: str, head: Sequence[str], body: Iterable[Sequence[object]]) -> Table:
@@ -173,7 +173,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "decoders": summarise(rows, source, reference_images),
         "refinements": by_refinement(source),
         "conditions": by_condition(make_conditions(source, options.condition_images, more)),
-        "ceilings": ceilings(source),
+        "limits": limits(source),
     }
 
 

@@ -95,7 +95,7 @@ class Truth:
         counts = {len(joints) for several in people.values() for joints in several}
         skeletons = [s for s in BUILT_IN.values() if counts == {len(s.joints)}]
         if not skeletons:
-            raise InputError("the annotations hold no people with COCO's or CrowdPose's joints", mend="give others")
+            raise InputError("the annotations hold no people with COCO's or CrowdPose's joints", hint="give others")
         stacked = {key: np.stack(several) for key, several in people.items()}
         images = [
             image for image in document["images"] if image["id"] in stacked and stacked[image["id"]][..., 2].any()

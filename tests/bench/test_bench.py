@@ -26,7 +26,7 @@ def test_quick_run(source: str, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert "Other conditions" in shown.err
     figures = json.loads(shown.out)
     assert set(figures) == {
-        *("source", "resolution", "threads", "decoders", "refinements", "conditions", "ceilings"),
+        *("source", "resolution", "threads", "decoders", "refinements", "conditions", "limits"),
     }
     rows = figures["decoders"]
     assert {name: row["images"] for name, row in rows.items()} == {
@@ -39,7 +39,7 @@ def test_quick_run(source: str, capsys: pytest.CaptureFixture[str], monkeypatch:
         assert set(row) == {"images", "ap", "ap_common", "median_ms", "p90_ms", "to_eager", "speed_up"}
     for name in (decode.OURS, decode.PLAIN, decode.REFERENCE):
         assert 0.6 < rows[name]["ap"] <= 1
-    exact, filled = figures["ceilings"].values()
+    exact, filled = figures["limits"].values()
     assert 0.6 < rows[decode.OURS]["ap"] < filled and exact < filled
     refined = list(figures["refinements"].values())
     assert refined[-1] == rows[decode.OURS]["ap"] and min(refined) > 0.6

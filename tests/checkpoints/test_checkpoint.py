@@ -82,18 +82,18 @@ def test_a_truncated_or_foreign_file_is_refused(checkpoint: Checkpoint, tmp_path
     whole = path.read_bytes()
     for part in (b"", b"no checkpoint", whole[:100], whole[: len(whole) // 2], whole[:-1], b"\0" * 999):
         path.write_bytes(part)
-        with pytest.raises(InputError, match="is no checkpoint, or a truncated one"):
+        with pytest.raises(InputError, match="is not a checkpoint, or a truncated one"):
             load_checkpoint(path)
     for value in ({"state_dict": {}}, [1], {"format": "other"}):
         torch.save(value, path)
-        with pytest.raises(InputError, match="is no checkpoint of ofa-pose"):
+        with pytest.raises(InputError, match="is not a checkpoint of ofa-pose"):
             load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name, mend", [("a.yaml", "best.pt"), ("a.ncnn.bin", ".param"), ("a.torchscript.pt", "onnx")])
-def test_files_that_are_taken_for_checkpoints_say_what_they_are(name: str, mend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name, hint", [("a.yaml", "best.pt"), ("a.ncnn.bin", ".param"), ("a.torchscript.pt", "onnx")])
+def test_files_that_are_taken_for_checkpoints_say_what_they_are(name: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"something else")
-    with pytest.raises(InputError, match=f"is no checkpoint.*{re.escape(mend)}"):
+    with pytest.raises(InputError, match=f"is not a checkpoint.*{re.escape(hint)}"):
         load_checkpoint(tmp_path / name)
 
 

@@ -148,9 +148,9 @@ def test_other_joints_are_named(net: LitePose, tmp_path: Path, state: dict[str, 
 @pytest.mark.parametrize(
     ("spoilt", "pattern"),
     [
-        (torch.tensor(float("nan")).expand(8), "no finite numbers"),
+        (torch.tensor(float("nan")).expand(8), "not finite numbers"),
         (torch.ones(8, dtype=torch.int64), r"holds torch\.int64, the net needs torch\.float32"),
-        ("a word", r"is no tensor, the net needs one of shape \(8,\)"),
+        ("a word", r"is not a tensor, the net needs one of shape \(8,\)"),
     ],
 )
 def test_spoilt_values(state: dict[str, Any], take: Take, spoilt: Any, pattern: str) -> None:
@@ -173,7 +173,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, take: Take, net: LitePose
     with pytest.raises(InputError, match="is a folder"):
         import_checkpoint(tmp_path, SPEC, CROWDPOSE)
     path.write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(InputError, match="is no checkpoint, or a truncated one"):
+    with pytest.raises(InputError, match="is not a checkpoint, or a truncated one"):
         import_checkpoint(path, SPEC, CROWDPOSE)
     save_checkpoint(path, Checkpoint("net", SPEC, None, CROWDPOSE, net.state_dict()))
     with pytest.raises(InputError, match="is a checkpoint of ofa-pose already"):

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input: exit code 2, one line that names the place and the mend, nothing half-written."""
+"""Whatever is wrong with the input: exit code 2, one line that names the place and the hint, nothing half-written."""
 
 from __future__ import annotations
 

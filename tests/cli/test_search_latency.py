@@ -101,8 +101,8 @@ def test_a_table_that_contradicts_itself_is_told(
         net["ratios"] = [ratio * (3 if index % 2 else 1) for ratio in net["ratios"]]
     (tmp_path / "odd.json").write_text(json.dumps(value))
     words = ("search", "--supernet", supernet, "--latency", "1us", "--out", tmp_path / "out", "--latency-table")
-    assert "foretells its own networks" in call(*words, tmp_path / "odd.json").err
-    assert "foretells its own networks" not in call(*words, table).err
+    assert "predicts its own networks" in call(*words, tmp_path / "odd.json").err
+    assert "predicts its own networks" not in call(*words, table).err
 
 
 def test_faults_are_told_in_a_line(call: Call, supernet: Path, space: SearchSpace, table: Path, tmp_path: Path) -> None:

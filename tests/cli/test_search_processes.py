@@ -196,5 +196,5 @@ def test_search_options_override_the_recipe_and_share_an_archive(call: Call, sup
     assert wrong.code == 2 and "guess" in wrong.err and "nsga2" in wrong.err
     (tmp_path / "notes.txt").write_text("not an archive")
     refused = call(*words, "--out", tmp_path / "third", "--archive", tmp_path / "notes.txt")
-    assert refused.code == 2 and "is no archive of a search" in refused.err
+    assert refused.code == 2 and "is not an archive of a search" in refused.err
     assert not (tmp_path / "third").exists() and (tmp_path / "notes.txt").read_text() == "not an archive"

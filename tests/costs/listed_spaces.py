@@ -43,7 +43,7 @@ def members(part: FeasibleSpace) -> set[Genome]:
 
 def unlisted(space: SearchSpace, budget: Budget) -> FeasibleSpace:
     """The part drawn from as if it were too large to list."""
-    with mock.patch.multiple(budget_module, LISTED=0, FORETOLD=0):
+    with mock.patch.multiple(budget_module, LISTED=0, PREDICTED_WHOLE=0):
         part = FeasibleSpace(space, JOINTS, budget)
         assert part._listed is None
     return part

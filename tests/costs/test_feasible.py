@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import Budget, FeasibleSpace, find_haven, uniform_candidates
+from ofa_pose.costs.feasible import Budget, FeasibleSpace, find_feasible_start, uniform_candidates
 from ofa_pose.costs.macs import CONVENTIONS, spec_macs, spec_params
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.units import parse_count, parse_seconds
@@ -48,7 +48,7 @@ def test_admits_up_to_the_ceiling_and_no_further(convention: str) -> None:
 
 def test_the_refusal_names_the_space_the_minimum_and_the_mend() -> None:
     with pytest.raises(InputError) as caught:
-        find_haven(SPACES["litepose-nano"], JOINTS, Budget(macs=10_000_000))
+        find_feasible_start(SPACES["litepose-nano"], JOINTS, Budget(macs=10_000_000))
     expected = (
         "the smallest subnet of litepose-nano needs 35.2M MACs (thop); raise --macs to at least 35.3M"  # 35,213,184
     )
@@ -59,7 +59,7 @@ def test_the_refusal_names_the_space_the_minimum_and_the_mend() -> None:
 def test_every_ceiling_that_is_too_low_is_named() -> None:
     budget = Budget(macs=1000, params=2000, convention="exact", latency_ms=1.0, predict_ms=lambda spec: 12.34)
     with pytest.raises(InputError) as caught:
-        find_haven(SPACES["litepose"], JOINTS, budget)
+        find_feasible_start(SPACES["litepose"], JOINTS, budget)
     macs, params, latency = str(caught.value).splitlines()
     assert "MACs (exact)" in macs and "parameters; raise --params" in params
     assert latency == "the smallest subnet of litepose needs 12.3ms of latency; raise --latency to at least 12.4ms"
@@ -71,9 +71,9 @@ def test_every_ceiling_that_is_too_low_is_named() -> None:
 def test_the_mend_is_a_budget_that_works(name: str, joints: int, convention: str) -> None:
     space = SPACES[name]
     with pytest.raises(InputError) as caught:
-        find_haven(space, joints, Budget(1, 1, convention))  # type: ignore[arg-type]
+        find_feasible_start(space, joints, Budget(1, 1, convention))  # type: ignore[arg-type]
     macs, params = (parse_count(str(fault).rpartition(" ")[2]) for fault in caught.value.faults)
-    find_haven(space, joints, Budget(macs, params, convention))  # type: ignore[arg-type]
+    find_feasible_start(space, joints, Budget(macs, params, convention))  # type: ignore[arg-type]
     least = getattr(spec_macs(space.smallest(joints)), convention)
     assert macs < 1.02 * least  # and not much more than is needed
 
@@ -81,9 +81,9 @@ def test_the_mend_is_a_budget_that_works(name: str, joints: int, convention: str
 def test_the_smallest_subnet_is_feasible_at_exactly_its_cost_and_not_below() -> None:
     space = SPACES["litepose-nano"]
     least = spec_macs(space.smallest(JOINTS)).thop
-    find_haven(space, JOINTS, Budget(macs=least))
+    find_feasible_start(space, JOINTS, Budget(macs=least))
     with pytest.raises(InputError):
-        find_haven(space, JOINTS, Budget(macs=least - 1))
+        find_feasible_start(space, JOINTS, Budget(macs=least - 1))
 
 
 def test_refusing_a_budget_loads_neither_torch_nor_deap() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
-from ofa_pose.costs.feasible_start import find_haven
+from ofa_pose.costs.feasible_start import find_feasible_start
 from ofa_pose.costs.population import Genomes, population_costs
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.units import parse_seconds
@@ -65,21 +65,25 @@ def test_faster_subnets_than_the_smallest_are_found_drawn_and_repaired_to(
 def test_a_latency_below_the_fastest_is_refused_by_it() -> None:
     padded = Padded(small_space(), (1, 2))
     with pytest.raises(InputError, match=r"^the fastest subnet of small needs .* of latency; raise --latency to") as no:
-        find_haven(padded.space, JOINTS, padded.budget(0.01 * padded.smallest))
+        find_feasible_start(padded.space, JOINTS, padded.budget(0.01 * padded.smallest))
     least = 1e3 * parse_seconds(str(no.value).rpartition(" ")[2])
     assert least < 0.6 * padded.smallest
-    assert padded.budget(least).admits(padded.space.decode(find_haven(padded.space, JOINTS, padded.budget(least)), 17))
+    assert padded.budget(least).admits(
+        padded.space.decode(find_feasible_start(padded.space, JOINTS, padded.budget(least)), 17)
+    )
 
 
 def test_the_fastest_may_have_too_many_macs() -> None:
     padded = Padded(small_space(), (1,))
     least = Budget(macs=1).macs_of(padded.space.smallest(JOINTS))
     with pytest.raises(InputError, match=r"is found that keeps .* at once; raise --macs or --latency"):
-        find_haven(padded.space, JOINTS, padded.budget(0.9 * padded.smallest, macs=least))
+        find_feasible_start(padded.space, JOINTS, padded.budget(0.9 * padded.smallest, macs=least))
     with pytest.raises(InputError, match=r"^the smallest subnet of small needs .* MACs .*; raise --macs to"):
-        find_haven(padded.space, JOINTS, padded.budget(0.9 * padded.smallest, macs=least - 1))
-    haven = padded.space.decode(find_haven(padded.space, JOINTS, padded.budget(0.9 * padded.smallest, 2 * least)), 17)
-    assert padded.budget(0.9 * padded.smallest, 2 * least).admits(haven)
+        find_feasible_start(padded.space, JOINTS, padded.budget(0.9 * padded.smallest, macs=least - 1))
+    feasible_start = padded.space.decode(
+        find_feasible_start(padded.space, JOINTS, padded.budget(0.9 * padded.smallest, 2 * least)), 17
+    )
+    assert padded.budget(0.9 * padded.smallest, 2 * least).admits(feasible_start)
 
 
 def test_shipped_spaces() -> None:

@@ -124,7 +124,7 @@ def test_one_subnet_in_a_million_million() -> None:
     assert len(set(drawn)) == 1000
     assert part.admitted(np.array(drawn)).all()
     low, high = spec_macs(space.smallest(JOINTS)).thop, budget.macs or 0
-    # Nearly all that is inside lies close to the ceiling: what is tilted towards cheap nets must be tilted back.
+    # Nearly all that is inside lies close to the limit: what is tilted towards cheap nets must be tilted back.
     assert np.median(part.costs(np.array(drawn))["macs_thop"]) > low + 0.9 * (high - low)
 
 

@@ -13,14 +13,14 @@ JOINTS = ["head", "left_hand", "right_hand", "left_foot", "right_foot"]
 
 
 def annotation(number: int, image: int, keypoints: list[float] | None = None, **more: Any) -> dict[str, Any]:
-    """A sound annotation of a person with all five joints labelled."""
+    """A valid annotation of a person with all five joints labelled."""
     points = [30, 10, 2, 20, 30, 2, 40, 30, 1, 25, 50, 2, 35, 50, 2] if keypoints is None else keypoints
     record = {"id": number, "image_id": image, "category_id": 1, "iscrowd": 0, "keypoints": points}
     return {**record, "bbox": [18, 8, 24, 44], "area": 600.5, "num_keypoints": 5, **more}
 
 
 def contents(images: int = 4, width: int = 96, height: int = 64) -> dict[str, Any]:
-    """A sound annotation file's value: `images` images of 96 × 64 with image number % 3 people each."""
+    """A valid annotation file's value: `images` images of 96 × 64 with image number % 3 people each."""
     people = [image for image in range(images) for _ in range(image % 3)]
     category = {"id": 1, "name": "figure", "keypoints": list(JOINTS), "skeleton": [[1, 2], [1, 3], [1, 4], [1, 99]]}
     return {
@@ -31,7 +31,7 @@ def contents(images: int = 4, width: int = 96, height: int = 64) -> dict[str, An
 
 
 def write(folder: Path, value: Any, files: bool = True) -> tuple[Path, Path]:
-    """Write an annotation file and, for each image record that is sound, noise of its size; both paths."""
+    """Write an annotation file and, for each image record that is valid, noise of its size; both paths."""
     annotations, images = folder / "annotations.json", folder / "images"
     annotations.write_text(value if isinstance(value, str) else json.dumps(value))
     images.mkdir(exist_ok=True)

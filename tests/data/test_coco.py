@@ -86,7 +86,7 @@ FAULTS: list[tuple[Mutation, str]] = [
     (lambda v: v["categories"].append({**v["categories"][0], "id": 2}), "has 2 categories with keypoints"),
     (lambda v: v["images"][3].update(id=0), "image 0: its id is used twice"),
     (lambda v: v["images"][3].pop("id"), "image at place 3: has no id"),
-    (lambda v: v["images"].append("0.png"), "image at place 4: is no record; write it as an object of fields"),
+    (lambda v: v["images"].append("0.png"), "image at place 4: is not a record; write it as an object of fields"),
     (_first("images", width=None), "image 0: width and height are None and 64; give the file's size"),
     (_first("images", height=float("nan")), "image 0: width and height are 96 and nan"),
     (_first("images", height=0), "image 0: width and height are 96 and 0"),
@@ -97,7 +97,7 @@ FAULTS: list[tuple[Mutation, str]] = [
     (_first("annotations", id=None), "annotation None: has no id"),
     (
         lambda v: v["annotations"].__setitem__(0, 3),
-        "annotation at place 0: is no record; write it as an object of fields",
+        "annotation at place 0: is not a record; write it as an object of fields",
     ),
     (_first("annotations", image_id=77), "annotation 100: its image_id 77 is not among the images"),
     (_first("annotations", image_id=[1]), "annotation 100: its image_id [1] is not among the images"),
@@ -129,9 +129,9 @@ FAULTS: list[tuple[Mutation, str]] = [
 
 @pytest.mark.parametrize(("mutate", "message"), FAULTS, ids=[message for _, message in FAULTS])
 def test_each_fault_is_told_with_its_place(tmp_path: Path, mutate: Mutation, message: str) -> None:
-    sound = contents()
-    annotations, images = write(tmp_path, sound)
-    value = copy.deepcopy(sound)
+    valid = contents()
+    annotations, images = write(tmp_path, valid)
+    value = copy.deepcopy(valid)
     mutate(value)
     annotations.write_text(json.dumps(value))
     with pytest.raises(InputError) as caught:

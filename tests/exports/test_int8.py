@@ -157,6 +157,6 @@ def test_a_broken_calibration_image(source: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_quantised(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    with pytest.raises(InputError, match=r"broken\.onnx: is no ONNX model"):
+    with pytest.raises(InputError, match=r"broken\.onnx: is not an ONNX model"):
         quantise(tmp_path / "broken.onnx", tmp_path / "model.onnx", [], 0)
     assert [path.name for path in tmp_path.iterdir()] == ["broken.onnx"]

@@ -103,7 +103,7 @@ def test_photos_are_seen_upright(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)]
 )
 def test_arrays_that_are_no_rgb_images(model: PoseModel, image: np.ndarray) -> None:
-    with pytest.raises(InputError, match="is no image; give RGB"):
+    with pytest.raises(InputError, match="is not an image; give RGB"):
         model(image)
 
 
@@ -252,7 +252,7 @@ def test_people_below_the_threshold_are_left_out(model: PoseModel) -> None:
 
 def test_what_is_no_image_at_all(model: PoseModel) -> None:
     for thing in (None, ["a.jpg"], 3):
-        with pytest.raises(InputError, match=r"is no image; give a path or an RGB array"):
+        with pytest.raises(InputError, match=r"is not an image; give a path or an RGB array"):
             model(thing)  # type: ignore[arg-type]
 
 

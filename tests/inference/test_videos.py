@@ -199,7 +199,7 @@ def test_streams_that_cannot_be_read(model: PoseModel, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no film")
     (tmp_path / "notes").write_text("no film")
     for name in ("cut.mp4", "noise.mp4", "none.mkv", "notes.txt", "notes"):
-        with pytest.raises(InputError, match=f"{name}: is no image and cannot be opened as a video; copy"):
+        with pytest.raises(InputError, match=f"{name}: is not an image and cannot be opened as a video; copy"):
             predict_source(model, tmp_path / name, tmp_path / "out")
     headers = write_film(tmp_path / "short.avi", 12, "MJPG")
     cut(headers, (headers.read_bytes().index(b"movi") + 4) / headers.stat().st_size)

@@ -165,7 +165,7 @@ def test_spoilt_results_are_told(
     for text in ("", "# []\n", whole + "block\n"):
         path.write_text(text)
         assert on_device.main(["--rounds", "1"]) == 2
-        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {path} is no file of results (")
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {path} is not a file of results (")
         assert path.read_text() == text
 
 
@@ -214,7 +214,7 @@ def test_faults_on_the_device_are_told_in_a_line(
     assert "Is a directory" in told("--out", str(tmp_path))
     header = results.read_text().splitlines()[0]
     results.write_text(f'{header}\n"{"a" * 200_000}\n')
-    assert "is no file of results (" in told()
+    assert "is not a file of results (" in told()
     with pytest.raises(InputError, match=r"results\.csv: is no results\.csv of a bundle"):
         import_results(results)
     results.unlink()
@@ -222,9 +222,9 @@ def test_faults_on_the_device_are_told_in_a_line(
         model.write_bytes(b"damaged")
     assert "cannot be loaded" in told() and "copy the bundle again" in told("--out", str(tmp_path / "new.csv"))
     (folder / "manifest.json").write_text("{}")
-    assert "is no whole bundle" in told()
+    assert "is not a whole bundle" in told()
     (folder / "manifest.json").unlink()
-    assert "is no whole bundle" in told()
+    assert "is not a whole bundle" in told()
 
 
 def test_more_threads_than_processors_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

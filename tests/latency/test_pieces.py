@@ -73,7 +73,7 @@ def test_pieces_read_back_what_they_write(spec: ArchSpec) -> None:
     "text", ["", "block", "bolt cin=3", "stem cout=8", "stem cout=8 side=-3", "stem side=8 cout=3"]
 )
 def test_what_is_no_piece_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="is no piece"):
+    with pytest.raises(InputError, match="is not a piece"):
         Piece.parse(text or "nothing", "table.json")
 
 

@@ -93,9 +93,9 @@ def macs_budget(supernet: Supernet, share: float) -> Budget:
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
 def test_at_equal_measured_latency_the_latency_search_finds_no_worse_nets(bench: Bench, share: float) -> None:
-    """Each latency search may take what the table foretells of the MAC search's winner.
+    """Each latency search may take what the table predicts of the MAC search's winner.
 
-    The search sees foretold times only. A measured budget would shut that winner out wherever it is foretold to be a
+    The search sees predicted times only. A measured budget would shut that winner out wherever it is predicted to be a
     little slower than it is, and the nets would be compared at latencies as far apart as the table errs.
     """
     told = Predictor(bench.table)

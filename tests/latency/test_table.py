@@ -46,8 +46,8 @@ def test_times_are_medians_over_rounds_times_the_anchors_median(tiny_space: Sear
 @pytest.mark.parametrize(
     "damage, told",
     [
-        (lambda value: value.clear(), "is no latency table"),
-        (lambda value: value.update(format="other"), "is no latency table"),
+        (lambda value: value.clear(), "is not a latency table"),
+        (lambda value: value.update(format="other"), "is not a latency table"),
         (lambda value: value.pop("threads"), "malformed"),
         (lambda value: value.update(pieces=[1]), "malformed"),
         (lambda value: value.update(threads="1"), "its threads is '1'"),
@@ -57,7 +57,7 @@ def test_times_are_medians_over_rounds_times_the_anchors_median(tiny_space: Sear
         (lambda value: value.update(backend="ncnn"), "its backend is ncnn, its runtime onnxruntime 1"),
         (lambda value: value["pieces"].update({"stem cout=8 side=64": ["fast"]}), "malformed"),
         (lambda value: value["pieces"].update({"stem cout=8 side=64": [-1.0]}), "malformed"),
-        (lambda value: value["pieces"].update({"stem colour=8": [1.0]}), "is no piece"),
+        (lambda value: value["pieces"].update({"stem colour=8": [1.0]}), "is not a piece"),
         (lambda value: value["nets"].append({"spec": {}, "ratios": []}), "has no 'resolution'"),
         (lambda value: value["space"].pop("stem"), "has no 'stem'"),
     ],

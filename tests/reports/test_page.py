@@ -193,20 +193,20 @@ def test_without_its_checkpoint_the_subnet_file_tells_the_network(
     (tuned / "checkpoints").mkdir()
     (tuned / "checkpoints" / "best.pt").write_bytes(b"cut")
     assert "The network" in read(write_report(tuned))
-    assert "best.pt: is no checkpoint, or a truncated one" in capsys.readouterr().err
+    assert "best.pt: is not a checkpoint, or a truncated one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "name, content, told",
     [
-        ("history.csv", "1,2\n", r"history\.csv: is no history of a search"),
+        ("history.csv", "1,2\n", r"history\.csv: is not a history of a search"),
         (
             "history.csv",
             "genome,macs_thop,params,AP\n0-0,many,1,0.5\n",
-            r"history\.csv: holds a cell that is no number",
+            r"history\.csv: holds a cell that is not a number",
         ),
-        ("best.yaml", "AP: 0.5\n", r"best\.yaml: is no chosen subnet"),
-        ("best.yaml", "spec: {}\n", r"best\.yaml: is no chosen subnet"),
+        ("best.yaml", "AP: 0.5\n", r"best\.yaml: is not a chosen subnet"),
+        ("best.yaml", "spec: {}\n", r"best\.yaml: is not a chosen subnet"),
         ("result.json", "[]", r"result\.json: holds no JSON object"),
         ("search.json", "{", r"search\.json"),
     ],

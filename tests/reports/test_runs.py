@@ -94,7 +94,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "study", "table --supernet x --out study")
     for path, told in (
         (tmp_path / "none", "no such run directory; name a folder that"),
-        (tmp_path / "file", "is no run directory"),
+        (tmp_path / "file", "is not a run directory"),
         (tmp_path, r"holds no run \(command\.txt is missing\)"),
         (tmp_path / "study", "holds a table study"),
     ):

@@ -148,7 +148,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(held: Archive, path: Path) -> N
 @pytest.mark.parametrize("content", [b"order,generation\n1,0\n", b"SQLite format 3\0", b"\0" * 4096])
 def test_what_is_no_archive_is_refused_untouched(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"archive\.sqlite: is no archive of a search, or damaged; restore it"):
+    with pytest.raises(InputError, match=r"archive\.sqlite: is not an archive of a search, or damaged; restore it"):
         Archive(path, BASIS)
     assert path.read_bytes() == content
 
@@ -159,7 +159,7 @@ def test_the_database_of_another_program_is_refused_untouched(path: Path) -> Non
     file.commit()
     file.close()
     before = path.read_bytes()
-    with pytest.raises(InputError, match="is no archive of a search"):
+    with pytest.raises(InputError, match="is not an archive of a search"):
         Archive(path, BASIS)
     assert path.read_bytes() == before
 

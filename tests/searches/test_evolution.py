@@ -160,10 +160,10 @@ def test_what_could_not_be_judged_has_no_offspring() -> None:
     settings = SearchSettings(population=16, generations=3, parents=1, crossover=0.0, mutation=1e-9, fill=0.0)
     judge = judge_with(lambda genome: float("nan") if genome[1] else sum(genome))
     history = list(evolve(roomy, settings, 0, judge))
-    assert sum(c.sound for c in history if not c.generation) < 16  # fewer than there are to be parents
-    sound = np.array([c.genome for c in history if c.sound])
+    assert sum(c.is_valid for c in history if not c.generation) < 16  # fewer than there are to be parents
+    valid = np.array([c.genome for c in history if c.is_valid])
     for child in (c for c in history if c.origin == "mutation"):
-        assert (np.array(child.genome) != sound).sum(axis=1).min() <= 1
+        assert (np.array(child.genome) != valid).sum(axis=1).min() <= 1
 
 
 def test_of_two_equally_fit_the_cheaper_wins(part: FeasibleSpace) -> None:

@@ -57,7 +57,7 @@ def test_few_points_and_many(tmp_path: Path, labels: list[str], count: int) -> N
     assert f"budget: {part.budget}" in labels and "Pareto front" in labels
 
 
-def test_the_axis_is_the_first_ceilings(tmp_path: Path, labels: list[str]) -> None:
+def test_the_axis_is_the_first_limits(tmp_path: Path, labels: list[str]) -> None:
     largest = SPACE.largest(JOINTS)
     for budget, axis in (
         (Budget(params=spec_params(largest) // 2), "parameters [M]"),

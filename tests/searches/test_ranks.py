@@ -133,7 +133,7 @@ def test_a_silent_rank_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     for variables, named in (
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is no number: 'two'"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is not a number: 'two'"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2 of WORLD_SIZE 2"),
         ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "", "MASTER_PORT": ""}, "MASTER_ADDR and MASTER_PORT"),
     ):

@@ -75,14 +75,14 @@ def test_the_front_is_what_no_other_beats(tmp_path: Path, budget: Budget) -> Non
     json.dumps(result, allow_nan=False)
 
     def cost(candidate: Candidate) -> float:
-        return budget.ceilings[0].cost(part.decode(candidate.genome))
+        return budget.limits[0].cost(part.decode(candidate.genome))
 
     def beats(one: Candidate, other: Candidate) -> bool:
         one_is, other_is = (cost(one), -one.fitness), (cost(other), -other.fitness)
         return one_is != other_is and all(a <= b for a, b in zip(one_is, other_is, strict=True))
 
-    sound = candidates[:-5]
-    expected = [c for c in sound if not any(beats(other, c) for other in sound)]
+    valid = candidates[:-5]
+    expected = [c for c in valid if not any(beats(other, c) for other in valid)]
     expected.sort(key=lambda c: -c.fitness)
     assert len(expected) > 3
     assert [tuple(entry["genome"]) for entry in result["front"]] == [c.genome for c in expected]
@@ -124,8 +124,8 @@ def test_the_table_shows_every_cost_that_is_limited(tmp_path: Path) -> None:
     table = front_table(result, part)
     assert [str(column.header) for column in table.columns][2:4] == ["MACs (thop)", "latency"]
     shown = list(table.columns[3].cells)
-    assert shown[0] == budget.ceilings[1].show(result["front"][0]["latency_ms"])
-    assert shown[-1] == budget.ceilings[1].show(result["uniform"][-1]["latency_ms"])
+    assert shown[0] == budget.limits[1].show(result["front"][0]["latency_ms"])
+    assert shown[-1] == budget.limits[1].show(result["uniform"][-1]["latency_ms"])
 
 
 def test_a_shorter_front_leaves_no_file_of_a_longer_one(tmp_path: Path, part: FeasibleSpace) -> None:

@@ -182,7 +182,7 @@ def test_a_damaged_or_missing_archive_is_refused_before_anything_is_written(
     archive = tmp_path / "archive.sqlite"
     archive.write_bytes(b"nonsense" * 100)
     before = _contents(tmp_path)
-    with pytest.raises(InputError, match=r"archive\.sqlite: is no archive"):
+    with pytest.raises(InputError, match=r"archive\.sqlite: is not an archive"):
         search(tmp_path, part, resume=True)
     assert before == _contents(tmp_path)
     archive.unlink()

@@ -14,7 +14,7 @@ from ofa_pose.searches import surrogate
 from ofa_pose.searches.algorithms import ALGORITHMS
 from ofa_pose.searches.candidates import Candidate, FitnessOutcome
 from ofa_pose.searches.evolution import evolve
-from ofa_pose.searches.surrogate import Prescreen, rank_correlation
+from ofa_pose.searches.surrogate import Screening, rank_correlation
 from ofa_pose.utils.errors import InputError
 from tests.searches.landscape import Landscape, draw_landscape, judge_with
 
@@ -39,7 +39,7 @@ def some(land: Landscape, part: FeasibleSpace, count: int, seed: int = 0) -> lis
 
 
 def test_it_foretells_aps_that_it_has_not_seen(land: Landscape, part: FeasibleSpace) -> None:
-    screen = Prescreen(part, SETTINGS)
+    screen = Screening(part, SETTINGS)
     screen.learn(some(land, part, 60))
     told = screen.report()
     assert screen.trusted and told["surrogate_samples"] == 60
@@ -107,7 +107,7 @@ def test_it_stands_aside_where_nothing_can_be_foretold(part: FeasibleSpace) -> N
     settings = SETTINGS.model_copy(update={"population": 16, "surrogate_tau": 0.4})
     history = list(evolve(part, settings, 0, judge_with(noise), report=reports.append))
     assert len(history) == 80
-    # A few samples can look as if they could be foretold: of 40 and more it is not deceived.
+    # A few samples can look as if they could be predicted: of 40 and more it is not deceived.
     assert not any(report["surrogate"] for report in reports[3:])
     assert all(report["surrogate_tau"] < 0.4 for report in reports[2:])
 
@@ -145,7 +145,7 @@ def test_aps_that_are_no_numbers_count_as_the_worst(land: Landscape, part: Feasi
     reports: list[dict[str, Any]] = []
     history = list(evolve(part, SETTINGS, 0, judge, report=reports.append))
     assert reports[-1]["surrogate_samples"] == len(history) == 40
-    assert np.mean([c.sound for c in history if c.generation > 1]) > 0.6
+    assert np.mean([c.is_valid for c in history if c.generation > 1]) > 0.6
     nothing = list(evolve(part, SETTINGS, 0, judge_with(lambda genome: float("nan"))))
     assert len(nothing) == 40
 
@@ -153,14 +153,14 @@ def test_aps_that_are_no_numbers_count_as_the_worst(land: Landscape, part: Feasi
 def test_rank_correlations_of_what_cannot_be_ranked() -> None:
     assert rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0])) == (1.0, 1.0)
     assert rank_correlation(np.array([1.0, 2.0, 3.0, 4.0]), np.array([4.0, 3.0, 2.0, 1.0]))[0] == pytest.approx(-1)
-    for foretold, measured in (([1.0, 2.0], [1.0, 2.0]), ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])):
-        assert np.isnan(rank_correlation(np.array(foretold), np.array(measured))).all()
+    for predicted, measured in (([1.0, 2.0], [1.0, 2.0]), ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])):
+        assert np.isnan(rank_correlation(np.array(predicted), np.array(measured))).all()
 
 
 def test_without_scikit_learn_there_is_a_clear_word(part: FeasibleSpace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(InputError, match=r"needs scikit-learn.*\[surrogate\]"):
-        Prescreen(part, SETTINGS)
+        Screening(part, SETTINGS)
 
 
 def test_a_kernel_serves_until_a_fifth_more_is_known_whether_trusted_or_not(
@@ -179,7 +179,7 @@ def test_a_kernel_serves_until_a_fifth_more_is_known_whether_trusted_or_not(
     known = some(land, part, 80)
     for tau, expected in ((0.0, [30, 36, 44, 50, 50, 50]), (0.99, [30, 36, 44, 50, 50, 50])):
         sizes.clear()
-        screen = Prescreen(part, SETTINGS.model_copy(update={"surrogate_tau": tau}))
+        screen = Screening(part, SETTINGS.model_copy(update={"surrogate_tau": tau}))
         screen.learn(known[:30])
         for start in range(30, 80, 2):
             screen.learn(known[start : start + 2])

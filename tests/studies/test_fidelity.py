@@ -227,7 +227,7 @@ def test_advice() -> None:
     assert "keep search.images at 200 or more" in advise({**result, "images": images})
     assert "search.calibration_images=16 ranks" in advise({**result, "calibration": [line(16, 0.9), *full]})
     text = advise({**result, "finetuned": tuned})
-    assert "foretells AP after 60 steps" in text and "several members of the front" in text
+    assert "predicts AP after 60 steps" in text and "several members of the front" in text
     assert "says too little" in advise({**result, "finetuned": {**tuned, "low": -0.2}})
     assert "several" not in advise({**result, "finetuned": {**tuned, "tau": 0.95}})
     assert "unknown" in advise({**result, "finetuned": {**tuned, "tau": None, "low": None, "high": None}})

@@ -125,7 +125,7 @@ def test_a_damaged_table_is_refused_and_kept(tmp_path: Path) -> None:
     fill_table(RunDir(tmp_path), SPACE, JOINTS, Judging(), FACTS)
     whole = (tmp_path / TABLE).read_text()
     for old, new, words in (
-        ("0-0-1-", "0-0-x-", f"{TABLE}:3: is no row"),
+        ("0-0-1-", "0-0-x-", f"{TABLE}:3: is not a row"),
         ("0-0-1-", "0-0-2-", f"{TABLE}:3: is not of space 'tiny'"),
         ("genome", "gnome", "no table of space 'tiny'"),
         ("0-0-2-0-0-0-0-0-0-0-0-0-0,", "0-0-2,", f"{TABLE}:4: is not of space 'tiny'"),

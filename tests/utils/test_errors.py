@@ -1,4 +1,4 @@
-"""Errors tell what is wrong, where, and the mend, and survive the way out of a worker process."""
+"""Errors tell what is wrong, where, and the hint, and survive the way out of a worker process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ofa_pose.utils.errors import SHOWN_FAULTS, Fault, InputError, OfaPoseError,
 
 
 def test_a_fault_is_one_line_of_where_what_and_mend() -> None:
-    assert str(Fault("is\nodd", "a.json", "mend\tit")) == "a.json: is odd; mend it"
+    assert str(Fault("is\nodd", "a.json", "hint\tit")) == "a.json: is odd; hint it"
     assert str(Fault("is odd")) == "is odd"
 
 
