@@ -1,22 +1,37 @@
 """ofa-pose: fit LitePose, multi-person pose estimation, to a device's budget.
 
     poses = ofa_pose.load("runs/finetuned")("photo.jpg")
+    found = ofa_pose.search("runs/supernet", macs="1.2G", out="runs/search")
 
-Importing the package is light; torch comes with the first `load`. A device without torch loads exported models with
-`ofa_pose.runtime`.
+Every command of the shell is a function here, with the options as keyword arguments. Importing the package is light;
+torch comes with the first call that needs it. A device without torch loads exported models with `ofa_pose.runtime`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ofa_pose.api.datasets import data_check, data_synth
+    from ofa_pose.api.reporting import report
     from ofa_pose.inference.pose_model import PoseModel
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+_FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds each
+    "data_check": "datasets",
+    "data_synth": "datasets",
+    "report": "reporting",
+}
+__all__ = ["__version__", "data_check", "data_synth", "load", "report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module 'ofa_pose' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"ofa_pose.api.{_FUNCTIONS[name]}"), name)
 
 
 def load(

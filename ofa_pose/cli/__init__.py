@@ -13,18 +13,18 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
+from ofa_pose.api import datasets, reporting
 from ofa_pose.cli import (
-    data,
     evaluation,
     exporting,
     importing,
     latency,
     profiling,
-    reporting,
     search,
     studies,
     training,
 )
+from ofa_pose.cli.commands import add_command
 from ofa_pose.utils.errors import OfaPoseError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
@@ -54,7 +54,10 @@ def _options(
     pass
 
 
-app.add_typer(data.app, name="data")
+data_app = typer.Typer(help="Make and check datasets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+add_command(data_app, "synth", datasets.data_synth, arguments=("out",))
+add_command(data_app, "check", datasets.data_check)
 app.command("pretrain")(training.pretrain)
 app.command("train-supernet")(training.train_supernet)
 app.command("search")(search.search)
@@ -66,7 +69,7 @@ app.command("eval")(evaluation.evaluate)
 app.command("predict")(evaluation.predict)
 app.command("profile")(profiling.profile)
 app.command("export")(exporting.export)
-app.command("report")(reporting.report)
+add_command(app, "report", reporting.report, arguments=("run",))
 app.add_typer(latency.app, name="latency")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
+from ofa_pose.cli.tables import key_table
 from ofa_pose.utils.console import say, show
 from ofa_pose.utils.errors import InputError, nearest
 
@@ -51,38 +51,6 @@ def print_result(result: Mapping[str, Any], as_json: bool, table: Table | None =
         sys.stdout.write("\n")
     else:
         show(table or key_table(result))
-
-
-def key_table(result: Mapping[str, Any], title: str | None = None) -> Table:
-    """A table of names and values; numbers that are not integers with four decimals."""
-    table = Table(title=title, show_header=False)
-    for key, value in _rows(result):
-        table.add_row(escape(key), escape(value))  # a path may hold what rich takes for markup
-    return table
-
-
-def _rows(result: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
-    """Plain values in one row each; a mapping of plain values in one row; what is deeper below it, indented."""
-    for key, value in result.items():
-        if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
-            yield f"{indent}{key}", ""
-            yield from _rows(value, indent + "  ")
-        elif isinstance(value, Mapping):
-            if value:
-                yield f"{indent}{key}", "  ".join(f"{k} {format_value(v)}" for k, v in value.items())
-        elif isinstance(value, list | tuple) and value and all(isinstance(inner, str) for inner in value):
-            yield f"{indent}{key}", "\n".join(value)
-        elif value != []:
-            yield f"{indent}{key}", format_value(value)
-
-
-def format_value(value: Any) -> str:
-    """A value as people read it."""
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return "–" if value is None else str(value)
 
 
 def read_recipe(

@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ofa_pose.cli.common import JsonOption, format_value, print_result
+from ofa_pose.cli.common import JsonOption, print_result
+from ofa_pose.cli.tables import format_value
 from ofa_pose.utils.console import show, warn
 from ofa_pose.utils.errors import InputError
 

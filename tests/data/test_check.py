@@ -32,7 +32,7 @@ def test_counts(tmp_path: Path) -> None:
     assert checked["people_per_image"] == {"0": 2, "1": 1, "2-4": 1, "5-9": 0, "10-19": 0, "20+": 0}
     assert checked["image_sizes"] == {"smallest": [96, 64], "median": [96, 64], "largest": [128, 96]}
     assert checked["person_sizes"] == {"lower": 0.5, "median": 0.5, "upper": 0.5}
-    assert checked["skeleton"] == "figure" and "no built-in skeleton" in checked["warnings"][0]
+    assert checked["skeleton"] == "figure" and "of no built-in skeleton" in checked["warnings"][0]
 
 
 def test_a_dataset_without_people_has_statistics_too(tmp_path: Path) -> None:
