@@ -18,8 +18,9 @@ def repair_rows(
 ) -> NDArray[np.int64]:
     """(N, G) canonical genomes, each with random genes moved towards `feasible_start` until it keeps every limit.
 
-    Rows that keep them are left as they are. Each next gene is uniformly one of those whose step towards the start eases an exceeded limit; a gene that eases none (the resolution, for parameters) is given up only as a
-    last resort. All the ways are costed at once, so that a population takes a few evaluations, not one for every step.
+    Rows that keep them are left as they are. Each next gene is uniformly one of those whose step towards the start
+    eases an exceeded limit; a gene that eases none (the resolution, for parameters) is given up only as a last resort.
+    All the ways are costed at once, so that a population takes a few evaluations, not one for every step.
 
     Args:
         feasible_start: a canonical genome that keeps every limit, the smallest subnet's as a rule; so it ends.

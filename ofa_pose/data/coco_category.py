@@ -54,7 +54,7 @@ def choose_skeleton(
     limbs = [[int(end) for end in limb] for limb in listed if are_numbers(limb, 2)] if isinstance(listed, list) else []
     guess = draft(str(category.get("name", "custom")), names, limbs)
     warning = (
-        f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are guessed from left and right "
-        "in the names, sigmas are defaults; check them with data check --write-skeleton FILE, then give --skeleton FILE"
+        f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are guessed from left and "
+        "right in the names, sigmas are defaults; check them with data check --write-skeleton FILE, then give --skeleton FILE"
     )
     return guess, (warning,)
