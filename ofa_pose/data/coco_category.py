@@ -55,6 +55,6 @@ def choose_skeleton(
     guess = draft(str(category.get("name", "custom")), names, limbs)
     warning = (
         f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are guessed from left and "
-        "right in the names, sigmas are defaults; check them with data check --write-skeleton FILE, then give --skeleton FILE"
+        "right in their names, sigmas are defaults; check both: data check --write-skeleton FILE, then --skeleton FILE"
     )
     return guess, (warning,)
