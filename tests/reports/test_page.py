@@ -142,9 +142,9 @@ def test_another_member_of_the_front_is_the_one_that_is_marked(search: Path, tmp
     text = read(write_report(finetuned(tmp_path / "tuned", load_spec(member), "--subnet", member)))
     (chosen,) = rows(text, "chosen")
     assert chosen.split()[0] == "front/002.yaml"
-    better = sum(
-        float(row["AP"]) > read_yaml(member)["AP"] for row in read_search(read_run(search), None).history.values()
-    )
+    found = read_search(read_run(search), None)
+    assert found is not None
+    better = sum(row["AP"] > read_yaml(member)["AP"] for row in found.history.values())
     assert better > 0
     assert f"the one taken ranks {better + 1} by AP and has AP {read_yaml(member)['AP']:.3f}" in text
 
