@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ofa_pose.api.datasets import data_check, data_synth
     from ofa_pose.api.reporting import report
+    from ofa_pose.api.searching import search
     from ofa_pose.inference.pose_model import PoseModel
 
 __version__ = "0.1.0"
@@ -24,8 +25,9 @@ _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds
     "data_check": "datasets",
     "data_synth": "datasets",
     "report": "reporting",
+    "search": "searching",
 }
-__all__ = ["__version__", "data_check", "data_synth", "load", "report"]
+__all__ = ["__version__", "data_check", "data_synth", "load", "report", "search"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, reporting
+from ofa_pose.api import datasets, reporting, searching
 from ofa_pose.cli import (
     evaluation,
     exporting,
@@ -60,7 +60,7 @@ add_command(data_app, "synth", datasets.data_synth, arguments=("out",))
 add_command(data_app, "check", datasets.data_check)
 app.command("pretrain")(training.pretrain)
 app.command("train-supernet")(training.train_supernet)
-app.command("search")(search.search)
+add_command(app, "search", searching.search, show_result=search.show_search, after=search.suggest_finetuning)
 app.command("table")(studies.table)
 app.command("fidelity")(studies.fidelity)
 app.command("finetune")(training.finetune)

@@ -17,8 +17,8 @@ class Result:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: paths as text, results and mappings as dicts, tuples as lists."""
-    if isinstance(value, Result):
+    """A value as JSON can hold it: paths as text, what has a `to_dict` and mappings as dicts, tuples as lists."""
+    if hasattr(value, "to_dict"):
         return value.to_dict()
     if isinstance(value, dict):
         return {str(key): plain(inner) for key, inner in value.items()}

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from ofa_pose.searches.archive import Archive, Evaluation, check_archive, find_archive
+from ofa_pose.searches.archive import Archive, EvaluatedSubnet, check_archive, find_archive
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
 BASIS = {"sha256": "ab" * 32, "search": ["a.json", 7, 7]}
 COSTS = {"macs_thop": 12, "macs_exact": 10, "macs_paper": 11, "params": 5, "latency_ms": None}
 
 
-def evaluation(*genome: int, ap: float | None = 0.25) -> Evaluation:
-    return Evaluation(genome, {"resolution": 64}, COSTS, {"AP": ap, "AR": float("nan"), "sizes": [1, None]}, ap, 1.5)
+def evaluation(*genome: int, ap: float | None = 0.25) -> EvaluatedSubnet:
+    return EvaluatedSubnet(
+        genome, {"resolution": 64}, COSTS, {"AP": ap, "AR": float("nan"), "sizes": [1, None]}, ap, 1.5
+    )
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_what_was_put_is_found_on_its_basis_alone(held: Archive, path: Path) -> 
         assert again.outcomes([(0, 1)]) == {(0, 1): (0.25, 1.5)}
 
 
-def test_what_was_judged_twice_at_once_is_kept_once(held: Archive, path: Path) -> None:
+def test_what_was_evaluated_twice_at_once_is_kept_once(held: Archive, path: Path) -> None:
     with Archive(path, BASIS) as other:
         other.put(evaluation(0, 1, ap=0.75), seed=4)
     assert held.outcomes([(0, 1)]) == {(0, 1): (0.25, 1.5)} and len(rows(path)) == 2
