@@ -29,19 +29,8 @@ Judge = Callable[[Sequence[Genome]], Iterator[Outcome]]  # in the order of the g
 
 def every_genome(space: SearchSpace) -> Iterator[Genome]:
     """The canonical genome of every subnet of a space, ascending; so one resolution after another."""
-    first = len(space.choices) - sum(space.blocks)
-    depths = first - len(space.depth)
-    for head in itertools.product(*(range(len(choices)) for choices in space.choices[:first])):
-        counts = (
-            [choices[gene] for choices, gene in zip(space.depths, head[depths:], strict=True)] if space.depth else []
-        )
-        # A block that the depth leaves out has one gene: 0.
-        present = itertools.chain.from_iterable(
-            (block < count for block in range(most))
-            for count, most in zip(counts or space.blocks, space.blocks, strict=True)
-        )
-        for tail in itertools.product(*(range(len(space.expansion) if there else 1) for there in present)):
-            yield (*head, *tail)
+    every = itertools.product(*(range(len(choices)) for choices in space.choices))
+    return (genome for genome in every if space.canonical(genome) == genome)
 
 
 def check_size(space: SearchSpace, limit: int) -> None:
@@ -151,11 +140,7 @@ def _fits(space: SearchSpace, genome: Genome, values: Sequence[int]) -> bool:
         return False
     if not all(0 <= gene < len(choices) for gene, choices in zip(genome, space.choices, strict=True)):
         return False
-    return space.canonical(genome) == genome and _values(space, genome) == list(values)
-
-
-def _values(space: SearchSpace, genome: Genome) -> list[int]:
-    return [choices[gene] for gene, choices in zip(genome, space.choices, strict=True)]
+    return space.canonical(genome) == genome and space.values(genome) == list(values)
 
 
 def _costs(space: SearchSpace, joints: int) -> Costs:
@@ -166,7 +151,7 @@ def _costs(space: SearchSpace, joints: int) -> Costs:
 
 
 def _row(space: SearchSpace, costs: Costs, genome: Genome, outcome: Outcome) -> list[Any]:
-    return [genome_text(genome), *_values(space, genome), *costs[genome], outcome[0], round(outcome[1], 4)]
+    return [genome_text(genome), *space.values(genome), *costs[genome], outcome[0], round(outcome[1], 4)]
 
 
 def _rewrite(path: Path, space: SearchSpace, costs: Costs, judged: Mapping[Genome, Outcome]) -> None:
