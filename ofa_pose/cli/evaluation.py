@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, key_table, print_result
+from ofa_pose.cli.common import DeviceOption, JsonOption, key_table, print_result
 from ofa_pose.cli.tables import format_value
 from ofa_pose.utils.console import progress, show, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
@@ -190,6 +190,7 @@ def _evaluate(
     breakdown: bool,
     as_reference: bool,
 ) -> dict[str, Any]:
+    from ofa_pose.checkpoints.checks import check_joints
     from ofa_pose.inference import evaluate as evaluation
     from ofa_pose.pose.geometry import check_resolution, input_frame, warp
     from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher

@@ -16,11 +16,7 @@ from ofa_pose.cli.common import (
     ResumeOption,
     SeedOption,
     SetOption,
-    check_joints,
-    check_space,
     print_result,
-    read_counts,
-    read_recipe,
 )
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
@@ -63,12 +59,13 @@ def table(
 
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.models.elastic import Supernet
+    from ofa_pose.recipe.recipe import load_recipe
     from ofa_pose.searches.evaluation import SubnetFitness
     from ofa_pose.searches.job import fitness_basis
     from ofa_pose.studies.table import fill_table, plan_table
     from ofa_pose.utils.config import config_text
 
-    resolved, _ = read_recipe("search", recipe, overrides, None, source.recipe)
+    resolved, _ = load_recipe("search", recipe, overrides or (), source.recipe)
     train, split = _splits(source, resolved)
     chosen = pick_device(device)
     run = plan_table(out, config_text(resolved), resume)
@@ -113,6 +110,7 @@ def fidelity(
     Example: ofa-pose fidelity --supernet runs/supernet --macs 1.2G --out runs/fidelity
     """
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.checkpoints.checks import check_joints
     from ofa_pose.costs.feasible import FeasibleSpace
 
     source = load_checkpoint(supernet, kind="supernet")
@@ -123,6 +121,7 @@ def fidelity(
 
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.models.elastic import Supernet
+    from ofa_pose.recipe.recipe import load_recipe
     from ofa_pose.searches.evaluation import SubnetFitness
     from ofa_pose.searches.job import fitness_basis
     from ofa_pose.studies.fidelity import TUNING, Fidelity, fidelity_table, plan_fidelity, study_fidelity
@@ -131,8 +130,8 @@ def fidelity(
     from ofa_pose.utils.config import config_text
     from ofa_pose.utils.run_dir import RunDir
 
-    resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
-    tuning, _ = read_recipe("finetune", recipe, overrides, seed, source.recipe)
+    resolved, _ = load_recipe("search", recipe, overrides or (), source.recipe, seed)
+    tuning, _ = load_recipe("finetune", recipe, overrides or (), source.recipe, seed)
     train, split = _splits(source, resolved)
     if master:
         check_joints(master.skeleton, train, "the teacher")
@@ -207,17 +206,15 @@ def _within(counts: tuple[int, ...], available: int, what: str) -> tuple[int, ..
 def _budget(source: Checkpoint, macs: str | None, params: str | None, convention: str) -> Budget:
     """The limits given, or one that every subnet keeps."""
     from ofa_pose.costs.feasible import Budget
-    from ofa_pose.costs.macs import spec_macs
 
-    counts = read_counts(macs, params, convention)
     if macs is None and params is None:
-        counts["macs"] = getattr(spec_macs(source.spec), convention)
-    return Budget(**counts)
+        macs = str(Budget.parse(1, None, convention).macs_of(source.spec))
+    return Budget.parse(macs, params, convention)
 
 
 def _splits(source: Checkpoint, resolved: Recipe) -> tuple[KeypointDataset, KeypointDataset]:
     """The train and search splits, checked as `search` checks them."""
-    from ofa_pose.cli.search import check_held_out
+    from ofa_pose.checkpoints.checks import check_held_out, check_joints, check_space
     from ofa_pose.data.splits import load_splits
 
     check_space(source, resolved.space)

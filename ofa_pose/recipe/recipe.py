@@ -45,6 +45,7 @@ def load_recipe(
     name: str | Path | None,
     overrides: Sequence[str] = (),
     inherited: Mapping[str, Any] | None = None,
+    seed: int | None = None,
 ) -> tuple[Recipe, dict[str, Any]]:
     """The recipe of a command, and the dict that its checkpoints carry for the commands that follow.
 
@@ -53,10 +54,13 @@ def load_recipe(
         name: a YAML file or a shipped recipe's name; None takes the `inherited` recipe of a checkpoint.
         overrides: `a.b=value`; they win over the file. The commands that follow take them over too, through the
             checkpoint, but for keys that their own entry under `commands` sets.
+        seed: short for the last override `seed=…`.
 
     Raises:
         InputError: unknown key (the nearest is named), wrong type, no recipe at all.
     """
+    if seed is not None:
+        overrides = [*overrides, f"seed={seed}"]
     where: str | Path = "the checkpoint's recipe"
     if name is not None:
         where = find_yaml("recipes", name)
