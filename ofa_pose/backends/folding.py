@@ -21,6 +21,7 @@ from ofa_pose.backends import INPUT, OUTPUTS
 if TYPE_CHECKING:
     from ofa_pose.models.litepose import LitePose
 
+
 @dataclass(frozen=True)
 class NetPart:
     """A network, or a part of one, that runtimes compute.

@@ -65,7 +65,7 @@ class Backend:
     def require(self, *packages: str) -> None:
         """Raise InputError that says what to install where a package is missing or broken; default: all of them.
 
-        That is our extra; where there is no torch, as on a device, it is the package alone: the extra would bring torch.
+        That is our extra; without torch, as on a device, it is the package alone: the extra would bring torch.
         """
         from ofa_pose.backends.on_device import runtime_module
 
@@ -120,10 +120,10 @@ BUNDLES = {entry.format: entry for entry in TABLE if entry.bundled}
 SUFFIXES = {entry.suffix: entry for entry in TABLE if entry.suffix}
 
 
-def listed(names: Mapping[str, Entry], last: str = "or") -> str:
+def listed(names: Mapping[str, Entry]) -> str:
     """Names in words: 'onnx, openvino or ncnn'."""
-    *others, end = names
-    return f"{', '.join(others)} {last} {end}" if others else end
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def find_backend(name: str) -> Backend:

@@ -36,7 +36,9 @@ def load_exported(
     runner = open_runner(path, threads, streams)
     spec = ArchSpec.from_dict(_read(runner.metadata, "spec", path), path)
     skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
-    config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path) if "decode" in runner.metadata else None
+    config = None
+    if "decode" in runner.metadata:
+        config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path)
     return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
 
 

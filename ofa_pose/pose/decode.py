@@ -61,7 +61,8 @@ class DecodeConfig:
             if key not in defaults:
                 raise InputError(f"unknown decoder setting '{key}'", where, nearest(str(key), defaults))
             whole = isinstance(defaults[key], int)  # a bool is an int too
-            if not isinstance(setting, int if whole else int | float) or not 0 <= setting < math.inf:
+            least = 1e-9 if key in ("threshold", "tag_threshold") else 0
+            if not isinstance(setting, int if whole else int | float) or not least <= setting < math.inf:
                 raise InputError(f"decoder setting '{key}' is {setting!r}", where, "correct that value")
         return cls(**value)
 
