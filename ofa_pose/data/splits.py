@@ -16,8 +16,8 @@ SPLITS = ("train", "search", "val", "test")
 class Source(Config):
     """A COCO-format annotation file and the folder of its images."""
 
-    annotations: str
-    images: str
+    annotations: str = Field(description="COCO-format keypoint file")
+    images: str = Field(description="folder of its images")
 
 
 class DataSettings(Config):
