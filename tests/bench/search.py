@@ -1,6 +1,6 @@
 """How many evaluations a search needs, on a table that holds the AP of every subnet of a small space.
 
-Budgets lie at shares of the range of MACs. 'To get there' is to judge a subnet within 0.005 AP of the best feasible
+Budgets lie at shares of the range of MACs. 'To get there' is to evaluate a subnet within 0.005 AP of the best feasible
 one; random search's figure is measured like the others'. The ways are described beside `WAYS`. The front is judged by
 the hypervolume over (MACs, AP) that is missing of the true front's, over the whole space.
 """
@@ -22,14 +22,14 @@ from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.recipe.search_settings import SearchSettings
 from ofa_pose.searches.algorithms import ALGORITHMS
 from ofa_pose.searches.candidates import Candidate
-from ofa_pose.utils.console import show, track
+from ofa_pose.utils.console import progress, show
 from tests.searches.evaluated_space import FOLDER, EvaluatedSpace, draw_space, load_table
 
 CLOSE = 0.005  # AP
 SHARES = (0.25, 0.5, 0.75)  # of the range of MACs
 ALLOWED = 0.1  # of the feasible subnets
 FRONT_ALLOWED = 0.2  # of the space
-# Few subnets may be judged, so generations are small.
+# Few subnets may be evaluated, so generations are small.
 SETTINGS = SearchSettings(population=8)
 # Evolution as in the papers: nothing is grown to the budget, and no uniform nets at the start, so good that they would
 # hide the rest. Then with growing, which is ours; then with uniform nets too, as it is by default.
@@ -67,14 +67,14 @@ def search(
 def reach(subnets: EvaluatedSpace, share: float, seeds: int, ways: Sequence[str] = tuple(WAYS)) -> dict[str, Any]:
     """At one budget: evaluations until each way gets close to the best feasible AP."""
     feasible = subnets.feasible(share)
-    feasible = subnets.costs <= (feasible.budget.macs or 0)
-    inside, target = int(feasible.sum()), float(subnets.aps[feasible].max()) - CLOSE
+    aps = subnets.aps[subnets.costs <= (feasible.budget.macs or 0)]
+    inside, target = len(aps), float(aps.max()) - CLOSE
     row: dict[str, Any] = {
         "share": share,
         "macs": feasible.budget.macs,
         "feasible": inside,
-        "close": int((subnets.aps[feasible] >= target).sum()),
-        "best": round(float(subnets.aps[feasible].max()), 4),
+        "close": int((aps >= target).sum()),
+        "best": round(float(aps.max()), 4),
         "allowed": int(ALLOWED * inside),
         "ways": {},
     }
@@ -142,7 +142,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         subnets, name = draw_space(options.drawn), f"drawn table {options.drawn}"
     else:
         subnets, name = load_table(options.table), str(options.table)
-    budgets = [reach(subnets, share, options.seeds) for share in track(SHARES, "search", len(SHARES), "budgets")]
+    budgets = []
+    with progress("search", len(SHARES), "budgets") as meter:
+        for share in SHARES:
+            budgets.append(reach(subnets, share, options.seeds))
+            meter.step()
     settings = SETTINGS.model_dump(exclude={"images", "calibration_images", "batch", "generations"})
     return {"table": name, "seeds": options.seeds, "settings": settings, "budgets": budgets} | {
         "front": front(subnets, max(options.seeds // 2, 1))

@@ -30,10 +30,10 @@ def test_distinct_feasible_samples_in_generations() -> None:
 
 def test_it_draws_evenly_from_the_feasible_subnets() -> None:
     feasible = FeasibleSpace(SPACE, JOINTS, half_way(SPACE))
-    feasible = np.array(feasible_genomes(feasible))
+    inside = np.array(feasible_genomes(feasible))
     settings = SearchSettings(population=50, generations=1)
     drawn = [c.genome for seed in range(30) for c in random_search(feasible, settings, seed, evaluate_with(sum))]
-    np.testing.assert_allclose(np.mean(drawn, axis=0), feasible.mean(axis=0), atol=0.06)
+    np.testing.assert_allclose(np.mean(drawn, axis=0), inside.mean(axis=0), atol=0.06)
 
 
 def test_a_deep_net_is_as_likely_as_a_shallow_one() -> None:

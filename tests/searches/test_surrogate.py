@@ -37,22 +37,22 @@ def some(subnets: EvaluatedSpace, feasible: FeasibleSpace, count: int, seed: int
     return list(ALGORITHMS["random"](feasible, settings, seed, subnets.evaluate))
 
 
-def test_it_foretells_aps_that_it_has_not_seen(subnets: EvaluatedSpace, feasible: FeasibleSpace) -> None:
-    screen = Screening(feasible, SETTINGS)
-    screen.learn(some(subnets, feasible, 60))
-    told = screen.report()
-    assert screen.trusted and told["surrogate_samples"] == 60
+def test_it_predicts_aps_that_it_has_not_seen(subnets: EvaluatedSpace, feasible: FeasibleSpace) -> None:
+    screening = Screening(feasible, SETTINGS)
+    screening.learn(some(subnets, feasible, 60))
+    told = screening.report()
+    assert screening.trusted and told["surrogate_samples"] == 60
     others = some(subnets, feasible, 200, seed=1)
-    forecast = screen.forecast([c.genome for c in others])
+    prediction = screening.predict([c.genome for c in others])
     measured = np.array([c.fitness for c in others])
-    tau, _ = rank_correlation(forecast.mean, measured)
+    tau, _ = rank_correlation(prediction.mean, measured)
     assert tau > 0.6
     assert told["surrogate_tau"] == pytest.approx(tau, abs=0.15)  # what it says of itself is true
-    errors = np.abs(forecast.mean - measured) / forecast.deviation
+    errors = np.abs(prediction.mean - measured) / prediction.deviation
     assert 0.8 < np.mean(errors < 2) <= 1
 
 
-def test_each_generation_is_reported_with_what_was_foretold_before(
+def test_each_generation_is_reported_with_what_was_predicted_before(
     subnets: EvaluatedSpace, feasible: FeasibleSpace
 ) -> None:
     reports: list[dict[str, Any]] = []
@@ -102,7 +102,7 @@ def test_it_finds_better_subnets_with_as_many_evaluations(subnets: EvaluatedSpac
     assert np.mean(gains) > 0.002
 
 
-def test_it_stands_aside_where_nothing_can_be_foretold(feasible: FeasibleSpace) -> None:
+def test_it_stands_aside_where_nothing_can_be_predicted(feasible: FeasibleSpace) -> None:
     def noise(genome: tuple[int, ...]) -> float:
         return np.random.default_rng(genome).random()
 
@@ -184,8 +184,8 @@ def test_a_kernel_serves_until_a_fifth_more_is_known_whether_trusted_or_not(
     known = some(subnets, feasible, 80)
     for tau, expected in ((0.0, [30, 36, 44, 50, 50, 50]), (0.99, [30, 36, 44, 50, 50, 50])):
         sizes.clear()
-        screen = Screening(feasible, SETTINGS.model_copy(update={"surrogate_tau": tau}))
-        screen.learn(known[:30])
+        screening = Screening(feasible, SETTINGS.model_copy(update={"surrogate_tau": tau}))
+        screening.learn(known[:30])
         for start in range(30, 80, 2):
-            screen.learn(known[start : start + 2])
-        assert sizes == expected and screen.trusted == (tau == 0)
+            screening.learn(known[start : start + 2])
+        assert sizes == expected and screening.trusted == (tau == 0)
