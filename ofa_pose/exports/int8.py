@@ -120,7 +120,7 @@ def export_int8(
         InputError: a calibration image is unreadable, or a package is missing; nothing is written.
     """
     require_packages("onnx", "onnxruntime")
-    calibration = _choice(data.calibration, calibration_images, "calibration")
+    calibration = data.calibration.choose(calibration_images, "int8", "calibration")
     inputs = (batch.images for batch in read_inputs(calibration, resolution, BATCH))
     quantise(source, target, inputs, len(calibration))
     runners = [OnnxRunner(path, threads) for path in (source, target)]
@@ -129,7 +129,7 @@ def export_int8(
     summary |= {"bytes": Path(target).stat().st_size, "float_bytes": Path(source).stat().st_size}
     if data.evaluation is None:
         return summary
-    judges = _choice(data.evaluation, EVALUATION_IMAGES, "evaluation")
+    judges = data.evaluation.choose(EVALUATION_IMAGES, "int8", "evaluation")
     evaluator = make_evaluator(judges)
     before, after = (
         evaluate(runner, judges, read_inputs(judges, resolution, BATCH), evaluator, config).metrics["AP"]
@@ -197,14 +197,6 @@ class _Calibration:
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return iter(self.get_next, None)
-
-
-def _choice(dataset: KeypointDataset, count: int, what: str) -> KeypointDataset:
-    """A fixed choice of `count` images at most, in the dataset's order."""
-    if len(dataset) <= count:
-        return dataset
-    order = generator("int8", what).permutation(len(dataset))
-    return dataset.select(np.sort(order[:count]))
 
 
 def _times(runners: Sequence[Runner], side: int) -> list[float]:

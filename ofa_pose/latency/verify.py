@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import on_device
@@ -22,6 +22,7 @@ from ofa_pose.latency.table import LatencyTable, Samples
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.ranking import kendall, spearman
 from ofa_pose.utils.seeding import generator
 
 ROUNDS = 5
@@ -46,12 +47,11 @@ class Verdict:
         """(nets,): relative errors of what was predicted."""
         return self.predicted / self.measured - 1
 
-    def to_dict(self) -> dict[str, float | int]:
+    def to_dict(self) -> dict[str, Any]:
         """{'spearman', 'kendall', 'mape' (a share, not per cent), 'nets', 'drift'}"""
-        spearman = float(spearmanr(self.measured, self.predicted).statistic)
-        kendall = float(kendalltau(self.measured, self.predicted).statistic)
-        mape = float(np.abs(self.errors).mean())
-        return {"spearman": spearman, "kendall": kendall, "mape": mape, "nets": len(self.specs), "drift": self.drift}
+        alike = {"spearman": spearman, "kendall": kendall}
+        found = {name: measure(self.measured, self.predicted) for name, measure in alike.items()}
+        return {**found, "mape": float(np.abs(self.errors).mean()), "nets": len(self.specs), "drift": self.drift}
 
 
 def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:

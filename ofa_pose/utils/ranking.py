@@ -1,4 +1,4 @@
-"""How alike two rankings of the same subnets are."""
+"""How alike two rankings of the same things are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ofa_pose.utils.seeding import generator
 
@@ -20,21 +20,34 @@ class Tau:
     high: float | None
 
 
-def compare(one: Sequence[float], other: Sequence[float], resamples: int = 1000, level: float = 0.95) -> Tau:
+def kendall(one: ArrayLike, other: ArrayLike) -> float | None:
+    """Kendall's tau-b; None where one ranking tells nothing apart."""
+    return _tau(_signs(one), _signs(other))
+
+
+def spearman(one: ArrayLike, other: ArrayLike) -> float | None:
+    """Spearman's rho; None where one ranking tells nothing apart."""
+    from scipy.stats import spearmanr
+
+    alike = any(np.ptp(values) == 0 for values in (np.asarray(one), np.asarray(other)) if values.size)
+    return None if alike or np.size(one) < 2 else float(spearmanr(one, other).statistic)
+
+
+def kendall_interval(one: Sequence[float], other: Sequence[float], resamples: int = 1000, level: float = 0.95) -> Tau:
     """Kendall's tau-b with the percentile interval of as many bootstrap samples of the things compared."""
     a, b = _signs(one), _signs(other)
+    tau = _tau(a, b)
+    if tau is None:
+        return Tau(None, None, None)
     rng = generator("bootstrap")
     draws = (rng.integers(len(a), size=len(a)) for _ in range(resamples))
     # A thing drawn twice is tied with itself, which tau-b leaves out of account.
     found = [tau for draw in draws if (tau := _tau(a[np.ix_(draw, draw)], b[np.ix_(draw, draw)])) is not None]
-    tau = _tau(a, b)
-    if tau is None:
-        return Tau(None, None, None)
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return Tau(tau, float(low), float(high))
 
 
-def _signs(values: Sequence[float]) -> NDArray[np.float64]:
+def _signs(values: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(values, np.float64)
     return np.sign(array[:, None] - array[None])
 
