@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_pose.data.coco_parse import parse
 from ofa_pose.data.records import ImageRecord

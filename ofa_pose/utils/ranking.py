@@ -42,8 +42,9 @@ def kendall_interval(one: Sequence[float], other: Sequence[float], resamples: in
     rng = generator("bootstrap")
     draws = (rng.integers(len(a), size=len(a)) for _ in range(resamples))
     # A thing drawn twice is tied with itself, which tau-b leaves out of account.
-    found = [tau for draw in draws if (tau := _tau(a[np.ix_(draw, draw)], b[np.ix_(draw, draw)])) is not None]
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    found = [_tau(a[np.ix_(draw, draw)], b[np.ix_(draw, draw)]) for draw in draws]
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile([value for value in found if value is not None], ends)
     return Tau(tau, float(low), float(high))
 
 

@@ -9,6 +9,7 @@ from scipy.stats import kendalltau, spearmanr
 from ofa_pose.utils.ranking import kendall, kendall_interval, spearman
 
 
+@pytest.mark.filterwarnings("ignore:An input array is constant")
 def test_tau_is_scipys_ties_included() -> None:
     rng = np.random.default_rng(0)
     for size in (2, 3, 12, 50):
