@@ -14,11 +14,12 @@ from typer.exceptions import TyperException
 
 from ofa_pose import __version__
 from ofa_pose.api import datasets, reporting
+from ofa_pose.api import exporting as export_api
+from ofa_pose.api import profiling as profile_api
 from ofa_pose.cli import (
     evaluation,
     exporting,
     importing,
-    latency,
     profiling,
     search,
     studies,
@@ -67,14 +68,26 @@ app.command("finetune")(training.finetune)
 app.command("import-litepose")(importing.import_litepose)
 app.command("eval")(evaluation.evaluate)
 app.command("predict")(evaluation.predict)
-app.command("profile")(profiling.profile)
-app.command("export")(exporting.export)
+add_command(app, "profile", profile_api.profile, arguments=("net",), show_result=profiling.show_profile)
+add_command(
+    app,
+    "export",
+    export_api.export,
+    arguments=("checkpoint",),
+    show_result=exporting.show_export,
+    after=exporting.warn_of_export,
+)
 add_command(app, "report", reporting.report, arguments=("run",))
-app.add_typer(latency.app, name="latency")
+latency_app = typer.Typer(help="Tables that predict how long a network takes on a device.", no_args_is_help=True)
+app.add_typer(latency_app, name="latency")
+add_command(latency_app, "build", profile_api.latency_build)
+add_command(latency_app, "verify", profile_api.latency_verify, show_result=profiling.show_verification)
+add_command(latency_app, "bundle", profile_api.latency_bundle, after=profiling.after_bundle)
+add_command(latency_app, "import", profile_api.latency_import, arguments=("results",))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code; faults of the user's are told in one line each, no traceback."""
+    """Run the command line and exit with its code; each fault of the user's is one line, no traceback."""
     sys.exit(run(argv))
 
 
@@ -85,19 +98,19 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         result = app(sys.argv[1:], standalone_mode=False)
     except OfaPoseError as error:
-        return _tell(str(error), error.exit_code)
+        return _report(str(error), error.exit_code)
     except TyperException as error:
-        return _tell(" ".join(error.format_message().split()), 2) if error.format_message() else 2
+        return _report(" ".join(error.format_message().split()), 2) if error.format_message() else 2
     except BrokenPipeError:
         return 1
     except OSError as error:
-        return _tell(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+        return _report(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     if result == INTERRUPTED:
-        return _tell("interrupted; commands with --resume go on where they were", INTERRUPTED)
+        return _report("interrupted; commands with --resume go on where they were", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
-def _tell(message: str, code: int) -> int:
+def _report(message: str, code: int) -> int:
     for line in message.splitlines() or [""]:
         print(f"error: {line}", file=sys.stderr)
     return code
