@@ -14,7 +14,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +29,7 @@ from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.splits import load_splits
 from ofa_pose.inference.evaluate import Evaluation, Inputs, evaluate, make_evaluator, read_inputs
-from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.extract import extract
+from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig
@@ -43,7 +41,6 @@ from ofa_pose.searches.distributed import KEPT, Team
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.seeding import generator
 
 CACHE_BYTES = 4 << 30
 JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
@@ -108,7 +105,7 @@ class SubnetEvaluator:
         # A sum's last bits depend on how many threads share it, so on a CPU each has work of its own.
         self._streams = torch.get_num_threads() if self.device.type == "cpu" else None
         self._make_runner = make_runner or FastestRunner(self.device, streams=self._streams)
-        self.images = _choose(search, settings.images)
+        self.images = search.choose(settings.images, "search images")
         if not self.images.people:
             what = f"none of the {len(self.images)} search images has a labelled person"
             raise InputError(what, search.annotations_path, "raise search.images, or name another data.search")
@@ -183,14 +180,6 @@ class SubnetEvaluator:
         while len(self._cache) > 1 and sum(kept.bytes for kept in self._cache.values()) > CACHE_BYTES:
             self._cache.popitem(last=False)
         return prepared
-
-
-def _choose(dataset: KeypointDataset, images: int) -> KeypointDataset:
-    # The first images of a file are often one scene; a fixed choice keeps searches with other seeds comparable.
-    if images >= len(dataset):
-        return dataset
-    order = generator("search images").permutation(len(dataset))[:images]
-    return dataset.select(np.sort(order).tolist())
 
 
 class ArchivedEvaluations:

@@ -30,7 +30,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, show, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.run_dir import RunDir, another, plan_run
+from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
 
 HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png", "search.json", "result.json"
 CHECKPOINT = "best.pt"
@@ -309,10 +309,7 @@ def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
     before = files.read_json(run.path / BASIS)
     if "prior" not in before:
         raise InputError("was searched by a version that kept no archive", run.path, "choose another --out")
-    for key, value in plan.items():
-        if before.get(key) != value:
-            what = f"was searched with {another(key, before.get(key), value)}"
-            raise InputError(what, run.path, "resume with the settings of that search, or choose another --out")
+    check_basis(before, plan, run.path)
     return dict(before)
 
 
