@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,12 +15,6 @@ from rich.table import Table
 from ofa_pose.cli.tables import key_table
 from ofa_pose.utils.console import say, show
 from ofa_pose.utils.errors import InputError, nearest
-
-if TYPE_CHECKING:
-    from ofa_pose.checkpoints.checkpoint import Checkpoint
-    from ofa_pose.data.coco import KeypointDataset
-    from ofa_pose.recipe.recipe import Recipe
-    from ofa_pose.skeleton import Skeleton
 
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Recipe: a YAML file or a shipped recipe's name.")]
 SetOption = Annotated[
@@ -53,37 +47,6 @@ def print_result(result: Mapping[str, Any], as_json: bool, table: Table | None =
         show(table or key_table(result))
 
 
-def read_recipe(
-    command: str,
-    name: str | None,
-    overrides: list[str] | None,
-    seed: int | None,
-    inherited: Mapping[str, Any] | None = None,
-) -> tuple[Recipe, dict[str, Any]]:
-    """The command's recipe and what its checkpoints carry of it; --seed is the override seed=…"""
-    from ofa_pose.recipe.recipe import load_recipe
-
-    return load_recipe(command, name, [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])], inherited)
-
-
 def suggest(*words: object) -> None:
     """Say what the next command of the journey is; '…' stands for what the user chooses."""
     say(f"next: ofa-pose {' '.join(shlex.quote(str(word)) if word != '…' else '…' for word in words)}")
-
-
-def check_space(supernet: Checkpoint, space: str) -> None:
-    """Raise InputError where a recipe names another space than the supernet's: its weights cannot change theirs."""
-    from ofa_pose.arch.space import load_space
-    from ofa_pose.recipe.recipe import Recipe
-
-    trained = supernet.recipe.get("space", Recipe().space)
-    if space != trained and load_space(space) != supernet.space:
-        raise InputError(f"the supernet was trained in the space {trained}, not {space}", hint=f"set space={trained}")
-
-
-def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> None:
-    """Raise InputError where a dataset has other joints than a network."""
-    if skeleton.joints != dataset.skeleton.joints:
-        there, here = dataset.skeleton, skeleton
-        fault = f"{what} has {len(here.joints)} joints ({here.name}), the data {len(there.joints)} ({there.name})"
-        raise InputError(fault, dataset.annotations_path, "use data and a checkpoint with the same joints")

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ofa_pose.cli.common import DeviceOption, JsonOption, check_joints, key_table, print_result
+from ofa_pose.cli.common import DeviceOption, JsonOption, key_table, print_result
 from ofa_pose.cli.tables import format_value
 from ofa_pose.utils.console import progress, show, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
@@ -190,6 +190,7 @@ def _evaluate(
     breakdown: bool,
     as_reference: bool,
 ) -> dict[str, Any]:
+    from ofa_pose.data.splits import check_joints
     from ofa_pose.inference import evaluate as evaluation
     from ofa_pose.pose.geometry import check_resolution, input_frame, warp
     from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher
@@ -208,7 +209,7 @@ def _evaluate(
         done = evaluation.evaluate(model.runner, dataset, inputs, evaluator, *ways, step=meter.step)
     if out:
         files.write_json(out / "results.json", done.results.entries(dataset.category["id"]))
-    parts = {"breakdown": evaluator.breakdown(done.results)} if breakdown else {}
+    parts = {"breakdown": evaluation.break_down(evaluator, done.results)} if breakdown else {}
     short_sides = [round(side * frame(side, side, side).scale) for side in resolutions]  # LitePose's code rounds them
     ran = {"resolutions": short_sides, "flip": model.flip}
     return {"metrics": done.metrics, "images": done.images, **ran, "seconds": done.seconds, **parts}
@@ -217,13 +218,13 @@ def _evaluate(
 def _score_results(
     annotations: Path | None, results: Path, metric: str, skeleton: Path | None, breakdown: bool
 ) -> dict[str, Any]:
-    from ofa_pose.inference.evaluate import make_evaluator, read_results
+    from ofa_pose.inference.evaluate import break_down, make_evaluator, read_results
 
     if annotations is None:
         raise InputError("eval --results needs --annotations", hint="name the ground truth")
     dataset = _load(annotations, annotations.parent, skeleton, "none")
     evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
-    parts = {"breakdown": evaluator.breakdown(found)} if breakdown else {}
+    parts = {"breakdown": break_down(evaluator, found)} if breakdown else {}
     return {"metrics": evaluator.score(found), "images": len(dataset), "seconds": {}, **parts}
 
 

@@ -16,12 +16,9 @@ from ofa_pose.cli.common import (
     ResumeOption,
     SeedOption,
     SetOption,
-    check_joints,
-    check_space,
     key_table,
     print_result,
     read_counts,
-    read_recipe,
     suggest,
 )
 from ofa_pose.utils.console import warn
@@ -259,12 +256,13 @@ def _plan(
     find_feasible_start(source.space, source.spec.joints, budget)
 
     from ofa_pose.backends.torch_net import pick_device
-    from ofa_pose.data.splits import load_splits
+    from ofa_pose.data.splits import check_joints, load_splits
+    from ofa_pose.recipe.recipe import load_recipe
 
-    resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
-    check_space(source, resolved.space)
+    resolved, _ = load_recipe("search", recipe, overrides or (), source.recipe, seed)
+    source.check_space(resolved.space)
     check_held_out(resolved.data, source)
-    train, split = load_splits(resolved.data, "train", "search")
+    train, split = load_splits(resolved.data, "train", "search", trained=source.skeleton)
     check_joints(source.skeleton, split, "the supernet")
     chosen = pick_device(device)
     if team is not None:

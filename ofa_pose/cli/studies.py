@@ -16,11 +16,8 @@ from ofa_pose.cli.common import (
     ResumeOption,
     SeedOption,
     SetOption,
-    check_joints,
-    check_space,
     print_result,
     read_counts,
-    read_recipe,
 )
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
@@ -63,12 +60,13 @@ def table(
 
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.models.elastic import Supernet
+    from ofa_pose.recipe.recipe import load_recipe
     from ofa_pose.searches.evaluation import SubnetFitness
     from ofa_pose.searches.job import fitness_basis
     from ofa_pose.studies.table import fill_table, plan_table
     from ofa_pose.utils.config import config_text
 
-    resolved, _ = read_recipe("search", recipe, overrides, None, source.recipe)
+    resolved, _ = load_recipe("search", recipe, overrides or (), source.recipe)
     train, split = _splits(source, resolved)
     chosen = pick_device(device)
     run = plan_table(out, config_text(resolved), resume)
@@ -123,6 +121,7 @@ def fidelity(
 
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.models.elastic import Supernet
+    from ofa_pose.recipe.recipe import load_recipe
     from ofa_pose.searches.evaluation import SubnetFitness
     from ofa_pose.searches.job import fitness_basis
     from ofa_pose.studies.fidelity import TUNING, Fidelity, fidelity_table, plan_fidelity, study_fidelity
@@ -131,10 +130,12 @@ def fidelity(
     from ofa_pose.utils.config import config_text
     from ofa_pose.utils.run_dir import RunDir
 
-    resolved, _ = read_recipe("search", recipe, overrides, seed, source.recipe)
-    tuning, _ = read_recipe("finetune", recipe, overrides, seed, source.recipe)
+    resolved, _ = load_recipe("search", recipe, overrides or (), source.recipe, seed)
+    tuning, _ = load_recipe("finetune", recipe, overrides or (), source.recipe, seed)
     train, split = _splits(source, resolved)
     if master:
+        from ofa_pose.data.splits import check_joints
+
         check_joints(master.skeleton, train, "the teacher")
     chosen = pick_device(device)
     study = Fidelity(
@@ -218,11 +219,11 @@ def _budget(source: Checkpoint, macs: str | None, params: str | None, convention
 def _splits(source: Checkpoint, resolved: Recipe) -> tuple[KeypointDataset, KeypointDataset]:
     """The train and search splits, checked as `search` checks them."""
     from ofa_pose.cli.search import check_held_out
-    from ofa_pose.data.splits import load_splits
+    from ofa_pose.data.splits import check_joints, load_splits
 
-    check_space(source, resolved.space)
+    source.check_space(resolved.space)
     check_held_out(resolved.data, source)
-    train, split = load_splits(resolved.data, "train", "search")
+    train, split = load_splits(resolved.data, "train", "search", trained=source.skeleton)
     check_joints(source.skeleton, split, "the supernet")
     return train, split
 

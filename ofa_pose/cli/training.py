@@ -15,10 +15,7 @@ from ofa_pose.cli.common import (
     ResumeOption,
     SeedOption,
     SetOption,
-    check_joints,
-    check_space,
     print_result,
-    read_recipe,
     suggest,
 )
 from ofa_pose.utils.console import warn
@@ -41,7 +38,7 @@ def _prepare(
 ) -> Setting:
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.checkpoints.checkpoint import find_checkpoint
-    from ofa_pose.data.splits import load_splits
+    from ofa_pose.data.splits import check_joints, load_splits
     from ofa_pose.train.jobs import Setting
     from ofa_pose.utils.config import config_text
     from ofa_pose.utils.files import sha256
@@ -81,10 +78,11 @@ def pretrain(
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.recipe.recipe import load_recipe
     from ofa_pose.train import jobs
 
     source = load_checkpoint(init) if init else None
-    resolved, carried = read_recipe("pretrain", recipe, overrides, seed, source.recipe if source else None)
+    resolved, carried = load_recipe("pretrain", recipe, overrides or (), source.recipe if source else None, seed)
     space = None if net else load_space(resolved.space)
     spec = load_spec(net) if net else load_space(resolved.space).largest(1)
     setting = _prepare("pretrain", resolved, carried, out, resume, device)
@@ -112,10 +110,11 @@ def train_supernet(
     """
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.recipe.recipe import load_recipe
     from ofa_pose.train import jobs
 
     source = load_checkpoint(init) if init else None
-    resolved, carried = read_recipe("train-supernet", recipe, overrides, seed, source.recipe if source else None)
+    resolved, carried = load_recipe("train-supernet", recipe, overrides or (), source.recipe if source else None, seed)
     space = load_space(resolved.space)
     if source is None and not resume:
         warn("without --init the supernet starts from random weights and needs far more steps")
@@ -145,7 +144,9 @@ def finetune(
     """
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.data.splits import check_joints
     from ofa_pose.models.elastic import Supernet
+    from ofa_pose.recipe.recipe import load_recipe
     from ofa_pose.train import jobs
 
     source = load_checkpoint(supernet, kind="supernet")
@@ -153,8 +154,8 @@ def finetune(
     spec = load_spec(subnet, source.spec.joints)
     assert source.space is not None
     source.space.check_subnet(spec)
-    resolved, carried = read_recipe("finetune", recipe, overrides, seed, source.recipe)
-    check_space(source, resolved.space)
+    resolved, carried = load_recipe("finetune", recipe, overrides or (), source.recipe, seed)
+    source.check_space(resolved.space)
     setting = _prepare("finetune", resolved, carried, out, resume, device, teacher)
     check_joints(source.skeleton, setting.train, "the supernet")
     if master:

@@ -22,16 +22,19 @@ def keypoint_category(path: Path, categories: Sequence[Any]) -> Mapping[str, Any
         raise InputError(f"has {len(found)} categories with keypoints ({names})", path, "keep one of them")
     where, names = f"{path}: category {found[0].get('id')}", found[0]["keypoints"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError("keypoints must be a list of distinct joint names", where, "hint the list")
+        raise InputError("keypoints must be a list of distinct joint names", where, "correct the list")
     if not is_id(found[0].get("id")):
         raise InputError("has no id", where, "number the category, and name that id in category_id")
     return found[0]
 
 
 def choose_skeleton(
-    path: Path, category: Mapping[str, Any], skeleton: Skeleton | None
+    path: Path, category: Mapping[str, Any], skeleton: Skeleton | None, trained: Skeleton | None = None
 ) -> tuple[Skeleton, tuple[str, ...]]:
-    """The skeleton given, else the built-in one with the category's joints, else a draft; and what to warn of.
+    """The skeleton given, else a network's, else the built-in one, else a draft; and what to warn of.
+
+    A network's skeleton, `trained`, counts where it has the category's joints; a difference from what else would be
+    taken is warned of.
 
     Raises InputError where the skeleton given has other joints than the category.
     """
@@ -46,7 +49,23 @@ def choose_skeleton(
         if skeleton.joints != tuple(names):
             hint = f"list its joints in the file's order: {', '.join(names)}"
             raise InputError(f"skeleton {skeleton.name} has other joints than the file", path, hint)
-        return skeleton, ()
+        differing = skeleton.differences(trained) if trained else ""
+        return skeleton, (
+            (f"{path}: its {differing} are those of the skeleton given, not those the network was trained with",)
+            if differing
+            else ()
+        )
+    suggested, warnings = _suggested(path, category)
+    differing = suggested.differences(trained) if trained else ""
+    if trained is None or not differing:
+        return suggested, warnings
+    origin = "guessed from the file" if warnings else f"those of skeleton {suggested.name}"
+    return trained, (f"{path}: its {differing} are those the network was trained with, not {origin}",)
+
+
+def _suggested(path: Path, category: Mapping[str, Any]) -> tuple[Skeleton, tuple[str, ...]]:
+    """What a file's own joint names lead to."""
+    names = category["keypoints"]
     built_in = same_joints(names)
     if built_in is not None:
         return built_in, ()

@@ -55,11 +55,15 @@ class Parsed:
     warnings: tuple[str, ...]
 
 
-def parse(path: Path, value: Any, skeleton: Skeleton | None) -> Parsed:
-    """Check the value of an annotation file. Raises InputError only where nothing can be read on."""
+def parse(path: Path, value: Any, skeleton: Skeleton | None, trained: Skeleton | None = None) -> Parsed:
+    """Check the value of an annotation file. Raises InputError only where nothing can be read on.
+
+    Args:
+        skeleton, trained: see `choose_skeleton`.
+    """
     _check_layout(path, value)
     category = keypoint_category(path, value["categories"])
-    chosen, warnings = choose_skeleton(path, category, skeleton)
+    chosen, warnings = choose_skeleton(path, category, skeleton, trained)
     faults: list[Fault] = []
     images = _parse_images(path, value["images"], faults)
     reader = _Annotations(path, images, value["categories"], category["id"], chosen.joints, faults)

@@ -13,8 +13,7 @@ from pydantic import Field
 from ofa_pose.data.splits import SPLITS, DataSettings
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.pose.settings import DecodeSettings
-from ofa_pose.recipe.search_settings import SearchSettings
-from ofa_pose.recipe.settings import LossSettings, TrainSettings
+from ofa_pose.recipe.settings import LossSettings, SearchSettings, TrainSettings
 from ofa_pose.utils.config import Config, apply_overrides, check_config
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import find_yaml, read_yaml
@@ -45,6 +44,7 @@ def load_recipe(
     name: str | Path | None,
     overrides: Sequence[str] = (),
     inherited: Mapping[str, Any] | None = None,
+    seed: int | None = None,
 ) -> tuple[Recipe, dict[str, Any]]:
     """The recipe of a command, and the dict that its checkpoints carry for the commands that follow.
 
@@ -53,11 +53,13 @@ def load_recipe(
         name: a YAML file or a shipped recipe's name; None takes the `inherited` recipe of a checkpoint.
         overrides: `a.b=value`; they win over the file. The commands that follow take them over too, through the
             checkpoint, but for keys that their own entry under `commands` sets.
+        seed: the override seed=…, the last one.
 
     Raises:
         InputError: unknown key (the nearest is named), wrong type, no recipe at all.
     """
     where: str | Path = "the checkpoint's recipe"
+    overrides = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
     if name is not None:
         where = find_yaml("recipes", name)
         value = read_yaml(where)

@@ -17,7 +17,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.utils.errors import InputError
 

@@ -18,7 +18,7 @@ from ofa_pose.searches.archive import genome_text
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import RunDir, another, plan_run
+from ofa_pose.utils.run_dir import BASIS_DEFAULTS, RunDir, another, plan_run
 
 TABLE, BASIS = "table.csv", "table.json"
 
@@ -112,8 +112,8 @@ def fill_table(
 
 def check_basis(path: Path, basis: Mapping[str, Any]) -> None:
     """Raise InputError that names what differs between a basis kept in a file and this one."""
-    before = files.read_json(path)
-    for key, value in basis.items():
+    before = {**BASIS_DEFAULTS, **files.read_json(path)}
+    for key, value in {**BASIS_DEFAULTS, **basis}.items():
         if before.get(key, value) != value:
             what = f"was measured with {another(key, before[key], value)}"
             raise InputError(what, path.parent, "resume with the settings of that run, or choose another --out")

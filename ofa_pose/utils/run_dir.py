@@ -17,6 +17,8 @@ from ofa_pose.utils.errors import InputError
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
 
+BASIS_DEFAULTS = {"metric": "coco"}  # what a run's basis leaves out where it is so: those of earlier versions lack it
+
 
 class RunDir:
     """A directory that holds one run, as `plan_run` found it; nothing is written before `open`.
