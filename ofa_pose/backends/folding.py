@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
+from ofa_pose.arch.walk import Units
 from ofa_pose.backends import INPUT
 from ofa_pose.data.loader import MEAN, STD
-from ofa_pose.models.litepose import Apply, Units
 
 Walk = Callable[..., Iterable[Any]]
 """`walk(apply, *inputs)` computes a part of a plan with `apply(layer, input)`; its results are the part's outputs."""
@@ -55,7 +55,7 @@ def write_part(graph: Graph, units: Units, inputs: Iterable[str], walk: Walk, ou
     """Append a part of a network in eval mode to a graph.
 
     Args:
-        units: has the modules of the part's layers.
+        units: has the weights of the part's layers.
         inputs: names of the graph's inputs. What is called 'images' is RGB from 0 to 255 and normalised first.
         outputs: names for the walk's results.
     """
@@ -65,7 +65,7 @@ def write_part(graph: Graph, units: Units, inputs: Iterable[str], walk: Walk, ou
 
     mean = np.array(MEAN) * 255
     values = [_Value(graph, graph.centre(name, mean) if name == INPUT else name) for name in inputs]
-    for result, name in zip(walk(cast(Apply, apply), *values), outputs, strict=True):
+    for result, name in zip(walk(apply, *values), outputs, strict=True):
         graph.rename(result.name, name)
 
 
@@ -99,27 +99,13 @@ def _add_layer(graph: Graph, layer: Layer, units: Units, x: _Value | _Deconvs) -
         assert isinstance(x, _Value)
         return _Deconvs((layer,), (x.name,))
     if isinstance(x, _Deconvs):
-        scale, shift = _affine(units, layer)
-        weight = np.concatenate([_weight(units, one) for one in x.layers]) * scale[:, None, None]
+        scale, shift = units.unit(layer).affine()
+        weight = np.concatenate([units.unit(one).weight() for one in x.layers]) * scale[:, None, None]
         return _Value(graph, graph.deconv(x.layers[0], layer, x.reads, weight, shift))
-    weight, bias = _weight(units, layer), None
+    weight, bias = units.unit(layer).weight(), None
     if layer.reads == "image":
         weight = weight / (np.array(STD).reshape(1, 3, 1, 1) * 255)  # the image is centred, not scaled
     if layer.norm:
-        scale, bias = _affine(units, layer)
+        scale, bias = units.unit(layer).affine()
         weight = weight * scale[:, None, None, None]
     return _Value(graph, graph.conv(layer, x.name, weight, bias))
-
-
-def _weight(units: Units, layer: Layer) -> np.ndarray:
-    return units.unit(layer).conv.weight.detach().cpu().double().numpy()
-
-
-def _affine(units: Units, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """What a layer's BatchNorm does in eval mode: scale (C,), then shift (C,)."""
-    norm = units.unit(layer).norm
-    assert norm.running_mean is not None and norm.running_var is not None
-    parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    weight, bias, mean, variance = (part.detach().cpu().double().numpy() for part in parts)
-    scale = weight / np.sqrt(variance + norm.eps)
-    return scale, bias - mean * scale

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
+from ofa_pose.arch.walk import Apply, Units, run_plan
 from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.folding import Walk, write_part
-from ofa_pose.models.litepose import Apply, LitePose, Units, run_plan
+from ofa_pose.models.litepose import LitePose
 
 MAGIC = 7767517  # the first line of every .param
 FLOAT32 = b"\0" * 4  # stands before weights that are not compressed
@@ -40,7 +41,7 @@ def ncnn_part(units: Units, inputs: Iterable[str], walk: Walk, outputs: Iterable
     """The .param and the .bin of any part of a network in eval mode, made as `ncnn_model` makes a whole one.
 
     Args:
-        units: has the modules of the part's layers.
+        units: has the weights of the part's layers.
         inputs: the name of every input, (channels, height, width). What is called 'images' is RGB from 0 to 255 and
             normalised first.
         walk: `walk(apply, *inputs)` computes the part with `apply(layer, input)`; its results, in the order of outputs.

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
+from ofa_pose.arch.walk import Apply, Units, run_plan
 from ofa_pose.backends import INPUT
 from ofa_pose.backends.folding import Walk, write_part
-from ofa_pose.models.litepose import Apply, LitePose, Units, run_plan
+from ofa_pose.models.litepose import LitePose
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +49,7 @@ def onnx_part(
     """The ONNX model of any part of a network in eval mode, made as `onnx_model` makes a whole one.
 
     Args:
-        units: has the modules of the part's layers.
+        units: has the weights of the part's layers.
         inputs: the name of every input, float32 (batch, channels, height, width), and its channels. What is called
             'images' is RGB from 0 to 255 and normalised first.
         walk: `walk(apply, *inputs)` computes the part with `apply(layer, input)`; its results, in the order of outputs.

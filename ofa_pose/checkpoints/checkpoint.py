@@ -12,11 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ofa_pose.arch.space import SearchSpace, load_space
+from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
@@ -72,13 +71,6 @@ class Checkpoint:
                 raise InputError(f"weights '{name}' have shape {shapes}", hint="write the checkpoint again")
         net.load_state_dict({name: self.weights[name] for name in expected})
         return net.to(device).eval()
-
-    def check_space(self, space: str) -> None:
-        """Raise InputError where `space` is not this supernet's: its weights cannot change theirs."""
-        trained = self.recipe.get("space", Recipe().space)
-        if space != trained and load_space(space) != self.space:
-            what = f"the supernet was trained in the space {trained}, not {space}"
-            raise InputError(what, hint=f"set space={trained}")
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:

@@ -10,26 +10,35 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from ofa_pose.cli.tables import key_table
 from ofa_pose.utils.console import show
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.results import Result
 
-NAMES = {"overrides": "--set", "formats": "--format"}  # options that are not called as their parameters are
-METAVARS = {"overrides": "A.B=VALUE"}
-
-
-class Result(Protocol):
-    """What a command's function returns."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: what --json prints."""
-
-
-Show = Callable[[Any], None]
+OPTIONS = {"overrides": "--set", "formats": "--format"}  # those not called as their parameters are
+METAVARS = {  # what stands for a value in the help, of an option or of a type; a flag takes none
+    "overrides": "A.B=VALUE",
+    "Sequence[str]": "<str>",
+    "Sequence[int]": "N,N,…",
+    "Sequence[float]": "X,X,…",
+    "Path": "<path>",
+    "bool": "",
+}
+SHELL_TYPES = {  # what the shell takes for a parameter: the first of its annotation's alternatives that is found here
+    "Sequence[str]": list[str],  # repeated
+    "Sequence[int]": str,  # numbers with commas
+    "Sequence[float]": str,
+    "Path": str,
+    "str": str,
+    "float": float,
+    "int": int,
+    "bool": bool,
+}
 
 
 def add_command(
@@ -37,30 +46,34 @@ def add_command(
     name: str,
     function: Callable[..., Result | None],
     arguments: tuple[str, ...] = (),
-    show_result: Show | None = None,
+    show_result: Callable[[Any], None] | None = None,
     after: Callable[[Any, Mapping[str, Any]], None] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> None:
     """Add a command that calls `function` and prints what it returns.
 
     Args:
+        app: the app or group that the command becomes a part of.
+        name: the command's.
+        function: its parameters are annotated with `SHELL_TYPES` (in strings: by `from __future__ import
+            annotations`), alone or as alternatives, and each is explained in its docstring.
         arguments: parameters that stand on the command line without a name.
         show_result: prints a result for people; default: a table of its names and values.
         after: called with the result and the call's arguments when the result was printed: hints on what comes next.
-        options: parameters' options where neither their name nor `NAMES` says them: {'flip': '--flip/--no-flip'}.
+        options: parameters' options where neither their name nor `OPTIONS` says them: {'flip': '--flip/--no-flip'}.
     """
     text, helps = read_docstring(function)
-    shown = {**NAMES, **(options or {})}
-    parameters = [
-        _parameter(parameter, helps[parameter.name], parameter.name in arguments, shown)
-        for parameter in inspect.signature(function).parameters.values()
-    ]
+    parameters = inspect.signature(function).parameters
+    assert helps.keys() == parameters.keys(), f"{function.__name__}: Args explains {[*helps]}, it takes {[*parameters]}"
+    names = {key: f"--{key.replace('_', '-')}" for key in parameters} | OPTIONS | dict(options or {})
+    names |= {key: key for key in arguments}
+    kinds = {key: _kind(function, one) for key, one in parameters.items()}
     as_json = Annotated[bool, typer.Option("--json", help="Print the result, and only it, as JSON on stdout.")]
-    parameters.append(_keyword("as_json", as_json, False))
-    kinds = {name: str(one.annotation) for name, one in inspect.signature(function).parameters.items()}
+    shown = [_shell_parameter(one, kinds[key], names, helps[key]) for key, one in parameters.items()]
+    shown.append(inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=as_json))
 
     def command(as_json: bool, **given: Any) -> None:
-        values = {key: _converted(key, value, kinds[key]) for key, value in given.items()}
+        values = {key: _read(value, kinds[key], names[key], parameters[key]) for key, value in given.items()}
         result = function(**values)
         if result is None:  # another rank than 0, which has nothing to say
             return
@@ -74,66 +87,77 @@ def add_command(
         if after:
             after(result, values)
 
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = text
+    command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in shown}
+    command.__doc__ = _in_the_shell(text, names)
     app.command(name)(command)
 
 
 def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """A docstring's text before its sections, and what its section Args says of each parameter, on one line each."""
-    text, _, rest = (inspect.getdoc(function) or "").partition("\nArgs:\n")
-    text = re.split(r"\n(?:Returns|Raises):\n", text)[0]
-    section = re.split(r"\n(?=\S)", rest)[0]
-    entries = re.split(r"\n?^    (?=\w)", section, flags=re.MULTILINE)
+    """A docstring's text before its sections, and what its section Args says of each parameter.
+
+    Paragraphs of the text, and what is said of a parameter, come on one line each.
+    """
+    text, *sections = re.split(r"\n(?=(?:Args|Returns|Raises):\n)", inspect.getdoc(function) or "")
+    section = next((one for one in sections if one.startswith("Args:\n")), "")
     helps: dict[str, str] = {}
-    for entry in filter(None, entries):
-        names, _, said = entry.partition(": ")
-        said = " ".join(said.split())
-        for name in names.split(", "):
-            helps[name] = said[:1].upper() + said[1:]
-    return text.strip(), helps
+    for entry in re.split(r"\n    (?=\w)", section)[1:]:
+        names, _, said = entry.partition(":")
+        helps |= dict.fromkeys(names.split(", "), " ".join(said.split()))
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")), helps
 
 
-def _parameter(
-    parameter: inspect.Parameter, said: str, positional: bool, names: Mapping[str, str]
-) -> inspect.Parameter:
-    kind = str(parameter.annotation)
-    option = names.get(parameter.name, f"--{parameter.name.replace('_', '-')}")
-    base: Any = str
-    if "bool" in kind:
-        base = bool
-    elif "Sequence[str]" in kind:
-        base = list[str]
-    elif "Sequence" not in kind and "float" in kind:
-        base = float
-    elif "Sequence" not in kind and "int" in kind and "str" not in kind:
-        base = int
-    metavar = METAVARS.get(parameter.name)
-    info = typer.Argument(help=said) if positional else typer.Option(option, help=said, metavar=metavar)
-    if parameter.default is inspect.Parameter.empty:
-        return _keyword(parameter.name, Annotated[base, info], inspect.Parameter.empty)
-    optional = parameter.default is None or parameter.default == ()
-    default = parameter.default
-    if optional:
-        default = None
-    elif base is str:
-        default = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    return _keyword(parameter.name, Annotated[base | None if optional else base, info], default)
+def _kind(function: Callable[..., Any], parameter: inspect.Parameter) -> str:
+    """Which of `SHELL_TYPES` a parameter is."""
+    alternatives = [part.strip() for part in str(parameter.annotation).split("|")]
+    found = [kind for kind in SHELL_TYPES if kind in alternatives]
+    assert found, f"{function.__name__}: the command line knows no {parameter.name} of type {parameter.annotation}"
+    return found[0]
 
 
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _in_the_shell(text: str, names: Mapping[str, str]) -> str:
+    """Text of a docstring as help: parameters in backticks are called by their options; what may be markup is escaped.
+
+    typer takes square brackets for rich's markup.
+    """
+    called = re.sub(r"`(\w+)`", lambda word: names.get(word[1], word[0]).partition("/")[0], text)
+    return escape(called)
 
 
-def _converted(name: str, value: Any, kind: str) -> Any:
-    """An option's value as the function takes it."""
-    for word, number in (("Sequence[int]", int), ("Sequence[float]", float)):
-        if word in kind and isinstance(value, str):
-            try:
-                return tuple(number(part) for part in value.split(","))
-            except ValueError:
-                option = f"--{name.replace('_', '-')}"
-                hint = "write whole numbers as in 50,100" if number is int else "write numbers as in 0.75,1.5"
-                raise InputError(f"{option} '{value}' is not a list of numbers", hint=hint) from None
-    return () if value is None and "Sequence[str]" in kind and "None" not in kind else value
+def _sentence(text: str, default: Any) -> str:
+    """Text with a capital, but where it begins with a value: the default, or one of a list as in 'cpu, cuda or …'."""
+    first = text.partition(" ")[0].rstrip(".,:;")
+    is_value = first == str(default) or re.match(r"[\w.-]+(,| \()", text)
+    return text if is_value else text[:1].upper() + text[1:]
+
+
+def _shell_parameter(parameter: inspect.Parameter, kind: str, names: Mapping[str, str], said: str) -> inspect.Parameter:
+    key, default = parameter.name, parameter.default
+    base: Any = SHELL_TYPES[kind]
+    option, text = names[key], _in_the_shell(_sentence(said, default), names)
+    if kind == "bool" and default is not False and "/" not in option:
+        option = f"{option}/--no-{option[2:]}"
+    metavar = METAVARS.get(key, METAVARS.get(kind))
+    info = typer.Argument(help=text) if option == key else typer.Option(option, help=text, metavar=metavar)
+    if default is None or default == ():
+        base, default = base | None, None
+    elif kind in ("Sequence[int]", "Sequence[float]") and default is not parameter.empty:
+        default = ",".join(map(str, default))
+    elif base is str and default is not parameter.empty:
+        default = str(default)
+    annotation: Any = Annotated[base, info]
+    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _read(value: Any, kind: str, option: str, parameter: inspect.Parameter) -> Any:
+    """What an option holds as the function takes it."""
+    if value is None:
+        return parameter.default  # () or None
+    if kind not in ("Sequence[int]", "Sequence[float]"):
+        return value
+    whole = kind == "Sequence[int]"
+    try:
+        return tuple((int if whole else float)(part) for part in value.split(","))
+    except ValueError:
+        hint = "write whole numbers as in 50,100" if whole else "write numbers as in 0.75,1.5"
+        raise InputError(f"{option} '{value}' is not a list of numbers", hint=hint) from None

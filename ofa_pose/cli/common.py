@@ -14,7 +14,6 @@ from rich.table import Table
 
 from ofa_pose.cli.tables import key_table
 from ofa_pose.utils.console import say, show
-from ofa_pose.utils.errors import InputError, nearest
 
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Recipe: a YAML file or a shipped recipe's name.")]
 SetOption = Annotated[
@@ -25,17 +24,6 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where the ru
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random (recipe key: seed).")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default: a GPU if any.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, and only it, as JSON on stdout.")]
-
-
-def read_counts(macs: str | None, params: str | None, convention: str) -> dict[str, Any]:
-    """`Budget`'s macs, params and convention as they stand on the command line. Raises InputError."""
-    from ofa_pose.costs.macs import CONVENTIONS
-    from ofa_pose.utils.units import parse_count
-
-    if convention not in CONVENTIONS:
-        raise InputError(f"no such MAC convention: '{convention}'", hint=nearest(convention, CONVENTIONS))
-    counts = {name: None if text is None else parse_count(text) for name, text in (("macs", macs), ("params", params))}
-    return {**counts, "convention": convention}
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, table: Table | None = None) -> None:

@@ -190,7 +190,7 @@ def _evaluate(
     breakdown: bool,
     as_reference: bool,
 ) -> dict[str, Any]:
-    from ofa_pose.data.splits import check_joints
+    from ofa_pose.checkpoints.checks import check_joints
     from ofa_pose.inference import evaluate as evaluation
     from ofa_pose.pose.geometry import check_resolution, input_frame, warp
     from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher

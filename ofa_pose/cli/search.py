@@ -18,7 +18,6 @@ from ofa_pose.cli.common import (
     SetOption,
     key_table,
     print_result,
-    read_counts,
     suggest,
 )
 from ofa_pose.utils.console import warn
@@ -31,43 +30,12 @@ if TYPE_CHECKING:
     from ofa_pose.checkpoints.checkpoint import Checkpoint
     from ofa_pose.costs.feasible import Budget
     from ofa_pose.data.coco import KeypointDataset
-    from ofa_pose.data.splits import DataSettings
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.recipe.recipe import Recipe
     from ofa_pose.searches.distributed import Team
 
 
 DOUBTFUL = 0.15  # error of a latency table on its own networks
-
-
-def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
-    """Refuse to search on a share of train that the supernet was not kept from.
-
-    What is held out follows from the annotation file's content and the share, wherever the file lies now. An imported
-    supernet was trained elsewhere: nothing is known of it, and that is told.
-
-    Args:
-        data: the search's data.
-        supernet: knows what it was trained with.
-
-    Raises:
-        InputError: no data.search is named, and what is held out of train has changed since.
-    """
-    from ofa_pose.utils.config import check_config
-    from ofa_pose.utils.files import sha256
-
-    if data.search is not None or data.train is None:
-        return
-    if "imported_from" in supernet.info:
-        warn("the imported supernet may have seen the images held out of data.train; better name data.search")
-        return
-    trained = check_config(type(data), supernet.recipe.get("data") or {}, "the supernet's recipe")
-    now = (None, data.search_share, sha256(data.train.annotations))
-    then = (trained.search, trained.search_share, supernet.info.get("train_sha256", now[2]))
-    for key, new, old in zip(("search", "search_share", "train"), now, then, strict=True):
-        if new != old:
-            what = f"data.{key} is not what the supernet was trained with: it may have seen the search images"
-            raise InputError(what, hint="leave it as it was, or name images of their own in data.search")
 
 
 def search(
@@ -147,9 +115,6 @@ class _Limits:
         from ofa_pose.utils.files import sha256
         from ofa_pose.utils.units import parse_seconds
 
-        counts = read_counts(self.macs, self.params, self.convention)
-        if self.macs is None and self.params is None and self.latency is None:
-            raise InputError("search needs a budget", hint="add --macs 1.2G, --params 2M or --latency 30ms")
         if self.latency is not None and self.table is None:
             hint = "measure the device with 'ofa-pose latency build', then add --latency-table TABLE"
             raise InputError("--latency needs a latency table", hint=hint)
@@ -162,8 +127,10 @@ class _Limits:
             if interpolated:
                 what = f"{interpolated} of the {pieces} pieces of space '{space.name}' are interpolated, not measured"
                 warn(f"{self.table}: {what}; 'ofa-pose latency build' without --share measures all")
-        return Budget(
-            **counts,
+        return Budget.parse(
+            self.macs,
+            self.params,
+            self.convention,
             latency_ms=1e3 * parse_seconds(self.latency) if self.latency is not None else None,
             predict_ms=found.predict_ms if found else None,
             predict_many=found.predict_many if found else None,
@@ -256,11 +223,12 @@ def _plan(
     find_feasible_start(source.space, source.spec.joints, budget)
 
     from ofa_pose.backends.torch_net import pick_device
-    from ofa_pose.data.splits import check_joints, load_splits
+    from ofa_pose.checkpoints.checks import check_held_out, check_joints, check_space
+    from ofa_pose.data.splits import load_splits
     from ofa_pose.recipe.recipe import load_recipe
 
-    resolved, _ = load_recipe("search", recipe, overrides or (), source.recipe, seed)
-    source.check_space(resolved.space)
+    resolved, _ = load_recipe("search", recipe, overrides, source.recipe, seed)
+    check_space(source, resolved.space)
     check_held_out(resolved.data, source)
     train, split = load_splits(resolved.data, "train", "search", trained=source.skeleton)
     check_joints(source.skeleton, split, "the supernet")

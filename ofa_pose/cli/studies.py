@@ -17,7 +17,6 @@ from ofa_pose.cli.common import (
     SeedOption,
     SetOption,
     print_result,
-    read_counts,
 )
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
@@ -111,6 +110,7 @@ def fidelity(
     Example: ofa-pose fidelity --supernet runs/supernet --macs 1.2G --out runs/fidelity
     """
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.checkpoints.checks import check_joints
     from ofa_pose.costs.feasible import FeasibleSpace
 
     source = load_checkpoint(supernet, kind="supernet")
@@ -134,8 +134,6 @@ def fidelity(
     tuning, _ = load_recipe("finetune", recipe, overrides or (), source.recipe, seed)
     train, split = _splits(source, resolved)
     if master:
-        from ofa_pose.data.splits import check_joints
-
         check_joints(master.skeleton, train, "the teacher")
     chosen = pick_device(device)
     study = Fidelity(
@@ -208,20 +206,18 @@ def _within(counts: tuple[int, ...], available: int, what: str) -> tuple[int, ..
 def _budget(source: Checkpoint, macs: str | None, params: str | None, convention: str) -> Budget:
     """The limits given, or one that every subnet keeps."""
     from ofa_pose.costs.feasible import Budget
-    from ofa_pose.costs.macs import spec_macs
 
-    counts = read_counts(macs, params, convention)
     if macs is None and params is None:
-        counts["macs"] = getattr(spec_macs(source.spec), convention)
-    return Budget(**counts)
+        macs = str(Budget.parse(1, None, convention).macs_of(source.spec))
+    return Budget.parse(macs, params, convention)
 
 
 def _splits(source: Checkpoint, resolved: Recipe) -> tuple[KeypointDataset, KeypointDataset]:
     """The train and search splits, checked as `search` checks them."""
-    from ofa_pose.cli.search import check_held_out
-    from ofa_pose.data.splits import check_joints, load_splits
+    from ofa_pose.checkpoints.checks import check_held_out, check_joints, check_space
+    from ofa_pose.data.splits import load_splits
 
-    source.check_space(resolved.space)
+    check_space(source, resolved.space)
     check_held_out(resolved.data, source)
     train, split = load_splits(resolved.data, "train", "search", trained=source.skeleton)
     check_joints(source.skeleton, split, "the supernet")

@@ -38,7 +38,8 @@ def _prepare(
 ) -> Setting:
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.checkpoints.checkpoint import find_checkpoint
-    from ofa_pose.data.splits import check_joints, load_splits
+    from ofa_pose.checkpoints.checks import check_joints
+    from ofa_pose.data.splits import load_splits
     from ofa_pose.train.jobs import Setting
     from ofa_pose.utils.config import config_text
     from ofa_pose.utils.files import sha256
@@ -144,7 +145,7 @@ def finetune(
     """
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.data.splits import check_joints
+    from ofa_pose.checkpoints.checks import check_joints, check_space
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.recipe.recipe import load_recipe
     from ofa_pose.train import jobs
@@ -155,7 +156,7 @@ def finetune(
     assert source.space is not None
     source.space.check_subnet(spec)
     resolved, carried = load_recipe("finetune", recipe, overrides or (), source.recipe, seed)
-    source.check_space(resolved.space)
+    check_space(source, resolved.space)
     setting = _prepare("finetune", resolved, carried, out, resume, device, teacher)
     check_joints(source.skeleton, setting.train, "the supernet")
     if master:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import Convention, spec_macs, spec_params
+from ofa_pose.costs.macs import CONVENTIONS, Convention, spec_macs, spec_params
 from ofa_pose.costs.population import Genomes, population_costs
-from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.units import format_count
+from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.units import format_count, parse_count
 
 LATENCY = "latency_ms"
 PredictMany = Callable[[SearchSpace, int, Genomes], NDArray[np.floating]]
@@ -75,6 +76,19 @@ class Budget:
             raise InputError("a search needs a budget", hint="add --macs 1.2G, --params 2M or --latency 30ms")
         if self.latency_ms is not None and self.predict_ms is None:
             raise ValueError("a latency limit needs predict_ms")
+        if self.convention not in CONVENTIONS:
+            hint = nearest(self.convention, CONVENTIONS)
+            raise InputError(f"no such MAC convention: '{self.convention}'", hint=hint)
+
+    @classmethod
+    def parse(cls, macs: str | int | None, params: str | int | None, convention: str, **others: Any) -> Budget:
+        """A budget from counts as people write them, '1.2G'. Raises InputError.
+
+        Args:
+            others: further fields.
+        """
+        counted, sized = (None if count is None else parse_count(str(count)) for count in (macs, params))
+        return cls(counted, sized, cast(Convention, convention), **others)
 
     @property
     def limits(self) -> tuple[Limit, ...]:

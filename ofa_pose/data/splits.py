@@ -19,8 +19,8 @@ SPLITS = ("train", "search", "val", "test")
 class Source(Config):
     """A COCO-format annotation file and the folder of its images."""
 
-    annotations: str
-    images: str
+    annotations: str = Field(description="COCO-format keypoint file")
+    images: str = Field(description="folder of its images")
 
 
 class DataSettings(Config):
@@ -79,11 +79,3 @@ def _load(settings: DataSettings, split: str, trained: Skeleton | None) -> Keypo
     for warning in dataset.warnings:
         warn(warning)
     return replace(dataset, metric=settings.metric)
-
-
-def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> None:
-    """Raise InputError where a dataset has other joints than `what`, a network or other data, has."""
-    if skeleton.joints != dataset.skeleton.joints:
-        there, here = dataset.skeleton, skeleton
-        fault = f"{what} has {len(here.joints)} joints ({here.name}), the data {len(there.joints)} ({there.name})"
-        raise InputError(fault, dataset.annotations_path, "use data and a checkpoint with the same joints")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, make_plan
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.walk import Apply, run_block, run_layers, run_output, run_plan, run_step
 from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.factory import check_backend
 from ofa_pose.backends.ncnn_graph import ncnn_part
@@ -27,17 +28,7 @@ from ofa_pose.backends.onnx_graph import onnx_part
 from ofa_pose.backends.openvino_runner import compile_options
 from ofa_pose.latency.pieces import Part, part_layers, piece_part
 from ofa_pose.latency.subjects import Subject
-from ofa_pose.models.litepose import (
-    Apply,
-    LitePose,
-    Unit,
-    make_layer,
-    run_block,
-    run_output,
-    run_plan,
-    run_stem,
-    run_step,
-)
+from ofa_pose.models.litepose import LitePose, Unit, make_layer
 from ofa_pose.utils.errors import InputError
 
 
@@ -92,7 +83,7 @@ class PartNet(nn.Module):
         """Compute the part with `apply(layer, input)`."""
         part, first, last = self.part, inputs[0], inputs[-1]
         if isinstance(part, tuple):
-            return (run_stem(part, first, apply),)
+            return (run_layers(part, first, apply),)
         if isinstance(part, Block):
             return (run_block(part, first, apply),)
         if isinstance(part, DeconvStep):

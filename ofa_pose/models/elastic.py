@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.models.litepose import LitePose, run_plan
+from ofa_pose.arch.walk import run_plan
+from ofa_pose.models.litepose import LitePose
 
 
 class Supernet(LitePose):

@@ -2,77 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, make_plan
+from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.walk import run_plan
 
 ACTIVATIONS = {"relu6": nn.ReLU6, "relu": nn.ReLU}
 OUTPUT_STD = 1e-3  # near-zero outputs at the start: large random heatmaps take thousands of steps to unlearn
-
-Apply = Callable[[Layer, Tensor], Tensor]
-
-
-def run_plan(plan: Plan, image: Tensor, apply: Apply) -> tuple[Tensor, Tensor]:
-    """Walk a plan, computing each layer with `apply(layer, input)`.
-
-    Args:
-        image: (B, 3, H, W) float, H and W multiples of 16.
-
-    Returns:
-        low (B, 2J, H/4, W/4): J heatmaps, then J tag maps; high (B, J, H/2, W/2): heatmaps.
-    """
-    maps = [run_stem(plan.stem, image, apply)]
-    for stage in plan.stages:
-        x = maps[-1]
-        for block in stage:
-            x = run_block(block, x, apply)
-        maps.append(x)
-    refined, outputs = maps[-1], []
-    for step in plan.deconv:
-        refined = run_step(step, refined, maps[step.raw_source], apply)
-        if step.output:
-            outputs.append(run_output(step.output, refined, maps[step.output.raw_source], apply))
-    low, high = outputs
-    return low, high
-
-
-def run_stem(layers: Sequence[Layer], image: Tensor, apply: Apply) -> Tensor:
-    """The stem of a plan: (B, 3, H, W) → (B, C0, H/2, W/2)."""
-    for layer in layers:
-        image = apply(layer, image)
-    return image
-
-
-def run_block(block: Block, x: Tensor, apply: Apply) -> Tensor:
-    """One MBConv block: (B, cin, h, w) → (B, cout, h/stride, w/stride)."""
-    y = x
-    for layer in block.layers:
-        y = apply(layer, y)
-    return x + y if block.residual else y
-
-
-def run_step(step: DeconvStep, refined: Tensor, raw: Tensor, apply: Apply) -> Tensor:
-    """One deconv step without its output: (B, ·, h, w) → (B, filters, 2h, 2w). A plain head does not read `raw`."""
-    refined = apply(step.refined, refined)
-    if step.raw:
-        refined = refined + apply(step.raw, raw)
-    return apply(step.norm, refined)
-
-
-def run_output(output: Output, refined: Tensor, raw: Tensor, apply: Apply) -> Tensor:
-    """One output: (B, ·, h, w) → (B, J or 2J, h, w). A plain head does not read `raw`."""
-    for layer in output.refined:
-        refined = apply(layer, refined)
-    if not output.raw:
-        return refined
-    for layer in output.raw:
-        raw = apply(layer, raw)
-    return refined + raw
 
 
 class Unit(nn.Sequential):
@@ -82,13 +24,21 @@ class Unit(nn.Sequential):
     norm: nn.BatchNorm2d
     act: nn.Module
 
+    def weight(self) -> NDArray[np.float64]:
+        """The convolution's weights in float64."""
+        return _array(self.conv.weight)
 
-class Units(Protocol):
-    """What holds the modules of plan layers: a network, or a lone part of one."""
+    def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the BatchNorm does in eval mode, in float64: scale (C,), then shift (C,)."""
+        norm = self.norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = _array(norm.weight) / np.sqrt(_array(norm.running_var) + norm.eps)
+        return scale, _array(norm.bias) - _array(norm.running_mean) * scale
 
-    def unit(self, layer: Layer) -> Unit:
-        """The modules of one layer."""
-        ...
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = tensor.detach().cpu().double().numpy()
+    return array
 
 
 def make_layer(layer: Layer) -> Unit:

@@ -53,13 +53,14 @@ def load_recipe(
         name: a YAML file or a shipped recipe's name; None takes the `inherited` recipe of a checkpoint.
         overrides: `a.b=value`; they win over the file. The commands that follow take them over too, through the
             checkpoint, but for keys that their own entry under `commands` sets.
-        seed: the override seed=…, the last one.
+        seed: short for the last override `seed=…`.
 
     Raises:
         InputError: unknown key (the nearest is named), wrong type, no recipe at all.
     """
+    if seed is not None:
+        overrides = [*overrides, f"seed={seed}"]
     where: str | Path = "the checkpoint's recipe"
-    overrides = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
     if name is not None:
         where = find_yaml("recipes", name)
         value = read_yaml(where)

@@ -15,17 +15,17 @@ Side = Annotated[int, Field(gt=0, multiple_of=TOTAL_STRIDE)]
 class TrainSettings(Config):
     """The optimisation. Steps are batches; evaluation and checkpoints come every so many steps."""
 
-    steps: int = Field(1000, ge=1)
-    batch: int = Field(16, ge=1)
-    lr: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
+    steps: int = Field(1000, ge=1, description="how long to train")
+    batch: int = Field(16, ge=1, description="images in a step")
+    lr: float = Field(2e-3, gt=0, description="highest learning rate, of AdamW")
+    weight_decay: float = Field(1e-2, ge=0, description="of AdamW; none on biases and BatchNorm")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     resolutions: tuple[Side, ...] | None = Field(None, description="a fixed net's training sides; none: its own")
-    workers: int = Field(1, ge=0)
-    evaluate_every: int = Field(500, ge=1)
-    evaluate_images: int = Field(200, ge=1)
-    checkpoint_every: int = Field(200, ge=1)
+    workers: int = Field(1, ge=0, description="processes that read images; 0: the training's own")
+    evaluate_every: int = Field(500, ge=1, description="steps between evaluations on data.val")
+    evaluate_images: int = Field(200, ge=1, description="of data.val, on which the best checkpoint is chosen")
+    checkpoint_every: int = Field(200, ge=1, description="steps that a killed run loses at most")
 
 
 class LossSettings(Config):
@@ -39,8 +39,8 @@ class LossSettings(Config):
     sigma: float = Field(2.0, gt=0, description="of the target Gaussians, in cells")
     foreground: float = Field(30.0, ge=0, description="extra weight where the target is 1")
     high: float = Field(1.0, gt=0, description="weight of the heatmaps at 1/2; a joint covers a fourth of their area")
-    push: float = Field(4e-2, ge=0)
-    pull: float = Field(1e-2, ge=0)
+    push: float = Field(4e-2, ge=0, description="weight of the loss that sets people's tags apart")
+    pull: float = Field(1e-2, ge=0, description="weight of the loss that draws one person's tags together")
     distill: float = Field(0.5, ge=0, le=1, description="share of the heatmap loss that comes from the teacher")
 
 

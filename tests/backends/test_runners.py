@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 
 from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import HEADS, ArchSpec, Head
+from ofa_pose.arch.walk import Apply, run_block, run_step
 from ofa_pose.backends import Runner
 from ofa_pose.backends.factory import BACKENDS, make_runner
 from ofa_pose.backends.inputs import check_sides
 from ofa_pose.backends.ncnn_graph import ncnn_part
 from ofa_pose.backends.ncnn_runner import load_net
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.models.litepose import Apply, LitePose, run_block, run_step
+from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
 from tests.networks import hide_package, lived_in
 

@@ -1,4 +1,4 @@
-"""The README's tables of MACs: every figure is what `ofa-pose profile` gives, beside the paper's own."""
+"""The tables of MACs in docs/search.md: every figure is what `ofa-pose profile` gives, beside the paper's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ofa_pose.arch.space import load_space
 from ofa_pose.costs.macs import layer_macs
 from ofa_pose.costs.profile import profile
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
 # Wang et al., CVPR 2022 (arXiv 2205.01271): GMACs of the main results and of the ablations of kernels and head.
 PUBLISHED = {
     "litepose-xs": "1.2",
@@ -30,7 +31,7 @@ PUBLISHED = {
 
 def rows(first: str) -> dict[str, list[str]]:
     """The table under the header cell `first`: rows by the name of their net."""
-    lines = README[README.index(f"| {first} |") :].split("\n\n")[0].splitlines()[2:]
+    lines = PAGE[PAGE.index(f"| {first} |") :].split("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
     return {next(cell for cell in row if cell in PRESETS): row for row in cells}
 
@@ -39,7 +40,7 @@ def giga(macs: int) -> str:
     return f"{macs / 1e9:.4f} G"
 
 
-def test_the_readme_lists_every_net_of_the_paper_with_its_published_figure() -> None:
+def test_the_page_lists_every_net_of_the_paper_with_its_published_figure() -> None:
     assert {name: row[2] for name, row in rows("the paper's net").items()} == {
         name: f"{figure} G" for name, figure in PUBLISHED.items()
     }
@@ -55,23 +56,23 @@ def test_counted_beside_published(name: str) -> None:
     assert (f"{counted / 1e9:.{digits}f}" == PUBLISHED[name]) == (name != "litepose-0.5x-k9"), "all but one round to it"
 
 
-def test_what_the_readme_says_of_the_one_that_does_not_come_out() -> None:
+def test_what_the_page_says_of_the_one_that_does_not_come_out() -> None:
     nets = [PRESETS[name].with_joints(14) for name in ("litepose-0.5x-k9", "litepose-0.5x")]
     pairs = zip(*(make_plan(net).layers() for net in nets), strict=True)
     mixed = sum(layer_macs(seven if nine.name.startswith("stages.2.") else nine).paper for nine, seven in pairs)
-    assert giga(mixed) == "5.3267 G" and "(5.3267 G is what" in README
+    assert giga(mixed) == "5.3267 G" and "(5.3267 G is what" in PAGE
     by_side = {k: profile(replace(nets[1], kernel=k))["macs"]["paper"] for k in (3, 5, 7, 9)}
     slopes = {(by_side[k] - by_side[3]) / (k**2 - 9) for k in (5, 7, 9)}
     assert len(slopes) == 1, "MACs grow with the square of the side"
 
 
-def test_what_the_readme_says_of_the_plain_head() -> None:
+def test_what_the_page_says_of_the_plain_head() -> None:
     plain, fusion = (profile(load_spec(name, 14))["macs"]["paper"] for name in ("litepose-0.5x-plain", "litepose-0.5x"))
     layers = make_plan(load_spec("litepose-0.5x", 14)).layers()
     raw = {layer.name: layer_macs(layer).paper for layer in layers if "raw" in layer.name}
     assert fusion == plain + sum(raw.values())
     kept = sum(macs for name, macs in raw.items() if name.startswith("outputs."))
-    assert giga(plain + kept) == "4.1146 G" and "it would be 4.1146 G" in README
+    assert giga(plain + kept) == "4.1146 G" and "it would be 4.1146 G" in PAGE
 
 
 def test_the_searched_nets_in_all_conventions() -> None:
@@ -83,4 +84,15 @@ def test_the_searched_nets_in_all_conventions() -> None:
 
 
 def test_the_sizes_of_the_spaces() -> None:
-    assert f"| {load_space('litepose-depth').size:,} |" in README and f"| {load_space('litepose').size:,} |" in README
+    shown = dict(line.strip("| ").split(" | ")[::2] for line in PAGE.splitlines() if line.startswith("| `litepose"))
+    sizes = {f"`{path.stem}`": load_space(path.stem).size for path in (ROOT / "search_spaces").glob("*.yaml")}
+    exponent = len(str(sizes["`litepose-per-block`"])) - 1
+    assert exponent == 21
+    short = {name: f"{size:,}" if size < 1e9 else f"{size / 1e21:.1f} × 10²¹" for name, size in sizes.items()}
+    assert shown == short
+
+
+def test_the_range_of_the_nano_space() -> None:
+    space = load_space("litepose-nano")
+    least, most = (round(profile(spec)["macs"]["thop"] / 1e6) for spec in (space.smallest(17), space.largest(17)))
+    assert f"{least} to {most} MMACs (thop, 17 joints)" in PAGE

@@ -1,0 +1,188 @@
+"""Write docs/recipes.md, the reference of every recipe key, from the recipe's models and the shipped recipes."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import annotated_types
+from pydantic.fields import FieldInfo
+
+from ofa_pose.recipe.recipe import COMMANDS, Recipe
+from ofa_pose.utils.config import Config
+from ofa_pose.utils.files import find_yaml, read_yaml
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
+SHIPPED = ("coco", "nano")
+HEAD = f"""\
+# Recipes
+
+<!-- Written by bin/docs from the models of the recipe; change those. -->
+
+A recipe is one YAML file for the whole journey. Name a file or a shipped recipe with `--recipe`; `search` and
+`finetune` take the supernet's by default. `--set a.b=value` overrides a key, and may be repeated. Unknown keys and
+wrong types are refused, with the nearest valid key. Every run keeps its resolved recipe as `recipe.yaml`.
+
+What differs between commands stands under `commands` and is laid over the rest. The commands are
+{", ".join(f"`{command}`" for command in COMMANDS)}.
+
+```yaml
+train: {{steps: 1000, lr: 2e-3}}
+commands:
+  finetune:
+    train: {{steps: 220, lr: 1e-3}}
+```
+
+A dash in the column of a shipped recipe means that it leaves the default as it is.
+"""
+
+
+def sections(model: type[Config], prefix: str = "") -> Iterator[tuple[str, type[Config], dict[str, FieldInfo]]]:
+    """Every section of the recipe: its key, its model and its plain fields; those above before those below.
+
+    Sections of one model that stand beside each other, such as data.train and data.val, are one: data.SPLIT.
+    """
+    yield prefix, model, {name: field for name, field in model.model_fields.items() if not inner(field)}
+    below: dict[type[Config], list[str]] = {}
+    for name, field in model.model_fields.items():
+        if found := inner(field):
+            below.setdefault(found, []).append(name)
+    for found, names in below.items():
+        name = names[0] if len(names) == 1 else "SPLIT"
+        yield from sections(found, f"{prefix}.{name}" if prefix else name)
+
+
+def inner(field: FieldInfo) -> type[Config] | None:
+    """The model of a field that is a section of its own."""
+    options = [field.annotation, *typing.get_args(field.annotation)]
+    return next((one for one in options if inspect.isclass(one) and issubclass(one, Config)), None)
+
+
+def described(model: type[Config]) -> tuple[str, dict[str, str]]:
+    """A model's docstring: its text, and what its Attributes say of each field."""
+    text, _, rest = (inspect.getdoc(model) or "").partition("\nAttributes:\n")
+    said: dict[str, str] = {}
+    for entry in re.split(r"^    (?=\w)", rest, flags=re.MULTILINE):
+        names, _, meaning = entry.partition(": ")
+        said.update((name.strip(), " ".join(meaning.split())) for name in names.split(","))
+    return text.strip(), said
+
+
+def kind(field: FieldInfo) -> str:
+    """A field's type and range, in words."""
+    names = _type(field.annotation)
+    bounds = []
+    for one in field.metadata:
+        for sign, name in ((">", "gt"), ("≥", "ge"), ("<", "lt"), ("≤", "le")):
+            if (bound := getattr(one, name, None)) is not None:
+                bounds.append(f"{sign} {bound:g}")
+    return f"{names} {', '.join(bounds)}".strip()
+
+
+def _type(annotation: Any) -> str:
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        multiple = next((one.multiple_of for one in parts[1:] for one in _metadata(one) if _is_multiple(one)), None)
+        return f"{_type(parts[0])}{f' (multiple of {multiple})' if multiple else ''}"
+    if origin is Literal:
+        return " or ".join(f"`{part}`" for part in parts)
+    if origin is tuple:
+        return (
+            f"list of {_type(parts[0])}" if parts[-1] is Ellipsis else f"[{', '.join(_type(part) for part in parts)}]"
+        )
+    if parts:  # a union
+        return " or ".join(_type(part) for part in parts if part is not type(None))
+    return {str: "text", bool: "true or false", int: "whole number", float: "number"}.get(annotation, str(annotation))
+
+
+def _metadata(one: Any) -> list[Any]:
+    return list(one.metadata) if isinstance(one, FieldInfo) else [one]
+
+
+def _is_multiple(one: Any) -> bool:
+    return isinstance(one, annotated_types.MultipleOf)
+
+
+def value_of(recipe: Mapping[str, Any], key: str) -> Any:
+    """What a recipe file says at a dotted key; None where it says nothing."""
+    value: Any = recipe
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value as YAML would have it, in code marks."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    if isinstance(value, list | tuple):
+        return f"`[{', '.join(shown(part).strip('`') for part in value)}]`"
+    return f"`{value}`"
+
+
+def page() -> str:
+    """The whole page. Raises ValueError where a key has no description."""
+    recipes = {name: read_yaml(find_yaml("recipes", name)) for name in SHIPPED}
+    heads = ["key", "type", "default", *SHIPPED, "meaning"]
+    parts = [HEAD]
+    for section, model, fields in sections(Recipe):
+        if not fields:
+            continue
+        text, attributes = described(model)
+        parts.append(f"## {section or 'top level'}\n")
+        if section:
+            parts.append(f"{text}\n")
+        rows = [heads, ["---"] * len(heads)]
+        for name, field in fields.items():
+            key = f"{section}.{name}" if section else name
+            meaning = field.description or attributes.get(name)
+            if not meaning:
+                raise ValueError(f"the recipe key {key} has no description: give its Field one")
+            default = "–" if field.is_required() or field.default is None else shown(field.default)
+            given = [shown(value_of(recipe, key)) for recipe in recipes.values()]
+            rows.append([f"`{key}`", kind(field), default, *given, meaning.rstrip(".")])
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
+    rows = [["command", *SHIPPED], ["---"] * 3]
+    for command in COMMANDS:
+        given = [_flat((recipe.get("commands") or {}).get(command) or {}) for recipe in recipes.values()]
+        rows.append(
+            [f"`{command}`", *(", ".join(f"`{key}={shown(v).strip('`')}`" for key, v in one) or "–" for one in given)]
+        )
+    parts.append("## commands\n\nWhat the shipped recipes lay over the rest for single commands.\n")
+    parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
+    return "\n".join(parts)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, one in value.items():
+        found += _flat(one, f"{prefix}{key}.") if isinstance(one, Mapping) else [(f"{prefix}{key}", one)]
+    return found
+
+
+def main() -> int:
+    """Write the page, or with --check compare it; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is out of date")
+    options = parser.parse_args()
+    text = page()
+    if not options.check:
+        PAGE.write_text(text, encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != text:
+        print(f"error: {PAGE} is out of date; run bin/docs", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
