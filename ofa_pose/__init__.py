@@ -56,6 +56,6 @@ def load(
 
         hint = "install it; a device without it runs exported models with ofa_pose.runtime.load"
         raise InputError("torch is not installed", hint=hint)
-    from ofa_pose.inference.predict import load_model
+    from ofa_pose.inference.load import load_model
 
     return load_model(checkpoint, device, resolution, flip)

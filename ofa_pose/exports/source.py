@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose.arch.spec import TOTAL_STRIDE
-from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.data.loader import MEAN, STD
 from ofa_pose.exports.checks import Reference, make_reference
 from ofa_pose.exports.int8 import Int8Data
-from ofa_pose.inference.predict import fixed_net
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE

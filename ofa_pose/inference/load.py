@@ -1,4 +1,4 @@
-"""Loading exported models: no torch, so that a device can (see `ofa_pose.runtime`)."""
+"""Models from checkpoints, which take torch, and from exported files, which do not (see `ofa_pose.runtime`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.exported import SUFFIXES, open_runner
@@ -16,6 +16,42 @@ from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.pose.geometry import check_resolution
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from ofa_pose.checkpoints.checkpoint import Checkpoint
+
+
+def load_model(
+    checkpoint: str | Path | Checkpoint,
+    device: str | None = None,
+    resolution: int | None = None,
+    flip: bool = False,
+    latency: bool = True,
+) -> PoseModel:
+    """A model of a checkpoint or an exported file; see `ofa_pose.load`.
+
+    Args:
+        latency: one image is to be done soon, rather than many at once; see `FastestRunner`.
+    """
+    import torch
+
+    from ofa_pose.backends.fastest import FastestRunner
+    from ofa_pose.backends.torch_net import pick_device
+    from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
+    from ofa_pose.pose.settings import decode_config
+
+    if isinstance(checkpoint, str | Path) and is_exported(checkpoint):
+        if device is not None:
+            raise InputError("an exported model runs on the CPU", checkpoint, "name no device, or a checkpoint")
+        threads, streams = (0, 1) if latency else (1, torch.get_num_threads())
+        return load_exported(checkpoint, threads, resolution, flip, streams)
+    source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+    net = fixed_net(source, "" if source is checkpoint else checkpoint)
+    if resolution is not None:
+        check_resolution(resolution)
+    runner = FastestRunner(pick_device(device), latency)(net)
+    config = decode_config(source.recipe)
+    return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip, config)
 
 
 def load_exported(
