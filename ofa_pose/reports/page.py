@@ -119,13 +119,14 @@ def _aps(run: Run) -> list[tuple[int, float]]:
 
 def _network(spec: ArchSpec, space: SearchSpace | None, main: Run, search: Searched | None) -> list[str]:
     figures: list[tuple[str, str]] = []
-    if search is not None and search.chosen is not None and search.chosen["AP"] is not None:
-        figures.append(("AP, search images, inherited weights", f"{search.chosen['AP']:.3f}"))
+    chosen = search.chosen if search is not None else {}
+    if (ap := chosen.get("AP")) is not None:
+        figures.append(("AP, search images, inherited weights", f"{ap:.3f}"))
     if _aps(main):
         figures.append(("AP, validation images", f"{max(ap for _, ap in _aps(main)):.3f}"))
     figures.append(("resolution", f"{spec.resolution} px"))
-    if search is not None and search.chosen is not None and search.chosen.get("latency_ms") is not None:
-        figures.append(("latency, predicted", show_ms(search.chosen["latency_ms"])))
+    if (latency := chosen.get("latency_ms")) is not None:
+        figures.append(("latency, predicted", show_ms(latency)))
     figures += [(f"MACs, {name}", format_count(value)) for name, value in spec_macs(spec).to_dict().items()]
     figures += [("parameters", format_count(spec_params(spec))), ("joints", str(spec.joints))]
     largest = space.largest(spec.joints) if space is not None and holds(space, spec) else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 import shlex
@@ -13,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.searches.job import BEST, HISTORY
+from ofa_pose.searches.job import BEST
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.run_dir import COMMAND, METRICS, RECIPE, read_records
 
-COLUMNS = {"genome", "macs_thop", "params", "AP"}  # that every history.csv has
 SOURCES = {  # options that name what a run starts from, and what that is to it
     "--init": "starting weights",
     "--supernet": "supernet",
@@ -84,24 +81,6 @@ class Run:
         """The records of validations: a step and 'val', metrics by name, of which one is a finite AP."""
         records = [r for r in self.metrics if type(r.get("step")) is int and isinstance(r.get("val"), Mapping)]
         return [r for r in records if any(_finite(r["val"].get(name)) for name in ("AP", "AP_largest"))]
-
-    def history(self) -> list[dict[str, Any]]:
-        """A search's candidates: genome and origin as text, all else as numbers, None where a cell is empty.
-
-        Raises:
-            InputError: it is none, or a cell is not a number. A last line that was cut off is left out.
-        """
-        path = self.path / HISTORY
-        reader = csv.DictReader(io.StringIO(files.read_text(path)))
-        if not set(reader.fieldnames or ()) >= COLUMNS:
-            raise InputError("is not a history of a search", path, "search again, or restore it")
-        lines = [line for line in reader if None not in line.values() and None not in line]
-        try:
-            return [{name: _cell(name, text) for name, text in line.items()} for line in lines]
-        except ValueError as error:
-            raise InputError(
-                f"holds a cell that is not a number ({error})", path, "search again, or restore it"
-            ) from None
 
     def best(self) -> dict[str, Any] | None:
         """What best.yaml of a search tells, 'spec' an ArchSpec; None where there is none. Raises InputError."""
@@ -169,10 +148,6 @@ def _words(line: str) -> tuple[str, ...]:
         return tuple(shlex.split(line)[1:])
     except ValueError:  # a quote that is not closed
         return tuple(line.split()[1:])
-
-
-def _cell(name: str, text: str) -> Any:
-    return text if name in ("genome", "origin") else float(text) if text else None
 
 
 def _finite(value: Any) -> bool:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import Budget
 from ofa_pose.costs.limits import show_ms
+from ofa_pose.costs.subnet_rows import read_subnets
 from ofa_pose.latency.table import LatencyTable
 from ofa_pose.reports import charts
 from ofa_pose.reports.html import element, table
 from ofa_pose.reports.runs import Run
-from ofa_pose.searches.archive import genome_text
 from ofa_pose.searches.job import BASIS, HISTORY, PICTURE, RESULT
 from ofa_pose.searches.results import ap_cells, front_notes
 from ofa_pose.utils import files
@@ -33,19 +33,20 @@ class Searched:
 
     Attributes:
         best: what best.yaml tells; empty where there is none.
-        history: every candidate, see `Run.history`.
+        history: of every candidate the AP (None where it was not a number), the predicted latency where there is one,
+            and each gene's value under its label.
         basis: what was judged on what, and how; of search.json.
         result: what the search printed in the end; empty where it did not end.
-        chosen: the candidate that is the network in question; None where it was not judged.
+        chosen: of `history` the network in question; empty where it was not judged.
     """
 
     run: Run
     space: SearchSpace | None
     best: Mapping[str, Any]
-    history: Sequence[Mapping[str, Any]]
+    history: Mapping[Genome, Mapping[str, Any]]
     basis: Mapping[str, Any]
     result: Mapping[str, Any]
-    chosen: Mapping[str, Any] | None
+    chosen: Mapping[str, Any]
 
 
 def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
@@ -58,11 +59,11 @@ def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
         return None
     basis, best = run.table(BASIS), run.best() or {}
     space = SearchSpace.from_dict(basis["space"], run.path / BASIS) if isinstance(basis.get("space"), Mapping) else None
-    history = run.history()
+    what, hint = "a history of a search", "search again, or restore it"
+    history = read_subnets(run.path / HISTORY, ("AP",), space, ("AP",), ("latency_ms",), what, hint)
     wanted = spec or best.get("spec")
-    genome = genome_text(space.encode(wanted)) if space and wanted and holds(space, wanted) else None
-    chosen = next((row for row in history if row["genome"] == genome), None)
-    return Searched(run, space, best, history, basis, run.table(RESULT), chosen)
+    genome = space.encode(wanted) if space and wanted and holds(space, wanted) else ()
+    return Searched(run, space, best, history, basis, run.table(RESULT), history.get(genome, {}))
 
 
 def holds(space: SearchSpace, spec: ArchSpec) -> bool:
@@ -80,11 +81,12 @@ def search_lead(search: Searched) -> str:
     where = f"in the space {search.space.name} " if search.space else ""
     judged = "1 subnet was" if count == 1 else f"{count:,} subnets were"
     told = f"Searched {where}within {budget or 'a budget'}: {judged} judged"
-    if search.chosen is None or search.chosen["AP"] is None:
+    ap = search.chosen.get("AP")
+    if ap is None:
         return f"{told}."
-    rank = 1 + sum((row["AP"] or 0) > search.chosen["AP"] for row in search.history)
+    rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
     place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
-    return f"{told}; {place} has AP {search.chosen['AP']:.3f} on the search images with the supernet's weights."
+    return f"{told}; {place} has AP {ap:.3f} on the search images with the supernet's weights."
 
 
 def _budget(best: Mapping[str, Any]) -> Budget | None:
@@ -103,16 +105,16 @@ def search_section(search: Searched) -> list[str]:
         content = base64.b64encode(picture.read_bytes()).decode()
         body.append(f'<img alt="AP over cost of all subnets judged" src="data:image/png;base64,{content}">')
     if search.history:
-        body.append(charts.svg(charts.progress_chart([row["AP"] for row in search.history]), "progress"))
+        body.append(charts.svg(charts.progress_chart([row["AP"] for row in search.history.values()]), "progress"))
     body += _front(search)
     genes = _genes(search)
     if genes:
-        chosen = {label: search.chosen[label] for label in genes} if search.chosen is not None else {}
+        bold = "; bold: chosen" if search.chosen else ""
         note = (
-            "Every dot is a subnet that was judged; red: the best with this choice, blue: their median"
-            f"{'; bold: chosen' if chosen else ''}. All keep the budget, so what is wide here is narrow elsewhere."
+            f"Every dot is a subnet that was judged; red: the best with this choice, blue: their median{bold}. "
+            "All keep the budget, so what is wide here is narrow elsewhere."
         )
-        chart = charts.svg(charts.choices_chart(genes, chosen), "choices")
+        chart = charts.svg(charts.choices_chart(genes, search.chosen), "choices")
         body += [element("h3", "What the choices were worth"), chart, element("p", note)]
     return body
 
@@ -153,7 +155,6 @@ def _front(search: Searched) -> list[str]:
     if not front or uniform is None:
         return []
     latency = front[0]["latency_ms"] is not None
-    genome = search.chosen["genome"] if search.chosen is not None else None
 
     def cells(name: str, net: Mapping[str, Any]) -> list[str]:
         costs = [format_count(net["macs"]["thop"]), format_count(net["params"])]
@@ -161,7 +162,7 @@ def _front(search: Searched) -> list[str]:
         return [name, str(net["resolution"]), *costs, *ap_cells(net)]
 
     rows = [cells(f"front/{entry['rank']:03}.yaml", entry) for entry in front[:SHOWN]]
-    kinds = ["chosen" if genome_text(entry["genome"]) == genome else "" for entry in front[:SHOWN]]
+    kinds = ["chosen" if search.history.get(tuple(entry["genome"])) is search.chosen else "" for entry in front[:SHOWN]]
     rows += [cells("uniformly scaled", net) for net in uniform]
     kinds += ["aside"] * len(uniform)
     head = ["", "resolution", "MACs (thop)", "parameters", *(["latency"] if latency else []), "AP", "uniform", "gain"]
@@ -174,6 +175,6 @@ def _front(search: Searched) -> list[str]:
 def _genes(search: Searched) -> dict[str, list[tuple[int, float]]]:
     """By gene, the value and the AP of every subnet; of genes that vary."""
     labels = search.space.labels if search.space is not None else ()
-    judged = [row for row in search.history if row["AP"] is not None]
-    found = {label: [(int(row[label]), row["AP"]) for row in judged if row.get(label) is not None] for label in labels}
+    rows = search.history.values()
+    found = {label: [(row[label], row["AP"]) for row in rows if row["AP"] is not None] for label in labels}
     return {label: pairs for label, pairs in found.items() if len({value for value, _ in pairs}) > 1}

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from ofa_pose.arch.space import Genome
+from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
 ARCHIVE = "archive.sqlite"
@@ -199,16 +200,6 @@ def check_archive(path: Path) -> None:
     if version != FORMAT:
         what = f"is an archive of format {version}, this version of ofa-pose reads {FORMAT}"
         raise InputError(what, path, "use the version that wrote it, or choose another --archive")
-
-
-def genome_text(genome: Genome) -> str:
-    """A genome as tables and archives hold it: '0-1-2'."""
-    return "-".join(map(str, genome))
-
-
-def read_genome(text: str) -> Genome:
-    """The genome of a `genome_text`."""
-    return tuple(map(int, text.split("-")))
 
 
 def _with_nulls(value: Any) -> Any:

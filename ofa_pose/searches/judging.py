@@ -12,7 +12,8 @@ from typing import Any
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.searches.archive import Archive, Evaluation, genome_text
+from ofa_pose.costs.subnet_rows import genome_text
+from ofa_pose.searches.archive import Archive, Evaluation
 from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.searches.distributed import KEPT, Team
 from ofa_pose.utils.console import warn

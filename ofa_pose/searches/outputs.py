@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +9,29 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.searches.archive import genome_text
+from ofa_pose.costs.subnet_rows import SubnetTable
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.utils import files
 
 
 class History:
-    """history.csv: a row for each candidate of the search, in its order, as soon as it is judged.
+    """history.csv, a `SubnetTable`: a row for each candidate of the search, in its order, as soon as it is judged.
 
-    Columns: order, generation, origin, genome (choice indices joined by '-'), every gene's value under its label,
-    macs_thop, macs_exact, macs_paper, params, latency_ms (where the budget can predict it), AP (empty where it was no
-    number), seconds.
+    Columns before the genome: order, generation, origin; after the costs: AP (empty where it was not a number),
+    seconds.
     """
 
     def __init__(self, path: Path, part: FeasibleSpace) -> None:
         """Start the file anew with its header."""
-        self._path, self._part = path, part
-        latency = ["latency_ms"] if part.budget.predict_ms is not None else []
-        costs = ["macs_thop", "macs_exact", "macs_paper", "params", *latency]
-        header = ["order", "generation", "origin", "genome", *part.space.labels, *costs, "AP", "seconds"]
-        files.write_text(path, _line(header))
+        leading, measured = ("order", "generation", "origin"), ("AP", "seconds")
+        self._table = SubnetTable(path, part.space, part.joints, measured, leading, part.budget.predict_ms)
+        self._table.write({})
 
     def add(self, candidate: Candidate) -> None:
         """Append one candidate."""
-        part, genome = self._part, candidate.genome
-        spec = part.decode(genome)
-        values = [choices[gene] for gene, choices in zip(genome, part.space.choices, strict=True)]
-        costs: list[Any] = [*spec_macs(spec).to_dict().values(), spec_params(spec)]
-        if part.budget.predict_ms is not None:
-            costs.append(part.budget.predict_ms(spec))
-        start = [candidate.order, candidate.generation, candidate.origin, genome_text(genome)]
-        ap = candidate.fitness if candidate.is_valid else ""
-        row = [*start, *values, *costs, ap, round(candidate.seconds, 4)]
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_line(row))
+        measured = {"AP": candidate.fitness if candidate.is_valid else "", "seconds": round(candidate.seconds, 4)}
+        leading = {name: getattr(candidate, name) for name in ("order", "generation", "origin")}
+        self._table.append(candidate.genome, {**leading, **measured})
 
 
 def describe(spec: ArchSpec, ap: float, budget: Budget) -> dict[str, Any]:
@@ -64,9 +50,3 @@ def write_best(path: Path, best: dict[str, Any], space: SearchSpace, budget: Bud
     """
     facts = {"convention": budget.convention, "budget": budget.to_dict(), "space": space.name, **origin}
     files.write_text(path, files.dump_yaml({**best, **facts}))
-
-
-def _line(row: Sequence[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +13,9 @@ from rich.table import Table
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import FeasibleSpace, Limit
-from ofa_pose.searches.archive import genome_text
+from ofa_pose.costs.subnet_rows import SubnetTable
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.searches.outputs import describe, write_best
-from ofa_pose.utils import files
 
 FRONT, PARETO = "front", "pareto.csv"
 SHOWN = 12  # front members in the table that people see; all are in the files
@@ -72,9 +69,9 @@ def write_front(
 ) -> dict[str, Any]:
     """Write pareto.csv and front/001.yaml … of a search, best AP first; files of an earlier, longer front go.
 
-    The cost is what the budget's first limit limits. pareto.csv has the columns rank, genome, every gene's value,
-    macs_thop, macs_exact, macs_paper, params, latency_ms (where the budget can predict it), AP. The YAML files are as
-    best.yaml: `arch.presets.load_spec` reads them. Candidates whose judging failed (-inf) are on no front.
+    The cost is what the budget's first limit limits. pareto.csv is a `SubnetTable` with the columns rank and AP. The
+    YAML files are as best.yaml: `arch.presets.load_spec` reads them. Candidates whose judging failed (-inf) are on no
+    front.
 
     Args:
         origin: what the files say about where the subnets come from, plain values.
@@ -104,7 +101,8 @@ def write_front(
         facts = _facts(part, valid[index].genome, valid[index].fitness)
         front.append({"rank": rank, **facts, "subnet": str(path), "uniform": _beside(uniform, costs[index])})
     _remove_longer(run_path / FRONT, len(front))
-    files.write_text(run_path / PARETO, _csv(part, front))
+    table = SubnetTable(run_path / PARETO, part.space, part.joints, ("AP",), ("rank",), part.budget.predict_ms)
+    table.write({tuple(entry["genome"]): entry for entry in front})
     chosen = max(valid, key=lambda c: c.rank).genome if valid else None
     shown = [net for net in uniform if net["AP"] is not None or net in _widest(uniform)]
     return {"chosen": chosen and list(chosen), "front": front, "uniform": shown, "saving": _saving(front, uniform)}
@@ -186,20 +184,6 @@ def _saving(front: Sequence[dict[str, Any]], uniform: Sequence[dict[str, Any]]) 
     if best is None:
         return None
     return 1 - float(min(entry["cost"] for entry in front if entry["AP"] >= best["AP"]) / best["cost"])
-
-
-def _csv(part: FeasibleSpace, front: Sequence[Mapping[str, Any]]) -> str:
-    latency = ["latency_ms"] if part.budget.predict_ms is not None else []
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    costs = ["macs_thop", "macs_exact", "macs_paper", "params", *latency]
-    writer.writerow(["rank", "genome", *part.space.labels, *costs, "AP"])
-    for entry in front:
-        genes = entry["genome"]
-        values = [choices[gene] for gene, choices in zip(genes, part.space.choices, strict=True)]
-        counted = [*entry["macs"].values(), entry["params"], *(entry[name] for name in latency)]
-        writer.writerow([entry["rank"], genome_text(genes), *values, *counted, entry["AP"]])
-    return text.getvalue()
 
 
 def _remove_longer(folder: Path, members: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
-from ofa_pose.costs.macs import CONVENTIONS
-from ofa_pose.costs.population import QUANTITIES, population_costs
-from ofa_pose.searches.archive import genome_text
+from ofa_pose.costs.macs import spec_macs, spec_params
+from ofa_pose.costs.population import population_costs
+from ofa_pose.costs.subnet_rows import SubnetTable, read_subnets
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
@@ -23,7 +21,6 @@ from ofa_pose.utils.run_dir import BASIS_DEFAULTS, RunDir, another, plan_run
 TABLE, BASIS = "table.csv", "table.json"
 
 Outcome = tuple[float, float]  # AP, seconds
-Costs = Mapping[Genome, Sequence[int]]  # of every subnet, as QUANTITIES
 Judge = Callable[[Sequence[Genome]], Iterator[Outcome]]  # in the order of the genomes, each as soon as it is known
 
 
@@ -71,9 +68,8 @@ def fill_table(
 ) -> dict[str, Any]:
     """Judge every subnet of a space that the run directory's table.csv does not hold yet.
 
-    Columns: genome (choice indices joined by '-'), every gene's value under its label, macs_thop, macs_exact,
-    macs_paper, params, AP, seconds. A row is written as soon as its subnet is judged, so that a killed run loses at
-    most the one in work; at the end the rows stand in the order of their genomes.
+    It is a `SubnetTable` with the columns AP and seconds. A row is written as soon as its subnet is judged, so that a
+    killed run loses at most the one in work; at the end the rows stand in the order of their genomes.
 
     Args:
         basis: what the APs rest on, JSON values, kept in table.json; a table with another basis is not resumed.
@@ -90,23 +86,23 @@ def fill_table(
     known = read_table(path, space) if resume else {}
     run.open()
     files.write_json(run.path / BASIS, dict(basis))
-    costs = _costs(space, joints)
+    genomes = list(every_genome(space))
+    macs = population_costs(space, joints, np.array(genomes))["macs_exact"]
     # What a subnet takes, in MMACs of one image: time left counted in subnets would be far too short.
-    work = {genome: -(-counts[QUANTITIES.index("macs_exact")] // 10**6) for genome, counts in costs.items()}
-    _rewrite(path, space, costs, known)
-    missing = [genome for genome in costs if genome not in known]
+    work = dict(zip(genomes, (-(-macs // 10**6)).tolist(), strict=True))
+    table = SubnetTable(path, space, joints, ("AP", "seconds"))
+    table.write(_sorted(known))
+    missing = [genome for genome in genomes if genome not in known]
     judged = dict(known)
     with progress("table", sum(work.values()), "MMACs", sum(work[genome] for genome in known)) as meter:
         for genome, outcome in zip(missing, judge(missing), strict=True):
-            with path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_line(_row(space, costs, genome, outcome)))
+            table.append(genome, _cells(outcome))
             judged[genome] = outcome
-            meter.step(work[genome], f"{len(judged)} of {len(costs)} subnets, {outcome[1]:.2f} s each")
-    _rewrite(path, space, costs, judged)
+            meter.step(work[genome], f"{len(judged)} of {len(genomes)} subnets, {outcome[1]:.2f} s each")
+    table.write(_sorted(judged))
     fittest, (ap, _) = max(judged.items(), key=lambda item: item[1][0])
-    *macs, params = costs[fittest]
-    best = {"spec": space.decode(fittest, joints).to_dict(), "AP": ap}
-    best |= {"macs": dict(zip(CONVENTIONS, macs, strict=True)), "params": params}
+    spec = space.decode(fittest, joints)
+    best = {"spec": spec.to_dict(), "AP": ap, "macs": spec_macs(spec).to_dict(), "params": spec_params(spec)}
     return {"subnets": len(judged), "judged": len(missing), "best": best, "table": str(path)}
 
 
@@ -125,58 +121,13 @@ def read_table(path: Path, space: SearchSpace) -> dict[Genome, Outcome]:
     Raises:
         InputError: the file is missing, is the table of another space, or holds a row that is none.
     """
-    text = files.read_text(path)
-    lines = text.splitlines()
-    if text and not text.endswith("\n"):
-        lines.pop()
-    reader = csv.DictReader(lines)
-    if not {"genome", "AP", "seconds", *space.labels} <= set(reader.fieldnames or ()):
-        raise InputError(f"is not a table of space '{space.name}'", path, "choose another --out")
-    judged: dict[Genome, Outcome] = {}
-    for line, row in enumerate(reader, start=2):
-        try:
-            genome = tuple(int(gene) for gene in row["genome"].split("-"))
-            values = [int(row[label]) for label in space.labels]
-            outcome = float(row["AP"]), float(row["seconds"])
-        except (TypeError, ValueError):
-            raise InputError("is not a row of a table", f"{path}:{line}", "remove that line") from None
-        if not _fits(space, genome, values):
-            raise InputError(f"is not of space '{space.name}'", f"{path}:{line}", "choose another --out")
-        judged[genome] = outcome
-    return judged
+    rows = read_subnets(path, ("AP", "seconds"), space, what=f"a table of space '{space.name}'")
+    return {genome: (cells["AP"], cells["seconds"]) for genome, cells in rows.items()}
 
 
-def _fits(space: SearchSpace, genome: Genome, values: Sequence[int]) -> bool:
-    if len(genome) != len(space.choices):
-        return False
-    if not all(0 <= gene < len(choices) for gene, choices in zip(genome, space.choices, strict=True)):
-        return False
-    return space.canonical(genome) == genome and _values(space, genome) == list(values)
+def _cells(outcome: Outcome) -> dict[str, float]:
+    return {"AP": outcome[0], "seconds": round(outcome[1], 4)}
 
 
-def _values(space: SearchSpace, genome: Genome) -> list[int]:
-    return [choices[gene] for gene, choices in zip(genome, space.choices, strict=True)]
-
-
-def _costs(space: SearchSpace, joints: int) -> Costs:
-    genomes = list(every_genome(space))
-    counts = population_costs(space, joints, np.array(genomes))
-    rows = np.stack([counts[name] for name in QUANTITIES], axis=1).tolist()
-    return dict(zip(genomes, rows, strict=True))
-
-
-def _row(space: SearchSpace, costs: Costs, genome: Genome, outcome: Outcome) -> list[Any]:
-    return [genome_text(genome), *_values(space, genome), *costs[genome], outcome[0], round(outcome[1], 4)]
-
-
-def _rewrite(path: Path, space: SearchSpace, costs: Costs, judged: Mapping[Genome, Outcome]) -> None:
-    """The whole table at once, in the order of the genomes."""
-    header = ["genome", *space.labels, *QUANTITIES, "AP", "seconds"]
-    rows = (_line(_row(space, costs, genome, judged[genome])) for genome in sorted(judged))
-    files.write_text(path, "".join((_line(header), *rows)))
-
-
-def _line(row: Sequence[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()
+def _sorted(judged: Mapping[Genome, Outcome]) -> dict[Genome, dict[str, float]]:
+    return {genome: _cells(judged[genome]) for genome in sorted(judged)}

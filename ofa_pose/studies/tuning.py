@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ofa_pose.arch.space import Genome
+from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.searches.archive import genome_text
 from ofa_pose.train.jobs import Setting, finetune, inherit
 from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.run_dir import RunDir

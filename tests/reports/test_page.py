@@ -18,6 +18,7 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.reports import write_report
 from ofa_pose.reports.runs import read_run
+from ofa_pose.reports.searched import read_search
 from ofa_pose.searches.job import conduct
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.utils.errors import InputError
@@ -141,7 +142,9 @@ def test_another_member_of_the_front_is_the_one_that_is_marked(search: Path, tmp
     text = read(write_report(finetuned(tmp_path / "tuned", load_spec(member), "--subnet", member)))
     (chosen,) = rows(text, "chosen")
     assert chosen.split()[0] == "front/002.yaml"
-    better = sum(float(row["AP"]) > read_yaml(member)["AP"] for row in read_run(search).history())
+    found = read_search(read_run(search), None)
+    assert found is not None
+    better = sum(row["AP"] > read_yaml(member)["AP"] for row in found.history.values())
     assert better > 0
     assert f"the one taken ranks {better + 1} by AP and has AP {read_yaml(member)['AP']:.3f}" in text
 
@@ -200,11 +203,7 @@ def test_without_its_checkpoint_the_subnet_file_tells_the_network(
     "name, content, told",
     [
         ("history.csv", "1,2\n", r"history\.csv: is not a history of a search"),
-        (
-            "history.csv",
-            "genome,macs_thop,params,AP\n0-0,many,1,0.5\n",
-            r"history\.csv: holds a cell that is not a number",
-        ),
+        ("history.csv", "genome,macs_thop,params,AP\n0-0,1,1,0.5\n", r"history\.csv: is not a history of a search"),
         ("best.yaml", "AP: 0.5\n", r"best\.yaml: is not a chosen subnet"),
         ("best.yaml", "spec: {}\n", r"best\.yaml: is not a chosen subnet"),
         ("result.json", "[]", r"result\.json: holds no JSON object"),
@@ -222,6 +221,19 @@ def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> N
     lines = (search / "history.csv").read_text().splitlines()
     (search / "history.csv").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])
     assert "3 subnets were judged" in read(write_report(search))
+
+
+def test_a_damaged_row_of_a_history_is_named(search: Path) -> None:
+    text = (search / "history.csv").read_text()
+    first, second = text.splitlines()[1:3]
+    for old, new, told in (
+        (first.split(",")[-2], "many", r"history\.csv:2: is not a row of a history of a search"),
+        (second, second + "\n" + "1-1,2", r"history\.csv:4: is not a row"),
+        (second.split(",")[3], "9" + second.split(",")[3], r"history\.csv:3: is not of space 'tiny'"),
+    ):
+        (search / "history.csv").write_text(text.replace(old, new, 1))
+        with pytest.raises(InputError, match=told):
+            write_report(search)
 
 
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:

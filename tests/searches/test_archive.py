@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_pose.searches.archive import Archive, Evaluation, check_archive, find_archive, genome_text, read_genome
+from ofa_pose.searches.archive import Archive, Evaluation, check_archive, find_archive
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
 BASIS = {"sha256": "ab" * 32, "search": ["a.json", 7, 7]}
@@ -84,10 +84,6 @@ def test_what_was_known_at_a_time_can_be_told_later(held: Archive) -> None:
     assert held.until(last) == [((0, 1), 0.25)]  # without the one that gave no number
     assert held.until(held.last) == [((0, 1), 0.25), ((2, 2), 0.5)]
     assert held.until(0) == []
-
-
-def test_genomes_survive_as_text() -> None:
-    assert read_genome(genome_text((0, 12, 3))) == (0, 12, 3)
 
 
 def test_a_run_directory_names_its_archive(tmp_path: Path) -> None:

@@ -199,9 +199,13 @@ def test_what_does_not_belong_to_the_study_is_not_resumed(study: Run, tmp_path: 
     ):
         with pytest.raises(InputError, match=words):
             study(Judging(), resume=True, facts={**FACTS, key: value})
-    for old, new in (("genome", "gnome"), ("0-0-0-0", "0-0-9-0"), ("AP_200_64", "AP_100_64")):
+    for old, new, words in (
+        ("genome", "gnome", "is not a table of this study"),
+        ("0-0-0-0", "0-0-9-0", f"{SHEET}:2: is not of space 'small'"),
+        ("AP_200_64", "AP_100_64", "is not a table of this study"),
+    ):
         (tmp_path / "run" / SHEET).write_text(before.replace(old, new, 1))
-        with pytest.raises(InputError, match="this study"):
+        with pytest.raises(InputError, match=words):
             study(Judging(), resume=True)
     with pytest.raises(InputError, match=r"holds a run already \(fidelity\.csv\)"):
         plan_fidelity(tmp_path / "run", "seed: 0\n")
