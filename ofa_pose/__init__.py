@@ -16,16 +16,37 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ofa_pose.api.datasets import data_check, data_synth
+    from ofa_pose.api.evaluating import evaluate, predict
+    from ofa_pose.api.importing import import_litepose
     from ofa_pose.api.reporting import report
+    from ofa_pose.api.training import finetune, pretrain, train_supernet
     from ofa_pose.inference.pose_model import PoseModel
 
 __version__ = "0.1.0"
 _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds each
     "data_check": "datasets",
     "data_synth": "datasets",
+    "evaluate": "evaluating",
+    "finetune": "training",
+    "import_litepose": "importing",
+    "predict": "evaluating",
+    "pretrain": "training",
     "report": "reporting",
+    "train_supernet": "training",
 }
-__all__ = ["__version__", "data_check", "data_synth", "load", "report"]
+__all__ = [
+    "__version__",
+    "data_check",
+    "data_synth",
+    "evaluate",
+    "finetune",
+    "import_litepose",
+    "load",
+    "predict",
+    "pretrain",
+    "report",
+    "train_supernet",
+]
 
 
 def __getattr__(name: str) -> Any:

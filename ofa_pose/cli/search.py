@@ -163,7 +163,7 @@ class _Job:
         from ofa_pose.checkpoints.checkpoint import find_checkpoint, save_checkpoint
         from ofa_pose.searches.distributed import restarted
         from ofa_pose.searches.job import HISTORY, run_search
-        from ofa_pose.train.jobs import inherit
+        from ofa_pose.train.trainings import inherit
         from ofa_pose.utils.config import config_text
         from ofa_pose.utils.run_dir import plan_run
 

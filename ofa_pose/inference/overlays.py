@@ -27,8 +27,8 @@ Overlay = Callable[[Sequence[Item], Sequence[Poses]], None]
 def open_overlays(source: Photos | Stream, draw: Draw) -> AbstractContextManager[Overlay]:
     """What to call with each batch of items and their poses; all is written when the context ends.
 
-    A photo's file is whole or not there; one too large for JPEG is reported and left out. A stream's video is whole or not
-    there too: it is there only when the context ends well.
+    A photo's file is whole or not there; one too large for JPEG is reported and left out. A stream's video is whole or
+    not there too: it is there only when the context ends well.
 
     Args:
         draw: from an RGB uint8 image (H, W, 3) and its poses, the image to write.

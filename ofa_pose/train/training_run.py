@@ -102,7 +102,7 @@ class TrainingRun:
             recipe.seed,
             run,
             chosen,
-            master.build(chosen).to(memory_format=torch.channels_last) if master else None,  # type: ignore[call-overload]
+            master.build() if master else None,
             carried,
             {
                 "command": command,
@@ -119,7 +119,8 @@ class TrainingRun:
         resolutions = self.settings.resolutions or (network.spec.resolution,)
         if self.teacher is None:
             return FixedNet(network, resolutions, self.seed, self.loss)
-        return Distillation(network, resolutions, self.seed, self.loss, self.teacher)
+        teacher = self.teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Distillation(network, resolutions, self.seed, self.loss, teacher)
 
     def checkpoint(
         self, network: LitePose, space: SearchSpace | None, info: Mapping[str, Any], state: dict[str, Any] | None = None
