@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
+from ofa_pose.backends.exported import open_runner
 from ofa_pose.data.images import read_upright
 from ofa_pose.inference.estimate import Inputs, estimate
 from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.draw import draw_poses
-from ofa_pose.pose.geometry import InputFrame, input_frame, warp
+from ofa_pose.pose.geometry import InputFrame, check_resolution, input_frame, warp
 from ofa_pose.skeleton import Skeleton
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, nearest
 
 DRAWN = 0.2  # people and joints with lower scores are not drawn, people not returned
 
@@ -90,7 +94,55 @@ class PoseModel:
         return moved, seconds
 
 
+def load_exported(
+    path: str | Path, threads: int = 0, resolution: int | None = None, flip: bool = False, streams: int = 1
+) -> PoseModel:
+    """An exported model that finds the poses on an image: `model(image)`, see `PoseModel`.
+
+    Args:
+        path: a model that `ofa-pose export` wrote: .onnx, .xml (OpenVINO) or .param (ncnn).
+        threads: of one call; 0: the runtime chooses.
+        resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
+        flip: average with the mirrored image: better and half as fast.
+        streams: how many calls are meant to be made at once.
+
+    Raises:
+        InputError: no such file, no model that ofa-pose exported, its runtime is not installed, or no such resolution.
+    """
+    if resolution is not None:
+        check_resolution(resolution)
+    runner = open_runner(path, threads, streams)
+    spec = ArchSpec.from_dict(_read(runner.metadata, "spec", path), path)
+    skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
+    config = _decode_config(_read(runner.metadata, "decode", path), path) if "decode" in runner.metadata else None
+    return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
+
+
 def _pixels(image: str | Path | np.ndarray) -> np.ndarray:
     if not isinstance(image, str | Path | np.ndarray):
         raise InputError(f"{type(image).__name__} is not an image", hint="give a path or an RGB array")
     return image if isinstance(image, np.ndarray) else read_upright(image)
+
+
+def _read(metadata: Mapping[str, str], key: str, path: str | Path) -> Any:
+    if key not in metadata:
+        hint = "write it with ofa-pose export, and leave its metadata in it"
+        raise InputError(f"does not say its {key}", path, hint)
+    try:
+        return json.loads(metadata[key])
+    except (ValueError, RecursionError):
+        raise InputError(f"holds no valid JSON as its {key}", path, "export it again") from None
+
+
+def _decode_config(value: Any, path: str | Path) -> DecodeConfig:
+    """The decoder's settings that the checkpoint had; what it did not set is as by default."""
+    defaults = {field.name: field.default for field in fields(DecodeConfig)}
+    if not isinstance(value, Mapping):
+        raise InputError("holds no mapping as its decode", path, "export it again")
+    for key, setting in value.items():
+        if key not in defaults:
+            raise InputError(f"unknown decoder setting '{key}'", path, nearest(str(key), defaults))
+        whole = isinstance(defaults[key], int)  # a bool is an int too
+        if not isinstance(setting, int if whole else int | float) or not math.isfinite(setting):
+            raise InputError(f"decoder setting '{key}' is {setting!r}", path, "export it again")
+    return DecodeConfig(**value)
