@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from ofa_pose.api.datasets import data_check, data_synth
     from ofa_pose.api.evaluating import evaluate, predict
+    from ofa_pose.api.exporting import export
     from ofa_pose.api.importing import import_litepose
+    from ofa_pose.api.profiling import latency_build, latency_bundle, latency_import, latency_verify, profile
     from ofa_pose.api.reporting import report
     from ofa_pose.api.training import finetune, pretrain, train_supernet
     from ofa_pose.inference.pose_model import PoseModel
@@ -27,10 +29,16 @@ _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds
     "data_check": "datasets",
     "data_synth": "datasets",
     "evaluate": "evaluating",
+    "export": "exporting",
     "finetune": "training",
     "import_litepose": "importing",
+    "latency_build": "profiling",
+    "latency_bundle": "profiling",
+    "latency_import": "profiling",
+    "latency_verify": "profiling",
     "predict": "evaluating",
     "pretrain": "training",
+    "profile": "profiling",
     "report": "reporting",
     "train_supernet": "training",
 }
@@ -39,11 +47,17 @@ __all__ = [
     "data_check",
     "data_synth",
     "evaluate",
+    "export",
     "finetune",
     "import_litepose",
+    "latency_build",
+    "latency_bundle",
+    "latency_import",
+    "latency_verify",
     "load",
     "predict",
     "pretrain",
+    "profile",
     "report",
     "train_supernet",
 ]
@@ -62,7 +76,7 @@ def load(
 
     Args:
         checkpoint: a checkpoint file, a run directory (its best checkpoint), a shipped name, or an exported model
-            (.onnx, .xml, .param).
+            (such as an .onnx file).
         device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one. Exported models run on the CPU.
         resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
         flip: average with the mirrored image: better and half as fast.

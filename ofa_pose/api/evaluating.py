@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.command import single_process
+from ofa_pose.api.command import check_range, naming, single_process
+from ofa_pose.backends.table import SUFFIXES
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.results import Result
 
@@ -66,6 +67,7 @@ class PredictionResult(Result):
     overlays: str
 
 
+@naming(suffixes=", ".join(SUFFIXES))
 @single_process
 def evaluate(
     checkpoint: str | Path | None = None,
@@ -90,7 +92,7 @@ def evaluate(
     Example: ofa-pose eval --checkpoint runs/finetuned --annotations val.json --images val2017 --flip
 
     Args:
-        checkpoint: network to evaluate; also an exported .onnx, .xml, .param.
+        checkpoint: network to evaluate; also an exported {suffixes}.
         annotations: COCO-format ground truth; default: data.test of the checkpoint's recipe.
         images: folder of the images.
         results: score this COCO results file instead.
@@ -117,8 +119,8 @@ def evaluate(
         raise InputError(f"no such metric: '{metric}'", hint=nearest(metric, METRICS))
     if decoding is not None and decoding not in DECODINGS:
         raise InputError(f"no such decoding: '{decoding}'", hint=nearest(decoding, DECODINGS))
-    if batch is not None and batch < 1:
-        raise InputError(f"--batch {batch} is too small", hint="give at least 1")
+    if batch is not None:
+        check_range("--batch", batch, 1)
     if (checkpoint is None) == (results is None):
         raise InputError("eval needs --checkpoint or --results, and not both", hint="name one of them")
     of_a_network = {"images": images, "flip/--no-flip": flip, "resolution": resolution, "scales": scales}
@@ -261,6 +263,7 @@ def _evaluate(
     return EvaluationResult(done.metrics, done.images, sides, model.flip, done.seconds, parts)
 
 
+@naming(suffixes=", ".join(SUFFIXES))
 @single_process
 def predict(
     source: str | Path | int,
@@ -280,7 +283,7 @@ def predict(
 
     Args:
         source: an image, a video, a camera's number, a folder of images, or a glob in quotes.
-        checkpoint: network to run; also an exported .onnx, .xml, .param.
+        checkpoint: network to run; also an exported {suffixes}.
         out: folder for overlays/ and predictions.json.
         flip: average with the mirrored image.
         resolution: short side; default: the net's.
@@ -295,9 +298,8 @@ def predict(
     from ofa_pose.inference.load import load_model
     from ofa_pose.inference.predict import predict_source
 
-    if not 0 <= threshold <= 1:
-        raise InputError(f"--threshold {threshold} is not a score", hint="give a number from 0 to 1")
-    if frames is not None and frames < 1:
-        raise InputError(f"--frames {frames} is too small", hint="give at least 1")
+    check_range("--threshold", threshold, 0, 1)
+    if frames is not None:
+        check_range("--frames", frames, 1)
     model = load_model(checkpoint, device, resolution, flip)
     return PredictionResult(**predict_source(model, source, out, threshold, frames))

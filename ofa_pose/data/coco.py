@@ -1,6 +1,6 @@
 """Keypoint datasets in COCO's format, with any skeleton: the annotation file's own category declares the joints.
 
-Every record is checked when a dataset is loaded, and all faults are told at once, each with its file and record id.
+Every record is checked when a dataset is loaded, and all faults are named at once, each with its file and record id.
 Keypoints are continuous image-pixel positions as they stand in the file.
 """
 
@@ -19,7 +19,7 @@ from ofa_pose.data.coco_parse import parse
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.pose.geometry import box_round
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
-from ofa_pose.utils.console import track
+from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.files import read_json
 from ofa_pose.utils.numbers import positive
@@ -193,6 +193,9 @@ def _undecodable(records: Sequence[ImageRecord]) -> list[Fault]:
             return error.faults
         return ()
 
-    with ThreadPoolExecutor() as pool:
-        checked = track(pool.map(faults_of, records), "reading images", len(records))
-        return [fault for faults in checked for fault in faults]
+    faults: list[Fault] = []
+    with ThreadPoolExecutor() as pool, progress("reading images", len(records)) as meter:
+        for found in pool.map(faults_of, records):
+            faults += found
+            meter.step()
+    return faults

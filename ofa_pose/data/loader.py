@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.transforms import Augmentation, Sample, augmented_sample, clean_sample
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]
-STD = (0.229, 0.224, 0.225)
 CLEAN = -1  # the epoch of a sample without augmentation
 
 SampleKey: TypeAlias = tuple[int, int, int]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ import numpy as np
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
-from ofa_pose.backends.exported import open_runner
+from ofa_pose.backends.table import open_runner
 from ofa_pose.data.images import read_upright
 from ofa_pose.inference.estimate import Inputs, estimate
 from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.draw import draw_poses
 from ofa_pose.pose.geometry import InputFrame, check_resolution, input_frame, warp
 from ofa_pose.skeleton import Skeleton
-from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.errors import InputError
 
 DRAWN = 0.2  # people and joints with lower scores are not drawn, people not returned
 
@@ -100,7 +99,7 @@ def load_exported(
     """An exported model that finds the poses on an image: `model(image)`, see `PoseModel`.
 
     Args:
-        path: a model that `ofa-pose export` wrote: .onnx, .xml (OpenVINO) or .param (ncnn).
+        path: a model that `ofa-pose export` wrote for a runtime: .onnx, .xml (OpenVINO), .param (ncnn) and the like.
         threads: of one call; 0: the runtime chooses.
         resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
         flip: average with the mirrored image: better and half as fast.
@@ -114,7 +113,9 @@ def load_exported(
     runner = open_runner(path, threads, streams)
     spec = ArchSpec.from_dict(_read(runner.metadata, "spec", path), path)
     skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
-    config = _decode_config(_read(runner.metadata, "decode", path), path) if "decode" in runner.metadata else None
+    config = None
+    if "decode" in runner.metadata:
+        config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path)
     return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
 
 
@@ -132,17 +133,3 @@ def _read(metadata: Mapping[str, str], key: str, path: str | Path) -> Any:
         return json.loads(metadata[key])
     except (ValueError, RecursionError):
         raise InputError(f"holds no valid JSON as its {key}", path, "export it again") from None
-
-
-def _decode_config(value: Any, path: str | Path) -> DecodeConfig:
-    """The decoder's settings that the checkpoint had; what it did not set is as by default."""
-    defaults = {field.name: field.default for field in fields(DecodeConfig)}
-    if not isinstance(value, Mapping):
-        raise InputError("holds no mapping as its decode", path, "export it again")
-    for key, setting in value.items():
-        if key not in defaults:
-            raise InputError(f"unknown decoder setting '{key}'", path, nearest(str(key), defaults))
-        whole = isinstance(defaults[key], int)  # a bool is an int too
-        if not isinstance(setting, int if whole else int | float) or not math.isfinite(setting):
-            raise InputError(f"decoder setting '{key}' is {setting!r}", path, "export it again")
-    return DecodeConfig(**value)
