@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_pose.api.command import check_range, naming, single_process
-from ofa_pose.backends.table import SUFFIXES
+from ofa_pose.backends.table import SUFFIXES, listed
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.results import Result
 
@@ -67,7 +67,7 @@ class PredictionResult(Result):
     overlays: str
 
 
-@naming(suffixes=", ".join(SUFFIXES))
+@naming(suffixes=listed(SUFFIXES))
 @single_process
 def evaluate(
     checkpoint: str | Path | None = None,
@@ -263,7 +263,7 @@ def _evaluate(
     return EvaluationResult(done.metrics, done.images, sides, model.flip, done.seconds, parts)
 
 
-@naming(suffixes=", ".join(SUFFIXES))
+@naming(suffixes=listed(SUFFIXES))
 @single_process
 def predict(
     source: str | Path | int,

@@ -273,11 +273,11 @@ def latency_import(results: str | Path, *, out: str | Path) -> TableResult:
 
 def _spec_of(net: str, joints: int | None) -> ArchSpec:
     """The spec of a preset, a spec file or a checkpoint (a supernet's largest net)."""
-    from ofa_pose.arch.presets import load_spec
+    from ofa_pose.arch.presets import PRESETS, load_spec
     from ofa_pose.utils.files import shipped_weights
 
     path = Path(net)
-    if path.suffix in SPEC_SUFFIXES or not (path.exists() or net in shipped_weights()):
+    if net in PRESETS or path.suffix in SPEC_SUFFIXES or not (path.exists() or net in shipped_weights()):
         return load_spec(net, joints)
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
 
