@@ -34,7 +34,7 @@ from ofa_pose.searches.results import front_table, rivals, write_front
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress, say, show, warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import BASIS_DEFAULTS, RunDir, another
+from ofa_pose.utils.run_dir import BASIS_DEFAULTS, RunDir, check_basis
 
 HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png", "search.json", "result.json"
 JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
@@ -258,14 +258,11 @@ def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the search in the run directory rested on; raises InputError where this one rests on something else."""
     if not (run.path / BASIS).exists():
         raise InputError(f"holds no {BASIS} to resume from", run.path, "start without --resume")
-    before = {**BASIS_DEFAULTS, **files.read_json(run.path / BASIS)}
+    before = files.read_json(run.path / BASIS)
     if "prior" not in before:
         raise InputError("was searched by a version that kept no archive", run.path, "choose another --out")
-    for key, value in {**BASIS_DEFAULTS, **plan}.items():
-        if before.get(key) != value:
-            what = f"was searched with {another(key, before.get(key), value)}"
-            raise InputError(what, run.path, "resume with the settings of that search, or choose another --out")
-    return before
+    check_basis(before, plan, run.path)
+    return dict(before)
 
 
 def _write_best(run: RunDir, best: Candidate, part: FeasibleSpace, origin: Mapping[str, Any], evaluations: int) -> None:

@@ -21,7 +21,7 @@ from ofa_pose.train.objectives import Objective
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import progress, say
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.run_dir import BASIS_DEFAULTS
+from ofa_pose.utils.run_dir import check_basis
 
 
 def fit(
@@ -86,10 +86,7 @@ class _Loop:
             raise self._refusal(f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})")
         if isinstance(network, Supernet) and checkpoint.space != network.space:
             raise self._refusal("holds a supernet of another space")
-        begun = {**BASIS_DEFAULTS, **state.get("origin", training.origin)}
-        for key, value in training.origin.items():
-            if begun.get(key) != value:
-                raise self._refusal(f"was begun with another {key}: {begun.get(key)}, not {value}", "command")
+        check_basis(state.get("origin", training.origin), training.origin, training.run.last)
         if state["step"] > training.settings.steps:
             what = f"has gone {state['step']} steps already, the recipe goes {training.settings.steps}"
             raise InputError(what, training.run.last, "raise train.steps, or choose another --out")
@@ -147,8 +144,8 @@ class _Loop:
         checkpoint = self._training.checkpoint(self._network, self._space, {"step": step}, state)
         save_checkpoint(self._training.run.last, checkpoint)
 
-    def _refusal(self, what: str, resume_with: str = "recipe") -> InputError:
-        hint = f"resume with the {resume_with} of that run, or choose another --out"
+    def _refusal(self, what: str) -> InputError:
+        hint = "resume with the recipe of that run, or choose another --out"
         return InputError(what, self._training.run.last, hint)
 
 
