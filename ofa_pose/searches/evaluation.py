@@ -28,19 +28,20 @@ from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.splits import load_splits
-from ofa_pose.inference.evaluate import Evaluation, Inputs, evaluate, make_evaluator, read_inputs
+from ofa_pose.inference.evaluate import Evaluation, Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe.recipe import Recipe
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.archive import Archive, EvaluatedSubnet
 from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.searches.distributed import KEPT, Team
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.run_dir import BASIS_DEFAULTS
 
 CACHE_BYTES = 4 << 30
 JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
@@ -93,7 +94,7 @@ class SubnetEvaluator:
             decode: the decoder's settings.
 
         Raises:
-            InputError: the data have other joints than the supernet, or none of the images has a labelled person.
+            InputError: the data have other joints than the supernet, or nobody on the images can be evaluated.
         """
         joints = len(search.skeleton.joints)
         if joints != supernet.spec.joints:
@@ -106,9 +107,7 @@ class SubnetEvaluator:
         self._streams = torch.get_num_threads() if self.device.type == "cpu" else None
         self._make_runner = make_runner or FastestRunner(self.device, streams=self._streams)
         self.images = search.choose(settings.images, "search images")
-        if not self.images.people:
-            what = f"none of the {len(self.images)} search images has a labelled person"
-            raise InputError(what, search.annotations_path, "raise search.images, or name another data.search")
+        check_evaluable(self.images, "raise search.images, or name another data.search")
         self._evaluator = make_evaluator(self.images)
         self._cache: OrderedDict[int, _Prepared] = OrderedDict()
 
@@ -119,7 +118,7 @@ class SubnetEvaluator:
         """Of a supernet's checkpoint and a recipe's data, checked to fit one another. Raises InputError."""
         check_space(checkpoint, recipe.space)
         check_held_out(recipe.data, checkpoint)
-        train, search = load_splits(recipe.data, "train", "search")
+        train, search = load_splits(recipe.data, "train", "search", trained=checkpoint.skeleton)
         check_joints(checkpoint.skeleton, search, "the supernet")
         supernet = checkpoint.build(device)
         assert isinstance(supernet, Supernet)
@@ -132,6 +131,7 @@ class SubnetEvaluator:
             sha256: of the supernet's checkpoint.
         """
         train, search = self.train, self.search
+        metric = {} if search.metric == BASIS_DEFAULTS["metric"] else {"metric": search.metric}
         return {
             "sha256": sha256,
             "space": self.supernet.space.to_dict(),
@@ -139,6 +139,7 @@ class SubnetEvaluator:
             "search": [files.sha256(search.annotations_path), len(search), self.settings.images],
             "decode": asdict(self.decode),
             "judging": JUDGING,
+            **metric,
         }
 
     def __call__(self, genome: Genome) -> float:

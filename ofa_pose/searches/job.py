@@ -25,7 +25,7 @@ from ofa_pose.searches.distributed import Team, restarted
 from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator, task_of
 from ofa_pose.searches.plots import draw_pareto
 from ofa_pose.searches.results import History, SearchResult, describe, front_table, rivals, write_best, write_front
-from ofa_pose.train.jobs import inherit
+from ofa_pose.train.trainings import inherit
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, show, warn

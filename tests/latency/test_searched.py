@@ -22,7 +22,7 @@ from ofa_pose.latency.verify import verify
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe.recipe import Recipe
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.job import SearchJob
 from ofa_pose.synthetic.dataset import write_dataset

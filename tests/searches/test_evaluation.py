@@ -19,7 +19,7 @@ from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.recipe.recipe import Recipe
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches import evaluation as fitness_module
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.job import SearchJob
