@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_pose.data.coco_parse import parse
 from ofa_pose.data.records import ImageRecord
@@ -23,7 +24,7 @@ from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.files import read_json
 from ofa_pose.utils.numbers import positive
-from ofa_pose.utils.seeding import generator
+from ofa_pose.utils.seeding import Key, generator
 
 CheckImages = Literal["none", "exists", "decode"]
 
@@ -40,6 +41,7 @@ class KeypointDataset:
         warnings: what is odd in the data but no fault, a line each.
         category: the annotation file's keypoint category, as it stands there.
         other_categories: the ids of the file's further categories.
+        metric: how an AP on these images is defined, 'coco' or 'crowdpose'.
     """
 
     skeleton: Skeleton
@@ -49,6 +51,7 @@ class KeypointDataset:
     warnings: tuple[str, ...] = ()
     category: Mapping[str, Any] = field(default_factory=dict)
     other_categories: frozenset[int | str] = frozenset()
+    metric: str = "coco"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,6 +95,19 @@ class KeypointDataset:
             return self
         return self.select(range(max(count, 0)))
 
+    def choose(self, count: int, *keys: Key) -> KeypointDataset:
+        """A fixed random choice of `count` images at most, in the file's order; the keys decide which.
+
+        The first images of a file are often one scene.
+        """
+        if count >= len(self):
+            return self
+        return self.select(np.sort(self.draw(count, *keys)))
+
+    def draw(self, count: int, *keys: Key) -> NDArray[np.int64]:
+        """The places of `count` images at most, in a random order; the keys decide it."""
+        return generator(*keys).permutation(len(self))[:count]
+
     def split_off(self, share: float, seed: int) -> tuple[KeypointDataset, KeypointDataset]:
         """(train, search): a pseudo-random `share` of the images apart from the rest; the seed alone decides which.
 
@@ -104,7 +120,7 @@ class KeypointDataset:
                 "one image cannot be split into train and search", self.annotations_path, "give data.search of its own"
             )
         count = min(max(round(share * len(self)), 1), len(self) - 1)
-        order = generator(seed, "search split").permutation(len(self))
+        order = self.draw(len(self), seed, "search split")
         return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))
 
     def with_people(self) -> KeypointDataset:
@@ -122,6 +138,7 @@ def load_dataset(
     images: str | Path,
     skeleton: Skeleton | None = None,
     check_images: CheckImages = "exists",
+    trained: Skeleton | None = None,
 ) -> KeypointDataset:
     """Load and check a keypoint dataset in COCO's format.
 
@@ -129,14 +146,16 @@ def load_dataset(
         annotations: the JSON file.
         images: the folder that the records' file_name starts from.
         skeleton: flip pairs, sigmas and limbs for the file's joints; must name the same joints in the same order. By
-            default the built-in skeleton with these joints, else a draft (and a warning).
+            default `trained`, else the built-in skeleton with these joints, else a draft (and a warning).
         check_images: 'none', that each file 'exists', or 'decode' each and compare its size.
+        trained: of a network that will see these images, whose skeleton counts if its joints are the file's; where it
+            is not what the file or `skeleton` says, a warning names what differs.
 
     Raises:
         InputError: holding every fault found, each with the file, the record's id and the hint.
     """
     annotations, images = Path(annotations), Path(images)
-    parsed = parse(annotations, images, read_json(annotations), skeleton)
+    parsed = parse(annotations, images, read_json(annotations), skeleton, trained)
     faults = list(parsed.faults)
     if check_images != "none":
         missing, found = _missing_files(parsed.images, annotations, images)

@@ -17,9 +17,8 @@ from ofa_pose.backends import OUTPUTS, Runner
 from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.table import Backend
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.exports.int8 import Int8Data
-from ofa_pose.inference.predict import fixed_net
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.pose.settings import decode_config
