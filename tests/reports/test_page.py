@@ -116,8 +116,9 @@ def test_a_finetuned_net_with_all_it_came_from(
     text = read(tuned / "report.html")
     assert pictures(text) == 5  # the network, the search's progress, the choices, two trainings
     assert "data:image/png;base64," in text
+    count = len((search / "history.csv").read_text().splitlines()) - 1
     for told in (
-        f"within 1.2M MACs (thop): {len((search / 'history.csv').read_text().splitlines()) - 1} subnets were evaluated; "
+        f"within 1.2M MACs (thop): {count} subnets were evaluated; "
         f"the best has AP {ap:.3f} on the search images",
         "finetune ran 2 steps and came to AP 0.125 on the validation images.",
         "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
