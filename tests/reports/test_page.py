@@ -118,8 +118,7 @@ def test_a_finetuned_net_with_all_it_came_from(
     assert "data:image/png;base64," in text
     count = len((search / "history.csv").read_text().splitlines()) - 1
     for told in (
-        f"within 1.2M MACs (thop): {count} subnets were evaluated; "
-        f"the best has AP {ap:.3f} on the search images",
+        f"within 1.2M MACs (thop): {count} subnets were evaluated; the best has AP {ap:.3f} on the search images",
         "finetune ran 2 steps and came to AP 0.125 on the validation images.",
         "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
         "Its teacher was gone away.",
