@@ -99,7 +99,7 @@ def evaluate(
         results: score this COCO results file instead.
         flip: average with the mirrored image, as by default.
         resolution: short side in pixels; default: the net's.
-        metric: coco or crowdpose; default: data.metric of the checkpoint's recipe, else coco. In Python also what
+        metric: coco, or crowdpose; default: data.metric of the checkpoint's recipe, else coco. In Python also what
             makes an `ofa_pose.inference.evaluate.Evaluator` of the dataset.
         scales: also average with these sizes, times the resolution, as in 0.75,1.5.
         decoding: ours (the default), or reference: input and decoding as in LitePose's own code.
