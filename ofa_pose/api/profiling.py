@@ -193,7 +193,7 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
         out: also draw them: a PNG, SVG or PDF.
 
     Raises:
-        InputError: the table cannot be read or is not complete, its runtime is missing, or `out` is no picture's name.
+        InputError: the table cannot be read or is not complete, its runtime is missing, or `out` names no picture.
     """
     from ofa_pose.backends.on_device import cpu_name
     from ofa_pose.latency.measure import open_device
