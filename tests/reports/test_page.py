@@ -16,9 +16,8 @@ from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe.search_settings import SearchSettings
-from ofa_pose.reports import write_report
+from ofa_pose.reports.page import read_search, write_report
 from ofa_pose.reports.runs import read_run
-from ofa_pose.reports.searched import read_search
 from ofa_pose.searches.job import conduct
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.utils.errors import InputError
