@@ -82,10 +82,10 @@ def int8_data(
     if data.train is None:
         hint = "add --calibration-annotations FILE --calibration-images DIR, training images"
         raise InputError("onnx-int8 needs images to calibrate on, and the checkpoint's recipe names none", hint=hint)
-    (train,) = load_splits(data, "train")
+    (train,) = load_splits(data, "train", trained=skeleton)
     if test is None:
         return Int8Data(train)
-    (evaluated,) = load_splits(data, "test")
+    (evaluated,) = load_splits(data, "test", trained=skeleton)
     if evaluated.skeleton.joints != skeleton.joints:
         what = f"has {len(evaluated.skeleton.joints)} joints, the network {len(skeleton.joints)}"
         raise InputError(what, evaluated.annotations_path, "evaluate it on data with the network's joints")
@@ -163,7 +163,7 @@ def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     how = {"weights": "int8", "activations": "uint8", "format": "QDQ", "calibration_images": images}
     metadata["quantisation"] = json.dumps(how)
-    # what its preprocessing would do (shapes, folded norms) our graph has; it asks to be told so
+    # what its preprocessing would do (shapes, folded norms) our graph has; it wants that said
     onnx.helper.set_model_props(model, metadata | {"onnx.quant.pre_process": "onnxruntime.quant"})
     with files.replacing(target) as temporary:
         quantize_static(

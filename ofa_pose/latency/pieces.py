@@ -132,7 +132,7 @@ def spanning_pieces(pieces: list[Piece], share: float) -> list[Piece]:
 
 
 def groups(pieces: list[Piece]) -> dict[tuple[Any, ...], list[Piece]]:
-    """Pieces by all that is no width: those of a group differ in widths alone."""
+    """Pieces by all but their widths: those of a group differ in widths alone."""
     found: dict[tuple[Any, ...], list[Piece]] = {}
     for piece in pieces:
         found.setdefault(group_of(piece), []).append(piece)

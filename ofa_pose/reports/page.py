@@ -164,7 +164,7 @@ def _search_lead(search: Searched) -> str:
     count, ap = len(search.history), search.chosen.get("AP")
     where = f"in the space {search.space.name} " if search.space else ""
     subnets = "1 subnet was" if count == 1 else f"{count:,} subnets were"
-    said = f"Searched {where}within {search.budget or 'a budget'}: {subnets} judged"
+    said = f"Searched {where}within {search.budget or 'a budget'}: {subnets} evaluated"
     if ap is None:
         return f"{said}."
     rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
@@ -222,7 +222,7 @@ def _search_section(search: Searched) -> list[str]:
     picture = search.run.path / PICTURE
     if picture.exists() and picture.stat().st_size:
         content = base64.b64encode(picture.read_bytes()).decode()
-        body.append(f'<img alt="AP over cost of all subnets judged" src="data:image/png;base64,{content}">')
+        body.append(f'<img alt="AP over cost of all subnets evaluated" src="data:image/png;base64,{content}">')
     if search.history:
         body.append(charts.svg(charts.progress_chart([row["AP"] for row in search.history.values()]), "progress"))
     body += _front(search)
@@ -230,7 +230,7 @@ def _search_section(search: Searched) -> list[str]:
     if genes:
         bold = "; bold: chosen" if search.chosen else ""
         note = (
-            f"Every dot is a subnet that was judged; red: the best with this choice, blue: their median{bold}. "
+            f"Every dot is a subnet that was evaluated; red: the best with this choice, blue: their median{bold}. "
             "All keep the budget, so what is wide here is narrow elsewhere."
         )
         chart = charts.svg(charts.choices_chart(genes, search.chosen), "choices")
