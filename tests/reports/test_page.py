@@ -15,15 +15,15 @@ from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.reports import write_report
 from ofa_pose.reports.runs import read_run
 from ofa_pose.reports.searched import read_search
-from ofa_pose.searches.job import conduct
+from ofa_pose.searches.job import SearchJob
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml, read_json, read_yaml, write_json
-from ofa_pose.utils.run_dir import RunDir
 from tests.reports.test_runs import make_run
 
 VOID = {"meta", "img", "br", "use", "path", "rect"}
@@ -90,7 +90,7 @@ def search(tiny_space: SearchSpace, supernet: Path, tmp_path: Path) -> Path:
         return {"AP": sum(genome) / 100}
 
     basis = {"space": tiny_space.to_dict(), "search": ["sha", 8, 4], "train": ["sha", 16, 3]}
-    conduct(part, measure, settings, 0, RunDir(out), {"supernet": {"path": str(supernet)}}, basis)
+    SearchJob(part, measure, Recipe(search=settings), basis, {"supernet": {"path": str(supernet)}}).run(out)
     return make_run(out, f"search --supernet {supernet} --macs 1.2M")
 
 
@@ -116,9 +116,9 @@ def test_a_finetuned_net_with_all_it_came_from(
     text = read(tuned / "report.html")
     assert pictures(text) == 5  # the network, the search's progress, the choices, two trainings
     assert "data:image/png;base64," in text
+    count = len((search / "history.csv").read_text().splitlines()) - 1
     for told in (
-        f"within 1.2M MACs (thop): {len((search / 'history.csv').read_text().splitlines()) - 1} subnets were judged; "
-        f"the best has AP {ap:.3f} on the search images",
+        f"within 1.2M MACs (thop): {count} subnets were evaluated; the best has AP {ap:.3f} on the search images",
         "finetune ran 2 steps and came to AP 0.125 on the validation images.",
         "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
         "Its teacher was gone away.",
@@ -220,7 +220,7 @@ def test_damaged_files_are_told_in_a_line(search: Path, name: str, content: str,
 def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> None:
     lines = (search / "history.csv").read_text().splitlines()
     (search / "history.csv").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])
-    assert "3 subnets were judged" in read(write_report(search))
+    assert "3 subnets were evaluated" in read(write_report(search))
 
 
 def test_a_damaged_row_of_a_history_is_named(search: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
 
 
-def test_a_gain_over_uniform_nets_that_were_not_all_judged_is_a_bound(search: Path) -> None:
+def test_a_gain_over_uniform_nets_that_were_not_all_evaluated_is_a_bound(search: Path) -> None:
     result = read_json(search / "result.json")
     entry = result["front"][0]
     entry["uniform"] = {"AP": entry["AP"] - 0.05, "complete": False}
