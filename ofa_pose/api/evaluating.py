@@ -71,6 +71,7 @@ class PredictionResult(Result):
 @single_process
 def evaluate(
     checkpoint: str | Path | None = None,
+    *,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
     results: str | Path | None = None,
@@ -267,6 +268,7 @@ def _evaluate(
 @single_process
 def predict(
     source: str | Path | int,
+    *,
     checkpoint: str | Path,
     out: str | Path,
     flip: bool = False,
