@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ofa_pose.api.datasets import data_check, data_synth
+    from ofa_pose.api.exporting import export
+    from ofa_pose.api.profiling import latency_build, latency_bundle, latency_import, latency_verify, profile
     from ofa_pose.api.reporting import report
     from ofa_pose.inference.pose_model import PoseModel
 
@@ -23,9 +25,27 @@ __version__ = "0.1.0"
 _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds each
     "data_check": "datasets",
     "data_synth": "datasets",
+    "export": "exporting",
+    "latency_build": "profiling",
+    "latency_bundle": "profiling",
+    "latency_import": "profiling",
+    "latency_verify": "profiling",
+    "profile": "profiling",
     "report": "reporting",
 }
-__all__ = ["__version__", "data_check", "data_synth", "load", "report"]
+__all__ = [
+    "__version__",
+    "data_check",
+    "data_synth",
+    "export",
+    "latency_build",
+    "latency_bundle",
+    "latency_import",
+    "latency_verify",
+    "load",
+    "profile",
+    "report",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -41,7 +61,7 @@ def load(
 
     Args:
         checkpoint: a checkpoint file, a run directory (its best checkpoint), a shipped name, or an exported model
-            (.onnx, .xml, .param).
+            (such as an .onnx file).
         device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one. Exported models run on the CPU.
         resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
         flip: average with the mirrored image: better and half as fast.

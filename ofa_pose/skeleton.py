@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,16 +103,12 @@ def _index_pairs(pairs: Sequence[Any], joints: tuple[str, ...], key: str, where:
 
 
 def _distances(start: int, count: int, limbs: Sequence[tuple[int, int]]) -> list[int]:
+    """How many limbs each joint lies from one joint; `count` where none lead there."""
     distance = [count] * count
     distance[start] = 0
-    queue = deque([start])
-    while queue:
-        joint = queue.popleft()
+    for _ in range(count):
         for a, b in limbs:
-            for here, there in ((a, b), (b, a)):
-                if here == joint and distance[there] > distance[joint] + 1:
-                    distance[there] = distance[joint] + 1
-                    queue.append(there)
+            distance[a], distance[b] = min(distance[a], distance[b] + 1), min(distance[b], distance[a] + 1)
     return distance
 
 

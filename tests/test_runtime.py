@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ import pytest
 
 import ofa_pose
 from ofa_pose import runtime
+from ofa_pose.backends.table import BACKENDS, SUFFIXES
 from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.data.images import read_image
-from ofa_pose.exports import export_checkpoint, runtimes
-from ofa_pose.exports.source import Source, open_source
+from ofa_pose.exports import export_checkpoint
+from ofa_pose.exports.source import metadata, open_source
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import COCO
 from ofa_pose.synthetic.dataset import write_dataset
@@ -53,7 +53,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> KeypointDataset:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped net as ONNX."""
-    files = export_checkpoint(NANO, ["onnx"], tmp_path_factory.mktemp("exported"))["files"]
+    files = export_checkpoint(NANO, ["onnx"], tmp_path_factory.mktemp("exported")).files
     return Path(files["onnx"])
 
 
@@ -81,15 +81,12 @@ def test_the_poses_of_the_checkpoint(exported: Path, scenes: KeypointDataset, fl
     assert people >= 4
 
 
-@pytest.mark.parametrize(
-    ("package", "name", "write"),
-    [("openvino", "net.xml", runtimes.write_openvino), ("ncnn", "net.param", runtimes.write_ncnn)],
-)
-def test_other_runtimes_find_the_same(
-    package: str, name: str, write: Callable[[Source, Path], None], scenes: KeypointDataset, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("package", "name"), [("openvino", "net.xml"), ("ncnn", "net.param")])
+def test_other_runtimes_find_the_same(package: str, name: str, scenes: KeypointDataset, tmp_path: Path) -> None:
     pytest.importorskip(package)
-    write(open_source(NANO, "net", supernets=False), tmp_path / name)
+    source, write = open_source(NANO, "net", supernets=False), BACKENDS[package].backend.write
+    assert write
+    write(source.net, tmp_path / name, metadata(source, in_graph=True))
     ours, theirs = runtime.load(tmp_path / name, threads=1), ofa_pose.load(NANO, "cpu")
     assert (ours.spec, ours.skeleton, ours.config) == (theirs.spec, theirs.skeleton, theirs.config)
     for record in scenes.images:
@@ -127,7 +124,9 @@ def test_nothing_else_is_reached() -> None:
     """Nor torch by an import inside a function; of other packages such an import needs nothing on a device."""
     outside = {name.partition(".")[0] for name in reached("ofa_pose.runtime", at_once=True)} - {"ofa_pose"}
     assert outside - sys.stdlib_module_names <= DEVICE
-    assert not [name for name in reached("ofa_pose.runtime", at_once=False) if name.partition(".")[0] == "torch"]
+    opened = [f"ofa_pose.backends.{entry.file or entry.name}" for entry in SUFFIXES.values()]
+    for module in ("ofa_pose.runtime", *opened):  # the table imports those by name
+        assert not [name for name in reached(module, at_once=False) if name.partition(".")[0] == "torch"]
 
 
 def test_the_example_of_the_docstring(exported: Path, scenes: KeypointDataset, tmp_path: Path) -> None:

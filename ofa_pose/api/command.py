@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -25,3 +26,21 @@ def single_process(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def naming(**words: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Put words in the place of {names} in a function's docstring, such as those of the runtimes that there are."""
+
+    def named(function: Callable[P, R]) -> Callable[P, R]:
+        for name, text in words.items():
+            function.__doc__ = (function.__doc__ or "").replace(f"{{{name}}}", text)
+        return function
+
+    return named
+
+
+def check_range(option: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raise InputError where the value of an option is out of its range."""
+    if not least <= value <= most:
+        limits = f"from {least:g}" + (f" to {most:g}" if most < math.inf else "")
+        raise InputError(f"{option} {value:g} is out of range", hint=f"give a number {limits}")

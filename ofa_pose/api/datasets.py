@@ -85,7 +85,7 @@ def data_check(
     Raises:
         InputError: with every fault of the records and files.
     """
-    from ofa_pose.data.check import check_dataset, draft_skeleton_yaml
+    from ofa_pose.data.check import draft_skeleton_yaml, statistics
     from ofa_pose.data.coco import load_dataset
     from ofa_pose.skeleton import load_skeleton
     from ofa_pose.utils import files
@@ -93,7 +93,7 @@ def data_check(
     chosen = load_skeleton(skeleton) if skeleton else None
     if write_skeleton and Path(write_skeleton).exists():
         raise InputError("exists already", write_skeleton, "name a new file for --write-skeleton")
-    figures = check_dataset(annotations, images, chosen)
+    dataset = load_dataset(annotations, images, chosen, check_images="decode")
     if write_skeleton:
-        files.write_text(write_skeleton, draft_skeleton_yaml(load_dataset(annotations, images, chosen, "none")))
-    return CheckResult(figures)
+        files.write_text(write_skeleton, draft_skeleton_yaml(dataset))
+    return CheckResult(statistics(dataset))

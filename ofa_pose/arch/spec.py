@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 from ofa_pose.utils.errors import InputError, nearest
 
 TOTAL_STRIDE = 16  # the deepest map stands at 1/16 of the input
+MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]: a network's input is normalised with them
+STD = (0.229, 0.224, 0.225)
 STAGES = 4
 DECONVS = 3
 Head = Literal["fusion", "plain"]

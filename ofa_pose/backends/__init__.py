@@ -1,15 +1,17 @@
-"""Runtimes that compute a network's two outputs from uint8 images; every one is a `Runner`.
+"""Runtimes that compute a network's two outputs from uint8 images: a file and a line in `table` for each.
 
-The runners of exported files, and what they import, need no torch: devices have none.
+Whatever opens exported files needs no torch: devices have none.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-INPUT, OUTPUTS = "images", ("low", "high")  # what exported graphs call them
+INPUT = "images"  # what exported graphs call it
+OUTPUTS = {"low": 4, "high": 2}  # and these, with the input's cells in one of theirs
 
 
 class Runner(Protocol):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ofa_pose.backends import Runner
+from ofa_pose.backends.folding import whole
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.console import warn
@@ -39,12 +40,11 @@ class FastestRunner:
         """A runner over a copy of `net` as it is now."""
         if not self._use_onnx:
             return TorchRunner(net, self._device, self._streams)
-        from ofa_pose.backends.onnx_graph import onnx_model
-        from ofa_pose.backends.onnx_runner import OnnxRunner
+        from ofa_pose.backends.onnxruntime import OnnxRunner, onnx_model
 
         cores = self._streams or torch.get_num_threads()
         threads, streams = (cores, 1) if self._latency else (1, cores)
-        runner = OnnxRunner(onnx_model(net.eval(), {}).SerializeToString(), threads, streams)
+        runner = OnnxRunner(onnx_model(whole(net.eval())).SerializeToString(), threads, streams)
         if not self._compared:
             self._compared = True
             reference = TorchRunner(net, self._device, self._streams)

@@ -7,19 +7,47 @@ version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
-from ofa_pose.arch.walk import Units
-from ofa_pose.backends import INPUT
-from ofa_pose.data.loader import MEAN, STD
+from ofa_pose.arch.spec import MEAN, STD
+from ofa_pose.arch.walk import Units, run_plan
+from ofa_pose.backends import INPUT, OUTPUTS
 
-Walk = Callable[..., Iterable[Any]]
-"""`walk(apply, *inputs)` computes a part of a plan with `apply(layer, input)`; its results are the part's outputs."""
+if TYPE_CHECKING:
+    from ofa_pose.models.litepose import LitePose
+
+
+@dataclass(frozen=True)
+class NetPart:
+    """A network, or a part of one, that runtimes compute.
+
+    Attributes:
+        net: a module in eval mode that computes the part, of an image that is normalised already; it holds the weights
+            of the part's layers.
+        inputs: the name of every input, (B, channels, side, side), and its (channels, side). A graph has inputs of any
+            sides; what is called 'images' is RGB from 0 to 255 there and normalised first.
+        outputs: the name of every output, and its channels.
+        walk: `walk(apply, *inputs)` computes the part with `apply(layer, input)`; it gives the outputs in their order.
+    """
+
+    net: Units
+    inputs: Mapping[str, tuple[int, int]]
+    outputs: Mapping[str, int]
+    walk: Callable[..., Iterable[Any]]
+
+
+def whole(net: LitePose) -> NetPart:
+    """A network as a part. Outputs are 'low': J heatmaps, then J tag maps, at 1/4, and 'high': J heatmaps, at 1/2."""
+    joints = net.spec.joints
+    channels = dict(zip(OUTPUTS, (2 * joints, joints), strict=True))
+    return NetPart(
+        net, {INPUT: (3, net.spec.resolution)}, channels, lambda apply, image: run_plan(net.plan, image, apply)
+    )
 
 
 class Graph(Protocol):
@@ -51,21 +79,15 @@ class Graph(Protocol):
         ...
 
 
-def write_part(graph: Graph, units: Units, inputs: Iterable[str], walk: Walk, outputs: Iterable[str]) -> None:
-    """Append a part of a network in eval mode to a graph.
-
-    Args:
-        units: has the weights of the part's layers.
-        inputs: names of the graph's inputs. What is called 'images' is RGB from 0 to 255 and normalised first.
-        outputs: names for the walk's results.
-    """
+def write_part(graph: Graph, part: NetPart) -> None:
+    """Append a part of a network to a graph that has the part's inputs."""
 
     def apply(layer: Layer, value: Any) -> Any:
-        return _add_layer(graph, layer, units, value)
+        return _add_layer(graph, layer, part.net, value)
 
     mean = np.array(MEAN) * 255
-    values = [_Value(graph, graph.centre(name, mean) if name == INPUT else name) for name in inputs]
-    for result, name in zip(walk(apply, *values), outputs, strict=True):
+    values = [_Value(graph, graph.centre(name, mean) if name == INPUT else name) for name in part.inputs]
+    for result, name in zip(part.walk(apply, *values), part.outputs, strict=True):
         graph.rename(result.name, name)
 
 

@@ -21,7 +21,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,23 +41,29 @@ Run = Callable[[], object]
 S = TypeVar("S", bound=Hashable)
 
 
-def visit(run: Run, threads: int) -> float:
-    """Milliseconds of the fastest of a few runs one after another, after a warm-up: what disturbs, only delays.
+def time_runs(
+    run: Run, least: int, most: float, seconds: float, warm_up: int = WARM_UP, own_time: bool = False
+) -> list[float]:
+    """Milliseconds of each of `least` runs, one after another, and of more until they took `seconds` or are `most`.
 
-    Where a run has one thread, time that the system gives to other processes is not counted.
+    Args:
+        warm_up: runs before those.
+        own_time: time that the system gives to other processes meanwhile is not counted; of runs in one thread.
     """
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         run()
-    fastest, total = float("inf"), 0.0
-    for count in range(MOST_RUNS):
+    times: list[float] = []
+    while len(times) < least or (len(times) < most and sum(times) < seconds * 1e3):
         wall, used = time.perf_counter(), time.process_time()
         run()
         wall, used = time.perf_counter() - wall, time.process_time() - used
-        took = min(wall, used) if threads == 1 and CPU_CLOCK else wall
-        fastest, total = min(fastest, took), total + took
-        if count + 1 >= LEAST_RUNS and total > VISIT_S:
-            break
-    return fastest * 1e3
+        times.append(1e3 * (min(wall, used) if own_time and CPU_CLOCK else wall))
+    return times
+
+
+def visit(run: Run, threads: int) -> float:
+    """Milliseconds of the fastest of a few runs: what disturbs, only delays."""
+    return min(time_runs(run, LEAST_RUNS, MOST_RUNS, VISIT_S, own_time=threads == 1))
 
 
 def sweep(
@@ -141,31 +147,43 @@ def runtime_module(name: str) -> Any:
             del os.environ["OMP_WAIT_POLICY"]
 
 
-def onnx_run(model: str | bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:
-    """A run of an ONNX model, a file or its content."""
+def onnx_session(model: str | bytes, threads: int) -> Any:
+    """ONNX Runtime's session on the CPU of a model, a file or its content; 0 threads: it chooses."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_run(model: str | bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:
+    """A run of an ONNX model, a file or its content."""
+    session = onnx_session(model, threads)
     return lambda: session.run(None, inputs)
+
+
+def ncnn_net(param: Path, weights: Path, threads: int) -> Any:
+    """An ncnn.Net in single precision; 0 threads: ncnn chooses. Raises RuntimeError where it cannot be loaded."""
+    net = runtime_module("ncnn").Net()
+    for name in REDUCED:
+        setattr(net.opt, f"use_{name}", False)
+    if threads:
+        net.opt.num_threads = threads
+    if net.load_param(str(param)) or net.load_model(str(weights)):
+        raise RuntimeError("cannot be loaded by ncnn")
+    return net
 
 
 def ncnn_run(param: str, weights: bytes, inputs: dict[str, np.ndarray], outputs: Sequence[str], threads: int) -> Run:
     """A run of an ncnn model in full precision."""
-    ncnn = runtime_module("ncnn")
-    net = ncnn.Net()
-    for name in REDUCED:
-        setattr(net.opt, f"use_{name}", False)
-    net.opt.num_threads = threads
     with tempfile.TemporaryDirectory() as folder:  # from memory ncnn would go on reading bytes that Python frees
         files = [Path(folder, f"model.{suffix}") for suffix in ("param", "bin")]
         files[0].write_text(param, encoding="ascii")
         files[1].write_bytes(weights)
-        if net.load_param(str(files[0])) or net.load_model(str(files[1])):
-            raise RuntimeError("ncnn cannot load a model")
-    mats = {name: ncnn.Mat(np.ascontiguousarray(x[0])).clone() for name, x in inputs.items()}
+        net = ncnn_net(files[0], files[1], threads)
+    mat = runtime_module("ncnn").Mat
+    mats = {name: mat(np.ascontiguousarray(x[0])).clone() for name, x in inputs.items()}
 
     def run() -> object:
         extractor = net.create_extractor()
@@ -176,7 +194,7 @@ def ncnn_run(param: str, weights: bytes, inputs: dict[str, np.ndarray], outputs:
     return run
 
 
-def random_inputs(shapes: dict[str, Sequence[int]]) -> dict[str, np.ndarray]:
+def random_inputs(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
     """Inputs float32 (1, channels, side, side) by name, of (channels, side)."""
     rng = np.random.default_rng(0)
     return {name: rng.standard_normal((1, c, side, side), np.float32) for name, (c, side) in shapes.items()}

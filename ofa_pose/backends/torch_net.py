@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from ofa_pose.backends.folding import NetPart
 from ofa_pose.backends.inputs import check_sides
+from ofa_pose.backends.on_device import Run, random_inputs
+from ofa_pose.backends.table import Backend
 from ofa_pose.data.loader import normalise
 from ofa_pose.utils.errors import InputError
 
@@ -66,3 +70,24 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _prepare(part: NetPart, threads: int) -> Run:
+    torch.set_num_threads(threads)
+    net = cast(nn.Module, part.net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    arrays = random_inputs(part.inputs).values()
+    inputs = [torch.from_numpy(x).to(memory_format=torch.channels_last) for x in arrays]
+
+    @torch.inference_mode()
+    def run() -> object:
+        return net(*inputs)
+
+    return run
+
+
+BACKEND = Backend(
+    title="torch",
+    packages=("torch",),
+    run=lambda net, threads: TorchRunner(net, threads=threads),
+    prepare=_prepare,
+)

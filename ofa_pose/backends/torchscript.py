@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.backends.inputs import check_sides, planes
-from ofa_pose.data.loader import MEAN, STD
+from ofa_pose.backends.table import Backend
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
 
@@ -41,12 +42,8 @@ class _Deployed(nn.Module):
         return low, high
 
 
-def write_torchscript(net: LitePose, path: str | Path, metadata: Mapping[str, str]) -> None:
-    """Write a network in eval mode: any batch, any sides that are multiples of 16; returns (low, high) as the net does.
-
-    Args:
-        metadata: each value as JSON.
-    """
+def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:
+    """Any batch, any sides that are multiples of 16; it returns (low, high) as the net does."""
     module = _Deployed(net).eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -57,12 +54,11 @@ def write_torchscript(net: LitePose, path: str | Path, metadata: Mapping[str, st
 
 
 class TorchscriptRunner:
-    """An `ExportedRunner` over a file of `write_torchscript`, on the CPU."""
+    """An `ExportedRunner` over an exported file, on the CPU."""
 
-    streams = 1
-
-    def __init__(self, path: str | Path) -> None:
-        """Raises InputError where the file cannot be loaded."""
+    def __init__(self, path: str | Path, threads: int = 0, streams: int = 1) -> None:
+        """Load a file; it computes in as many threads as torch has. Raises InputError where it cannot be loaded."""
+        self.streams = streams
         extra = {METADATA: ""}
         try:
             with warnings.catch_warnings():
@@ -74,7 +70,11 @@ class TorchscriptRunner:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs for RGB uint8 images (B, H, W, 3). Raises InputError where a side is not a multiple of 16."""
         check_sides(images)
         low, high = self._module(torch.from_numpy(planes(images)))
         return low.numpy(), high.numpy()
+
+
+BACKEND = Backend(
+    title="TorchScript", packages=("torch",), files=(".torchscript.pt",), write=_write, open=TorchscriptRunner
+)

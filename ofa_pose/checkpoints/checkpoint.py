@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.table import instead_of_checkpoint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
@@ -23,12 +24,6 @@ from ofa_pose.utils.errors import InputError, nearest
 FORMAT = "ofa-pose-checkpoint"
 VERSION = 1
 KINDS = {"net": "a fixed net", "supernet": "a supernet"}
-_INSTEAD = {  # of files that people take for checkpoints
-    ".yaml": "it describes a net; the weights are in a .pt file, of a search best.pt",
-    ".bin": "it is a part of an exported model: name the .xml or .param file beside it",
-    ".torchscript.pt": "torch.jit.load reads it; here name the checkpoint, or export it as onnx, openvino or ncnn",
-    **dict.fromkeys((".onnx", ".xml", ".param"), "predict and eval run exported models; here name the checkpoint"),
-}
 
 
 @dataclass(frozen=True)
@@ -117,8 +112,9 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             warnings.simplefilter("ignore")
             value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged pickle raises whatever its bytes lead to
-        instead = (hint for end, hint in _INSTEAD.items() if path.name.endswith(end))
-        hint = next(instead, "name a .pt file that ofa-pose wrote")
+        described = "it describes a net; the weights are in a .pt file, of a search best.pt"
+        instead = described if path.suffix == ".yaml" else instead_of_checkpoint(path)
+        hint = instead or "name a .pt file that ofa-pose wrote"
         raise InputError("is not a checkpoint, or a truncated one", path, hint) from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         hint = "name a .pt file that ofa-pose wrote; import-litepose takes over the LitePose repository's"

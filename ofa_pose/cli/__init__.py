@@ -14,11 +14,12 @@ from typer.exceptions import TyperException
 
 from ofa_pose import __version__
 from ofa_pose.api import datasets, reporting
+from ofa_pose.api import exporting as export_api
+from ofa_pose.api import profiling as profile_api
 from ofa_pose.cli import (
     evaluation,
     exporting,
     importing,
-    latency,
     profiling,
     search,
     studies,
@@ -67,10 +68,22 @@ app.command("finetune")(training.finetune)
 app.command("import-litepose")(importing.import_litepose)
 app.command("eval")(evaluation.evaluate)
 app.command("predict")(evaluation.predict)
-app.command("profile")(profiling.profile)
-app.command("export")(exporting.export)
+add_command(app, "profile", profile_api.profile, arguments=("net",), show_result=profiling.show_profile)
+add_command(
+    app,
+    "export",
+    export_api.export,
+    arguments=("checkpoint",),
+    show_result=exporting.show_export,
+    after=exporting.warn_of_export,
+)
 add_command(app, "report", reporting.report, arguments=("run",))
-app.add_typer(latency.app, name="latency")
+latency_app = typer.Typer(help="Tables that predict how long a network takes on a device.", no_args_is_help=True)
+app.add_typer(latency_app, name="latency")
+add_command(latency_app, "build", profile_api.latency_build)
+add_command(latency_app, "verify", profile_api.latency_verify, show_result=profiling.show_verification)
+add_command(latency_app, "bundle", profile_api.latency_bundle, after=profiling.after_bundle)
+add_command(latency_app, "import", profile_api.latency_import, arguments=("results",))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

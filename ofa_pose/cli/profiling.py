@@ -1,63 +1,77 @@
-"""`ofa-pose profile`."""
+"""What `ofa-pose profile` and `ofa-pose latency` show."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
-from ofa_pose.cli.common import JsonOption, key_table, print_result
-from ofa_pose.utils.console import show
-from ofa_pose.utils.errors import InputError
+from ofa_pose.cli.tables import key_table
+from ofa_pose.utils.console import say, show
+from ofa_pose.utils.units import format_count
+
+if TYPE_CHECKING:
+    from ofa_pose.api.profiling import BundleResult, ProfileResult
+    from ofa_pose.latency.profile import NetworkTime
+    from ofa_pose.latency.verify import Verification
 
 
-def profile(
-    net: Annotated[str, typer.Argument(help="A preset such as litepose-xs, a spec file, or a checkpoint.")],
-    joints: Annotated[int | None, typer.Option("--joints", min=1, help="Number of keypoints; default 17.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Count again with thop on a throwaway net.")] = False,
-    layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Measure time and memory on this machine's CPU, and each part's share.")
-    ] = False,
-    backend: Annotated[
-        str | None, typer.Option("--backend", help="With --measure: onnxruntime (the default), torch, openvino, ncnn.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="With --measure; default 1.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """MACs in three conventions (thop is the default one for budgets), parameters, layers, time.
+def show_profile(result: ProfileResult) -> None:
+    """The figures, then the layers and the parts."""
+    figures = {key: value for key, value in result.to_dict().items() if key not in ("layers", "latency")}
+    measured = result.latency.to_dict() if result.latency else {}
+    show(key_table({**figures, **{key: value for key, value in measured.items() if key != "parts"}}))
+    if result.layers:
+        show(_layers(result.layers, f"{result.spec}, {result.spec.joints} joints"))
+    if result.latency:
+        show(_parts(result.latency))
 
-    median_ms and p90_ms are of one image that is a network's input already; images_per_s of batches of 8, from uint8
-    images to outputs in NumPy; memory_mb is what the process takes for both, at most.
 
-    Example: ofa-pose profile litepose-xs --joints 14 --measure --backend onnxruntime
-    """
-    if not measure and (backend is not None or threads is not None):
-        raise InputError("--backend and --threads say how to measure", hint="add --measure")
+def _layers(rows: list[dict[str, Any]], title: str) -> Table:
+    """A row for each layer, its MACs rounded."""
+    conventions = rows[0]["macs"]
+    table = Table(title=f"{title}: MACs by convention", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("layer")
+    table.add_column("operator")
+    for name in ("in", "out", "side", "params", *conventions):
+        table.add_column(name, justify="right")
+    for row in rows:
+        shape = (str(row[key]) for key in ("cin", "cout", "side", "params"))
+        table.add_row(row["name"], row["operator"], *shape, *(format_count(macs) for macs in row["macs"].values()))
+    return table
 
-    from ofa_pose.checkpoints.nets import load_any_spec
-    from ofa_pose.costs import profile as profiling
 
-    spec = load_any_spec(net, joints)
-    result = profiling.profile(spec, name=net)
-    if check:
-        from ofa_pose.models.thop_count import check_with_thop
+def _parts(time: NetworkTime) -> Table:
+    table = Table(title=f"Parts, each measured alone: {time.runtime}", box=SIMPLE_HEAD, title_justify="left")
+    table.add_column("part")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    for part in time.parts:
+        table.add_row(part.name, f"{part.ms:.3f}", f"{part.share:.1%}")
+    return table
 
-        result["thop_recount"] = check_with_thop(spec)
-    if measure:
-        from ofa_pose.latency.profile import measure_network, parts_table
 
-        result["latency"] = measure_network(spec, backend or "onnxruntime", threads or 1)
-    if layers:
-        result["layers"] = profiling.layer_rows(spec)
-    if as_json:
-        print_result(result, as_json)
-        return
-    figures = result.get("latency", {})
-    told = {key: value for key, value in result.items() if key not in ("layers", "latency")}
-    measured = {key: value for key, value in figures.items() if key != "parts"}
-    print_result(result, as_json, key_table({**told, **measured}))
-    if layers:
-        profiling.show_layers(spec)
-    if measure:
-        show(parts_table(figures))
+def show_verification(result: Verification) -> None:
+    """The subnets, fastest first, each by what differs; then how well they were predicted."""
+    parts = [str(spec).split(";") for spec in result.specs]
+    names = [
+        ";".join(part for part, *others in zip(own, *parts, strict=True) if set(others) != {part}) for own in parts
+    ]
+    table = Table("subnet: what differs", *("measured, ms", "predicted, ms", "error"))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = zip(names, result.measured, result.predicted, result.errors, strict=True)
+    for name, measured, predicted, error in sorted(rows, key=lambda row: row[1]):
+        table.add_row(name, f"{measured:.2f}", f"{predicted:.2f}", f"{error:+.1%}")
+    show(table)
+    say(f"the table's own networks take {result.drift:.3f} times as long now; that is divided out")
+    show(key_table(result.to_dict()))
+
+
+def after_bundle(result: BundleResult, _arguments: Mapping[str, Any]) -> None:
+    """Say what to do with a bundle."""
+    name = Path(result.out).name
+    say(f"on the device: python {name}/measure.py; then here: ofa-pose latency import results.csv --out TABLE")

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import CONVENTIONS, layer_macs, layer_params, spec_macs, spec_params
-from ofa_pose.utils.console import show
-from ofa_pose.utils.units import format_count
+from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
 
 
 def profile(spec: ArchSpec, name: str = "") -> dict[str, Any]:
@@ -50,16 +45,3 @@ def _operator(layer: Layer) -> str:
         return "norm"
     step = f" {'×' if layer.kind == 'deconv' else '/'}{layer.stride}" if layer.stride > 1 else ""
     return f"{'depthwise ' * layer.depthwise}{layer.kind} {layer.kernel}×{layer.kernel}{step}"
-
-
-def show_layers(spec: ArchSpec) -> None:
-    """Print the per-layer table on stderr, its MACs rounded (`layer_rows` has them to the last one)."""
-    table = Table(title=f"{spec}, {spec.joints} joints: MACs by convention", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("layer")
-    table.add_column("operator")
-    for name in ("in", "out", "side", "params", *CONVENTIONS):
-        table.add_column(name, justify="right")
-    for row in layer_rows(spec):
-        shape = (str(row[key]) for key in ("cin", "cout", "side", "params"))
-        table.add_row(row["name"], row["operator"], *shape, *(format_count(macs) for macs in row["macs"].values()))
-    show(table)

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ofa_pose.data.coco import ImageRecord, KeypointDataset, load_dataset
+from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.records import ImageRecord
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.files import dump_yaml
 
 CROWDED = ((1, 1), (2, 4), (5, 9), (10, 19), (20, None))  # ranges of people an image, for the histogram
-
-
-def check_dataset(annotations: str | Path, images: str | Path, skeleton: Skeleton | None = None) -> dict[str, Any]:
-    """Load a dataset, decode all its images and count what it holds.
-
-    Returns:
-        `statistics` of the dataset.
-
-    Raises:
-        InputError: with every fault of the records and files.
-    """
-    return statistics(load_dataset(annotations, images, skeleton, check_images="decode"))
 
 
 def statistics(dataset: KeypointDataset) -> dict[str, Any]:
@@ -56,7 +44,7 @@ def statistics(dataset: KeypointDataset) -> dict[str, Any]:
 
 
 def draft_skeleton_yaml(dataset: KeypointDataset) -> str:
-    """The dataset's skeleton as a YAML file to check by eye, hint and give with --skeleton."""
+    """The dataset's skeleton as a YAML file to check by eye, correct and give with --skeleton."""
     heading = (
         "# Check this by eye. sigmas: how far annotators differ at a joint, as a share of the person's size (COCO:\n"
         "# eye 0.025, hip 0.107). flip_pairs: what changes places in a mirror. limbs: drawn as bones, and they order\n"

@@ -1,6 +1,6 @@
 """Keypoint datasets in COCO's format, with any skeleton: the annotation file's own category declares the joints.
 
-Every record is checked when a dataset is loaded, and all faults are told at once, each with its file and record id.
+Every record is checked when a dataset is loaded, and all faults are named at once, each with its file and record id.
 Keypoints are continuous image-pixel positions as they stand in the file.
 """
 
@@ -14,61 +14,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ofa_pose.data import coco_parse
-from ofa_pose.data.images import read_image, read_reduced
-from ofa_pose.pose.regions import Region, box_round
+from ofa_pose.data.coco_parse import parse
+from ofa_pose.data.records import ImageRecord
+from ofa_pose.pose.geometry import box_round
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
-from ofa_pose.utils.console import track
+from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.files import read_json
 from ofa_pose.utils.numbers import positive
 from ofa_pose.utils.seeding import generator
 
-__all__ = ["ImageRecord", "KeypointDataset", "Region", "load_dataset", "read_image"]
-
 CheckImages = Literal["none", "exists", "decode"]
-
-
-@dataclass(frozen=True, eq=False)
-class ImageRecord:
-    """One image and its people.
-
-    Attributes:
-        id: the annotation file's image id.
-        path: the image file.
-        width, height: pixels.
-        keypoints: (P, J, 3) float32: x, y in image pixels, visibility 0, 1 or 2; the people with a labelled joint.
-            A joint without label, or labelled outside the image, is all zeros.
-        boxes: (P, 4) float32: x, y, width, height in image pixels; round the labelled joints where the file has none.
-        areas: (P,) float32: segment areas in square pixels; 0.53 of the box where the file has no positive one.
-        ignore: where nobody can say what is there: crowds, and people without a labelled joint.
-        crowd_index: CrowdPose's crowdedness of the image, 0 to 1, where the file gives it.
-    """
-
-    id: int | str
-    path: Path
-    width: int
-    height: int
-    keypoints: NDArray[np.float32]
-    boxes: NDArray[np.float32]
-    areas: NDArray[np.float32]
-    ignore: tuple[Region, ...] = ()
-    crowd_index: float | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return self.width, self.height
-
-    def read(self) -> NDArray[np.uint8]:
-        """The image, RGB uint8 (H, W, 3). Raises InputError where the file is missing, damaged or of another size."""
-        return read_image(self.path, self.size)
-
-    def read_reduced(self, reduction: int) -> tuple[NDArray[np.uint8], int]:
-        """`read`, and where it saves time with pixels `reduction` (1, 2, 4, 8) image pixels wide; the one it has."""
-        return read_reduced(self.path, self.size, reduction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,33 +136,17 @@ def load_dataset(
         InputError: holding every fault found, each with the file, the record's id and the hint.
     """
     annotations, images = Path(annotations), Path(images)
-    parsed = coco_parse.parse(annotations, read_json(annotations), skeleton)
-    records = tuple(_record(image, images, len(parsed.skeleton.joints)) for image in parsed.images)
+    parsed = parse(annotations, images, read_json(annotations), skeleton)
     faults = list(parsed.faults)
     if check_images != "none":
-        missing, found = _missing_files(records, annotations, images)
+        missing, found = _missing_files(parsed.images, annotations, images)
         faults += missing
         if check_images == "decode":
             faults += _undecodable(found)
     if faults:
         raise InputError.of(faults)
-    told = parsed.warnings, parsed.category, parsed.other_categories
-    return KeypointDataset(parsed.skeleton, records, annotations, images, *told)
-
-
-def _record(image: coco_parse.ParsedImage, folder: Path, joints: int) -> ImageRecord:
-    people = image.people
-    return ImageRecord(
-        image.id,
-        folder / image.file_name,
-        image.width,
-        image.height,
-        np.stack([p.keypoints for p in people]) if people else np.zeros((0, joints, 3), np.float32),
-        np.array([p.box for p in people], np.float32).reshape(-1, 4),
-        np.array([AREA_OF_BOX * p.box[2] * p.box[3] if p.area is None else p.area for p in people], np.float32),
-        tuple(image.ignore),
-        image.crowd_index,
-    )
+    rest = parsed.warnings, parsed.category, parsed.other_categories
+    return KeypointDataset(parsed.skeleton, parsed.images, annotations, images, *rest)
 
 
 def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,6 +188,9 @@ def _undecodable(records: Sequence[ImageRecord]) -> list[Fault]:
             return error.faults
         return ()
 
-    with ThreadPoolExecutor() as pool:
-        checked = track(pool.map(faults_of, records), "reading images", len(records))
-        return [fault for faults in checked for fault in faults]
+    faults: list[Fault] = []
+    with ThreadPoolExecutor() as pool, progress("reading images", len(records)) as meter:
+        for found in pool.map(faults_of, records):
+            faults += found
+            meter.step()
+    return faults

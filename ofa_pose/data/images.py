@@ -33,7 +33,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray
         image = _decode(encoded, cv2.IMREAD_COLOR)
         if image is None or _size(image) != tuple(size):
             what = f"is {stored[0]}x{stored[1]} pixels, annotated as {size[0]}x{size[1]}"
-            raise InputError(what, path, "hint width and height in the annotations, or restore the image")
+            raise InputError(what, path, "correct width and height in the annotations, or restore the image")
     return _rgb(image)
 
 

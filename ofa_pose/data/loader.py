@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.transforms import Augmentation, Sample, augmented_sample, clean_sample
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]
-STD = (0.229, 0.224, 0.225)
 CLEAN = -1  # the epoch of a sample without augmentation
 
 SampleKey: TypeAlias = tuple[int, int, int]
@@ -145,14 +144,14 @@ class _Samples(Dataset[Sample | InputError]):
                 return clean_sample(self._images[index], resolution, self._skeleton)
             rng = generator(self._seed, "augment", epoch, index)
             return augmented_sample(rng, self._images[index], resolution, self._skeleton, self._augmentation)
-        except InputError as error:  # told to the main process as it is, not as a worker's traceback
+        except InputError as error:  # for the main process as it is, not as a worker's traceback
             return error
 
 
 def _load(samples: _Samples, keys: Iterator[list[SampleKey]], workers: int, pin_memory: bool) -> Iterator[Batch]:
     loader: DataLoader[Sample | InputError] = DataLoader(
         samples,
-        batch_sampler=_Keys(keys),  # type: ignore[arg-type]
+        batch_sampler=keys,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
@@ -163,16 +162,6 @@ def _load(samples: _Samples, keys: Iterator[list[SampleKey]], workers: int, pin_
         if isinstance(batch, InputError):
             raise batch
         yield batch
-
-
-class _Keys:
-    """The batch sampler: hands out lists of keys."""
-
-    def __init__(self, keys: Iterator[list[SampleKey]]) -> None:
-        self._keys = keys
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        return self._keys
 
 
 def _single_threaded(_worker: int) -> None:

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ofa_pose.data.coco import ImageRecord
-from ofa_pose.pose.regions import Region
+from ofa_pose.data.records import ImageRecord, Region
+from ofa_pose.pose.geometry import MEAN_COLOUR
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.config import Config
 
-BORDER = (124, 116, 104)  # ImageNet's mean colour, RGB: zero after normalisation
 MASK_STRIDE = 2
 _POLYGON_BITS = 4  # fillPoly takes corners in 1/16 cell
 
@@ -120,7 +119,7 @@ def warp_image(image: NDArray[np.uint8], matrix: Matrix, resolution: int) -> NDA
         (resolution, resolution),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=BORDER,
+        borderValue=MEAN_COLOUR,
     )
     return warped
 
@@ -199,7 +198,7 @@ def jitter_colour(rng: np.random.Generator, image: NDArray[np.uint8], augmentati
     brightness, contrast, saturation = 1 + draws[:3]
     grey = np.tile((0.299, 0.587, 0.114), (3, 1))
     colour = brightness * contrast * (grey + saturation * _hue_turn(draws[3]) @ (np.eye(3) - grey))
-    offset = (1 - contrast) * np.asarray(BORDER, np.float64) * brightness
+    offset = (1 - contrast) * np.asarray(MEAN_COLOUR, np.float64) * brightness
     jittered: Any = cv2.transform(image, np.column_stack([colour, offset]).astype(np.float32))
     return jittered
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ofa_pose.arch.litepose_config import check_rebuildable, litepose_from_spec
-from ofa_pose.backends.packages import require_packages
+from ofa_pose.backends import table
+from ofa_pose.backends.table import Backend
 from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.costs.profile import profile
-from ofa_pose.exports import runtimes
-from ofa_pose.exports.int8 import Pair, int8_data
-from ofa_pose.exports.source import Source, metadata, open_source
+from ofa_pose.exports.int8 import Pair, export_int8, int8_data
+from ofa_pose.exports.models import write_model
+from ofa_pose.exports.source import ExportSource, metadata, open_source
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.results import Result, plain
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,36 @@ class Format:
     Attributes:
         suffixes: of its files; the first is the one that other programs are given.
         write: `write(source, path)` writes them, the first to `path`, and returns what there is to say about them.
-        packages: optional packages that it needs.
+        backend: the runtime whose packages it needs.
         check: raises InputError on a network that it cannot hold, before anything is written.
     """
 
     suffixes: tuple[str, ...]
-    write: Callable[[Source, Path], dict[str, Any] | None]
-    packages: tuple[str, ...] = ()
+    write: Callable[[ExportSource, Path], dict[str, Any] | None]
+    backend: Backend | None = None
     check: Callable[[LitePose], object] | None = None
+
+
+@dataclass(frozen=True)
+class ExportResult(Result):
+    """What was written.
+
+    Attributes:
+        files: each format's first file; bytes: of all files of a format.
+        reports: of a format what there is to say about it. A model's: the largest absolute difference from torch's
+            outputs ('max_difference'), the inputs (batch, height, width) that this was measured on ('sizes'), the
+            median time of one image at the net's resolution in one thread ('ms'), how long writing took ('seconds'),
+            and all its 'files', where they are several; 'onnx-int8' has what `export_int8` gives too. LitePose's JSON
+            has a 'warning' where that repository's code would build another net from it.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """{'files', 'bytes', and each format's report}."""
+        return {"files": plain(self.files), "bytes": self.bytes, **self.reports}
 
 
 def export_checkpoint(
@@ -46,7 +71,7 @@ def export_checkpoint(
     name: str = "model",
     calibration: Pair | None = None,
     evaluation: Pair | None = None,
-) -> dict[str, Any]:
+) -> ExportResult:
     """Write a network in other formats, as OUT/NAME and a suffix: model.yaml, model.onnx and the like.
 
     A supernet has one format, 'litepose-weights'.
@@ -55,14 +80,6 @@ def export_checkpoint(
         checkpoint: a checkpoint, or what `load_checkpoint` takes.
         formats: any of `FORMATS`; None: those of `DEFAULT_FORMATS` that this network can be written in.
         calibration, evaluation: the images of 'onnx-int8', see `int8_data`; by default those of the recipe.
-
-    Returns:
-        {'files': {format: path of its first file}, 'bytes': {format: of all its files}}; for a runtime's format
-        {format: {'max_difference', 'sizes', 'ms', 'seconds', and 'files': all paths, where there are several}}: the
-        largest absolute difference from torch's outputs, the inputs (batch, height, width) it was measured on, the
-        median time of one image at the net's resolution in one thread, and how long writing took;
-        for LitePose's JSON 'litepose': {'warning'} where that repository's code would build another net from it;
-        'onnx-int8' also tells what `export_int8` does.
 
     Raises:
         InputError: a supernet, an unknown format, one that does not know the network's head, a package is not
@@ -74,7 +91,9 @@ def export_checkpoint(
             raise InputError(f"no such format: '{wanted}'", hint=nearest(wanted, FORMATS))
     files.check_folder(out)
     for wanted in formats or DEFAULT_FORMATS:
-        require_packages(*_FORMATS[wanted].packages)
+        backend = _FORMATS[wanted].backend
+        if backend:
+            backend.require()
     source = open_source(checkpoint, name, supernets=formats is not None and set(formats) <= SUPERNET_FORMATS)
     if formats is None:
         formats = [known for known in DEFAULT_FORMATS if known != "litepose" or source.net.spec.head == "fusion"]
@@ -84,20 +103,20 @@ def export_checkpoint(
             check(source.net)
     if INT8 in formats:
         source = replace(source, int8=int8_data(source.recipe, source.skeleton, calibration, evaluation))
-    summary: dict[str, Any] = {"files": {}, "bytes": {}}
+    result = ExportResult()
     for wanted in dict.fromkeys(formats):
         paths = [Path(out) / f"{name}{suffix}" for suffix in _FORMATS[wanted].suffixes]
-        report = _FORMATS[wanted].write(source, paths[0])
-        summary["files"][wanted] = str(paths[0])
-        summary["bytes"][wanted] = sum(path.stat().st_size for path in paths)
-        if report:
-            summary[wanted] = report
+        report = _FORMATS[wanted].write(source, paths[0]) or {}
+        result.files[wanted] = paths[0]
+        result.bytes[wanted] = sum(path.stat().st_size for path in paths)
         if len(paths) > 1:
-            summary[wanted] = {"files": [str(path) for path in paths], **(report or {})}
-    return summary
+            report = {"files": [str(path) for path in paths], **report}
+        if report:
+            result.reports[wanted] = report
+    return result
 
 
-def _write_yaml(source: Source, path: Path) -> None:
+def _write_yaml(source: ExportSource, path: Path) -> None:
     """Spec, joints, parameters and MACs; `load_spec` reads it."""
     figures = profile(source.net.spec, source.name)
     value = {"name": source.name, "spec": source.net.spec.to_dict(), "skeleton": source.skeleton.to_dict()}
@@ -105,7 +124,7 @@ def _write_yaml(source: Source, path: Path) -> None:
     files.write_text(path, files.dump_yaml(value))
 
 
-def _write_litepose(source: Source, path: Path) -> dict[str, Any] | None:
+def _write_litepose(source: ExportSource, path: Path) -> dict[str, Any] | None:
     """`load_spec` reads it as it is, whatever that repository's own code makes of it."""
     files.write_json(path, litepose_from_spec(source.net.spec))
     try:
@@ -115,14 +134,14 @@ def _write_litepose(source: Source, path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _write_litepose_weights(source: Source, path: Path) -> None:
+def _write_litepose_weights(source: ExportSource, path: Path) -> None:
     """A bare state dict, as that repository's `load_state_dict(torch.load(…), strict=True)` wants it."""
     weights = litepose_state_dict(source.net)
     with files.replacing(path) as temporary, temporary.open("wb") as file:  # a path's name would go into the file
         torch.save(weights, file)
 
 
-def _write_safetensors(source: Source, path: Path) -> None:
+def _write_safetensors(source: ExportSource, path: Path) -> None:
     from safetensors.torch import save_file
 
     weights = {name: value.contiguous() for name, value in source.net.state_dict().items()}
@@ -130,8 +149,22 @@ def _write_safetensors(source: Source, path: Path) -> None:
         save_file(weights, temporary, {"format": "pt", **metadata(source, in_graph=False)})
 
 
-def _model(name: str, *packages: str) -> Format:
-    return Format(runtimes.SUFFIXES[name], runtimes.WRITERS[name], packages)
+def _write_int8(source: ExportSource, path: Path) -> dict[str, Any]:
+    data, resolution, config = source.int8, source.net.spec.resolution, source.decode
+    assert data is not None
+    onnx, suffixes = table.FORMATS["onnx"].backend, _FORMATS[INT8].suffixes
+
+    def write(path: Path) -> dict[str, Any]:
+        exact = path.with_name("exact.onnx")
+        assert onnx.write
+        onnx.write(source.net, exact, metadata(source, in_graph=True))
+        return export_int8(exact, path, data, resolution, config, threads=1)
+
+    return write_model(onnx, source, path, suffixes, write, math.inf)
+
+
+def _model(backend: Backend) -> Format:
+    return Format(backend.files, lambda source, path: write_model(backend, source, path, backend.files), backend)
 
 
 INT8 = "onnx-int8"
@@ -140,11 +173,8 @@ _FORMATS = {
     "litepose": Format((".litepose.json",), _write_litepose, check=lambda net: litepose_from_spec(net.spec)),
     "litepose-weights": Format((".litepose.pth.tar",), _write_litepose_weights, check=check_loadable),
     "safetensors": Format((".safetensors",), _write_safetensors),
-    "onnx": _model("onnx", "onnx", "onnxruntime"),
-    INT8: _model(INT8, "onnx", "onnxruntime"),
-    "openvino": _model("openvino", "openvino", "onnx"),
-    "ncnn": _model("ncnn", "ncnn"),
-    "torchscript": _model("torchscript"),
+    **{name: _model(entry.backend) for name, entry in table.FORMATS.items()},
+    INT8: Format((".int8.onnx",), _write_int8, table.FORMATS["onnx"].backend),
 }
 FORMATS = tuple(_FORMATS)
 SUPERNET_FORMATS = {"litepose-weights"}

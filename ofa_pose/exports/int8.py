@@ -15,9 +15,9 @@ weights are int8 for the file's sake.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,11 +25,10 @@ import numpy as np
 
 from ofa_pose.backends import INPUT, Runner
 from ofa_pose.backends.inputs import planes
-from ofa_pose.backends.onnx_runner import OnnxRunner
-from ofa_pose.backends.packages import require_packages
+from ofa_pose.backends.on_device import time_runs
+from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.data.splits import DataSettings, load_splits
-from ofa_pose.data.splits import Source as SplitSource
+from ofa_pose.data.splits import DataSettings, Source, load_splits
 from ofa_pose.inference.evaluate import evaluate, make_evaluator, read_inputs
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import Skeleton
@@ -40,16 +39,16 @@ from ofa_pose.utils.seeding import generator
 
 CALIBRATION_IMAGES = 64
 EVALUATION_IMAGES = 500
-TOLERATED_AP = 0.02  # a larger loss is told
+TOLERATED_AP = 0.02  # a larger loss is reported
 BATCH = 8
-WARM_UP, REPEATS = 3, 20
+TURNS, REPEATS = 5, 4
 Pair: TypeAlias = tuple[Path, Path]
 """An annotation file and the folder of its images."""
 
 
 @dataclass(frozen=True)
 class Int8Data:
-    """The images that a quantised model is made with and judged on.
+    """The images that a quantised model is made with and evaluated on.
 
     Attributes:
         calibration: training images, where the ranges of activations come from.
@@ -73,24 +72,28 @@ def int8_data(
         InputError: nothing to calibrate on, what is named cannot be read, or it is evaluated on other joints.
     """
     data = check_config(DataSettings, recipe.get("data") or {}, "the checkpoint's recipe")
-    judges = (split for split in (data.test, data.val) if split is not None and Path(split.annotations).is_file())
-    judge = SplitSource(annotations=str(evaluation[0]), images=str(evaluation[1])) if evaluation else next(judges, None)
-    changed: dict[str, Any] = {"test": judge}
+    named = (split for split in (data.test, data.val) if split is not None and Path(split.annotations).is_file())
+    test = _source(evaluation) if evaluation else next(named, None)
+    changed: dict[str, Any] = {"test": test}
     if calibration:
-        given = SplitSource(annotations=str(calibration[0]), images=str(calibration[1]))
+        given = _source(calibration)
         changed |= {"train": given, "search": given}  # nothing of it is held out
     data = data.model_copy(update=changed)
     if data.train is None:
         hint = "add --calibration-annotations FILE --calibration-images DIR, training images"
         raise InputError("onnx-int8 needs images to calibrate on, and the checkpoint's recipe names none", hint=hint)
     (train,) = load_splits(data, "train")
-    if judge is None:
+    if test is None:
         return Int8Data(train)
-    (test,) = load_splits(data, "test")
-    if test.skeleton.joints != skeleton.joints:
-        what = f"has {len(test.skeleton.joints)} joints, the network {len(skeleton.joints)}"
-        raise InputError(what, test.annotations_path, "evaluate it on data with the network's joints")
-    return Int8Data(train, test)
+    (evaluated,) = load_splits(data, "test")
+    if evaluated.skeleton.joints != skeleton.joints:
+        what = f"has {len(evaluated.skeleton.joints)} joints, the network {len(skeleton.joints)}"
+        raise InputError(what, evaluated.annotations_path, "evaluate it on data with the network's joints")
+    return Int8Data(train, evaluated)
+
+
+def _source(pair: Pair) -> Source:
+    return Source(annotations=str(pair[0]), images=str(pair[1]))
 
 
 def export_int8(
@@ -119,7 +122,6 @@ def export_int8(
     Raises:
         InputError: a calibration image is unreadable, or a package is missing; nothing is written.
     """
-    require_packages("onnx", "onnxruntime")
     calibration = _choice(data.calibration, calibration_images, "calibration")
     inputs = (batch.images for batch in read_inputs(calibration, resolution, BATCH))
     quantise(source, target, inputs, len(calibration))
@@ -129,14 +131,14 @@ def export_int8(
     summary |= {"bytes": Path(target).stat().st_size, "float_bytes": Path(source).stat().st_size}
     if data.evaluation is None:
         return summary
-    judges = _choice(data.evaluation, EVALUATION_IMAGES, "evaluation")
-    evaluator = make_evaluator(judges)
+    images = _choice(data.evaluation, EVALUATION_IMAGES, "evaluation")
+    evaluator = make_evaluator(images)
     before, after = (
-        evaluate(runner, judges, read_inputs(judges, resolution, BATCH), evaluator, config).metrics["AP"]
+        evaluate(runner, images, read_inputs(images, resolution, BATCH), evaluator, config).metrics["AP"]
         for runner in runners
     )
     lost = before - after
-    summary["AP"] = {"float": before, "int8": after, "lost": lost, "images": len(judges)}
+    summary["AP"] = {"float": before, "int8": after, "lost": lost, "images": len(images)}
     if lost > TOLERATED_AP:
         summary["warning"] = f"int8 loses {lost:.3f} AP, more than {TOLERATED_AP}; calibrate on images like those"
     return summary
@@ -210,10 +212,5 @@ def _choice(dataset: KeypointDataset, count: int, what: str) -> KeypointDataset:
 def _times(runners: Sequence[Runner], side: int) -> list[float]:
     """Median milliseconds of one square image; the runners take turns, so that a drift of the machine is on all."""
     image = generator("int8", "time").integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    times: list[list[float]] = [[] for _ in runners]
-    for _ in range(WARM_UP + REPEATS):
-        for spent, runner in zip(times, runners, strict=True):
-            start = time.perf_counter()
-            runner(image)
-            spent.append(time.perf_counter() - start)
-    return [1000 * float(np.median(spent[WARM_UP:])) for spent in times]
+    visits = [[time_runs(partial(run, image), REPEATS, REPEATS, 0.0) for run in runners] for _ in range(TURNS)]
+    return [float(np.median(seen)) for seen in zip(*visits, strict=True)]

@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ofa_pose.arch.spec import TOTAL_STRIDE
+from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE
+from ofa_pose.backends import OUTPUTS
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from ofa_pose.data.loader import MEAN, STD
-from ofa_pose.exports.checks import Reference, make_reference
 from ofa_pose.exports.int8 import Int8Data
 from ofa_pose.inference.predict import fixed_net
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE
 from ofa_pose.pose.settings import decode_config
 from ofa_pose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """A network in eval mode on the CPU, and what its files say about it.
 
     Attributes:
@@ -40,21 +37,16 @@ class Source:
     recipe: Mapping[str, Any]
     int8: Int8Data | None = None
 
-    @cached_property
-    def reference(self) -> Reference:
-        """What exported models are compared with."""
-        return make_reference(self.net)
 
-
-def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool) -> Source:
+def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool) -> ExportSource:
     """What to write a checkpoint's files from. Raises InputError on a supernet's, unless those are allowed."""
     where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     net = source.build() if supernets else fixed_net(source, where)
-    return Source(net, source.skeleton, decode_config(source.recipe), name, source.recipe)
+    return ExportSource(net, source.skeleton, decode_config(source.recipe), name, source.recipe)
 
 
-def metadata(source: Source, in_graph: bool) -> dict[str, str]:
+def metadata(source: ExportSource, in_graph: bool) -> dict[str, str]:
     """What a program needs to feed the network and to read its outputs, each value as JSON.
 
     Normalised pixel = (pixel / 255 - mean) / std in RGB order; `in_graph`: the graph does that itself.
@@ -63,7 +55,7 @@ def metadata(source: Source, in_graph: bool) -> dict[str, str]:
         "spec": source.net.spec.to_dict(),
         "skeleton": source.skeleton.to_dict(),
         "normalisation": {"order": "RGB", "scale": 1 / 255, "mean": MEAN, "std": STD, "in_graph": in_graph},
-        "strides": {"low": LOW_STRIDE, "high": HIGH_STRIDE},
+        "strides": OUTPUTS,
         "input_multiple": TOTAL_STRIDE,
         "decode": asdict(source.decode),
     }

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ofa_pose.backends import Runner
-from ofa_pose.data.coco import ImageRecord, KeypointDataset
+from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.records import ImageRecord
 from ofa_pose.inference.estimate import Decoder, Inputs, estimate
 from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.geometry import InputFrame, input_frame, warp

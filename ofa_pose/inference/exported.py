@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.exported import SUFFIXES, open_runner
+from ofa_pose.backends.table import SUFFIXES, open_runner
 from ofa_pose.inference.pose_model import PoseModel
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.pose.geometry import check_resolution
 from ofa_pose.skeleton import Skeleton
-from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.errors import InputError
 
 
 def load_exported(
@@ -24,7 +22,7 @@ def load_exported(
     """An exported model that finds the poses on an image: `model(image)`, see `PoseModel`.
 
     Args:
-        path: a model that `ofa-pose export` wrote: .onnx, .xml (OpenVINO) or .param (ncnn).
+        path: a model that `ofa-pose export` wrote for a runtime: .onnx, .xml (OpenVINO), .param (ncnn) and the like.
         threads: of one call; 0: the runtime chooses.
         resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
         flip: average with the mirrored image: better and half as fast.
@@ -38,7 +36,9 @@ def load_exported(
     runner = open_runner(path, threads, streams)
     spec = ArchSpec.from_dict(_read(runner.metadata, "spec", path), path)
     skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
-    config = _decode_config(_read(runner.metadata, "decode", path), path) if "decode" in runner.metadata else None
+    config = None
+    if "decode" in runner.metadata:
+        config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path)
     return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
 
 
@@ -55,17 +55,3 @@ def _read(metadata: Mapping[str, str], key: str, path: str | Path) -> Any:
         return json.loads(metadata[key])
     except (ValueError, RecursionError):
         raise InputError(f"holds no valid JSON as its {key}", path, "export it again") from None
-
-
-def _decode_config(value: Any, path: str | Path) -> DecodeConfig:
-    """The decoder's settings that the checkpoint had; what it did not set is as by default."""
-    defaults = {field.name: field.default for field in fields(DecodeConfig)}
-    if not isinstance(value, Mapping):
-        raise InputError("holds no mapping as its decode", path, "export it again")
-    for key, setting in value.items():
-        if key not in defaults:
-            raise InputError(f"unknown decoder setting '{key}'", path, nearest(str(key), defaults))
-        whole = isinstance(defaults[key], int)  # a bool is an int too
-        if not isinstance(setting, int if whole else int | float) or not math.isfinite(setting):
-            raise InputError(f"decoder setting '{key}' is {setting!r}", path, "export it again")
-    return DecodeConfig(**value)

@@ -8,22 +8,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import on_device
-from ofa_pose.backends.ncnn_graph import ncnn_part
-from ofa_pose.backends.packages import require_packages
-from ofa_pose.latency.measure import PartNet
+from ofa_pose.backends.table import BUNDLES, Entry
+from ofa_pose.latency.measure import net_part
 from ofa_pose.latency.pieces import Piece
 from ofa_pose.latency.subjects import Subject, table_subjects
 from ofa_pose.latency.table import Header, LatencyTable, Samples, read_times
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
 
-FORMATS = {"onnx": "onnxruntime", "ncnn": "ncnn"}  # and the runtime that computes it
-WEIGHT = 0.01
 README = """\
 This folder times pieces of networks on a device. It needs Python 3.9 or newer, numpy and {package}:
 
@@ -40,83 +35,55 @@ def write_bundle(folder: Path, space: SearchSpace, joints: int, form: str, share
     """Write a folder that needs numpy and a runtime only: models, a manifest and a script. Returns how many subjects.
 
     Args:
-        form: a key of FORMATS.
+        form: a key of BUNDLES.
         share: the share of the pieces that is measured.
 
     Raises:
-        InputError: the folder holds something, or there is no such format.
+        InputError: the folder holds something, there is no such format, or a package that writes it is missing.
     """
-    if form not in FORMATS:
-        raise InputError(f"no such format: '{form}'", hint=nearest(form, FORMATS))
-    if form == "onnx":
-        require_packages("onnx")
+    if form not in BUNDLES:
+        raise InputError(f"no such format: '{form}'", hint=nearest(form, BUNDLES))
+    entry = BUNDLES[form]
+    if entry.backend.to_write:
+        entry.backend.require(*entry.backend.to_write)
     files.check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError("is not empty", folder, "name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
-        count = _write(Path(temporary), space, joints, form, share)
+        count = _write(Path(temporary), space, joints, entry, share)
         for name in ("models", "manifest.json", "README.txt", "measure.py"):  # the script when all is there
             Path(temporary, name).replace(folder / name)
     return count
 
 
-def _write(folder: Path, space: SearchSpace, joints: int, form: str, share: float) -> int:
-    models = folder / "models"
+def _write(folder: Path, space: SearchSpace, joints: int, entry: Entry, share: float) -> int:
+    models, names = folder / "models", dict[bytes, str]()
     models.mkdir()
-    names: dict[bytes, str] = {}
-    entries: dict[str, dict[str, Any]] = {on_device.ANCHOR: _entry(space.smallest(joints), form, models, names)}
-    nets = {}
-    for subject in table_subjects(space, joints, share):
-        entries[_name(subject)] = _entry(subject, form, models, names)
-        if isinstance(subject, ArchSpec):
-            nets[_name(subject)] = subject.to_dict()
-    header = {"space": space.to_dict(), "joints": joints, "backend": FORMATS[form], "share": share, "nets": nets}
+
+    def described(subject: Subject) -> dict[str, Any]:
+        """A subject's line of the manifest; its model is written unless one for another side is there already."""
+        assert entry.backend.bundle
+        part = net_part(subject)
+        content, more = entry.backend.bundle(part)
+        if content not in names:
+            names[content] = f"{len(names)}{entry.suffix}"
+            (models / names[content]).write_bytes(content)
+        return {"model": names[content], "inputs": part.inputs, **more}
+
+    subjects = table_subjects(space, joints, share)
+    entries = {on_device.ANCHOR: described(space.smallest(joints))}
+    entries |= {_name(subject): described(subject) for subject in subjects}
+    nets = {_name(subject): subject.to_dict() for subject in subjects if isinstance(subject, ArchSpec)}
+    header = {"space": space.to_dict(), "joints": joints, "backend": entry.name, "share": share, "nets": nets}
     files.write_text(folder / "manifest.json", json.dumps({"header": header, "subjects": entries}))
     shutil.copyfile(on_device.__file__, folder / "measure.py")
-    files.write_text(folder / "README.txt", README.format(package=FORMATS[form]))
-    return len(entries) - 1
+    files.write_text(folder / "README.txt", README.format(package=entry.backend.packages[0]))
+    return len(subjects)
 
 
 def _name(subject: Subject) -> str:
     return str(subject) if isinstance(subject, Piece) else f"net {subject.digest}"
-
-
-def _entry(subject: Subject, form: str, models: Path, names: dict[bytes, str]) -> dict[str, Any]:
-    """A subject's line of the manifest; its model is written unless one for another side is there already."""
-    part = PartNet(subject)
-    entry: dict[str, Any] = {"inputs": part.shapes}
-    if form == "onnx":
-        content = _light(part.onnx())
-    else:
-        outputs = list(part.ends)
-        param, weights = ncnn_part(part, list(part.shapes), part.walk, outputs)
-        content = param.encode()
-        entry |= {"outputs": outputs, "weights": len(weights)}
-    if content not in names:
-        names[content] = f"{len(names)}.{'onnx' if form == 'onnx' else 'param'}"
-        (models / names[content]).write_bytes(content)
-    return {"model": names[content], **entry}
-
-
-def _light(model: bytes) -> bytes:
-    """An ONNX model with all weights alike, made when it is loaded: a thousandth of the size, and as fast."""
-    import onnx
-    from onnx import helper, numpy_helper
-
-    loaded = onnx.load_model_from_string(model)
-    graph, nodes = loaded.graph, []
-    for weight in [tensor for tensor in graph.initializer if len(tensor.dims) == 4 and tensor.name != "mean"]:
-        shape = f"{weight.name}.shape"
-        value = helper.make_tensor("value", weight.data_type, [1], [WEIGHT])
-        nodes.append(helper.make_node("ConstantOfShape", [shape], [weight.name], name=weight.name, value=value))
-        sizes = numpy_helper.from_array(np.array(weight.dims, np.int64), shape)
-        graph.initializer.remove(weight)
-        graph.initializer.append(sizes)
-    nodes += graph.node
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return loaded.SerializeToString()
 
 
 def import_results(path: Path) -> LatencyTable:
@@ -130,7 +97,7 @@ def import_results(path: Path) -> LatencyTable:
     except FileNotFoundError:
         raise InputError("no such file", path, "check the path") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-        raise InputError(f"is no results.csv of a bundle ({error})", path, "run its measure.py again") from None
+        raise InputError(f"is not a results.csv of a bundle ({error})", path, "run its measure.py again") from None
     expected = table_subjects(head.space, head.joints, head.share)  # in whose order `latency build` writes them too
     table = LatencyTable(head, times, {subject: samples.get(subject, []) for subject in expected})
     table.check_complete(path, "start measure.py again, it goes on where it was")

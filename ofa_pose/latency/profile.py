@@ -2,71 +2,78 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from ofa_pose.arch.plan import Plan, make_plan
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.factory import make_runner
-from ofa_pose.backends.on_device import Run, visit
+from ofa_pose.backends.on_device import Run, time_runs, visit
+from ofa_pose.backends.table import make_runner
 from ofa_pose.latency.measure import open_device
 from ofa_pose.latency.pieces import Piece, plan_pieces
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.utils.results import Result
 
 WARM_UP = 5
 LEAST_S = 1.0  # what is timed goes on so long at least
 BATCH = 8
 
 
-def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int = 30) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PartTime(Result):
+    """A part of a network: its name, its milliseconds alone (the fastest of a few runs), and its share of all parts."""
+
+    name: str
+    ms: float
+    share: float
+
+
+@dataclass(frozen=True)
+class NetworkTime(Result):
+    """How fast a network is on a runtime of this machine.
+
+    Attributes:
+        backend, runtime, threads: what ran it: its name, name and version, and the threads of a run.
+        median_ms, p90_ms: of wall time, one image.
+        images_per_s: of batches of 8, from uint8 images.
+        memory_mb: the most that the process took for network and run, over what it had before; None where the system
+            does not say.
+        parts: in the order of execution.
+    """
+
+    backend: str
+    runtime: str
+    threads: int
+    median_ms: float
+    p90_ms: float
+    images_per_s: float
+    memory_mb: float | None
+    parts: list[PartTime]
+
+
+def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int = 30) -> NetworkTime:
     """Time a network with random weights on this machine's CPU, as latency tables do: without pre- or post-processing.
 
     Args:
         threads: of one run.
         repeats: at least so many runs are timed, batch 1, and for at least a second.
 
-    Returns:
-        {"backend", "runtime", "threads", "median_ms", "p90_ms" (of wall time, one image), "images_per_s" (batches of 8,
-        from uint8 images), "memory_mb" (the most that the process took for network and run, over what it had before;
-        None where the system does not tell), "parts": [{"name", "ms" (alone, the fastest of a few runs), "share"}]}.
-
     Raises:
         InputError: no such backend, or its package is missing.
     """
     device = open_device(backend, threads)
     before = _reset_peak()
-    run = device.load(spec)
-    times = _times(run, repeats)
+    median, p90 = np.percentile(_times(device.load(spec), repeats), (50, 90)).round(3).tolist()
     peak = _memory("VmHWM") if before is not None else None
-    median, p90 = np.percentile(times, (50, 90)) * 1e3
-    return {
-        "backend": backend,
-        "runtime": device.runtime,
-        "threads": threads,
-        "median_ms": round(float(median), 3),
-        "p90_ms": round(float(p90), 3),
-        "images_per_s": round(_throughput(spec, backend, threads), 2),
-        "memory_mb": None if before is None or peak is None else round(max(peak - before, 0) / 1024, 1),
-        "parts": _parts(make_plan(spec), lambda piece: visit(device.load(piece), threads)),
-    }
-
-
-def parts_table(figures: dict[str, Any]) -> Table:
-    """What `measure_network` tells of the parts, for people."""
-    table = Table(title=f"Parts, each measured alone: {figures['runtime']}", box=SIMPLE_HEAD, title_justify="left")
-    table.add_column("part")
-    table.add_column("ms", justify="right")
-    table.add_column("share", justify="right")
-    for part in figures["parts"]:
-        table.add_row(part["name"], f"{part['ms']:.3f}", f"{part['share']:.1%}")
-    return table
+    memory = None if before is None or peak is None else round(max(peak - before, 0) / 1024, 1)
+    throughput = round(_throughput(spec, backend, threads), 2)
+    parts = _parts(make_plan(spec), lambda piece: visit(device.load(piece), threads))
+    return NetworkTime(backend, device.runtime, threads, median, p90, throughput, memory, parts)
 
 
 def part_names(plan: Plan) -> list[str]:
@@ -82,26 +89,19 @@ def part_names(plan: Plan) -> list[str]:
     return names
 
 
-def _parts(plan: Plan, measure: Callable[[Piece], float]) -> list[dict[str, Any]]:
+def _parts(plan: Plan, measure: Callable[[Piece], float]) -> list[PartTime]:
     pieces = plan_pieces(plan)
     known = {piece: measure(piece) for piece in dict.fromkeys(pieces)}
     total = sum(known[piece] for piece in pieces)
     return [
-        {"name": name, "ms": round(known[piece], 4), "share": round(known[piece] / total, 4)}
+        PartTime(name, round(known[piece], 4), round(known[piece] / total, 4))
         for name, piece in zip(part_names(plan), pieces, strict=True)
     ]
 
 
 def _times(run: Run, repeats: int) -> list[float]:
-    """Seconds of each run, after a warm-up."""
-    for _ in range(WARM_UP):
-        run()
-    times: list[float] = []
-    while len(times) < repeats or sum(times) < LEAST_S:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return times
+    """Milliseconds of each run."""
+    return time_runs(run, repeats, math.inf, LEAST_S, WARM_UP)
 
 
 def _throughput(spec: ArchSpec, backend: str, threads: int) -> float:
@@ -109,7 +109,7 @@ def _throughput(spec: ArchSpec, backend: str, threads: int) -> float:
     runner = make_runner(LitePose(spec), backend, threads)
     size = (BATCH, spec.resolution, spec.resolution, 3)
     images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    return BATCH / float(np.median(_times(lambda: runner(images), 3)))
+    return BATCH / float(np.median(_times(lambda: runner(images), 3))) * 1e3
 
 
 def _reset_peak() -> int | None:

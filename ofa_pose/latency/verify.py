@@ -1,4 +1,4 @@
-"""Judge a latency table: networks of its space, measured whole, against what it predicts."""
+"""Verify a latency table: networks of its space, measured whole, against what it predicts."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from ofa_pose.latency.table import LatencyTable, Samples
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.results import Result
 from ofa_pose.utils.seeding import generator
 
 ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification(Result):
     """Networks measured whole and predicted.
 
     Attributes:
@@ -67,7 +68,7 @@ def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:
     raise InputError(f"the space {space.name} has no {count:,} subnets besides the table's own", hint="lower --nets")
 
 
-def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], rounds: int = ROUNDS) -> Verdict:
+def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], rounds: int = ROUNDS) -> Verification:
     """Measure networks whole, among the table's own, and predict them.
 
     Raises:
@@ -84,19 +85,19 @@ def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], round
     now = {spec: median(seen) * median(times) for spec, seen in ratios.items()}
     drift = median(now[spec] / ms for spec, ms in table.nets.items())
     measured = np.array([now[spec] / drift for spec in specs])
-    return Verdict(list(specs), measured, np.array([predictor.predict_ms(spec) for spec in specs]), drift)
+    return Verification(list(specs), measured, np.array([predictor.predict_ms(spec) for spec in specs]), drift)
 
 
-def draw(path: str | Path, verdict: Verdict, title: str) -> None:
+def draw(path: str | Path, found: Verification, title: str) -> None:
     """Write a picture (PNG, or by the suffix SVG or PDF): predicted over measured, and where they are equal."""
     figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    result = verdict.to_dict()
-    label = f"Spearman {result['spearman']:.3f}, mean error {result['mape']:.1%}"
-    axes.plot(verdict.measured, verdict.predicted, "o", alpha=0.75, markersize=6, markeredgewidth=0, label=label)
-    ends = [min(verdict.measured.min(), verdict.predicted.min()), max(verdict.measured.max(), verdict.predicted.max())]
-    axes.plot(ends, ends, color="0.5", linestyle="--", lw=1, zorder=1)
+    figures = found.to_dict()
+    label = f"Spearman {figures['spearman']:.3f}, mean error {figures['mape']:.1%}"
+    axes.plot(found.measured, found.predicted, "o", alpha=0.75, markersize=6, markeredgewidth=0, label=label)
+    both = np.concatenate([found.measured, found.predicted])
+    axes.plot([both.min(), both.max()], [both.min(), both.max()], color="0.5", linestyle="--", lw=1, zorder=1)
     axes.set_xlabel("measured, ms")
     axes.set_ylabel("predicted from the table, ms")
     axes.set_title(title, fontsize=10)

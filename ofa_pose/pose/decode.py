@@ -6,8 +6,9 @@ Nothing is upsampled to the input's size: peaks are found at half of it and refi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ofa_pose.pose.geometry import HIGH_STRIDE
 from ofa_pose.pose.peaks import Maps, Spots, find_peaks, fuse, place, warm_cells
+from ofa_pose.utils.errors import InputError, nearest
 
 STEP_COST = 100.0  # of a pair of tags that do not fit: no difference of heats outweighs it
 TIE_WEIGHT = 1e-3  # of heat times heat, against heat: decides ties only
@@ -48,6 +50,21 @@ class DecodeConfig:
     tag_threshold: float = 1.0
     recover: bool = True
     recover_floor: float = 0.05
+
+    @classmethod
+    def from_dict(cls, value: Any, where: object) -> DecodeConfig:
+        """Read some of the attributes; the others are as by default. Raises InputError that names `where`."""
+        defaults = {field.name: field.default for field in fields(cls)}
+        if not isinstance(value, Mapping):
+            raise InputError("holds no mapping as its decode", where, "export it again")
+        for key, setting in value.items():
+            if key not in defaults:
+                raise InputError(f"unknown decoder setting '{key}'", where, nearest(str(key), defaults))
+            whole = isinstance(defaults[key], int)  # a bool is an int too
+            least = 1e-9 if key in ("threshold", "tag_threshold") else 0
+            if not isinstance(setting, int if whole else int | float) or not least <= setting < math.inf:
+                raise InputError(f"decoder setting '{key}' is {setting!r}", where, "correct that value")
+        return cls(**value)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,9 @@ from ofa_pose.utils.errors import InputError
 
 LOW_STRIDE = 4  # input pixels per cell of the low-resolution heatmaps and of the tags
 HIGH_STRIDE = 2  # input pixels per cell of the high-resolution heatmaps
-FILL_COLOUR = (
-    124,
-    116,
-    104,
-)  # RGB mean of ImageNet: zero after the usual normalisation, as a convolution's own padding
+MEAN_COLOUR = (124, 116, 104)  # ImageNet's, RGB: zero after normalisation, as a convolution's own padding
 SIDES = (32, 4096)  # of an input, in pixels
+MULTIPLE = 32  # of both input sides
 MAX_ASPECT = 8  # a longer image is shrunk further, so that a thin strip cannot ask for gigabytes
 
 
@@ -72,32 +69,30 @@ def check_resolution(resolution: int) -> None:
         raise InputError(f"no input of resolution {resolution}", hint=f"give {SIDES[0]} to {SIDES[1]} pixels")
 
 
-def input_frame(width: int, height: int, resolution: int, multiple: int = 32) -> InputFrame:
+def input_frame(width: int, height: int, resolution: int) -> InputFrame:
     """The frame of an image of width × height pixels whose short side becomes `resolution` input pixels.
 
-    The aspect is kept: one scale for both axes. Both input sides are rounded up to `multiple`, and the image is centred
+    The aspect is kept: one scale for both axes. Both input sides are rounded up to `MULTIPLE`, and the image is centred
     in the border that this leaves (never a square), because a mirrored input then looks to the network like a mirrored
     image. The offset is a whole number of pixels, so an image already at the right size is copied to the bit.
     Raises InputError where a size is not positive.
     """
     if min(width, height) < 1:
         raise InputError(f"an image of {width}×{height} pixels has nothing to see", hint="give a readable image")
-    if min(resolution, multiple) < 1:
+    if resolution < 1:
         raise InputError(f"no input of resolution {resolution}", hint="give a positive resolution, such as 256")
-    # scale = numerator / denominator, kept exact so that rounding up never adds a whole `multiple` for 1e-13
+    # scale = numerator / denominator, kept exact so that rounding up never adds a whole `MULTIPLE` for 1e-13
     if max(width, height) <= MAX_ASPECT * min(width, height):
         numerator, denominator = resolution, min(width, height)
     else:
         numerator, denominator = MAX_ASPECT * resolution, max(width, height)
-    sides = []
-    for length in (width, height):
-        sides.append(max(1, -(-length * numerator // (denominator * multiple))) * multiple)
+    sides = [max(1, -(-length * numerator // (denominator * MULTIPLE))) * MULTIPLE for length in (width, height)]
     scale = numerator / denominator
     offsets = [int((side - length * scale) / 2) for side, length in zip(sides, (width, height), strict=True)]
     return InputFrame(width, height, sides[0], sides[1], scale, offsets[0], offsets[1])
 
 
-def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = FILL_COLOUR) -> np.ndarray:
+def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = MEAN_COLOUR) -> np.ndarray:
     """The network's input for an image: RGB uint8 (frame.height, frame.width, 3) from RGB uint8 (H, W, 3).
 
     Shrinking averages over areas (no aliasing), enlarging is bilinear; both keep the frame's exact geometry.
@@ -123,11 +118,8 @@ def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = FILL
     return out
 
 
-def input_to_cell(xy: np.ndarray, stride: int) -> np.ndarray:
-    """Positions in input pixels as continuous positions in cells of a map with this stride (floor gives the cell)."""
-    return np.asarray(xy, np.float64) / stride
-
-
-def cell_to_input(xy: np.ndarray, stride: int) -> np.ndarray:
-    """Continuous positions in cells as positions in input pixels; a cell's centre is its index + 0.5."""
-    return np.asarray(xy, np.float64) * stride
+def box_round(places: np.ndarray) -> tuple[float, ...]:
+    """The box (x, y, width, height) round places (N, 2); zeros where there are none."""
+    if not len(places):
+        return (0.0,) * 4
+    return (*places.min(axis=0).tolist(), *np.ptp(places, axis=0).tolist())

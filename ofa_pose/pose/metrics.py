@@ -8,34 +8,92 @@ images are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ofa_pose.pose.detections import Detections, joint_array, to_results
-from ofa_pose.pose.matching import Judge, Score
-from ofa_pose.pose.regions import box_round
-from ofa_pose.pose.similarity import Found, People
+from ofa_pose.pose.geometry import box_round
+from ofa_pose.pose.oks import Found, People, Score, Scorer
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
 from ofa_pose.utils.errors import InputError, nearest
-
-__all__ = ["METRICS", "Detections", "KeypointEvaluator", "Score", "evaluate_keypoints", "to_results"]
 
 METRICS = ("coco", "crowdpose")
 CROWD_SPLITS = {"AP_easy": (-np.inf, 0.2), "AP_medium": (0.2, 0.8), "AP_hard": (0.8, np.inf)}
 EVERY_SIZE = (0.0, 1e5**2)
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}  # areas, both ends in
 MOST_PEOPLE = 20  # detections an image that count
+CATEGORY_ID = 1
+DECIMALS = 3  # of image pixels in a results file
 
 
-def evaluate_keypoints(
-    ground_truth: Mapping[str, Any],
-    detections: Detections | Iterable[Mapping[str, Any]],
-    skeleton: Skeleton,
-    metric: str = "coco",
-) -> Score:
-    """Score detections once against a COCO-format ground truth; see `KeypointEvaluator`."""
-    return KeypointEvaluator(ground_truth["images"], ground_truth["annotations"], skeleton, metric).score(detections)
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """N people found on any number of images.
+
+    Attributes:
+        image_ids: the image of each person, N ids.
+        keypoints: (N, J, 3): x, y in image pixels and the joint's score. float32 as a network found them, to be scored
+            as they are written (to 3 decimals); float64 as a file gave them, scored as they stand.
+        scores: (N,), of whole people.
+    """
+
+    image_ids: Sequence[int | str]
+    keypoints: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def places(self) -> np.ndarray:
+        """x and y in image pixels as a results file holds them, float64 (N, J, 2)."""
+        return _written(self.keypoints[..., :2])
+
+    def entries(self, category: int | str = CATEGORY_ID) -> list[dict[str, Any]]:
+        """The entries of a COCO results file, with this category_id."""
+        flat = _written(self.keypoints).reshape(len(self), 3 * self.keypoints.shape[1]).tolist()
+        return [
+            {"image_id": image_id, "category_id": category, "keypoints": person, "score": score}
+            for image_id, person, score in zip(self.image_ids, flat, self.scores.tolist(), strict=True)
+        ]
+
+    @classmethod
+    def read(cls, entries: Iterable[Mapping[str, Any]], joints: int) -> Detections:
+        """From entries of a COCO results file. Raises InputError naming the first with another number of joints."""
+        rows, ids, scores = [], [], []
+        for number, entry in enumerate(entries, start=1):
+            rows.append(joint_array(entry["keypoints"], joints, f"detection {number}"))
+            ids.append(entry["image_id"])
+            scores.append(entry["score"])
+        return cls(ids, np.array(rows, np.float64).reshape(-1, joints, 3), np.array(scores, np.float64))
+
+    @classmethod
+    def join(cls, parts: Sequence[tuple[int | str, np.ndarray, np.ndarray]], joints: int) -> Detections:
+        """From (id, keypoints (P, J, 3), scores (P,)) of single images, kept as float32."""
+        ids = [image_id for image_id, _, scores in parts for _ in range(len(scores))]
+        keypoints = [np.zeros((0, joints, 3), np.float32), *(keypoints for _, keypoints, _ in parts)]
+        scores = [np.zeros(0, np.float32), *(scores for _, _, scores in parts)]
+        return cls(ids, np.concatenate(keypoints, dtype=np.float32), np.concatenate(scores, dtype=np.float32))
+
+
+def to_results(image_id: int | str, keypoints: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+    """COCO results entries of one image's poses: keypoints (P, J, 3) in image pixels, scores (P,)."""
+    rounded = np.round(np.asarray(keypoints, np.float64), DECIMALS)
+    return Detections([image_id] * len(scores), rounded, np.asarray(scores, np.float64)).entries()
+
+
+def joint_array(numbers: Sequence[float], joints: int, where: str) -> np.ndarray:
+    """x, y, v of every joint as float64 (J, 3). Raises InputError naming `where` if they are not so many."""
+    if len(numbers) != 3 * joints:
+        hint = "give x, y, v of every joint"
+        raise InputError(f"holds {len(numbers)} keypoint numbers instead of {3 * joints}", where, hint)
+    return np.array(numbers, np.float64).reshape(-1, 3)
+
+
+def _written(values: np.ndarray) -> np.ndarray:
+    exact = values.astype(np.float64)
+    return np.round(exact, DECIMALS) if values.dtype == np.float32 else exact
 
 
 class KeypointEvaluator:
@@ -78,40 +136,40 @@ class KeypointEvaluator:
         crowdpose also AP_easy, AP_medium, AP_hard (by crowdIndex). A figure that the ground truth cannot give, because
         it holds no such people, is None; without detections the others are 0.
         """
-        judge = self._judge(detections)
+        scorer = self._scorer(detections)
         if self.metric == "crowdpose":
-            score = judge.run([EVERY_SIZE])[0]
+            score = scorer.run([EVERY_SIZE])[0]
             for name, (least, most) in CROWD_SPLITS.items():
                 members = [number for number, crowd in self._crowd_index.items() if least <= crowd < most]
-                score[name] = judge.run([EVERY_SIZE], members)[0]["AP"]
+                score[name] = scorer.run([EVERY_SIZE], members)[0]["AP"]
             return score
-        score, medium, large = judge.run([EVERY_SIZE, SIZES["medium"], SIZES["large"]])
+        score, medium, large = scorer.run([EVERY_SIZE, SIZES["medium"], SIZES["large"]])
         parts = {"medium": medium, "large": large}
         return score | {f"{key}_{size}": part[key] for size, part in parts.items() for key in ("AP", "AR")}
 
     def breakdown(self, detections: Detections | Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Score]]:
         """AP, AR and the number of people of every joint and size: {'joints': {name: …}, 'sizes': {'small': …, …}}.
 
-        A joint is judged as if it were the skeleton's only one: the similarity is this joint's, with the person's area
+        A joint is scored as if it were the skeleton's only one: the similarity is this joint's, with the person's area
         and the detection's score. People without it are ignored, and so is one detection on each of them: of OKS 0.5
         by the other joints, or with the joint in the doubled box. Sizes go by the area that the metric takes; a person
         just on a border is of both. `people` is how many are wanted; where there are none, AP and AR are None.
         """
-        judge, people = self._judge(detections), self._people
+        scorer, people = self._scorer(detections), self._people
         joints = {}
         for number, name in enumerate(self._skeleton.joints):
             count = int((people.wanted & people.labelled[:, number]).sum())
-            joints[name] = _summary(judge.run([EVERY_SIZE], joint=number)[0], count)
+            joints[name] = _summary(scorer.run([EVERY_SIZE], joint=number)[0], count)
         sizes = {}
-        for (name, (least, most)), score in zip(SIZES.items(), judge.run(list(SIZES.values())), strict=True):
+        for (name, (least, most)), score in zip(SIZES.items(), scorer.run(list(SIZES.values())), strict=True):
             fitting = people.wanted & (least <= people.area) & (people.area <= most)
             sizes[name] = _summary(score, int(fitting.sum()))
         return {"joints": joints, "sizes": sizes}
 
-    def _judge(self, detections: Detections | Iterable[Mapping[str, Any]]) -> Judge:
+    def _scorer(self, detections: Detections | Iterable[Mapping[str, Any]]) -> Scorer:
         if not isinstance(detections, Detections):
             detections = Detections.read(detections, len(self._skeleton.joints))
-        return Judge(self._people, self._best(detections), self._skeleton.sigmas, len(self._number))
+        return Scorer(self._people, self._best(detections), self._skeleton.sigmas, len(self._number))
 
     def _best(self, detections: Detections) -> Found:
         """The detections that count, in order; what is not a number is 0."""

@@ -23,7 +23,16 @@ C = TypeVar("C", bound=Config)
 def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Lay `a.b=value` overrides over `value` in place; the values are YAML. Raises InputError where there is no '='."""
     for override in overrides:
-        _override(value, override)
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"'--set {override}' has no '='", hint="write --set a.b=value")
+        *parents, last = key.strip().split(".")
+        section = value
+        for parent in parents:
+            if not isinstance(section.get(parent), dict):
+                section[parent] = {}
+            section = section[parent]
+        section[last] = parse_yaml(text, f"--set {key}")
     return value
 
 
@@ -38,20 +47,6 @@ def check_config(model: type[C], value: Mapping[str, Any], where: object) -> C:
 def config_text(config: Config) -> str:
     """The resolved config as YAML text."""
     return dump_yaml(config.model_dump(mode="json"))
-
-
-def _override(value: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"'--set {override}' has no '='", hint="write --set a.b=value")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        inner = value.get(parent)
-        if not isinstance(inner, dict):
-            inner = {}
-            value[parent] = inner
-        value = inner
-    value[last] = parse_yaml(text, f"--set {key}")
 
 
 def _fault(model: type[BaseModel], item: Any, where: object) -> Fault:

@@ -6,9 +6,8 @@ On a terminal long work shows a rich progress bar with speed and time left; pipe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,7 +15,6 @@ from rich.table import Table
 
 PLAIN_INTERVAL_S = 15.0
 SHORT_S = 2.0  # work that takes no longer needs no line at its end
-T = TypeVar("T")
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -40,7 +38,7 @@ class Meter:
 
     def __init__(self, what: str, total: int | None, unit: str, bar: Progress | None, done: int = 0) -> None:
         self._what, self._total, self._unit, self._bar = what, total, unit, bar
-        self._done = self._first = self._told = done
+        self._done = self._first = self._shown = done
         self._start = self._last = time.monotonic()
         self._task = bar.add_task(what, total=total, completed=done, note="") if bar else None
 
@@ -52,22 +50,22 @@ class Meter:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, note=f"{self._speed(now):.1f} {self._unit}/s  {note}")
         elif now - self._last >= PLAIN_INTERVAL_S or (ended and now - self._start > SHORT_S):
-            self._tell(now, note)
+            self._show_line(now, note)
 
     def finish(self) -> None:
-        """Say how much was done where no total told the end."""
+        """Say how much was done where no total said so before."""
         now = time.monotonic()
         if self._bar is not None and self._task is not None:
             if self._total is None:
                 self._bar.update(self._task, total=self._done)
-        elif self._total is None and self._told < self._done and now - self._start > SHORT_S:
-            self._tell(now)
+        elif self._total is None and self._shown < self._done and now - self._start > SHORT_S:
+            self._show_line(now)
 
     def _speed(self, now: float) -> float:
         return (self._done - self._first) / max(now - self._start, 1e-9)
 
-    def _tell(self, now: float, note: str = "") -> None:
-        self._last, self._told = now, self._done
+    def _show_line(self, now: float, note: str = "") -> None:
+        self._last, self._shown = now, self._done
         speed, count, ending = self._speed(now), str(self._done), f"{now - self._start:.0f} s"
         if self._total is not None:
             count = f"{self._done}/{self._total}"
@@ -95,13 +93,3 @@ def progress(what: str, total: int | None, unit: str = "images", done: int = 0) 
         meter = Meter(what, total, unit, bar, done)
         yield meter
         meter.finish()
-
-
-def track(
-    items: Iterable[T], what: str, total: int, unit: str = "images", size: Callable[[T], int] = lambda _: 1
-) -> Iterator[T]:
-    """Iterate over `items` under a progress display; `size` says how many units an item is."""
-    with progress(what, total, unit) as meter:
-        for item in items:
-            yield item
-            meter.step(size(item))

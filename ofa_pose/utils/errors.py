@@ -1,4 +1,4 @@
-"""Faults that the user can correct, each told in one line: what, where, and the hint."""
+"""Faults that the user can correct, each in one line: what, where, and the hint."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.exported import SUFFIXES, open_runner
+from ofa_pose.backends.table import SUFFIXES, open_runner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.backends.torchscript import TorchscriptRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint
@@ -41,8 +41,8 @@ def models(net: LitePose, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """The first file of each format, all in one folder."""
     recipe = {"decode": {"threshold": 0.15, "tag_threshold": 1.5}}
     source = Checkpoint("net", SPEC, None, SKELETON, net.state_dict(), recipe)
-    files: dict[str, str] = export_checkpoint(source, FORMATS, tmp_path_factory.mktemp("models"))["files"]
-    return files
+    files = export_checkpoint(source, FORMATS, tmp_path_factory.mktemp("models")).files
+    return {name: str(path) for name, path in files.items()}
 
 
 def test_files_open_by_suffix(models: dict[str, str], net: LitePose) -> None:
@@ -79,7 +79,7 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import numpy as np
-from ofa_pose.backends.exported import open_runner
+from ofa_pose.backends.table import open_runner
 for path in sys.argv[3:]:
     low, high = open_runner(path, threads=1)(np.load(sys.argv[1]))
     np.savez(f"{sys.argv[2]}/{path[-3:]}.npz", low=low, high=high)

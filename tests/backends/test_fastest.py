@@ -8,7 +8,7 @@ import pytest
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import fastest
 from ofa_pose.backends.fastest import FastestRunner
-from ofa_pose.backends.onnx_runner import OnnxRunner
+from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
 from tests.networks import lived_in

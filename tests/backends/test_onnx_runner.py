@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ofa_pose.arch.spec import HEADS, ArchSpec, Head
-from ofa_pose.backends.onnx_graph import onnx_model
-from ofa_pose.backends.onnx_runner import OnnxRunner
+from ofa_pose.backends.folding import whole
+from ofa_pose.backends.onnxruntime import OnnxRunner, onnx_model
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
@@ -30,7 +30,7 @@ def net() -> LitePose:
 @pytest.fixture(scope="module")
 def runner(net: LitePose, tmp_path_factory: pytest.TempPathFactory) -> OnnxRunner:
     path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    path.write_bytes(onnx_model(net, {"note": "tiny"}).SerializeToString())
+    path.write_bytes(onnx_model(whole(net), {"note": "tiny"}).SerializeToString())
     return OnnxRunner(path, threads=1)
 
 
@@ -48,7 +48,7 @@ def test_equals_the_torch_runner(net: LitePose, runner: OnnxRunner) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_any_kernel_and_head(head: Head, kernel: int, tmp_path: Path) -> None:
     net = lived_in(LitePose(replace(SPEC, head=head, kernel=kernel), torch.Generator().manual_seed(0))).eval()
-    (tmp_path / "net.onnx").write_bytes(onnx_model(net, {}).SerializeToString())
+    (tmp_path / "net.onnx").write_bytes(onnx_model(whole(net)).SerializeToString())
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
     found, expected = OnnxRunner(tmp_path / "net.onnx", threads=1)(images), TorchRunner(net)(images)
     for one, other in zip(found, expected, strict=True):

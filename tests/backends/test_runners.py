@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import HEADS, ArchSpec, Head
 from ofa_pose.arch.walk import Apply, run_block, run_step
 from ofa_pose.backends import Runner
-from ofa_pose.backends.factory import BACKENDS, make_runner
+from ofa_pose.backends.folding import NetPart
 from ofa_pose.backends.inputs import check_sides
-from ofa_pose.backends.ncnn_graph import ncnn_part
-from ofa_pose.backends.ncnn_runner import load_net
+from ofa_pose.backends.ncnn import ncnn_model
+from ofa_pose.backends.on_device import ncnn_net
+from ofa_pose.backends.table import BACKENDS, make_runner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
@@ -172,7 +174,7 @@ class Lone:
         return [run_block(self.block, x, apply), run_step(self.step, refined, raw, apply)]
 
 
-def test_a_part_of_a_network_as_ncnn() -> None:
+def test_a_part_of_a_network_as_ncnn(tmp_path: Path) -> None:
     net = network().eval()
     lone = Lone(net)
     generator = torch.Generator().manual_seed(0)
@@ -180,30 +182,36 @@ def test_a_part_of_a_network_as_ncnn() -> None:
     inputs = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
     with torch.inference_mode():
         expected = lone.walk(net.apply_layer, *(value[None] for value in inputs.values()))
-    found = run_ncnn(ncnn_part(net, inputs, lone.walk, ["block", "step"]), inputs, ["block", "step"])
+    shapes = {name: (value.shape[0], value.shape[1]) for name, value in inputs.items()}
+    part = NetPart(net, shapes, {"block": 12, "step": 8}, lone.walk)
+    found = run_ncnn(ncnn_model(part), inputs, ["block", "step"], tmp_path)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other[0].numpy(), atol=1e-4)
 
 
-def run_ncnn(model: tuple[str, bytes], inputs: dict[str, torch.Tensor], outputs: list[str]) -> list[np.ndarray]:
+def run_ncnn(
+    model: tuple[str, bytes], inputs: dict[str, torch.Tensor], outputs: list[str], folder: Path
+) -> list[np.ndarray]:
     import ncnn
 
-    net = load_net(model, threads=1)
+    (folder / "a.param").write_text(model[0])
+    (folder / "a.bin").write_bytes(model[1])
+    net = ncnn_net(folder / "a.param", folder / "a.bin", threads=1)
     extractor = net.create_extractor()
     for name, value in inputs.items():
         extractor.input(name, ncnn.Mat(value.numpy()).clone())
     return [np.array(extractor.extract(name)[1]) for name in outputs]
 
 
-def test_a_layer_that_ncnn_reads_twice_is_split() -> None:
+def test_a_layer_that_ncnn_reads_twice_is_split(tmp_path: Path) -> None:
     """A blob has one reader in ncnn; readers of more go through a Split."""
 
     def walk(apply: Apply, x: Any) -> list[Any]:
         return [x + x]
 
-    param, weights = ncnn_part(LitePose(SPEC), ["x"], walk, ["y"])
+    param, weights = ncnn_model(NetPart(LitePose(SPEC), {"x": (2, 3)}, {"y": 2}, walk))
     lines = [line.split() for line in param.splitlines()[2:]]
     assert [line[0] for line in lines] == ["Input", "Split", "BinaryOp"] and not weights
     assert lines[1][-2:] == lines[2][4:6]
-    (found,) = run_ncnn((param, weights), {"x": torch.full((2, 3, 5), 1.5)}, ["y"])
+    (found,) = run_ncnn((param, weights), {"x": torch.full((2, 3, 5), 1.5)}, ["y"], tmp_path)
     assert (found == 3).all() and found.shape == (2, 3, 5)

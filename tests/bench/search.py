@@ -22,7 +22,7 @@ from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.recipe.search_settings import SearchSettings
 from ofa_pose.searches.algorithms import ALGORITHMS
 from ofa_pose.searches.candidates import Candidate
-from ofa_pose.utils.console import show, track
+from ofa_pose.utils.console import progress, show
 from tests.searches.landscape import FOLDER, Landscape, draw_landscape, load_table
 
 CLOSE = 0.005  # AP
@@ -137,7 +137,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         land, name = draw_landscape(options.drawn), f"drawn table {options.drawn}"
     else:
         land, name = load_table(options.table), str(options.table)
-    budgets = [reach(land, share, options.seeds) for share in track(SHARES, "search", len(SHARES), "budgets")]
+    budgets = []
+    with progress("search", len(SHARES), "budgets") as meter:
+        for share in SHARES:
+            budgets.append(reach(land, share, options.seeds))
+            meter.step()
     settings = SETTINGS.model_dump(exclude={"images", "calibration_images", "batch", "generations"})
     return {"table": name, "seeds": options.seeds, "settings": settings, "budgets": budgets} | {
         "front": front(land, max(options.seeds // 2, 1))

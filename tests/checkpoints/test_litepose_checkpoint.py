@@ -252,7 +252,7 @@ def test_back_to_the_repository_and_here_again(path: Path, shape: str, tmp_path:
     """Its strict loading needs every key, the unused ones of a supernet too."""
     whole: ArchSpec | SearchSpace = load_space(shape) if path == SUPERNET else load_spec(shape, 14)
     first = import_checkpoint(path, whole, CROWDPOSE).checkpoint
-    written = export_checkpoint(first, ["litepose-weights"], tmp_path)["files"]["litepose-weights"]
+    written = export_checkpoint(first, ["litepose-weights"], tmp_path).files["litepose-weights"]
     theirs, back = fixture(path)["state_dict"], fixture(Path(written))
     assert back.keys() == theirs.keys()
     assert all(back[key].shape == theirs[key].shape for key in theirs)

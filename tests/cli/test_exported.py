@@ -17,7 +17,7 @@ NANO = "litepose-nano-coco"
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(export_checkpoint(NANO, ["onnx"], tmp_path_factory.mktemp("exported"))["files"]["onnx"])
+    return str(export_checkpoint(NANO, ["onnx"], tmp_path_factory.mktemp("exported")).files["onnx"])
 
 
 @pytest.fixture(scope="module")

@@ -51,10 +51,10 @@ def test_faults_of_the_user_are_told_in_a_line(
         (("build", "--space", space_file, "--backend", "onx", "--out", tmp_path / "t.json"), "no such backend"),
         (("build", "--space", "nowhere", "--out", tmp_path / "t.json"), "no such search space"),
         (("verify", "--table", tmp_path / "none.json"), "no such file"),
-        (("verify", "--table", tmp_path / "other.json"), "no latency table"),
-        (("verify", "--table", tmp_path / "table.json", "--out", tmp_path / "picture.txt"), "no picture"),
+        (("verify", "--table", tmp_path / "other.json"), "is not a latency table"),
+        (("verify", "--table", tmp_path / "table.json", "--out", tmp_path / "picture.txt"), "is not a picture's name"),
         (("bundle", "--space", space_file, "--format", "tflite", "--out", tmp_path / "b"), "no such format"),
-        (("import", tmp_path / "other.json", "--out", tmp_path / "t.json"), "is no results.csv"),
+        (("import", tmp_path / "other.json", "--out", tmp_path / "t.json"), "is not a results.csv"),
         (("import", tmp_path / "other.json", "--out", tmp_path / "table.json"), "table.json: exists already"),
     ):
         done = call("latency", *words)

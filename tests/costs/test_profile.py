@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from rich.console import Console
 
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs import profile as profiling
 from ofa_pose.costs.macs import Macs, spec_macs
 from ofa_pose.models import thop_count
-from ofa_pose.utils import console
 from ofa_pose.utils.errors import OfaPoseError
 
 TINY = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (3,), (2,), (2,)), (8, 12, 8), kernel=3, joints=5)
@@ -51,14 +49,6 @@ def test_layer_rows_describe_the_layers() -> None:
     assert rows["deconv.0.raw"]["operator"] == "deconv 4×4 ×2"
     assert rows["deconv.0.norm"]["operator"] == "norm"
     assert rows["stem.2"]["operator"] == "conv 1×1"
-
-
-def test_layers_are_shown_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "_err", Console(stderr=True, width=120))
-    profiling.show_layers(TINY)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert all(row["name"] in shown.err for row in profiling.layer_rows(TINY))
 
 
 def test_thop_agrees_and_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

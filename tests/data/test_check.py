@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_pose.data.check import check_dataset, draft_skeleton_yaml
+from ofa_pose.data.check import draft_skeleton_yaml, statistics
 from ofa_pose.data.coco import load_dataset
 from ofa_pose.skeleton import load_skeleton
 from ofa_pose.utils.errors import InputError
@@ -23,7 +23,7 @@ def test_counts(tmp_path: Path) -> None:
         annotation(5, 1, [0] * 15),
         annotation(6, 3, iscrowd=1),
     ]
-    checked = check_dataset(*write(tmp_path, value))
+    checked = statistics(load_dataset(*write(tmp_path, value), check_images="decode"))
     assert json.loads(json.dumps(checked)) == checked
     assert (checked["images"], checked["images_with_people"]) == (4, 2)
     assert (checked["people"], checked["labelled_people"], checked["crowd_regions"]) == (6, 5, 1)
@@ -36,7 +36,7 @@ def test_counts(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_people_has_statistics_too(tmp_path: Path) -> None:
-    checked = check_dataset(*write(tmp_path, contents(1)))
+    checked = statistics(load_dataset(*write(tmp_path, contents(1)), check_images="decode"))
     assert checked["labelled_people"] == 0 and checked["person_sizes"] == {}
     assert checked["joints"]["head"]["share"] == 0
 
@@ -46,7 +46,7 @@ def test_every_damaged_image_is_named(tmp_path: Path) -> None:
     for name in ("0.png", "2.png"):
         (images / name).write_bytes((images / name).read_bytes()[:-30])
     with pytest.raises(InputError) as caught:
-        check_dataset(annotations, images)
+        load_dataset(annotations, images, check_images="decode")
     assert [fault.where for fault in caught.value.faults] == [str(images / "0.png"), str(images / "2.png")]
 
 

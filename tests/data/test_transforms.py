@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pydantic import ValidationError
 
-from ofa_pose.data.coco import ImageRecord
+from ofa_pose.data.records import ImageRecord, Region, box_region, segment_region
 from ofa_pose.data.transforms import (
-    BORDER,
     Augmentation,
     Sample,
     augmented_sample,
@@ -30,7 +29,7 @@ from ofa_pose.data.transforms import (
     warp_image,
     warp_keypoints,
 )
-from ofa_pose.pose.regions import Region, box_region, segment_region
+from ofa_pose.pose.geometry import MEAN_COLOUR
 from ofa_pose.skeleton import COCO
 from ofa_pose.utils.seeding import generator
 
@@ -42,13 +41,13 @@ def _spot(width: int, height: int, x: float, y: float, sigma: float) -> NDArray[
     """A bright Gaussian spot at a continuous position on the border's colour."""
     across = np.exp(-((np.arange(width) + 0.5 - x) ** 2) / (2 * sigma**2))
     down = np.exp(-((np.arange(height) + 0.5 - y) ** 2) / (2 * sigma**2))
-    image = np.array(BORDER) + 120 * (down[:, None] * across)[..., None]
+    image = np.array(MEAN_COLOUR) + 120 * (down[:, None] * across)[..., None]
     return np.round(image).astype(np.uint8)
 
 
 def _centre(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The continuous centre of what differs from the border's colour by more than rounding."""
-    bright = (image.astype(float) - BORDER).mean(-1)
+    bright = (image.astype(float) - MEAN_COLOUR).mean(-1)
     bright[bright < 4] = 0
     rows, columns = np.indices(bright.shape) + 0.5
     return np.array([(columns * bright).sum(), (rows * bright).sum()]) / bright.sum()
@@ -192,7 +191,7 @@ def test_shrinking_averages_and_the_outside_is_the_border_colour() -> None:
     assert np.abs(shrunk.astype(float) - 127.5).max() <= 2
     wide, _ = sample_affine(generator(3), 20, 20, 50, Augmentation(rotation=0, shift=0, scale=(2, 2)))
     fitted = warp_image(np.zeros((20, 20, 3), np.uint8), wide, 50)
-    assert (fitted[:11] == BORDER).all() and (fitted[39:] == BORDER).all() and not fitted[14:36, 14:36].any()
+    assert (fitted[:11] == MEAN_COLOUR).all() and (fitted[39:] == MEAN_COLOUR).all() and not fitted[14:36, 14:36].any()
 
 
 def _inside(mask: NDArray[np.uint8], matrix: NDArray[np.float64], resolution: int) -> NDArray[np.uint8]:
@@ -260,7 +259,7 @@ def test_colour_jitter() -> None:
     np.testing.assert_allclose(turned.astype(int), grey, atol=1)
     contrast = jitter_colour(generator(7), image, PLAIN.model_copy(update={"contrast": 0.5}))
     factor = 1 + 0.5 * (2 * generator(7).random(4)[1] - 1)
-    np.testing.assert_allclose(contrast, BORDER + factor * (image - np.array(BORDER, float)), atol=0.51)
+    np.testing.assert_allclose(contrast, MEAN_COLOUR + factor * (image - np.array(MEAN_COLOUR, float)), atol=0.51)
     third = PLAIN.model_copy(update={"hue": 1 / 3})  # a third of the circle at most: colours change places
     red = np.full((1, 1, 3), (200, 20, 20), np.uint8)
     hue = jitter_colour(generator(8), red, third).astype(int)[0, 0]

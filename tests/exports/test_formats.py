@@ -17,12 +17,13 @@ from torch import Tensor
 from ofa_pose.arch.litepose_config import spec_from_litepose
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import load_space
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import MEAN, STD, ArchSpec
+from ofa_pose.backends import onnxruntime
+from ofa_pose.backends.folding import NetPart
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.data.loader import MEAN, STD
-from ofa_pose.exports import DEFAULT_FORMATS, export_checkpoint, runtimes
+from ofa_pose.exports import DEFAULT_FORMATS, export_checkpoint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.extract import extract
 from ofa_pose.models.litepose import LitePose
@@ -75,11 +76,11 @@ def test_all_formats_from_a_file_quietly(
     save_checkpoint(tmp_path / "net.pt", checkpoint)
     summary = export_checkpoint(tmp_path / "net.pt", DEFAULT_FORMATS, tmp_path / "out", "tiny")
     names = {"yaml": "tiny.yaml", "litepose": "tiny.litepose.json", "safetensors": "tiny.safetensors"}
-    expected = {key: str(tmp_path / "out" / name) for key, name in {**names, "onnx": "tiny.onnx"}.items()}
-    assert summary["files"] == expected
-    assert sorted(str(file) for file in (tmp_path / "out").iterdir()) == sorted(expected.values())
-    assert summary["onnx"]["max_difference"] <= 1e-4
-    json.dumps(summary)
+    expected = {key: tmp_path / "out" / name for key, name in {**names, "onnx": "tiny.onnx"}.items()}
+    assert summary.files == expected
+    assert sorted((tmp_path / "out").iterdir()) == sorted(expected.values())
+    assert summary.reports["onnx"]["max_difference"] <= 1e-4
+    json.dumps(summary.to_dict())
     shown = capfd.readouterr()
     assert (shown.out, shown.err) == ("", "")
 
@@ -91,13 +92,13 @@ def test_a_plain_head_leaves_out_the_format_that_does_not_know_it(checkpoint: Ch
         export_checkpoint(plain, DEFAULT_FORMATS, tmp_path / "none")
     assert not (tmp_path / "none").exists() or not list((tmp_path / "none").iterdir())
     summary = export_checkpoint(plain, None, tmp_path / "out")
-    assert set(summary["files"]) == set(DEFAULT_FORMATS) - {"litepose"}
-    assert load_spec(summary["files"]["yaml"]) == spec
-    assert set(export_checkpoint(checkpoint, None, tmp_path / "all")["files"]) == set(DEFAULT_FORMATS)
+    assert set(summary.files) == set(DEFAULT_FORMATS) - {"litepose"}
+    assert load_spec(summary.files["yaml"]) == spec
+    assert set(export_checkpoint(checkpoint, None, tmp_path / "all").files) == set(DEFAULT_FORMATS)
 
 
 def test_yaml(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    path = Path(export_checkpoint(checkpoint, ["yaml"], tmp_path)["files"]["yaml"])
+    path = Path(export_checkpoint(checkpoint, ["yaml"], tmp_path).files["yaml"])
     assert path == tmp_path / "model.yaml"
     assert load_spec(path) == SPEC
     value = read_yaml(path)
@@ -107,11 +108,11 @@ def test_yaml(checkpoint: Checkpoint, tmp_path: Path) -> None:
 
 def test_litepose_config(checkpoint: Checkpoint, tmp_path: Path) -> None:
     summary = export_checkpoint(checkpoint, ["litepose"], tmp_path)
-    assert spec_from_litepose(read_json(summary["files"]["litepose"]), joints=5) == SPEC
-    assert "stage 2 is 12 wide" in summary["litepose"]["warning"]
+    assert spec_from_litepose(read_json(summary.files["litepose"]), joints=5) == SPEC
+    assert "stage 2 is 12 wide" in summary.reports["litepose"]["warning"]
     spec = replace(SPEC, stages=(8, 16, 24, 32))
     plain = Checkpoint("net", spec, None, SKELETON, LitePose(spec).state_dict())
-    assert "litepose" not in export_checkpoint(plain, ["litepose"], tmp_path)
+    assert "litepose" not in export_checkpoint(plain, ["litepose"], tmp_path).reports
 
 
 def test_litepose_weights(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_litepose_weights(tmp_path: Path) -> None:
     net = lively(LitePose(spec, torch.Generator().manual_seed(0)))
     source = Checkpoint("net", spec, None, SKELETON, net.state_dict())
     first, second = (
-        Path(export_checkpoint(source, ["litepose-weights"], tmp_path / part)["files"]["litepose-weights"])
+        Path(export_checkpoint(source, ["litepose-weights"], tmp_path / part).files["litepose-weights"])
         for part in ("a", "b")
     )
     assert first == tmp_path / "a" / "model.litepose.pth.tar"
@@ -141,7 +142,7 @@ def test_litepose_weights_that_its_code_would_not_load(checkpoint: Checkpoint, t
 
 
 def test_safetensors(checkpoint: Checkpoint, net: LitePose, tmp_path: Path) -> None:
-    path = export_checkpoint(checkpoint, ["safetensors"], tmp_path)["files"]["safetensors"]
+    path = export_checkpoint(checkpoint, ["safetensors"], tmp_path).files["safetensors"]
     weights = load_file(path)
     assert weights.keys() == net.state_dict().keys()
     assert all(torch.equal(weights[name], value) for name, value in net.state_dict().items())
@@ -163,7 +164,7 @@ def test_safetensors_of_a_subnets_slices(tmp_path: Path) -> None:
     whole = supernet.state_dict()
     views: dict[str, Tensor] = {n: whole[n][tuple(slice(0, k) for k in v.shape)] for n, v in subnet.items()}
     assert any(not view.is_contiguous() for view in views.values())
-    path = export_checkpoint(Checkpoint("net", small, space, SKELETON, views), ["safetensors"], tmp_path)["files"]
+    path = export_checkpoint(Checkpoint("net", small, space, SKELETON, views), ["safetensors"], tmp_path).files
     written = load_file(path["safetensors"])
     assert all(torch.equal(written[name], value) for name, value in subnet.items())
 
@@ -171,7 +172,7 @@ def test_safetensors_of_a_subnets_slices(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def onnx_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("onnx")
-    return Path(export_checkpoint(checkpoint, ["onnx"], out)["files"]["onnx"])
+    return Path(export_checkpoint(checkpoint, ["onnx"], out).files["onnx"])
 
 
 @pytest.mark.parametrize("size", [(1, 64, 64), (2, 96, 160), (3, 16, 48), (1, 112, 80)])
@@ -204,7 +205,7 @@ def test_onnx_says_how_to_use_it(onnx_file: Path) -> None:
 
 def test_exports_are_reproducible(checkpoint: Checkpoint, tmp_path: Path) -> None:
     wanted = ("yaml", "litepose", "onnx")  # safetensors writes its metadata in any order
-    first, second = (export_checkpoint(checkpoint, wanted, tmp_path / part)["files"] for part in ("a", "b"))
+    first, second = (export_checkpoint(checkpoint, wanted, tmp_path / part).files for part in ("a", "b"))
     for name in wanted:
         assert Path(first[name]).read_bytes() == Path(second[name]).read_bytes()
 
@@ -213,17 +214,18 @@ def test_a_graph_that_differs_is_told_and_not_written(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"the last good one")
-    real = runtimes.onnx_model
+    real = onnxruntime.onnx_model
 
-    def wrong(net: LitePose, metadata: dict[str, str]) -> Any:
+    def wrong(part: NetPart, metadata: dict[str, str]) -> Any:
+        net: Any = part.net
         with torch.no_grad():
             net.get_submodule("stages.0.0.project.conv").weight[0, 0] += 0.05
-        model = real(net, metadata)
+        model = real(part, metadata)
         with torch.no_grad():
             net.get_submodule("stages.0.0.project.conv").weight[0, 0] -= 0.05
         return model
 
-    monkeypatch.setattr(runtimes, "onnx_model", wrong)
+    monkeypatch.setattr(onnxruntime, "onnx_model", wrong)
     with pytest.raises(OfaPoseError, match="ONNX Runtime and torch differ by") as caught:
         export_checkpoint(checkpoint, ["onnx"], tmp_path)
     assert caught.value.exit_code == 1
@@ -251,9 +253,9 @@ def test_a_missing_package_names_its_extra(
     hide_package(monkeypatch, missing)
     with pytest.raises(InputError) as caught:
         export_checkpoint(checkpoint, ["yaml", "onnx"], tmp_path)
-    assert str(caught.value) == f"ONNX needs the package {missing}; pip install 'ofa-pose[onnx]'"
+    assert str(caught.value) == f"ONNX Runtime needs the package {missing}; pip install 'ofa-pose[onnx]'"
     assert not list(tmp_path.iterdir())
-    assert export_checkpoint(checkpoint, ["yaml"], tmp_path)["files"].keys() == {"yaml"}
+    assert export_checkpoint(checkpoint, ["yaml"], tmp_path).files.keys() == {"yaml"}
 
 
 def test_a_supernet_is_refused(tmp_path: Path) -> None:

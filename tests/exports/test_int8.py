@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from ofa_pose import runtime
-from ofa_pose.backends.onnx_runner import OnnxRunner
+from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.exports import export_checkpoint, int8
 from ofa_pose.exports.int8 import Int8Data, export_int8, float_nodes, int8_data, quantise
@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Int8Data:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("float")
-    return Path(export_checkpoint("litepose-nano-coco", ["onnx"], folder)["files"]["onnx"])
+    return Path(export_checkpoint("litepose-nano-coco", ["onnx"], folder).files["onnx"])
 
 
 @pytest.fixture(scope="module")

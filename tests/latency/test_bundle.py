@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import subprocess
@@ -15,11 +14,14 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends import on_device
+from ofa_pose.backends.folding import NetPart
+from ofa_pose.backends.onnxruntime import onnx_model
+from ofa_pose.backends.table import BUNDLES
 from ofa_pose.latency import bundle as bundle_module
-from ofa_pose.latency.bundle import FORMATS, import_results, write_bundle
-from ofa_pose.latency.measure import PartNet
+from ofa_pose.latency.bundle import import_results, write_bundle
+from ofa_pose.latency.measure import net_part
 from ofa_pose.latency.predict import Predictor
-from ofa_pose.latency.subjects import table_subjects
+from ofa_pose.latency.subjects import Subject, table_subjects
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import measure_bundle
 
@@ -40,10 +42,9 @@ def run_alone(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", ALONE, *map(str, words)], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", BUNDLES)
 def test_a_bundle_runs_alone_and_comes_home(form: str, small_space: SearchSpace, tmp_path: Path) -> None:
-    if importlib.util.find_spec(FORMATS[form]) is None:
-        pytest.skip(f"{FORMATS[form]} is not installed")
+    pytest.importorskip(BUNDLES[form].name)
     folder = tmp_path / "bundle"
     count = write_bundle(folder, small_space, 14, form, share=1.0)
     subjects = table_subjects(small_space, 14, 1.0)
@@ -53,7 +54,7 @@ def test_a_bundle_runs_alone_and_comes_home(form: str, small_space: SearchSpace,
     assert done.returncode == 0, done.stderr
     table = import_results(folder / "results.csv")
     assert list(table.ratios) == subjects
-    assert table.header.space == small_space and table.header.runtime.startswith(FORMATS[form])
+    assert table.header.space == small_space and table.header.runtime.startswith(BUNDLES[form].name)
     assert Predictor(table).predict_ms(small_space.largest(14)) > 0
 
 
@@ -64,8 +65,9 @@ def test_light_models_compute_the_same_shapes(small_space: SearchSpace, tmp_path
     subjects = table_subjects(small_space, 14, 1.0)
     names = [name for name in bundle.subjects if name != on_device.ANCHOR]
     for name, subject in list(zip(names, subjects, strict=True))[::5]:
-        part = PartNet(subject)
-        light, full = bundle.load(name)(), on_device.onnx_run(part.onnx(), part.inputs(), 1)()
+        part = net_part(subject)
+        model, inputs = onnx_model(part).SerializeToString(), on_device.random_inputs(part.inputs)
+        light, full = bundle.load(name)(), on_device.onnx_run(model, inputs, 1)()
         for mine, real in zip(light, full, strict=True):  # type: ignore[call-overload]
             assert mine.shape == real.shape and np.isfinite(mine).all()
 
@@ -109,12 +111,12 @@ def test_a_bundle_is_there_whole_or_not_at_all(
 ) -> None:
     parts = itertools.count()
 
-    def killed(subject: object) -> PartNet:
+    def killed(subject: Subject) -> NetPart:
         if next(parts) == 5:
             raise KeyboardInterrupt
-        return PartNet(subject)  # type: ignore[arg-type]
+        return net_part(subject)
 
-    monkeypatch.setattr(bundle_module, "PartNet", killed)
+    monkeypatch.setattr(bundle_module, "net_part", killed)
     with pytest.raises(KeyboardInterrupt):
         write_bundle(tmp_path / "bundle", small_space, 14, "ncnn", 1.0)
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("bundle")]
@@ -160,7 +162,7 @@ def test_spoilt_results_are_told(
     ):
         path.write_text(whole.replace(old, new))
         assert path.read_text() != whole
-        with pytest.raises(InputError, match=r"results\.csv: is no results\.csv of a bundle"):
+        with pytest.raises(InputError, match=r"results\.csv: is not a results\.csv of a bundle"):
             import_results(path)
     for text in ("", "# []\n", whole + "block\n"):
         path.write_text(text)
@@ -215,7 +217,7 @@ def test_faults_on_the_device_are_told_in_a_line(
     header = results.read_text().splitlines()[0]
     results.write_text(f'{header}\n"{"a" * 200_000}\n')
     assert "is not a file of results (" in told()
-    with pytest.raises(InputError, match=r"results\.csv: is no results\.csv of a bundle"):
+    with pytest.raises(InputError, match=r"results\.csv: is not a results\.csv of a bundle"):
         import_results(results)
     results.unlink()
     for model in (folder / "models").iterdir():

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from ofa_pose.arch.plan import make_plan
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import MEAN, STD, ArchSpec
 from ofa_pose.backends import on_device
-from ofa_pose.backends.on_device import visit
-from ofa_pose.latency.measure import DEVICES, PartNet, open_device
-from ofa_pose.latency.pieces import plan_pieces
+from ofa_pose.backends.on_device import random_inputs, visit
+from ofa_pose.backends.table import BACKENDS
+from ofa_pose.latency.measure import PieceNet, net_part, open_device
+from ofa_pose.latency.pieces import piece_part, plan_pieces
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
 
@@ -30,9 +31,9 @@ def outputs_of(result: Any) -> list[np.ndarray]:
 def test_pieces_one_after_another_are_the_network(tiny_spec: ArchSpec, head: str) -> None:
     spec = ArchSpec.from_dict(tiny_spec.to_dict() | {"head": head})
     plan, net = make_plan(spec), LitePose(spec, torch.Generator().manual_seed(0)).eval()
-    parts = [PartNet(piece) for piece in plan_pieces(plan)]
+    parts = [PieceNet(piece_part(piece), torch.Generator()) for piece in plan_pieces(plan)]
     for part, layers in zip(parts, _layers_of_pieces(plan), strict=True):
-        for mine, layer in zip(part.layers(), layers, strict=True):
+        for mine, layer in zip(part.layers, layers, strict=True):
             part.unit(mine).load_state_dict(net.unit(layer).state_dict())
     image = torch.randn(1, 3, spec.resolution, spec.resolution, generator=torch.Generator().manual_seed(1))
     queue = iter(parts)
@@ -69,15 +70,13 @@ def test_backends_compute_the_same(tiny_spec: ArchSpec, backend: str) -> None:
     device = open_device(backend, threads=1)
     assert device.runtime.startswith(backend) and device.threads == 1
     for subject in [*dict.fromkeys(plan_pieces(make_plan(tiny_spec))), tiny_spec]:
-        part = PartNet(subject)
-        inputs = part.inputs()
+        part = net_part(subject)
+        inputs = random_inputs(part.inputs)
         if "images" in inputs:
-            from ofa_pose.data.loader import MEAN, STD
-
             mean, std = (np.array(value, np.float32).reshape(1, 3, 1, 1) * 255 for value in (MEAN, STD))
             inputs = {"images": (inputs["images"] - mean) / std}
         with torch.inference_mode():
-            expected = part(*map(torch.from_numpy, inputs.values()))
+            expected = part.net(*map(torch.from_numpy, inputs.values()))
         found = outputs_of(device.load(subject)())
         assert len(found) == len(expected)
         for mine, wanted in zip(found, expected, strict=True):
@@ -89,8 +88,8 @@ def test_torch_computes_the_part(tiny_spec: ArchSpec) -> None:
     device = open_device("torch", threads=1)
     torch.set_num_threads(threads)
     for piece in plan_pieces(make_plan(tiny_spec)):
-        part = PartNet(piece)
-        expected = part(*map(torch.from_numpy, part.inputs().values()))
+        part = net_part(piece)
+        expected = part.net(*map(torch.from_numpy, random_inputs(part.inputs).values()))
         for mine, wanted in zip(device.load(piece)(), expected, strict=True):
             assert torch.allclose(mine, wanted, atol=1e-4)
 
@@ -118,7 +117,7 @@ def test_unknown_backends_are_refused() -> None:
 def test_missing_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"onnx", "onnxruntime", "openvino", "ncnn"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else object())
-    for backend in DEVICES:
+    for backend in BACKENDS:
         if backend != "torch":
             with pytest.raises(InputError, match="ofa-pose\\["):
                 open_device(backend, 1)

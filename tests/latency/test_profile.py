@@ -19,19 +19,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_time_memory_and_parts_of_a_network(tiny_spec: ArchSpec, backend: str) -> None:
-    told = profile.measure_network(tiny_spec, backend, repeats=5)
-    assert told["backend"] == backend and told["threads"] == 1
-    assert 0 < told["median_ms"] <= told["p90_ms"] and told["images_per_s"] > 0
-    assert told["memory_mb"] is None or told["memory_mb"] >= 0
-    assert sum(part["share"] for part in told["parts"]) == pytest.approx(1, abs=0.01)
-    assert len(told["parts"]) == len(plan_pieces(make_plan(tiny_spec)))
+    timed = profile.measure_network(tiny_spec, backend, repeats=5)
+    assert timed.backend == backend and timed.threads == 1
+    assert 0 < timed.median_ms <= timed.p90_ms and timed.images_per_s > 0
+    assert timed.memory_mb is None or timed.memory_mb >= 0
+    assert sum(part.share for part in timed.parts) == pytest.approx(1, abs=0.01)
+    assert len(timed.parts) == len(plan_pieces(make_plan(tiny_spec)))
 
 
 def test_a_network_of_larger_images_takes_more_memory(tiny_spec: ArchSpec) -> None:
     small, large = (profile.measure_network(tiny_spec.at(side), "torch", repeats=1) for side in (64, 1024))
-    if small["memory_mb"] is None:
+    if small.memory_mb is None or large.memory_mb is None:
         pytest.skip("this system does not tell the memory's peak")
-    assert large["memory_mb"] > small["memory_mb"] + 10  # the input alone has 12 MB
+    assert large.memory_mb > small.memory_mb + 10  # the input alone has 12 MB
 
 
 def test_parts_are_named_after_their_layers() -> None:

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import MEAN, STD, ArchSpec
 from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.data.loader import MEAN, STD
 from ofa_pose.data.transforms import clean_sample
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ofa_pose.pose.detections import Detections, to_results
-from ofa_pose.pose.metrics import METRICS, KeypointEvaluator
+from ofa_pose.pose.metrics import METRICS, Detections, KeypointEvaluator, to_results
 from ofa_pose.skeleton import draft
 from ofa_pose.utils.errors import InputError
 

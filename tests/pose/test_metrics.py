@@ -12,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO as PycocoIndex
 from pycocotools.cocoeval import COCOeval
 
-from ofa_pose.pose.metrics import METRICS, KeypointEvaluator, evaluate_keypoints, to_results
+from ofa_pose.pose.metrics import METRICS, KeypointEvaluator, to_results
 from ofa_pose.skeleton import COCO, CROWDPOSE, Skeleton, draft
 from ofa_pose.utils.errors import InputError
 
@@ -20,6 +20,11 @@ FIXTURE = Path(__file__).resolve().parents[3] / "shared/fixtures/crowdpose_metri
 FIVE = draft("five", ["a", "b", "c", "d", "e"])
 GIVEN = {"coco": "AP AP50 AP75 AP_medium AP_large AR AR50 AR75 AR_medium AR_large"}
 GIVEN["crowdpose"] = "AP AP50 AP75 AR AR50 AR75 AP_easy AP_medium AP_hard"
+
+
+def evaluate_keypoints(truth: dict[str, Any], found: Any, skeleton: Skeleton, metric: str = "coco") -> dict[str, Any]:
+    """Score detections once."""
+    return KeypointEvaluator(truth["images"], truth["annotations"], skeleton, metric).score(found)
 
 
 def make_truth(skeleton: Skeleton, images: int = 6, seed: int = 0) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""Parts of an image that the loss leaves out, as polygons or run-length masks in image pixels."""
+"""One image of a keypoint dataset: its people, and the parts that the loss leaves out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_pose.data.images import read_image, read_reduced
 from ofa_pose.utils.numbers import are_numbers, finite_array
 
 
@@ -42,11 +44,44 @@ class Region:
     crowd: bool = False
 
 
-def box_round(places: NDArray[np.float64]) -> tuple[float, ...]:
-    """The box (x, y, width, height) round places (N, 2); zeros where there are none."""
-    if not len(places):
-        return (0.0,) * 4
-    return (*places.min(axis=0).tolist(), *np.ptp(places, axis=0).tolist())
+@dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """One image and its people.
+
+    Attributes:
+        id: the annotation file's image id.
+        path: the image file.
+        width, height: pixels.
+        keypoints: (P, J, 3) float32: x, y in image pixels, visibility 0, 1 or 2; the people with a labelled joint.
+            A joint without label, or labelled outside the image, is all zeros.
+        boxes: (P, 4) float32: x, y, width, height in image pixels; round the labelled joints where the file has none.
+        areas: (P,) float32: segment areas in square pixels; 0.53 of the box where the file has no positive one.
+        ignore: where nobody can say what is there: crowds, and people without a labelled joint.
+        crowd_index: CrowdPose's crowdedness of the image, 0 to 1, where the file gives it.
+    """
+
+    id: int | str
+    path: Path
+    width: int
+    height: int
+    keypoints: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    areas: NDArray[np.float32]
+    ignore: tuple[Region, ...] = ()
+    crowd_index: float | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+    def read(self) -> NDArray[np.uint8]:
+        """The image, RGB uint8 (H, W, 3). Raises InputError where the file is missing, damaged or of another size."""
+        return read_image(self.path, self.size)
+
+    def read_reduced(self, reduction: int) -> tuple[NDArray[np.uint8], int]:
+        """`read`, and where it saves time with pixels `reduction` (1, 2, 4, 8) image pixels wide; the one it has."""
+        return read_reduced(self.path, self.size, reduction)
 
 
 def box_region(box: Sequence[float], crowd: bool = False) -> Region:

@@ -1,56 +1,46 @@
-"""A network as an ncnn graph, written from its layer plan (see `folding`); pnnx, ncnn's converter, is not needed.
+"""ncnn: a network as its graph, written from the layer plan (see `folding`) without pnnx, and computed on the CPU.
 
 The format: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
-from ofa_pose.arch.walk import Apply, Units, run_plan
 from ofa_pose.backends import INPUT, OUTPUTS
-from ofa_pose.backends.folding import Walk, write_part
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.backends.folding import NetPart, whole, write_part
+from ofa_pose.backends.inputs import check_names, check_sides
+from ofa_pose.backends.on_device import Run, ncnn_net, ncnn_run, random_inputs, runtime_module
+from ofa_pose.backends.table import Backend
+from ofa_pose.utils import files
+from ofa_pose.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from ofa_pose.models.litepose import LitePose
 
 MAGIC = 7767517  # the first line of every .param
 FLOAT32 = b"\0" * 4  # stands before weights that are not compressed
 RELU, CLIP = 1, 3  # activation types
 
 
-def ncnn_model(net: LitePose) -> tuple[str, bytes]:
-    """The .param and the .bin of a network in eval mode, any sides that are multiples of 16; one image at a time.
+def ncnn_model(part: NetPart) -> tuple[str, bytes]:
+    """The .param and the .bin of a part, of any sides (of a network multiples of 16); one image at a time.
 
-    Input 'images': (3, height, width), RGB from 0 to 255; the normalisation is the graph's first step. Outputs 'low':
-    (2J, height/4, width/4), J heatmaps then J tag maps; 'high': (J, height/2, width/2), heatmaps. BatchNorms and
-    activations are parts of the convolutions before them.
+    Inputs: (channels, height, width); of an image, RGB from 0 to 255, the normalisation is the graph's first step.
+    BatchNorms and activations are parts of the convolutions before them.
     """
-
-    def walk(apply: Apply, image: Any) -> Any:
-        return run_plan(net.plan, image, apply)
-
-    return ncnn_part(net, [INPUT], walk, OUTPUTS)
-
-
-def ncnn_part(units: Units, inputs: Iterable[str], walk: Walk, outputs: Iterable[str]) -> tuple[str, bytes]:
-    """The .param and the .bin of any part of a network in eval mode, made as `ncnn_model` makes a whole one.
-
-    Args:
-        units: has the weights of the part's layers.
-        inputs: the name of every input, (channels, height, width). What is called 'images' is RGB from 0 to 255 and
-            normalised first.
-        walk: `walk(apply, *inputs)` computes the part with `apply(layer, input)`; its results, in the order of outputs.
-        outputs: the name of every output.
-    """
-    graph = _Graph()
-    for name in inputs:
+    graph = _NcnnGraph()
+    for name in part.inputs:
         graph.add_node("Input", name, [], {})
-    write_part(graph, units, inputs, walk, outputs)
+    write_part(graph, part)
     return graph.param(), b"".join(graph.weights)
 
 
@@ -70,7 +60,7 @@ class _Node:
 
 
 @dataclass
-class _Graph:
+class _NcnnGraph:
     """Nodes in the order of execution, and the weights in the same order."""
 
     nodes: list[_Node] = field(default_factory=list)
@@ -138,3 +128,73 @@ def _activation(layer: Layer) -> dict[int, object]:
     if layer.act == "relu6":
         return {9: CLIP, -23310: "2,0.0,6.0"}
     return {9: RELU} if layer.act else {}
+
+
+class NcnnRunner:
+    """An `ExportedRunner` over an ncnn model; `metadata` are those of the .json beside its .param, if there is one."""
+
+    def __init__(self, path: str | Path, threads: int = 0, streams: int = 1) -> None:
+        """Load a .param file with its .bin beside it. Raises InputError where it is not an ncnn model of ours."""
+        path = Path(path)
+        weights = path.with_suffix(".bin")
+        if not weights.is_file():
+            raise InputError(f"has no {weights.name} beside it", path, "copy that too, or export the model again")
+        try:
+            self._net = ncnn_net(path, weights, threads)
+        except RuntimeError as error:
+            raise InputError(str(error), path, "export it again") from None
+        check_names(self._net.input_names(), self._net.output_names(), str(path))
+        self.streams, self.metadata = streams, _read_metadata(path.with_suffix(".json"))
+        ncnn = runtime_module("ncnn")
+        self._mat, self._rgb = ncnn.Mat, ncnn.Mat.PixelType.PIXEL_RGB
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        check_sides(images)
+        low, high = (np.stack(maps) for maps in zip(*map(self._run, images), strict=True))
+        return low, high
+
+    def _run(self, image: np.ndarray) -> list[np.ndarray]:
+        height, width = image.shape[:2]
+        extractor = self._net.create_extractor()
+        extractor.input(INPUT, self._mat.from_pixels(np.ascontiguousarray(image), self._rgb, width, height))
+        return [np.array(extractor.extract(name)[1]) for name in OUTPUTS]
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    """What the JSON beside a model says of it, each value as JSON again."""
+    try:
+        return {key: json.dumps(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        raise InputError("holds no metadata", path, "export the model again") from None
+
+
+def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:
+    """A .param and a .bin, and the metadata as .json beside them."""
+    param, weights = ncnn_model(whole(net))
+    files.write_text(path, param)
+    path.with_suffix(".bin").write_bytes(weights)
+    files.write_json(path.with_suffix(".json"), {key: json.loads(value) for key, value in metadata.items()})
+
+
+def _prepare(part: NetPart, threads: int) -> Run:
+    return ncnn_run(*ncnn_model(part), random_inputs(part.inputs), list(part.outputs), threads)
+
+
+def _bundle(part: NetPart) -> tuple[bytes, dict[str, Any]]:
+    """The .param; of the weights only how many bytes they are: zeros take as long."""
+    param, weights = ncnn_model(part)
+    return param.encode(), {"outputs": list(part.outputs), "weights": len(weights)}
+
+
+BACKEND = Backend(
+    title="ncnn",
+    packages=("ncnn",),
+    extra="ncnn",
+    files=(".ncnn.param", ".ncnn.bin", ".ncnn.json"),  # 'model.bin' is OpenVINO's
+    write=_write,
+    open=NcnnRunner,
+    prepare=_prepare,
+    bundle=_bundle,
+)

@@ -1,0 +1,292 @@
+"""`ofa_pose.profile`, `ofa_pose.latency_build`, `latency_verify`, `latency_bundle` and `latency_import`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_pose.api.command import check_range, naming, single_process
+from ofa_pose.backends.table import BACKENDS, BUNDLES, listed
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.results import Result
+
+if TYPE_CHECKING:
+    from ofa_pose.arch.spec import ArchSpec
+    from ofa_pose.latency.profile import NetworkTime
+    from ofa_pose.latency.table import LatencyTable
+    from ofa_pose.latency.verify import Verification
+
+
+@dataclass(frozen=True)
+class ProfileResult(Result):
+    """What a network costs.
+
+    Attributes:
+        spec: its shape.
+        figures: its name, resolution, joints, params and MACs; see `ofa_pose.costs.profile.profile`.
+        thop_recount: the MACs that thop counts; latency: what was measured; layers: a row for each; None if not asked.
+    """
+
+    spec: ArchSpec
+    figures: dict[str, Any]
+    thop_recount: Any = None
+    latency: NetworkTime | None = None
+    layers: list[dict[str, Any]] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, and what else was asked for by its name."""
+        asked = {"thop_recount": self.thop_recount, "latency": self.latency and self.latency.to_dict()}
+        asked["layers"] = self.layers
+        return self.figures | {name: value for name, value in asked.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class TableResult(Result):
+    """What a latency table holds, and how well it agrees with itself.
+
+    Attributes:
+        device, runtime, threads: where it was measured; space, joints: of the networks.
+        pieces, nets: how many of them were measured.
+        net_error: the mean relative error, as a share, on the networks.
+        interpolation_error: of pieces left out, each predicted by the others: median, p90 and how many they are; None
+            where all pieces were measured.
+        seconds: of measuring; None of an imported table.
+        out: its file.
+    """
+
+    device: str
+    runtime: str
+    threads: int
+    space: str
+    joints: int
+    pieces: int
+    nets: int
+    net_error: float
+    interpolation_error: dict[str, float] | None
+    seconds: float | None
+    out: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are not None."""
+        return {name: value for name, value in super().to_dict().items() if value is not None}
+
+
+@dataclass(frozen=True)
+class BundleResult(Result):
+    """A device bundle: its folder, how many pieces and networks it times, and its size in bytes."""
+
+    out: Path
+    models: int
+    bytes: int
+
+
+@naming(backends=listed(BACKENDS))
+@single_process
+def profile(
+    net: str | Path,
+    *,
+    joints: int | None = None,
+    check: bool = False,
+    layers: bool = False,
+    measure: bool = False,
+    backend: str | None = None,
+    threads: int | None = None,
+) -> ProfileResult:
+    """MACs in three conventions (thop is the default one for budgets), parameters, layers, time.
+
+    median_ms and p90_ms are of one image that is a network's input already; images_per_s of batches of 8, from uint8
+    images to outputs in NumPy; memory_mb is what the process takes for both, at most.
+
+    Example: ofa-pose profile litepose-xs --joints 14 --measure --backend onnxruntime
+
+    Args:
+        net: a preset such as litepose-xs, a spec file, or a checkpoint.
+        joints: number of keypoints; default 17.
+        check: count again with thop on a throwaway net.
+        layers: show every layer.
+        measure: measure time and memory on this machine's CPU, and each part's share.
+        backend: with --measure: {backends}; default: onnxruntime.
+        threads: with --measure; default 1.
+
+    Raises:
+        InputError: no such network or backend, its package is missing, or a number is out of range.
+    """
+    from ofa_pose.checkpoints.nets import load_any_spec
+    from ofa_pose.costs import profile as costs
+
+    if not measure and (backend is not None or threads is not None):
+        raise InputError("--backend and --threads say how to measure", hint="add --measure")
+    for option, number in (("--joints", joints), ("--threads", threads)):
+        if number is not None:
+            check_range(option, number, 1)
+    spec = load_any_spec(str(net), joints)
+    figures, recount, measured = costs.profile(spec, name=str(net)), None, None
+    if check:
+        from ofa_pose.models.thop_count import check_with_thop
+
+        recount = check_with_thop(spec)
+    if measure:
+        from ofa_pose.latency.profile import measure_network
+
+        measured = measure_network(spec, backend or "onnxruntime", threads or 1)
+    return ProfileResult(spec, figures, recount, measured, costs.layer_rows(spec) if layers else None)
+
+
+@naming(backends=listed(BACKENDS))
+@single_process
+def latency_build(
+    space: str | Path,
+    *,
+    out: str | Path,
+    backend: str = "onnxruntime",
+    threads: int = 1,
+    joints: int = 17,
+    share: float = 1.0,
+    rounds: int = 5,
+    resume: bool = False,
+) -> TableResult:
+    """Measure the pieces of a search space's networks on this machine, and some whole networks, into a table.
+
+    Any network's latency is then predicted by summing its pieces, corrected by what the whole networks took.
+
+    Example: ofa-pose latency build --space litepose-nano --backend onnxruntime --threads 1 --out nano.json
+
+    Args:
+        space: search space: a YAML file or a shipped space's name.
+        out: table to write, JSON.
+        backend: runtime: {backends}.
+        threads: threads of a run.
+        joints: number of keypoints.
+        share: measure this share of the pieces, interpolate the rest.
+        rounds: how many times each is measured.
+        resume: go on with a table that was cut off.
+
+    Raises:
+        InputError: no such space or backend, its package is missing, a number is out of range, or the table exists.
+    """
+    import time
+
+    from ofa_pose.arch.space import load_space
+    from ofa_pose.latency.build import build_table
+
+    _check_numbers(joints=joints, share=share, threads=threads, rounds=rounds)
+    start = time.monotonic()
+    table = build_table(Path(out), load_space(str(space)), joints, backend, threads, share, rounds, resume)
+    return _table_result(table, Path(out), round(time.monotonic() - start, 1))
+
+
+@single_process
+def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str | Path | None = None) -> Verification:
+    """Measure random subnets whole, interleaved with the table's own networks, and compare with what it predicts.
+
+    mape is the mean absolute error as a share: 0.05 is 5 %.
+
+    Example: ofa-pose latency verify --table nano.json --nets 40 --out nano.png
+
+    Args:
+        table: table that `latency build` wrote.
+        nets: random subnets to measure whole.
+        seed: seed of the subnets.
+        out: also draw them: a PNG, SVG or PDF.
+
+    Raises:
+        InputError: the table cannot be read or is not complete, its runtime is missing, or `out` is no picture's name.
+    """
+    from ofa_pose.backends.on_device import cpu_name
+    from ofa_pose.latency.measure import open_device
+    from ofa_pose.latency.table import LatencyTable
+    from ofa_pose.latency.verify import draw, random_nets, verify
+    from ofa_pose.utils.console import warn
+    from ofa_pose.utils.files import check_folder
+
+    check_range("--nets", nets, 2)
+    check_range("--seed", seed, 0)
+    if out is not None:
+        if Path(out).suffix not in (".png", ".svg", ".pdf"):
+            raise InputError(f"--out {out} is not a picture's name", hint="end it in .png, .svg or .pdf")
+        check_folder(Path(out).parent)
+    loaded = LatencyTable.load(table)
+    loaded.check_complete(table)
+    header = loaded.header
+    device = open_device(header.backend, header.threads)
+    for what, here, there in (("runtime", device.runtime, header.runtime), ("device", cpu_name(), header.device)):
+        if here != there:
+            warn(f"the table's {what} is {there}, this one is {here}")
+    verification = verify(loaded, device, random_nets(loaded, nets, seed))
+    if out is not None:
+        draw(out, verification, f"{header.space.name}, {header.runtime}, threads {header.threads}")
+    return verification
+
+
+@naming(formats=listed(BUNDLES))
+@single_process
+def latency_bundle(
+    space: str | Path, *, out: str | Path, format: str = "onnx", joints: int = 17, share: float = 1.0
+) -> BundleResult:
+    """Write a folder that measures a table on another device: models and a script that needs numpy and the runtime.
+
+    Example: ofa-pose latency bundle --space litepose --format onnx --out bundle
+
+    Args:
+        space: search space: a YAML file or a shipped space's name.
+        out: folder to write.
+        format: {formats}: what the device's runtime opens.
+        joints: number of keypoints.
+        share: measure this share of the pieces, interpolate the rest.
+
+    Raises:
+        InputError: no such space or format, a number is out of range, or the folder holds something.
+    """
+    from ofa_pose.arch.space import load_space
+    from ofa_pose.latency.bundle import write_bundle
+
+    _check_numbers(joints=joints, share=share)
+    count = write_bundle(Path(out), load_space(str(space)), joints, format, share)
+    size = sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
+    return BundleResult(Path(out), count, size)
+
+
+@single_process
+def latency_import(results: str | Path, *, out: str | Path) -> TableResult:
+    """Make a table of what a bundle measured on a device.
+
+    Example: ofa-pose latency import bundle/results.csv --out phone.json
+
+    Args:
+        results: a bundle that has been measured, or its results.csv.
+        out: table to write, JSON.
+
+    Raises:
+        InputError: `out` exists, or the results cannot be read or are not complete.
+    """
+    from ofa_pose.latency.bundle import import_results
+
+    if Path(out).exists():
+        raise InputError("exists already", out, "name another file")
+    path = Path(results)
+    table = import_results(path / "results.csv" if path.is_dir() else path)
+    table.save(out)
+    return _table_result(table, Path(out))
+
+
+def _check_numbers(joints: int, share: float, threads: int = 1, rounds: int = 1) -> None:
+    for option, number in (("--joints", joints), ("--threads", threads), ("--rounds", rounds)):
+        check_range(option, number, 1)
+    check_range("--share", share, 0.05, 1)
+
+
+def _table_result(table: LatencyTable, out: Path, seconds: float | None = None) -> TableResult:
+    import numpy as np
+
+    from ofa_pose.latency.interpolate import Interpolator
+    from ofa_pose.latency.predict import Predictor
+
+    header = table.header
+    left_out = np.abs(Interpolator(table.pieces).leave_out_errors()) if header.share < 1 else np.array([])
+    error = None
+    if len(left_out):
+        median, p90 = np.percentile(left_out, (50, 90)).tolist()
+        error = {"median": median, "p90": p90, "pieces": len(left_out)}
+    counts = (header.joints, len(table.pieces), len(table.nets), Predictor(table).error)
+    return TableResult(header.device, header.runtime, header.threads, header.space.name, *counts, error, seconds, out)

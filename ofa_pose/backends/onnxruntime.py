@@ -1,0 +1,181 @@
+"""ONNX Runtime: a network as an ONNX graph, written from its layer plan (see `folding`), and computed on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ofa_pose.arch.plan import Layer
+from ofa_pose.backends import INPUT, OUTPUTS
+from ofa_pose.backends.folding import NetPart, whole, write_part
+from ofa_pose.backends.inputs import check_names, check_sides, chunks, planes
+from ofa_pose.backends.on_device import Run, onnx_run, onnx_session, random_inputs
+from ofa_pose.backends.table import Backend
+from ofa_pose.utils.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ofa_pose.models.litepose import LitePose
+
+OPSET, IR_VERSION = 17, 8  # old enough for the runtimes that devices have
+WEIGHT = 0.01  # of models that are only timed
+
+
+def onnx_model(part: NetPart, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
+    """The ONNX model of a part, any batch and any sides; of a network any that are multiples of 16.
+
+    Inputs: float32 (batch, channels, height, width); of an image, RGB from 0 to 255, the normalisation is the graph's
+    first step. BatchNorms and the normalisation's scale are folded into the convolutions beside them.
+
+    Args:
+        metadata: what the model's metadata_props hold.
+    """
+    from onnx import TensorProto, helper
+
+    graph = _OnnxGraph()
+    write_part(graph, part)
+    shapes: dict[str, tuple[int | str, ...]] = {
+        name: (channels, "height", "width") for name, (channels, _) in part.inputs.items()
+    }
+    for name, channels in part.outputs.items():
+        cells = f"/{OUTPUTS[name]}" if name in OUTPUTS else f".{name}"
+        shapes[name] = (channels, f"height{cells}", f"width{cells}")
+    infos = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        for name, shape in shapes.items()
+    }
+    reads, writes = ([infos[name] for name in names] for names in (part.inputs, part.outputs))
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "LitePose", reads, writes, list(graph.initialisers.values())),
+        producer_name="ofa-pose",
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    helper.set_model_props(model, dict(metadata or {}))
+    return model
+
+
+@dataclass
+class _OnnxGraph:
+    """Nodes in the order of execution, and the constants they read."""
+
+    nodes: list[Any] = field(default_factory=list)
+    initialisers: dict[str, Any] = field(default_factory=dict)
+
+    def add_node(self, operator: str, name: str, inputs: list[str], **attributes: Any) -> str:
+        """Append a node; the name of its one output, which is the node's own."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        """Store a float32 constant; its name."""
+        from onnx import numpy_helper
+
+        self.initialisers[name] = numpy_helper.from_array(value.astype(np.float32), name)
+        return name
+
+    def centre(self, image: str, mean: np.ndarray) -> str:
+        return self.add_node("Sub", "normalise", [image, self.constant("mean", mean.reshape(1, 3, 1, 1))])
+
+    def conv(self, layer: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
+        constants = [self.constant(f"{layer.name}.weight", weight)]
+        if bias is not None:
+            constants.append(self.constant(f"{layer.name}.bias", bias))
+        y = self.add_node("Conv", layer.name, [x, *constants], group=layer.groups, **_shape(layer))
+        return self._activate(layer, y)
+
+    def deconv(self, layer: Layer, norm: Layer, reads: tuple[str, ...], weight: np.ndarray, bias: np.ndarray) -> str:
+        constants = [self.constant(f"{norm.name}.weight", weight), self.constant(f"{norm.name}.bias", bias)]
+        maps = self.add_node("Concat", f"{norm.name}.maps", list(reads), axis=1) if len(reads) > 1 else reads[0]
+        return self._activate(norm, self.add_node("ConvTranspose", norm.name, [maps, *constants], **_shape(layer)))
+
+    def add(self, name: str, one: str, other: str) -> str:
+        return self.add_node("Add", name, [one, other])
+
+    def _activate(self, layer: Layer, y: str) -> str:
+        if layer.act == "relu6":
+            limits = [self.constant("zero", np.array(0)), self.constant("six", np.array(6))]
+            return self.add_node("Clip", f"{layer.name}.relu6", [y, *limits])
+        return self.add_node("Relu", f"{layer.name}.relu", [y]) if layer.act else y
+
+    def rename(self, old: str, new: str) -> None:
+        for node in self.nodes:
+            if node.output[0] == old:
+                node.output[0] = new
+
+
+def _shape(layer: Layer) -> dict[str, Any]:
+    return {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
+
+
+class OnnxRunner:
+    """An `ExportedRunner` over the ONNX model of a network; `metadata` are its metadata_props."""
+
+    def __init__(self, source: str | Path | bytes, threads: int = 0, streams: int = 1) -> None:
+        """Load a file, or its content. Raises InputError where it is not such a model."""
+        self.streams = streams
+        model, where = (source, "the model") if isinstance(source, bytes) else (str(source), str(source))
+        try:
+            self._session = onnx_session(model, threads)
+        except Exception as error:  # its errors share no base class but Exception
+            raise InputError(f"cannot be loaded by ONNX Runtime ({error})", where, "export it again") from None
+        reads, writes = self._session.get_inputs(), self._session.get_outputs()
+        check_names([part.name for part in reads], [part.name for part in writes], where)
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        check_sides(images)
+        outputs = [self._session.run(list(OUTPUTS), {INPUT: planes(chunk)}) for chunk in chunks(images)]
+        low, high = outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
+        return low, high
+
+
+def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:
+    import onnx
+
+    model = onnx_model(whole(net), metadata)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def _prepare(part: NetPart, threads: int) -> Run:
+    return onnx_run(onnx_model(part).SerializeToString(), random_inputs(part.inputs), threads)
+
+
+def _bundle(part: NetPart) -> tuple[bytes, dict[str, Any]]:
+    """The model with all weights alike, made when it is loaded: a thousandth of the size, and as fast."""
+    from onnx import helper, numpy_helper
+
+    model = onnx_model(part)
+    graph, nodes = model.graph, []
+    for weight in [tensor for tensor in graph.initializer if len(tensor.dims) == 4 and tensor.name != "mean"]:
+        shape = f"{weight.name}.shape"
+        value = helper.make_tensor("value", weight.data_type, [1], [WEIGHT])
+        nodes.append(helper.make_node("ConstantOfShape", [shape], [weight.name], name=weight.name, value=value))
+        sizes = numpy_helper.from_array(np.array(weight.dims, np.int64), shape)
+        graph.initializer.remove(weight)
+        graph.initializer.append(sizes)
+    nodes += graph.node
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model.SerializeToString(), {}
+
+
+BACKEND = Backend(
+    title="ONNX Runtime",
+    packages=("onnxruntime",),
+    to_write=("onnx",),
+    extra="onnx",
+    files=(".onnx",),
+    write=_write,
+    open=OnnxRunner,
+    prepare=_prepare,
+    bundle=_bundle,
+)

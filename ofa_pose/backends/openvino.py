@@ -1,0 +1,106 @@
+"""OpenVINO: models in its own format, made of ONNX graphs, and computed on the CPU in single precision."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ofa_pose.backends import INPUT, OUTPUTS
+from ofa_pose.backends.folding import NetPart, whole
+from ofa_pose.backends.inputs import check_names, check_sides, chunks, planes
+from ofa_pose.backends.on_device import Run, random_inputs
+from ofa_pose.backends.onnxruntime import onnx_model
+from ofa_pose.backends.table import Backend
+from ofa_pose.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from ofa_pose.models.litepose import LitePose
+
+METADATA = "ofa_pose"  # the section of the model's rt_info that is ours
+
+
+class OpenvinoRunner:
+    """An `ExportedRunner` over an OpenVINO model; `metadata` are the section 'ofa_pose' of its rt_info.
+
+    One compilation serves all sizes: another for each size takes seconds and runs hardly faster.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0, streams: int = 1) -> None:
+        """Load and compile an .xml file with its .bin beside it: tenths of a second, as some hundred images take.
+
+        Raises InputError where it is not such a model.
+        """
+        import openvino
+
+        self.streams = streams
+        with Path(path).open("rb") as file:
+            if b"<net" not in file.read(1000):  # OpenVINO would try all that it knows
+                raise InputError("is not an OpenVINO model", path, "name the .xml that ofa-pose export wrote")
+        core = openvino.Core()
+        try:
+            model = core.read_model(str(path))
+            check_names([part.any_name for part in model.inputs], [part.any_name for part in model.outputs], str(path))
+            self.metadata = _metadata(model)
+            self._compiled = core.compile_model(model, "CPU", _options(threads, streams))
+        except RuntimeError as error:
+            what = f"cannot be loaded by OpenVINO ({str(error).strip().splitlines()[-1]})"
+            raise InputError(what, path, "export it again") from None
+        self._own = threading.local()  # a request computes one call at a time
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        check_sides(images)
+        low, high = (np.concatenate(maps) for maps in zip(*map(self._run, chunks(images)), strict=True))
+        return low, high
+
+    def _run(self, images: np.ndarray) -> list[np.ndarray]:
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        results = self._own.request.infer({INPUT: planes(images)}, share_inputs=True)
+        return [results[name] for name in OUTPUTS]
+
+
+def _options(threads: int, streams: int = 1) -> dict[str, Any]:
+    """What a model is compiled with; by default it would compute in half precision where it can, 1e-3 beside torch."""
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
+    return options | ({"INFERENCE_NUM_THREADS": threads * streams} if threads else {})
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    if not model.has_rt_info([METADATA]):
+        return {}
+    return {key: value.astype(str) for key, value in model.get_rt_info([METADATA]).astype(dict).items()}
+
+
+def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:
+    """An .xml and a .bin, in single precision, with the metadata in rt_info."""
+    import openvino
+
+    model = openvino.Core().read_model(onnx_model(whole(net)).SerializeToString())
+    for key, value in metadata.items():
+        model.set_rt_info(value, [METADATA, key])
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+
+
+def _prepare(part: NetPart, threads: int) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(onnx_model(part).SerializeToString()), "CPU", _options(threads))
+    request, arrays = compiled.create_infer_request(), list(random_inputs(part.inputs).values())
+    return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
+
+
+BACKEND = Backend(
+    title="OpenVINO",
+    packages=("openvino",),
+    to_write=("onnx",),
+    extra="openvino",
+    files=(".xml", ".bin"),
+    write=_write,
+    open=OpenvinoRunner,
+    prepare=_prepare,
+)

@@ -1,0 +1,194 @@
+"""The table of runtimes, and what is done with one by its name, its format or a file's suffix.
+
+A runtime is a file here that holds its `Backend` as BACKEND, and a line in TABLE. Export, eval and predict of exported
+models, latency tables, profile and their help texts read no more than that. Importing this loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_pose.utils.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from ofa_pose.backends import ExportedRunner, Runner
+    from ofa_pose.backends.folding import NetPart
+    from ofa_pose.backends.on_device import Run
+    from ofa_pose.models.litepose import LitePose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """How networks are written for a runtime, opened, computed and timed.
+
+    Attributes:
+        title: the runtime's name, for people.
+        packages: that it needs, its own first; to_write: those that writing its models needs besides.
+        extra: the extra of ours that brings them.
+        files: the suffixes of a model's files, that of the one to open first; () where it has no format.
+        write: `write(net, path, metadata)` writes a model with metadata, each value as JSON, its first file to `path`.
+        open: `open(path, threads, streams)` makes a runner of such a file; 0 threads: the runtime chooses. Raises
+            InputError where it is none.
+        run: `run(net, threads)` makes a runner of a copy of a network; needed where it has no format.
+        prepare: `prepare(part, threads)` makes a part of a network runnable on random inputs, to be timed.
+        bundle: `bundle(part)` gives a model's content and further entries of a device bundle's manifest, from which
+            `on_device.Bundle` loads it.
+        tolerance: what its outputs within ±1 may differ from torch's; larger outputs in proportion.
+    """
+
+    title: str
+    packages: tuple[str, ...]
+    to_write: tuple[str, ...] = ()
+    extra: str = ""
+    files: tuple[str, ...] = ()
+    write: Callable[[LitePose, Path, Mapping[str, str]], None] | None = None
+    open: Callable[[Path, int, int], ExportedRunner] | None = None
+    run: Callable[[LitePose, int], Runner] | None = None
+    prepare: Callable[[NetPart, int], Run] | None = None
+    bundle: Callable[[NetPart], tuple[bytes, dict[str, Any]]] | None = None
+    tolerance: float = 1e-4
+
+    @property
+    def version(self) -> str:
+        """The version of the runtime's package."""
+        from ofa_pose.backends.on_device import runtime_module
+
+        version: str = runtime_module(self.packages[0]).__version__
+        return version.split("-")[0]
+
+    def require(self, *packages: str) -> None:
+        """Raise InputError that says what to install where a package is missing or broken; default: all of them.
+
+        That is our extra; without torch, as on a device, it is the package alone: the extra would bring torch.
+        """
+        from ofa_pose.backends.on_device import runtime_module
+
+        for package in packages or self.packages + self.to_write:
+            if importlib.util.find_spec(package) is None:
+                with_extra = self.extra and importlib.util.find_spec("torch")
+                wanted = f"'ofa-pose[{self.extra}]'" if with_extra else package
+                raise InputError(f"{self.title} needs the package {package}", hint=f"pip install {wanted}")
+            try:
+                runtime_module(package)
+            except (ImportError, OSError) as error:  # such as a shared library that is not there
+                what = f"the package {package} is installed and cannot be imported ({' '.join(str(error).split())})"
+                raise InputError(what, hint=f"pip install --force-reinstall {package}, or see what it needs") from None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a runtime before anything of it is imported.
+
+    Attributes:
+        name: as --backend and latency tables name it.
+        format: of its models, as export names it.
+        suffix: by which eval, predict and `ofa_pose.runtime` know its models; "" where they do not open them.
+        file: of this folder that holds its `Backend`; default: the name.
+        timed: whether it is a --backend; bundled: whether device bundles can be made for it.
+    """
+
+    name: str
+    format: str = ""
+    suffix: str = ""
+    file: str = ""
+    timed: bool = True
+    bundled: bool = False
+
+    @property
+    def backend(self) -> Backend:
+        """The runtime's record."""
+        backend: Backend = importlib.import_module(f"{__package__}.{self.file or self.name}").BACKEND
+        return backend
+
+
+TABLE = (
+    Entry("onnxruntime", "onnx", ".onnx", bundled=True),
+    Entry("torch", file="torch_net"),
+    Entry("openvino", "openvino", ".xml"),
+    Entry("ncnn", "ncnn", ".param", bundled=True),
+    Entry("torchscript", "torchscript", timed=False),
+)
+BACKENDS = {entry.name: entry for entry in TABLE if entry.timed}
+FORMATS = {entry.format: entry for entry in TABLE if entry.format}
+BUNDLES = {entry.format: entry for entry in TABLE if entry.bundled}
+SUFFIXES = {entry.suffix: entry for entry in TABLE if entry.suffix}
+
+
+def listed(names: Mapping[str, Entry]) -> str:
+    """Names in words: 'onnx, openvino or ncnn'."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def find_backend(name: str) -> Backend:
+    """The runtime that a --backend names. Raises InputError where there is none, or it is not installed."""
+    if name not in BACKENDS:
+        raise InputError(f"no such backend: '{name}'", hint=nearest(name, BACKENDS))
+    backend = BACKENDS[name].backend
+    backend.require()
+    return backend
+
+
+def make_runner(net: LitePose, name: str, threads: int = 0) -> Runner:
+    """A runner over a copy of `net` as it is now, on the CPU.
+
+    Args:
+        name: one of BACKENDS.
+        threads: of one call; 0: the runtime chooses.
+
+    Raises:
+        InputError: there is no such runtime, or it is not installed.
+    """
+    backend = find_backend(name)
+    if backend.run:
+        return backend.run(net, threads)
+    assert backend.write and backend.open
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder, f"model{backend.files[0]}")
+        backend.write(net, path, {})
+        return backend.open(path, threads, 1)
+
+
+def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> ExportedRunner:
+    """A runner over an exported model, by its file's suffix. It needs NumPy and the model's runtime, nothing else.
+
+    Args:
+        path: a model's first file, with its others beside it.
+        threads: of one call; 0: the runtime chooses.
+        streams: how many calls are meant to be made at once.
+
+    Raises:
+        InputError: no such file, no exported model, its runtime is not installed, or no such number of threads.
+    """
+    path = Path(path)
+    if threads < 0 or streams < 1:  # ncnn would end the process
+        raise InputError(f"there are no {threads} threads in {streams} streams", hint="threads from 0, streams from 1")
+    if path.suffix not in SUFFIXES:
+        raise InputError("is not an exported model", path, f"name a file that ends in {listed(SUFFIXES)}")
+    if not path.is_file():
+        raise InputError("no such file", path, "check the path")
+    backend = SUFFIXES[path.suffix].backend
+    backend.require(*backend.packages)
+    assert backend.open
+    return backend.open(path, threads, streams)
+
+
+def instead_of_checkpoint(path: Path) -> str | None:
+    """What to do with a file of an exported model that was taken for a checkpoint; None: it is no such file."""
+    if path.suffix in SUFFIXES:
+        return "predict and eval run exported models; here name the checkpoint"
+    formats = {entry: entry.backend.files for entry in FORMATS.values()}
+    parts = {entry.suffix: entry for entry, files in formats.items() if any(map(path.name.endswith, files[1:]))}
+    if parts:
+        return f"it is a part of an exported model: name the {listed(parts)} file beside it"
+    for entry, files in formats.items():
+        if path.name.endswith(files[0]):
+            opened = listed({other.format: other for other in SUFFIXES.values()})
+            return f"{entry.backend.title} reads it; here name the checkpoint, or export it as {opened}"
+    return None
