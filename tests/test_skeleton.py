@@ -16,7 +16,7 @@ CUSTOM = {"name": "stick", "joints": ["l_end", "middle", "r_end"], "flip_pairs":
 
 
 @pytest.mark.parametrize("skeleton", BUILT_IN.values(), ids=BUILT_IN)
-def test_built_in_skeletons_are_sound(skeleton: Skeleton) -> None:
+def test_built_in_skeletons_are_valid(skeleton: Skeleton) -> None:
     count = len(skeleton.joints)
     assert len(skeleton.sigmas) == count == len(set(skeleton.joints))
     flip = skeleton.flip_index
@@ -107,7 +107,7 @@ def test_same_joints_asks_for_the_order_too() -> None:
     assert same_joints(COCO.joints[::-1]) is None
 
 
-def test_a_draft_takes_known_sigmas_pairs_by_name_and_sound_limbs() -> None:
+def test_a_draft_takes_known_sigmas_pairs_by_name_and_valid_limbs() -> None:
     names = (
         "nose",
         "left_hip",

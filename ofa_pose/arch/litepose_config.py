@@ -19,7 +19,7 @@ def is_litepose_config(value: Any) -> bool:
 
 
 def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> ArchSpec:
-    """The network of a parsed LitePose config; such a config does not tell the number of joints.
+    """The network of a parsed LitePose config; such a config does not hold the number of joints.
 
     Raises:
         InputError: a key is missing or malformed, or the network has strides or mixed kernels that no spec describes.

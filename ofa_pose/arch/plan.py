@@ -49,6 +49,12 @@ class Layer:
         return self.cin if self.depthwise else 1
 
     @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """(cout, cin / groups, k, k) of a convolution, (cin, cout, k, k) of a transposed one."""
+        channels = (self.cin, self.cout) if self.kind == "deconv" else (self.cout, self.cin // self.groups)
+        return (*channels, self.kernel, self.kernel)
+
+    @property
     def padding(self) -> int:
         """Padding that keeps side_out = side_in / stride (conv) or side_in × stride (deconv 4×4 stride 2)."""
         return (self.kernel - self.stride) // 2 if self.kind == "deconv" else self.kernel // 2

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec, Head, whole, wholes
-from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec, Head, read_fields
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import find_yaml, read_yaml
 
 RESOLUTION_MULTIPLE = 32  # so that a net is evaluated at the size its MACs were counted for
 
 Genome = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gene:
+    """What one place in a genome stands for.
+
+    Attributes:
+        name: its label in tables and messages, such as 'stage1' or 'expansion1.2'.
+        field: the attribute of ArchSpec that it sets.
+        choices: ascending.
+        stage: index in that attribute, where it has several values.
+        block: index of the block in the stage, where its blocks have values of their own; the gene says nothing in
+            subnets that do not have the block.
+    """
+
+    name: str
+    field: str
+    choices: tuple[int, ...]
+    stage: int | None = None
+    block: int | None = None
+
+    def value(self, spec: ArchSpec) -> int:
+        """Its value in a net; the lowest choice where the net does not have the block."""
+        value = getattr(spec, self.field)
+        if self.stage is not None:
+            value = value[self.stage]
+        if self.block is not None:
+            value = value[self.block] if self.block < len(value) else self.choices[0]
+        return int(value)
 
 
 @dataclass(frozen=True)
@@ -52,9 +82,9 @@ class SearchSpace:
             raise InputError(what, hint="complete the lists")
         if min(self.blocks) < 1:
             raise InputError(f"blocks {list(self.blocks)} of space '{self.name}'", hint="give every stage a block")
-        for label, choices in zip(self.labels, self.choices, strict=True):
-            if not choices or list(choices) != sorted(set(choices)):
-                what = f"the choices {list(choices)} for {label} of space '{self.name}' do not ascend"
+        for gene in self.genes:
+            if not gene.choices or list(gene.choices) != sorted(set(gene.choices)):
+                what = f"the choices {list(gene.choices)} for {gene.name} of space '{self.name}' do not ascend"
                 raise InputError(what, hint="sort them, each once")
         if self.depth and (
             tuple(choices[-1] for choices in self.depth) != self.blocks or min(map(min, self.depth)) < 1
@@ -63,80 +93,116 @@ class SearchSpace:
             raise InputError(what, hint="give every stage a list of block counts that does")
         for side in self.resolution:
             if side % RESOLUTION_MULTIPLE:
-                raise InputError(
-                    f"resolution {side} of space '{self.name}'", hint=f"use multiples of {RESOLUTION_MULTIPLE}"
-                )
+                hint = f"use multiples of {RESOLUTION_MULTIPLE}"
+                raise InputError(f"resolution {side} of space '{self.name}'", hint=hint)
         self.smallest(joints=1)  # raises where a width, the kernel or the head is none
 
-    @property
+    @cached_property
+    def genes(self) -> tuple[Gene, ...]:
+        """What varies, in the order of genomes. All else about genomes follows from this list.
+
+        Archives hold genomes, so a new gene is there only in spaces that give it choices.
+        """
+        genes = [Gene("resolution", "resolution", self.resolution), Gene("stem", "stem", self.stem)]
+        for label, field in (("stage", "stages"), ("deconv", "deconv"), ("depth", "depth")):
+            genes += [Gene(f"{label}{i + 1}", field, choices, i) for i, choices in enumerate(getattr(self, field))]
+        for i, count in enumerate(self.blocks):
+            genes += [Gene(f"expansion{i + 1}.{b + 1}", "expansions", self.expansion, i, b) for b in range(count)]
+        return tuple(genes)
+
+    @cached_property
     def choices(self) -> tuple[tuple[int, ...], ...]:
-        """The choices of every gene: resolution, stem, stages, deconv, depths if elastic, each block's expansion."""
-        expansions = (self.expansion,) * sum(self.blocks)
-        return (self.resolution, self.stem, *self.stages, *self.deconv, *self.depth, *expansions)
+        """The choices of every gene."""
+        return tuple(gene.choices for gene in self.genes)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The name of every gene, for tables and messages."""
+        return tuple(gene.name for gene in self.genes)
 
     @property
     def depths(self) -> tuple[tuple[int, ...], ...]:
         """The choices of each stage's number of blocks: one where the depth is not elastic."""
         return self.depth or tuple((count,) for count in self.blocks)
 
+    @cached_property
+    def optional(self) -> tuple[tuple[int, int, int], ...]:
+        """(gene, depth gene, least) of the genes of blocks that some subnets do not have: those have the block in which
+        the depth gene is at least `least`."""
+        depths = {gene.stage: index for index, gene in enumerate(self.genes) if gene.field == "depth"}
+        found = []
+        for index, gene in enumerate(self.genes):
+            if gene.block is not None and gene.stage in depths:
+                depth = depths[gene.stage]
+                found.append((index, depth, sum(count <= gene.block for count in self.choices[depth])))
+        return tuple(place for place in found if place[2])
+
+    def block_genes(self, stage: int | None, count: int) -> list[int]:
+        """The places of the genes of a stage's leading `count` blocks."""
+        every = enumerate(self.genes)
+        return [i for i, gene in every if gene.block is not None and gene.stage == stage and gene.block < count]
+
     @property
     def size(self) -> int:
         """The number of distinct subnets, resolutions included."""
-        widths = math.prod(len(choices) for choices in (self.resolution, self.stem, *self.stages, *self.deconv))
-        return widths * math.prod(sum(len(self.expansion) ** count for count in counts) for counts in self.depths)
+        size = math.prod(len(gene.choices) for gene in self.genes if gene.block is None and gene.field != "depth")
+        for stage, counts in enumerate(self.depths):
+            size *= sum(math.prod(len(self.choices[i]) for i in self.block_genes(stage, count)) for count in counts)
+        return size
+
+    def values(self, genome: Sequence[int]) -> list[int]:
+        """The value of every gene of a genome."""
+        return [choices[index] for index, choices in zip(genome, self.choices, strict=True)]
+
+    def fields(self, values: Sequence[Any]) -> dict[str, Any]:
+        """What ArchSpec's attributes are, but the joints, where genes have these values: numbers, or anything else.
+
+        There is 'depth' too; a stage has all its blocks, those that the depth leaves out too.
+        """
+        found: dict[str, Any] = {"kernel": self.kernel, "head": self.head, "depth": self.blocks}
+        lists: dict[str, list[Any]] = {}
+        for gene, value in zip(self.genes, values, strict=True):
+            if gene.stage is None:
+                found[gene.field] = value
+            elif gene.block is None:
+                lists.setdefault(gene.field, []).append(value)
+            else:
+                lists.setdefault(gene.field, [()] * STAGES)[gene.stage] += (value,)
+        return found | {name: tuple(items) for name, items in lists.items()}
 
     def decode(self, genome: Sequence[int], joints: int) -> ArchSpec:
         """The subnet of a genome. Raises InputError where an index is out of range."""
-        if len(genome) != len(self.choices):
-            raise InputError(f"genome of {len(genome)} genes for a space of {len(self.choices)}")
-        if any(not 0 <= gene < len(choices) for gene, choices in zip(genome, self.choices, strict=True)):
+        if len(genome) != len(self.genes):
+            raise InputError(f"genome of {len(genome)} genes for a space of {len(self.genes)}")
+        if any(not 0 <= index < len(choices) for index, choices in zip(genome, self.choices, strict=True)):
             raise InputError(f"genome {tuple(genome)} is outside the space '{self.name}'")
-        values = [choices[gene] for gene, choices in zip(genome, self.choices, strict=True)]
-        resolution, stem, *rest = values
-        stages, rest = rest[:STAGES], rest[STAGES:]
-        deconv, rest = rest[:DECONVS], rest[DECONVS:]
-        depths, rest = (rest[:STAGES], rest[STAGES:]) if self.depth else (self.blocks, rest)
-        expansions = []
-        for count, depth in zip(self.blocks, depths, strict=True):
-            expansions.append(tuple(rest[:depth]))
-            rest = rest[count:]
-        return ArchSpec(
-            resolution, stem, tuple(stages), tuple(expansions), tuple(deconv), self.kernel, joints, self.head
-        )
+        fields = self.fields(self.values(genome))
+        depth, stages = fields.pop("depth"), fields.pop("expansions")
+        expansions = tuple(stage[:count] for stage, count in zip(stages, depth, strict=True))
+        return ArchSpec(**fields, expansions=expansions, joints=joints)
 
     def canonical(self, genome: Sequence[int]) -> Genome:
         """The one genome that stands for all of the same subnet: genes of blocks that its depth leaves out are 0."""
-        if not self.depth:
-            return tuple(genome)
-        start = len(self.choices) - sum(self.blocks)
         genes = list(genome)
-        for gene, choices in zip(genes[start - STAGES : start], self.depth, strict=True):
-            genes[start + choices[gene] : start + choices[-1]] = [0] * (choices[-1] - choices[gene])
-            start += choices[-1]
+        for index, depth, least in self.optional:
+            if genes[depth] < least:
+                genes[index] = 0
         return tuple(genes)
 
     def encode(self, spec: ArchSpec) -> Genome:
         """The canonical genome of a subnet. Raises InputError that names the first value the space does not hold."""
-        counts = tuple(len(stage) for stage in spec.expansions)
-        known = all(count in choices for count, choices in zip(counts, self.depths, strict=True))
+        known = all(count in choices for count, choices in zip(spec.depth, self.depths, strict=True))
         if spec.kernel != self.kernel or not known:
             what = f"the net ({spec}) has other kernels or depths than space '{self.name}'"
             raise InputError(what, hint=f"use kernel {self.kernel} and blocks {_shown(self.depths)}")
         if spec.head != self.head:
             what = f"the net ({spec}) has a {spec.head} head, space '{self.name}' a {self.head} head"
             raise InputError(what, hint="choose another space")
-        lowest = self.expansion[0]
-        padded = (
-            (*stage, *(lowest,) * (count - len(stage)))
-            for stage, count in zip(spec.expansions, self.blocks, strict=True)
-        )
-        widths = (spec.resolution, spec.stem, *spec.stages, *spec.deconv)
-        values = (*widths, *(counts if self.depth else ()), *(e for stage in padded for e in stage))
-        for value, choices, label in zip(values, self.choices, self.labels, strict=True):
-            if value not in choices:
-                what = f"{label} {value} is not in space '{self.name}'"
-                raise InputError(what, hint=f"choose one of {', '.join(map(str, choices))}")
-        return tuple(choices.index(value) for value, choices in zip(values, self.choices, strict=True))
+        for gene in self.genes:
+            if gene.value(spec) not in gene.choices:
+                what = f"{gene.name} {gene.value(spec)} is not in space '{self.name}'"
+                raise InputError(what, hint=f"choose one of {', '.join(map(str, gene.choices))}")
+        return tuple(gene.choices.index(gene.value(spec)) for gene in self.genes)
 
     def check_subnet(self, spec: ArchSpec) -> str:
         """Check that a supernet of this space has the weights of `spec`; what to warn of, or ''.
@@ -155,19 +221,11 @@ class SearchSpace:
         self.encode(trained)
         if trained == spec:
             return ""
-        counts = _shown(tuple((len(stage),) for stage in spec.expansions))
+        counts = _shown(tuple((count,) for count in spec.depth))
         return (
             f"the net has blocks {counts}, space '{self.name}' {_shown(self.depths)}: "
             "the leading blocks are taken, though no subnet was trained so"
         )
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The name of every gene, for tables and messages."""
-        stages = [f"stage{i + 1}" for i in range(STAGES)]
-        blocks = [f"expansion{i + 1}.{b + 1}" for i, count in enumerate(self.blocks) for b in range(count)]
-        depths = [f"depth{i + 1}" for i in range(len(self.depth))]
-        return ("resolution", "stem", *stages, *(f"deconv{i + 1}" for i in range(DECONVS)), *depths, *blocks)
 
     def sample(self, rng: np.random.Generator) -> Genome:
         """A canonical genome, every gene drawn uniformly and on its own."""
@@ -179,20 +237,24 @@ class SearchSpace:
 
     def smallest(self, joints: int) -> ArchSpec:
         """The subnet with the smallest choice everywhere."""
-        return self.decode([0] * len(self.choices), joints)
+        return self.decode([0] * len(self.genes), joints)
 
     def uniform(self, joints: int) -> list[ArchSpec]:
         """The uniformly scaled nets: at every resolution, each level of width with all genes at the same share.
 
         Genes with fewer choices take the choice at the nearest relative position, rounded up.
         """
-        levels = max(len(choices) for choices in self.choices[1:])
+        levels = max(len(gene.choices) for gene in self.genes if gene.field != "resolution")
         specs = []
         for resolution in range(len(self.resolution)):
             for level in range(levels):
                 share = level / max(levels - 1, 1)
-                widths = (math.ceil(share * (len(choices) - 1) - 1e-9) for choices in self.choices[1:])
-                specs.append(self.decode((resolution, *widths), joints))
+                widths = (math.ceil(share * (len(choices) - 1) - 1e-9) for choices in self.choices)
+                genome = [
+                    resolution if gene.field == "resolution" else width
+                    for gene, width in zip(self.genes, widths, strict=True)
+                ]
+                specs.append(self.decode(genome, joints))
         return list(dict.fromkeys(specs))
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,25 +269,7 @@ class SearchSpace:
     @classmethod
     def from_dict(cls, value: Any, where: object = "") -> SearchSpace:
         """Read what `to_dict` writes. Raises InputError that names `where` and the key."""
-        fields = tuple(cls.__dataclass_fields__)
-        if not isinstance(value, Mapping):
-            raise InputError("holds no search space", where, f"give {', '.join(fields)}")
-        for key in value:
-            if key not in fields:
-                raise InputError(f"unknown key '{key}' in a search space", where, nearest(str(key), fields))
-        for key in fields:
-            if key not in value and key not in ("head", "depth"):
-                raise InputError(f"the search space has no '{key}'", where, "add it")
-        try:
-            lists: dict[str, Any] = {k: wholes(value[k]) for k in ("resolution", "stem", "expansion", "blocks")}
-            lists |= {k: tuple(wholes(choices) for choices in value[k]) for k in ("stages", "deconv")}
-            lists["depth"] = tuple(wholes(choices) for choices in value.get("depth", ()))
-            head = value.get("head", "fusion")
-            return cls(name=str(value["name"]), kernel=whole(value["kernel"]), head=head, **lists)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"the search space is malformed ({error})", where, "use lists of whole numbers") from None
-        except InputError as error:
-            raise InputError(error.faults[0].what, where, error.faults[0].hint) from None
+        return read_fields(cls, value, "search space", "use lists of whole numbers", where)
 
 
 def _shown(depths: tuple[tuple[int, ...], ...]) -> str:

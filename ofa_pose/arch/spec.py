@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, replace
+from typing import Any, Literal, TypeVar, get_args
 
 from ofa_pose.utils.errors import InputError, nearest
 
@@ -17,6 +17,7 @@ STAGES = 4
 DECONVS = 3
 Head = Literal["fusion", "plain"]
 HEADS: tuple[str, ...] = get_args(Head)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class ArchSpec:
         if problem:
             raise InputError(f"no valid network: {problem}", hint="correct that value of the spec")
 
+    @property
+    def depth(self) -> tuple[int, ...]:
+        """The number of blocks of each stage."""
+        return tuple(len(stage) for stage in self.expansions)
+
     def with_joints(self, joints: int) -> ArchSpec:
         """The same network for another number of keypoints."""
         return replace(self, joints=joints)
@@ -68,30 +74,7 @@ class ArchSpec:
     @classmethod
     def from_dict(cls, value: Any, where: object = "") -> ArchSpec:
         """Read what `to_dict` writes. Raises InputError that names `where` and the key."""
-        if not isinstance(value, Mapping):
-            raise InputError("holds no network spec", where, "give resolution, stem, stages, expansions, deconv")
-        fields = cls.__dataclass_fields__
-        for key in value:
-            if key not in fields:
-                raise InputError(f"unknown key '{key}' in a network spec", where, nearest(str(key), fields))
-        for key in ("resolution", "stem", "stages", "expansions", "deconv"):
-            if key not in value:
-                raise InputError(f"the network spec has no '{key}'", where, "add it")
-        try:
-            return cls(
-                resolution=whole(value["resolution"]),
-                stem=whole(value["stem"]),
-                stages=wholes(value["stages"]),
-                expansions=tuple(wholes(stage) for stage in value["expansions"]),
-                deconv=wholes(value["deconv"]),
-                kernel=whole(value.get("kernel", 7)),
-                joints=whole(value.get("joints", 17)),
-                head=value.get("head", "fusion"),
-            )
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"the network spec is malformed ({error})", where, "use whole numbers and lists") from None
-        except InputError as error:
-            raise InputError(error.faults[0].what, where, error.faults[0].hint) from None
+        return read_fields(cls, value, "network spec", "use whole numbers and lists", where)
 
     @property
     def digest(self) -> str:
@@ -100,23 +83,50 @@ class ArchSpec:
 
     def __str__(self) -> str:
         expansions = {e for stage in self.expansions for e in stage}
-        blocks = "/".join(str(len(stage)) for stage in self.expansions)
+        blocks = "/".join(map(str, self.depth))
         shown = expansions.pop() if len(expansions) == 1 else "|".join(",".join(map(str, s)) for s in self.expansions)
         widths = f"{self.stem};{','.join(map(str, self.stages))};{','.join(map(str, self.deconv))}"
         head = "" if self.head == "fusion" else f";{self.head} head"
         return f"{self.resolution};{widths};e{shown};k{self.kernel};blocks {blocks}{head}"
 
 
-def whole(value: Any) -> int:
-    """A whole number as an int. Raises ValueError, TypeError or OverflowError on anything else, '8' and True too."""
-    if isinstance(value, bool) or int(value) != value:
-        raise ValueError(f"{value!r} is not a whole number")
-    return int(value)
+def read_fields(kind: type[T], value: Any, what: str, hint: str, where: object) -> T:
+    """A dataclass of texts, whole numbers and tuples of these from a mapping; fields with a default may be left out.
+
+    Raises:
+        InputError: names `where`, and the key where one is wrong.
+    """
+    known: dict[str, Field[Any]] = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    needed = [key for key, field in known.items() if field.default is MISSING]
+    if not isinstance(value, Mapping):
+        raise InputError(f"holds no {what}", where, f"give {', '.join(needed)}")
+    for key in value:
+        if key not in known:
+            raise InputError(f"unknown key '{key}' in a {what}", where, nearest(str(key), known))
+    for key in needed:
+        if key not in value:
+            raise InputError(f"the {what} has no '{key}'", where, "add it")
+    try:
+        return kind(**{key: _parsed(item, str(known[key].type)) for key, item in value.items()})
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"the {what} is malformed ({error})", where, hint) from None
+    except InputError as error:
+        raise InputError(error.faults[0].what, where, error.faults[0].hint) from None
 
 
-def wholes(values: Sequence[Any]) -> tuple[int, ...]:
-    """`whole` of each value."""
-    return tuple(whole(value) for value in values)
+def _parsed(value: Any, annotation: str) -> Any:
+    """A value of a field annotated as 'str', 'int', 'tuple[int, ...]' and so on; others are kept as they are.
+
+    Raises ValueError, TypeError or OverflowError on what is not such a value; '8' and True are not whole numbers.
+    """
+    if annotation.startswith("tuple["):
+        inner = annotation.removeprefix("tuple[").removesuffix(", ...]")
+        return tuple(_parsed(item, inner) for item in value)
+    if annotation == "int":
+        if isinstance(value, bool) or int(value) != value:
+            raise ValueError(f"{value!r} is not a whole number")
+        return int(value)
+    return str(value) if annotation == "str" else value
 
 
 def _problem(spec: ArchSpec) -> str:
@@ -125,7 +135,7 @@ def _problem(spec: ArchSpec) -> str:
         return f"resolution {spec.resolution} is not a positive multiple of {TOTAL_STRIDE}"
     if len(spec.stages) != STAGES or len(spec.expansions) != STAGES or len(spec.deconv) != DECONVS:
         return f"it needs {STAGES} stages, {STAGES} lists of expansions and {DECONVS} deconv filters"
-    if min(len(stage) for stage in spec.expansions) < 1:
+    if min(spec.depth) < 1:
         return "every stage needs at least one block"
     if min(widths) < 1:
         return "widths, expansions and joints must be at least 1"

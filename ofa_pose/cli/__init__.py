@@ -87,7 +87,7 @@ add_command(latency_app, "import", profile_api.latency_import, arguments=("resul
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code; faults of the user's are told in one line each, no traceback."""
+    """Run the command line and exit with its code; each fault of the user's is one line, no traceback."""
     sys.exit(run(argv))
 
 
@@ -98,19 +98,19 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         result = app(sys.argv[1:], standalone_mode=False)
     except OfaPoseError as error:
-        return _tell(str(error), error.exit_code)
+        return _report(str(error), error.exit_code)
     except TyperException as error:
-        return _tell(" ".join(error.format_message().split()), 2) if error.format_message() else 2
+        return _report(" ".join(error.format_message().split()), 2) if error.format_message() else 2
     except BrokenPipeError:
         return 1
     except OSError as error:
-        return _tell(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+        return _report(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     if result == INTERRUPTED:
-        return _tell("interrupted; commands with --resume go on where they were", INTERRUPTED)
+        return _report("interrupted; commands with --resume go on where they were", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
-def _tell(message: str, code: int) -> int:
+def _report(message: str, code: int) -> int:
     for line in message.splitlines() or [""]:
         print(f"error: {line}", file=sys.stderr)
     return code

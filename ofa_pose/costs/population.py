@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ofa_pose.arch.plan import Layer, Plan, build_plan
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec, Head
+from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import layer_macs, layer_params
 
 QUANTITIES = ("macs_thop", "macs_exact", "macs_paper", "params")
@@ -25,21 +25,6 @@ QUANTITIES = ("macs_thop", "macs_exact", "macs_paper", "params")
 Genomes = NDArray[np.integer]  # (N, G), a row for each genome
 Costs = dict[str, NDArray[np.int64]]
 Present = tuple[tuple[Any, ...], ...]
-
-
-@dataclass(frozen=True)
-class _Shapes:
-    """An ArchSpec's fields, each a whole number or an array; and which blocks are there, where that varies."""
-
-    resolution: Any
-    stem: Any
-    stages: tuple[Any, ...]
-    expansions: tuple[tuple[Any, ...], ...]
-    deconv: tuple[Any, ...]
-    kernel: int
-    joints: int
-    head: Head
-    present: Present
 
 
 def population_costs(space: SearchSpace, joints: int, genomes: Genomes) -> Costs:
@@ -62,11 +47,8 @@ def population_plan(space: SearchSpace, joints: int, genomes: Genomes) -> tuple[
     A layer's channels and sides are whole numbers where they are the same for all, else arrays (N,). The plan has the
     blocks of the deepest subnet; which subnets have one is, for each stage's blocks, True (all) or an array (N,).
     """
-    genomes = np.asarray(genomes)
-    shapes = _shapes(
-        space, joints, [_taken(choices, column) for choices, column in zip(space.choices, genomes.T, strict=True)]
-    )
-    return build_plan(cast(ArchSpec, shapes)), shapes.present
+    columns = zip(space.choices, np.asarray(genomes).T, strict=True)
+    return _plan(space, joints, [_taken(choices, column) for choices, column in columns])
 
 
 def canonical_rows(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
@@ -80,12 +62,9 @@ def present_genes(space: SearchSpace, genomes: Genomes) -> NDArray[np.bool_] | N
     """(N, G): which genes say something, as opposed to those of blocks that the depth leaves out; None: all do."""
     if not space.depth:
         return None
-    start = len(space.choices) - sum(space.blocks)
     present = np.ones(np.shape(genomes), bool)
-    for stage, choices in enumerate(space.depth):
-        counts = np.array(choices)[genomes[:, start - STAGES + stage]]
-        first = start + sum(space.blocks[:stage])
-        present[:, first : first + choices[-1]] = np.arange(choices[-1]) < counts[:, None]
+    for gene, depth, least in space.optional:
+        present[:, gene] = genomes[:, depth] >= least
     return present
 
 
@@ -104,9 +83,8 @@ class Grid:
         self.shape = tuple(top[gene] + 1 for gene in self._genes)
         self.size = math.prod(self.shape)
         values = [self._axis(choices[: top[gene] + 1], gene) for gene, choices in enumerate(space.choices)]
-        shapes = _shapes(space, joints, values)
-        self.plan = build_plan(cast(ArchSpec, shapes))
-        self._terms = _terms(self.plan, shapes.present)
+        self.plan, present = _plan(space, joints, values)
+        self._terms = _terms(self.plan, present)
 
     def costs(self, quantity: str) -> NDArray[np.int64]:
         """(size,): one of QUANTITIES, for every number."""
@@ -115,13 +93,9 @@ class Grid:
     def canonical(self) -> NDArray[np.bool_]:
         """(size,): whether a number stands for a canonical genome."""
         kept: Any = np.ones((1,) * len(self.shape), bool)
-        start = len(self.space.choices) - sum(self.space.blocks)
-        for stage, choices in enumerate(self.space.depth):
-            depth_gene = start - STAGES + stage
-            counts = self._axis(choices[: self._left(depth_gene)], depth_gene)
-            for block in range(choices[-1]):
-                gene = start + sum(self.space.blocks[:stage]) + block
-                kept = kept & ((self._axis(range(self._left(gene)), gene) == 0) | (block < counts))
+        for gene, depth, least in self.space.optional:
+            there = self._axis(range(self._left(depth)), depth) >= least
+            kept = kept & ((self._axis(range(self._left(gene)), gene) == 0) | there)
         return np.broadcast_to(kept, self.shape).reshape(-1)
 
     def genomes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -147,17 +121,14 @@ def _taken(choices: Sequence[int], column: NDArray[np.integer]) -> Any:
     return choices[0] if len(choices) == 1 else np.array(choices, np.int64)[column]
 
 
-def _shapes(space: SearchSpace, joints: int, values: Sequence[Any]) -> _Shapes:
-    resolution, stem, *rest = values
-    stages, deconv, rest = rest[:STAGES], rest[STAGES : STAGES + DECONVS], rest[STAGES + DECONVS :]
-    depths, rest = (rest[:STAGES], rest[STAGES:]) if space.depth else (space.blocks, rest)
-    expansions, present = [], []
-    for count, depth, counts in zip(space.blocks, depths, space.depths, strict=True):
-        expansions.append(tuple(rest[:count]))
-        present.append(tuple(True if block < counts[0] else block < depth for block in range(count)))
-        rest = rest[count:]
-    widths = (resolution, stem, tuple(stages), tuple(expansions), tuple(deconv))
-    return _Shapes(*widths, space.kernel, joints, space.head, tuple(present))
+def _plan(space: SearchSpace, joints: int, values: Sequence[Any]) -> tuple[Plan, Present]:
+    """The plan of the subnets whose genes have these values, numbers or arrays; and which of its blocks they have."""
+    fields = space.fields(values)
+    present = tuple(
+        tuple(True if block < counts[0] else block < depth for block in range(counts[-1]))
+        for counts, depth in zip(space.depths, fields["depth"], strict=True)
+    )
+    return build_plan(cast(ArchSpec, SimpleNamespace(**fields, joints=joints))), present
 
 
 def _terms(plan: Plan, present: Present) -> dict[tuple[int, ...], list[Any]]:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.arch.spec import STAGES
 from ofa_pose.costs.population import Genomes, canonical_rows, present_genes
 
 AFFORDABLE = 0.05  # share of proposals inside the budget from which plain rejection is used
@@ -56,11 +55,10 @@ class Independent:
 def uniform_logits(space: SearchSpace, top: Sequence[int]) -> NDArray[np.float64]:
     """Logits with which `Independent` draws every canonical genome up to `top` with the same probability."""
     logits = np.zeros((len(top), max(len(choices) for choices in space.choices)))
-    start = len(top) - sum(space.blocks)
-    for stage, choices in enumerate(space.depth):
-        first = start + sum(space.blocks[:stage])
-        for index, count in enumerate(choices):  # a deeper stage has more subnets
-            logits[start - STAGES + stage, index] = sum(math.log(top[first + b] + 1) for b in range(count))
+    for place, gene in enumerate(space.genes):
+        if gene.field == "depth":  # a deeper stage has more subnets
+            for index, count in enumerate(gene.choices):
+                logits[place, index] = sum(math.log(top[block] + 1) for block in space.block_genes(gene.stage, count))
     return logits
 
 

@@ -61,7 +61,7 @@ class SubnetTable:
         if self._predict_ms is not None:
             latency = [self._predict_ms(self._space.decode(genome, self._joints))]
         leading, measured = ([cells.get(name, "") for name in names] for names in (self._leading, self._measured))
-        return [*leading, genome_text(genome), *_values(self._space, genome), *counts, *latency, *measured]
+        return [*leading, genome_text(genome), *self._space.values(genome), *counts, *latency, *measured]
 
 
 def read_subnets(
@@ -115,16 +115,12 @@ def read_genome(text: str) -> Genome:
     return tuple(map(int, text.split("-")))
 
 
-def _values(space: SearchSpace, genome: Genome) -> list[int]:
-    return [choices[gene] for gene, choices in zip(genome, space.choices, strict=True)]
-
-
 def _fits(space: SearchSpace, genome: Genome, values: Sequence[int]) -> bool:
     if len(genome) != len(space.choices):
         return False
     if not all(0 <= gene < len(choices) for gene, choices in zip(genome, space.choices, strict=True)):
         return False
-    return space.canonical(genome) == genome and _values(space, genome) == list(values)
+    return space.canonical(genome) == genome and space.values(genome) == list(values)
 
 
 def _line(row: Sequence[Any]) -> str:

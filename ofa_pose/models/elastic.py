@@ -6,23 +6,26 @@ Cai et al., Once-for-All (ICLR 2020); fusion by sum keeps LitePose sliceable (Wa
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.arch.walk import run_plan
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.utils.console import warn
+from ofa_pose.utils.errors import InputError
 
 
 class Supernet(LitePose):
     """The largest net of a search space, of which forward runs any subnet.
 
     The active subnet is an argument of forward, never a state of the module. BatchNorm's running statistics are those
-    of whatever mixture of subnets was trained: recalibrate them before a subnet is judged.
+    of whatever mixture of subnets was trained: recalibrate them before a subnet is evaluated.
     """
 
     def __init__(self, space: SearchSpace, joints: int, generator: torch.Generator | None = None) -> None:
@@ -38,7 +41,7 @@ class Supernet(LitePose):
         Raises:
             InputError: the space does not hold `spec`.
 
-        A `UserWarning` tells of a net of a depth that no subnet has: it runs on the leading blocks.
+        A net of a depth that no subnet has runs on the leading blocks, with a `UserWarning`.
         """
         if spec is not None and (warning := self.space.check_subnet(spec)):
             warnings.warn(warning, stacklevel=2)
@@ -46,20 +49,44 @@ class Supernet(LitePose):
         return run_plan(plan, image, self.apply_layer)
 
     def apply_layer(self, layer: Layer, x: Tensor) -> Tensor:
-        """Compute one layer of a subnet's plan with the leading slices of this layer's weights."""
+        """Compute one layer of a subnet's plan with the slices of this layer's weights."""
         unit = self.unit(layer)
-        if layer.kind == "conv":
-            weight = unit.conv.weight[: layer.cout, : layer.cin // layer.groups]
-            x = F.conv2d(x, weight, None, layer.stride, layer.padding, 1, layer.groups)
-        elif layer.kind == "deconv":
-            weight = unit.conv.weight[: layer.cin, : layer.cout]
-            x = F.conv_transpose2d(x, weight, None, layer.stride, layer.padding)
+        if layer.kind != "norm":
+            weight = leading_slice(unit.conv.weight, layer.weight_shape)
+            if layer.kind == "conv":
+                x = F.conv2d(x, weight, None, layer.stride, layer.padding, 1, layer.groups)
+            else:
+                x = F.conv_transpose2d(x, weight, None, layer.stride, layer.padding)
         if layer.norm:
-            x = _batch_norm(unit.norm, x, layer.cout)
+            norm, width = unit.norm, (layer.cout,)
+            assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+            tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            mean, variance, scale, shift = (leading_slice(tensor, width) for tensor in tensors)
+            x = F.batch_norm(x, mean, variance, scale, shift, norm.training, norm.momentum, norm.eps)
         return unit.act(x) if layer.act else x
 
 
-def _batch_norm(norm: nn.BatchNorm2d, x: Tensor, width: int) -> Tensor:
-    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
-    statistics = (norm.running_mean[:width], norm.running_var[:width])
-    return F.batch_norm(x, *statistics, norm.weight[:width], norm.bias[:width], norm.training, norm.momentum, norm.eps)
+def leading_slice(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """What a subnet whose tensor has this shape takes of a supernet's tensor, as a view."""
+    return tensor[tuple(slice(0, size) for size in shape)]
+
+
+@torch.no_grad()
+def extract(supernet: Supernet, spec: ArchSpec) -> LitePose:
+    """The subnet `spec` as a network of stock layers with memory of its own, on the supernet's device.
+
+    In eval mode its output equals the supernet's to the last bit. A net of a depth that no subnet has gets the leading
+    blocks, with a warning.
+
+    Raises:
+        InputError: the supernet's space does not hold `spec`, or it has other joints.
+    """
+    warning = supernet.space.check_subnet(spec)
+    if warning:
+        warn(warning)
+    if spec.joints != supernet.spec.joints:
+        raise InputError(f"the supernet has {supernet.spec.joints} joints, the net {spec.joints}")
+    net = LitePose(spec).to(next(supernet.parameters()).device)
+    source = supernet.state_dict()
+    net.load_state_dict({name: leading_slice(source[name], value.shape) for name, value in net.state_dict().items()})
+    return net.train(supernet.training)

@@ -1,4 +1,4 @@
-"""BatchNorm recalibration: weight sharing spoils running statistics, so a subnet gets its own before it is judged."""
+"""BatchNorm recalibration: weight sharing spoils running statistics, so a subnet gets its own before evaluation."""
 
 from __future__ import annotations
 

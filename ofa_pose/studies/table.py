@@ -26,19 +26,8 @@ Judge = Callable[[Sequence[Genome]], Iterator[Outcome]]  # in the order of the g
 
 def every_genome(space: SearchSpace) -> Iterator[Genome]:
     """The canonical genome of every subnet of a space, ascending; so one resolution after another."""
-    first = len(space.choices) - sum(space.blocks)
-    depths = first - len(space.depth)
-    for head in itertools.product(*(range(len(choices)) for choices in space.choices[:first])):
-        counts = (
-            [choices[gene] for choices, gene in zip(space.depths, head[depths:], strict=True)] if space.depth else []
-        )
-        # A block that the depth leaves out has one gene: 0.
-        present = itertools.chain.from_iterable(
-            (block < count for block in range(most))
-            for count, most in zip(counts or space.blocks, space.blocks, strict=True)
-        )
-        for tail in itertools.product(*(range(len(space.expansion) if there else 1) for there in present)):
-            yield (*head, *tail)
+    every = itertools.product(*(range(len(choices)) for choices in space.choices))
+    return (genome for genome in every if space.canonical(genome) == genome)
 
 
 def check_size(space: SearchSpace, limit: int) -> None:

@@ -62,7 +62,7 @@ class Shape:
     """A convex outline of one body part, filled in order of depth.
 
     Attributes:
-        part: 'torso', 'left_forearm', … as visibility is judged by it.
+        part: 'torso', 'left_forearm', … as visibility goes by it.
         material: a key of the outfit's materials.
         depth: nearness of its middle; larger is in front.
         cloud, spine: (24, 2) outline points and the axis points that they shrink to, in standing heights.

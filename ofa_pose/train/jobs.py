@@ -16,8 +16,7 @@ from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.evaluate import evaluate, make_evaluator, read_inputs
-from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.extract import extract
+from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig

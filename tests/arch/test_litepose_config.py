@@ -120,7 +120,7 @@ def _odd_size(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "words"),
     [
         (_drop_key, "no 'deconv_setting'"),
         (_drop_stage_key, "no 'channel'"),
@@ -132,10 +132,10 @@ def _odd_size(config: dict[str, Any]) -> None:
         (_odd_size, "250"),
     ],
 )
-def test_faults_name_the_file_and_the_value(spoil: Any, told: str) -> None:
+def test_faults_name_the_file_and_the_value(spoil: Any, words: str) -> None:
     config = copy.deepcopy(litepose_from_spec(PRESETS["litepose-xs"]))
     spoil(config)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=words) as caught:
         spec_from_litepose(config, where="net.json")
     assert str(caught.value).startswith("net.json: ") and "\n" not in str(caught.value)
 

@@ -112,8 +112,8 @@ class Truth:
         """AP of results entries on these images, by CrowdPose's metric where the joints are CrowdPose's."""
         metric = "crowdpose" if self.skeleton is CROWDPOSE else "coco"
         wanted = {image["id"] for image in self.images}
-        judge = KeypointEvaluator(self.images, self.annotations, self.skeleton, metric)
-        return judge.score([entry for entry in results if entry["image_id"] in wanted])["AP"]
+        evaluator = KeypointEvaluator(self.images, self.annotations, self.skeleton, metric)
+        return evaluator.score([entry for entry in results if entry["image_id"] in wanted])["AP"]
 
 
 def load_truth(path: Path) -> Truth:

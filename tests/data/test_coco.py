@@ -1,4 +1,4 @@
-"""Datasets load as annotated, and each thing that can be wrong in them is told with its place."""
+"""Datasets load as annotated, and each thing that can be wrong in them is named with its place."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ FAULTS: list[tuple[Mutation, str]] = [
 
 
 @pytest.mark.parametrize(("mutate", "message"), FAULTS, ids=[message for _, message in FAULTS])
-def test_each_fault_is_told_with_its_place(tmp_path: Path, mutate: Mutation, message: str) -> None:
+def test_each_fault_is_named_with_its_place(tmp_path: Path, mutate: Mutation, message: str) -> None:
     valid = contents()
     annotations, images = write(tmp_path, valid)
     value = copy.deepcopy(valid)
@@ -140,7 +140,7 @@ def test_each_fault_is_told_with_its_place(tmp_path: Path, mutate: Mutation, mes
     assert message in str(caught.value) and str(annotations) in str(caught.value)
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     value = contents()
     annotations, images = write(tmp_path, value)
     value["annotations"][0]["bbox"] = 3

@@ -52,7 +52,7 @@ def test_a_jpeg_is_judged_by_its_own_end(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     # A thumbnail inside a segment has an end marker too; bytes may follow the image's end.
     whole = _with_segment(_jpeg(), 0xE1, b"thumbnail \xff\xd8 \xff\xd9 \xff\xda")
-    path.write_bytes(whole + b"appended film")
+    path.write_bytes(whole + b"appended video")
     assert read_image(path, (60, 40)).shape == (40, 60, 3)
     path.write_bytes(whole[:-200] + bytes(200))  # a crash left zeros where the rest should be
     with pytest.raises(InputError, match="is cut short"):

@@ -30,8 +30,8 @@ from tests.inference.videos import (
     files_in,
     model_of,
     predictions_of,
-    read_film,
-    write_film,
+    read_video,
+    write_video,
 )
 
 
@@ -155,7 +155,7 @@ def test_a_cameras_overlay_plays_as_fast_as_the_scene_went(
     predict_source(model, 0, tmp_path / "out", frames=11)
     times = [entry["time_s"] for entry in predictions_of(tmp_path / "out")]
     np.testing.assert_allclose(times, np.arange(11) / 10, atol=1e-5)
-    drawn, rate = read_film(tmp_path / "out/overlays/camera-0.mp4")
+    drawn, rate = read_video(tmp_path / "out/overlays/camera-0.mp4")
     assert rate == kept and len(drawn) == round(1.0 * kept) + 1
 
 
@@ -184,7 +184,7 @@ def test_the_command(
     monkeypatch.setattr(sys, "argv", ["ofa-pose"])
     net = LitePose(SPEC, torch.Generator().manual_seed(0))
     save_checkpoint(tmp_path / "net.pt", Checkpoint("net", SPEC, None, SKELETON, net.state_dict()))
-    plain = write_film(tmp_path / "film.avi", 12, "MJPG")
+    plain = write_video(tmp_path / "video.avi", 12, "MJPG")
 
     def predict(*words: object) -> tuple[int, str, str]:
         more = ("--checkpoint", tmp_path / "net.pt", "--out", tmp_path / "out", "--device", "cpu", "--json")
@@ -193,7 +193,7 @@ def test_the_command(
 
     code, shown, _ = predict(plain)
     assert code == 0 and json.loads(shown)["images"] == 12
-    code, shown, told = predict(cut(write_film(tmp_path / "cut.avi", 40, "MJPG"), 0.5))
+    code, shown, told = predict(cut(write_video(tmp_path / "cut.avi", 40, "MJPG"), 0.5))
     assert code == 1 and 0 < json.loads(shown)["images"] < 40
     assert "frames, the last at" in told and "of the frames could not be read; the rest is done" in told
     code, shown, told = predict(tmp_path / "net.pt")

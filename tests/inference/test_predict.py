@@ -217,10 +217,10 @@ def test_sources_without_images(model: PoseModel, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=told) as caught:
             predict_source(model, source, tmp_path / "out")
         assert "a folder of images, or a glob" in str(caught.value)
-    (tmp_path / "films").mkdir()
-    (tmp_path / "films/b.mp4").touch()
-    (tmp_path / "films/a.MOV").touch()
-    for source in (tmp_path / "films", tmp_path / "films/*"):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/b.mp4").touch()
+    (tmp_path / "videos/a.MOV").touch()
+    for source in (tmp_path / "videos", tmp_path / "videos/*"):
         with pytest.raises(InputError, match=r"videos are taken one at a time: name one, such as .*a\.MOV"):
             predict_source(model, source, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -29,8 +29,8 @@ from tests.inference.videos import (
     model_of,
     moving,
     predictions_of,
-    read_film,
-    write_film,
+    read_video,
+    write_video,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,20 +43,20 @@ def model() -> PoseModel:
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "mp4v")])
 def test_a_video(model: PoseModel, tmp_path: Path, suffix: str, codec: str) -> None:
-    film = write_film(tmp_path / f"film.{suffix}", 12, codec)
+    video = write_video(tmp_path / f"video.{suffix}", 12, codec)
     out = tmp_path / "out"
-    summary = predict_source(model, film, out)
+    summary = predict_source(model, video, out)
     assert (summary["images"], summary["failed"], summary["people"], summary["candidates"]) == (12, 0, 12, 12)
-    assert files_in(out) == ["overlays/film.mp4", "predictions.json"]
+    assert files_in(out) == ["overlays/video.mp4", "predictions.json"]
     predictions = predictions_of(out)
     assert [entry["image_id"] for entry in predictions] == list(range(12))
     for number, entry in enumerate(predictions):
-        assert entry["file_name"] == film.name and entry["category_id"] == 1 and entry["score"] > 0.5
+        assert entry["file_name"] == video.name and entry["category_id"] == 1 and entry["score"] > 0.5
         assert entry["time_s"] == pytest.approx(number / 12.5, abs=1e-3)
         np.testing.assert_allclose(np.reshape(entry["keypoints"], (3, 3))[:, :2], lights_at(number), atol=2)
 
-    drawn, fps = read_film(out / "overlays/film.mp4")
-    plain, _ = read_film(film)
+    drawn, fps = read_video(out / "overlays/video.mp4")
+    plain, _ = read_video(video)
     assert (len(drawn), fps, drawn[0].shape) == (12, 12.5, (HEIGHT, WIDTH, 3))
     for number in (0, 11):
         changed = np.abs(drawn[number].astype(int) - plain[number]).max(axis=-1)
@@ -66,15 +66,15 @@ def test_a_video(model: PoseModel, tmp_path: Path, suffix: str, codec: str) -> N
 
 def test_frames_go_in_batches_and_wait_for_nobody(tmp_path: Path) -> None:
     runner = LightRunner()
-    predict_source(model_of(runner), write_film(tmp_path / "film.mp4", 2 * BATCH + 3), tmp_path / "out")
+    predict_source(model_of(runner), write_video(tmp_path / "video.mp4", 2 * BATCH + 3), tmp_path / "out")
     assert [size[0] for size in runner.sizes] == [BATCH, BATCH, 3]
 
 
 @pytest.mark.parametrize(("frames", "done"), [(5, 5), (12, 12), (40, 12)])
 def test_a_limit_of_frames(model: PoseModel, tmp_path: Path, frames: int, done: int) -> None:
-    summary = predict_source(model, write_film(tmp_path / "film.mp4"), tmp_path / "out", frames=frames)
+    summary = predict_source(model, write_video(tmp_path / "video.mp4"), tmp_path / "out", frames=frames)
     assert (summary["images"], summary["failed"]) == (done, 0)
-    assert len(read_film(tmp_path / "out/overlays/film.mp4")[0]) == done
+    assert len(read_video(tmp_path / "out/overlays/video.mp4")[0]) == done
 
 
 def test_photos_have_no_frames_to_limit(model: PoseModel, tmp_path: Path) -> None:
@@ -92,33 +92,33 @@ def turned(mp4: bytes) -> bytes:
 
 
 def test_a_turned_video_is_seen_upright(model: PoseModel, tmp_path: Path) -> None:
-    film = write_film(tmp_path / "film.mp4", 3, frame=lambda number: np.rot90(moving(number)))
-    assert read_film(film)[0][0].shape == (WIDTH, HEIGHT, 3)
-    film.write_bytes(turned(film.read_bytes()))
-    predict_source(model, film, tmp_path / "out")
+    video = write_video(tmp_path / "video.mp4", 3, frame=lambda number: np.rot90(moving(number)))
+    assert read_video(video)[0][0].shape == (WIDTH, HEIGHT, 3)
+    video.write_bytes(turned(video.read_bytes()))
+    predict_source(model, video, tmp_path / "out")
     for number, entry in enumerate(predictions_of(tmp_path / "out")):
         np.testing.assert_allclose(np.reshape(entry["keypoints"], (3, 3))[:, :2], lights_at(number), atol=2)
-    drawn, _ = read_film(tmp_path / "out/overlays/film.mp4")
+    drawn, _ = read_video(tmp_path / "out/overlays/video.mp4")
     assert [image.shape for image in drawn] == [(HEIGHT, WIDTH, 3)] * 3
 
 
 def test_an_odd_size_loses_its_last_row_in_the_overlay_alone(model: PoseModel, tmp_path: Path) -> None:
-    film = write_film(tmp_path / "film.avi", 2, "FFV1", frame=lambda _: scene(221, 151))
-    size = read_film(film)[0][0].shape[:2]
-    predict_source(model, film, tmp_path / "out")
-    drawn, _ = read_film(tmp_path / "out/overlays/film.mp4")
+    video = write_video(tmp_path / "video.avi", 2, "FFV1", frame=lambda _: scene(221, 151))
+    size = read_video(video)[0][0].shape[:2]
+    predict_source(model, video, tmp_path / "out")
+    drawn, _ = read_video(tmp_path / "out/overlays/video.mp4")
     assert [image.shape[:2] for image in drawn] == [(size[0] // 2 * 2, size[1] // 2 * 2)] * 2
 
 
-@pytest.mark.parametrize(("name", "codec"), [("film.avi", "MJPG"), ("film.mkv", "mp4v")])
+@pytest.mark.parametrize(("name", "codec"), [("video.avi", "MJPG"), ("video.mkv", "mp4v")])
 def test_a_video_that_breaks_off(
     model: PoseModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, codec: str
 ) -> None:
-    film = cut(write_film(tmp_path / name, 40, codec), 0.6)
-    summary = predict_source(model, film, tmp_path / "out")
+    video = cut(write_video(tmp_path / name, 40, codec), 0.6)
+    summary = predict_source(model, video, tmp_path / "out")
     done = summary["images"]
     assert 10 < done < 35 and summary["failed"] == 40 - done
-    assert len(read_film(tmp_path / "out/overlays/film.mp4")[0]) == done
+    assert len(read_video(tmp_path / "out/overlays/video.mp4")[0]) == done
     assert {entry["image_id"] for entry in predictions_of(tmp_path / "out")} == set(range(done))
     told = capsys.readouterr().err
     assert f"{name}: gives {done} of 40 frames, the last at {(done - 1) / 12.5:.2f} s; these are kept" in told
@@ -149,14 +149,14 @@ def test_a_variable_rate_is_no_fault(
     keep: Callable[[int], bool],
     kept: Sequence[int],
 ) -> None:
-    film = write_film(tmp_path / "film.mkv", 40, "MJPG")
-    film.write_bytes(thinned(film.read_bytes(), keep))
-    summary = predict_source(model, film, tmp_path / "out")
+    video = write_video(tmp_path / "video.mkv", 40, "MJPG")
+    video.write_bytes(thinned(video.read_bytes(), keep))
+    summary = predict_source(model, video, tmp_path / "out")
     assert (summary["images"], summary["failed"], capsys.readouterr().err) == (len(kept), 0, "")
     times = [entry["time_s"] for entry in predictions_of(tmp_path / "out")]
     np.testing.assert_allclose(times, np.array(kept) / 12.5, atol=1e-3)
-    drawn, fps = read_film(tmp_path / "out/overlays/film.mp4")
-    plain = dict(zip(kept, read_film(film)[0], strict=True))
+    drawn, fps = read_video(tmp_path / "out/overlays/video.mp4")
+    plain = dict(zip(kept, read_video(video)[0], strict=True))
     assert (len(drawn), fps) == (max(kept) + 1, 12.5)
     for number, image in enumerate(drawn):  # what is shown is the nearest before, but for the poses
         shown = max(at for at in kept if at <= number)
@@ -165,11 +165,11 @@ def test_a_variable_rate_is_no_fault(
 
 
 def test_a_variable_rate_that_breaks_off(model: PoseModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    film = write_film(tmp_path / "film.mkv", 40, "MJPG")
-    film.write_bytes(thinned(film.read_bytes(), lambda number: number % 2 == 0 and number < 20))
-    summary = predict_source(model, film, tmp_path / "out")
+    video = write_video(tmp_path / "video.mkv", 40, "MJPG")
+    video.write_bytes(thinned(video.read_bytes(), lambda number: number % 2 == 0 and number < 20))
+    summary = predict_source(model, video, tmp_path / "out")
     assert (summary["images"], summary["failed"]) == (10, 11)  # 1.52 of 3.2 s
-    assert "film.mkv: gives 10 of 21 frames, the last at 1.44 s; these are kept" in capsys.readouterr().err
+    assert "video.mkv: gives 10 of 21 frames, the last at 1.44 s; these are kept" in capsys.readouterr().err
 
 
 def test_a_few_missing_frames_are_no_fault(
@@ -188,20 +188,20 @@ def test_a_few_missing_frames_are_no_fault(
             return getattr(self.inner, name)
 
     monkeypatch.setattr(streams, "open_capture", Optimist)
-    summary = predict_source(model, write_film(tmp_path / "film.mp4"), tmp_path / "out")
+    summary = predict_source(model, write_video(tmp_path / "video.mp4"), tmp_path / "out")
     assert (summary["images"], summary["failed"], capsys.readouterr().err) == (12, 0, "")
 
 
 def test_streams_that_cannot_be_read(model: PoseModel, tmp_path: Path) -> None:
-    cut(write_film(tmp_path / "cut.mp4"), 0.5)  # its index was at the end
-    (tmp_path / "noise.mp4").write_bytes(b"film" * 200)
+    cut(write_video(tmp_path / "cut.mp4"), 0.5)  # its index was at the end
+    (tmp_path / "noise.mp4").write_bytes(b"video" * 200)
     (tmp_path / "none.mkv").touch()
-    (tmp_path / "notes.txt").write_text("no film")
-    (tmp_path / "notes").write_text("no film")
+    (tmp_path / "notes.txt").write_text("not a video")
+    (tmp_path / "notes").write_text("not a video")
     for name in ("cut.mp4", "noise.mp4", "none.mkv", "notes.txt", "notes"):
         with pytest.raises(InputError, match=f"{name}: is not an image and cannot be opened as a video; copy"):
             predict_source(model, tmp_path / name, tmp_path / "out")
-    headers = write_film(tmp_path / "short.avi", 12, "MJPG")
+    headers = write_video(tmp_path / "short.avi", 12, "MJPG")
     cut(headers, (headers.read_bytes().index(b"movi") + 4) / headers.stat().st_size)
     with pytest.raises(InputError, match=r"short\.avi: "):
         predict_source(model, headers, tmp_path / "out")
@@ -212,7 +212,7 @@ def test_streams_that_cannot_be_read(model: PoseModel, tmp_path: Path) -> None:
 
 
 def test_opencv_and_ffmpeg_keep_off_the_terminal(tmp_path: Path) -> None:
-    broken = cut(write_film(tmp_path / "cut.mkv", 40), 0.6), cut(write_film(tmp_path / "cut.mp4"), 0.5)
+    broken = cut(write_video(tmp_path / "cut.mkv", 40), 0.6), cut(write_video(tmp_path / "cut.mp4"), 0.5)
     code = f"""
 import contextlib, sys
 from ofa_pose.inference import sources, streams
@@ -235,22 +235,22 @@ with streams.quiet_opencv() if sys.argv[1] == "quiet" else contextlib.nullcontex
 
 
 def test_the_overlay_never_replaces_the_video(model: PoseModel, tmp_path: Path) -> None:
-    film = write_film(tmp_path / "overlays/film.mp4", 2)
-    before = film.read_bytes()
+    video = write_video(tmp_path / "overlays/video.mp4", 2)
+    before = video.read_bytes()
     with pytest.raises(InputError, match="would replace this video"):
-        predict_source(model, film, tmp_path)
-    assert film.read_bytes() == before
+        predict_source(model, video, tmp_path)
+    assert video.read_bytes() == before
 
 
 def test_ctrl_c_on_a_video_leaves_nothing(tmp_path: Path) -> None:
-    film = write_film(tmp_path / "film.mp4", 4 * BATCH)
+    video = write_video(tmp_path / "video.mp4", 4 * BATCH)
     with pytest.raises(KeyboardInterrupt):
-        predict_source(model_of(InterruptedRunner(1)), film, tmp_path / "out")
+        predict_source(model_of(InterruptedRunner(1)), video, tmp_path / "out")
     assert files_in(tmp_path / "out") == []
 
 
 def test_a_video_that_cannot_be_written(model: PoseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    film = write_film(tmp_path / "film.mp4", 2)
+    video = write_video(tmp_path / "video.mp4", 2)
 
     class FullDisk:
         def __init__(self, *_: object) -> None:
@@ -267,11 +267,11 @@ def test_a_video_that_cannot_be_written(model: PoseModel, tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(cv2, "VideoWriter", type("Full", (FullDisk,), {"fourcc": cv2.VideoWriter.fourcc}))
-        with pytest.raises(OfaPoseError, match=r"film\.mp4: could not be written whole; is the disk full\?"):
-            predict_source(model, film, tmp_path / "out")
+        with pytest.raises(OfaPoseError, match=r"video\.mp4: could not be written whole; is the disk full\?"):
+            predict_source(model, video, tmp_path / "out")
     monkeypatch.setattr(overlays, "CODEC", "none")
     with pytest.raises(OfaPoseError, match="this OpenCV writes no none video"):
-        predict_source(model, film, tmp_path / "out")
+        predict_source(model, video, tmp_path / "out")
     assert files_in(tmp_path / "out") == []
 
 
@@ -281,7 +281,7 @@ def test_a_broken_overlay_stops_the_work(model: PoseModel, tmp_path: Path, monke
 
     monkeypatch.setattr("ofa_pose.inference.pose_model.draw_poses", fail)
     with pytest.raises(OSError, match="No space left"):
-        predict_source(model, write_film(tmp_path / "film.mp4", 2), tmp_path / "out")
+        predict_source(model, write_video(tmp_path / "video.mp4", 2), tmp_path / "out")
     assert files_in(tmp_path / "out") == []
 
 

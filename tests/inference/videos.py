@@ -26,7 +26,7 @@ def moving(number: int) -> np.ndarray:
     return scene(WIDTH, HEIGHT, lights_at(number))
 
 
-def write_film(
+def write_video(
     path: Path, frames: int = 12, codec: str = "mp4v", fps: float = 12.5, frame: Callable[[int], np.ndarray] = moving
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def write_film(
     return path
 
 
-def read_film(path: Path) -> tuple[list[np.ndarray], float]:
+def read_video(path: Path) -> tuple[list[np.ndarray], float]:
     """RGB frames and frames a second."""
     capture, frames = cv2.VideoCapture(str(path)), []
     while True:

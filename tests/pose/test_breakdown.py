@@ -87,7 +87,7 @@ def plain_ap(truth: dict[str, Any], found: list[Any], skeleton: Skeleton, joint:
         return {"AP": None, "AR": None, "people": 0}
     precisions, recalls = [], []
     for threshold in np.linspace(0.5, 0.95, 10):
-        judged: list[tuple[float, bool]] = []  # score, and whether it is right; the ignored are left out
+        counted: list[tuple[float, bool]] = []  # score, and whether it is right; the ignored are left out
         for image in truth["images"]:
             people = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
             free = {a["id"] for a in people}
@@ -98,12 +98,12 @@ def plain_ap(truth: dict[str, Any], found: list[Any], skeleton: Skeleton, joint:
                     if person["id"] in free and rank[1] >= threshold and rank >= best:
                         best, choice = rank, person
                 if choice is None or is_wanted(choice):
-                    judged.append((detection["score"], choice is not None))
+                    counted.append((detection["score"], choice is not None))
                 if choice is not None and not choice["iscrowd"]:
                     free.remove(choice["id"])
-        judged.sort(key=lambda pair: -pair[0])
+        counted.sort(key=lambda pair: -pair[0])
         right, curve = 0, []
-        for place, (_, correct) in enumerate(judged, start=1):
+        for place, (_, correct) in enumerate(counted, start=1):
             right += correct
             curve.append((right / count, right / place))
         for recall in np.linspace(0, 1, 101):

@@ -74,7 +74,7 @@ def maps(people: list[tuple[float, float, float]], side: int = 32) -> tuple[np.n
     return low, high
 
 
-def test_two_people_are_told_apart_by_their_tags() -> None:
+def test_two_people_are_kept_apart_by_their_tags() -> None:
     low, high = maps([(8.5, 6.5, -3.0), (24.5, 9.5, 3.0)])
     (poses,) = decode_litepose(low, high, COCO.grouping_order)
     assert len(poses) == 2

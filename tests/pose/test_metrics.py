@@ -73,12 +73,12 @@ def pycocotools_figures(truth: dict[str, Any], found: list[dict[str, Any]], skel
         index = PycocoIndex()
         index.dataset = copy.deepcopy(truth)
         index.createIndex()
-        judge = COCOeval(index, index.loadRes(copy.deepcopy(found)), "keypoints")
-        judge.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return list(judge.stats)
+        evaluation = COCOeval(index, index.loadRes(copy.deepcopy(found)), "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(skeleton.sigmas)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return list(evaluation.stats)
 
 
 @pytest.mark.parametrize("skeleton", [COCO, CROWDPOSE, FIVE], ids=lambda s: s.name)

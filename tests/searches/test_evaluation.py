@@ -15,8 +15,7 @@ from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.costs.feasible import Budget
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.inference.evaluate import Evaluation, evaluate, read_inputs
-from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.extract import extract
+from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.recipe.search_settings import SearchSettings

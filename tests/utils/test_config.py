@@ -71,7 +71,7 @@ def test_a_wrong_value_names_its_key_and_shows_what_it_got(rate: Any) -> None:
     assert repr(rate) in str(error.value)
 
 
-def test_every_fault_is_told() -> None:
+def test_every_fault_is_named() -> None:
     with pytest.raises(InputError) as error:
         read({"nam": 1, "inner": {"rate": -1, "sides": ["a"]}})
     assert len(error.value.faults) == 3

@@ -12,7 +12,7 @@ from ofa_pose.utils import console
 
 
 class Clock:
-    """A clock that goes on only when told to."""
+    """A clock that goes on only when asked to."""
 
     now = 1000.0
 
