@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_pose.data.coco_parse import parse
 from ofa_pose.data.records import ImageRecord
@@ -23,7 +24,7 @@ from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.files import read_json
 from ofa_pose.utils.numbers import positive
-from ofa_pose.utils.seeding import generator
+from ofa_pose.utils.seeding import Key, generator
 
 CheckImages = Literal["none", "exists", "decode"]
 
@@ -92,6 +93,19 @@ class KeypointDataset:
             return self
         return self.select(range(max(count, 0)))
 
+    def choose(self, count: int, *keys: Key) -> KeypointDataset:
+        """A fixed random choice of `count` images at most, in the file's order; the keys decide which.
+
+        The first images of a file are often one scene.
+        """
+        if count >= len(self):
+            return self
+        return self.select(np.sort(self.draw(count, *keys)))
+
+    def draw(self, count: int, *keys: Key) -> NDArray[np.int64]:
+        """The places of `count` images at most, in a random order; the keys decide it."""
+        return generator(*keys).permutation(len(self))[:count]
+
     def split_off(self, share: float, seed: int) -> tuple[KeypointDataset, KeypointDataset]:
         """(train, search): a pseudo-random `share` of the images apart from the rest; the seed alone decides which.
 
@@ -104,7 +118,7 @@ class KeypointDataset:
                 "one image cannot be split into train and search", self.annotations_path, "give data.search of its own"
             )
         count = min(max(round(share * len(self)), 1), len(self) - 1)
-        order = generator(seed, "search split").permutation(len(self))
+        order = self.draw(len(self), seed, "search split")
         return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))
 
     def with_people(self) -> KeypointDataset:

@@ -122,7 +122,7 @@ def export_int8(
     Raises:
         InputError: a calibration image is unreadable, or a package is missing; nothing is written.
     """
-    calibration = _choice(data.calibration, calibration_images, "calibration")
+    calibration = data.calibration.choose(calibration_images, "int8", "calibration")
     inputs = (batch.images for batch in read_inputs(calibration, resolution, BATCH))
     quantise(source, target, inputs, len(calibration))
     runners = [OnnxRunner(path, threads) for path in (source, target)]
@@ -131,7 +131,7 @@ def export_int8(
     summary |= {"bytes": Path(target).stat().st_size, "float_bytes": Path(source).stat().st_size}
     if data.evaluation is None:
         return summary
-    images = _choice(data.evaluation, EVALUATION_IMAGES, "evaluation")
+    images = data.evaluation.choose(EVALUATION_IMAGES, "int8", "evaluation")
     evaluator = make_evaluator(images)
     before, after = (
         evaluate(runner, images, read_inputs(images, resolution, BATCH), evaluator, config).metrics["AP"]
@@ -199,14 +199,6 @@ class _Calibration:
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return iter(self.get_next, None)
-
-
-def _choice(dataset: KeypointDataset, count: int, what: str) -> KeypointDataset:
-    """A fixed choice of `count` images at most, in the dataset's order."""
-    if len(dataset) <= count:
-        return dataset
-    order = generator("int8", what).permutation(len(dataset))
-    return dataset.select(np.sort(order[:count]))
 
 
 def _times(runners: Sequence[Runner], side: int) -> list[float]:

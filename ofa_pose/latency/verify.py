@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import on_device
@@ -22,6 +22,7 @@ from ofa_pose.latency.table import LatencyTable, Samples
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.ranking import kendall, spearman
 from ofa_pose.utils.results import Result
 from ofa_pose.utils.seeding import generator
 
@@ -47,12 +48,11 @@ class Verification(Result):
         """(nets,): relative errors of what was predicted."""
         return self.predicted / self.measured - 1
 
-    def to_dict(self) -> dict[str, float | int]:
-        """{'spearman', 'kendall', 'mape' (a share, not per cent), 'nets', 'drift'}"""
-        spearman = float(spearmanr(self.measured, self.predicted).statistic)
-        kendall = float(kendalltau(self.measured, self.predicted).statistic)
+    def to_dict(self) -> dict[str, Any]:
+        """{'spearman', 'kendall' (null where all are alike), 'mape' (a share, not per cent), 'nets', 'drift'}"""
+        rho, tau = spearman(self.measured, self.predicted), kendall(self.measured, self.predicted)
         mape = float(np.abs(self.errors).mean())
-        return {"spearman": spearman, "kendall": kendall, "mape": mape, "nets": len(self.specs), "drift": self.drift}
+        return {"spearman": rho, "kendall": tau, "mape": mape, "nets": len(self.specs), "drift": self.drift}
 
 
 def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:
@@ -94,7 +94,8 @@ def draw(path: str | Path, found: Verification, title: str) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     figures = found.to_dict()
-    label = f"Spearman {figures['spearman']:.3f}, mean error {figures['mape']:.1%}"
+    rho = "unknown" if figures["spearman"] is None else f"{figures['spearman']:.3f}"
+    label = f"Spearman {rho}, mean error {figures['mape']:.1%}"
     axes.plot(found.measured, found.predicted, "o", alpha=0.75, markersize=6, markeredgewidth=0, label=label)
     both = np.concatenate([found.measured, found.predicted])
     axes.plot([both.min(), both.max()], [both.min(), both.max()], color="0.5", linestyle="--", lw=1, zorder=1)

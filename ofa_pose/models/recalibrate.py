@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.loader import clean_batches, normalise
-from ofa_pose.utils.seeding import generator
 from ofa_pose.utils.threads import map_ahead
 
 CALIBRATION_BATCH = 16
@@ -21,8 +20,8 @@ def calibration_batches(
     dataset: KeypointDataset, resolution: int, images: int, device: torch.device
 ) -> Iterator[Tensor]:
     """Normalised batches (B, 3, R, R) of a fixed random choice of `images` training images, not augmented."""
-    order = generator("calibrate").permutation(len(dataset))[:images]
-    for batch in clean_batches(dataset, resolution, CALIBRATION_BATCH, order.tolist()):
+    chosen = dataset.draw(images, "calibrate").tolist()
+    for batch in clean_batches(dataset, resolution, CALIBRATION_BATCH, chosen):
         yield normalise(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
 
 

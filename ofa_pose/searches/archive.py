@@ -21,6 +21,7 @@ from typing import Any
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.results import plain
 
 ARCHIVE = "archive.sqlite"
 APPLICATION = 0x6F667061  # 'ofpa', in the file's header
@@ -125,7 +126,7 @@ class Archive:
         e = evaluation
         costs = [e.costs.get(key) for key in ("macs_thop", "macs_exact", "macs_paper", "params", "latency_ms")]
         texts = [genome_text(e.genome), json.dumps(e.spec)]
-        metrics = json.dumps(_with_nulls(e.metrics), allow_nan=False)
+        metrics = json.dumps(plain(e.metrics), allow_nan=False)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         row = [None, self._basis, self._supernet, *texts, *costs, metrics, e.ap, e.seconds, seed, now]
         with self._told(), self._transaction():
@@ -200,11 +201,3 @@ def check_archive(path: Path) -> None:
     if version != FORMAT:
         what = f"is an archive of format {version}, this version of ofa-pose reads {FORMAT}"
         raise InputError(what, path, "use the version that wrote it, or choose another --archive")
-
-
-def _with_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _with_nulls(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_nulls(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

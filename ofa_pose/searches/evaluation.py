@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +24,6 @@ from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe.search_settings import SearchSettings
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.seeding import generator
 
 CACHE_BYTES = 4 << 30
 
@@ -82,7 +80,7 @@ class SubnetFitness:
         # A sum's last bits depend on how many threads share it, so on a CPU each has work of its own.
         self._streams = torch.get_num_threads() if self._device.type == "cpu" else None
         self._make_runner = make_runner or FastestRunner(self._device, streams=self._streams)
-        self.images = _choose(search, settings.images)
+        self.images = search.choose(settings.images, "search images")
         if not self.images.people:
             what = f"none of the {len(self.images)} search images has a labelled person"
             raise InputError(what, search.annotations_path, "raise search.images, or name another data.search")
@@ -131,11 +129,3 @@ class SubnetFitness:
         while len(self._cache) > 1 and sum(kept.bytes for kept in self._cache.values()) > CACHE_BYTES:
             self._cache.popitem(last=False)
         return prepared
-
-
-def _choose(dataset: KeypointDataset, images: int) -> KeypointDataset:
-    # The first images of a file are often one scene; a fixed choice keeps searches with other seeds comparable.
-    if images >= len(dataset):
-        return dataset
-    order = generator("search images").permutation(len(dataset))[:images]
-    return dataset.select(np.sort(order).tolist())

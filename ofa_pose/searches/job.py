@@ -34,7 +34,7 @@ from ofa_pose.searches.results import front_table, rivals, write_front
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress, say, show, warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import RunDir, another
+from ofa_pose.utils.run_dir import RunDir, check_basis
 
 HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png", "search.json", "result.json"
 JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
@@ -260,10 +260,7 @@ def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
     before = files.read_json(run.path / BASIS)
     if "prior" not in before:
         raise InputError("was searched by a version that kept no archive", run.path, "choose another --out")
-    for key, value in plan.items():
-        if before.get(key) != value:
-            what = f"was searched with {another(key, before.get(key), value)}"
-            raise InputError(what, run.path, "resume with the settings of that search, or choose another --out")
+    check_basis(before, plan, run.path)
     return dict(before)
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.recipe.search_settings import SearchSettings
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.ranking import kendall, spearman
 
 if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -57,7 +57,8 @@ class Screening:
         self._aps = np.zeros(0)
         self._model: GaussianProcessRegressor | None = None
         self._learnt = self._fitted_on = 0  # samples in all, now and when the kernel was fitted
-        self._tau = self._spearman = float("nan")
+        self._tau: float | None = None
+        self._spearman: float | None = None
         self._chose, self._tried = False, list[tuple[float, float]]()  # since the last report
         if prior:
             self._add([genome for genome, _ in prior], [ap for _, ap in prior])
@@ -65,7 +66,7 @@ class Screening:
     @property
     def trusted(self) -> bool:
         """Whether its held-out forecasts are good enough to go by."""
-        return self._model is not None and self._tau >= self._settings.surrogate_tau
+        return self._tau is not None and self._tau >= self._settings.surrogate_tau
 
     def forecast(self, genomes: Sequence[Genome]) -> Forecast:
         """What it predicts of some genomes; it must have learnt enough for a model."""
@@ -92,10 +93,10 @@ class Screening:
             the last report, predicted before they were judged, which is lower because they were chosen to be good};
             None for what is not known.
         """
-        new, _ = rank_correlation(*np.array(self._tried).reshape(-1, 2).T)
+        new = kendall(*np.array(self._tried).reshape(-1, 2).T) if len(self._tried) >= FEWEST_RANKED else None
         used, self._chose, self._tried = self._chose, False, []
         figures = {"surrogate_tau": self._tau, "surrogate_spearman": self._spearman, "surrogate_tau_new": new}
-        shown = {key: round(value, 4) if np.isfinite(value) else None for key, value in figures.items()}
+        shown = {key: None if value is None else round(value, 4) for key, value in figures.items()}
         return {"surrogate": used, "surrogate_samples": len(self._aps), **shown}
 
     def _add(self, genomes: Sequence[Genome], aps: Sequence[float]) -> None:
@@ -115,7 +116,8 @@ class Screening:
             if kernel is None or self._learnt - self._fitted_on >= REFIT * min(self._fitted_on, MOST_SAMPLES):
                 self._fitted_on = self._learnt
                 self._model = _fitted(self._inputs, targets, kernel if self.trusted else None)
-                self._tau, self._spearman = rank_correlation(_held_out(self._inputs, targets), targets)
+                predicted = _held_out(self._inputs, targets)
+                self._tau, self._spearman = kendall(predicted, targets), spearman(predicted, targets)
             else:
                 self._model = _model(kernel, optimizer=None).fit(self._inputs, targets)
 
@@ -125,13 +127,6 @@ class Screening:
         costs, limits = self._part.costs(rows), self._part.budget.limits
         logs = [np.log(costs[limit.key] / limit.maximum) for limit in limits]
         return np.column_stack([rows[:, elastic] / self._tops[elastic], *logs])
-
-
-def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """Kendall's tau (b) and Spearman's rho; NaN where there are fewer than three or all are alike."""
-    if len(measured) < FEWEST_RANKED or np.ptp(predicted) == 0 or np.ptp(measured) == 0:
-        return float("nan"), float("nan")
-    return float(kendalltau(predicted, measured).statistic), float(spearmanr(predicted, measured).statistic)
 
 
 def _held_out(inputs: np.ndarray, aps: np.ndarray) -> np.ndarray:

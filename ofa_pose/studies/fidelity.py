@@ -19,14 +19,14 @@ from rich.table import Table
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.searches.results import first_limit, uniform_genomes
-from ofa_pose.studies.ranking import compare
 from ofa_pose.studies.scatter import Panel, draw_scatter
 from ofa_pose.studies.sheet import Sheet
-from ofa_pose.studies.table import Judge, check_basis
+from ofa_pose.studies.table import Judge
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress, say
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import RunDir, plan_run
+from ofa_pose.utils.ranking import kendall_interval
+from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
 from ofa_pose.utils.seeding import generator
 
 SHEET, BASIS, PICTURE, TUNING = "fidelity.csv", "fidelity.json", "fidelity.png", "finetune"
@@ -125,7 +125,7 @@ def study_fidelity(
     columns = [f"{name}_{_key(setting)}" for setting in study.settings for name in ("AP", "seconds")]
     sheet = Sheet(run.path / SHEET, part, genomes, [*columns, *([TUNED] if tune else [])])
     if resume:
-        check_basis(run.path / BASIS, basis)
+        check_basis(files.read_json(run.path / BASIS), basis, run.path)
         sheet.read()
     judges = {
         setting: make_judge(*setting) for setting in study.settings
@@ -174,13 +174,13 @@ def _compare_all(sheet: Sheet, study: Fidelity, tuned: bool) -> dict[str, Any]:
 
     def line(count: int, setting: tuple[int, int]) -> dict[str, Any]:
         seconds = statistics.median(sheet.column(f"seconds_{_key(setting)}"))
-        found = compare(sheet.column(f"AP_{_key(setting)}"), reference)
+        found = kendall_interval(sheet.column(f"AP_{_key(setting)}"), reference)
         return {"count": count, **asdict(found), "seconds": seconds}
 
     most, best = study.settings[0]
     images = [line(count, (count, best)) for count in study.images]
     calibration = [line(count, (most, count)) for count in study.calibration]
-    finetuned = {"steps": study.steps, **asdict(compare(reference, sheet.column(TUNED)))} if tuned else None
+    finetuned = {"steps": study.steps, **asdict(kendall_interval(reference, sheet.column(TUNED)))} if tuned else None
     return {"images": images, "calibration": calibration, "finetuned": finetuned}
 
 

@@ -16,7 +16,7 @@ from ofa_pose.costs.subnet_rows import SubnetTable, read_subnets
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import RunDir, another, plan_run
+from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
 
 TABLE, BASIS = "table.csv", "table.json"
 
@@ -71,7 +71,7 @@ def fill_table(
     """
     path = run.path / TABLE
     if resume:
-        check_basis(run.path / BASIS, basis)
+        check_basis(files.read_json(run.path / BASIS), basis, run.path)
     known = read_table(path, space) if resume else {}
     run.open()
     files.write_json(run.path / BASIS, dict(basis))
@@ -93,15 +93,6 @@ def fill_table(
     spec = space.decode(fittest, joints)
     best = {"spec": spec.to_dict(), "AP": ap, "macs": spec_macs(spec).to_dict(), "params": spec_params(spec)}
     return {"subnets": len(judged), "judged": len(missing), "best": best, "table": str(path)}
-
-
-def check_basis(path: Path, basis: Mapping[str, Any]) -> None:
-    """Raise InputError that names what differs between a basis kept in a file and this one."""
-    before = files.read_json(path)
-    for key, value in basis.items():
-        if before.get(key, value) != value:
-            what = f"was measured with {another(key, before[key], value)}"
-            raise InputError(what, path.parent, "resume with the settings of that run, or choose another --out")
 
 
 def read_table(path: Path, space: SearchSpace) -> dict[Genome, Outcome]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ class Result:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: paths as text, results and mappings as dicts, tuples as lists."""
+    """A value as JSON can hold it: paths as text, mappings as dicts, tuples as lists, NaN and infinities as None."""
     if isinstance(value, Result):
         return value.to_dict()
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return str(value) if isinstance(value, Path) else value

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.results import plain
 
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
@@ -57,7 +57,7 @@ class RunDir:
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl; NaN and infinities are written as null."""
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+            file.write(json.dumps(plain(record), allow_nan=False) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop the records of steps after `step`: a resumed run writes them again."""
@@ -76,12 +76,6 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         if isinstance(record, dict):
             yield line, record
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plan_run(
@@ -118,11 +112,19 @@ def plan_run(
     return RunDir(path, recipe, sys.argv[1:] if argv is None else argv, fresh=not begun)
 
 
-def another(key: str, before: Any, now: Any) -> str:
-    """How a part of a run's basis differs: 'another supernet', 'another algorithm: algorithm.seed was 0, is 1'."""
-    if key == "sha256":
-        return "another supernet"
-    return "another space" if key == "space" else f"another {key}: {', '.join(changed_keys(before, now, key))}"
+def check_basis(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
+    """Raise InputError where a run is resumed on another basis than it was begun with, such as 'another supernet'.
+
+    Args:
+        before: what the run kept of its basis; a key that it did not keep is not compared.
+        now: all that has to be the same, JSON values.
+    """
+    for key, value in now.items():
+        if before.get(key, value) != value:
+            what = {"sha256": "supernet", "space": "space"}.get(key)
+            what = what or f"{key}: {', '.join(changed_keys(before[key], value, key))}"
+            hint = "resume with the settings of that run, or choose another --out"
+            raise InputError(f"was begun with another {what}", where, hint)
 
 
 def changed_keys(before: Any, now: Any, key: str = "") -> list[str]:

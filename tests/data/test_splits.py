@@ -37,6 +37,19 @@ def test_parts_of_a_dataset(tmp_path: Path) -> None:
         dataset.limit(1).with_people()
 
 
+def test_a_choice_of_images_is_the_same_for_ever(tmp_path: Path) -> None:
+    dataset = load_dataset(*write(tmp_path, contents(20)))
+    assert dataset.draw(5, "calibrate").tolist() == [5, 18, 14, 17, 12]
+    for keys, ids in (
+        (("search images",), [1, 2, 6, 12, 13]),
+        (("int8", "calibration"), [2, 4, 8, 16, 18]),
+        (("int8", "evaluation"), [1, 5, 7, 14, 17]),
+    ):
+        assert [record.id for record in dataset.choose(5, *keys).images] == ids
+        assert {*ids} < {record.id for record in dataset.choose(9, *keys).images}
+    assert dataset.choose(20, "any") is dataset.choose(21, "any") is dataset
+
+
 @pytest.fixture
 def settings(tiny_dataset: KeypointDataset) -> DataSettings:
     source = Source(annotations=str(tiny_dataset.annotations_path), images=str(tiny_dataset.images_dir))

@@ -1,4 +1,4 @@
-"""Rank correlations against SciPy's, and a study with made-up judges whose noise is known."""
+"""A study with made-up judges whose noise is known."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from ofa_pose.studies.fidelity import (
     spread_subnets,
     study_fidelity,
 )
-from ofa_pose.studies.ranking import compare
 from ofa_pose.studies.table import Judge
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.run_dir import RunDir
@@ -86,29 +85,6 @@ def study(part: FeasibleSpace, tmp_path: Path) -> Run:
 
 def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text())))
-
-
-def test_tau_is_scipys_ties_included() -> None:
-    rng = np.random.default_rng(0)
-    for size in (2, 3, 12, 50):
-        for levels in (2, 5, 1000):
-            one, other = rng.integers(levels, size=(2, size))
-            expected, found = kendalltau(one, other).statistic, compare(one, other, resamples=20).tau
-            assert found is None if np.isnan(expected) else found == pytest.approx(expected, abs=1e-12)
-    assert compare([1, 1, 1], [1, 2, 3]).tau is None
-
-
-def test_the_interval_tells_how_sure_a_tau_is() -> None:
-    rng = np.random.default_rng(1)
-    few, many = rng.normal(size=8), rng.normal(size=80)
-    rough, sure = (compare(values, values + rng.normal(scale=0.5, size=len(values))) for values in (few, many))
-    for found in (rough, sure):
-        assert found.tau is not None and found.low is not None and found.high is not None
-        assert -1 <= found.low < found.tau < found.high <= 1
-    assert rough.high - rough.low > 2 * (sure.high - sure.low)  # type: ignore[operator]
-    same = compare(few, few * 2)
-    assert (same.tau, same.low, same.high) == (pytest.approx(1), pytest.approx(1), pytest.approx(1))
-    assert compare([1, 1, 1], [1, 2, 3]) == compare([1, 2, 3], [0, 0, 0]) and compare([1, 1], [1, 2]).tau is None
 
 
 def test_subnets_are_spread_over_the_costs(part: FeasibleSpace) -> None:

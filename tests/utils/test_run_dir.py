@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import PROGRESS, RunDir, changed_keys, plan_run
+from ofa_pose.utils.run_dir import PROGRESS, RunDir, changed_keys, check_basis, plan_run
 
 
 def records(run: RunDir) -> list[dict[str, Any]]:
@@ -126,3 +126,17 @@ def test_forgetting_nothing(tmp_path: Path) -> None:
     run = opened(tmp_path, "", argv=[])
     run.forget_after(3)
     assert not run.metrics.exists()
+
+
+def test_a_resumed_run_shares_its_basis() -> None:
+    before = {"sha256": "a", "space": {"stem": 8}, "algorithm": {"seed": 0, "deep": {"x": 1}}, "kept": None}
+    check_basis(before, before, Path("run"))
+    check_basis(before, {"sha256": "a", "of a later version": 1}, Path("run"))
+    for now, words in (
+        ({"sha256": "b"}, "run: was begun with another supernet; resume with the settings of that run"),
+        ({"space": {}}, "another space;"),
+        ({"algorithm": {"seed": 1, "deep": {}}}, "algorithm.seed was 0, is 1, algorithm.deep.x was 1, is None;"),
+        ({"kept": 3}, "another kept: kept was None, is 3"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_basis(before, {**before, **now}, Path("run"))
