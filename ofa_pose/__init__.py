@@ -16,35 +16,50 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ofa_pose.api.datasets import data_check, data_synth
+    from ofa_pose.api.evaluating import evaluate, predict
     from ofa_pose.api.exporting import export
+    from ofa_pose.api.importing import import_litepose
     from ofa_pose.api.profiling import latency_build, latency_bundle, latency_import, latency_verify, profile
     from ofa_pose.api.reporting import report
+    from ofa_pose.api.training import finetune, pretrain, train_supernet
     from ofa_pose.inference.pose_model import PoseModel
 
 __version__ = "0.1.0"
 _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds each
     "data_check": "datasets",
     "data_synth": "datasets",
+    "evaluate": "evaluating",
     "export": "exporting",
+    "finetune": "training",
+    "import_litepose": "importing",
     "latency_build": "profiling",
     "latency_bundle": "profiling",
     "latency_import": "profiling",
     "latency_verify": "profiling",
+    "predict": "evaluating",
+    "pretrain": "training",
     "profile": "profiling",
     "report": "reporting",
+    "train_supernet": "training",
 }
 __all__ = [
     "__version__",
     "data_check",
     "data_synth",
+    "evaluate",
     "export",
+    "finetune",
+    "import_litepose",
     "latency_build",
     "latency_bundle",
     "latency_import",
     "latency_verify",
     "load",
+    "predict",
+    "pretrain",
     "profile",
     "report",
+    "train_supernet",
 ]
 
 
@@ -76,6 +91,6 @@ def load(
 
         hint = "install it; a device without it runs exported models with ofa_pose.runtime.load"
         raise InputError("torch is not installed", hint=hint)
-    from ofa_pose.inference.predict import load_model
+    from ofa_pose.inference.load import load_model
 
     return load_model(checkpoint, device, resolution, flip)

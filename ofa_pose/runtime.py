@@ -22,7 +22,7 @@ The poses are those of the checkpoint that the model was exported from: the code
 the package openvino) and ncnn's `.param` (with ncnn) are loaded in the same way.
 """
 
-from ofa_pose.inference.exported import load_exported as load
 from ofa_pose.inference.pose_model import PoseModel
+from ofa_pose.inference.pose_model import load_exported as load
 
 __all__ = ["PoseModel", "load"]

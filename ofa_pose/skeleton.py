@@ -48,6 +48,19 @@ class Skeleton:
         reach = [_distances(j, count, self.limbs) for j in range(count)]
         return tuple(sorted(range(count), key=lambda j: (sum(reach[j]), j)))
 
+    def differences(self, other: Skeleton) -> str:
+        """What differs between two skeletons of the same joints, such as 'flip pairs and sigmas'.
+
+        It is '' where nothing does, and where their joints are not the same.
+        """
+
+        def parts(one: Skeleton) -> dict[str, Any]:
+            flips, limbs = ({frozenset(pair) for pair in pairs} for pairs in (one.flip_pairs, one.limbs))
+            return {"flip pairs": flips, "sigmas": one.sigmas, "limbs": limbs}
+
+        here, there = parts(self), parts(other)
+        return " and ".join(name for name in here if here[name] != there[name] and self.joints == other.joints)
+
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for YAML, JSON and checkpoints; `from_dict` reads it back."""
         names = self.joints

@@ -11,6 +11,8 @@ from ofa_pose.backends.table import BACKENDS, BUNDLES, listed
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.results import Result
 
+SPEC_SUFFIXES = (".yaml", ".yml", ".json")
+
 if TYPE_CHECKING:
     from ofa_pose.arch.spec import ArchSpec
     from ofa_pose.latency.profile import NetworkTime
@@ -112,7 +114,6 @@ def profile(
     Raises:
         InputError: no such network or backend, its package is missing, or a number is out of range.
     """
-    from ofa_pose.checkpoints.nets import load_any_spec
     from ofa_pose.costs import profile as costs
 
     if not measure and (backend is not None or threads is not None):
@@ -120,7 +121,7 @@ def profile(
     for option, number in (("--joints", joints), ("--threads", threads)):
         if number is not None:
             check_range(option, number, 1)
-    spec = load_any_spec(str(net), joints)
+    spec = _spec_of(str(net), joints)
     figures, recount, measured = costs.profile(spec, name=str(net)), None, None
     if check:
         from ofa_pose.models.thop_count import check_with_thop
@@ -268,6 +269,20 @@ def latency_import(results: str | Path, *, out: str | Path) -> TableResult:
     table = import_results(path / "results.csv" if path.is_dir() else path)
     table.save(out)
     return _table_result(table, Path(out))
+
+
+def _spec_of(net: str, joints: int | None) -> ArchSpec:
+    """The spec of a preset, a spec file or a checkpoint (a supernet's largest net)."""
+    from ofa_pose.arch.presets import PRESETS, load_spec
+    from ofa_pose.utils.files import shipped_weights
+
+    path = Path(net)
+    if net in PRESETS or path.suffix in SPEC_SUFFIXES or not (path.exists() or net in shipped_weights()):
+        return load_spec(net, joints)
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+
+    spec = load_checkpoint(net).spec
+    return spec if joints is None else spec.with_joints(joints)
 
 
 def _check_numbers(joints: int, share: float, threads: int = 1, rounds: int = 1) -> None:

@@ -68,6 +68,14 @@ class Checkpoint:
         return net.to(device).eval()
 
 
+def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
+    """The network of a checkpoint, in eval mode on the CPU. Raises InputError where it holds a supernet."""
+    if checkpoint.kind == "supernet":
+        hint = "search it for a subnet and finetune that, then name the finetuned checkpoint"
+        raise InputError("holds a supernet, many networks in one", where, hint)
+    return checkpoint.build()
+
+
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint at once or not at all. `recipe` and `info` are written as JSON would write them."""
     value = {

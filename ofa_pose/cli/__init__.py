@@ -13,17 +13,15 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, reporting
+from ofa_pose.api import datasets, evaluating, importing, reporting, training
 from ofa_pose.api import exporting as export_api
 from ofa_pose.api import profiling as profile_api
 from ofa_pose.cli import (
-    evaluation,
     exporting,
-    importing,
+    journey,
     profiling,
     search,
     studies,
-    training,
 )
 from ofa_pose.cli.commands import add_command
 from ofa_pose.utils.errors import OfaPoseError
@@ -59,15 +57,28 @@ data_app = typer.Typer(help="Make and check datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 add_command(data_app, "synth", datasets.data_synth, arguments=("out",))
 add_command(data_app, "check", datasets.data_check)
-app.command("pretrain")(training.pretrain)
-app.command("train-supernet")(training.train_supernet)
+add_command(app, "pretrain", training.pretrain, after=journey.after_pretrain, only_in_python=("objective",))
+add_command(
+    app,
+    "train-supernet",
+    training.train_supernet,
+    after=journey.after_train_supernet,
+    only_in_python=("objective",),
+)
 app.command("search")(search.search)
 app.command("table")(studies.table)
 app.command("fidelity")(studies.fidelity)
-app.command("finetune")(training.finetune)
-app.command("import-litepose")(importing.import_litepose)
-app.command("eval")(evaluation.evaluate)
-app.command("predict")(evaluation.predict)
+add_command(app, "finetune", training.finetune, after=journey.after_finetune, only_in_python=("objective",))
+add_command(
+    app,
+    "import-litepose",
+    importing.import_litepose,
+    arguments=("file",),
+    show_result=journey.show_import,
+    after=journey.after_import,
+)
+add_command(app, "eval", evaluating.evaluate, show_result=journey.show_evaluation)
+add_command(app, "predict", evaluating.predict, arguments=("source",), after=journey.after_predict)
 add_command(app, "profile", profile_api.profile, arguments=("net",), show_result=profiling.show_profile)
 add_command(
     app,

@@ -49,6 +49,7 @@ def add_command(
     show_result: Callable[[Any], None] | None = None,
     after: Callable[[Any, Mapping[str, Any]], None] | None = None,
     options: Mapping[str, str] | None = None,
+    only_in_python: tuple[str, ...] = (),
 ) -> None:
     """Add a command that calls `function` and prints what it returns.
 
@@ -61,12 +62,14 @@ def add_command(
         show_result: prints a result for people; default: a table of its names and values.
         after: called with the result and the call's arguments when the result was printed: hints on what comes next.
         options: parameters' options where neither their name nor `OPTIONS` says them: {'flip': '--flip/--no-flip'}.
+        only_in_python: parameters that take what a shell cannot give, such as functions.
     """
     text, helps = read_docstring(function)
-    parameters = inspect.signature(function).parameters
+    parameters = dict(inspect.signature(function).parameters)
     assert helps.keys() == parameters.keys(), f"{function.__name__}: Args explains {[*helps]}, it takes {[*parameters]}"
     names = {key: f"--{key.replace('_', '-')}" for key in parameters} | OPTIONS | dict(options or {})
     names |= {key: key for key in arguments}
+    parameters = {key: one for key, one in parameters.items() if key not in only_in_python}
     kinds = {key: _kind(function, one) for key, one in parameters.items()}
     as_json = Annotated[bool, typer.Option("--json", help="Print the result, and only it, as JSON on stdout.")]
     shown = [_shell_parameter(one, kinds[key], names, helps[key]) for key, one in parameters.items()]

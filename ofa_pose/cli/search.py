@@ -163,7 +163,7 @@ class _Job:
         from ofa_pose.checkpoints.checkpoint import find_checkpoint, save_checkpoint
         from ofa_pose.searches.distributed import restarted
         from ofa_pose.searches.job import HISTORY, run_search
-        from ofa_pose.train.jobs import inherit
+        from ofa_pose.train.trainings import inherit
         from ofa_pose.utils.config import config_text
         from ofa_pose.utils.run_dir import plan_run
 
@@ -230,7 +230,7 @@ def _plan(
     resolved, _ = load_recipe("search", recipe, overrides, source.recipe, seed)
     check_space(source, resolved.space)
     check_held_out(resolved.data, source)
-    train, split = load_splits(resolved.data, "train", "search")
+    train, split = load_splits(resolved.data, "train", "search", trained=source.skeleton)
     check_joints(source.skeleton, split, "the supernet")
     chosen = pick_device(device)
     if team is not None:

@@ -126,7 +126,7 @@ def fidelity(
     from ofa_pose.searches.job import fitness_basis
     from ofa_pose.studies.fidelity import TUNING, Fidelity, fidelity_table, plan_fidelity, study_fidelity
     from ofa_pose.studies.tuning import short_finetuning
-    from ofa_pose.train.jobs import Setting
+    from ofa_pose.train.training_run import TrainingRun
     from ofa_pose.utils.config import config_text
     from ofa_pose.utils.run_dir import RunDir
 
@@ -151,7 +151,7 @@ def fidelity(
     # The largest number of search images, so that both APs of the comparison are of the same images.
     val = fitness(*study.settings[0]).images
     origin = {"command": "fidelity", "teacher": _sha256(teacher) if teacher else None}
-    job = Setting(
+    job = TrainingRun(
         train,
         val,
         settings,
@@ -160,11 +160,12 @@ def fidelity(
         resolved.seed,
         RunDir(out / TUNING),
         chosen,
+        master.build() if master else None,
         {},
         origin,
         resolved.decode.config(),
     )
-    tune = short_finetuning(net, job, master.build() if master else None, study.calibration[-1])
+    tune = short_finetuning(net, job, study.calibration[-1])
     basis = {
         **fitness_basis(net, _sha256(supernet), train, split, resolved.search, resolved.decode.config()),
         "study": {"images": [*study.images], "calibration": [*study.calibration], "subnets": subnets, "steps": steps},
@@ -219,7 +220,7 @@ def _splits(source: Checkpoint, resolved: Recipe) -> tuple[KeypointDataset, Keyp
 
     check_space(source, resolved.space)
     check_held_out(resolved.data, source)
-    train, split = load_splits(resolved.data, "train", "search")
+    train, split = load_splits(resolved.data, "train", "search", trained=source.skeleton)
     check_joints(source.skeleton, split, "the supernet")
     return train, split
 

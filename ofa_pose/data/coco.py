@@ -41,6 +41,7 @@ class KeypointDataset:
         warnings: what is odd in the data but no fault, a line each.
         category: the annotation file's keypoint category, as it stands there.
         other_categories: the ids of the file's further categories.
+        metric: how an AP on these images is defined, 'coco' or 'crowdpose'.
     """
 
     skeleton: Skeleton
@@ -50,6 +51,7 @@ class KeypointDataset:
     warnings: tuple[str, ...] = ()
     category: Mapping[str, Any] = field(default_factory=dict)
     other_categories: frozenset[int | str] = frozenset()
+    metric: str = "coco"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -136,6 +138,7 @@ def load_dataset(
     images: str | Path,
     skeleton: Skeleton | None = None,
     check_images: CheckImages = "exists",
+    trained: Skeleton | None = None,
 ) -> KeypointDataset:
     """Load and check a keypoint dataset in COCO's format.
 
@@ -143,14 +146,16 @@ def load_dataset(
         annotations: the JSON file.
         images: the folder that the records' file_name starts from.
         skeleton: flip pairs, sigmas and limbs for the file's joints; must name the same joints in the same order. By
-            default the built-in skeleton with these joints, else a draft (and a warning).
+            default `trained`, else the built-in skeleton with these joints, else a draft (and a warning).
         check_images: 'none', that each file 'exists', or 'decode' each and compare its size.
+        trained: of a network that will see these images, whose skeleton counts if its joints are the file's; where it
+            is not what the file or `skeleton` says, a warning names what differs.
 
     Raises:
         InputError: holding every fault found, each with the file, the record's id and the hint.
     """
     annotations, images = Path(annotations), Path(images)
-    parsed = parse(annotations, images, read_json(annotations), skeleton)
+    parsed = parse(annotations, images, read_json(annotations), skeleton, trained)
     faults = list(parsed.faults)
     if check_images != "none":
         missing, found = _missing_files(parsed.images, annotations, images)

@@ -40,8 +40,8 @@ class Parsed:
     warnings: tuple[str, ...]
 
 
-def parse(path: Path, folder: Path, value: Any, skeleton: Skeleton | None) -> Parsed:
-    """Check the value of an annotation file; `folder` is that of the images.
+def parse(path: Path, folder: Path, value: Any, skeleton: Skeleton | None, trained: Skeleton | None = None) -> Parsed:
+    """Check the value of an annotation file; `folder` is that of the images, for the rest see `load_dataset`.
 
     Raises InputError only where nothing can be read on.
     """
@@ -52,7 +52,7 @@ def parse(path: Path, folder: Path, value: Any, skeleton: Skeleton | None) -> Pa
     if faults:
         raise InputError.of(faults)
     category = keypoint_category(path, value["categories"])
-    chosen, warnings = choose_skeleton(path, category, skeleton)
+    chosen, warnings = choose_skeleton(path, category, skeleton, trained)
     categories = frozenset(c["id"] for c in value["categories"] if isinstance(c, dict) and is_id(c.get("id")))
     reader = _Reader(path, folder, chosen.joints, category["id"], categories)
     for place, record in enumerate(value["images"]):
@@ -83,9 +83,12 @@ def keypoint_category(path: Path, categories: Sequence[Any]) -> Mapping[str, Any
 
 
 def choose_skeleton(
-    path: Path, category: Mapping[str, Any], skeleton: Skeleton | None
+    path: Path, category: Mapping[str, Any], skeleton: Skeleton | None, trained: Skeleton | None = None
 ) -> tuple[Skeleton, tuple[str, ...]]:
-    """The skeleton given, else the built-in one with the category's joints, else a draft; and what to warn of.
+    """The skeleton given, else a network's, else the built-in one, else a draft; and what to warn of.
+
+    A network's skeleton, `trained`, counts where it has the category's joints; a difference from what else would be
+    taken is warned of.
 
     Raises InputError where the skeleton given has other joints than the category.
     """
@@ -100,7 +103,20 @@ def choose_skeleton(
         if skeleton.joints != tuple(names):
             hint = f"list its joints in the file's order: {', '.join(names)}"
             raise InputError(f"skeleton {skeleton.name} has other joints than the file", path, hint)
-        return skeleton, ()
+        differing = skeleton.differences(trained) if trained else ""
+        unlike = f"{path}: its {differing} are the given skeleton's, not those that the network was trained with"
+        return skeleton, (unlike,) if differing else ()
+    suggested, warnings = _suggested(path, category)
+    differing = suggested.differences(trained) if trained else ""
+    if trained is None or not differing:
+        return suggested, warnings
+    origin = "guessed from the file" if warnings else f"those of skeleton {suggested.name}"
+    return trained, (f"{path}: its {differing} are those that the network was trained with, not {origin}",)
+
+
+def _suggested(path: Path, category: Mapping[str, Any]) -> tuple[Skeleton, tuple[str, ...]]:
+    """What a file's own joint names lead to."""
+    names = category["keypoints"]
     built_in = same_joints(names)
     if built_in is not None:
         return built_in, ()

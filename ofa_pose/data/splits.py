@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 from pydantic import Field
 
 from ofa_pose.data.coco import KeypointDataset, load_dataset
@@ -33,12 +36,21 @@ class DataSettings(Config):
     test: Source | None = None
     skeleton: str | None = Field(None, description="YAML of a custom skeleton; none: the annotations declare it")
     search_share: float = Field(0.1, gt=0, lt=1)
+    metric: Literal["coco", "crowdpose"] = Field(
+        "coco",
+        description="of every AP: of checkpoints, searches and studies",
+        exclude_if=lambda metric: metric == "coco",
+    )
 
 
-def load_splits(settings: DataSettings, *splits: str) -> list[KeypointDataset]:
+def load_splits(settings: DataSettings, *splits: str, trained: Skeleton | None = None) -> list[KeypointDataset]:
     """These splits, checked; where search is held out of train, both come of one reading.
 
     Training images exclude those held out for the search, and those without people. Raises InputError.
+
+    Args:
+        trained: of a network that will see these images; it counts where the settings name no skeleton, see
+            `load_dataset`.
     """
     loaded: dict[str, KeypointDataset] = {}
 
@@ -48,7 +60,7 @@ def load_splits(settings: DataSettings, *splits: str) -> list[KeypointDataset]:
         shared = settings.search is None and split in ("train", "search")
         origin = "train" if shared else split
         if origin not in loaded:
-            loaded[origin] = _load(settings, origin)
+            loaded[origin] = _load(settings, origin, trained)
         whole = loaded[origin]
         if shared:
             whole = whole.split_off(settings.search_share, seed=0)[0 if split == "train" else 1]
@@ -57,13 +69,13 @@ def load_splits(settings: DataSettings, *splits: str) -> list[KeypointDataset]:
     return [part(split) for split in splits]
 
 
-def _load(settings: DataSettings, split: str) -> KeypointDataset:
+def _load(settings: DataSettings, split: str, trained: Skeleton | None) -> KeypointDataset:
     source: Source | None = getattr(settings, split)
     if source is None:
         hint = f"add --set data.{split}.annotations=FILE --set data.{split}.images=DIR"
         raise InputError(f"the recipe names no data.{split}", hint=hint)
-    skeleton: Skeleton | None = load_skeleton(settings.skeleton) if settings.skeleton else None
-    dataset = load_dataset(source.annotations, source.images, skeleton)
+    skeleton = load_skeleton(settings.skeleton) if settings.skeleton else None
+    dataset = load_dataset(source.annotations, source.images, skeleton, trained=trained)
     for warning in dataset.warnings:
         warn(warning)
-    return dataset
+    return replace(dataset, metric=settings.metric)

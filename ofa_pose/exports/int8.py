@@ -82,10 +82,10 @@ def int8_data(
     if data.train is None:
         hint = "add --calibration-annotations FILE --calibration-images DIR, training images"
         raise InputError("onnx-int8 needs images to calibrate on, and the checkpoint's recipe names none", hint=hint)
-    (train,) = load_splits(data, "train")
+    (train,) = load_splits(data, "train", trained=skeleton)
     if test is None:
         return Int8Data(train)
-    (evaluated,) = load_splits(data, "test")
+    (evaluated,) = load_splits(data, "test", trained=skeleton)
     if evaluated.skeleton.joints != skeleton.joints:
         what = f"has {len(evaluated.skeleton.joints)} joints, the network {len(skeleton.joints)}"
         raise InputError(what, evaluated.annotations_path, "evaluate it on data with the network's joints")

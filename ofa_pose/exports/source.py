@@ -10,9 +10,8 @@ from typing import Any
 
 from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE
 from ofa_pose.backends import OUTPUTS
-from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.exports.int8 import Int8Data
-from ofa_pose.inference.predict import fixed_net
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.pose.settings import decode_config

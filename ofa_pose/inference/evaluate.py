@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,6 +26,19 @@ from ofa_pose.utils.threads import map_ahead
 
 READERS = 4
 BATCH_PIXELS = 1 << 20  # of inputs: the maps of so many take 100 MB with the flip test
+
+
+class Evaluator(Protocol):
+    """Scores detections against one ground truth, any number of times, such as `KeypointEvaluator`.
+
+    What a metric of one's own is made of: a callable takes the dataset and gives an evaluator.
+    """
+
+    def score(self, detections: Detections) -> dict[str, Any]:
+        """Figures by name, JSON values; 'AP', the higher the better, is what networks are compared by."""
+
+
+MakeEvaluator = Callable[[KeypointDataset], Evaluator]
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ def evaluate(
     runner: Runner,
     dataset: KeypointDataset,
     inputs: Iterable[Inputs],
-    evaluator: KeypointEvaluator | None = None,
+    evaluator: Evaluator | None = None,
     config: DecodeConfig | None = None,
     flip: bool = False,
     decoder: Decoder | None = None,
@@ -101,7 +114,7 @@ def evaluate(
     """AP of a network on `dataset`, whose images come as `inputs` (see `read_inputs`; a list may be used again).
 
     As many batches are worked on at once as the runner's `streams`; never more than one more is held in memory.
-    `evaluator` may be given where the same ground truth is scored many times; `step` is told how many images are done.
+    `evaluator` may be given where the same ground truth is scored many times; `step` gets the number of images done.
     """
     start = time.perf_counter()
     seconds = {"read": 0.0, "network": 0.0, "decode": 0.0, "score": 0.0}
@@ -171,7 +184,24 @@ def _result_problem(entry: Any, known: Set[Any], width: int) -> str:
     return ""
 
 
-def make_evaluator(dataset: KeypointDataset, metric: str = "coco") -> KeypointEvaluator:
-    """The scorer of this dataset's ground truth."""
+def make_evaluator(dataset: KeypointDataset, metric: str | MakeEvaluator | None = None) -> Evaluator:
+    """What scores detections on this dataset's ground truth; by default with the dataset's own metric."""
+    if callable(metric):
+        return metric(dataset)
     truth = dataset.ground_truth
-    return KeypointEvaluator(truth["images"], truth["annotations"], dataset.skeleton, metric)
+    return KeypointEvaluator(truth["images"], truth["annotations"], dataset.skeleton, metric or dataset.metric)
+
+
+def break_down(evaluator: Evaluator, detections: Detections) -> dict[str, Any]:
+    """`KeypointEvaluator.breakdown`. Raises InputError for an evaluator of another kind."""
+    if not isinstance(evaluator, KeypointEvaluator):
+        raise InputError("this metric has no breakdown", hint="ask for none, or for the metric coco or crowdpose")
+    return evaluator.breakdown(detections)
+
+
+def check_evaluable(dataset: KeypointDataset, hint: str) -> None:
+    """Raise InputError where no AP can be taken on a dataset: nobody in it has a labelled joint and is not a crowd."""
+    people = dataset.ground_truth["annotations"]
+    if not dataset.people or not any(person["num_keypoints"] > 0 and not person["iscrowd"] for person in people):
+        what = f"none of the {len(dataset)} images to evaluate has a labelled person, crowds aside"
+        raise InputError(what, dataset.annotations_path, hint)

@@ -9,8 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 import cv2
 import numpy as np
 
-from ofa_pose.inference.items import Item
-from ofa_pose.inference.sources import Photos
+from ofa_pose.inference.sources import Item, Photos
 from ofa_pose.inference.streams import Stream
 from ofa_pose.pose.decode import Poses
 from ofa_pose.utils import files
@@ -28,8 +27,8 @@ Overlay = Callable[[Sequence[Item], Sequence[Poses]], None]
 def open_overlays(source: Photos | Stream, draw: Draw) -> AbstractContextManager[Overlay]:
     """What to call with each batch of items and their poses; all is written when the context ends.
 
-    A photo's file is whole or not there; one too large for JPEG is told and left out. A stream's video is whole or not
-    there too: it is there only when the context ends well.
+    A photo's file is whole or not there; one too large for JPEG is reported and left out. A stream's video is whole or
+    not there too: it is there only when the context ends well.
 
     Args:
         draw: from an RGB uint8 image (H, W, 3) and its poses, the image to write.
@@ -102,5 +101,5 @@ def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
                 yield add
         finally:
             writer.release()
-        if not cv2.VideoCapture(str(temporary)).isOpened():  # a full disk is not told otherwise
+        if not cv2.VideoCapture(str(temporary)).isOpened():  # nothing else reports a full disk
             raise OfaPoseError(f"{stream.overlay}: could not be written whole; is the disk full?")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
+from ofa_pose.backends.table import open_runner
 from ofa_pose.data.images import read_upright
 from ofa_pose.inference.estimate import Inputs, estimate
 from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.draw import draw_poses
-from ofa_pose.pose.geometry import InputFrame, input_frame, warp
+from ofa_pose.pose.geometry import InputFrame, check_resolution, input_frame, warp
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError
 
@@ -90,7 +93,43 @@ class PoseModel:
         return moved, seconds
 
 
+def load_exported(
+    path: str | Path, threads: int = 0, resolution: int | None = None, flip: bool = False, streams: int = 1
+) -> PoseModel:
+    """An exported model that finds the poses on an image: `model(image)`, see `PoseModel`.
+
+    Args:
+        path: a model that `ofa-pose export` wrote for a runtime: .onnx, .xml (OpenVINO), .param (ncnn) and the like.
+        threads: of one call; 0: the runtime chooses.
+        resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
+        flip: average with the mirrored image: better and half as fast.
+        streams: how many calls are meant to be made at once.
+
+    Raises:
+        InputError: no such file, no model that ofa-pose exported, its runtime is not installed, or no such resolution.
+    """
+    if resolution is not None:
+        check_resolution(resolution)
+    runner = open_runner(path, threads, streams)
+    spec = ArchSpec.from_dict(_read(runner.metadata, "spec", path), path)
+    skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
+    config = None
+    if "decode" in runner.metadata:
+        config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path)
+    return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
+
+
 def _pixels(image: str | Path | np.ndarray) -> np.ndarray:
     if not isinstance(image, str | Path | np.ndarray):
         raise InputError(f"{type(image).__name__} is not an image", hint="give a path or an RGB array")
     return image if isinstance(image, np.ndarray) else read_upright(image)
+
+
+def _read(metadata: Mapping[str, str], key: str, path: str | Path) -> Any:
+    if key not in metadata:
+        hint = "write it with ofa-pose export, and leave its metadata in it"
+        raise InputError(f"does not say its {key}", path, hint)
+    try:
+        return json.loads(metadata[key])
+    except (ValueError, RecursionError):
+        raise InputError(f"holds no valid JSON as its {key}", path, "export it again") from None

@@ -1,4 +1,4 @@
-"""Poses on images: a model to call, and whole sources written out as overlays and COCO-format results."""
+"""Whole sources of images: poses found, and written out as overlays and COCO-format results."""
 
 from __future__ import annotations
 
@@ -12,23 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-import torch
 
-from ofa_pose.backends.fastest import FastestRunner
-from ofa_pose.backends.torch_net import pick_device
-from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from ofa_pose.inference.exported import is_exported, load_exported
-from ofa_pose.inference.items import Item
 from ofa_pose.inference.overlays import open_overlays
 from ofa_pose.inference.pose_model import DRAWN, PoseModel
-from ofa_pose.inference.sources import open_source
-from ofa_pose.inference.streams import quiet_opencv
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.inference.sources import ELSEWHERE, Item, Photos, find_images, is_image
+from ofa_pose.inference.streams import Stream, quiet_opencv
 from ofa_pose.pose.decode import Poses
-from ofa_pose.pose.geometry import check_resolution
 from ofa_pose.pose.metrics import to_results
-from ofa_pose.pose.settings import decode_config
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
@@ -37,52 +29,30 @@ BATCH = 8
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
 
 
-def load_model(
-    checkpoint: str | Path, device: str | None = None, resolution: int | None = None, flip: bool = False
-) -> PoseModel:
-    """See `ofa_pose.load`."""
-    if is_exported(checkpoint):
-        return exported_model(checkpoint, device, resolution, flip)
-    return checkpoint_model(load_checkpoint(checkpoint), checkpoint, device, resolution, flip)
+def open_source(source: str | Path | int, overlays: Path, frames: int | None = None) -> Photos | Stream:
+    """The images of a source.
 
+    Args:
+        source: an image; a video; a folder, whose images are taken (not its videos, nor what is in folders inside it);
+            a glob of images; or a camera's number: an int or a text of digits ('./0' names a file).
+        overlays: the folder that will be drawn into.
+        frames: of a video or a camera take so many at most.
 
-def checkpoint_model(
-    source: Checkpoint,
-    where: object = "",
-    device: str | None = None,
-    resolution: int | None = None,
-    flip: bool = False,
-    latency: bool = True,
-) -> PoseModel:
-    """The model of a checkpoint, `where` it was read from; `latency` as `FastestRunner` has it. Raises InputError."""
-    net = fixed_net(source, where)
-    if resolution is not None:
-        check_resolution(resolution)
-    runner = FastestRunner(pick_device(device), latency)(net)
-    config = decode_config(source.recipe)
-    return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip, config)
-
-
-def exported_model(
-    path: str | Path,
-    device: str | None = None,
-    resolution: int | None = None,
-    flip: bool = False,
-    latency: bool = True,
-) -> PoseModel:
-    """The model in an exported file; `latency` as `FastestRunner` has it. Raises InputError where a device is named."""
-    if device is not None:
-        raise InputError("an exported model runs on the CPU", path, "name no device, or a checkpoint")
-    threads, streams = (0, 1) if latency else (1, torch.get_num_threads())
-    return load_exported(path, threads, resolution, flip, streams)
-
-
-def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
-    """The network of a checkpoint, in eval mode on the CPU. Raises InputError where it holds a supernet."""
-    if checkpoint.kind == "supernet":
-        hint = "search it for a subnet and finetune that, then name the finetuned checkpoint"
-        raise InputError("holds a supernet, many networks in one", where, hint)
-    return checkpoint.build()
+    Raises:
+        InputError: there is none, the video or camera cannot be opened, or the overlays would replace the source.
+    """
+    if isinstance(source, int) or (isinstance(source, str) and source.isascii() and source.isdigit()):
+        return Stream(int(source), f"camera-{int(source)}", overlays / f"camera-{int(source)}.mp4", frames)
+    path = Path(source)
+    if path.is_file() and not (is_image(path) or (not path.suffix and cv2.haveImageReader(str(path)))):
+        overlay = overlays / f"{path.stem}.mp4"
+        if overlay.resolve() == path.resolve():
+            raise InputError("the overlay would replace this video", path, ELSEWHERE)
+        return Stream(path, path.name, overlay, frames)
+    photos = Photos(find_images(source), overlays)
+    if frames is not None:
+        raise InputError("a number of frames was given for photos", source, "name a video or a camera, or all photos")
+    return photos
 
 
 def predict_source(
@@ -99,11 +69,11 @@ def predict_source(
     varies. The JSON holds COCO results in the images' order, of all people whatever their score: image_id (the number
     that a photo is named after, else its name; a frame's number from 0), category_id, keypoints, score and file_name,
     of frames also time_s, their time in seconds.
-    An unreadable photo is told and left out; of a video that breaks off, what was read is kept.
+    An unreadable photo is reported and left out; of a video that breaks off, what was read is kept.
 
     Args:
         source: an image, a video, a folder of images, a glob of images, or a camera's number; see
-            `ofa_pose.inference.sources.open_source`. A camera goes on until Ctrl-C.
+            `open_source`. A camera goes on until Ctrl-C.
         threshold: people and joints with a lower score are not drawn, such people not counted.
         frames: of a video or a camera take so many at most.
 
@@ -155,7 +125,7 @@ class _Result:
 
     index: int
     id: int | str
-    told: dict[str, Any]
+    entry: dict[str, Any]
     poses: Poses
 
     @classmethod
@@ -170,8 +140,8 @@ def _write_results(path: Path, results: Iterable[_Result]) -> None:
         file.write("[")
         between = ""
         for result in results:
-            for entry in to_results(result.id, result.poses.keypoints, result.poses.scores):
-                file.write(between + json.dumps(entry | result.told, allow_nan=False))
+            for person in to_results(result.id, result.poses.keypoints, result.poses.scores):
+                file.write(between + json.dumps(person | result.entry, allow_nan=False))
                 between = ", "
         file.write("]\n")
 

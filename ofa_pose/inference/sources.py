@@ -1,4 +1,4 @@
-"""What poses are looked for on: photos, a video or a camera."""
+"""What poses are looked for on: the images of any source as one kind of item, and photos."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import glob
 import itertools
 import os
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
+import numpy as np
 
 from ofa_pose.data.images import read_upright
-from ofa_pose.inference.items import Item, Prepare
-from ofa_pose.inference.streams import Stream
+from ofa_pose.pose.geometry import InputFrame
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.threads import map_ahead
@@ -24,33 +23,32 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 READERS = 4
 _HINT = "name an image, a video, a camera's number, a folder of images, or a glob in quotes such as 'photos/*.jpg'"
-_ELSEWHERE = "choose another folder for --out"
+ELSEWHERE = "choose another folder for --out"
+
+Prepare = Callable[[np.ndarray], tuple[InputFrame, np.ndarray]]  # makes the network's input of an image
 
 
-def open_source(source: str | Path | int, overlays: Path, frames: int | None = None) -> Photos | Stream:
-    """The images of a source.
+@dataclass(frozen=True)
+class Item:
+    """An image that was read, and the network's input for it.
 
-    Args:
-        source: an image; a video; a folder, whose images are taken (not its videos, nor what is in folders inside it);
-            a glob of images; or a camera's number: an int or a text of digits ('./0' names a file).
-        overlays: the folder that will be drawn into.
-        frames: of a video or a camera take so many at most.
-
-    Raises:
-        InputError: there is none, the video or camera cannot be opened, or the overlays would replace the source.
+    Attributes:
+        index: its place in the source, from 0.
+        id, name: image_id and file_name in the results; a frame's id is its number from 0, its name the video's.
+        time_s: of a frame, the seconds since the stream's start; None for a photo.
+        overlay: the file to draw a photo's poses in; None for a frame.
+        image: RGB uint8 (H, W, 3), upright.
+        frame, prepared: how the image lies in the input, and that input, RGB uint8 (frame height, width, 3).
     """
-    if isinstance(source, int) or (isinstance(source, str) and source.isascii() and source.isdigit()):
-        return Stream(int(source), f"camera-{int(source)}", overlays / f"camera-{int(source)}.mp4", frames)
-    path = Path(source)
-    if path.is_file() and not (_is_image(path) or (not path.suffix and cv2.haveImageReader(str(path)))):
-        overlay = overlays / f"{path.stem}.mp4"
-        if overlay.resolve() == path.resolve():
-            raise InputError("the overlay would replace this video", path, _ELSEWHERE)
-        return Stream(path, path.name, overlay, frames)
-    photos = Photos(find_images(source), overlays)
-    if frames is not None:
-        raise InputError("a number of frames was given for photos", source, "name a video or a camera, or all photos")
-    return photos
+
+    index: int
+    id: int | str
+    name: str
+    time_s: float | None
+    overlay: Path | None
+    image: np.ndarray
+    frame: InputFrame
+    prepared: np.ndarray
 
 
 def find_images(source: str | Path) -> list[Path]:
@@ -65,7 +63,7 @@ def find_images(source: str | Path) -> list[Path]:
     folder = path.is_dir()
     found = list(path.iterdir()) if folder else [Path(name) for name in glob.glob(str(source), recursive=True)]
     visible = [file for file in found if not file.name.startswith(".") and file.is_file()]
-    images = sorted(file for file in visible if _is_image(file))
+    images = sorted(file for file in visible if is_image(file))
     if not images:
         videos = sorted(file for file in visible if _is_video(file))
         what = "holds no images" if folder else "no such video" if _is_video(path) and not videos else "no image found"
@@ -75,7 +73,7 @@ def find_images(source: str | Path) -> list[Path]:
 
 
 class Photos:
-    """Image files. `failed` counts those that could not be read; each is told once."""
+    """Image files. `failed` counts those that could not be read; a warning names each."""
 
     unit = "images"
 
@@ -114,7 +112,7 @@ class _Photo:
     overlay: Path
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
@@ -138,7 +136,7 @@ def _name_photos(paths: Sequence[Path], overlays: Path) -> list[_Photo]:
     sources = {path.resolve() for path in paths}
     for photo in photos:
         if photo.overlay.resolve() in sources:
-            raise InputError("the overlay would replace this image", photo.path, _ELSEWHERE)
+            raise InputError("the overlay would replace this image", photo.path, ELSEWHERE)
     return photos
 
 

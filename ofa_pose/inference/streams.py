@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ofa_pose.inference.items import Item, Prepare
+from ofa_pose.inference.sources import Item, Prepare
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.threads import map_ahead
@@ -32,7 +32,7 @@ class Stream:
 
     Opening it reads the first frame. `promised` is a file's length in frames at `fps` where known: it holds fewer where
     its rate varies. `total` is the same but for the limit; `failed` the number of the missing ones where the stream
-    breaks off (1 where a camera ends by itself), which is told.
+    breaks off (1 where a camera ends by itself), which a warning says.
     """
 
     unit = "frames"

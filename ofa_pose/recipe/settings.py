@@ -1,8 +1,8 @@
-"""What a recipe says about training: its `train` and `loss` sections."""
+"""What a recipe says about training and searching: its `train`, `loss` and `search` sections."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -42,3 +42,26 @@ class LossSettings(Config):
     push: float = Field(4e-2, ge=0, description="weight of the loss that sets people's tags apart")
     pull: float = Field(1e-2, ge=0, description="weight of the loss that draws one person's tags together")
     distill: float = Field(0.5, ge=0, le=1, description="share of the heatmap loss that comes from the teacher")
+
+
+class SearchSettings(Config):
+    """How to search, and how exactly a candidate is evaluated."""
+
+    algorithm: Literal["evolution", "nsga2", "random"] = Field(
+        "evolution", description="evolution: the best AP; nsga2: the whole AP–cost front; random: the baseline"
+    )
+    population: int = Field(32, ge=2, description="subnets evaluated in each generation")
+    generations: int = Field(12, ge=0, description="after the first population")
+    images: int = Field(200, ge=1, description="of the search split, on which a candidate's AP is measured")
+    calibration_images: int = Field(64, ge=1, description="training images for BatchNorm recalibration")
+    batch: int = Field(16, ge=1)
+    parents: float = Field(0.5, gt=0, le=1, description="share of the population that may have offspring")
+    crossover: float = Field(0.5, ge=0, le=1, description="share of offspring with two parents")
+    mutation: float = Field(0.15, gt=0, le=1, description="chance of each gene to change")
+    fill: float = Field(0.5, ge=0, le=1, description="share of evolution's samples and offspring grown to the budget")
+    uniform_start: bool = Field(True, description="the first population holds the widest uniform nets in the budget")
+    surrogate: bool = Field(False, description="a model of the AP chooses which offspring are evaluated")
+    surrogate_proposals: int = Field(20, ge=2, description="offspring bred for each one that is evaluated")
+    surrogate_round: int = Field(3, ge=1, description="subnets evaluated between lessons; more processes would idle")
+    surrogate_samples: int = Field(6, ge=5, description="evaluated subnets before the model is first asked")
+    surrogate_tau: float = Field(0.3, ge=0, lt=1, description="Kendall tau of held-out APs below which it stands aside")

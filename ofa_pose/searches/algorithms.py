@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.candidates import Algorithm, Candidate, Judge, Report, judged
 from ofa_pose.searches.evolution import evolve
 from ofa_pose.searches.nsga2 import nsga2

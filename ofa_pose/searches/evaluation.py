@@ -17,12 +17,12 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.inference.evaluate import Evaluation, Inputs, evaluate, make_evaluator, read_inputs
+from ofa_pose.inference.evaluate import Evaluation, Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.utils.errors import InputError
 
 CACHE_BYTES = 4 << 30
@@ -68,7 +68,7 @@ class SubnetFitness:
             decode: the decoder's settings.
 
         Raises:
-            InputError: the data have other joints than the supernet, or none of the images has a labelled person.
+            InputError: the data have other joints than the supernet, or nobody on the images can be evaluated.
         """
         joints = len(search.skeleton.joints)
         if joints != supernet.spec.joints:
@@ -81,9 +81,7 @@ class SubnetFitness:
         self._streams = torch.get_num_threads() if self._device.type == "cpu" else None
         self._make_runner = make_runner or FastestRunner(self._device, streams=self._streams)
         self.images = search.choose(settings.images, "search images")
-        if not self.images.people:
-            what = f"none of the {len(self.images)} search images has a labelled person"
-            raise InputError(what, search.annotations_path, "raise search.images, or name another data.search")
+        check_evaluable(self.images, "raise search.images, or name another data.search")
         self._evaluator = make_evaluator(self.images)
         self._cache: OrderedDict[int, _Prepared] = OrderedDict()
 

@@ -14,7 +14,7 @@ from deap import base, tools
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.candidates import Candidate, Judge, Report
 from ofa_pose.searches.generations import Individual, Strategy, breed
 from ofa_pose.searches.operators import Child, Parents

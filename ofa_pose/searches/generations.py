@@ -13,7 +13,7 @@ from deap import base
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.candidates import Candidate, Judge, Report, judged
 from ofa_pose.searches.operators import Breeder, Child, Parents
 from ofa_pose.searches.surrogate import Forecast, Screening

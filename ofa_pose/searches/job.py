@@ -21,7 +21,7 @@ from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.archive import ARCHIVE, Archive, check_archive, find_archive
 from ofa_pose.searches.candidates import Candidate
@@ -34,7 +34,7 @@ from ofa_pose.searches.results import front_table, rivals, write_front
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress, say, show, warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import RunDir, check_basis
+from ofa_pose.utils.run_dir import BASIS_DEFAULTS, RunDir, check_basis
 
 HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png", "search.json", "result.json"
 JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
@@ -132,6 +132,7 @@ def fitness_basis(
         "search": [files.sha256(search.annotations_path), len(search), settings.images],
         "decode": asdict(decode or DecodeConfig()),
         "judging": JUDGING,
+        **({} if search.metric == BASIS_DEFAULTS["metric"] else {"metric": search.metric}),
     }
 
 

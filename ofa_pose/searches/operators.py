@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace, uniform_candidates
 from ofa_pose.costs.population import canonical_rows
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.candidates import Origin
 
 ROUNDS = 6  # of making what is still missing, because what was made was there before

@@ -10,31 +10,29 @@ from pathlib import Path
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.litepose import LitePose
-from ofa_pose.train.jobs import Setting, finetune, inherit
+from ofa_pose.train.training_run import TrainingRun
+from ofa_pose.train.trainings import finetune, inherit
 from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.run_dir import RunDir
 
 
-def short_finetuning(
-    supernet: Supernet, setting: Setting, teacher: LitePose | None, calibration_images: int
-) -> Callable[[Genome], float]:
-    """What gives the AP of a subnet on `setting.val` after fine-tuning it for `setting.settings.steps` steps.
+def short_finetuning(supernet: Supernet, training: TrainingRun, calibration_images: int) -> Callable[[Genome], float]:
+    """What gives the AP of a subnet on `training.val` after fine-tuning it for `training.settings.steps` steps.
 
     It is the AP after the last step, not the best on the way: that would be chosen on the images it is measured on.
-    Each subnet's run lies in a folder of `setting.run` named after its genome; one that was cut off
+    Each subnet's run lies in a folder of `training.run` named after its genome; one that was cut off
     there goes on from its last checkpoint.
     """
-    steps, images = setting.settings.steps, len(setting.val)
-    settings = setting.settings.model_copy(update={"evaluate_every": steps, "evaluate_images": images})
+    steps = training.settings.steps
+    settings = training.settings.model_copy(update={"evaluate_every": steps})
 
     def tune(genome: Genome) -> float:
-        folder = setting.run.path / genome_text(genome)
+        folder = training.run.path / genome_text(genome)
         begun = (folder / "checkpoints" / "last.pt").exists()
         run = RunDir(folder, fresh=not begun)
         spec = supernet.space.decode(genome, supernet.spec.joints)
-        net = inherit(supernet, spec, setting.train, setting.device, calibration_images)
-        finetune(replace(setting, run=run, settings=settings), net, supernet.space, teacher, begun)
+        net = inherit(supernet, spec, training.train, training.device, calibration_images)
+        finetune(replace(training, run=run, settings=settings), net, supernet.space, begun)
         return _last_ap(run.metrics, steps)
 
     return tune

@@ -1,94 +1,152 @@
-"""The training loop: one for all objectives."""
+"""The training loop: one for all trainings, which differ in what they minimise, their `Objective`."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.data.loader import training_batches
-from ofa_pose.data.transforms import Augmentation
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe.settings import TrainSettings
 from ofa_pose.train.objectives import Objective
+from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import progress, say
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.run_dir import RunDir
+from ofa_pose.utils.run_dir import check_basis
 
 
-@dataclass(frozen=True)
-class Job:
-    """A training job.
+def fit(
+    training: TrainingRun,
+    objective: Objective,
+    evaluate: Callable[[], dict[str, Any]],
+    space: SearchSpace | None = None,
+    resume: bool = False,
+    evaluate_start: bool = False,
+) -> dict[str, Any]:
+    """Train; returns {'AP': best AP, 'step': its step, 'steps': all}. The same run gives the same weights.
 
-    Attributes:
-        judge: metrics of the network as it is, with 'AP' among them; called every `settings.evaluate_every` steps.
-        pack: a checkpoint of the network as it is, from its information and the training state.
-        judge_start: judge the network before the first step too; if training makes nothing better of it, it is best.
-        origin: what a resumed run must share with the one that began it, besides the net: the command, the teacher.
-    """
-
-    objective: Objective
-    dataset: KeypointDataset
-    settings: TrainSettings
-    augmentation: Augmentation
-    seed: int
-    run: RunDir
-    device: torch.device
-    judge: Callable[[], dict[str, Any]]
-    pack: Callable[[dict[str, Any], dict[str, Any] | None], Checkpoint]
-    judge_start: bool = False
-    origin: Mapping[str, str | None] = field(default_factory=dict)
-
-
-def fit(job: Job, resume: bool = False) -> dict[str, Any]:
-    """Train; returns {'AP': best AP, 'step': its step, 'steps': all}. The same job gives the same weights.
+    Args:
+        evaluate: the network's metrics as it is, with 'AP' among them.
+        space: the search space that the network is of, or a subnet of.
+        evaluate_start: evaluate before the first step too; if training makes nothing better of the network, it is best.
 
     Raises:
         OfaPoseError: the loss or its gradient is no longer finite.
         InputError: the run to resume trained another net or otherwise, or is further than the recipe goes.
     """
-    settings, objective = job.settings, job.objective
-    network = objective.network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(network, settings)
-    start, best = _restore(job, optimizer) if resume else (0, {"AP": -1.0, "step": 0})
-    job.run.open()
-    job.run.forget_after(start)
-    batches = training_batches(
-        job.dataset,
-        batch=settings.batch,
-        seed=job.seed,
-        resolution_of_step=objective.resolution,
-        first_step=start,
-        steps=settings.steps,
-        augmentation=job.augmentation,
-        workers=settings.workers,
-    )
-    if job.judge_start and not resume:
-        best = keep_best(job, best, 0, 0.0)
-    began = time.monotonic()
+    settings = training.settings
+    loop = _Loop(training, objective, evaluate, space)
+    start = loop.restore() if resume else 0
+    training.run.open()
+    training.run.forget_after(start)
+    if evaluate_start and not resume:
+        loop.evaluate(0)
     with progress("train", settings.steps, "steps", start) as meter:
-        for step, batch in enumerate(batches, start=start):
-            network.train()
-            set_rate(optimizer, settings, step)
-            losses = objective.loss(batch.to(job.device), step)
-            record = update(network, optimizer, losses, settings.clip)
-            done = step + 1
-            job.run.log({"step": done, **record, "lr": optimizer.param_groups[0]["lr"], "side": batch.resolution})
-            meter.step(note=f"loss {record['loss']:.4f}")
-            if done % settings.evaluate_every == 0 or done == settings.steps:
-                best = keep_best(job, best, done, time.monotonic() - began)
-            if done % settings.checkpoint_every == 0 or done == settings.steps:
-                save_checkpoint(job.run.last, job.pack({"step": done}, _state(job, optimizer, done, best)))
-    return {**best, "steps": settings.steps}
+        for step, batch in enumerate(loop.batches(start), start=start + 1):
+            loss = loop.learn(batch, step)
+            meter.step(note=f"loss {loss:.4f}")
+            if step % settings.evaluate_every == 0 or step == settings.steps:
+                loop.evaluate(step)
+            if step % settings.checkpoint_every == 0 or step == settings.steps:
+                loop.save(step)
+    return {**loop.best, "steps": settings.steps}
+
+
+class _Loop:
+    """A training under way. Steps are numbered from 1; an objective, like the batches, counts them from 0."""
+
+    def __init__(
+        self,
+        training: TrainingRun,
+        objective: Objective,
+        evaluate: Callable[[], dict[str, Any]],
+        space: SearchSpace | None,
+    ) -> None:
+        self._training, self._objective, self._evaluate, self._space = training, objective, evaluate, space
+        self._network = objective.network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = make_optimizer(self._network, training.settings)
+        self._began = 0.0
+        self.best: dict[str, Any] = {"AP": -1.0, "step": 0}
+
+    def restore(self) -> int:
+        """Go back to the run's last checkpoint; returns its step. Raises InputError where it is of another run."""
+        training, network = self._training, self._network
+        checkpoint = load_checkpoint(training.run.last)
+        state = checkpoint.training
+        if checkpoint.spec != network.spec or state is None:
+            raise self._refusal(f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})")
+        if isinstance(network, Supernet) and checkpoint.space != network.space:
+            raise self._refusal("holds a supernet of another space")
+        check_basis(state.get("origin", training.origin), training.origin, training.run.last)
+        if state["step"] > training.settings.steps:
+            what = f"has gone {state['step']} steps already, the recipe goes {training.settings.steps}"
+            raise InputError(what, training.run.last, "raise train.steps, or choose another --out")
+        network.load_state_dict(checkpoint.weights)
+        decays = [group["weight_decay"] for group in self._optimizer.param_groups]
+        self._optimizer.load_state_dict(state["optimizer"])
+        for group, decay in zip(self._optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay  # the recipe's, which may have changed; the state holds the earlier one
+        self.best = state["best"]
+        return int(state["step"])
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """The batches of the steps after `start`; a step's is a pure function of the seed and the step."""
+        training = self._training
+        batches = training_batches(
+            training.train,
+            batch=training.settings.batch,
+            seed=training.seed,
+            resolution_of_step=self._objective.resolution,
+            first_step=start,
+            steps=training.settings.steps,
+            augmentation=training.augmentation,
+            workers=training.settings.workers,
+        )
+        self._began = time.monotonic()
+        return batches
+
+    def learn(self, batch: Batch, step: int) -> float:
+        """One optimiser step, and its line in metrics.jsonl; returns the loss."""
+        training = self._training
+        self._network.train()
+        set_rate(self._optimizer, training.settings, step - 1)
+        losses = self._objective.loss(batch.to(training.device), step - 1)
+        record = update(self._network, self._optimizer, losses, training.settings.clip)
+        rate = self._optimizer.param_groups[0]["lr"]
+        training.run.log({"step": step, **record, "lr": rate, "side": batch.resolution})
+        return record["loss"]
+
+    def evaluate(self, step: int) -> None:
+        """Evaluate the network; if its AP is the best so far, save it as the best checkpoint."""
+        seconds = time.monotonic() - self._began if step else 0.0
+        metrics = self._evaluate()
+        ap = float(metrics["AP"]) if metrics.get("AP") is not None else 0.0
+        self._training.run.log({"step": step, "val": metrics, "seconds": round(seconds, 1)})
+        say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
+        if ap > self.best["AP"]:
+            info = {"step": step, "metrics": metrics}
+            save_checkpoint(self._training.run.best, self._training.checkpoint(self._network, self._space, info))
+            self.best = {"AP": ap, "step": step}
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint that the run is resumed from."""
+        origin = dict(self._training.origin)
+        state = {"step": step, "best": self.best, "optimizer": self._optimizer.state_dict(), "origin": origin}
+        checkpoint = self._training.checkpoint(self._network, self._space, {"step": step}, state)
+        save_checkpoint(self._training.run.last, checkpoint)
+
+    def _refusal(self, what: str) -> InputError:
+        hint = "resume with the recipe of that run, or choose another --out"
+        return InputError(what, self._training.run.last, hint)
 
 
 def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
@@ -127,44 +185,3 @@ def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip:
         raise OfaPoseError(f"the loss is not finite ({parts}); lower train.lr and --resume from the last checkpoint")
     optimizer.step()
     return values
-
-
-def keep_best(job: Job, best: dict[str, Any], step: int, seconds: float) -> dict[str, Any]:
-    """Judge the network; if its AP is the best so far, save it as the best checkpoint."""
-    metrics = job.judge()
-    ap = float(metrics["AP"]) if metrics.get("AP") is not None else 0.0
-    job.run.log({"step": step, "val": metrics, "seconds": round(seconds, 1)})
-    say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
-    if ap <= best["AP"]:
-        return best
-    save_checkpoint(job.run.best, job.pack({"step": step, "metrics": metrics}, None))
-    return {"AP": ap, "step": step}
-
-
-def _state(job: Job, optimizer: AdamW, step: int, best: dict[str, Any]) -> dict[str, Any]:
-    return {"step": step, "best": best, "optimizer": optimizer.state_dict(), "origin": dict(job.origin)}
-
-
-def _restore(job: Job, optimizer: AdamW) -> tuple[int, dict[str, Any]]:
-    checkpoint = load_checkpoint(job.run.last)
-    network, training = job.objective.network, checkpoint.training
-    if checkpoint.spec != network.spec or training is None:
-        what = f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})"
-        raise InputError(what, job.run.last, "resume with the recipe of that run, or choose another --out")
-    if isinstance(network, Supernet) and checkpoint.space != network.space:
-        what = "holds a supernet of another space"
-        raise InputError(what, job.run.last, "resume with the recipe of that run, or choose another --out")
-    begun = training.get("origin", job.origin)
-    for key, value in job.origin.items():
-        if begun.get(key) != value:
-            what = f"was begun with another {key}: {begun.get(key)}, not {value}"
-            raise InputError(what, job.run.last, "resume with the command of that run, or choose another --out")
-    if training["step"] > job.settings.steps:
-        what = f"has gone {training['step']} steps already, the recipe goes {job.settings.steps}"
-        raise InputError(what, job.run.last, "raise train.steps, or choose another --out")
-    network.load_state_dict(checkpoint.weights)
-    decays = [group["weight_decay"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(training["optimizer"])
-    for group, decay in zip(optimizer.param_groups, decays, strict=True):
-        group["weight_decay"] = decay  # the recipe's, which may have changed; the state holds the earlier one
-    return training["step"], training["best"]

@@ -17,6 +17,8 @@ from ofa_pose.utils.results import plain
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
 
+BASIS_DEFAULTS = {"metric": "coco"}  # what a run's basis leaves out where it is so: those of earlier versions lack it
+
 
 class RunDir:
     """A directory that holds one run, as `plan_run` found it; nothing is written before `open`.
@@ -119,7 +121,8 @@ def check_basis(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) 
         before: what the run kept of its basis; a key that it did not keep is not compared.
         now: all that has to be the same, JSON values.
     """
-    for key, value in now.items():
+    before = {**BASIS_DEFAULTS, **before}
+    for key, value in {**BASIS_DEFAULTS, **now}.items():
         if before.get(key, value) != value:
             what = {"sha256": "supernet", "space": "space"}.get(key)
             what = what or f"{key}: {', '.join(changed_keys(before[key], value, key))}"

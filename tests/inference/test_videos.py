@@ -215,13 +215,13 @@ def test_opencv_and_ffmpeg_keep_off_the_terminal(tmp_path: Path) -> None:
     broken = cut(write_video(tmp_path / "cut.mkv", 40), 0.6), cut(write_video(tmp_path / "cut.mp4"), 0.5)
     code = f"""
 import contextlib, sys
-from ofa_pose.inference import sources, streams
+from ofa_pose.inference import predict, streams
 from pathlib import Path
 with streams.quiet_opencv() if sys.argv[1] == "quiet" else contextlib.nullcontext():
     for source in ({str(broken[0])!r}, {str(broken[1])!r}, "77"):
         try:
-            print(len(list(sources.open_source(source, Path("none")).read(lambda image: (None, image)))))
-        except sources.InputError:
+            print(len(list(predict.open_source(source, Path("none")).read(lambda image: (None, image)))))
+        except predict.InputError:
             print("refused")
 """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV")}

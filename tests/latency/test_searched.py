@@ -21,7 +21,7 @@ from ofa_pose.latency.table import LatencyTable
 from ofa_pose.latency.verify import verify
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.evaluation import SubnetFitness
 from ofa_pose.searches.job import run_search
 from ofa_pose.synthetic.dataset import write_dataset

@@ -15,7 +15,7 @@ from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.reports import write_report
 from ofa_pose.reports.runs import read_run
 from ofa_pose.reports.searched import read_search

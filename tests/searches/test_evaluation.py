@@ -18,7 +18,7 @@ from ofa_pose.inference.evaluate import Evaluation, evaluate, read_inputs
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches import evaluation as fitness_module
 from ofa_pose.searches.evaluation import SubnetFitness
 from ofa_pose.searches.job import run_search
@@ -182,7 +182,7 @@ def test_wrong_data_are_refused(supernet: Supernet, parts: tuple[KeypointDataset
     with pytest.raises(InputError, match="14 joints, the supernet 17"):
         SubnetFitness(other, train, search, SETTINGS)
     nobody = tuple(replace(image, keypoints=np.zeros((0, 14, 3), np.float32)) for image in search.images)
-    with pytest.raises(InputError, match="none of the 4 search images has a labelled person"):
+    with pytest.raises(InputError, match="none of the 4 images to evaluate has a labelled person"):
         SubnetFitness(supernet, train, replace(search, images=nobody), SETTINGS)
 
 

@@ -13,7 +13,7 @@ from deap import creator
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import Budget, FeasibleSpace, uniform_candidates
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches import operators as breeding
 from ofa_pose.searches.algorithms import expected_evaluations
 from ofa_pose.searches.candidates import Candidate

@@ -14,7 +14,7 @@ from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.job import conduct
 from ofa_pose.searches.plots import pareto_front
 from ofa_pose.utils.files import read_yaml

@@ -14,7 +14,7 @@ from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.data.coco import load_dataset
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.evaluation import SubnetFitness
 from ofa_pose.synthetic.dataset import write_dataset
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.algorithms import random_search
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.searches.generations import Individual, Strategy

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
-from ofa_pose.recipe.search_settings import SearchSettings
+from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.algorithms import expected_evaluations, random_search
 from tests.searches.landscape import judge_with
 from tests.searches.small_spaces import JOINTS, feasible_genomes, half_way, small_space, tiny_space

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,44 @@ import torch
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe.settings import LossSettings, TrainSettings
 from ofa_pose.skeleton import CROWDPOSE
-from ofa_pose.train.loop import Job, fit, make_optimizer, set_rate, update
-from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
+from ofa_pose.train.loop import fit, make_optimizer, set_rate, update
+from ofa_pose.train.objectives import FixedNet, Objective
+from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.run_dir import plan_run
+from ofa_pose.utils.files import sha256
+from ofa_pose.utils.run_dir import RunDir, plan_run
 from tests.networks import same_state
 
 SEED = 11
 STILL = Augmentation(rotation=0, scale=(1, 1), shift=0, flip=0, brightness=0, contrast=0, saturation=0, hue=0)
 SHORT = TrainSettings(steps=8, batch=3, lr=3e-3, workers=0, evaluate_every=3, checkpoint_every=4, warmup=0.2)
+
+
+@dataclass
+class Job:
+    """A call of `fit`."""
+
+    training: TrainingRun
+    objective: Objective
+    evaluate: Callable[[], dict[str, Any]]
+    space: SearchSpace | None = None
+    evaluate_start: bool = False
+
+    @property
+    def run(self) -> RunDir:
+        return self.training.run
+
+    def fit(self, resume: bool = False) -> dict[str, Any]:
+        return fit(self.training, self.objective, self.evaluate, self.space, resume, self.evaluate_start)
+
+
 MakeJob = Callable[..., Job]
 
 
@@ -37,33 +59,32 @@ MakeJob = Callable[..., Job]
 def make_job(tiny_dataset: KeypointDataset, tiny_spec: ArchSpec, tiny_space: SearchSpace, tmp_path: Path) -> MakeJob:
     spaces = {"supernet": tiny_space, "deep supernet": replace(tiny_space, depth=((1,), (1, 2), (1,), (1, 2)))}
 
-    def objective_of(kind: str) -> Objective:
+    def network_of(kind: str) -> LitePose:
         weights = torch.Generator().manual_seed(1)
-        loss = LossSettings()
-        if kind in spaces:
-            return UniformSampling(Supernet(spaces[kind], 14, weights), SEED, loss)
-        net = LitePose(tiny_spec, weights)
-        if kind == "net":
-            return FixedNet(net, (32, 64), SEED, loss)
-        teacher = LitePose(replace(tiny_spec, resolution=96, stem=12), torch.Generator().manual_seed(2))
-        return Distillation(net, (64,), SEED, loss, teacher)
+        return Supernet(spaces[kind], 14, weights) if kind in spaces else LitePose(tiny_spec, weights)
 
     def make(out: str, kind: str = "net", settings: TrainSettings = SHORT, resume: bool = False, **change: Any) -> Job:
-        objective = objective_of(kind)
-        net = objective.network
+        network = network_of(kind)
+        if kind == "net":
+            settings = settings.model_copy(update={"resolutions": (32, 64)})
+        teacher = LitePose(replace(tiny_spec, resolution=96, stem=12), torch.Generator().manual_seed(2))
 
-        def judge() -> dict[str, Any]:
-            return {"AP": float(net.state_dict()["stem.0.conv.weight"].double().std()), "other": None}
+        def evaluate() -> dict[str, Any]:
+            return {"AP": float(network.state_dict()["stem.0.conv.weight"].double().std()), "other": None}
 
-        def pack(info: dict[str, Any], training: dict[str, Any] | None) -> Checkpoint:
-            space = spaces.get(kind)
-            weights = {name: value.contiguous() for name, value in net.state_dict().items()}
-            name: Any = "supernet" if kind in spaces else "net"
-            return Checkpoint(name, net.spec, space, CROWDPOSE, weights, {"seed": SEED}, info, training)
-
-        run = plan_run(tmp_path / out, "seed: 11\n", resume, argv=["pretrain"])
-        job = Job(objective, tiny_dataset, settings, Augmentation(), SEED, run, torch.device("cpu"), judge, pack)
-        return replace(job, **change)
+        training = TrainingRun(
+            tiny_dataset,
+            tiny_dataset,
+            settings,
+            Augmentation(),
+            LossSettings(),
+            SEED,
+            plan_run(tmp_path / out, "seed: 11\n", resume, argv=["pretrain"]),
+            torch.device("cpu"),
+            teacher if kind == "distilled" else None,
+            {"seed": SEED},
+        )
+        return replace(Job(training, training.objective(network), evaluate, spaces.get(kind)), **change)
 
     return make
 
@@ -93,12 +114,14 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["net", "supernet", "deep supernet", "distilled"])
-@pytest.mark.parametrize("killed_by", ["judge", "pack"])
-def test_a_killed_run_resumes_to_the_last_bit(make_job: MakeJob, kind: str, killed_by: str) -> None:
+@pytest.mark.parametrize("killed_by", ["evaluate", "save"])
+def test_a_killed_run_resumes_to_the_last_bit(
+    make_job: MakeJob, kind: str, killed_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = make_job("whole", kind)
-    result = fit(whole)
+    result = whole.fit()
     begun = make_job("killed", kind)
-    left = {"judge": 1, "pack": 2}[killed_by]  # the judge is asked at 3, 6, 8; the net packed at 3 (best), 4, ...
+    left = {"evaluate": 1, "save": 2}[killed_by]  # evaluated at 3, 6, 8; saved at 3 (best), 4, ...
 
     def dying(work: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -110,13 +133,18 @@ def test_a_killed_run_resumes_to_the_last_bit(make_job: MakeJob, kind: str, kill
 
         return call
 
-    with pytest.raises(Killed):
-        fit(replace(begun, **{killed_by: dying(getattr(begun, killed_by))}))
+    with monkeypatch.context() as patched:
+        if killed_by == "save":
+            patched.setattr("ofa_pose.train.loop.save_checkpoint", dying(save_checkpoint))
+        else:
+            begun.evaluate = dying(begun.evaluate)
+        with pytest.raises(Killed):
+            begun.fit()
     assert load_checkpoint(begun.run.last).training["step"] == 4  # type: ignore[index]
     assert max(record["step"] for record in records(begun)) > 4, "steps after the checkpoint were logged"
     resumed = make_job("killed", kind, resume=True)
     torch.manual_seed(99)
-    assert fit(resumed, resume=True) == result
+    assert resumed.fit(resume=True) == result
     assert records(resumed) == records(whole)
     assert same_state(resumed.objective.network, whole.objective.network)
     for name in ("last", "best"):
@@ -129,8 +157,8 @@ def test_the_same_job_gives_the_same_weights_and_workers_change_nothing(make_job
     settings = SHORT.model_copy(update={"steps": 3})
     one = make_job("one", settings=settings)
     other = make_job("other", settings=settings.model_copy(update={"workers": 2}))
-    fit(one)
-    fit(other)
+    one.fit()
+    other.fit()
     assert same_state(one.objective.network, other.objective.network)
     assert records(one) == records(other)
 
@@ -138,9 +166,12 @@ def test_the_same_job_gives_the_same_weights_and_workers_change_nothing(make_job
 def test_metrics_checkpoints_and_the_result_fit_together(make_job: MakeJob) -> None:
     scores = iter([0.2, 0.5, None])
     job = make_job("run")
-    result = fit(replace(job, judge=lambda: {"AP": next(scores)}))
+    result = replace(job, evaluate=lambda: {"AP": next(scores)}).fit()
     assert result == {"AP": 0.5, "step": 6, "steps": 8}
-    assert load_checkpoint(job.run.best).info == {"step": 6, "metrics": {"AP": 0.5}}
+    train_sha256 = sha256(job.training.train.annotations_path)
+    best = load_checkpoint(job.run.best)
+    assert best.info == {"step": 6, "metrics": {"AP": 0.5}, "train_sha256": train_sha256}
+    assert best.skeleton == CROWDPOSE and best.kind == "net"
     assert load_checkpoint(job.run.best).training is None
     last = load_checkpoint(job.run.last)
     assert last.training is not None and last.training["step"] == 8 and last.recipe == {"seed": SEED}
@@ -151,39 +182,40 @@ def test_metrics_checkpoints_and_the_result_fit_together(make_job: MakeJob) -> N
         parts = sum(record[name] for name in ("low", "high", "push", "pull"))
         assert record["loss"] == pytest.approx(parts, rel=1e-5) and record["grad_norm"] > 0
         assert record["side"] == job.objective.resolution(record["step"] - 1)
-    judged = [(record["step"], record["val"]["AP"]) for record in records(job) if "val" in record]
-    assert judged == [(3, 0.2), (6, 0.5), (8, None)]
+    evaluated = [(record["step"], record["val"]["AP"]) for record in records(job) if "val" in record]
+    assert evaluated == [(3, 0.2), (6, 0.5), (8, None)]
 
 
 def test_the_start_is_best_where_training_makes_nothing_better_of_it(make_job: MakeJob) -> None:
     scores = iter([0.4, 0.2, 0.3, 0.1])
-    job = make_job("run", judge=lambda: {"AP": next(scores)}, judge_start=True)
+    job = make_job("run", evaluate=lambda: {"AP": next(scores)}, evaluate_start=True)
     before = {name: value.clone() for name, value in job.objective.network.state_dict().items()}
-    assert fit(job) == {"AP": 0.4, "step": 0, "steps": 8}
+    assert job.fit() == {"AP": 0.4, "step": 0, "steps": 8}
     assert same(load_checkpoint(job.run.best).weights, before)
 
 
 def test_a_finished_run_resumes_to_nothing_more(make_job: MakeJob) -> None:
     job = make_job("run")
-    result = fit(job)
+    result = job.fit()
     lines = records(job)
     again = make_job("run", resume=True)
-    assert fit(again, resume=True) == result
+    assert again.fit(resume=True) == result
     assert records(again) == lines and same_state(again.objective.network, job.objective.network)
 
 
 def test_a_run_of_another_net_is_not_resumed(make_job: MakeJob, tiny_spec: ArchSpec) -> None:
-    fit(make_job("run", settings=SHORT.model_copy(update={"steps": 1})))
+    make_job("run", settings=SHORT.model_copy(update={"steps": 1})).fit()
     other = FixedNet(LitePose(replace(tiny_spec, stem=5)), (64,), SEED, LossSettings())
     with pytest.raises(InputError, match="holds a run of another net"):
-        fit(make_job("run", resume=True, objective=other), resume=True)
+        make_job("run", resume=True, objective=other).fit(resume=True)
 
 
 def test_the_loss_falls_on_a_few_images(make_job: MakeJob, tiny_dataset: KeypointDataset) -> None:
     settings = SHORT.model_copy(update={"steps": 40, "batch": 4, "lr": 1e-2, "evaluate_every": 40})
     few = tiny_dataset.limit(4)
-    job = make_job("run", settings=settings, dataset=few, augmentation=STILL)
-    fit(replace(job, objective=FixedNet(job.objective.network, (64,), SEED, LossSettings())))
+    job = make_job("run", settings=settings)
+    job.training = replace(job.training, train=few, augmentation=STILL)
+    replace(job, objective=FixedNet(job.objective.network, (64,), SEED, LossSettings())).fit()
     losses = [record["loss"] for record in records(job) if "loss" in record]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
@@ -202,7 +234,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(ma
             return {name: value * (float("nan") if step == 5 else 1) for name, value in losses.items()}
 
     with pytest.raises(OfaPoseError, match=r"the loss is not finite \(loss nan.*lower train.lr") as error:
-        fit(replace(job, objective=Broken()))
+        replace(job, objective=Broken()).fit()
     assert error.value.exit_code == 1
     assert load_checkpoint(job.run.last).training["step"] == 4  # type: ignore[index]
     assert [record["step"] for record in records(job) if "loss" in record] == [1, 2, 3, 4, 5]

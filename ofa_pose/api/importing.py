@@ -1,16 +1,15 @@
-"""`ofa-pose import-litepose`."""
+"""`ofa_pose.import_litepose`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from ofa_pose.cli.common import JsonOption, key_table, print_result, suggest
+from ofa_pose.api.command import single_process
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.results import Result
 
 if TYPE_CHECKING:
     from ofa_pose.skeleton import Skeleton
@@ -18,36 +17,73 @@ if TYPE_CHECKING:
 SHOWN_KEYS = 5
 
 
+@dataclass(frozen=True)
+class ImportResult(Result):
+    """A checkpoint that was taken over, and what became of the file's keys.
+
+    Attributes:
+        checkpoint: the file that was written.
+        kind: 'net' or 'supernet'.
+        net: its shape in words; joints, skeleton, params and macs: of its (largest) net.
+        used, ignored, missed: keys of the file; see `ofa_pose.checkpoints.litepose_checkpoint.Imported`.
+    """
+
+    checkpoint: Path
+    kind: str
+    net: str
+    joints: int
+    skeleton: str
+    params: int
+    macs: dict[str, int]
+    used: tuple[str, ...]
+    ignored: tuple[str, ...]
+    missed: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields; of keys how many there are and the first five."""
+        keys = {"used": self.used, "ignored": self.ignored, "missed": self.missed}
+        counted = {name: {"count": len(some), "keys": list(some[:SHOWN_KEYS])} for name, some in keys.items()}
+        return super().to_dict() | counted
+
+
+@single_process
 def import_litepose(
-    file: Annotated[Path, typer.Argument(help="Checkpoint of the LitePose repository (.pth.tar, .pth, .pt).")],
-    out: Annotated[Path, typer.Option("--out", help="Checkpoint file to write.")],
-    arch: Annotated[
-        str | None, typer.Option("--arch", help="Its fixed net: that repository's JSON, a spec file or a preset.")
-    ] = None,
-    supernet: Annotated[bool, typer.Option("--supernet", help="The file holds a supernet.")] = False,
-    space: Annotated[
-        str | None, typer.Option("--space", help="The supernet's search space; default: litepose, that repository's.")
-    ] = None,
-    joints: Annotated[
-        int | None, typer.Option("--joints", min=1, help="Keypoints: 17 are COCO's, 14 CrowdPose's.")
-    ] = None,
-    skeleton: Annotated[Path | None, typer.Option("--skeleton", help="YAML of any other skeleton.")] = None,
-    as_json: JsonOption = False,
-) -> None:
+    file: str | Path,
+    out: str | Path,
+    arch: str | Path | None = None,
+    supernet: bool = False,
+    space: str | None = None,
+    joints: int | None = None,
+    skeleton: str | Path | None = None,
+) -> ImportResult:
     """Take over a checkpoint of the LitePose repository, a fixed net or a supernet, with its BatchNorm statistics.
 
     The result is a checkpoint like any other: a fixed net for eval, predict, export, --teacher or --init, a supernet
     for search or --init. A key that is missing or of another shape is an error.
 
     Example: ofa-pose import-litepose crowdpose-XS.pth.tar --arch search-XS.json --joints 14 --out xs.pt
+
+    Args:
+        file: checkpoint of the LitePose repository (.pth.tar, .pth, .pt).
+        out: checkpoint file to write.
+        arch: its fixed net: that repository's JSON, a spec file or a preset.
+        supernet: the file holds a supernet.
+        space: the supernet's search space; default: litepose, that repository's.
+        joints: keypoints: 17 are COCO's, 14 CrowdPose's.
+        skeleton: YAML of any other skeleton.
+
+    Raises:
+        InputError: options that exclude each other, or the file does not hold that net: every key that is missing, left
+            over or of another shape is named.
     """
+    out = Path(out)
     if (arch is None) == (not supernet):
         raise InputError("import-litepose needs --arch or --supernet, and not both", hint="name one of them")
     if space is not None and not supernet:
         raise InputError("--space is a supernet's", hint="leave it out, or say --supernet")
     if out.is_dir():
         raise InputError("is a folder, not a file", out, "name the checkpoint file to write")
-    if out.exists() and file.exists() and out.samefile(file):
+    if out.exists() and Path(file).exists() and out.samefile(file):
         raise InputError("is the file to import", out, "name another one for --out")
 
     from ofa_pose.arch.presets import load_spec
@@ -66,21 +102,13 @@ def import_litepose(
     recipe = {"space": os.path.abspath(named) if os.path.isfile(named) else named} if supernet else {}
     done = import_checkpoint(file, shape, chosen, recipe)
     save_checkpoint(out, done.checkpoint)
-    spec = done.checkpoint.spec
+    spec, kind = done.checkpoint.spec, done.checkpoint.kind
     figures = profile(spec, out.name)
-    result: dict[str, Any] = {"checkpoint": str(out), "kind": done.checkpoint.kind, "net": str(spec)}
-    result |= {"joints": spec.joints, "skeleton": chosen.name, "params": figures["params"], "macs": figures["macs"]}
-    keys = {"used": done.used, "ignored": done.ignored, "missed": done.missed}
-    counted = {name: {"count": len(some), "keys": list(some[:SHOWN_KEYS])} for name, some in keys.items()}
-    shown = {name: _some(some) for name, some in keys.items()}
-    print_result(result | counted, as_json, None if as_json else key_table(result | shown))
-    if supernet:
-        suggest("search", "--supernet", out, "--recipe", "coco", "--macs", "…", "--out", "…")
-    else:
-        suggest("eval", "--checkpoint", out, "--annotations", "…", "--images", "…")
+    keys = (done.used, done.ignored, done.missed)
+    return ImportResult(out, kind, str(spec), spec.joints, chosen.name, figures["params"], figures["macs"], *keys)
 
 
-def _skeleton(joints: int | None, path: Path | None) -> Skeleton:
+def _skeleton(joints: int | None, path: str | Path | None) -> Skeleton:
     from ofa_pose.skeleton import BUILT_IN, load_skeleton
 
     if path is not None:
@@ -94,8 +122,3 @@ def _skeleton(joints: int | None, path: Path | None) -> Skeleton:
         return found[0]
     what = "import-litepose needs --joints" if joints is None else f"no skeleton is known for {joints} joints"
     raise InputError(what, hint="17 are COCO's, 14 CrowdPose's; else name a YAML file with --skeleton")
-
-
-def _some(keys: Sequence[str]) -> str:
-    listed = ", ".join(keys[:SHOWN_KEYS]) + (" …" if len(keys) > SHOWN_KEYS else "")
-    return f"{len(keys)} keys" + (f": {listed}" if keys else "")

@@ -1,0 +1,305 @@
+"""`ofa_pose.evaluate` (`ofa-pose eval`) and `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_pose.api.command import check_range, naming, single_process
+from ofa_pose.backends.table import SUFFIXES, listed
+from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.results import Result
+
+if TYPE_CHECKING:
+    from ofa_pose.data.coco import CheckImages, KeypointDataset
+    from ofa_pose.inference.evaluate import MakeEvaluator
+    from ofa_pose.inference.pose_model import PoseModel
+    from ofa_pose.skeleton import Skeleton
+
+DECODINGS = ("ours", "reference")
+
+
+@dataclass(frozen=True)
+class EvaluationResult(Result):
+    """How good a network or a results file is.
+
+    Attributes:
+        metrics: AP, AR and the metric's other figures; None where the ground truth holds no such people.
+        images: how many were evaluated.
+        resolutions: short sides that the network saw them at, in pixels.
+        flip: whether heatmaps were averaged with the mirrored images'.
+        seconds: of each stage.
+        breakdown: AP, AR and people of each joint and size, where it was asked for.
+    """
+
+    metrics: dict[str, Any]
+    images: int
+    resolutions: tuple[int, ...] | None
+    flip: bool | None
+    seconds: dict[str, float]
+    breakdown: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields; those that a results file has not, and a breakdown that was not asked for, are left out."""
+        return {name: value for name, value in super().to_dict().items() if value is not None}
+
+
+@dataclass(frozen=True)
+class PredictionResult(Result):
+    """Poses that were found and written; see `ofa_pose.inference.predict.predict_source`.
+
+    Attributes:
+        images: how many were done; unit: 'images' or 'frames'; failed: how many could not be read.
+        people: found, above the threshold; candidates: of any score.
+        seconds: of network and decoder, and in total.
+        predictions: the file of COCO-format results; overlays: the folder of the drawn images.
+    """
+
+    images: int
+    unit: str
+    failed: int
+    people: int
+    candidates: int
+    seconds: dict[str, float]
+    predictions: str
+    overlays: str
+
+
+@naming(suffixes=listed(SUFFIXES))
+@single_process
+def evaluate(
+    checkpoint: str | Path | None = None,
+    annotations: str | Path | None = None,
+    images: str | Path | None = None,
+    results: str | Path | None = None,
+    flip: bool | None = None,
+    resolution: int | None = None,
+    metric: str | MakeEvaluator | None = None,
+    scales: Sequence[float] | None = None,
+    decoding: str | None = None,
+    batch: int | None = None,
+    skeleton: str | Path | None = None,
+    out: str | Path | None = None,
+    breakdown: bool = False,
+    device: str | None = None,
+) -> EvaluationResult:
+    """OKS average precision of a checkpoint, or of an existing results file.
+
+    The joints' flip pairs, sigmas and limbs are those that the network was trained with, unless `skeleton` is given.
+
+    Example: ofa-pose eval --checkpoint runs/finetuned --annotations val.json --images val2017 --flip
+
+    Args:
+        checkpoint: network to evaluate; also an exported {suffixes}.
+        annotations: COCO-format ground truth; default: data.test of the checkpoint's recipe.
+        images: folder of the images.
+        results: score this COCO results file instead.
+        flip: average with the mirrored image, as by default.
+        resolution: short side in pixels; default: the net's.
+        metric: coco or crowdpose; default: data.metric of the checkpoint's recipe, else coco. In Python also what
+            makes an `ofa_pose.inference.evaluate.Evaluator` of the dataset.
+        scales: also average with these sizes, times the resolution, as in 0.75,1.5.
+        decoding: ours (the default), or reference: input and decoding as in LitePose's own code.
+        batch: images a batch; default: 16.
+        skeleton: YAML of a custom skeleton.
+        out: also write metrics.json and, of a checkpoint, results.json here.
+        breakdown: also AP and AR of each joint and size.
+        device: cpu, cuda, cuda:1 …; default: a GPU if any.
+
+    Raises:
+        InputError: options that exclude each other, no ground truth, or files that do not fit.
+    """
+    from ofa_pose.inference.evaluate import break_down, make_evaluator, read_results
+    from ofa_pose.pose.metrics import METRICS
+    from ofa_pose.utils import files
+
+    if isinstance(metric, str) and metric not in METRICS:
+        raise InputError(f"no such metric: '{metric}'", hint=nearest(metric, METRICS))
+    if decoding is not None and decoding not in DECODINGS:
+        raise InputError(f"no such decoding: '{decoding}'", hint=nearest(decoding, DECODINGS))
+    if batch is not None:
+        check_range("--batch", batch, 1)
+    if (checkpoint is None) == (results is None):
+        raise InputError("eval needs --checkpoint or --results, and not both", hint="name one of them")
+    of_a_network = {"images": images, "flip/--no-flip": flip, "resolution": resolution, "scales": scales}
+    of_a_network |= {"decoding": decoding, "batch": batch, "device": device}
+    if results is not None and any(value is not None for value in of_a_network.values()):
+        given = ", ".join(f"--{name}" for name, value in of_a_network.items() if value is not None)
+        raise InputError("--results are decoded already", hint=f"leave out {given}")
+    if out:
+        files.check_folder(out)
+    if results is not None:
+        if annotations is None:
+            raise InputError("eval --results needs --annotations", hint="name the ground truth")
+        dataset = _load(annotations, Path(annotations).parent, skeleton, None, "none")
+        evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
+        parts = break_down(evaluator, found) if breakdown else None
+        done = EvaluationResult(evaluator.score(found), len(dataset), None, None, {}, parts)
+    else:
+        assert checkpoint is not None
+        model, recipe = _model(checkpoint, device, resolution, flip is not False)
+        as_reference = decoding == "reference"
+        resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]
+        dataset = _ground_truth(model, recipe, annotations, images, skeleton)
+        done = _evaluate(model, dataset, resolutions, metric, batch or 16, out, breakdown, as_reference)
+    if out:
+        files.write_json(Path(out) / "metrics.json", done.to_dict())
+    return done
+
+
+def _model(
+    checkpoint: str | Path, device: str | None, resolution: int | None, flip: bool
+) -> tuple[PoseModel, Mapping[str, Any] | None]:
+    """The network to evaluate and the recipe it was trained with; an exported model knows none."""
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.inference.load import is_exported, load_model
+
+    if is_exported(checkpoint):
+        return load_model(checkpoint, device, resolution, flip, latency=False), None
+    source = load_checkpoint(checkpoint, kind="net")
+    return load_model(source, device, resolution, flip, latency=False), source.recipe
+
+
+def _ground_truth(
+    model: PoseModel,
+    recipe: Mapping[str, Any] | None,
+    annotations: str | Path | None,
+    images: str | Path | None,
+    skeleton: str | Path | None,
+) -> KeypointDataset:
+    """The images to evaluate a network on: the ones named, else data.test of its recipe, if it has one."""
+    from ofa_pose.checkpoints.checks import check_joints
+    from ofa_pose.data.splits import DataSettings, load_splits
+    from ofa_pose.utils.config import check_config
+
+    if annotations is None and recipe is None:
+        raise InputError("eval of an exported model needs ground truth", hint="add --annotations and --images")
+    recipe_data = (recipe or {}).get("data") or {}
+    if annotations is None:
+        data = check_config(DataSettings, recipe_data, "the checkpoint's recipe")
+        if data.test is None or images is not None:
+            what = "eval --checkpoint needs ground truth"
+            raise InputError(what, hint="add --annotations and --images, or give its recipe a data.test")
+        chosen = {"skeleton": str(skeleton)} if skeleton else {}
+        (dataset,) = load_splits(data.model_copy(update=chosen), "test", trained=model.skeleton)
+    elif images is None:
+        raise InputError("eval --annotations needs --images", hint="name the folder of the images")
+    else:
+        dataset = _load(annotations, images, skeleton, model.skeleton, "exists")
+        dataset = replace(dataset, metric=recipe_data.get("metric", dataset.metric))
+    check_joints(model.skeleton, dataset, "the network")
+    return dataset
+
+
+def _load(
+    annotations: str | Path,
+    images: str | Path,
+    skeleton: str | Path | None,
+    trained: Skeleton | None,
+    check_images: CheckImages,
+) -> KeypointDataset:
+    """A dataset and, on stderr, what is odd in it: guessed sigmas, for one, decide the AP."""
+    from ofa_pose.data.coco import load_dataset
+    from ofa_pose.skeleton import load_skeleton
+    from ofa_pose.utils.console import warn
+
+    dataset = load_dataset(annotations, images, load_skeleton(skeleton) if skeleton else None, check_images, trained)
+    for warning in dataset.warnings:
+        warn(warning)
+    return dataset
+
+
+def _scaled(resolution: int, scales: Sequence[float], as_reference: bool) -> list[int]:
+    """The further resolutions that --scales names, in multiples of 32 and each once."""
+    from ofa_pose.arch.space import RESOLUTION_MULTIPLE
+
+    if not scales:
+        return []
+    if as_reference:
+        raise InputError("--decoding reference knows one scale", hint="leave out --scales")
+    named = ",".join(map(str, scales))
+    if not all(0 < scale < 100 for scale in scales):
+        raise InputError(f"--scales {named} are not sizes", hint="give positive numbers, such as 0.75,1.5")
+    multiple = RESOLUTION_MULTIPLE
+    sides = [max(1, round(resolution * scale / multiple)) * multiple for scale in scales]
+    if not set(sides) - {resolution}:
+        what = f"--scales {named} round to the resolution itself, {resolution} pixels"
+        raise InputError(what, hint=f"choose sizes that differ by {multiple} pixels or more")
+    return [side for side in dict.fromkeys(sides) if side != resolution]
+
+
+def _evaluate(
+    model: PoseModel,
+    dataset: KeypointDataset,
+    resolutions: Sequence[int],
+    metric: str | MakeEvaluator | None,
+    batch: int,
+    out: str | Path | None,
+    breakdown: bool,
+    as_reference: bool,
+) -> EvaluationResult:
+    from ofa_pose.inference import evaluate as evaluation
+    from ofa_pose.pose.geometry import check_resolution, input_frame, warp
+    from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher
+    from ofa_pose.utils import files
+    from ofa_pose.utils.console import progress
+
+    for resolution in resolutions:
+        check_resolution(resolution)
+    if as_reference:
+        load_matcher()  # refuses before any work where its package is missing
+    frame, sample = (litepose_frame, litepose_warp) if as_reference else (input_frame, warp)
+    inputs = evaluation.read_inputs(dataset, resolutions[0], batch, frame, sample, more=resolutions[1:])
+    evaluator = evaluation.make_evaluator(dataset, metric)
+    ways = (model.config, model.flip, decode_litepose if as_reference else None)
+    with progress("eval", len(dataset)) as meter:
+        done = evaluation.evaluate(model.runner, dataset, inputs, evaluator, *ways, step=meter.step)
+    if out:
+        files.write_json(Path(out) / "results.json", done.results.entries(dataset.category["id"]))
+    parts = evaluation.break_down(evaluator, done.results) if breakdown else None
+    sides = tuple(round(side * frame(side, side, side).scale) for side in resolutions)  # LitePose's code rounds them
+    return EvaluationResult(done.metrics, done.images, sides, model.flip, done.seconds, parts)
+
+
+@naming(suffixes=listed(SUFFIXES))
+@single_process
+def predict(
+    source: str | Path | int,
+    checkpoint: str | Path,
+    out: str | Path,
+    flip: bool = False,
+    resolution: int | None = None,
+    threshold: float = 0.2,
+    frames: int | None = None,
+    device: str | None = None,
+) -> PredictionResult:
+    """Find people's poses: skeletons drawn on the images or the video, and COCO-format results.
+
+    A camera runs until Ctrl-C or `frames`; all that was done is kept. Of a folder its images are taken, not its videos.
+
+    Example: ofa-pose predict photos/ --checkpoint runs/finetuned --out runs/poses
+
+    Args:
+        source: an image, a video, a camera's number, a folder of images, or a glob in quotes.
+        checkpoint: network to run; also an exported {suffixes}.
+        out: folder for overlays/ and predictions.json.
+        flip: average with the mirrored image.
+        resolution: short side; default: the net's.
+        threshold: count people, and draw people and joints, above this score.
+        frames: take so many frames of a video or camera at most.
+        device: cpu, cuda, cuda:1 …; default: a GPU if any.
+
+    Raises:
+        InputError: there is nothing to read, no such checkpoint, or the overlays would replace the source.
+        OfaPoseError: the video cannot be written.
+    """
+    from ofa_pose.inference.load import load_model
+    from ofa_pose.inference.predict import predict_source
+
+    check_range("--threshold", threshold, 0, 1)
+    if frames is not None:
+        check_range("--frames", frames, 1)
+    model = load_model(checkpoint, device, resolution, flip)
+    return PredictionResult(**predict_source(model, source, out, threshold, frames))
