@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ofa_pose.api.importing import import_litepose
     from ofa_pose.api.profiling import latency_build, latency_bundle, latency_import, latency_verify, profile
     from ofa_pose.api.reporting import report
+    from ofa_pose.api.searching import search
     from ofa_pose.api.training import finetune, pretrain, train_supernet
     from ofa_pose.inference.pose_model import PoseModel
 
@@ -40,6 +41,7 @@ _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds
     "pretrain": "training",
     "profile": "profiling",
     "report": "reporting",
+    "search": "searching",
     "train_supernet": "training",
 }
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "pretrain",
     "profile",
     "report",
+    "search",
     "train_supernet",
 ]
 

@@ -39,6 +39,7 @@ class Checkpoint:
         recipe: the recipe it was trained with, which later commands start from.
         info: what made it and how good it is: JSON values.
         training: optimiser state and progress, for resuming; None in exported weights.
+        path: the file that it was read from.
     """
 
     kind: Literal["net", "supernet"]
@@ -49,6 +50,7 @@ class Checkpoint:
     recipe: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] | None = None
+    path: Path | None = None
 
     def build(self, device: str | torch.device = "cpu") -> LitePose:
         """The network in eval mode on `device`: a `Supernet` or a `LitePose`. Raises InputError on wrong weights."""
@@ -144,6 +146,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             recipe=value["recipe"],
             info=value["info"],
             training=value["training"],
+            path=path,
         )
     except (KeyError, TypeError, AttributeError):
         raise InputError("is a damaged checkpoint", path, "write or copy it again") from None

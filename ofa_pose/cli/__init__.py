@@ -13,14 +13,13 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, evaluating, importing, reporting, training
+from ofa_pose.api import datasets, evaluating, importing, reporting, searching, training
 from ofa_pose.api import exporting as export_api
 from ofa_pose.api import profiling as profile_api
 from ofa_pose.cli import (
     exporting,
     journey,
     profiling,
-    search,
     studies,
 )
 from ofa_pose.cli.commands import add_command
@@ -65,7 +64,7 @@ add_command(
     after=journey.after_train_supernet,
     only_in_python=("objective",),
 )
-app.command("search")(search.search)
+add_command(app, "search", searching.search, show_result=journey.show_search, after=journey.after_search)
 app.command("table")(studies.table)
 app.command("fidelity")(studies.fidelity)
 add_command(app, "finetune", training.finetune, after=journey.after_finetune, only_in_python=("objective",))

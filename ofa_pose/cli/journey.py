@@ -1,9 +1,9 @@
-"""What people see after training, evaluation, prediction and import, and what comes next."""
+"""What people see after training, search, evaluation, prediction and import, and what comes next."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +15,9 @@ from ofa_pose.cli.common import suggest
 from ofa_pose.cli.tables import format_value, key_table
 from ofa_pose.utils.console import show
 from ofa_pose.utils.errors import OfaPoseError
+
+if TYPE_CHECKING:
+    from ofa_pose.searches.results import SearchResult
 
 Given = Mapping[str, Any]  # a call's arguments
 
@@ -28,6 +31,19 @@ def after_pretrain(result: TrainingResult, given: Given) -> None:
 def after_train_supernet(result: TrainingResult, given: Given) -> None:
     """A supernet is there to be searched."""
     suggest("search", "--supernet", result.out, "--macs", "…", "--out", "…")
+
+
+def show_search(result: SearchResult) -> None:
+    """All but the front, which the search has shown."""
+    show(
+        key_table({key: value for key, value in result.to_dict().items() if key not in ("chosen", "front", "uniform")})
+    )
+
+
+def after_search(result: SearchResult, given: Given) -> None:
+    """The chosen subnet is there to be trained on."""
+    words = ("--subnet", result.subnet, "--supernet", given["supernet"], "--teacher", "…", "--out", "…")
+    suggest("finetune", *words)
 
 
 def after_finetune(result: TrainingResult, given: Given) -> None:

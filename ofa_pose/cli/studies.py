@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ofa_pose.costs.feasible import Budget
     from ofa_pose.data.coco import KeypointDataset
     from ofa_pose.recipe.recipe import Recipe
-    from ofa_pose.searches.evaluation import SubnetFitness
+    from ofa_pose.searches.evaluation import SubnetEvaluator
 
 SupernetOption = Annotated[str, typer.Option("--supernet", help="Checkpoint or run directory of a supernet.")]
 
@@ -60,8 +60,7 @@ def table(
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.recipe.recipe import load_recipe
-    from ofa_pose.searches.evaluation import SubnetFitness
-    from ofa_pose.searches.job import fitness_basis
+    from ofa_pose.searches.evaluation import SubnetEvaluator
     from ofa_pose.studies.table import fill_table, plan_table
     from ofa_pose.utils.config import config_text
 
@@ -71,8 +70,8 @@ def table(
     run = plan_table(out, config_text(resolved), resume)
     net = source.build(chosen)
     assert isinstance(net, Supernet)
-    fitness = SubnetFitness(net, train, split, resolved.search, chosen, decode=resolved.decode.config())
-    basis = fitness_basis(net, _sha256(supernet), train, split, resolved.search, resolved.decode.config())
+    fitness = SubnetEvaluator(net, train, split, resolved.search, chosen, decode=resolved.decode.config())
+    basis = fitness.basis(_sha256(supernet))
     start = time.perf_counter()
     result = fill_table(run, source.space, source.spec.joints, lambda genomes: _judge(fitness, genomes), basis, resume)
     print_result({**result, "seconds": round(time.perf_counter() - start, 3), "out": str(out)}, as_json)
@@ -122,8 +121,7 @@ def fidelity(
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.recipe.recipe import load_recipe
-    from ofa_pose.searches.evaluation import SubnetFitness
-    from ofa_pose.searches.job import fitness_basis
+    from ofa_pose.searches.evaluation import SubnetEvaluator
     from ofa_pose.studies.fidelity import TUNING, Fidelity, fidelity_table, plan_fidelity, study_fidelity
     from ofa_pose.studies.tuning import short_finetuning
     from ofa_pose.train.training_run import TrainingRun
@@ -143,9 +141,9 @@ def fidelity(
     net = source.build(chosen)
     assert isinstance(net, Supernet)
 
-    def fitness(on: int, after: int) -> SubnetFitness:
+    def fitness(on: int, after: int) -> SubnetEvaluator:
         settings = resolved.search.model_copy(update={"images": on, "calibration_images": after})
-        return SubnetFitness(net, train, split, settings, chosen, decode=resolved.decode.config())
+        return SubnetEvaluator(net, train, split, settings, chosen, decode=resolved.decode.config())
 
     settings = tuning.train.model_copy(update={"steps": max(steps, 1)})
     # The largest number of search images, so that both APs of the comparison are of the same images.
@@ -167,7 +165,9 @@ def fidelity(
     )
     tune = short_finetuning(net, job, study.calibration[-1])
     basis = {
-        **fitness_basis(net, _sha256(supernet), train, split, resolved.search, resolved.decode.config()),
+        **SubnetEvaluator(net, train, split, resolved.search, chosen, decode=resolved.decode.config()).basis(
+            _sha256(supernet)
+        ),
         "study": {"images": [*study.images], "calibration": [*study.calibration], "subnets": subnets, "steps": steps},
         "budget": {**part.budget.to_dict(), "convention": convention},
         "seed": resolved.seed,
@@ -232,7 +232,7 @@ def _sha256(checkpoint: str) -> str:
     return sha256(find_checkpoint(checkpoint))
 
 
-def _judge(fitness: SubnetFitness, genomes: Sequence[Genome]) -> Iterator[tuple[float, float]]:
+def _judge(fitness: SubnetEvaluator, genomes: Sequence[Genome]) -> Iterator[tuple[float, float]]:
     """AP and seconds of each genome."""
     for genome in genomes:
         start = time.perf_counter()

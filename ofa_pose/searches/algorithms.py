@@ -1,24 +1,67 @@
-"""The search algorithms by name, all with one interface."""
+"""The search algorithms: evolution, NSGA-II and random search, all with one interface (`candidates.Algorithm`).
+
+The first two are one loop, generation after generation of offspring of the fittest so far, under two strategies of what
+fit means. Fitness and selection are DEAP's; what it draws from a global stream is drawn from our own generator.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from deap import base, tools
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.recipe.settings import SearchSettings
-from ofa_pose.searches.candidates import Algorithm, Candidate, Judge, Report, judged
-from ofa_pose.searches.evolution import evolve
-from ofa_pose.searches.nsga2 import nsga2
-from ofa_pose.searches.operators import Breeder, starting_genomes
+from ofa_pose.searches.candidates import Algorithm, Candidate, Evaluate, Report, evaluated
+from ofa_pose.searches.operators import Breeder, Child, Parents, starting_genomes
+from ofa_pose.searches.surrogate import Prediction, Screening
 from ofa_pose.utils.seeding import generator
+
+BOLDEST = 4.0  # standard deviations that the most daring choice of a round gives an unsure prediction
+
+
+def evolve(
+    feasible: FeasibleSpace,
+    settings: SearchSettings,
+    seed: int,
+    evaluate: Evaluate,
+    prior: Sequence[tuple[Genome, float]] = (),
+    report: Report | None = None,
+) -> Iterator[Candidate]:
+    """Constrained evolution, for the highest AP inside a budget; see `Algorithm`.
+
+    After Cai et al., Once-for-All (ICLR 2020), section 3.4, and Wang et al., LitePose (CVPR 2022): truncation
+    selection, uniform crossover and mutation over every gene, the resolution included; (mu + lambda). Ours besides:
+    since the best subnet mostly lies at the edge of the budget, a share of the offspring are grown until they reach it.
+    """
+    return breed(HighestAP(settings), feasible, settings, seed, evaluate, prior, report)
+
+
+def nsga2(
+    feasible: FeasibleSpace,
+    settings: SearchSettings,
+    seed: int,
+    evaluate: Evaluate,
+    prior: Sequence[tuple[Genome, float]] = (),
+    report: Report | None = None,
+) -> Iterator[Candidate]:
+    """NSGA-II, for the whole front of AP over the cost that the budget names first; see `Algorithm`.
+
+    One run finds the front, of which a budget is then only a cut. Deb et al., A fast and elitist multiobjective genetic
+    algorithm: NSGA-II (IEEE Trans. Evol. Comput. 2002).
+    """
+    return breed(FrontOverCost(feasible), feasible, settings, seed, evaluate, prior, report)
 
 
 def random_search(
-    part: FeasibleSpace,
+    feasible: FeasibleSpace,
     settings: SearchSettings,
     seed: int,
-    judge: Judge,
+    evaluate: Evaluate,
     prior: Sequence[tuple[Genome, float]] = (),
     report: Report | None = None,
 ) -> Iterator[Candidate]:
@@ -26,14 +69,14 @@ def random_search(
 
     Where hardly any draw is inside the budget, what is outside is repaired, which is no longer quite even.
     """
-    breeder = Breeder(part, settings)
+    breeder = Breeder(feasible, settings)
     order = 0
     for generation in range(settings.generations + 1):
         children = breeder.even(generator(seed, "search", generation), settings.population)
         breeder.take(children)
         if not children:
             return
-        for candidate in judged(part, judge, children, generation, order):
+        for candidate in evaluated(feasible, evaluate, children, generation, order):
             order = candidate.order
             yield candidate
 
@@ -41,7 +84,219 @@ def random_search(
 ALGORITHMS: dict[str, Algorithm] = {"evolution": evolve, "nsga2": nsga2, "random": random_search}
 
 
-def expected_evaluations(part: FeasibleSpace, settings: SearchSettings) -> int:
-    """How many subnets a search judges if it never runs out of new ones."""
-    first = 0 if settings.algorithm == "random" else len(starting_genomes(part, settings))
+def expected_evaluations(feasible: FeasibleSpace, settings: SearchSettings) -> int:
+    """How many subnets a search evaluates if it never runs out of new ones."""
+    first = 0 if settings.algorithm == "random" else len(starting_genomes(feasible, settings))
     return max(settings.population, first) + settings.population * settings.generations
+
+
+class Individual(list[int]):
+    """An evaluated genome as DEAP handles it."""
+
+    def __init__(self, genome: Sequence[int], fitness: base.Fitness) -> None:
+        super().__init__(genome)
+        self.fitness = fitness
+
+
+class Strategy(ABC):
+    """What sets one algorithm apart.
+
+    Attributes:
+        fill: share of samples and offspring that are grown to the budget.
+    """
+
+    fill = 0.0
+
+    @abstractmethod
+    def fitness(self, candidate: Candidate) -> base.Fitness:
+        """What a candidate is worth."""
+
+    @abstractmethod
+    def survivors(self, population: Sequence[Individual], count: int) -> list[Individual]:
+        """The so many fittest, in DEAP's way."""
+
+    @abstractmethod
+    def parents(self, population: Sequence[Individual]) -> Parents:
+        """How the fittest mate."""
+
+    @abstractmethod
+    def choose(
+        self, children: Sequence[Child], prediction: Prediction, count: int, population: Sequence[Individual]
+    ) -> Sequence[int]:
+        """Which so many proposals to evaluate, by index, given what a surrogate predicts and the fittest so far."""
+
+
+def breed(
+    strategy: Strategy,
+    feasible: FeasibleSpace,
+    settings: SearchSettings,
+    seed: int,
+    evaluate: Evaluate,
+    prior: Sequence[tuple[Genome, float]],
+    report: Report | None,
+) -> Iterator[Candidate]:
+    """An `Algorithm` that goes by a strategy.
+
+    With a surrogate a generation is evaluated in rounds, so that each is chosen by what the one before has taught.
+    """
+    screening = Screening(feasible, settings, prior) if settings.surrogate else None
+    offspring = _Offspring(Breeder(feasible, settings, strategy.fill), settings, strategy, screening)
+    population: list[Individual] = []
+    order = 0
+    for generation in range(settings.generations + 1):
+        found: list[Candidate] = []
+        for children in offspring.rounds(generator(seed, "search", generation), population):
+            start = len(found)
+            for candidate in evaluated(feasible, evaluate, children, generation, order + start):
+                found.append(candidate)
+                yield candidate
+            if screening:
+                screening.learn(found[start:])
+        if not found:
+            return
+        if screening and report:
+            report({"generation": generation, **screening.report()})
+        order += len(found)
+        # What could not be evaluated has no claim to offspring.
+        fit = [Individual(c.genome, strategy.fitness(c)) for c in found if c.is_valid]
+        population = strategy.survivors(population + fit, settings.population)
+
+
+@dataclass(frozen=True)
+class _Offspring:
+    """Makes each generation's children."""
+
+    breeder: Breeder
+    settings: SearchSettings
+    strategy: Strategy
+    screening: Screening | None
+
+    def rounds(self, rng: np.random.Generator, population: list[Individual]) -> Iterator[list[Child]]:
+        """One generation: children to be evaluated before the next ones are made; at once where nothing is learnt.
+
+        The first ones of all are the uniform nets, even if they are more than a round or a generation.
+        """
+        left = self.settings.population
+        most = self.settings.surrogate_round if self.screening else left
+        children = self.breeder.uniform()
+        while left > 0:
+            self.breeder.take(children)  # so that they are not bred again
+            children += self._chosen(rng, max(min(left, most) - len(children), 0), population)
+            if not children:
+                return
+            self.breeder.take(children)
+            yield children
+            left, children = left - len(children), []
+
+    def _chosen(self, rng: np.random.Generator, wanted: int, population: list[Individual]) -> list[Child]:
+        parents = self.strategy.parents(population) if population else None
+        if not self.screening or not self.screening.trusted:
+            return self.breeder.propose(rng, wanted, parents)
+        # Not only offspring: what the fittest lack altogether would never be proposed.
+        half = wanted * self.settings.surrogate_proposals // 2
+        bred = self.breeder.propose(rng, half, parents)
+        proposals = list(dict([*bred, *self.breeder.propose(rng, half, None)]).items())
+        if len(proposals) <= wanted:
+            return proposals
+        prediction = self.screening.predict([genome for genome, _ in proposals])
+        return [proposals[index] for index in self.strategy.choose(proposals, prediction, wanted, population)]
+
+
+class HighestFirst(base.Fitness):
+    """(fitness, MACs), compared in that order, as `Candidate.rank` does."""
+
+    weights = (1.0, -1.0)
+
+
+class HighestAP(Strategy):
+    """Evolution's: the best share of all that was evaluated before are the parents."""
+
+    def __init__(self, settings: SearchSettings) -> None:
+        self.fill = settings.fill
+        self._count = max(2, round(settings.parents * settings.population))
+
+    def fitness(self, candidate: Candidate) -> base.Fitness:
+        return HighestFirst((candidate.fitness, candidate.macs))
+
+    def survivors(self, population: Sequence[Individual], count: int) -> list[Individual]:
+        best: list[Individual] = tools.selBest(population, count)
+        return best
+
+    def parents(self, population: Sequence[Individual]) -> Parents:
+        best = population[: self._count]
+
+        def draw(rng: np.random.Generator) -> tuple[Sequence[int], Sequence[int]]:
+            first, second = rng.choice(len(best), 2, replace=False) if len(best) > 1 else (0, 0)
+            return best[first], best[second]
+
+        return draw
+
+    def choose(
+        self, children: Sequence[Child], prediction: Prediction, count: int, population: Sequence[Individual]
+    ) -> list[int]:
+        """The highest upper confidence bounds, the first by the mean alone, each next one bolder."""
+        chosen: list[int] = []
+        for boldness in np.linspace(0, BOLDEST, count):
+            score = prediction.mean + boldness * prediction.deviation
+            score[chosen] = -np.inf
+            chosen.append(int(np.argmax(score)))
+        return chosen
+
+
+class APOverCost(base.Fitness):
+    """(AP, cost): neither is bought with the other."""
+
+    weights = (1.0, -1.0)
+
+
+class FrontOverCost(Strategy):
+    """NSGA-II's: non-dominated sorting, then room on the front (DEAP's crowding distance)."""
+
+    def __init__(self, feasible: FeasibleSpace) -> None:
+        self._feasible, self._key = feasible, feasible.budget.limits[0].key
+
+    def fitness(self, candidate: Candidate) -> base.Fitness:
+        return APOverCost((candidate.fitness, *self._costs([candidate.genome])))
+
+    def survivors(self, population: Sequence[Individual], count: int) -> list[Individual]:
+        best: list[Individual] = tools.selNSGA2(population, count)
+        return best
+
+    def parents(self, population: Sequence[Individual]) -> Parents:
+        """Binary tournaments by dominance, then by crowding distance, which `survivors` left with each fitness."""
+
+        def win(rng: np.random.Generator) -> Individual:
+            first, second = (population[int(index)] for index in rng.integers(len(population), size=2))
+            if first.fitness.dominates(second.fitness):
+                return first
+            if second.fitness.dominates(first.fitness):
+                return second
+            return first if first.fitness.crowding_dist >= second.fitness.crowding_dist else second
+
+        def draw(rng: np.random.Generator) -> tuple[Sequence[int], Sequence[int]]:
+            first, second = win(rng), win(rng)
+            for _ in range(len(population)):
+                if second is not first:
+                    break
+                second = win(rng)
+            return first, second
+
+        return draw
+
+    def choose(
+        self, children: Sequence[Child], prediction: Prediction, count: int, population: Sequence[Individual]
+    ) -> list[int]:
+        """Who may extend the front that is known: proposals are worth a deviation above the mean."""
+        hopes = prediction.mean + prediction.deviation
+        worth = zip(hopes.tolist(), self._costs([genome for genome, _ in children]), strict=True)
+        hopeful = [Individual([index], APOverCost(values)) for index, values in enumerate(worth)]
+        # Copies, because sorting gives each a new crowding distance, and the parents are drawn by theirs.
+        known = [Individual([], APOverCost(individual.fitness.values)) for individual in population]
+        fronts = tools.sortNondominated(known + hopeful, len(known) + len(hopeful))
+        for front in fronts:
+            tools.emo.assignCrowdingDist(front)
+        ranked = (one for front in fronts for one in sorted(front, key=lambda one: -one.fitness.crowding_dist))
+        return [individual[0] for individual in ranked if individual][:count]
+
+    def _costs(self, genomes: Sequence[Genome]) -> list[float]:
+        return self._feasible.costs(np.array(genomes))[self._key].tolist()

@@ -39,15 +39,15 @@ _TABLES = (
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One judged subnet.
+class EvaluatedSubnet:
+    """What is kept of one evaluated subnet.
 
     Attributes:
         spec: as plain values.
         costs: macs_thop, macs_exact, macs_paper, params, latency_ms; None where unknown.
-        metrics: as plain values; numbers that are none are written as null.
+        metrics: as plain values; what is not a number is written as null.
         ap: None where the subnet gave no number.
-        seconds: what judging it took.
+        seconds: what evaluating it took.
     """
 
     genome: Genome
@@ -70,7 +70,7 @@ class Archive:
         """Open the file `path`, or make it.
 
         Args:
-            basis: all that an AP rests on, JSON values: the supernet's 'sha256', the data, how it is judged.
+            basis: all that an AP rests on, JSON values: the supernet's 'sha256', the data, how it is evaluated.
             locked_s: how long to wait while another process writes.
 
         Raises:
@@ -82,14 +82,14 @@ class Archive:
         text = json.dumps(basis, sort_keys=True)
         self._basis, self._supernet = hashlib.sha256(text.encode()).hexdigest(), basis.get("sha256")
         self._locked_s = locked_s
-        with self._told(opening=True):
+        with self._named_errors(opening=True):
             self._file = sqlite3.connect(path, timeout=locked_s, isolation_level=None)
         try:
-            with self._told(opening=True):
+            with self._named_errors(opening=True):
                 damage = self._file.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if damage != "ok":
                     raise sqlite3.DatabaseError(damage)
-            with self._told(opening=True), self._transaction():
+            with self._named_errors(opening=True), self._transaction():
                 if not self._file.execute("PRAGMA application_id").fetchone()[0]:
                     for statement in _TABLES:
                         self._file.execute(statement)
@@ -107,17 +107,17 @@ class Archive:
         self._file.close()
 
     def outcomes(self, genomes: Iterable[Genome]) -> dict[Genome, tuple[float, float]]:
-        """Fitness (-inf where the AP is not a number) and seconds of those genomes that were judged on this basis."""
+        """Fitness (-inf where the AP is not a number) and seconds of the genomes evaluated on this basis."""
         query = "SELECT AP, seconds FROM evaluations WHERE basis = ? AND genome = ?"
         found = {}
-        with self._told():
+        with self._named_errors():
             for genome in genomes:
                 row = self._file.execute(query, (self._basis, genome_text(genome))).fetchone()
                 if row is not None:
                     found[genome] = (-math.inf if row[0] is None else float(row[0]), float(row[1]))
         return found
 
-    def put(self, evaluation: Evaluation, seed: int) -> None:
+    def put(self, evaluation: EvaluatedSubnet, seed: int) -> None:
         """Write one evaluation; it is on the disk when this returns. One that is there already stays as it is.
 
         Raises:
@@ -129,19 +129,19 @@ class Archive:
         metrics = json.dumps(plain(e.metrics), allow_nan=False)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         row = [None, self._basis, self._supernet, *texts, *costs, metrics, e.ap, e.seconds, seed, now]
-        with self._told(), self._transaction():
+        with self._named_errors(), self._transaction():
             self._file.execute(f"INSERT OR IGNORE INTO evaluations VALUES ({', '.join('?' * len(row))})", row)
 
     @property
     def last(self) -> int:
         """The id of the newest evaluation of all; 0 where there is none."""
-        with self._told():
+        with self._named_errors():
             return int(self._file.execute("SELECT coalesce(max(id), 0) FROM evaluations").fetchone()[0])
 
     def until(self, last: int) -> list[tuple[Genome, float]]:
         """Genome and AP of the evaluations on this basis up to the id `last`, in the order they were written."""
         query = "SELECT genome, AP FROM evaluations WHERE basis = ? AND id <= ? AND AP IS NOT NULL ORDER BY id"
-        with self._told():
+        with self._named_errors():
             return [(read_genome(text), float(ap)) for text, ap in self._file.execute(query, (self._basis, last))]
 
     @contextlib.contextmanager
@@ -156,15 +156,15 @@ class Archive:
             raise
 
     @contextlib.contextmanager
-    def _told(self, opening: bool = False) -> Iterator[None]:
+    def _named_errors(self, opening: bool = False) -> Iterator[None]:
         """SQLite's errors as ours."""
         try:
             yield
         except sqlite3.Error as error:
-            text, kept = str(error), "what was judged before is kept: correct that, then go on with --resume"
+            text, kept = str(error), "what was evaluated before is kept: correct that, then go on with --resume"
             if "locked" in text:
-                told = f"{self.path}: is locked by another process (waited {self._locked_s:g} s); {kept}"
-                raise OfaPoseError(told) from error
+                what = f"{self.path}: is locked by another process (waited {self._locked_s:g} s); {kept}"
+                raise OfaPoseError(what) from error
             if "full" in text:
                 raise OfaPoseError(f"{self.path}: the disk is full; {kept}") from error
             if opening and isinstance(error, sqlite3.OperationalError):
@@ -181,7 +181,7 @@ def find_archive(path: str | Path) -> Path:
 
 
 def check_archive(path: Path) -> None:
-    """Refuse a file that is there and no archive of this format, from its header alone; nothing is touched.
+    """Refuse a file that is there and not an archive of this format, from its header alone; nothing is touched.
 
     Raises:
         InputError: it is another file, or an archive of another version of this program.

@@ -1,4 +1,4 @@
-"""What the search algorithms share: candidates, who judges them, and who wants to hear how a surrogate does."""
+"""What the search algorithms share: candidates, how they are evaluated, and reports on how a surrogate does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ofa_pose.costs.feasible import FeasibleSpace
 
 FitnessOutcome = tuple[float, float]  # AP (finite, or -inf where it was not a number), seconds
-Judge = Callable[[Sequence[Genome]], Iterator[FitnessOutcome]]
+Evaluate = Callable[[Sequence[Genome]], Iterator[FitnessOutcome]]
 """Outcomes of distinct genomes, in the order given, each as soon as it (and those before it) is known."""
 Report = Callable[[dict[str, Any]], None]
 Origin = Literal["uniform", "sample", "crossover", "mutation"]
@@ -22,7 +22,7 @@ Origin = Literal["uniform", "sample", "crossover", "mutation"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One judged subnet.
+    """One evaluated subnet.
 
     Attributes:
         order: its number in the search, from 1.
@@ -30,7 +30,7 @@ class Candidate:
         origin: how it came about.
         fitness: the higher the better: its AP; -inf where the fitness function gave no finite number.
         macs: multiply-adds in the budget's convention.
-        seconds: what judging it took.
+        seconds: what evaluating it took.
     """
 
     order: int
@@ -53,7 +53,7 @@ class Candidate:
 
 
 class Algorithm(Protocol):
-    """A way to search: yields candidates as they are judged.
+    """A way to search: yields candidates as they are evaluated.
 
     It never leaves the budget and never asks for a genome twice; the same seed and the same outcomes give the same
     candidates in the same order. It ends after the last generation, or when it finds no new genome.
@@ -61,29 +61,33 @@ class Algorithm(Protocol):
 
     def __call__(
         self,
-        part: FeasibleSpace,
+        feasible: FeasibleSpace,
         settings: SearchSettings,
         seed: int,
-        judge: Judge,
+        evaluate: Evaluate,
         prior: Sequence[tuple[Genome, float]] = (),
         report: Report | None = None,
     ) -> Iterator[Candidate]:
-        """Search `part`.
+        """Search the feasible subnets.
 
         Args:
-            judge: asked for a whole generation at a time; with a surrogate, for one round of it.
+            evaluate: asked for a whole generation at a time; with a surrogate, for one round of it.
             prior: APs known from elsewhere, of which only a surrogate may learn.
-            report: told after each generation, before the next one's first candidate, how good the surrogate is.
+            report: called after each generation, before the next one's first candidate, with how good the surrogate is.
         """
 
 
-def judged(
-    part: FeasibleSpace, judge: Judge, children: Iterable[tuple[Genome, Origin]], generation: int, start: int
+def evaluated(
+    feasible: FeasibleSpace,
+    evaluate: Evaluate,
+    children: Iterable[tuple[Genome, Origin]],
+    generation: int,
+    start: int,
 ) -> Iterator[Candidate]:
-    """The candidates of one generation, numbered from `start` + 1, as the judge tells of them."""
+    """The candidates of one generation, numbered from `start` + 1, each as soon as its outcome is known."""
     known = list(children)
-    outcomes = judge([genome for genome, _ in known])
+    outcomes = evaluate([genome for genome, _ in known])
     for order, ((genome, origin), (value, seconds)) in enumerate(zip(known, outcomes, strict=True), start + 1):
         # NaN compares false with everything, so a selection would let it win.
         fitness = value if math.isfinite(value) else -math.inf
-        yield Candidate(order, generation, origin, genome, fitness, part.macs(genome), seconds)
+        yield Candidate(order, generation, origin, genome, fitness, feasible.macs(genome), seconds)

@@ -27,7 +27,7 @@ BEAT_S = 1.0  # every rank shows so often that it is alive
 LOST_S = 60.0  # a rank that was silent for so long is gone
 JOIN_S = 600.0  # a rank that was not seen at all by then never started
 LEAVE_S = 10.0  # what ranks get to leave where the job failed
-KEPT = "what was judged is kept: go on with --resume"
+KEPT = "what was evaluated is kept: go on with --resume"
 
 Work = Callable[[Any], Any]
 """Does one task; both the task and its result are JSON values."""

@@ -4,254 +4,302 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from ofa_pose.arch.space import Genome
-from ofa_pose.backends import Runner
-from ofa_pose.costs.feasible import Budget, FeasibleSpace, describe_feasible
-from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.litepose import LitePose
-from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.torch_net import pick_device
+from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
+from ofa_pose.recipe.recipe import Recipe, load_recipe
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.archive import ARCHIVE, Archive, check_archive, find_archive
-from ofa_pose.searches.candidates import Candidate
-from ofa_pose.searches.distributed import Team
-from ofa_pose.searches.evaluation import SubnetFitness
-from ofa_pose.searches.judging import ArchivedJudge, Measure, task_of
-from ofa_pose.searches.outputs import History, describe, write_best
+from ofa_pose.searches.candidates import Algorithm, Candidate
+from ofa_pose.searches.distributed import Team, restarted
+from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator, task_of
 from ofa_pose.searches.plots import draw_pareto
-from ofa_pose.searches.results import front_table, rivals, write_front
+from ofa_pose.searches.results import History, SearchResult, describe, front_table, rivals, write_best, write_front
+from ofa_pose.train.trainings import inherit
 from ofa_pose.utils import files
+from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, show, warn
-from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import BASIS_DEFAULTS, RunDir, check_basis
+from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
 
 HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png", "search.json", "result.json"
-JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
+CHECKPOINT = "best.pt"
 
-# What does not decide which subnets are judged: more generations only go further, the others are part of the basis.
+# What does not decide which subnets are evaluated: more generations only go further, the others are part of the basis.
 ELSEWHERE = {"generations", "images", "calibration_images", "batch"}
 
 
-def run_search(
-    supernet: Supernet,
-    train: KeypointDataset,
-    search: KeypointDataset,
-    settings: SearchSettings,
-    budget: Budget,
-    seed: int,
-    run: RunDir,
-    device: torch.device | str = "cpu",
-    source: str | Path | None = None,
-    resume: bool = False,
-    make_runner: Callable[[LitePose], Runner] | None = None,
-    decode: DecodeConfig | None = None,
-    archive: str | Path | None = None,
-    team: Team | None = None,
-) -> dict[str, Any]:
-    """Search a supernet's space for the subnet with the highest AP inside a budget.
+@dataclass(frozen=True)
+class SearchJob:
+    """A search whose parts have been found and checked; the same on every rank of a team.
 
-    Writes into the run directory: archive.sqlite (every evaluation, as it happens), history.csv and metrics.jsonl as
-    it goes, best.yaml after every generation, pareto.png at the end, also of a search that was interrupted, and
-    search.json (what it all rests on).
-
-    Args:
-        train: images for BatchNorm recalibration.
-        search: images on which APs are measured; no weight should have been trained on them.
-        source: the supernet's checkpoint, to be named in best.yaml.
-        resume: go on with the search in the run directory: it is gone through again, and what the archive holds is
-            not measured again.
-        make_runner: the runtime that computes a recalibrated subnet; see `SubnetFitness`.
-        decode: the decoder's settings.
-        archive: another archive than the run directory's, to be shared: a file, or the run directory of a search.
-        team: other processes, which are in `assist_search` with the same supernet, data and settings.
-
-    Returns:
-        {"best": {"spec", "AP", "macs": {"thop", "exact", "paper"}, "params", "latency_ms"}, "evaluations" (of the
-        algorithm), "judged" (measured now, uniform nets beside the winner included; the rest was in the archive),
-        "algorithm", "archive", "seconds", "out", and what `write_front` tells}: plain values.
-
-    Raises:
-        InputError: no subnet keeps the budget; the data have other joints; the search that is to be resumed had
-            another supernet, space or data, or another budget, seed or algorithm; the archive is none.
-        OfaPoseError: a subnet could not be judged, a process of the team is gone, the archive cannot be written.
+    Attributes:
+        feasible: the subnets to choose from.
+        measure: the metrics of a subnet.
+        recipe: the settings of the search, its seed; kept in the run directory.
+        basis: what the measure depends on, JSON values; see `SubnetEvaluator.basis`.
+        origin: what best.yaml says about where the subnets' weights are.
+        algorithm: None takes the recipe's.
+        save_subnet: writes a checkpoint, given its file, a subnet and its AP; None: no best.pt is written.
     """
-    part = FeasibleSpace(supernet.space, supernet.spec.joints, budget)
-    fitness = SubnetFitness(supernet, train, search, settings, device, make_runner, decode)
-    origin: dict[str, Any] = {"supernet": None}
-    if source is not None:
-        origin["supernet"] = {"path": str(source), "sha256": files.sha256(source)}
-    sha256 = origin["supernet"] and origin["supernet"]["sha256"]
-    basis = fitness_basis(supernet, sha256, train, search, settings, decode)
-    return conduct(part, fitness.measure, settings, seed, run, origin, basis, resume, archive, team)
+
+    feasible: FeasibleSpace
+    measure: Measure
+    recipe: Recipe
+    basis: Mapping[str, Any]
+    origin: Mapping[str, Any] = field(default_factory=lambda: {"supernet": None})
+    algorithm: Algorithm | None = None
+    save_subnet: Callable[[Path, ArchSpec, float], None] | None = None
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        feasible: FeasibleSpace,
+        recipe: str | Path | None = None,
+        overrides: tuple[str, ...] = (),
+        seed: int | None = None,
+        device: str | None = None,
+        algorithm: Algorithm | None = None,
+        team: Team | None = None,
+    ) -> SearchJob:
+        """The search of a supernet.
+
+        Args:
+            checkpoint: of the supernet, as `load_checkpoint` read it.
+            feasible: its subnets to choose from.
+            recipe: a YAML file or a shipped recipe's name; None takes the supernet's.
+            overrides, seed: see `load_recipe`.
+            device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one, each rank its own.
+            algorithm, team: see `SearchJob` and `run`.
+
+        Raises:
+            InputError: the recipe, the data and the supernet do not fit, or the supernet may have seen the search's
+                images.
+        """
+        resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe, seed)
+        chosen = pick_device(device)
+        evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, team.own_device(chosen) if team else chosen)
+        sha256 = files.sha256(checkpoint.path) if checkpoint.path else None
+
+        def save_subnet(path: Path, spec: ArchSpec, ap: float) -> None:
+            images = resolved.search.calibration_images
+            net = inherit(evaluator.supernet, spec, evaluator.train, evaluator.device, images)
+            info = {"AP": ap, "split": "search"}
+            save_checkpoint(
+                path, replace(checkpoint, kind="net", spec=spec, weights=net.state_dict(), info=info, training=None)
+            )
+
+        return cls(
+            feasible,
+            evaluator.measure,
+            resolved,
+            evaluator.basis(sha256),
+            {"supernet": sha256 and {"path": str(checkpoint.path), "sha256": sha256}},
+            algorithm,
+            save_subnet,
+        )
+
+    @property
+    def algorithm_name(self) -> str:
+        """The algorithm's, as search.json and the result name it."""
+        if self.algorithm is None:
+            return self.recipe.search.algorithm
+        qualified = getattr(self.algorithm, "__qualname__", type(self.algorithm).__qualname__)
+        return f"{self.algorithm.__module__}.{qualified}"
+
+    def assist(self, team: Team) -> None:
+        """Other ranks than 0, which is in `run`: measure what it wants to know, until it ends."""
+        team.follow(task_of(self.feasible, self.measure))
+
+    def run(
+        self,
+        out: str | Path,
+        resume: bool = False,
+        archive: str | Path | None = None,
+        team: Team | None = None,
+    ) -> SearchResult:
+        """Search for the subnet with the highest AP.
+
+        Writes into the run directory: archive.sqlite (every evaluation, as it happens), history.csv and metrics.jsonl
+        as it goes, best.yaml after every generation, pareto.png at the end, also of a search that was interrupted,
+        search.json (what it all rests on); at the end pareto.csv and front/ (see `write_front`), best.pt and
+        result.json.
+
+        Args:
+            out: the run directory.
+            resume: go on with the search there: it is gone through again, and what the archive holds is not measured
+                again.
+            archive: another archive than the run directory's, to be shared: a file, or the run directory of a search.
+            team: other processes, which are in `assist` with the same job.
+
+        Raises:
+            InputError: `out` holds another run; the search that is to be resumed had another supernet, space or data,
+                or another budget, seed or algorithm; `archive` is not one.
+            OfaPoseError: a subnet could not be evaluated, a process of the team is gone, the archive cannot be written.
+        """
+        if restarted() and not resume and (Path(out) / HISTORY).exists():
+            what = "holds the run that torchrun has started again after a process died"
+            hint = "what was evaluated is kept: start torchrun with --resume, without --max-restarts"
+            raise InputError(what, out, hint)
+        run = plan_run(out, config_text(self.recipe), resume, progress=HISTORY)
+        start, feasible = time.perf_counter(), self.feasible
+        plan = self._plan()
+        before = _read_plan(run, plan) if resume else {}
+        given = archive or before.get("archive")
+        place = find_archive(given) if given else run.path / ARCHIVE
+        check_archive(place)
+        if resume and not place.exists():
+            hint = "put it back or name it with --archive; without it, start anew with another --out"
+            raise InputError("the search's archive is missing", place, hint)
+        say(describe_feasible(feasible))
+        run.open()
+        (run.path / RESULT).unlink(missing_ok=True)  # of the search before it was resumed
+        with Archive(place, self.basis) as kept:
+            # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
+            prior_end = before.get("prior", kept.last)
+            if given and not resume:
+                say(f"archive {place}: {len(kept.until(prior_end))} evaluations of this supernet are known")
+            at = str(place.resolve()) if given else None
+            files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
+            run.forget_after(-1)
+            evaluations = ArchivedEvaluations(feasible, self.measure, kept, self.recipe.seed, team)
+            prior = kept.until(prior_end) if self.recipe.search.surrogate else []
+            with team.lead(evaluations.task) if team else nullcontext():
+                history = self._search(run, evaluations, prior)
+                others = rivals(history, feasible)
+                outcomes = zip(others, evaluations(others), strict=True)
+                beside = {genome: ap for genome, (ap, _) in outcomes if math.isfinite(ap)}
+        front = write_front(run.path, history, feasible, {**self.origin, "evaluations": len(history)}, beside)
+        show(front_table(front, feasible))
+        best = max(history, key=lambda candidate: candidate.rank)
+        if best.fitness <= 0:
+            why = "every subnet has AP 0, so the smallest one was taken"
+            warn(f"{why}: train the supernet further, or check data.search")
+        figures = describe(feasible.decode(best.genome), max(best.fitness, 0.0), feasible.budget)
+        seconds = round(time.perf_counter() - start, 3)
+        checkpoint = run.path / CHECKPOINT if self.save_subnet else None
+        if self.save_subnet:
+            self.save_subnet(run.path / CHECKPOINT, figures.spec, figures.AP)
+        result = SearchResult(
+            best=figures,
+            evaluations=len(history),
+            judged=evaluations.measured,
+            algorithm=self.algorithm_name,
+            archive=place,
+            **front,
+            seconds=seconds,
+            out=run.path,
+            subnet=run.path / BEST,
+            checkpoint=checkpoint,
+        )
+        files.write_json(run.path / RESULT, result.to_dict())
+        return result
+
+    def _plan(self) -> dict[str, Any]:
+        """All that decides which subnets are evaluated, and how; a resumed search must have the same."""
+        budget, settings = self.feasible.budget, self.recipe.search.model_dump(exclude=ELSEWHERE)
+        return {
+            **self.basis,
+            "budget": {**budget.to_dict(), "convention": budget.convention},
+            "algorithm": {"seed": self.recipe.seed, **settings, "algorithm": self.algorithm_name},
+        }
+
+    def _search(
+        self, run: RunDir, evaluations: ArchivedEvaluations, prior: list[tuple[tuple[int, ...], float]]
+    ) -> list[Candidate]:
+        """Run the algorithm to its end, and keep the run directory up to date; all candidates in their order."""
+        settings, feasible = self.recipe.search, self.feasible
+        reports: dict[int, dict[str, Any]] = {}  # by generation
+
+        def note(report: dict[str, Any]) -> None:
+            reports[report["generation"]] = report
+
+        algorithm = self.algorithm or ALGORITHMS[settings.algorithm]
+        found = algorithm(feasible, settings, self.recipe.seed, evaluations, prior, note)
+        total = None if self.algorithm else expected_evaluations(feasible, settings)
+        course = _Course(run, feasible, self.origin)
+        try:
+            with progress("search", total, unit="subnets") as meter:
+                for generation, members in groupby(found, lambda candidate: candidate.generation):
+                    for candidate in members:
+                        course.add(candidate)
+                        meter.step(note=course.shown)
+                    course.end_generation(generation, reports.get(generation, {}))
+        except BaseException:
+            with suppress(OSError):  # on a full disk; what ended the search is what is reported
+                course.draw()
+            raise
+        if not course.history:
+            raise OfaPoseError(f"the algorithm {self.algorithm_name} chose no subnet")
+        course.draw()
+        if total is not None and len(course.history) < total:
+            number = len(course.history)
+            say(f"no further subnet was found inside the budget: the search ends after {number} of {total}")
+        return course.history
 
 
-def assist_search(
-    supernet: Supernet,
-    train: KeypointDataset,
-    search: KeypointDataset,
-    settings: SearchSettings,
-    budget: Budget,
-    team: Team,
-    device: torch.device | str = "cpu",
-    decode: DecodeConfig | None = None,
-) -> None:
-    """Measure what rank 0, which is in `run_search`, wants to know, until it ends."""
-    part = FeasibleSpace(supernet.space, supernet.spec.joints, budget)
-    fitness = SubnetFitness(supernet, train, search, settings, device, decode=decode)
-    team.follow(task_of(part, fitness.measure))
+class _Course:
+    """How a search goes: its candidates so far, and the files that show them.
 
-
-def fitness_basis(
-    supernet: Supernet,
-    sha256: str | None,
-    train: KeypointDataset,
-    search: KeypointDataset,
-    settings: SearchSettings,
-    decode: DecodeConfig | None = None,
-) -> dict[str, Any]:
-    """All that a subnet's AP rests on, as JSON values; an archive keeps what rests on another basis apart.
-
-    Args:
-        sha256: of the supernet's checkpoint.
+    Attributes:
+        history: the candidates in their order.
     """
-    return {
-        "sha256": sha256,
-        "space": supernet.space.to_dict(),
-        "train": [files.sha256(train.annotations_path), len(train), settings.calibration_images],
-        "search": [files.sha256(search.annotations_path), len(search), settings.images],
-        "decode": asdict(decode or DecodeConfig()),
-        "judging": JUDGING,
-        **({} if search.metric == BASIS_DEFAULTS["metric"] else {"metric": search.metric}),
-    }
 
+    def __init__(self, run: RunDir, feasible: FeasibleSpace, origin: Mapping[str, Any]) -> None:
+        self.history: list[Candidate] = []
+        self._run, self._feasible, self._origin = run, feasible, origin
+        self._rows = History(run.path / HISTORY, feasible)
+        self._best: Candidate | None = None
+        self._start = time.perf_counter()
 
-def conduct(
-    part: FeasibleSpace,
-    measure: Measure,
-    settings: SearchSettings,
-    seed: int,
-    run: RunDir,
-    origin: Mapping[str, Any],
-    basis: Mapping[str, Any],
-    resume: bool = False,
-    archive: str | Path | None = None,
-    team: Team | None = None,
-) -> dict[str, Any]:
-    """`run_search` with any measure: plan, check, open, judge, write.
+    def add(self, candidate: Candidate) -> None:
+        """Take in a candidate as it is evaluated."""
+        self._rows.add(candidate)
+        self.history.append(candidate)
+        self._best = max(self._best or candidate, candidate, key=lambda c: c.rank)
 
-    Args:
-        origin: what best.yaml says about where the subnet's weights are.
-        basis: what the measure depends on, JSON values; see `fitness_basis`.
-    """
-    start = time.perf_counter()
-    plan = {
-        **basis,
-        "budget": {**part.budget.to_dict(), "convention": part.budget.convention},
-        "algorithm": {"seed": seed, **settings.model_dump(exclude=ELSEWHERE)},
-    }
-    before = _read_plan(run, plan) if resume else {}
-    given = archive or before.get("archive")
-    place = find_archive(given) if given else run.path / ARCHIVE
-    check_archive(place)
-    if resume and not place.exists():
-        hint = "put it back or name it with --archive; without it, start anew with another --out"
-        raise InputError("the search's archive is missing", place, hint)
-    say(describe_feasible(part))
-    run.open()
-    (run.path / RESULT).unlink(missing_ok=True)  # of the search before it was resumed
-    with Archive(place, basis) as kept:
-        # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
-        prior_end = before.get("prior", kept.last)
-        if given and not resume:
-            say(f"archive {place}: {len(kept.until(prior_end))} evaluations of this supernet are known")
-        at = str(place.resolve()) if given else None
-        files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
-        run.forget_after(-1)
-        judge = ArchivedJudge(part, measure, kept, seed, team)
-        prior = kept.until(prior_end) if settings.surrogate else []
-        with team.lead(judge.task) if team else nullcontext():
-            history = _search(part, settings, seed, judge, prior, run, origin)
-            others = rivals(history, part)
-            beside = {genome: ap for genome, (ap, _) in zip(others, judge(others), strict=True) if math.isfinite(ap)}
-    front = write_front(run.path, history, part, {**origin, "evaluations": len(history)}, beside)
-    show(front_table(front, part))
-    best = max(history, key=lambda candidate: candidate.rank)
-    if best.fitness <= 0:
-        warn("every subnet has AP 0, so the smallest one was taken: train the supernet further, or check data.search")
-    result = {
-        "best": describe(part.decode(best.genome), max(best.fitness, 0.0), part.budget),
-        "evaluations": len(history),
-        "judged": judge.judged,
-        "algorithm": settings.algorithm,
-        "archive": str(place),
-        **front,
-        "seconds": round(time.perf_counter() - start, 3),
-        "out": str(run.path),
-    }
-    files.write_json(run.path / RESULT, result)
-    return result
+    @property
+    def shown(self) -> str:
+        """Such as 'best AP 0.482 at 164M MACs (thop), 1.53ms of latency': its cost under every limit."""
+        assert self._best is not None
+        spec = self._feasible.decode(self._best.genome)
+        costs = (f"{limit.show(limit.cost(spec))} {limit.quantity}" for limit in self._feasible.budget.limits)
+        return f"best AP {self._best.fitness:.3f} at {', '.join(costs)}"
 
+    def end_generation(self, generation: int, report: Mapping[str, Any]) -> None:
+        """Write best.yaml and a line of metrics.jsonl, say how far it is; `report` is a surrogate's."""
+        assert self._best is not None
+        self._write_best()
+        values = [c.fitness for c in self.history if c.generation == generation and c.is_valid]
+        mean = float(np.mean(values)) if values else None
+        figures = {"AP": self._best.fitness, "AP_mean": mean, "macs": self._best.macs}
+        seconds = round(time.perf_counter() - self._start, 3)
+        number = len(self.history)
+        self._run.log({"step": generation, "evaluations": number, **figures, "seconds": seconds, **report})
+        say(f"generation {generation}: {number} subnets, {self.shown}{_surrogate(report)}")
 
-def _search(
-    part: FeasibleSpace,
-    settings: SearchSettings,
-    seed: int,
-    judge: ArchivedJudge,
-    prior: Sequence[tuple[Genome, float]],
-    run: RunDir,
-    origin: Mapping[str, Any],
-) -> list[Candidate]:
-    """Run the algorithm to its end, and keep the run directory up to date; all candidates in their order."""
-    history: list[Candidate] = []
-    best: Candidate | None = None
-    reports: dict[int, dict[str, Any]] = {}  # by generation
-    rows = History(run.path / HISTORY, part)
-    total = expected_evaluations(part, settings)
-    start = time.perf_counter()
+    def draw(self) -> None:
+        """Write best.yaml and the picture, where there is something to show."""
+        if self._best is not None:
+            self._write_best()
+            draw_pareto(self._run.path / PICTURE, self.history, self._feasible)
 
-    def note(told: dict[str, Any]) -> None:
-        reports[told["generation"]] = told
-
-    found = ALGORITHMS[settings.algorithm](part, settings, seed, judge, prior, note)
-
-    def draw() -> None:
-        if best is not None:
-            _write_best(run, best, part, origin, len(history))
-            draw_pareto(run.path / PICTURE, history, part)
-
-    try:
-        with progress("search", total, unit="subnets") as meter:
-            for generation, members in groupby(found, lambda candidate: candidate.generation):
-                for candidate in members:
-                    rows.add(candidate)
-                    history.append(candidate)
-                    best = max(best or candidate, candidate, key=lambda c: c.rank)
-                    meter.step(note=_shown(best, part))
-                assert best is not None
-                _write_best(run, best, part, origin, len(history))
-                record = _record(generation, history, best, time.perf_counter() - start)
-                run.log({**record, **reports.get(generation, {})})
-                shown = f"{_shown(best, part)}{_surrogate(reports.get(generation, {}))}"
-                say(f"generation {generation}: {len(history)} subnets, {shown}")
-    except BaseException:
-        with suppress(OSError):  # on a full disk; what ended the search is what is told
-            draw()
-        raise
-    draw()
-    if len(history) < total:
-        say(f"no further subnet was found inside the budget: the search ends after {len(history)} of {total}")
-    return history
+    def _write_best(self) -> None:
+        assert self._best is not None
+        feasible, origin = self._feasible, {**self._origin, "evaluations": len(self.history)}
+        figures = describe(feasible.decode(self._best.genome), max(self._best.fitness, 0.0), feasible.budget)
+        write_best(self._run.path / BEST, figures, feasible.space, feasible.budget, origin)
 
 
 def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,17 +313,6 @@ def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
     return dict(before)
 
 
-def _write_best(run: RunDir, best: Candidate, part: FeasibleSpace, origin: Mapping[str, Any], evaluations: int) -> None:
-    described = describe(part.decode(best.genome), max(best.fitness, 0.0), part.budget)
-    write_best(run.path / BEST, described, part.space, part.budget, {**origin, "evaluations": evaluations})
-
-
-def _record(generation: int, history: list[Candidate], best: Candidate, seconds: float) -> dict[str, Any]:
-    values = [c.fitness for c in history if c.generation == generation and c.is_valid]
-    figures = {"AP": best.fitness, "AP_mean": float(np.mean(values)) if values else None, "macs": best.macs}
-    return {"step": generation, "evaluations": len(history), **figures, "seconds": round(seconds, 3)}
-
-
 def _surrogate(report: Mapping[str, Any]) -> str:
     """How good a surrogate is, in words; nothing where there is none."""
     if "surrogate" not in report:
@@ -283,10 +320,3 @@ def _surrogate(report: Mapping[str, Any]) -> str:
     tau = report["surrogate_tau"]
     quality = "knows too little yet" if tau is None else f"tau {tau:.2f} on held-out APs"
     return f"; surrogate: {quality}, {'has chosen' if report['surrogate'] else 'stands aside'}"
-
-
-def _shown(best: Candidate, part: FeasibleSpace) -> str:
-    """Such as 'best AP 0.482 at 164M MACs (thop), 1.53ms of latency': its cost under every limit."""
-    spec = part.decode(best.genome)
-    costs = (f"{limit.show(limit.cost(spec))} {limit.quantity}" for limit in part.budget.limits)
-    return f"best AP {best.fitness:.3f} at {', '.join(costs)}"

@@ -32,14 +32,14 @@ class Breeder:
         seen: all genomes that were taken.
     """
 
-    def __init__(self, part: FeasibleSpace, settings: SearchSettings, fill: float = 0.0) -> None:
+    def __init__(self, feasible: FeasibleSpace, settings: SearchSettings, fill: float = 0.0) -> None:
         """`fill`: share of samples and children that are grown until nothing more fits into the budget."""
-        self.part, self.settings, self.fill = part, settings, fill
+        self.feasible, self.settings, self.fill = feasible, settings, fill
         self.seen: set[Genome] = set()
 
     def uniform(self) -> list[Child]:
         """The widest uniformly scaled net of each resolution, if a search is to start with them; nothing later on."""
-        return [] if self.seen else [(genome, "uniform") for genome in starting_genomes(self.part, self.settings)]
+        return [] if self.seen else [(genome, "uniform") for genome in starting_genomes(self.feasible, self.settings)]
 
     def propose(self, rng: np.random.Generator, count: int, parents: Parents | None) -> list[Child]:
         """Up to `count` new children, none twice; not taken yet.
@@ -48,7 +48,7 @@ class Breeder:
         crossover, so mutations fill the gap; samples, where there are no parents or they have no new children at all.
         """
         children: dict[Genome, Origin] = {}
-        top, chance = self.part.top, self.settings.mutation
+        top, chance = self.feasible.top, self.settings.mutation
 
         def crosses(number: int) -> list[Genome]:
             return [uniform_crossover(rng, *parents(rng)) for _ in range(number)] if parents else []
@@ -57,7 +57,7 @@ class Breeder:
             return [mutate(rng, parents(rng)[0], top, chance) for _ in range(number)] if parents else []
 
         def samples(number: int) -> list[Genome]:
-            return self.part.sample_many(number, rng)
+            return self.feasible.sample_many(number, rng)
 
         self._fill_up(children, round(self.settings.crossover * count), crosses, "crossover", rng)
         self._fill_up(children, count, mutants, "mutation", rng)
@@ -69,7 +69,7 @@ class Breeder:
         """Up to `count` new samples, as the budget's inside is drawn: evenly, where that can be; not taken yet."""
         if count <= 0:
             return []
-        drawn = self.part.sample_many(count + len(self.seen) + len(but), rng)
+        drawn = self.feasible.sample_many(count + len(self.seen) + len(but), rng)
         return [(genome, "sample") for genome in drawn if genome not in self.seen and genome not in but][:count]
 
     def take(self, children: Sequence[Child]) -> None:
@@ -90,39 +90,41 @@ class Breeder:
             genomes = make(max(missing, MORE) if attempt else missing) if missing > 0 else ()
             if not len(genomes):
                 return
-            rows = self.part.repair_many(np.array(genomes), rng)
+            rows = self.feasible.repair_many(np.array(genomes), rng)
             filled = rng.random(len(rows)) < self.fill
-            rows[filled] = fill_rows(self.part, rows[filled], rng)
+            rows[filled] = fill_rows(self.feasible, rows[filled], rng)
             new = [
                 genome for row in rows.tolist() if (genome := tuple(row)) not in self.seen and genome not in children
             ]
             children.update(dict.fromkeys(list(dict.fromkeys(new))[:missing], origin))
 
 
-def fill_rows(part: FeasibleSpace, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+def fill_rows(feasible: FeasibleSpace, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """(N, G) genomes inside the budget, with genes raised a step at a time, in random order, until nothing more fits.
 
     A gene whose next step did not fit is not tried again.
     """
-    rows, top = rows.copy(), np.array(part.top)
+    rows, top = rows.copy(), np.array(feasible.top)
     room = rows < top
     while len(rising := np.flatnonzero(room.any(axis=1))):
         gene = np.where(room[rising], rng.random((len(rising), len(top))), -1).argmax(axis=1)
         raised = rows[rising]
         raised[np.arange(len(rising)), gene] += 1
-        raised = canonical_rows(part.space, raised)
-        fits = part.admitted(raised) & (raised != rows[rising]).any(axis=1)
+        raised = canonical_rows(feasible.space, raised)
+        fits = feasible.admitted(raised) & (raised != rows[rising]).any(axis=1)
         rows[rising[fits]] = raised[fits]
         room[rising[~fits], gene[~fits]] = False
         room &= rows < top
     return rows
 
 
-def starting_genomes(part: FeasibleSpace, settings: SearchSettings) -> list[Genome]:
+def starting_genomes(feasible: FeasibleSpace, settings: SearchSettings) -> list[Genome]:
     """The widest uniformly scaled net of each resolution, if a search is to start with them."""
     if not settings.uniform_start:
         return []
-    return [part.space.encode(spec) for spec in uniform_candidates(part.space, part.joints, part.budget)]
+    return [
+        feasible.space.encode(spec) for spec in uniform_candidates(feasible.space, feasible.joints, feasible.budget)
+    ]
 
 
 def uniform_crossover(rng: np.random.Generator, first: Sequence[int], second: Sequence[int]) -> Genome:

@@ -1,4 +1,4 @@
-"""The picture of a search: AP over cost of every subnet it judged."""
+"""The picture of a search: AP over cost of every subnet it evaluated."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from ofa_pose.utils import files
 Point = tuple[float, float]
 
 
-def draw_pareto(path: Path, history: Sequence[Candidate], part: FeasibleSpace) -> None:
+def draw_pareto(path: Path, history: Sequence[Candidate], feasible: FeasibleSpace) -> None:
     """Write a PNG of AP over cost: all candidates, Pareto front, uniformly scaled nets, budget, and the chosen one.
 
-    The cost is what the budget's first limit limits. Candidates whose judging failed (-inf) are only counted.
+    The cost is what the budget's first limit limits. Candidates whose evaluation failed (-inf) are only counted.
     """
-    judged = [candidate for candidate in history if math.isfinite(candidate.fitness)]
-    name, unit, scale = _axis(first_limit(part))
-    points = [(cost / scale, c.fitness) for cost, c in zip(costs_of(part, judged), judged, strict=True)]
+    valid = [candidate for candidate in history if math.isfinite(candidate.fitness)]
+    name, unit, scale = _axis(first_limit(feasible))
+    points = [(cost / scale, c.fitness) for cost, c in zip(costs_of(feasible, valid), valid, strict=True)]
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    limit = first_limit(part).maximum / scale
-    axes.axvline(limit, color="0.4", linestyle="--", lw=1.2, zorder=1, label=f"budget: {part.budget}")
+    limit = first_limit(feasible).maximum / scale
+    axes.axvline(limit, color="0.4", linestyle="--", lw=1.2, zorder=1, label=f"budget: {feasible.budget}")
     if points:
-        _draw_all(figure, axes, points, [c.generation for c in judged])
-        uniform = uniform_genomes(part)
-        _draw_fronts(axes, points, [c.genome in uniform for c in judged], limit)
-        x, y = points[max(range(len(judged)), key=lambda index: judged[index].rank)]
+        _draw_all(figure, axes, points, [c.generation for c in valid])
+        uniform = uniform_genomes(feasible)
+        _draw_fronts(axes, points, [c.genome in uniform for c in valid], limit)
+        x, y = points[max(range(len(valid)), key=lambda index: valid[index].rank)]
         label = f"chosen: AP {y:.3f} at {x:.3g}{unit}"
         axes.plot(
             x, y, "*", color="gold", markeredgecolor="black", markersize=17, linestyle="none", zorder=6, label=label
         )
     axes.set_xlabel(f"{name} [{unit}]")
     axes.set_ylabel("AP on the search images")
-    failed = len(history) - len(judged)
+    failed = len(history) - len(valid)
     subnets = "1 subnet" if len(history) == 1 else f"{len(history):,} subnets"
-    axes.set_title(f"{subnets} of {part.space.name}" + (f", {failed} of them failed" if failed else ""))
+    axes.set_title(f"{subnets} of {feasible.space.name}" + (f", {failed} of them failed" if failed else ""))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)  # where it can hide no point
     with files.replacing(path) as temporary:

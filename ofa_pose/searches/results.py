@@ -1,24 +1,111 @@
-"""The Pareto front of a search: its table and subnet files, and how it stands against the uniformly scaled nets."""
+"""What a search leaves behind besides its pictures: history.csv, best.yaml, and the Pareto front with its files."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from ofa_pose.arch.space import Genome
+from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import FeasibleSpace, Limit
+from ofa_pose.costs.feasible import Budget, FeasibleSpace, Limit
+from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable
 from ofa_pose.searches.candidates import Candidate
-from ofa_pose.searches.outputs import describe, write_best
+from ofa_pose.utils import files
+from ofa_pose.utils.results import Result
 
 FRONT, PARETO = "front", "pareto.csv"
 SHOWN = 12  # front members in the table that people see; all are in the files
+
+
+class History:
+    """history.csv, a `SubnetTable`: a row for each candidate of the search, in its order, as soon as it is evaluated.
+
+    Columns before the genome: order, generation, origin; after the costs: AP (empty where it was not a number),
+    seconds.
+    """
+
+    def __init__(self, path: Path, feasible: FeasibleSpace) -> None:
+        """Start the file anew with its header."""
+        leading, measured = ("order", "generation", "origin"), ("AP", "seconds")
+        self._table = SubnetTable(path, feasible.space, feasible.joints, measured, leading, feasible.budget.predict_ms)
+        self._table.write({})
+
+    def add(self, candidate: Candidate) -> None:
+        """Append one candidate."""
+        measured = {"AP": candidate.fitness if candidate.is_valid else "", "seconds": round(candidate.seconds, 4)}
+        leading = {name: getattr(candidate, name) for name in ("order", "generation", "origin")}
+        self._table.append(candidate.genome, {**leading, **measured})
+
+
+@dataclass(frozen=True)
+class SubnetFigures(Result):
+    """A subnet, its AP and what it costs.
+
+    Attributes:
+        macs: multiply-adds by convention.
+        latency_ms: None where it cannot be predicted.
+    """
+
+    spec: ArchSpec
+    AP: float
+    macs: dict[str, int]
+    params: int
+    latency_ms: float | None
+
+
+@dataclass(frozen=True)
+class SearchResult(Result):
+    """What a search found.
+
+    Attributes:
+        best: the fittest subnet.
+        evaluations: how many subnets the algorithm asked for.
+        judged: how many were measured now, uniform nets beside the winner included; the rest was in the archive.
+        algorithm: its name.
+        archive: the file that holds every evaluation.
+        chosen, front, uniform, saving: see `write_front`.
+        seconds: what the search took.
+        out: the run directory.
+        subnet: best.yaml, the chosen subnet.
+        checkpoint: best.pt, the same with the supernet's weights; None where the job could not save them.
+    """
+
+    best: SubnetFigures
+    evaluations: int
+    judged: int
+    algorithm: str
+    archive: Path
+    chosen: list[int] | None
+    front: list[dict[str, Any]]
+    uniform: list[dict[str, Any]]
+    saving: float | None
+    seconds: float
+    out: Path
+    subnet: Path
+    checkpoint: Path | None
+
+
+def describe(spec: ArchSpec, ap: float, budget: Budget) -> SubnetFigures:
+    """The figures of a subnet whose AP is known."""
+    latency = budget.predict_ms(spec) if budget.predict_ms is not None else None
+    return SubnetFigures(spec, ap, spec_macs(spec).to_dict(), spec_params(spec), latency)
+
+
+def write_best(path: Path, best: SubnetFigures, space: SearchSpace, budget: Budget, origin: Mapping[str, Any]) -> None:
+    """Write best.yaml, which `arch.presets.load_spec` reads.
+
+    Args:
+        origin: where it comes from: the supernet and the search.
+    """
+    facts = {"convention": budget.convention, "budget": budget.to_dict(), "space": space.name, **origin}
+    files.write_text(path, files.dump_yaml({**best.to_dict(), **facts}))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -30,48 +117,48 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def first_limit(part: FeasibleSpace) -> Limit:
+def first_limit(feasible: FeasibleSpace) -> Limit:
     """The limit whose quantity is the cost of the front: MACs, else parameters, else latency."""
-    return part.budget.limits[0]
+    return feasible.budget.limits[0]
 
 
-def costs_of(part: FeasibleSpace, candidates: Sequence[Candidate]) -> list[float]:
+def costs_of(feasible: FeasibleSpace, candidates: Sequence[Candidate]) -> list[float]:
     """Every candidate's cost in the quantity of the budget's first limit."""
     if not candidates:
         return []
-    costs = part.costs(np.array([candidate.genome for candidate in candidates]))
-    return costs[first_limit(part).key].tolist()
+    costs = feasible.costs(np.array([candidate.genome for candidate in candidates]))
+    return costs[first_limit(feasible).key].tolist()
 
 
-def uniform_genomes(part: FeasibleSpace) -> dict[Genome, ArchSpec]:
+def uniform_genomes(feasible: FeasibleSpace) -> dict[Genome, ArchSpec]:
     """The uniformly scaled nets inside the budget."""
-    specs = part.space.uniform(part.joints)
-    return {part.space.encode(spec): spec for spec in specs if part.budget.admits(spec)}
+    specs = feasible.space.uniform(feasible.joints)
+    return {feasible.space.encode(spec): spec for spec in specs if feasible.budget.admits(spec)}
 
 
-def rivals(candidates: Sequence[Candidate], part: FeasibleSpace) -> list[Genome]:
-    """The uniformly scaled nets that the fittest candidate is to be held against, and were not judged.
+def rivals(candidates: Sequence[Candidate], feasible: FeasibleSpace) -> list[Genome]:
+    """The uniformly scaled nets that the fittest candidate is to be held against, and were not evaluated.
 
     They are the widest of each resolution that cost no more than it does.
     """
     known = {candidate.genome for candidate in candidates}
     best = max(candidates, key=lambda candidate: candidate.rank)
-    nets = _widest(_uniform(part, {}), costs_of(part, [best])[0])
+    nets = _widest(_uniform(feasible, {}), costs_of(feasible, [best])[0])
     return [genome for net in nets if (genome := tuple(net["genome"])) not in known]
 
 
 def write_front(
     run_path: Path,
     candidates: Sequence[Candidate],
-    part: FeasibleSpace,
+    feasible: FeasibleSpace,
     origin: Mapping[str, Any],
     beside: Mapping[Genome, float] | None = None,
 ) -> dict[str, Any]:
     """Write pareto.csv and front/001.yaml … of a search, best AP first; files of an earlier, longer front go.
 
     The cost is what the budget's first limit limits. pareto.csv is a `SubnetTable` with the columns rank and AP. The
-    YAML files are as best.yaml: `arch.presets.load_spec` reads them. Candidates whose judging failed (-inf) are on no
-    front.
+    YAML files are as best.yaml: `arch.presets.load_spec` reads them. Candidates whose evaluation failed (-inf) are on
+    no front.
 
     Args:
         origin: what the files say about where the subnets come from, plain values.
@@ -80,44 +167,46 @@ def write_front(
     Returns:
         Plain values: "chosen": the fittest candidate's genome (null where all failed), "front": [{"rank", "genome",
         "resolution", "AP", "macs" {"thop", "exact", "paper"}, "params", "latency_ms", "cost", "subnet": path,
-        "uniform"}], "uniform": the uniformly scaled nets that were judged or are the widest of their resolution inside
-        the budget, [{"genome", "resolution", "AP" (null where not judged), "macs", "params", "latency_ms", "cost"}],
-        "saving": of the cheapest front member that is as good as the best judged uniform net, the share of that
-        net's cost that it saves (null where no uniform net was judged).
+        "uniform"}], "uniform": the uniformly scaled nets that were evaluated or are the widest of their resolution
+        inside the budget, [{"genome", "resolution", "AP" (null where not evaluated), "macs", "params", "latency_ms",
+        "cost"}], "saving": of the cheapest front member that is as good as the best evaluated uniform net, the share of
+        that net's cost that it saves (null where no uniform net was evaluated).
 
-        A front member's "uniform" is {"AP": of the best judged uniform net that costs no more (null where there is
-        none), "complete": whether the widest such net of every resolution was judged}. Without that, the AP is only a
-        lower bound of what uniform scaling gives: nothing is interpolated between nets.
+        A front member's "uniform" is {"AP": of the best evaluated uniform net that costs no more (null where there is
+        none), "complete": whether the widest such net of every resolution was evaluated}. Without that, the AP is only
+        a lower bound of what uniform scaling gives: nothing is interpolated between nets.
     """
     valid = [candidate for candidate in candidates if math.isfinite(candidate.fitness)]
-    costs = costs_of(part, valid)
+    costs = costs_of(feasible, valid)
     order = pareto_front([(cost, c.fitness) for cost, c in zip(costs, valid, strict=True)])[::-1]
-    uniform = _uniform(part, {**(beside or {}), **{c.genome: c.fitness for c in valid}})
+    uniform = _uniform(feasible, {**(beside or {}), **{c.genome: c.fitness for c in valid}})
     front = []
     for rank, index in enumerate(order, start=1):
         path = run_path / FRONT / f"{rank:03}.yaml"
-        described = describe(part.decode(valid[index].genome), valid[index].fitness, part.budget)
-        write_best(path, described, part.space, part.budget, {**origin, "rank": rank})
-        facts = _facts(part, valid[index].genome, valid[index].fitness)
+        described = describe(feasible.decode(valid[index].genome), valid[index].fitness, feasible.budget)
+        write_best(path, described, feasible.space, feasible.budget, {**origin, "rank": rank})
+        facts = _facts(feasible, valid[index].genome, valid[index].fitness)
         front.append({"rank": rank, **facts, "subnet": str(path), "uniform": _beside(uniform, costs[index])})
     _remove_longer(run_path / FRONT, len(front))
-    table = SubnetTable(run_path / PARETO, part.space, part.joints, ("AP",), ("rank",), part.budget.predict_ms)
+    table = SubnetTable(
+        run_path / PARETO, feasible.space, feasible.joints, ("AP",), ("rank",), feasible.budget.predict_ms
+    )
     table.write({tuple(entry["genome"]): entry for entry in front})
     chosen = max(valid, key=lambda c: c.rank).genome if valid else None
     shown = [net for net in uniform if net["AP"] is not None or net in _widest(uniform)]
     return {"chosen": chosen and list(chosen), "front": front, "uniform": shown, "saving": _saving(front, uniform)}
 
 
-def front_table(result: Mapping[str, Any], part: FeasibleSpace) -> Table:
+def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
     """What `write_front` found, for people: the front, the chosen subnet first, against the uniformly scaled nets."""
-    limits = part.budget.limits
+    limits = feasible.budget.limits
     quantities = [limit.quantity.removeprefix("of ") for limit in limits]
-    table = Table(title=f"Pareto front of {part.space.name} within {part.budget}", caption_justify="left")
+    table = Table(title=f"Pareto front of {feasible.space.name} within {feasible.budget}", caption_justify="left")
     for name in ("", "resolution", *quantities, "AP", "uniform", "gain"):
         table.add_column(name, justify="left" if not name else "right")
 
     def costs(entry: Mapping[str, Any]) -> list[str]:
-        spec = part.decode(entry["genome"])
+        spec = feasible.decode(entry["genome"])
         return [limit.show(limit.cost(spec)) for limit in limits]
 
     for entry in _spread(result["front"], SHOWN):
@@ -132,18 +221,18 @@ def front_table(result: Mapping[str, Any], part: FeasibleSpace) -> Table:
 
 def ap_cells(net: Mapping[str, Any]) -> list[str]:
     """The last cells of a front's or a uniform net's row: AP, that of the best uniform net, the gain over it."""
-    ap, beside = "not judged" if net["AP"] is None else f"{net['AP']:.3f}", net.get("uniform")
+    ap, beside = "not evaluated" if net["AP"] is None else f"{net['AP']:.3f}", net.get("uniform")
     if beside is None:
         return [ap, "", ""]
     if beside["AP"] is None:
-        return [ap, "none" if beside["complete"] else "not judged", "–"]
+        return [ap, "none" if beside["complete"] else "not evaluated", "–"]
     least, most = ("", "") if beside["complete"] else ("≥ ", "≤ ")
     return [ap, f"{least}{beside['AP']:.3f}", f"{most}{net['AP'] - beside['AP']:+.3f}"]
 
 
 def front_notes(result: Mapping[str, Any], quantity: str, shown: int) -> list[str]:
     """What is to be said below a table that shows so many members of a front, which is over `quantity`."""
-    notes = ["uniform: the best uniformly scaled net judged that costs no more; ≥: not all such were judged"]
+    notes = ["uniform: the best uniformly scaled net evaluated that costs no more; ≥: not all such were"]
     if (result["saving"] or 0) >= 0.005:
         notes.append(f"the AP of the best uniform net comes at {result['saving']:.0%} less {quantity}")
     if len(result["front"]) > shown:
@@ -151,18 +240,17 @@ def front_notes(result: Mapping[str, Any], quantity: str, shown: int) -> list[st
     return notes
 
 
-def _facts(part: FeasibleSpace, genome: Genome, ap: float | None) -> dict[str, Any]:
-    spec = part.decode(genome)
-    described = describe(spec, 0.0 if ap is None else ap, part.budget)
-    costs = {key: described[key] for key in ("macs", "params", "latency_ms")}
-    return {
-        "genome": list(genome), "resolution": spec.resolution, "AP": ap, **costs, "cost": first_limit(part).cost(spec)
-    }  # fmt: skip
+def _facts(feasible: FeasibleSpace, genome: Genome, ap: float | None) -> dict[str, Any]:
+    spec = feasible.decode(genome)
+    figures = describe(spec, 0.0 if ap is None else ap, feasible.budget).to_dict()
+    costs = {key: figures[key] for key in ("macs", "params", "latency_ms")}
+    cost = first_limit(feasible).cost(spec)
+    return {"genome": list(genome), "resolution": spec.resolution, "AP": ap, **costs, "cost": cost}
 
 
-def _uniform(part: FeasibleSpace, known: Mapping[Genome, float]) -> list[dict[str, Any]]:
+def _uniform(feasible: FeasibleSpace, known: Mapping[Genome, float]) -> list[dict[str, Any]]:
     """All uniformly scaled nets inside the budget, with their AP where it is known; by resolution, then cost."""
-    nets = [_facts(part, genome, known.get(genome)) for genome in uniform_genomes(part)]
+    nets = [_facts(feasible, genome, known.get(genome)) for genome in uniform_genomes(feasible)]
     return sorted(nets, key=lambda net: (net["resolution"], net["cost"], net["params"]))
 
 

@@ -1,7 +1,7 @@
-"""An accuracy predictor that chooses which offspring are judged.
+"""An accuracy predictor that chooses which offspring are evaluated.
 
 Once-for-All (Cai et al., ICLR 2020) searches with a predictor that was trained beforehand. This one learns while the
-search runs, from what it has judged: a Gaussian process over the genome and its costs (scikit-learn's). It is checked
+search runs, from what was evaluated: a Gaussian process over the genome and its costs (scikit-learn's). It is checked
 on APs that it has not seen, and stands aside while it is poor.
 """
 
@@ -32,7 +32,7 @@ FEWEST_RANKED = 3  # below that a rank correlation says nothing
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Prediction:
     """APs of N genomes as a surrogate predicts them, with their standard deviations; (N,) each."""
 
     mean: np.ndarray
@@ -43,7 +43,7 @@ class Screening:
     """The surrogate of one search."""
 
     def __init__(
-        self, part: FeasibleSpace, settings: SearchSettings, prior: Sequence[tuple[Genome, float]] = ()
+        self, feasible: FeasibleSpace, settings: SearchSettings, prior: Sequence[tuple[Genome, float]] = ()
     ) -> None:
         """`prior`: APs from other searches, to learn from at once.
 
@@ -51,9 +51,9 @@ class Screening:
             InputError: scikit-learn is not installed.
         """
         _check_installed()
-        self._part, self._settings = part, settings
-        self._tops = np.array([len(choices) - 1 for choices in part.space.choices])
-        self._inputs = np.zeros((0, np.count_nonzero(self._tops) + len(part.budget.limits)))
+        self._feasible, self._settings = feasible, settings
+        self._tops = np.array([len(choices) - 1 for choices in feasible.space.choices])
+        self._inputs = np.zeros((0, np.count_nonzero(self._tops) + len(feasible.budget.limits)))
         self._aps = np.zeros(0)
         self._model: GaussianProcessRegressor | None = None
         self._learnt = self._fitted_on = 0  # samples in all, now and when the kernel was fitted
@@ -65,21 +65,21 @@ class Screening:
 
     @property
     def trusted(self) -> bool:
-        """Whether its held-out forecasts are good enough to go by."""
+        """Whether its held-out predictions are good enough to go by."""
         return self._tau is not None and self._tau >= self._settings.surrogate_tau
 
-    def forecast(self, genomes: Sequence[Genome]) -> Forecast:
+    def predict(self, genomes: Sequence[Genome]) -> Prediction:
         """What it predicts of some genomes; it must have learnt enough for a model."""
         assert self._model is not None
         with _one_thread():
-            return Forecast(*self._model.predict(self._encoded(genomes), return_std=True))
+            return Prediction(*self._model.predict(self._encoded(genomes), return_std=True))
 
     def learn(self, candidates: Sequence[Candidate]) -> None:
-        """Take in candidates that were judged."""
+        """Take in candidates that were evaluated."""
         self._chose |= self.trusted
         valid = [candidate for candidate in candidates if candidate.is_valid]
         if self._model is not None and valid:
-            predicted = self.forecast([c.genome for c in valid]).mean
+            predicted = self.predict([c.genome for c in valid]).mean
             self._tried += zip(predicted, (c.fitness for c in valid), strict=True)
         self._add([c.genome for c in candidates], [c.fitness for c in candidates])
 
@@ -90,7 +90,7 @@ class Screening:
             {"surrogate": whether it was trusted with a choice, "surrogate_samples": what it has now learnt from,
             "surrogate_tau" and "surrogate_spearman": rank correlations of held-out APs by five-fold cross-validation,
             when the kernel was fitted last, "surrogate_tau_new": Kendall's of the candidates that it has learnt since
-            the last report, predicted before they were judged, which is lower because they were chosen to be good};
+            the last report, predicted before they were evaluated, which is lower because they were chosen to be good};
             None for what is not known.
         """
         new = kendall(*np.array(self._tried).reshape(-1, 2).T) if len(self._tried) >= FEWEST_RANKED else None
@@ -124,7 +124,7 @@ class Screening:
     def _encoded(self, genomes: Sequence[Genome]) -> np.ndarray:
         """(N, elastic genes + limits): each gene as the share of its highest choice, the log of each cost."""
         rows, elastic = np.array(genomes), self._tops > 0
-        costs, limits = self._part.costs(rows), self._part.budget.limits
+        costs, limits = self._feasible.costs(rows), self._feasible.budget.limits
         logs = [np.log(costs[limit.key] / limit.maximum) for limit in limits]
         return np.column_stack([rows[:, elastic] / self._tops[elastic], *logs])
 

@@ -46,10 +46,8 @@ def _ground(rng: np.random.Generator, side: int) -> Array:
     """(side, side, 3) the base: a smooth mix of colours, a wall and a floor, tiles, or a mosaic of noise."""
     cells = pick(rng, (2, 3, 5, 16, 40), (0.3, 0.25, 0.2, 0.15, 0.1))
     base, spread = vivid(rng), rng.uniform(8, 40)
-    grey, hue = (
-        rng.normal(0, spread, (cells, cells, 1)),
-        rng.normal(0, spread * rng.uniform(0.1, 0.8), (cells, cells, 3)),
-    )
+    grey = rng.normal(0, spread, (cells, cells, 1))
+    hue = rng.normal(0, spread * rng.uniform(0.1, 0.8), (cells, cells, 3))
     grid = np.clip(base + grey + hue, 0, 255).astype(np.uint8)
     image = cv2.resize(grid, (side, side), interpolation=cv2.INTER_LINEAR if rng.random() < 0.8 else cv2.INTER_NEAREST)
     if rng.random() < 0.2:
@@ -108,27 +106,21 @@ def _distractor(rng: np.random.Generator, canvas: Canvas) -> None:
     skin = np.array((70, 45, 32.0)) + rng.random() * np.array((165, 150, 140.0))
     colour = skin if rng.random() < 0.4 else vivid(rng)
     width = float(rng.uniform(0.006, 0.03) * side)
-    point = rng.uniform(0, side, 2)
-    if rng.random() < 0.3:
-        for share, shift, bright in ((1.0, 0.0, 0.72), (0.74, 0.12, 0.94), (0.42, 0.24, 1.1)):
-            centre = point + canvas.light * shift * width * 1.6
-            tone = tuple(np.clip(colour * bright, 0, 255).tolist())
-            cv2.circle(image, _int(centre), int(width * 1.6 * share), tone, -1, cv2.LINE_AA)
-        return
-    angle = rng.uniform(0, 2 * np.pi)
-    chain = [point]
-    for _ in range(int(rng.integers(1, 4))):
-        angle += rng.uniform(-1.4, 1.4)
-        chain.append(chain[-1] + rng.uniform(3, 9) * width * np.array((np.cos(angle), np.sin(angle))))
+    chain = [rng.uniform(0, side, 2)]
+    ball = rng.random() < 0.3
+    if not ball:
+        angle = rng.uniform(0, 2 * np.pi)
+        for _ in range(int(rng.integers(1, 4))):
+            angle += rng.uniform(-1.4, 1.4)
+            chain.append(chain[-1] + rng.uniform(3, 9) * width * np.array((np.cos(angle), np.sin(angle))))
     for share, shift, bright in ((1.0, 0.0, 0.72), (0.74, 0.12, 0.94), (0.42, 0.24, 1.1)):
         tone = tuple(np.clip(colour * bright, 0, 255).tolist())
-        moved = [_int(p + canvas.light * shift * width) for p in chain]
-        for a, b in itertools.pairwise(moved):
+        moved = [p + canvas.light * shift * width * (1.6 if ball else 1) for p in chain]
+        points = [(round(float(x)), round(float(y))) for x, y in moved]
+        if ball:
+            cv2.circle(image, points[0], int(width * 1.6 * share), tone, -1, cv2.LINE_AA)
+        for a, b in itertools.pairwise(points):
             cv2.line(image, a, b, tone, max(1, int(2 * width * share)), cv2.LINE_AA)
-
-
-def _int(point: Array) -> tuple[int, int]:
-    return round(float(point[0])), round(float(point[1]))
 
 
 def put_thing(rng: np.random.Generator, canvas: Canvas, box: Array) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
 VERSION = 3  # raise it when the same seed no longer draws the same pictures
 JPEG_QUALITY = 92
+FILE_NAME = "{:06d}.jpg"  # of the image id, as in COCO's own files
 _START_METHOD = "spawn"  # forking a process that runs threads (torch, OpenCV) can hang
+
+Record = tuple[dict[str, Any], list[dict[str, Any]]]  # of an image, and of its annotations
 
 
 def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, workers: int | None = None) -> Path:
@@ -45,14 +49,8 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
         raise InputError(f"{workers} worker processes were asked for", hint="ask for at least 1")
     check_size(size)
     out = Path(out)
-    info = {
-        "description": "ofa-pose synthetic people",
-        "seed": seed,
-        "size": size,
-        "joints": joints,
-        "images": images,
-        "version": VERSION,
-    }
+    info: dict[str, Any] = {"description": "ofa-pose synthetic people", "seed": seed, "size": size, "joints": joints}
+    info |= {"images": images, "version": VERSION}
     path = out / "annotations.json"
     if out.is_dir() and _holds(out, path, info):
         console.say(f"{out} already holds this dataset; it is used as it is")
@@ -60,25 +58,26 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
     check_folder(out)
     (out / "images").mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_scene, out / "images", seed, size, joints)
-    records: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
-    workers = min(workers, images)
+    records: list[Record] = []
     with console.progress("drawing scenes", images) as meter:
-        if workers == 1:
-            for index in range(images):
-                records.append(work(index))
-                meter.step()
-        else:
-            with multiprocessing.get_context(_START_METHOD).Pool(workers, cv2.setNumThreads, (1,)) as pool:
-                for record in pool.imap(work, range(images), chunksize=max(1, min(16, images // (4 * workers)))):
-                    records.append(record)
-                    meter.step()
+        for record in _drawn(work, images, min(workers, images)):
+            records.append(record)
+            meter.step()
     write_json(path, _document(info, BUILT_IN[joints], records), indent=None)
     return path
 
 
+def _drawn(work: Callable[[int], Record], images: int, workers: int) -> Iterator[Record]:
+    if workers == 1:
+        yield from map(work, range(images))
+        return
+    with multiprocessing.get_context(_START_METHOD).Pool(workers, cv2.setNumThreads, (1,)) as pool:
+        yield from pool.imap(work, range(images), chunksize=max(1, min(16, images // (4 * workers))))
+
+
 def _holds(out: Path, path: Path, info: dict[str, Any]) -> bool:
-    """Whether OUT holds exactly this dataset; raises InputError where it holds something else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    """Whether the folder OUT holds exactly this dataset; raises InputError where it holds something else."""
+    if not any(out.iterdir()):
         return False
     if not path.is_file():
         raise InputError("is not empty and holds no finished dataset", out, "name a new folder or remove this one")
@@ -88,28 +87,19 @@ def _holds(out: Path, path: Path, info: dict[str, Any]) -> bool:
     other = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in info.items() if found.get(key) != value]
     if other:
         raise InputError(f"holds another dataset ({'; '.join(other)})", out, "name a new folder or remove this one")
-    missing = [name for name in _file_names(info["images"]) if not (out / "images" / name).is_file()]
+    paths = [out / "images" / FILE_NAME.format(number + 1) for number in range(info["images"])]
+    missing = [image for image in paths if not image.is_file()]
     if missing:
-        raise InputError(f"{len(missing)} images of the dataset are missing", out / "images" / missing[0], "remove OUT")
+        raise InputError(f"{len(missing)} images of the dataset are missing", missing[0], "remove OUT")
     return True
 
 
-def _file_names(images: int) -> list[str]:
-    return [_file_name(index) for index in range(images)]
-
-
-def _file_name(index: int) -> str:
-    return f"{index + 1:06d}.jpg"  # the image id, as in COCO's own files
-
-
-def _write_scene(
-    folder: Path, seed: int, size: int, joints: str, index: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _write_scene(folder: Path, seed: int, size: int, joints: str, index: int) -> Record:
     """Draw and store one scene; returns its image record and its annotations, these without ids."""
     scene = draw_scene(seed, index, size, BUILT_IN[joints])
     bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
     code = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1]
-    name = _file_name(index)
+    name = FILE_NAME.format(index + 1)
     (folder / name).write_bytes(code.tobytes())
     image: dict[str, Any] = {"id": index + 1, "file_name": name, "width": size, "height": size}
     crowd = joints == "crowdpose"
@@ -134,17 +124,11 @@ def _write_scene(
     return image, annotations
 
 
-def _document(
-    info: dict[str, Any], skeleton: Skeleton, records: list[tuple[dict[str, Any], list[dict[str, Any]]]]
-) -> dict[str, Any]:
+def _document(info: dict[str, Any], skeleton: Skeleton, records: list[Record]) -> dict[str, Any]:
     annotations = [annotation for _, several in records for annotation in several]
-    category = {
-        "id": 1,
-        "name": "person",
-        "supercategory": "person",
-        "keypoints": list(skeleton.joints),
-        "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs],
-    }
+    limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]
+    category: dict[str, Any] = {"id": 1, "name": "person", "supercategory": "person"}
+    category |= {"keypoints": list(skeleton.joints), "skeleton": limbs}
     return {
         "info": info,
         "licenses": [],

@@ -156,10 +156,11 @@ def face_directions() -> dict[str, Array]:
     for side, sign in SIDES:
         places[f"{side}_eye"] = (sign * 25, 6, 0.98)
         places[f"{side}_ear"] = (sign * 93, -2, 0.98)
-    return {name: _on_sphere(*place) for name, place in places.items()}
+    return {name: on_sphere(*place) for name, place in places.items()}
 
 
-def _on_sphere(azimuth: float, elevation: float, radius: float) -> Array:
+def on_sphere(azimuth: float, elevation: float, radius: float) -> Array:
+    """(3,) the place in these directions (degrees to the left and up) of the unit head."""
     a, e = math.radians(azimuth), math.radians(elevation)
     flat = radius * math.cos(e)
     return np.array([flat * math.sin(a), radius * math.sin(e), flat * math.cos(a)])
@@ -171,9 +172,8 @@ def _legs(rng: np.random.Generator, body: Body, root: Array, pose: str, points: 
         flex, abduct, twist, bend = (rng.uniform(*pair) for pair in limit)
         thigh = root @ _rotation("z", sign * abduct) @ _rotation("x", -flex) @ _rotation("y", sign * twist)
         shin = thigh @ _rotation("x", bend)
-        foot = (
-            shin @ _rotation("x", rng.uniform(-8, 30 if bend > 40 else 8)) @ _rotation("y", sign * rng.uniform(0, 15))
-        )
+        foot = shin @ _rotation("x", rng.uniform(-8, 30 if bend > 40 else 8))
+        foot = foot @ _rotation("y", sign * rng.uniform(0, 15))
         knee = points[f"{side}_hip"] + thigh @ (0, -body.thigh, 0)
         ankle = knee + shin @ (0, -body.shin, 0)
         points[f"{side}_knee"], points[f"{side}_ankle"] = knee, ankle

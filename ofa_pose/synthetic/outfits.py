@@ -14,8 +14,10 @@ import numpy as np
 from ofa_pose.synthetic.figures import PERSPECTIVE, SIDES, Array, Figure, pick, project
 
 CLOUD = 24  # points of a shape's outline
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 13)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 13)[:-1])], axis=1)
-_RING = np.stack([np.cos(np.linspace(0, 2 * np.pi, 9)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 9)[:-1])], axis=1)
+_CIRCLE, _RING = (
+    np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for angles in (np.linspace(0, 2 * np.pi, count, endpoint=False) for count in (CLOUD // 2, CLOUD // 3))
+)
 _SKINS = np.array([(58, 36, 26), (96, 62, 44), (141, 96, 66), (186, 134, 98), (222, 172, 136), (244, 208, 180)], float)
 _HAIRS = np.array(
     [(22, 18, 16), (48, 34, 24), (92, 60, 36), (150, 104, 58), (206, 170, 104), (130, 56, 28), (170,) * 3]
@@ -25,20 +27,13 @@ _PATTERNS = ("stripes", "checks", "dots", "gradient", "noise")
 
 @dataclass(frozen=True)
 class Material:
-    """A surface: two RGB colours mixed by a pattern.
-
-    Attributes:
-        colour, second: (3,) RGB, 0 to 255.
-        pattern: 'plain', 'stripes', 'checks', 'dots', 'gradient' or 'noise'.
-        period: the pattern's repeat in standing heights.
-        turn: its angle against the part's axis in radians.
-    """
+    """A surface: two RGB colours, (3,) from 0 to 255, mixed by a pattern."""
 
     colour: Array
     second: Array
-    pattern: str = "plain"
-    period: float = 0.05
-    turn: float = 0.0
+    pattern: str = "plain"  # or one of _PATTERNS
+    period: float = 0.05  # of the pattern, in standing heights
+    turn: float = 0.0  # of the pattern against the part's axis, in radians
 
     def mix(self, along: Array, across: Array, period: float) -> Array:
         """The share of the second colour (0 to 1) at part coordinates in pixels; arrays broadcast to (h, w)."""
@@ -172,34 +167,20 @@ def _torso(figure: Figure, outfit: Outfit) -> list[Shape]:
     hem = p["pelvis"] + figure.pelvis @ (0, 0.03 + outfit.hem, 0)
     crotch = p["pelvis"] + figure.pelvis @ (0, -0.035, 0)
     belt = p["pelvis"] + figure.pelvis @ (0, 0.07, 0)
-    neck = capsule("neck", "skin", p["neck"] + figure.chest @ (0, -0.01, 0), p["skull_base"], 0.034, 0.03, -0.03)
-    return [
-        neck,
-        _rings(
-            "torso",
-            "top",
-            [
-                (shoulders, figure.chest, wide * 0.93, 0.042 * girth),
-                (p["chest"], figure.chest, wide * 0.94 * loose, 0.066 * girth * loose),
-                (hem, figure.pelvis, hips, 0.06 * girth * loose),
-            ],
-            -0.02,
-        ),
-        _rings(
-            "pelvis",
-            "bottom",
-            [
-                (belt, figure.pelvis, hips * 0.92, 0.056 * girth),
-                (p["pelvis"], figure.pelvis, hips, 0.062 * girth),
-                (crotch, figure.pelvis, hips * 0.72, 0.05 * girth),
-            ],
-            -0.04,
-        ),
-        *[
-            capsule("torso", "top", p[f"{s}_shoulder"], p["neck"] + figure.chest @ (0, -0.012, 0), 0.04, 0.03, -0.021)
-            for s, _ in SIDES
-        ],
+    top = [
+        (shoulders, figure.chest, wide * 0.93, 0.042 * girth),
+        (p["chest"], figure.chest, wide * 0.94 * loose, 0.066 * girth * loose),
+        (hem, figure.pelvis, hips, 0.06 * girth * loose),
     ]
+    bottom = [
+        (belt, figure.pelvis, hips * 0.92, 0.056 * girth),
+        (p["pelvis"], figure.pelvis, hips, 0.062 * girth),
+        (crotch, figure.pelvis, hips * 0.72, 0.05 * girth),
+    ]
+    neck = capsule("neck", "skin", p["neck"] + figure.chest @ (0, -0.01, 0), p["skull_base"], 0.034, 0.03, -0.03)
+    collar = p["neck"] + figure.chest @ (0, -0.012, 0)
+    pads = [capsule("torso", "top", p[f"{s}_shoulder"], collar, 0.04, 0.03, -0.021) for s, _ in SIDES]
+    return [neck, _rings("torso", "top", top, -0.02), _rings("pelvis", "bottom", bottom, -0.04), *pads]
 
 
 def _leg_shapes(figure: Figure, outfit: Outfit) -> list[Shape]:
@@ -209,15 +190,14 @@ def _leg_shapes(figure: Figure, outfit: Outfit) -> list[Shape]:
     for side, _ in SIDES:
         hip, knee, ankle = (p[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle"))
         thigh, shin, foot = (f"{side}_{part}" for part in ("thigh", "shin", "foot"))
-        bare = outfit.leg < 1
         shapes.append(capsule(foot, "shoes", p[f"{side}_heel"], p[f"{side}_toe"], 0.026, 0.018, -0.056))
         shapes.append(capsule(shin, "skin", knee, ankle, 0.041 * g, 0.024 * g, -0.053))
         shapes.append(capsule(thigh, "skin", hip, knee, 0.062 * g, 0.042 * g, -0.052))
         if outfit.leg:
-            stop = hip + (knee - hip) * (outfit.leg if bare else 1.0)
+            stop = hip + (knee - hip) * min(outfit.leg, 1.0)
             end = (0.062 - 0.018 * min(outfit.leg, 1.0)) * cloth_g
             shapes.append(capsule(thigh, "bottom", hip, stop, 0.066 * cloth_g, end, -0.05))
-        if not bare and outfit.leg:
+        if outfit.leg >= 1:
             shapes.append(capsule(shin, "bottom", knee, ankle, 0.044 * cloth_g, 0.031 * cloth_g, -0.0505))
     if outfit.skirt:
         shapes.append(_skirt(figure, outfit))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ofa_pose.synthetic.figures import SIDES, Array, Figure, _on_sphere, project, skull_radii
+from ofa_pose.synthetic.figures import SIDES, Array, Figure, on_sphere, project, skull_radii
 from ofa_pose.synthetic.outfits import Material, Outfit, Shape, body_shapes, capsule
 
 FACTOR = 2  # canvas pixels a side per image pixel
@@ -15,6 +15,7 @@ OBJECT = 255  # the owner of pixels of things that stand in front of people
 _SHIFT = 4
 _LAYERS = ((1.0, 0.0, 92), (0.74, 0.12, 120), (0.42, 0.24, 140))  # share of the radius, shift to the light, brightness
 _FLAT = 118
+_HEAD = (("head", "skin"), ("hair", "hair"), ("hat", "hat"))  # its parts, painted together, and their materials
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Canvas:
 
     @property
     def side(self) -> int:
+        """Of the square, in canvas pixels."""
         return int(self.image.shape[0])
 
 
@@ -95,8 +97,7 @@ class Model:
         shapes = body_shapes(figure, outfit) + _ears(figure, outfit, skull)
         shapes.sort(key=lambda shape: shape.depth)
         skull_at = sum(shape.depth < skull for shape in shapes)
-        face = [] if skull_at < 0 else _face(figure, outfit, skull)
-        shapes[skull_at:skull_at] = face
+        shapes[skull_at:skull_at] = _face(figure, outfit, skull)
         clouds = np.stack([shape.cloud for shape in shapes])
         spines = np.stack([shape.spine for shape in shapes])
         centre, grow = project(figure.points["skull"])
@@ -112,23 +113,22 @@ class Model:
         window = np.s_[corner[1] : end[1], corner[0] : end[0]]
         size = (end[1] - corner[1], end[0] - corner[0])
         codes, shade = np.zeros(size, np.uint8), np.full(size, _FLAT, np.uint8)
-        parts, materials = [""], [self.outfit.materials["skin"]]
-        outlines = self._outlines(canvas.light, scale, offset - corner / FACTOR)
-        patterned = []
-        for index, shape in enumerate(self.shapes):
+        surfaces = [(shape.part, shape.material) for shape in self.shapes]
+        surfaces[self.skull_at : self.skull_at] = _HEAD
+        parts = ("", *(part for part, _ in surfaces))
+        materials = [self.outfit.materials[name] for name in ("skin", *(name for _, name in surfaces))]
+        inner = offset - corner / FACTOR
+        outlines = self._outlines(canvas.light, scale, inner)
+        for index in range(len(self.shapes) + 1):
             if index == self.skull_at:
-                self._skull(codes, shade, parts, materials, canvas.light, scale, offset - corner / FACTOR)
-            material = self.outfit.materials[shape.material]
-            parts.append(shape.part)
-            materials.append(material)
-            self._fill(codes, shade, outlines[index], len(parts) - 1, shape.part == "face")
-            if material.pattern != "plain":
-                patterned.append((len(parts) - 1, outlines[index][0], material, shape.spine[-1] - shape.spine[0]))
-        if self.skull_at == len(self.shapes):
-            self._skull(codes, shade, parts, materials, canvas.light, scale, offset - corner / FACTOR)
+                self._skull(codes, shade, canvas.light, scale, inner)
+            if index < len(self.shapes):
+                self._fill(codes, shade, outlines[index], self._code(index), self.shapes[index].part == "face")
         layer = _colours(codes, materials)
-        for code, outline, material, axis in patterned:
-            _weave(layer, codes, code, outline, material, axis, scale)
+        for index, (shape, outline) in enumerate(zip(self.shapes, outlines, strict=True)):
+            code = self._code(index)
+            if materials[code].pattern != "plain":
+                _weave(layer, codes, code, outline[0], materials[code], shape.spine[-1] - shape.spine[0], scale)
         blur = max(1, int(scale * FACTOR * 0.012)) | 1
         shade = cv2.multiply(cv2.blur(shade, (blur, blur)), canvas.folds[window], scale=1 / 128)
         layer = cv2.multiply(layer, cv2.merge([shade] * 3), scale=1 / 128)
@@ -136,7 +136,11 @@ class Model:
         overlay(canvas, window, layer, mask, owner)
         height = float((self.high - self.low)[1] * scale)
         corner_xy = (int(corner[0]), int(corner[1]))
-        return Painted(self._joints(scale, offset), codes, corner_xy, tuple(parts), self._facing(), scale, height)
+        return Painted(self._joints(scale, offset), codes, corner_xy, parts, self._facing(), scale, height)
+
+    def _code(self, index: int) -> int:
+        """What marks a shape's pixels: codes number the parts from back to front, those of the head among them."""
+        return index + 1 + (len(_HEAD) if index >= self.skull_at else 0)
 
     def _outlines(self, light: Array, scale: float, offset: Array) -> Array:
         """(P, layers, 24, 2) fixed-point outlines for cv2, pixel centres at integers."""
@@ -156,32 +160,17 @@ class Model:
         for outline, (_, _, brightness) in zip(outlines[1:], _LAYERS[1:], strict=True):
             cv2.fillConvexPoly(shade, cv2.convexHull(outline), brightness, cv2.LINE_8, _SHIFT)
 
-    def _skull(
-        self,
-        codes: Array,
-        shade: Array,
-        parts: list[str],
-        materials: list[Material],
-        light: Array,
-        scale: float,
-        offset: Array,
-    ) -> None:
+    def _skull(self, codes: Array, shade: Array, light: Array, scale: float, offset: Array) -> None:
         """Paint the head as an ellipsoid, pixel by pixel, so that hair and hat sit right from every side."""
-        first = len(parts)
-        parts.extend(("head", "hair", "hat"))
-        materials.extend(self.outfit.materials[name] for name in ("skin", "hair", "hat"))
-        passes = [(1.0, None)] if not self.outfit.hat else [(1.0, None), (1.12, 0.22)]
-        for grow, above in passes:
-            found = self._ellipsoid(codes.shape, scale * grow, scale, offset)
+        head = self.skull_at + 1
+        for hat in (False, True)[: 1 + self.outfit.hat]:
+            found = self._ellipsoid(codes.shape, scale * (1.12 if hat else 1.0), scale, offset)
             if found is None:
                 continue
             window, inside, normal, brightness = found
-            if above is not None:
-                inside = inside & (normal[1] > above)
-                code = np.where(inside, first + 2, 0)
-            else:
-                code = np.where(self._hairy(normal), first + 1, first)
-            codes[window][inside] = code[inside]
+            if hat:
+                inside = inside & (normal[1] > 0.22)
+            codes[window][inside] = head + 2 if hat else np.where(self._hairy(normal), head + 1, head)[inside]
             glow = 116 + 26 * (brightness[0] * light[0] + brightness[1] * light[1])
             shade[window][inside] = glow[inside].astype(np.uint8)
 
@@ -245,7 +234,7 @@ def _face(figure: Figure, outfit: Outfit, skull: float) -> list[Shape]:
     head, radii = figure.body.head, skull_radii(figure.body)
 
     def place(azimuth: float, elevation: float, radius: float = 1.0) -> Array:
-        return figure.points["skull"] + figure.skull @ (_on_sphere(azimuth, elevation, radius) * radii)
+        return figure.points["skull"] + figure.skull @ (on_sphere(azimuth, elevation, radius) * radii)
 
     lines = [("nose", place(0, 4, 0.95), place(0, -14, 1.06), 0.07, 0.13)]
     lines.append(("lips", place(-17, -42), place(17, -42), 0.05, 0.05))

@@ -1,10 +1,14 @@
 """One synthetic scene: people placed, painted from back to front, hidden by things, and annotated.
 
+Joints are labelled as annotators do: which are seen, guessed as hidden, or left out is read off the painted pixels.
+
 Coordinates are continuous image pixels: pixel i covers [i, i + 1).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,10 +16,9 @@ import numpy as np
 
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.synthetic.backdrops import new_canvas, photograph, put_thing
-from ofa_pose.synthetic.figures import Array, pick, sample_figure
+from ofa_pose.synthetic.figures import SIDES, Array, pick, sample_figure
 from ofa_pose.synthetic.outfits import Outfit
 from ofa_pose.synthetic.painting import FACTOR, Canvas, Model, Painted
-from ofa_pose.synthetic.visibility import label_joints
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
@@ -24,6 +27,30 @@ _PEOPLE_ODDS = (0.2, 0.27, 0.25, 0.15, 0.08, 0.05)
 _THING_ODDS = (0.45, 0.35, 0.15, 0.05)
 _LEAST_HEIGHT, _MOST_HEIGHT = 0.25, 0.9
 _LEAST_AREA = 4e-4  # of the image; less of a person is not a person
+
+NEIGHBOURHOOD = 0.1  # standing heights; a hidden joint is guessed if so near to it something of the person is seen
+_FACE = frozenset({"nose", "face", "head"})
+_SHOWS: dict[str, frozenset[str]] = {
+    "nose": _FACE,
+    "head": frozenset({"head", "hair", "hat", "face"}),
+    "neck": frozenset({"neck", "torso"}),
+}
+for _side, _ in SIDES:
+    _SHOWS |= {
+        f"{_side}_eye": _FACE,
+        f"{_side}_ear": frozenset({f"{_side}_ear", "head"}),
+        f"{_side}_shoulder": frozenset({"torso", "neck", f"{_side}_upper_arm"}),
+        f"{_side}_elbow": frozenset({f"{_side}_upper_arm", f"{_side}_forearm"}),
+        f"{_side}_wrist": frozenset({f"{_side}_forearm", f"{_side}_hand"}),
+        f"{_side}_hip": frozenset({"torso", "pelvis", "skirt", f"{_side}_thigh"}),
+        f"{_side}_knee": frozenset({f"{_side}_thigh", f"{_side}_shin", "skirt"}),
+        f"{_side}_ankle": frozenset({f"{_side}_shin", f"{_side}_foot"}),
+    }
+_TRUNK = frozenset({"torso", "pelvis", "skirt", "neck"})
+# How far behind the trunk's middle (standing heights) a joint may lie and still show through its surface.
+_BEHIND = {"shoulder": 0.075, "hip": 0.048}
+# Nearness on the unit head from which a facial joint can be seen, and from which an annotator would guess it.
+_SEEN = {"nose": (-0.12, 0.05), "eye": (0.0, 0.15), "ear": (-0.3, 0.0)}
 
 
 @dataclass(frozen=True)
@@ -64,15 +91,12 @@ class Scene:
 
     @property
     def crowd_index(self) -> float:
-        """CrowdPose's crowding: the mean over people of others' joints to own joints inside the box, at most 1.
-
-        Li et al., CrowdPose, CVPR 2019.
-        """
+        """The mean over people of others' joints to own joints inside the box, at most 1 (Li et al., CVPR 2019)."""
         ratios = []
         for person in self.people:
-            inside = [_inside(other.keypoints, person.bbox) for other in self.people]
+            inside = sum(_inside(other.keypoints, person.bbox) for other in self.people)
             own = _inside(person.keypoints, person.bbox)
-            ratios.append((sum(inside) - own) / own if own else 0.0)
+            ratios.append((inside - own) / own if own else 0.0)
         return min(float(np.mean(ratios)), 1.0)
 
 
@@ -139,21 +163,18 @@ def _place(
 ) -> tuple[Array, Array]:
     """Where to put the pelvis, and the figure's box (x0, y0, x1, y1), in image pixels; seldom right behind another."""
     extent = (model.high - model.low) * scale
-    best: tuple[float, Array] | None = None
+    least, best = math.inf, np.zeros(2)
     for _ in range(16):
         across = rng.uniform(0.06, 0.94) if gather is None else gather + rng.normal(0, 0.25)
-        corner = np.array(
-            [across * size - extent[0] / 2, (0.5 + 0.48 * share + rng.normal(0, 0.07)) * size - extent[1]]
-        )
+        foot = 0.5 + 0.48 * share + rng.normal(0, 0.07)
+        corner = np.array([across * size - extent[0] / 2, foot * size - extent[1]])
         corner = np.clip(corner, -0.22 * extent, size - 0.78 * extent)
         hidden = max((_overlap(corner, extent, box) for box in boxes), default=0.0)
-        if best is None or hidden < best[0]:
-            best = (hidden, corner)
+        if hidden < least:
+            least, best = hidden, corner
         if hidden < 0.2:
             break
-    assert best is not None
-    corner = best[1]
-    return corner - model.low * scale, np.concatenate([corner, corner + extent])
+    return best - model.low * scale, np.concatenate([best, best + extent])
 
 
 def _overlap(corner: Array, extent: Array, box: Array) -> float:
@@ -173,9 +194,52 @@ def _annotate(
     keypoints = label_joints(painted, owner, number, skeleton.joints)
     if not keypoints[:, 2].any():
         return None
-    x, y, w, h = (float(value) for value in cv2.boundingRect(mask))
+    x, y, w, h = map(float, cv2.boundingRect(mask))
     bbox = (x, y, w, h)
     return Person(keypoints, bbox, float(area), _polygons(canvas, number, bbox), painted.height, facing)
+
+
+def label_joints(painted: Painted, owner: Array, number: int, joints: Sequence[str]) -> Array:
+    """(J, 3) x, y in image pixels and visibility of person `number` under COCO's rules; zeros where unlabelled.
+
+    `owner` is the image-sized map of who is on top: v = 2 lies on a pixel of the person's own.
+    """
+    labels = np.zeros((len(joints), 3))
+    side = owner.shape[0]
+    reach = max(2.0, NEIGHBOURHOOD * painted.scale)
+    for row, name in enumerate(joints):
+        x, y = painted.joints[name][:2]
+        if not (0 <= x < side and 0 <= y < side):
+            continue
+        seen = _visibility(painted, owner, number, name, reach)
+        if seen:
+            # two decimals, as stored, must not round a joint out of the image or off its pixel
+            labels[row] = (np.floor(x * 100) / 100, np.floor(y * 100) / 100, seen)
+    return labels
+
+
+def _visibility(painted: Painted, owner: Array, number: int, name: str, reach: float) -> int:
+    x, y = (int(value) for value in painted.joints[name][:2])
+    kind = name.rpartition("_")[2]
+    turned = False
+    if kind in _SEEN:
+        seen_from, guessed_from = _SEEN[kind]
+        if painted.facing[name] < seen_from:
+            return 0
+        turned = painted.facing[name] < guessed_from
+    part = painted.part_at(x * FACTOR + FACTOR // 2, y * FACTOR + FACTOR // 2)
+    shows = part in _SHOWS[name] and not _behind(painted, name, kind, part)
+    if shows and owner[y, x] == number:
+        return 2
+    if turned:  # the far side of a head, and something in front of it as well
+        return 0
+    near = owner[max(int(y - reach), 0) : int(y + reach) + 1, max(int(x - reach), 0) : int(x + reach) + 1]
+    return 1 if (near == number).any() else 0
+
+
+def _behind(painted: Painted, name: str, kind: str, part: str) -> bool:
+    middle = painted.joints["neck" if kind == "shoulder" else "pelvis"][2]
+    return kind in _BEHIND and part in _TRUNK and bool(painted.joints[name][2] < middle - _BEHIND[kind])
 
 
 def _polygons(canvas: Canvas, number: int, bbox: tuple[float, float, float, float]) -> tuple[tuple[float, ...], ...]:

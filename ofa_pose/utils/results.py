@@ -19,8 +19,8 @@ class Result:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: paths as text, mappings as dicts, tuples as lists, NaN and infinities as None."""
-    if isinstance(value, Result):
+    """A value as JSON can hold it: paths as text, what has a `to_dict` and mappings as dicts, NaN as None."""
+    if hasattr(value, "to_dict"):
         return value.to_dict()
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}

@@ -1,6 +1,6 @@
 """How many evaluations a search needs, on a table that holds the AP of every subnet of a small space.
 
-Budgets lie at shares of the range of MACs. 'To get there' is to judge a subnet within 0.005 AP of the best feasible
+Budgets lie at shares of the range of MACs. 'To get there' is to evaluate a subnet within 0.005 AP of the best feasible
 one; random search's figure is measured like the others'. The ways are described beside `WAYS`. The front is judged by
 the hypervolume over (MACs, AP) that is missing of the true front's, over the whole space.
 """
@@ -23,13 +23,13 @@ from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.algorithms import ALGORITHMS
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.utils.console import progress, show
-from tests.searches.landscape import FOLDER, Landscape, draw_landscape, load_table
+from tests.searches.evaluated_space import FOLDER, EvaluatedSpace, draw_space, load_table
 
 CLOSE = 0.005  # AP
 SHARES = (0.25, 0.5, 0.75)  # of the range of MACs
 ALLOWED = 0.1  # of the feasible subnets
 FRONT_ALLOWED = 0.2  # of the space
-# Few subnets may be judged, so generations are small.
+# Few subnets may be evaluated, so generations are small.
 SETTINGS = SearchSettings(population=8)
 # Evolution as in the papers: nothing is grown to the budget, and no uniform nets at the start, so good that they would
 # hide the rest. Then with growing, which is ours; then with uniform nets too, as it is by default.
@@ -50,26 +50,31 @@ FRONT_WAYS: dict[str, dict[str, Any]] = {
 
 
 def search(
-    land: Landscape, part: FeasibleSpace, way: Mapping[str, Any], seed: int, most: int, reports: list[dict[str, Any]]
+    subnets: EvaluatedSpace,
+    feasible: FeasibleSpace,
+    way: Mapping[str, Any],
+    seed: int,
+    most: int,
+    reports: list[dict[str, Any]],
 ) -> Iterator[Candidate]:
     """Up to `most` candidates of one search."""
     generations = -(-most // SETTINGS.population)
     settings = SETTINGS.model_copy(update={**way, "generations": generations})
     search_with = ALGORITHMS[settings.algorithm]
-    return islice(search_with(part, settings, seed, land.judge(), report=reports.append), most)
+    return islice(search_with(feasible, settings, seed, subnets.evaluate, report=reports.append), most)
 
 
-def reach(land: Landscape, share: float, seeds: int, ways: Sequence[str] = tuple(WAYS)) -> dict[str, Any]:
+def reach(subnets: EvaluatedSpace, share: float, seeds: int, ways: Sequence[str] = tuple(WAYS)) -> dict[str, Any]:
     """At one budget: evaluations until each way gets close to the best feasible AP."""
-    part = land.part(share)
-    feasible = land.costs <= (part.budget.macs or 0)
-    inside, target = int(feasible.sum()), float(land.aps[feasible].max()) - CLOSE
+    feasible = subnets.feasible(share)
+    aps = subnets.aps[subnets.costs <= (feasible.budget.macs or 0)]
+    inside, target = len(aps), float(aps.max()) - CLOSE
     row: dict[str, Any] = {
         "share": share,
-        "macs": part.budget.macs,
+        "macs": feasible.budget.macs,
         "feasible": inside,
-        "close": int((land.aps[feasible] >= target).sum()),
-        "best": round(float(land.aps[feasible].max()), 4),
+        "close": int((aps >= target).sum()),
+        "best": round(float(aps.max()), 4),
         "allowed": int(ALLOWED * inside),
         "ways": {},
     }
@@ -77,23 +82,23 @@ def reach(land: Landscape, share: float, seeds: int, ways: Sequence[str] = tuple
         counts, reports = [], []
         for seed in range(seeds):
             told: list[dict[str, Any]] = []
-            found = search(land, part, WAYS[name], seed, inside, told)
+            found = search(subnets, feasible, WAYS[name], seed, inside, told)
             counts.append(next((c.order for c in found if c.fitness >= target), None))
             reports += told
         row["ways"][name] = {**_counted(counts, row["allowed"]), **_quality(reports)}
     return row
 
 
-def front(land: Landscape, seeds: int) -> dict[str, Any]:
+def front(subnets: EvaluatedSpace, seeds: int) -> dict[str, Any]:
     """Over the whole space: the share of the true front's hypervolume that each way misses."""
-    part, most = land.part(1.0), int(FRONT_ALLOWED * len(land.genomes))
-    corner = float(land.costs.max()), 0.0
-    whole = hypervolume(land.costs, land.aps, corner)
+    feasible, most = subnets.feasible(1.0), int(FRONT_ALLOWED * len(subnets.genomes))
+    corner = float(subnets.costs.max()), 0.0
+    whole = hypervolume(subnets.costs, subnets.aps, corner)
     gaps = {}
     for name, way in FRONT_WAYS.items():
         missed = []
         for seed in range(seeds):
-            found = list(search(land, part, way, seed, most, []))
+            found = list(search(subnets, feasible, way, seed, most, []))
             reached = hypervolume([c.macs for c in found], [c.fitness for c in found], corner)
             missed.append(max(1 - reached / whole, 0.0))  # rounding
         gaps[name] = {"median": float(np.median(missed)), "worst": max(missed)}
@@ -134,17 +139,17 @@ def _quality(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     if options.drawn is not None:
-        land, name = draw_landscape(options.drawn), f"drawn table {options.drawn}"
+        subnets, name = draw_space(options.drawn), f"drawn table {options.drawn}"
     else:
-        land, name = load_table(options.table), str(options.table)
+        subnets, name = load_table(options.table), str(options.table)
     budgets = []
     with progress("search", len(SHARES), "budgets") as meter:
         for share in SHARES:
-            budgets.append(reach(land, share, options.seeds))
+            budgets.append(reach(subnets, share, options.seeds))
             meter.step()
     settings = SETTINGS.model_dump(exclude={"images", "calibration_images", "batch", "generations"})
     return {"table": name, "seeds": options.seeds, "settings": settings, "budgets": budgets} | {
-        "front": front(land, max(options.seeds // 2, 1))
+        "front": front(subnets, max(options.seeds // 2, 1))
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.bench import search
-from tests.searches.landscape import draw_landscape, load_table
+from tests.searches.evaluated_space import draw_space, load_table
 
 
 def test_quick_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,8 +31,8 @@ def test_quick_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
 
 def test_random_search_needs_what_chance_says() -> None:
     """The median of hypergeometric waiting, which depends on nothing but how many there are."""
-    land = draw_landscape(6)
-    row = search.reach(land, 0.5, seeds=30, ways=("random",))
+    subnets = draw_space(6)
+    row = search.reach(subnets, 0.5, seeds=30, ways=("random",))
     left = 1 - row["close"] / (row["feasible"] - np.arange(row["feasible"] - row["close"]))
     expected = int(np.argmax(np.cumprod(left) < 0.5)) + 1
     assert row["ways"]["random"]["median"] == pytest.approx(expected, rel=0.5)
@@ -45,16 +45,16 @@ def test_a_folder_without_a_table_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_table_is_read_whole(tmp_path: Path) -> None:
-    land = draw_landscape(0)
+    subnets = draw_space(0)
     rows = ["genome,macs_thop,macs_exact,macs_paper,params,AP"]
-    for genome, cost, ap in zip(land.genomes, land.costs, land.aps, strict=True):
+    for genome, cost, ap in zip(subnets.genomes, subnets.costs, subnets.aps, strict=True):
         rows.append(f"{'-'.join(map(str, genome))},{cost},0,0,0,{ap}")
     (tmp_path / "space.yaml").write_text((search.FOLDER / "space.yaml").read_text())
     (tmp_path / "table.csv").write_text("\n".join(rows))
     read = load_table(tmp_path)
-    assert read.genomes == land.genomes
-    np.testing.assert_array_equal(read.costs, land.costs)
-    np.testing.assert_array_equal(read.aps, land.aps)
+    assert read.genomes == subnets.genomes
+    np.testing.assert_array_equal(read.costs, subnets.costs)
+    np.testing.assert_array_equal(read.aps, subnets.aps)
     (tmp_path / "table.csv").write_text("\n".join(rows[:-1]))
     with pytest.raises(AssertionError, match="1943 of 1944"):
         load_table(tmp_path)

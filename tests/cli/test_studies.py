@@ -10,7 +10,7 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.searches import job as search
+from ofa_pose.searches import evaluation as search
 from ofa_pose.utils.files import dump_yaml, read_yaml, write_text
 from tests.cli.conftest import TINY_SPACE, Call
 from tests.cli.test_bad_input import refused

@@ -34,19 +34,19 @@ def nearly(space: SearchSpace, share: float) -> Budget:
     return Budget(macs=int(np.quantile(grid.costs("macs_thop")[grid.canonical()], share)))
 
 
-def members(part: FeasibleSpace) -> set[Genome]:
+def members(feasible: FeasibleSpace) -> set[Genome]:
     """Every canonical genome inside."""
-    everything = itertools.product(*(range(len(choices)) for choices in part.space.choices))
-    genomes = [genome for genome in everything if part.space.canonical(genome) == genome]
-    return {genome for genome, inside in zip(genomes, part.admitted(np.array(genomes)), strict=True) if inside}
+    everything = itertools.product(*(range(len(choices)) for choices in feasible.space.choices))
+    genomes = [genome for genome in everything if feasible.space.canonical(genome) == genome]
+    return {genome for genome, inside in zip(genomes, feasible.admitted(np.array(genomes)), strict=True) if inside}
 
 
 def unlisted(space: SearchSpace, budget: Budget) -> FeasibleSpace:
     """The part drawn from as if it were too large to list."""
     with mock.patch.multiple(budget_module, LISTED=0, PREDICTED_WHOLE=0):
-        part = FeasibleSpace(space, JOINTS, budget)
-        assert part._listed is None
-    return part
+        feasible = FeasibleSpace(space, JOINTS, budget)
+        assert feasible._listed is None
+    return feasible
 
 
 def latency(spec: ArchSpec) -> float:

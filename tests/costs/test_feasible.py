@@ -124,40 +124,40 @@ def test_repair_always_ends_inside_the_budget(
 ) -> None:
     macs, params = between(name, macs_share, convention)[0], between(name, params_share)[1]
     budget = Budget(macs if which != "params" else None, params if which != "macs" else None, convention)  # type: ignore[arg-type]
-    part = FeasibleSpace(SPACES[name], JOINTS, budget)
+    feasible = FeasibleSpace(SPACES[name], JOINTS, budget)
     rng = np.random.default_rng(seed)
-    genome = part.space.sample(rng)
-    repaired = part.repair(genome, rng)
-    assert part.admits(repaired)
+    genome = feasible.space.sample(rng)
+    repaired = feasible.repair(genome, rng)
+    assert feasible.admits(repaired)
     assert all(after <= before for after, before in zip(repaired, genome, strict=True))
-    if part.admits(genome):
+    if feasible.admits(genome):
         assert repaired == genome
 
 
 def test_repair_lowers_no_gene_that_does_not_help() -> None:
     space = small_space()
     params = (spec_params(space.smallest(JOINTS)) + spec_params(space.largest(JOINTS))) // 2
-    part = FeasibleSpace(space, JOINTS, Budget(params=params))
+    feasible = FeasibleSpace(space, JOINTS, Budget(params=params))
     largest = [len(choices) - 1 for choices in space.choices]
-    repaired = [part.repair(largest, np.random.default_rng(seed)) for seed in range(20)]
+    repaired = [feasible.repair(largest, np.random.default_rng(seed)) for seed in range(20)]
     assert {genome[0] for genome in repaired} == {largest[0]}  # the resolution costs no parameters
     assert len(set(repaired)) > 5
 
 
 def test_repair_does_not_lower_more_than_it_must() -> None:
     space = small_space()
-    part = FeasibleSpace(space, JOINTS, half_way(space))
+    feasible = FeasibleSpace(space, JOINTS, half_way(space))
     for seed in range(30):
         rng = np.random.default_rng(seed)
         genome = space.sample(rng)
-        repaired = part.repair(genome, rng)
+        repaired = feasible.repair(genome, rng)
         if repaired != genome:  # one step back up somewhere leaves the budget again
             raised = [
                 tuple(gene + (place == index) for place, gene in enumerate(repaired))
                 for index in range(len(genome))
                 if repaired[index] < genome[index]
             ]
-            assert any(not part.admits(up) for up in raised)
+            assert any(not feasible.admits(up) for up in raised)
 
 
 def test_repair_ends_with_a_latency_that_smaller_nets_do_not_always_better() -> None:
@@ -167,30 +167,30 @@ def test_repair_ends_with_a_latency_that_smaller_nets_do_not_always_better() -> 
     def erratic(spec: ArchSpec) -> float:
         return 1.0 if spec == smallest else 2.0 + int(spec.digest, 16) % 7
 
-    part = FeasibleSpace(space, JOINTS, Budget(latency_ms=1.5, predict_ms=erratic))
-    assert part.sample(np.random.default_rng(0)) == space.encode(smallest)
+    feasible = FeasibleSpace(space, JOINTS, Budget(latency_ms=1.5, predict_ms=erratic))
+    assert feasible.sample(np.random.default_rng(0)) == space.encode(smallest)
 
 
 def test_choices_that_no_subnet_in_the_budget_has_are_removed() -> None:
     space = small_space()
     least = spec_macs(space.smallest(JOINTS)).thop
     for budget in (Budget(macs=least), Budget(macs=int(1.3 * least)), half_way(space)):
-        part = FeasibleSpace(space, JOINTS, budget)
-        genomes = feasible_genomes(part)
-        assert part.top == tuple(max(genome[gene] for genome in genomes) for gene in range(len(space.choices)))
+        feasible = FeasibleSpace(space, JOINTS, budget)
+        genomes = feasible_genomes(feasible)
+        assert feasible.top == tuple(max(genome[gene] for genome in genomes) for gene in range(len(space.choices)))
     assert feasible_genomes(FeasibleSpace(space, JOINTS, Budget(macs=least))) == [(0,) * len(space.choices)]
 
 
 def test_sampling_reaches_every_subnet_of_a_tiny_space() -> None:
     space = tiny_space()
-    part = FeasibleSpace(space, JOINTS, half_way(space))
+    feasible = FeasibleSpace(space, JOINTS, half_way(space))
     rng = np.random.default_rng(0)
-    assert {part.sample(rng) for _ in range(300)} == set(feasible_genomes(part))
+    assert {feasible.sample(rng) for _ in range(300)} == set(feasible_genomes(feasible))
 
 
 def test_sampling_is_deterministic() -> None:
-    part = FeasibleSpace(small_space(), JOINTS, half_way(small_space()))
-    draws = [[part.sample(np.random.default_rng(3)) for _ in range(5)] for _ in range(2)]
+    feasible = FeasibleSpace(small_space(), JOINTS, half_way(small_space()))
+    draws = [[feasible.sample(np.random.default_rng(3)) for _ in range(5)] for _ in range(2)]
     assert draws[0] == draws[1]
 
 

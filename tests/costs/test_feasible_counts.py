@@ -47,15 +47,17 @@ def test_an_estimate_of_a_rare_part_of_a_shipped_space() -> None:
 def test_the_cheapest_and_the_largest_member(listed: bool) -> None:
     space = small_space()
     budget = half_way(space)
-    part = FeasibleSpace(space, JOINTS, budget) if listed else unlisted(space, budget)
-    macs = [part.macs(genome) for genome in members(part)]
-    assert part.cheapest.spec == space.smallest(JOINTS)
-    assert part.cheapest.costs["macs_thop"] == min(macs)
-    assert part.decode(part.largest.genome) == part.largest.spec
-    assert part.largest.costs["macs_thop"] == part.macs(part.largest.genome)
-    assert part.admits(part.largest.genome)
+    feasible = FeasibleSpace(space, JOINTS, budget) if listed else unlisted(space, budget)
+    macs = [feasible.macs(genome) for genome in members(feasible)]
+    assert feasible.cheapest.spec == space.smallest(JOINTS)
+    assert feasible.cheapest.costs["macs_thop"] == min(macs)
+    assert feasible.decode(feasible.largest.genome) == feasible.largest.spec
+    assert feasible.largest.costs["macs_thop"] == feasible.macs(feasible.largest.genome)
+    assert feasible.admits(feasible.largest.genome)
     assert (
-        part.largest.costs["macs_thop"] == max(macs) if listed else part.largest.costs["macs_thop"] > 0.97 * max(macs)
+        feasible.largest.costs["macs_thop"] == max(macs)
+        if listed
+        else feasible.largest.costs["macs_thop"] > 0.97 * max(macs)
     )
     everything = FeasibleSpace(space, JOINTS, Budget(macs=10**12))
     assert everything.largest.spec == space.largest(JOINTS)
@@ -75,12 +77,12 @@ def test_a_latency_that_falls_where_a_subnet_grows_hides_no_choice(share: float)
     every = list(itertools.product(*(range(len(choices)) for choices in space.choices)))
     took = predict_many(space, JOINTS, np.array(every))
     limit = max(float(np.quantile(took, share)), predict_ms(space.smallest(JOINTS)))
-    part = FeasibleSpace(space, JOINTS, Budget(latency_ms=limit, predict_ms=predict_ms, predict_many=predict_many))
+    feasible = FeasibleSpace(space, JOINTS, Budget(latency_ms=limit, predict_ms=predict_ms, predict_many=predict_many))
     inside = np.array(every)[took <= limit]
-    assert part.top == tuple(inside.max(axis=0).tolist())
-    assert part.count().number == len(inside)
-    assert part.cheapest.costs["latency_ms"] == took.min() < predict_ms(space.smallest(JOINTS))
-    assert describe_feasible(part).endswith(f": {took.min():.3g}ms to {took[took <= limit].max():.3g}ms")
+    assert feasible.top == tuple(inside.max(axis=0).tolist())
+    assert feasible.count().number == len(inside)
+    assert feasible.cheapest.costs["latency_ms"] == took.min() < predict_ms(space.smallest(JOINTS))
+    assert describe_feasible(feasible).endswith(f": {took.min():.3g}ms to {took[took <= limit].max():.3g}ms")
 
 
 def test_what_is_said_before_a_search() -> None:

@@ -47,14 +47,14 @@ def test_faster_subnets_than_the_smallest_are_found_drawn_and_repaired_to(
     padded = Padded(space, genes)
     budget = padded.budget(share * padded.smallest)
     assert not budget.admits(space.smallest(JOINTS))
-    part, free = FeasibleSpace(space, JOINTS, budget), unlisted(space, budget)
-    inside = members(part)
-    assert part.count().exact and part.count().number == len(inside) > 0
-    assert part.cheapest.costs["latency_ms"] == padded.many(space, JOINTS, np.array(sorted(inside))).min()
+    feasible, free = FeasibleSpace(space, JOINTS, budget), unlisted(space, budget)
+    inside = members(feasible)
+    assert feasible.count().exact and feasible.count().number == len(inside) > 0
+    assert feasible.cheapest.costs["latency_ms"] == padded.many(space, JOINTS, np.array(sorted(inside))).min()
     counted = FeasibleSpace(space, JOINTS, padded.budget(share * padded.smallest, macs=10**12))
-    assert counted.cheapest.costs["macs_thop"] == min(part.costs(np.array(sorted(inside)))["macs_thop"])
+    assert counted.cheapest.costs["macs_thop"] == min(feasible.costs(np.array(sorted(inside)))["macs_thop"])
     rng = np.random.default_rng(0)
-    assert set(part.sample_many(50, rng)) <= inside
+    assert set(feasible.sample_many(50, rng)) <= inside
     assert set(free.sample_many(50, rng)) <= inside
     assert free.cheapest.genome in inside
     assert all(top >= max(genome[gene] for genome in inside) for gene, top in enumerate(free.top))
@@ -89,9 +89,9 @@ def test_the_fastest_may_have_too_many_macs() -> None:
 def test_shipped_spaces() -> None:
     for name in ("litepose", "litepose-per-block"):
         padded = Padded(load_space(name), (1, 3, 5))
-        part = FeasibleSpace(padded.space, JOINTS, padded.budget(0.8 * padded.smallest))
-        genomes = part.sample_many(20, np.random.default_rng(0))
-        assert len(genomes) == 20 and part.admitted(np.array(genomes)).all()
+        feasible = FeasibleSpace(padded.space, JOINTS, padded.budget(0.8 * padded.smallest))
+        genomes = feasible.sample_many(20, np.random.default_rng(0))
+        assert len(genomes) == 20 and feasible.admitted(np.array(genomes)).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -108,6 +108,6 @@ def test_counts_are_exact_whatever_the_latency_does(seed: int) -> None:
 
     everything = np.array(list(np.ndindex(*map(len, space.choices))))
     limit = float(np.quantile(many(space, JOINTS, everything), 0.05))
-    part = FeasibleSpace(space, JOINTS, Budget(latency_ms=limit, predict_ms=one, predict_many=many))
-    assert part.count().exact and part.count().number == (many(space, JOINTS, everything) <= limit).sum()
-    assert part.admitted(part.repair_many(everything[:200], np.random.default_rng(0))).all()
+    feasible = FeasibleSpace(space, JOINTS, Budget(latency_ms=limit, predict_ms=one, predict_many=many))
+    assert feasible.count().exact and feasible.count().number == (many(space, JOINTS, everything) <= limit).sum()
+    assert feasible.admitted(feasible.repair_many(everything[:200], np.random.default_rng(0))).all()

@@ -22,12 +22,12 @@ from tests.searches.small_spaces import JOINTS, half_way, small_space
 SPACES = {name: load_space(name) for name in ("litepose-nano", "litepose", "litepose-per-block", "litepose-depth")}
 
 
-def pull(part: FeasibleSpace, count: int, seed: int = 0) -> Counter[Genome]:
+def pull(feasible: FeasibleSpace, count: int, seed: int = 0) -> Counter[Genome]:
     """`count` independent draws, as `sample` makes them, many at once."""
     rng = np.random.default_rng(seed)
     drawn: list[Genome] = []
     while len(drawn) < count:
-        drawn += [tuple(row) for row in part._draw(2000, rng).tolist()]
+        drawn += [tuple(row) for row in feasible._draw(2000, rng).tolist()]
     return Counter(drawn[:count])
 
 
@@ -42,11 +42,11 @@ def deviation(counts: Counter[Genome], among: set[Genome]) -> float:
 @pytest.mark.parametrize("space", [small_space(), deep_space()], ids=["small", "deep"])
 def test_draws_are_uniform_where_rejection_is_affordable(space: SearchSpace, listed: bool) -> None:
     budget = nearly(space, 0.15)
-    part = FeasibleSpace(space, JOINTS, budget) if listed else unlisted(space, budget)
+    feasible = FeasibleSpace(space, JOINTS, budget) if listed else unlisted(space, budget)
     if not listed:
-        assert part._proposals.cap == -math.inf  # not tilted
-    inside = members(part)
-    counts = pull(part, 20 * len(inside))
+        assert feasible._proposals.cap == -math.inf  # not tilted
+    inside = members(feasible)
+    counts = pull(feasible, 20 * len(inside))
     assert set(counts) <= inside
     assert abs(deviation(counts, inside)) < 5
 
@@ -61,13 +61,13 @@ def test_the_check_of_uniformity_can_fail() -> None:
 @pytest.mark.parametrize("share", [0.004, 0.02])
 @pytest.mark.parametrize("space", [small_space((2, 4)), deep_space()], ids=["blocks", "deep"])
 def test_a_rare_part_is_drawn_whole_and_not_absurdly_skewed(space: SearchSpace, share: float) -> None:
-    part = unlisted(space, nearly(space, share))
+    feasible = unlisted(space, nearly(space, share))
     # The choices left may make even a rare part common among proposals; here they do not.
     with mock.patch("ofa_pose.costs.sampling.AFFORDABLE", 1.0):
-        assert part._proposals.cap > -math.inf and not part._proposals.hopeless
-    inside = members(part)
+        assert feasible._proposals.cap > -math.inf and not feasible._proposals.hopeless
+    inside = members(feasible)
     assert len(inside) > 20
-    counts = pull(part, 100 * len(inside))
+    counts = pull(feasible, 100 * len(inside))
     assert set(counts) == inside
     chances = np.array([counts[genome] for genome in inside]) / counts.total() * len(inside)
     assert np.quantile(chances, 0.05) > 0.3 and chances.max() < 3
@@ -76,9 +76,9 @@ def test_a_rare_part_is_drawn_whole_and_not_absurdly_skewed(space: SearchSpace, 
 def test_one_sample_after_the_other_reaches_all() -> None:
     space = small_space()
     budget = nearly(space, 0.03)
-    for part in (FeasibleSpace(space, JOINTS, budget), unlisted(space, budget)):
+    for feasible in (FeasibleSpace(space, JOINTS, budget), unlisted(space, budget)):
         rng = np.random.default_rng(1)
-        assert {part.sample(rng) for _ in range(600)} == members(part)
+        assert {feasible.sample(rng) for _ in range(600)} == members(feasible)
 
 
 @settings(max_examples=12, deadline=None)
@@ -97,11 +97,11 @@ def test_sample_many_is_distinct_inside_canonical_and_deterministic(
     macs = int((1 - share) * spec_macs(low).thop + share * spec_macs(high).thop)
     params = int((1 - share) * spec_params(low) + share * spec_params(high))
     budget = Budget(macs if which != "params" else None, params if which != "macs" else None)
-    part = FeasibleSpace(space, JOINTS, budget)
-    drawn = part.sample_many(count, np.random.default_rng(seed))
+    feasible = FeasibleSpace(space, JOINTS, budget)
+    drawn = feasible.sample_many(count, np.random.default_rng(seed))
     assert 1 <= len(set(drawn)) == len(drawn) <= count
-    assert len(drawn) == count or len(drawn) == part.count().number
-    assert all(part.admits(genome) and space.canonical(genome) == genome for genome in drawn)
+    assert len(drawn) == count or len(drawn) == feasible.count().number
+    assert all(feasible.admits(genome) and space.canonical(genome) == genome for genome in drawn)
     again = FeasibleSpace(space, JOINTS, budget)  # and whatever was asked of the part before
     again.sample(np.random.default_rng(seed + 1))
     assert again.sample_many(count, np.random.default_rng(seed)) == drawn
@@ -110,22 +110,22 @@ def test_sample_many_is_distinct_inside_canonical_and_deterministic(
 def test_sample_many_gives_all_where_there_are_no_more() -> None:
     space = small_space()
     budget = nearly(space, 0.02)
-    for part in (FeasibleSpace(space, JOINTS, budget), unlisted(space, budget)):
-        drawn = part.sample_many(1000, np.random.default_rng(0))
-        assert set(drawn) == members(part) and len(drawn) < 30
+    for feasible in (FeasibleSpace(space, JOINTS, budget), unlisted(space, budget)):
+        drawn = feasible.sample_many(1000, np.random.default_rng(0))
+        assert set(drawn) == members(feasible) and len(drawn) < 30
 
 
 def test_one_subnet_in_a_million_million() -> None:
     space = SPACES["litepose-per-block"]
     budget = Budget(macs=int(1.1 * spec_macs(space.smallest(JOINTS)).thop))
-    part = FeasibleSpace(space, JOINTS, budget)
-    assert part.count().number < 1e-12 * space.size
-    drawn = part.sample_many(1000, np.random.default_rng(0))
+    feasible = FeasibleSpace(space, JOINTS, budget)
+    assert feasible.count().number < 1e-12 * space.size
+    drawn = feasible.sample_many(1000, np.random.default_rng(0))
     assert len(set(drawn)) == 1000
-    assert part.admitted(np.array(drawn)).all()
+    assert feasible.admitted(np.array(drawn)).all()
     low, high = spec_macs(space.smallest(JOINTS)).thop, budget.macs or 0
     # Nearly all that is inside lies close to the limit: what is tilted towards cheap nets must be tilted back.
-    assert np.median(part.costs(np.array(drawn))["macs_thop"]) > low + 0.9 * (high - low)
+    assert np.median(feasible.costs(np.array(drawn))["macs_thop"]) > low + 0.9 * (high - low)
 
 
 @settings(max_examples=15, deadline=None)
@@ -136,28 +136,30 @@ def test_repair_of_many_stays_inside_and_leaves_alone_what_is(name: str, share: 
     macs, params = (
         int((1 - share) * cost(low) + share * cost(high)) for cost in (lambda s: spec_macs(s).thop, spec_params)
     )
-    part = FeasibleSpace(space, JOINTS, Budget(macs=macs) if which == "macs" else Budget(params=params))
+    feasible = FeasibleSpace(space, JOINTS, Budget(macs=macs) if which == "macs" else Budget(params=params))
     rng = np.random.default_rng(seed)
-    genomes = np.array([space.sample(rng) for _ in range(8)] + part.sample_many(4, rng))
-    before = part.admitted(genomes)
-    repaired = part.repair_many(genomes, rng)
-    assert part.admitted(repaired).all()
+    genomes = np.array([space.sample(rng) for _ in range(8)] + feasible.sample_many(4, rng))
+    before = feasible.admitted(genomes)
+    repaired = feasible.repair_many(genomes, rng)
+    assert feasible.admitted(repaired).all()
     assert (repaired <= genomes).all()
     assert (repaired[before] == genomes[before]).all()
-    assert part.repair(genomes[0], np.random.default_rng(1)) == part.repair(genomes[0], np.random.default_rng(1))
+    assert feasible.repair(genomes[0], np.random.default_rng(1)) == feasible.repair(
+        genomes[0], np.random.default_rng(1)
+    )
 
 
 def test_admitted_and_costs_agree_with_the_specs() -> None:
     space = deep_space()
     budget = Budget(macs=half_way(space).macs, params=50_000, convention="paper", predict_ms=latency)
-    part = FeasibleSpace(space, JOINTS, budget)
+    feasible = FeasibleSpace(space, JOINTS, budget)
     rng = np.random.default_rng(0)
     genomes = [space.sample(rng) for _ in range(100)]
-    assert part.admitted(np.array(genomes)).tolist() == [part.admits(genome) for genome in genomes]
-    costs = part.costs(np.array(genomes))
+    assert feasible.admitted(np.array(genomes)).tolist() == [feasible.admits(genome) for genome in genomes]
+    costs = feasible.costs(np.array(genomes))
     assert tuple(costs) == ("macs_thop", "macs_exact", "macs_paper", "params", "latency_ms")
-    assert costs["macs_paper"].tolist() == [part.macs(genome) for genome in genomes]
-    assert costs["latency_ms"].tolist() == [latency(part.decode(genome)) for genome in genomes]
+    assert costs["macs_paper"].tolist() == [feasible.macs(genome) for genome in genomes]
+    assert costs["latency_ms"].tolist() == [latency(feasible.decode(genome)) for genome in genomes]
 
 
 @pytest.mark.parametrize("convention", ["thop", "exact", "paper"])
@@ -180,14 +182,14 @@ def test_ceilings_combine(listed: bool, many: object) -> None:
     counts = (lambda spec: spec_macs(spec).thop, spec_params, latency)
     limits = [np.quantile([count(spec) for spec in everything], 0.4) for count in counts]
     budget = Budget(int(limits[0]), int(limits[1]), latency_ms=float(limits[2]), predict_ms=latency, predict_many=many)  # type: ignore[arg-type]
-    part = FeasibleSpace(space, JOINTS, budget) if listed else unlisted(space, budget)
-    inside = members(part)
+    feasible = FeasibleSpace(space, JOINTS, budget) if listed else unlisted(space, budget)
+    inside = members(feasible)
     assert inside == {space.encode(spec) for spec in everything if budget.admits(spec)}
-    assert set(part.sample_many(2000, np.random.default_rng(0))) == inside
-    estimate = part.count()
+    assert set(feasible.sample_many(2000, np.random.default_rng(0))) == inside
+    estimate = feasible.count()
     assert abs(estimate.number - len(inside)) <= 5 * estimate.error
     genomes = np.array([space.sample(np.random.default_rng(seed)) for seed in range(20)])
-    assert part.admitted(part.repair_many(genomes, np.random.default_rng(0))).all()
+    assert feasible.admitted(feasible.repair_many(genomes, np.random.default_rng(0))).all()
 
 
 def test_a_latency_without_order_ends_in_repair() -> None:
@@ -197,7 +199,7 @@ def test_a_latency_without_order_ends_in_repair() -> None:
     def erratic(spec: ArchSpec) -> float:
         return 1.0 if spec == smallest else 1.4 + 0.1 * (int(spec.digest, 16) % 400) * (spec.stem + spec.deconv[0] > 16)
 
-    part = unlisted(space, Budget(latency_ms=1.3, predict_ms=erratic))
-    assert part.sample(np.random.default_rng(0)) == space.encode(smallest)
-    assert part.sample_many(5, np.random.default_rng(0)) == [space.encode(smallest)]
-    assert part.count().number >= 1
+    feasible = unlisted(space, Budget(latency_ms=1.3, predict_ms=erratic))
+    assert feasible.sample(np.random.default_rng(0)) == space.encode(smallest)
+    assert feasible.sample_many(5, np.random.default_rng(0)) == [space.encode(smallest)]
+    assert feasible.count().number >= 1

@@ -11,7 +11,7 @@ import pytest
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
-from ofa_pose.costs.feasible import Budget
+from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.latency.build import build_table
@@ -21,12 +21,12 @@ from ofa_pose.latency.table import LatencyTable
 from ofa_pose.latency.verify import verify
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig
+from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
-from ofa_pose.searches.evaluation import SubnetFitness
-from ofa_pose.searches.job import run_search
+from ofa_pose.searches.evaluation import SubnetEvaluator
+from ofa_pose.searches.job import SearchJob
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.console import say
-from ofa_pose.utils.run_dir import RunDir
 
 pytestmark = pytest.mark.slow
 
@@ -51,11 +51,10 @@ class Bench:
     out: Path
 
     def winner(self, name: str, budget: Budget, seed: int) -> ArchSpec:
-        found = run_search(
-            self.supernet, self.parts["train"], self.parts["search"], SETTINGS, budget, seed,
-            RunDir(self.out / f"{name}{seed}"), decode=DECODE, archive=self.out / "archive.sqlite",
-        )  # fmt: skip
-        return ArchSpec.from_dict(found["best"]["spec"])
+        evaluator = SubnetEvaluator(self.supernet, self.parts["train"], self.parts["search"], SETTINGS, decode=DECODE)
+        feasible = FeasibleSpace(self.supernet.space, self.supernet.spec.joints, budget)
+        job = SearchJob(feasible, evaluator.measure, Recipe(search=SETTINGS, seed=seed), evaluator.basis(None))
+        return job.run(self.out / f"{name}{seed}", archive=self.out / "archive.sqlite").best.spec
 
     def measured(self, specs: Sequence[ArchSpec]) -> dict[ArchSpec, float]:
         """Milliseconds of whole networks, measured among the table's own; the machine's drift is divided out."""
@@ -65,8 +64,8 @@ class Bench:
 
     def test_aps(self, specs: Sequence[ArchSpec]) -> dict[ArchSpec, float]:
         settings = SearchSettings(images=SCENES["test"][0], calibration_images=SETTINGS.calibration_images)
-        judge = SubnetFitness(self.supernet, self.parts["train"], self.parts["test"], settings, decode=DECODE)
-        return {spec: judge(spec) for spec in dict.fromkeys(specs)}
+        evaluator = SubnetEvaluator(self.supernet, self.parts["train"], self.parts["test"], settings, decode=DECODE)
+        return {spec: evaluator(self.supernet.space.encode(spec)) for spec in dict.fromkeys(specs)}
 
 
 @pytest.fixture(scope="module")

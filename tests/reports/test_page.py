@@ -15,15 +15,15 @@ from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.reports import write_report
 from ofa_pose.reports.runs import read_run
 from ofa_pose.reports.searched import read_search
-from ofa_pose.searches.job import conduct
+from ofa_pose.searches.job import SearchJob
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml, read_json, read_yaml, write_json
-from ofa_pose.utils.run_dir import RunDir
 from tests.reports.test_runs import make_run
 
 VOID = {"meta", "img", "br", "use", "path", "rect"}
@@ -90,7 +90,7 @@ def search(tiny_space: SearchSpace, supernet: Path, tmp_path: Path) -> Path:
         return {"AP": sum(genome) / 100}
 
     basis = {"space": tiny_space.to_dict(), "search": ["sha", 8, 4], "train": ["sha", 16, 3]}
-    conduct(part, measure, settings, 0, RunDir(out), {"supernet": {"path": str(supernet)}}, basis)
+    SearchJob(part, measure, Recipe(search=settings), basis, {"supernet": {"path": str(supernet)}}).run(out)
     return make_run(out, f"search --supernet {supernet} --macs 1.2M")
 
 

@@ -13,12 +13,11 @@ from typing import Any
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches import distributed
 from ofa_pose.searches import job as module
-from ofa_pose.searches.judging import task_of
 from ofa_pose.utils.errors import OfaPoseError
-from ofa_pose.utils.run_dir import RunDir
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way, small_space
 
 SETTINGS = SearchSettings(population=8, generations=3)
@@ -26,7 +25,7 @@ SETTINGS = SearchSettings(population=8, generations=3)
 
 def main(out: Path, options: dict[str, float]) -> None:
     space = small_space()
-    part = FeasibleSpace(space, JOINTS, half_way(space))
+    feasible = FeasibleSpace(space, JOINTS, half_way(space))
     fitness, rank = Usefulness(space), int(os.environ.get("RANK", "0"))
 
     def measure(genome: Genome) -> dict[str, Any]:
@@ -41,15 +40,13 @@ def main(out: Path, options: dict[str, float]) -> None:
     module.draw_pareto = lambda *_: None  # type: ignore[assignment]
     distributed.LOST_S = options.get("lost_s", distributed.LOST_S)
     distributed.BEAT_S = min(distributed.BEAT_S, distributed.LOST_S / 5)
+    job = module.SearchJob(feasible, measure, Recipe(search=SETTINGS), {"sha256": "ab" * 32})
     with distributed.team_of_ranks() as team:
         if rank and team is not None:
             print("silence is kept")
-            team.follow(task_of(part, measure))
+            job.assist(team)
         else:
-            basis = {"sha256": "ab" * 32}
-            resume = bool(options.get("resume"))
-            run = RunDir(out, fresh=not resume)
-            module.conduct(part, measure, SETTINGS, 0, run, {"supernet": None}, basis, resume, team=team)
+            job.run(out, bool(options.get("resume")), team=team)
 
 
 if __name__ == "__main__":

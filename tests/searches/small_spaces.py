@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
-from ofa_pose.searches.candidates import FitnessOutcome, Judge
 
 JOINTS = 17
 
@@ -41,10 +40,10 @@ def half_way(space: SearchSpace) -> Budget:
     return Budget(macs=(none.macs_of(space.smallest(JOINTS)) + none.macs_of(space.largest(JOINTS))) // 2)
 
 
-def feasible_genomes(part: FeasibleSpace) -> list[Genome]:
+def feasible_genomes(feasible: FeasibleSpace) -> list[Genome]:
     """Every genome of a small space inside the budget."""
-    everything = itertools.product(*(range(len(choices)) for choices in part.space.choices))
-    return [genome for genome in everything if part.admits(genome)]
+    everything = itertools.product(*(range(len(choices)) for choices in feasible.space.choices))
+    return [genome for genome in everything if feasible.admits(genome)]
 
 
 class Usefulness:
@@ -62,13 +61,3 @@ class Usefulness:
         self.calls.append(tuple(genome))
         share = np.array(genome) / self._tops
         return float(self._weights @ np.sqrt(share) + share @ self._together @ share / len(share))
-
-
-def judge_of(fitness: Callable[[Genome], float]) -> Judge:
-    """A judge that asks `fitness`, one by one, in no time."""
-
-    def judge(genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
-        for genome in genomes:
-            yield float(fitness(genome)), 0.0
-
-    return judge

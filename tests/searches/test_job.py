@@ -14,11 +14,12 @@ from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
+from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
-from ofa_pose.searches.job import conduct
+from ofa_pose.searches.candidates import Algorithm
+from ofa_pose.searches.job import SearchJob
 from ofa_pose.searches.plots import pareto_front
 from ofa_pose.utils.files import read_yaml
-from ofa_pose.utils.run_dir import RunDir
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way, small_space, tiny_space
 
 SPACE = small_space()
@@ -31,28 +32,30 @@ BASIS = {"sha256": "ab" * 32, "space": SPACE.to_dict(), "search": ["a.json", 7, 
 def quick_picture(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """A picture takes longer than these searches: only the tests about it draw it."""
     if "picture" not in request.node.name:
-        monkeypatch.setattr("ofa_pose.searches.job.draw_pareto", lambda path, history, part: path.touch())
+        monkeypatch.setattr("ofa_pose.searches.job.draw_pareto", lambda path, history, feasible: path.touch())
 
 
 @pytest.fixture(scope="module")
-def part() -> FeasibleSpace:
+def feasible() -> FeasibleSpace:
     return FeasibleSpace(SPACE, JOINTS, half_way(SPACE))
 
 
 def search(
     out: Path,
-    part: FeasibleSpace,
+    feasible: FeasibleSpace,
     fitness: Callable[[Genome], float | None] | None = None,
     settings: SearchSettings = SETTINGS,
     basis: dict[str, Any] = BASIS,
     resume: bool = False,
     seed: int = 0,
     archive: Path | None = None,
+    algorithm: Algorithm | None = None,
 ) -> dict[str, Any]:
-    chosen = fitness or Usefulness(part.space)
-    out.mkdir(exist_ok=True)
-    run = RunDir(out, fresh=not resume)
-    return conduct(part, lambda g: {"AP": chosen(g)}, settings, seed, run, ORIGIN, basis, resume, archive)
+    """What a job with a made-up fitness finds, as --json prints it."""
+    chosen = fitness or Usefulness(feasible.space)
+    recipe = Recipe(search=settings, seed=seed)
+    job = SearchJob(feasible, lambda genome: {"AP": chosen(genome)}, recipe, basis, ORIGIN, algorithm)
+    return job.run(out, resume, archive).to_dict()
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -60,9 +63,9 @@ def rows(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_history_is_complete_and_parsable(tmp_path: Path, part: FeasibleSpace) -> None:
+def test_history_is_complete_and_parsable(tmp_path: Path, feasible: FeasibleSpace) -> None:
     fitness = Usefulness(SPACE)
-    result = search(tmp_path, part, fitness)
+    result = search(tmp_path, feasible, fitness)
     table = rows(tmp_path)
     assert len(table) == result["evaluations"] == len(fitness.calls) == 32
     costs = ["macs_thop", "macs_exact", "macs_paper", "params", "AP", "seconds"]
@@ -70,7 +73,7 @@ def test_history_is_complete_and_parsable(tmp_path: Path, part: FeasibleSpace) -
     assert [int(row["order"]) for row in table] == list(range(1, 33))
     for row, genome in zip(table, fitness.calls, strict=True):
         assert tuple(map(int, row["genome"].split("-"))) == genome
-        spec = part.decode(genome)
+        spec = feasible.decode(genome)
         assert int(row["resolution"]) == spec.resolution and int(row["stage2"]) == spec.stages[1]
         macs = spec_macs(spec)
         assert [int(row[f"macs_{key}"]) for key in ("thop", "exact", "paper")] == [macs.thop, macs.exact, macs.paper]
@@ -80,24 +83,24 @@ def test_history_is_complete_and_parsable(tmp_path: Path, part: FeasibleSpace) -
         assert row["origin"] in ("uniform", "sample", "crossover", "mutation")
 
 
-def test_best_round_trips_and_is_the_best_row(tmp_path: Path, part: FeasibleSpace) -> None:
-    result = search(tmp_path, part)
+def test_best_round_trips_and_is_the_best_row(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    result = search(tmp_path, feasible)
     value = read_yaml(tmp_path / "best.yaml")
     spec = load_spec(tmp_path / "best.yaml")
     top = max(rows(tmp_path), key=lambda row: float(row["AP"]))
-    assert spec == part.decode(tuple(map(int, top["genome"].split("-")))) and part.budget.admits(spec)
+    assert spec == feasible.decode(tuple(map(int, top["genome"].split("-")))) and feasible.budget.admits(spec)
     assert spec.to_dict() == value["spec"] == result["best"]["spec"]
     assert value["AP"] == result["best"]["AP"] == float(top["AP"])
     assert value["macs"] == result["best"]["macs"] == spec_macs(spec).to_dict()
     assert value["params"] == spec_params(spec) and value["latency_ms"] is None
-    assert value["convention"] == "thop" and value["budget"]["macs"] == part.budget.macs
+    assert value["convention"] == "thop" and value["budget"]["macs"] == feasible.budget.macs
     assert value["space"] == "small" and value["supernet"] == ORIGIN["supernet"] and value["evaluations"] == 32
     assert result["out"] == str(tmp_path) and result["seconds"] > 0
     json.dumps(result, allow_nan=False)
 
 
-def test_each_generation_is_logged_and_the_best_never_falls(tmp_path: Path, part: FeasibleSpace) -> None:
-    result = search(tmp_path, part)
+def test_each_generation_is_logged_and_the_best_never_falls(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    result = search(tmp_path, feasible)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [0, 1, 2, 3] and [r["evaluations"] for r in records] == [8, 16, 24, 32]
     best = [r["AP"] for r in records]
@@ -106,7 +109,7 @@ def test_each_generation_is_logged_and_the_best_never_falls(tmp_path: Path, part
     assert records[1]["AP_mean"] == pytest.approx(np.mean(values[8:16])) and best[1] == max(values[:16])
 
 
-def test_a_killed_search_leaves_rows_best_and_the_picture(tmp_path: Path, part: FeasibleSpace) -> None:
+def test_a_killed_search_leaves_rows_best_and_the_picture(tmp_path: Path, feasible: FeasibleSpace) -> None:
     seen: list[int] = []
 
     def fitness(genome: Genome) -> float:
@@ -117,8 +120,8 @@ def test_a_killed_search_leaves_rows_best_and_the_picture(tmp_path: Path, part: 
         return Usefulness(SPACE)(genome)
 
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, part, fitness)
-    assert seen == list(range(21))  # every row is on disk before the next subnet is judged
+        search(tmp_path, feasible, fitness)
+    assert seen == list(range(21))  # every row is on disk before the next subnet is evaluated
     table = rows(tmp_path)
     assert len(table) == 20
     assert read_yaml(tmp_path / "best.yaml")["AP"] == max(float(row["AP"]) for row in table)
@@ -133,8 +136,10 @@ def test_a_small_space_ends_early_and_says_so(tmp_path: Path, capfd: pytest.Capt
     assert "ends after 6 of 52" in captured.err and captured.out == ""
 
 
-def test_progress_names_the_best_so_far(tmp_path: Path, part: FeasibleSpace, capfd: pytest.CaptureFixture[str]) -> None:
-    result = search(tmp_path, part)
+def test_progress_names_the_best_so_far(
+    tmp_path: Path, feasible: FeasibleSpace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = search(tmp_path, feasible)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("generation")]
     assert len(lines) == 4 and "32 subnets" in lines[-1] and "(thop)" in lines[-1]
     assert f"AP {result['best']['AP']:.3f}" in lines[-1]
@@ -142,14 +147,14 @@ def test_progress_names_the_best_so_far(tmp_path: Path, part: FeasibleSpace, cap
 
 @pytest.mark.parametrize(("ap", "warned"), [(0.0, True), (0.001, False)])
 def test_a_search_that_found_nobody_warns(
-    tmp_path: Path, part: FeasibleSpace, capfd: pytest.CaptureFixture[str], ap: float, warned: bool
+    tmp_path: Path, feasible: FeasibleSpace, capfd: pytest.CaptureFixture[str], ap: float, warned: bool
 ) -> None:
-    search(tmp_path, part, lambda genome: ap)
+    search(tmp_path, feasible, lambda genome: ap)
     assert ("every subnet has AP 0" in capfd.readouterr().err) == warned
 
 
-def test_a_fitness_without_numbers_still_gives_valid_outputs(tmp_path: Path, part: FeasibleSpace) -> None:
-    result = search(tmp_path, part, lambda genome: float("nan"))
+def test_a_fitness_without_numbers_still_gives_valid_outputs(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    result = search(tmp_path, feasible, lambda genome: float("nan"))
     assert result["best"]["AP"] == 0.0 and read_yaml(tmp_path / "best.yaml")["AP"] == 0.0
     assert {row["AP"] for row in rows(tmp_path)} == {""}
     json.dumps(result, allow_nan=False)

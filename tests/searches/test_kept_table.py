@@ -15,7 +15,7 @@ from ofa_pose.data.coco import load_dataset
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe.settings import SearchSettings
-from ofa_pose.searches.evaluation import SubnetFitness
+from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.synthetic.dataset import write_dataset
 
 FOLDER = Path(__file__).parent / "table"
@@ -52,7 +52,7 @@ def test_ten_rows_come_out_again(tmp_path: Path) -> None:
     supernet = checkpoint.build()
     assert isinstance(supernet, Supernet)
     settings = SearchSettings(images=SCENES["search"][0], calibration_images=SCENES["train"][0])
-    fitness = SubnetFitness(supernet, parts["train"], parts["search"], settings, decode=DECODE)
+    fitness = SubnetEvaluator(supernet, parts["train"], parts["search"], settings, decode=DECODE)
     table = rows()
     for number in np.random.default_rng(1).permutation(len(table))[:10]:
         genome = tuple(map(int, table[number]["genome"].split("-")))

@@ -20,10 +20,10 @@ from torch.distributed import HashStore
 from ofa_pose.searches import distributed
 from ofa_pose.searches.archive import Archive
 from ofa_pose.searches.distributed import Team
-from ofa_pose.searches.judging import ArchivedJudge, task_of
+from ofa_pose.searches.evaluation import ArchivedEvaluations, task_of
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from tests.searches.test_archive import BASIS, rows
-from tests.searches.test_judging import GENOMES, PART
+from tests.searches.test_archived_evaluations import GENOMES, PART
 from tests.searches.test_resume import archived, listed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,9 +81,9 @@ def test_results_come_as_they_are_done_and_the_dearest_go_first(teams: list[Team
         return {"AP": genome[0] / 10}
 
     with Archive(tmp_path / "a.sqlite", BASIS) as archive:
-        judge = ArchivedJudge(PART, measure, archive, 0, teams[0])
-        with teams[0].lead(judge.task):  # the other two have not come yet
-            values = [value for value, _ in judge(GENOMES)]
+        evaluations = ArchivedEvaluations(PART, measure, archive, 0, teams[0])
+        with teams[0].lead(evaluations.task):  # the other two have not come yet
+            values = [value for value, _ in evaluations(GENOMES)]
     assert values == [0.0, 0.1, 0.2, 0.3]
     assert [PART.macs(genome) for genome in asked] == sorted(map(PART.macs, GENOMES), reverse=True)
     assert sorted(row["genome"] for row in rows(tmp_path / "a.sqlite"))[0].startswith("0-0-0")
@@ -226,7 +226,7 @@ def test_a_rank_that_fails_or_dies_ends_the_run_and_it_goes_on(alone: Path, tmp_
     assert last.wait(120) == 0, last.communicate()
     last.communicate()
     assert listed(out) == listed(alone) and archived(out) == archived(alone)
-    assert lines(out, 0) + lines(out, 1) <= 32 + 4, "only what was in hand was judged again"
+    assert lines(out, 0) + lines(out, 1) <= 32 + 4, "only what was in hand was evaluated again"
 
 
 @pytest.mark.slow

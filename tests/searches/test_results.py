@@ -33,13 +33,13 @@ def predict_ms(spec: Any) -> float:
 
 
 @pytest.fixture(scope="module")
-def part() -> FeasibleSpace:
+def feasible() -> FeasibleSpace:
     return FeasibleSpace(SPACE, JOINTS, half_way(SPACE))
 
 
-def judged(part: FeasibleSpace, genomes: Iterable[Genome], failing: int = 0) -> list[Candidate]:
+def evaluated(feasible: FeasibleSpace, genomes: Iterable[Genome], failing: int = 0) -> list[Candidate]:
     """Candidates by `Usefulness`, the last few of them failed."""
-    fitness, genomes = Usefulness(part.space), list(dict.fromkeys(genomes))
+    fitness, genomes = Usefulness(feasible.space), list(dict.fromkeys(genomes))
     return [
         Candidate(
             order,
@@ -47,20 +47,22 @@ def judged(part: FeasibleSpace, genomes: Iterable[Genome], failing: int = 0) -> 
             "sample",
             genome,
             -math.inf if order > len(genomes) - failing else fitness(genome),
-            part.macs(genome),
+            feasible.macs(genome),
             0.1,
         )
         for order, genome in enumerate(genomes, start=1)
     ]
 
 
-def samples(part: FeasibleSpace, count: int, seed: int = 0) -> list[Genome]:
+def samples(feasible: FeasibleSpace, count: int, seed: int = 0) -> list[Genome]:
     rng = np.random.default_rng(seed)
-    return [part.sample(rng) for _ in range(count)]
+    return [feasible.sample(rng) for _ in range(count)]
 
 
-def widest(part: FeasibleSpace) -> list[Genome]:
-    return [part.space.encode(spec) for spec in uniform_candidates(part.space, part.joints, part.budget)]
+def widest(feasible: FeasibleSpace) -> list[Genome]:
+    return [
+        feasible.space.encode(spec) for spec in uniform_candidates(feasible.space, feasible.joints, feasible.budget)
+    ]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -69,13 +71,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("budget", [half_way(SPACE), PARAMS], ids=str)
 def test_the_front_is_what_no_other_beats(tmp_path: Path, budget: Budget) -> None:
-    part = FeasibleSpace(SPACE, JOINTS, budget)
-    candidates = judged(part, samples(part, 60), failing=5)
-    result = write_front(tmp_path, candidates, part, ORIGIN)
+    feasible = FeasibleSpace(SPACE, JOINTS, budget)
+    candidates = evaluated(feasible, samples(feasible, 60), failing=5)
+    result = write_front(tmp_path, candidates, feasible, ORIGIN)
     json.dumps(result, allow_nan=False)
 
     def cost(candidate: Candidate) -> float:
-        return budget.limits[0].cost(part.decode(candidate.genome))
+        return budget.limits[0].cost(feasible.decode(candidate.genome))
 
     def beats(one: Candidate, other: Candidate) -> bool:
         one_is, other_is = (cost(one), -one.fitness), (cost(other), -other.fitness)
@@ -93,7 +95,7 @@ def test_the_front_is_what_no_other_beats(tmp_path: Path, budget: Budget) -> Non
     costs = ["macs_thop", "macs_exact", "macs_paper", "params", "AP"]
     assert list(table[0]) == ["rank", "genome", *SPACE.labels, *costs]
     for rank, (row, entry, candidate) in enumerate(zip(table, result["front"], expected, strict=True), start=1):
-        spec = part.decode(candidate.genome)
+        spec = feasible.decode(candidate.genome)
         assert int(row["rank"]) == entry["rank"] == rank
         assert row["genome"] == "-".join(map(str, candidate.genome))
         assert int(row["resolution"]) == entry["resolution"] == spec.resolution
@@ -109,8 +111,8 @@ def test_the_front_is_what_no_other_beats(tmp_path: Path, budget: Budget) -> Non
 
 def test_a_predicted_latency_has_its_column(tmp_path: Path) -> None:
     budget = Budget(latency_ms=predict_ms(SPACE.largest(JOINTS)) / 2, predict_ms=predict_ms)
-    part = FeasibleSpace(SPACE, JOINTS, budget)
-    result = write_front(tmp_path, judged(part, samples(part, 20)), part, ORIGIN)
+    feasible = FeasibleSpace(SPACE, JOINTS, budget)
+    result = write_front(tmp_path, evaluated(feasible, samples(feasible, 20)), feasible, ORIGIN)
     table = rows(tmp_path / "pareto.csv")
     assert [float(row["latency_ms"]) for row in table] == [entry["cost"] for entry in result["front"]]
     assert [entry["latency_ms"] for entry in result["front"]] == [entry["cost"] for entry in result["front"]]
@@ -119,40 +121,40 @@ def test_a_predicted_latency_has_its_column(tmp_path: Path) -> None:
 def test_the_table_shows_every_cost_that_is_limited(tmp_path: Path) -> None:
     largest = SPACE.largest(JOINTS)
     budget = Budget(macs=spec_macs(largest).thop, latency_ms=predict_ms(largest) / 2, predict_ms=predict_ms)
-    part = FeasibleSpace(SPACE, JOINTS, budget)
-    result = write_front(tmp_path, judged(part, samples(part, 20)), part, ORIGIN)
-    table = front_table(result, part)
+    feasible = FeasibleSpace(SPACE, JOINTS, budget)
+    result = write_front(tmp_path, evaluated(feasible, samples(feasible, 20)), feasible, ORIGIN)
+    table = front_table(result, feasible)
     assert [str(column.header) for column in table.columns][2:4] == ["MACs (thop)", "latency"]
     shown = list(table.columns[3].cells)
     assert shown[0] == budget.limits[1].show(result["front"][0]["latency_ms"])
     assert shown[-1] == budget.limits[1].show(result["uniform"][-1]["latency_ms"])
 
 
-def test_a_shorter_front_leaves_no_file_of_a_longer_one(tmp_path: Path, part: FeasibleSpace) -> None:
-    candidates = judged(part, samples(part, 60))
-    longer = write_front(tmp_path, candidates, part, ORIGIN)
+def test_a_shorter_front_leaves_no_file_of_a_longer_one(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    candidates = evaluated(feasible, samples(feasible, 60))
+    longer = write_front(tmp_path, candidates, feasible, ORIGIN)
     (tmp_path / "front" / "mine.yaml").write_text("of a person's")
     cheapest = min(candidates, key=lambda c: c.macs)
-    shorter = write_front(tmp_path, [cheapest], part, ORIGIN)
+    shorter = write_front(tmp_path, [cheapest], feasible, ORIGIN)
     assert len(longer["front"]) > 3 and len(shorter["front"]) == 1
     assert sorted(path.name for path in (tmp_path / "front").iterdir()) == ["001.yaml", "mine.yaml"]
     assert len(rows(tmp_path / "pareto.csv")) == 1
-    assert load_spec(tmp_path / "front" / "001.yaml") == part.decode(cheapest.genome)
+    assert load_spec(tmp_path / "front" / "001.yaml") == feasible.decode(cheapest.genome)
 
 
-def test_a_search_that_failed_throughout_has_an_empty_front(tmp_path: Path, part: FeasibleSpace) -> None:
-    candidates = judged(part, samples(part, 3), failing=3)
-    result = write_front(tmp_path, candidates, part, ORIGIN)
+def test_a_search_that_failed_throughout_has_an_empty_front(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    candidates = evaluated(feasible, samples(feasible, 3), failing=3)
+    result = write_front(tmp_path, candidates, feasible, ORIGIN)
     assert result["chosen"] is None and result["front"] == [] and result["saving"] is None
     assert rows(tmp_path / "pareto.csv") == []
-    assert front_table(result, part).row_count == len(result["uniform"])
+    assert front_table(result, feasible).row_count == len(result["uniform"])
 
 
-def test_uniform_nets_are_compared_at_the_same_cost(tmp_path: Path, part: FeasibleSpace) -> None:
-    everything = list(uniform_genomes(part))
-    assert len(everything) > len(widest(part)) > 1
-    candidates = judged(part, [*everything, *samples(part, 60)])
-    result = write_front(tmp_path, candidates, part, ORIGIN)
+def test_uniform_nets_are_compared_at_the_same_cost(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    everything = list(uniform_genomes(feasible))
+    assert len(everything) > len(widest(feasible)) > 1
+    candidates = evaluated(feasible, [*everything, *samples(feasible, 60)])
+    result = write_front(tmp_path, candidates, feasible, ORIGIN)
     by_genome = {c.genome: c for c in candidates}
     nets = [by_genome[genome] for genome in everything]
     assert {tuple(net["genome"]): net["AP"] for net in result["uniform"]} == {c.genome: c.fitness for c in nets}
@@ -163,36 +165,38 @@ def test_uniform_nets_are_compared_at_the_same_cost(tmp_path: Path, part: Feasib
     as_good = min(entry["cost"] for entry in result["front"] if entry["AP"] >= best.fitness)
     assert result["saving"] == pytest.approx(1 - as_good / best.macs) and 0 <= result["saving"] < 1
     console = Console(record=True, width=120, file=io.StringIO())
-    console.print(front_table({**result, "saving": 0.314}, part))
+    console.print(front_table({**result, "saving": 0.314}, feasible))
     assert "comes at 31% less MACs (thop)" in console.export_text()
 
 
-def test_uniform_nets_that_were_not_judged_are_told(tmp_path: Path, part: FeasibleSpace) -> None:
-    cheap = judged(part, samples(part, 60))
-    cheap = [c for c in cheap if c.genome not in uniform_genomes(part)]
-    none = write_front(tmp_path, cheap, part, ORIGIN)
-    assert [(tuple(net["genome"]), net["AP"]) for net in none["uniform"]] == [(genome, None) for genome in widest(part)]
+def test_uniform_nets_that_were_not_evaluated_are_told(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    cheap = evaluated(feasible, samples(feasible, 60))
+    cheap = [c for c in cheap if c.genome not in uniform_genomes(feasible)]
+    none = write_front(tmp_path, cheap, feasible, ORIGIN)
+    assert [(tuple(net["genome"]), net["AP"]) for net in none["uniform"]] == [
+        (genome, None) for genome in widest(feasible)
+    ]
     assert none["saving"] is None
-    smallest = min(part.macs(genome) for genome in uniform_genomes(part))
+    smallest = min(feasible.macs(genome) for genome in uniform_genomes(feasible))
     for entry in none["front"]:
         assert entry["uniform"] == {"AP": None, "complete": entry["cost"] < smallest}
 
-    some = write_front(tmp_path, judged(part, [*widest(part), *(c.genome for c in cheap)]), part, ORIGIN)
+    some = write_front(tmp_path, evaluated(feasible, [*widest(feasible), *(c.genome for c in cheap)]), feasible, ORIGIN)
     assert all(net["AP"] is not None for net in some["uniform"])
-    for entry in some["front"]:  # narrower nets that cost less were not judged
-        enough = {g for g in uniform_genomes(part) if part.macs(g) <= entry["cost"]}
-        by_side = {g[0]: max((o for o in enough if o[0] == g[0]), key=part.macs) for g in enough}
-        assert entry["uniform"]["complete"] == (set(by_side.values()) <= set(widest(part)))
+    for entry in some["front"]:  # narrower nets that cost less were not evaluated
+        enough = {g for g in uniform_genomes(feasible) if feasible.macs(g) <= entry["cost"]}
+        by_side = {g[0]: max((o for o in enough if o[0] == g[0]), key=feasible.macs) for g in enough}
+        assert entry["uniform"]["complete"] == (set(by_side.values()) <= set(widest(feasible)))
     assert {entry["uniform"]["complete"] for entry in some["front"]} == {True, False}
 
 
-def test_the_table_for_people(tmp_path: Path, part: FeasibleSpace) -> None:
-    candidates = judged(part, [*widest(part), *samples(part, 300)])
-    result = write_front(tmp_path, candidates, part, ORIGIN)
+def test_the_table_for_people(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    candidates = evaluated(feasible, [*widest(feasible), *samples(feasible, 300)])
+    result = write_front(tmp_path, candidates, feasible, ORIGIN)
     front = result["front"]
     assert len(front) > 12
     console = Console(record=True, width=120, file=io.StringIO())
-    console.print(front_table(result, part))
+    console.print(front_table(result, feasible))
     text = console.export_text()
     assert f"front/001 (chosen) │ {front[0]['resolution']:>10} │" in text.replace("┃", "│")
     assert f"front/{len(front):03}" in text and text.count("front/") == 12

@@ -13,15 +13,15 @@ import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace, load_space
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
-from ofa_pose.searches.candidates import FitnessOutcome, Judge
+from ofa_pose.searches.candidates import Evaluate, FitnessOutcome
 
 JOINTS = 17
 FOLDER = Path(__file__).with_name("table")
 
 
 @dataclass(frozen=True)
-class Landscape:
-    """Every subnet of a space, judged.
+class EvaluatedSpace:
+    """Every subnet of a space, evaluated.
 
     Attributes:
         genomes: all of them.
@@ -34,11 +34,12 @@ class Landscape:
     costs: np.ndarray
     aps: np.ndarray
 
-    def judge(self) -> Judge:
+    @property
+    def evaluate(self) -> Evaluate:
         """Looks APs up."""
-        return judge_with(dict(zip(self.genomes, self.aps.tolist(), strict=True)).__getitem__)
+        return evaluate_with(dict(zip(self.genomes, self.aps.tolist(), strict=True)).__getitem__)
 
-    def part(self, share: float) -> FeasibleSpace:
+    def feasible(self, share: float) -> FeasibleSpace:
         """What costs at most this share of the way from the cheapest to the dearest subnet."""
         limit = round(float(self.costs.min() + share * np.ptp(self.costs)))
         return FeasibleSpace(self.space, JOINTS, Budget(macs=limit))
@@ -53,7 +54,7 @@ def table_space() -> tuple[SearchSpace, tuple[Genome, ...], np.ndarray]:
     return space, genomes, np.array([count(space.decode(genome, JOINTS)) for genome in genomes])
 
 
-def draw_landscape(seed: int, noise: float = 0.005) -> Landscape:
+def draw_space(seed: int, noise: float = 0.005) -> EvaluatedSpace:
     """APs from .05 to .45: each gene has a weight and diminishing returns, some a best choice short of the largest;
     genes help or hinder each other; the whole saturates; every subnet has a fixed error of its own."""
     space, genomes, costs = table_space()
@@ -70,20 +71,20 @@ def draw_landscape(seed: int, noise: float = 0.005) -> Landscape:
     total = alone + np.einsum("ni,ij,nj->n", share, together, share)
     total = (total - total.min()) / np.ptp(total)
     aps = 0.05 + 0.4 * (1 - np.exp(-2.5 * total)) / (1 - np.exp(-2.5))
-    return Landscape(space, genomes, costs, aps + rng.normal(0, noise, len(aps)))
+    return EvaluatedSpace(space, genomes, costs, aps + rng.normal(0, noise, len(aps)))
 
 
-def judge_with(fitness: Callable[[Genome], float]) -> Judge:
-    """Judges by a function, one genome after the other."""
+def evaluate_with(fitness: Callable[[Genome], float]) -> Evaluate:
+    """Evaluates by a function, one genome after the other."""
 
-    def judge(genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
+    def evaluate(genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
         for genome in genomes:
             yield fitness(genome), 0.0
 
-    return judge
+    return evaluate
 
 
-def load_table(folder: Path = FOLDER) -> Landscape:
+def load_table(folder: Path = FOLDER) -> EvaluatedSpace:
     """The kept table, measured from a trained supernet. Raises FileNotFoundError where there is none."""
     space = load_space(folder / "space.yaml")
     with open(folder / "table.csv", newline="", encoding="utf-8") as file:
@@ -91,4 +92,4 @@ def load_table(folder: Path = FOLDER) -> Landscape:
     genomes = tuple(tuple(map(int, row["genome"].split("-"))) for row in rows)
     costs, aps = (np.array([float(row[key]) for row in rows]) for key in ("macs_thop", "AP"))
     assert len(set(genomes)) == space.size, f"{folder} has {len(set(genomes))} of {space.size} subnets"
-    return Landscape(space, genomes, costs.astype(np.int64), aps)
+    return EvaluatedSpace(space, genomes, costs.astype(np.int64), aps)
