@@ -71,6 +71,7 @@ class PredictionResult(Result):
 @single_process
 def evaluate(
     checkpoint: str | Path | None = None,
+    *,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
     results: str | Path | None = None,
@@ -98,7 +99,7 @@ def evaluate(
         results: score this COCO results file instead.
         flip: average with the mirrored image, as by default.
         resolution: short side in pixels; default: the net's.
-        metric: coco or crowdpose; default: data.metric of the checkpoint's recipe, else coco. In Python also what
+        metric: coco, or crowdpose; default: data.metric of the checkpoint's recipe, else coco. In Python also what
             makes an `ofa_pose.inference.evaluate.Evaluator` of the dataset.
         scales: also average with these sizes, times the resolution, as in 0.75,1.5.
         decoding: ours (the default), or reference: input and decoding as in LitePose's own code.
@@ -267,6 +268,7 @@ def _evaluate(
 @single_process
 def predict(
     source: str | Path | int,
+    *,
     checkpoint: str | Path,
     out: str | Path,
     flip: bool = False,

@@ -38,6 +38,7 @@ class TrainingResult(Result):
 @single_process
 def pretrain(
     out: str | Path,
+    *,
     recipe: str | Path | None = None,
     net: str | None = None,
     init: str | Path | None = None,
@@ -87,6 +88,7 @@ def pretrain(
 @single_process
 def train_supernet(
     out: str | Path,
+    *,
     recipe: str | Path | None = None,
     init: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -135,6 +137,7 @@ def train_supernet(
 @single_process
 def finetune(
     subnet: str | Path,
+    *,
     supernet: str | Path,
     out: str | Path,
     teacher: str | Path | None = None,

@@ -24,6 +24,7 @@ from ofa_pose.cli import (
 )
 from ofa_pose.cli.commands import add_command
 from ofa_pose.utils.errors import OfaPoseError
+from ofa_pose.utils.run_dir import COMMAND_WORDS
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
@@ -103,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    if argv is not None:
-        sys.argv[1:] = argv  # what command.txt records
+    words = list(sys.argv[1:] if argv is None else argv)
+    recorded = COMMAND_WORDS.set(words)
     try:
-        result = app(sys.argv[1:], standalone_mode=False)
+        result = app(words, standalone_mode=False)
     except OfaPoseError as error:
         return _report(str(error), error.exit_code)
     except TyperException as error:
@@ -115,6 +116,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _report(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+    finally:
+        COMMAND_WORDS.reset(recorded)
     if result == INTERRUPTED:
         return _report("interrupted; commands with --resume go on where they were", INTERRUPTED)
     return result if isinstance(result, int) else 0

@@ -99,7 +99,7 @@ def find_proposals(
     a normal distribution of the excess would need (at most two standard deviations at once).
 
     Args:
-        trials: proposals by which a tilt is judged.
+        trials: proposals by which a tilt is chosen.
     """
     logits = uniform_logits(space, top)
     best: tuple[float, Independent] | None = None

@@ -163,7 +163,7 @@ def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     how = {"weights": "int8", "activations": "uint8", "format": "QDQ", "calibration_images": images}
     metadata["quantisation"] = json.dumps(how)
-    # what its preprocessing would do (shapes, folded norms) our graph has; it asks to be told so
+    # what its preprocessing would do (shapes, folded norms) our graph has; it wants that said
     onnx.helper.set_model_props(model, metadata | {"onnx.quant.pre_process": "onnxruntime.quant"})
     with files.replacing(target) as temporary:
         quantize_static(

@@ -77,7 +77,7 @@ def _loss(axes: Axes, trained: Sequence[Mapping[str, Any]]) -> None:
 
 
 def progress_chart(aps: Sequence[float | None]) -> Figure:
-    """The AP of every subnet that a search judged, in its order, and the best so far."""
+    """The AP of every subnet that a search evaluated, in its order, and the best so far."""
     figure = Figure(figsize=(4.6, 2.9), layout="constrained")
     axes = figure.subplots()
     points = [(order, ap) for order, ap in enumerate(aps, start=1) if ap is not None]
@@ -98,7 +98,7 @@ def choices_chart(choices: Mapping[str, Sequence[tuple[int, float]]], chosen: Ma
     """What each choice of a gene was worth: the APs of the subnets with it, their best and their median.
 
     Args:
-        choices: by gene, (value, AP) of every subnet judged.
+        choices: by gene, (value, AP) of every subnet evaluated.
         chosen: by gene, the value that the chosen subnet has.
     """
     columns = min(5, len(choices))

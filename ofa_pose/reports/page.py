@@ -64,7 +64,7 @@ def page(main: Run) -> str:
 
 
 def _checkpoint(run: Run) -> Checkpoint | None:
-    """A run's best checkpoint; None where it has not come so far, is a search's, or is damaged, which is told."""
+    """A run's best checkpoint; None where it has not come so far, is a search's, or is damaged, which is said."""
     if (run.path / BEST).exists() or not (run.path / "checkpoints" / "best.pt").exists():
         return None
     try:
@@ -87,17 +87,17 @@ def _spec(main: Run, checkpoint: Checkpoint | None) -> ArchSpec | None:
 
 def _lead(main: Run, search: Searched | None) -> list[str]:
     """What happened, in sentences."""
-    told = [search_lead(search)] if search is not None else []
+    sentences = [search_lead(search)] if search is not None else []
     steps = [record["step"] for record in (*main.trained, *main.validated)]
     aps = _aps(main)
     if steps:
         began = f"from AP {aps[0][1]:.3f} " if aps and aps[0][0] == 0 else ""
         came = f" and came {began}to AP {max(ap for _, ap in aps):.3f} on the validation images" if aps else ""
-        told.append(f"{main.job} ran {max(steps):,} steps{came}.")
+        sentences.append(f"{main.job} ran {max(steps):,} steps{came}.")
     teacher = _teacher(main)
     if teacher:
-        told.append(f"Its teacher was {teacher}.")
-    return [element("p", " ".join(told), "lead")] if told else []
+        sentences.append(f"Its teacher was {teacher}.")
+    return [element("p", " ".join(sentences), "lead")] if sentences else []
 
 
 def _teacher(main: Run) -> str:
@@ -163,12 +163,12 @@ def _training(run: Run, role: str, salt: str) -> list[str]:
     body = [element("h2", f"Training: {run.name}" + (f" ({role})" if role else "")), chart]
     if run.validated:
         last = run.validated[-1]
-        told = f"Last validation, step {last['step']:,}: {_metrics(last['val'])}."
+        text = f"Last validation, step {last['step']:,}: {_metrics(last['val'])}."
         aps = _aps(run)
         if aps and max(ap for _, ap in aps) > aps[-1][1]:
             step, best = max(aps, key=lambda pair: pair[1])
-            told += f" The best AP was {best:.3f}, at step {step:,}."
-        body.append(element("p", told))
+            text += f" The best AP was {best:.3f}, at step {step:,}."
+        body.append(element("p", text))
     return body
 
 

@@ -1,4 +1,4 @@
-"""The search that chose a network: what it judged, its front, and what each choice was worth."""
+"""The search that chose a network: what it evaluated, its front, and what each choice was worth."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Searched:
         best: what best.yaml tells; empty where there is none.
         history: of every candidate the AP (None where it was not a number), the predicted latency where there is one,
             and each gene's value under its label.
-        basis: what was judged on what, and how; of search.json.
+        basis: what was evaluated on what, and how; of search.json.
         result: what the search printed in the end; empty where it did not end.
-        chosen: of `history` the network in question; empty where it was not judged.
+        chosen: of `history` the network in question; empty where it was not evaluated.
     """
 
     run: Run
@@ -79,20 +79,20 @@ def search_lead(search: Searched) -> str:
     """The search in a sentence or two."""
     budget, count = _budget(search.best), len(search.history)
     where = f"in the space {search.space.name} " if search.space else ""
-    judged = "1 subnet was" if count == 1 else f"{count:,} subnets were"
-    told = f"Searched {where}within {budget or 'a budget'}: {judged} judged"
+    evaluated = "1 subnet was" if count == 1 else f"{count:,} subnets were"
+    text = f"Searched {where}within {budget or 'a budget'}: {evaluated} evaluated"
     ap = search.chosen.get("AP")
     if ap is None:
-        return f"{told}."
+        return f"{text}."
     rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
     place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
-    return f"{told}; {place} has AP {ap:.3f} on the search images with the supernet's weights."
+    return f"{text}; {place} has AP {ap:.3f} on the search images with the supernet's weights."
 
 
 def _budget(best: Mapping[str, Any]) -> Budget | None:
-    """The budget that best.yaml tells of, to be shown: it predicts no latency."""
-    told = best.get("budget") or {}
-    limits = {key: told[key] for key in ("macs", "params", "latency_ms") if told.get(key) is not None}
+    """The budget that best.yaml holds, to be shown: it predicts no latency."""
+    given = best.get("budget") or {}
+    limits = {key: given[key] for key in ("macs", "params", "latency_ms") if given.get(key) is not None}
     convention = best.get("convention", "thop")
     return Budget(**limits, convention=convention, predict_ms=lambda _: math.nan) if limits else None
 
@@ -103,7 +103,7 @@ def search_section(search: Searched) -> list[str]:
     picture = search.run.path / PICTURE
     if picture.exists() and picture.stat().st_size:
         content = base64.b64encode(picture.read_bytes()).decode()
-        body.append(f'<img alt="AP over cost of all subnets judged" src="data:image/png;base64,{content}">')
+        body.append(f'<img alt="AP over cost of all subnets evaluated" src="data:image/png;base64,{content}">')
     if search.history:
         body.append(charts.svg(charts.progress_chart([row["AP"] for row in search.history.values()]), "progress"))
     body += _front(search)
@@ -111,7 +111,7 @@ def search_section(search: Searched) -> list[str]:
     if genes:
         bold = "; bold: chosen" if search.chosen else ""
         note = (
-            f"Every dot is a subnet that was judged; red: the best with this choice, blue: their median{bold}. "
+            f"Every dot is a subnet that was evaluated; red: the best with this choice, blue: their median{bold}. "
             "All keep the budget, so what is wide here is narrow elsewhere."
         )
         chart = charts.svg(charts.choices_chart(genes, search.chosen), "choices")
@@ -121,20 +121,20 @@ def search_section(search: Searched) -> list[str]:
 
 def _rests_on(search: Searched) -> list[str]:
     """What the APs rest on, in a sentence."""
-    basis, told = search.basis, []
+    basis, sentences = search.basis, []
     if isinstance(basis.get("search"), list) and isinstance(basis.get("train"), list):
-        (_, there, judged), (_, _, calibration) = basis["search"], basis["train"]
-        told.append(
-            f"AP is measured on {min(judged, there)} search images, after BatchNorm recalibration on {calibration} "
+        (_, there, most), (_, _, calibration) = basis["search"], basis["train"]
+        sentences.append(
+            f"AP is measured on {min(most, there)} search images, after BatchNorm recalibration on {calibration} "
             "training images."
         )
     if isinstance(basis.get("algorithm"), Mapping):
         named = [f"{key} {basis['algorithm'][key]}" for key in SETTINGS if key in basis["algorithm"]]
-        told.append(f"Settings: {', '.join(named)}.")
-    told += _latencies(search)
+        sentences.append(f"Settings: {', '.join(named)}.")
+    sentences += _latencies(search)
     if not search.result:
-        told.append(f"The search did not come to its end, or is of a version that wrote no {RESULT}.")
-    return [element("p", " ".join(told))] if told else []
+        sentences.append(f"The search did not come to its end, or is of a version that wrote no {RESULT}.")
+    return [element("p", " ".join(sentences))] if sentences else []
 
 
 def _latencies(search: Searched) -> list[str]:

@@ -116,9 +116,9 @@ def test_a_finetuned_net_with_all_it_came_from(
     text = read(tuned / "report.html")
     assert pictures(text) == 5  # the network, the search's progress, the choices, two trainings
     assert "data:image/png;base64," in text
+    count = len((search / "history.csv").read_text().splitlines()) - 1
     for told in (
-        f"within 1.2M MACs (thop): {len((search / 'history.csv').read_text().splitlines()) - 1} subnets were judged; "
-        f"the best has AP {ap:.3f} on the search images",
+        f"within 1.2M MACs (thop): {count} subnets were evaluated; the best has AP {ap:.3f} on the search images",
         "finetune ran 2 steps and came to AP 0.125 on the validation images.",
         "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
         "Its teacher was gone away.",
@@ -220,7 +220,7 @@ def test_damaged_files_are_told_in_a_line(search: Path, name: str, content: str,
 def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> None:
     lines = (search / "history.csv").read_text().splitlines()
     (search / "history.csv").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])
-    assert "3 subnets were judged" in read(write_report(search))
+    assert "3 subnets were evaluated" in read(write_report(search))
 
 
 def test_a_damaged_row_of_a_history_is_named(search: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
 
 
-def test_a_gain_over_uniform_nets_that_were_not_all_judged_is_a_bound(search: Path) -> None:
+def test_a_gain_over_uniform_nets_that_were_not_all_evaluated_is_a_bound(search: Path) -> None:
     result = read_json(search / "result.json")
     entry = result["front"][0]
     entry["uniform"] = {"AP": entry["AP"] - 0.05, "complete": False}
