@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import inspect
 import re
 import sys
@@ -79,12 +80,19 @@ def inner(field: FieldInfo) -> type[Config] | None:
 
 def described(model: type[Config]) -> tuple[str, dict[str, str]]:
     """A model's docstring: its text, and what its Attributes say of each field."""
-    text, _, rest = (inspect.getdoc(model) or "").partition("\nAttributes:\n")
+    text, entries = docstring_of(model)
     said: dict[str, str] = {}
-    for entry in re.split(r"^    (?=\w)", rest, flags=re.MULTILINE):
+    for entry in entries:
         names, _, meaning = entry.partition(": ")
-        said.update((name.strip(), " ".join(meaning.split())) for name in names.split(","))
-    return text.strip(), said
+        said.update((name.strip(), meaning) for name in names.split(","))
+    return text, said
+
+
+def docstring_of(model: type) -> tuple[str, list[str]]:
+    """A class's docstring: its text, and the entries of its Attributes, each on one line."""
+    text, _, rest = (inspect.getdoc(model) or "").partition("\nAttributes:\n")
+    entries = re.split(r"^    (?=\w)", rest, flags=re.MULTILINE)
+    return text.strip(), [" ".join(entry.split()) for entry in entries if entry.strip()]
 
 
 def kind(field: FieldInfo) -> str:
@@ -206,14 +214,17 @@ def _function(name: str, function: Any) -> str:
 def _result(function: Any) -> str:
     """What a function returns: the result's docstring, or what the function's own says."""
     annotation = str(inspect.signature(function).return_annotation).removesuffix(" | None")
-    result = getattr(inspect.getmodule(inspect.unwrap(function)), annotation, None)
+    module: Any = inspect.getmodule(inspect.unwrap(function))
+    imported = re.search(rf"from (\S+) import [^\n]*\b{annotation}\b", inspect.getsource(module))  # for its type alone
+    home = importlib.import_module(imported[1]) if imported else module
+    result = getattr(home, annotation, None)
     if result is None or not dataclasses.is_dataclass(result):
-        return f"Returns a `{annotation}`."
-    text, attributes = described(result)
-    fields = [field.name for field in dataclasses.fields(result)]
-    said = [f"* `{field}`: {attributes[field]}" for field in fields if field in attributes]
-    named = "" if said else f" Fields: {', '.join(f'`{field}`' for field in fields)}."
-    return "\n".join([f"Returns a `{annotation}`: {text}{named}", *([""] if said else []), *said])
+        return f"Returns `{annotation}`."
+    text, entries = docstring_of(result)
+    named = "" if entries else f" Fields: {', '.join(f'`{field.name}`' for field in dataclasses.fields(result))}."
+    return "\n".join(
+        [f"Returns `{annotation}`. {text}{named}", *([""] if entries else []), *(f"* {e}" for e in entries)]
+    )
 
 
 def main() -> int:
