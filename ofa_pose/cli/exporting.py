@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
-
+from ofa_pose.cli.tables import rows_table
 from ofa_pose.utils.console import say, show, warn
 
 if TYPE_CHECKING:
@@ -19,20 +17,17 @@ def show_export(result: ExportResult) -> None:
 
     Below int8 stands what it was made of, in single precision; below the table the APs of both.
     """
-    folder = next(iter(result.files.values())).parent
-    table = Table("format")
-    table.add_column(f"files in {escape(str(folder))}", overflow="fold")
-    for column in ("size", "max difference", "ms, one thread"):
-        table.add_column(column, justify="right")
+    rows = []
     for name, path in result.files.items():
         report = result.reports.get(name, {})
-        names = [Path(file).name for file in report.get("files", [path])]
+        names = "\n".join(Path(file).name for file in report.get("files", [path]))
         difference = f"{report['max_difference']:.1e}" if "max_difference" in report else "–"
         time = f"{report['ms']:.1f}" if "ms" in report else "–"
-        table.add_row(name, escape("\n".join(names)), _size(result.bytes[name]), difference, time)
+        rows.append((name, names, _size(result.bytes[name]), difference, time))
         if "float_ms" in report:
-            table.add_row("", "the same in float32", _size(report["float_bytes"]), "–", f"{report['float_ms']:.1f}")
-    show(table)
+            rows.append(("", "the same in float32", _size(report["float_bytes"]), "–", f"{report['float_ms']:.1f}"))
+    folder = next(iter(result.files.values())).parent
+    show(rows_table(("format", f"files in {folder}"), ("size", "max difference", "ms, one thread"), rows))
     for name, report in result.reports.items():
         if "AP" in report:
             ap = report["AP"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -14,6 +14,18 @@ def key_table(result: Mapping[str, Any], title: str | None = None) -> Table:
     table = Table(title=title, show_header=False)
     for key, value in _rows(result):
         table.add_row(escape(key), escape(value))  # a path may hold what rich takes for markup
+    return table
+
+
+def rows_table(text: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]], **style: Any) -> Table:
+    """A table of columns of text, then columns of numbers, which stand to the right; `style` as rich's Table has it."""
+    table = Table(**style)
+    for name in text:
+        table.add_column(escape(name), overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -17,8 +17,7 @@ from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.costs.profile import profile
 from ofa_pose.exports.int8 import Pair, export_int8, int8_data
-from ofa_pose.exports.models import write_model
-from ofa_pose.exports.source import ExportSource, metadata, open_source
+from ofa_pose.exports.models import ExportSource, metadata, open_source, write_model
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
