@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ofa_pose.api.command import recorded
+
 if TYPE_CHECKING:
     from ofa_pose.searches.candidates import Algorithm
     from ofa_pose.searches.results import SearchResult
 
 
+@recorded
 def search(
     supernet: str | Path,
     *,
