@@ -35,7 +35,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # Of ncnn: each halves precision for speed that x86 does not gain; without them outputs are torch's to 1e-5.
 REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")
 ANCHOR = "anchor"
-CPU_CLOCK = os.name != "nt"  # whether the processor's time is fine: Windows counts it in steps of 16 ms
+CPU_CLOCK = os.name != "nt"  # whether the processor's time is counted finely: Windows counts it in steps of 16 ms
 
 Run = Callable[[], object]
 S = TypeVar("S", bound=Hashable)
