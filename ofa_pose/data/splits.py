@@ -35,7 +35,7 @@ class DataSettings(Config):
     val: Source | None = None
     test: Source | None = None
     skeleton: str | None = Field(None, description="YAML of a custom skeleton; none: the annotations declare it")
-    search_share: float = Field(0.1, gt=0, lt=1)
+    search_share: float = Field(0.1, gt=0, lt=1, description="of train, held out where data.search is not given")
     metric: Literal["coco", "crowdpose"] = Field(
         "coco",
         description="of every AP: of checkpoints, searches and studies",
