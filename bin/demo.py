@@ -98,7 +98,7 @@ def run(demo: Demo) -> dict[str, Any]:
 
     demo.command("report", "report", demo.out / "finetuned", "--out", demo.out / "report.html")
 
-    write_sheet(sorted((demo.out / "poses" / "overlays").glob("*.jpg"))[:10], demo.out / "poses.jpg")
+    write_mosaic(sorted((demo.out / "poses" / "overlays").glob("*.jpg"))[:10], demo.out / "poses.jpg")
     best = found["best"]
     return {
         "budget": {"macs": demo.macs, "convention": "thop"},
@@ -120,7 +120,7 @@ def run(demo: Demo) -> dict[str, Any]:
     }
 
 
-def write_sheet(pictures: list[Path], out: Path, columns: int = 5) -> None:
+def write_mosaic(pictures: list[Path], out: Path, columns: int = 5) -> None:
     """One picture of several of equal size, side by side."""
     images = [cv2.imread(str(path)) for path in pictures]
     rows = [cv2.hconcat(images[i : i + columns]) for i in range(0, len(images) - columns + 1, columns)]
@@ -129,7 +129,7 @@ def write_sheet(pictures: list[Path], out: Path, columns: int = 5) -> None:
 
 
 def write_uniform(out: Path) -> dict[str, Any]:
-    """The uniform nets that the search judged, and the best of them by inherited AP as uniform.yaml."""
+    """The uniform nets that the search evaluated, and the best of them by inherited AP as uniform.yaml."""
     with (out / "search" / "history.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["origin"] == "uniform"]
     best = max(rows, key=lambda row: float(row["AP"]))

@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import os
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.run_dir import COMMAND_WORDS
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def recorded(function: Callable[P, R]) -> Callable[P, R]:
+    """Have the run that a function writes say the call in its command.txt, in the shell's words."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if COMMAND_WORDS.get():  # the shell's own, which called this
+            return function(*args, **kwargs)
+        given = signature.bind(*args, **kwargs).arguments
+        before = COMMAND_WORDS.set([function.__name__.replace("_", "-"), *_words(given)])
+        try:
+            return function(*args, **kwargs)
+        finally:
+            COMMAND_WORDS.reset(before)
+
+    return call
+
+
+def _words(given: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in given.items():
+        option = "--set" if name == "overrides" else f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            yield option if value else f"--no-{option[2:]}"
+        elif isinstance(value, str | Path | int | float):
+            yield from (option, str(value))
+        elif name == "overrides":
+            yield from (word for override in value for word in (option, override))
+        elif isinstance(value, Sequence):
+            yield from (option, ",".join(map(str, value)))
+        elif value is not None:  # a function, which no shell can give
+            yield from (option, getattr(value, "__name__", repr(value)))
+
+
 def single_process(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a function refuse to run under torchrun: it does not share its work, so each process would do all of it."""
+    """`recorded`, and refused under torchrun: the function shares no work, so each process would do all of it."""
+    run = recorded(function)
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -23,7 +60,7 @@ def single_process(function: Callable[P, R]) -> Callable[P, R]:
         if world not in ("", "1"):
             what = f"{function.__name__.replace('_', '-')} does not share its work, and {world} processes were started"
             raise InputError(what, hint="start it without torchrun; 'ofa-pose search' shares its evaluations")
-        return function(*args, **kwargs)
+        return run(*args, **kwargs)
 
     return checked
 

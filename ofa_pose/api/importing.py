@@ -49,6 +49,7 @@ class ImportResult(Result):
 @single_process
 def import_litepose(
     file: str | Path,
+    *,
     out: str | Path,
     arch: str | Path | None = None,
     supernet: bool = False,

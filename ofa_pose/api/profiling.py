@@ -11,13 +11,13 @@ from ofa_pose.backends.table import BACKENDS, BUNDLES, listed
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.results import Result
 
-SPEC_SUFFIXES = (".yaml", ".yml", ".json")
-
 if TYPE_CHECKING:
     from ofa_pose.arch.spec import ArchSpec
     from ofa_pose.latency.profile import NetworkTime
     from ofa_pose.latency.table import LatencyTable
     from ofa_pose.latency.verify import Verification
+
+SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
@@ -45,33 +45,34 @@ class ProfileResult(Result):
 
 @dataclass(frozen=True)
 class TableResult(Result):
-    """What a latency table holds, and how well it agrees with itself.
+    """A latency table, its file, and the seconds that measuring took; None where it was imported."""
 
-    Attributes:
-        device, runtime, threads: where it was measured; space, joints: of the networks.
-        pieces, nets: how many of them were measured.
-        net_error: the mean relative error, as a share, on the networks.
-        interpolation_error: of pieces left out, each predicted by the others: median, p90 and how many they are; None
-            where all pieces were measured.
-        seconds: of measuring; None of an imported table.
-        out: its file.
-    """
-
-    device: str
-    runtime: str
-    threads: int
-    space: str
-    joints: int
-    pieces: int
-    nets: int
-    net_error: float
-    interpolation_error: dict[str, float] | None
-    seconds: float | None
+    table: LatencyTable
     out: Path
+    seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are not None."""
-        return {name: value for name, value in super().to_dict().items() if value is not None}
+        """Where it was measured and of what, how many pieces and networks, and how well it agrees with itself.
+
+        'net_error' is the mean relative error of what is predicted for its networks; 'interpolation_error', where not
+        all pieces were measured, is that of measured ones, each predicted by the others.
+        """
+        import numpy as np
+
+        from ofa_pose.latency.interpolate import Interpolator
+        from ofa_pose.latency.predict import Predictor
+
+        header, pieces = self.table.header, self.table.pieces
+        result: dict[str, Any] = {name: getattr(header, name) for name in ("device", "runtime", "threads")}
+        result |= {"space": header.space.name, "joints": header.joints, "pieces": len(pieces)}
+        result |= {"nets": len(self.table.nets), "net_error": Predictor(self.table).error}
+        left_out = np.abs(Interpolator(pieces).leave_out_errors()) if header.share < 1 else np.array([])
+        if len(left_out):
+            median, p90 = np.percentile(left_out, (50, 90)).tolist()
+            result["interpolation_error"] = {"median": median, "p90": p90, "pieces": len(left_out)}
+        if self.seconds is not None:
+            result["seconds"] = self.seconds
+        return {**result, "out": str(self.out)}
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def latency_build(
     _check_numbers(joints=joints, share=share, threads=threads, rounds=rounds)
     start = time.monotonic()
     table = build_table(Path(out), load_space(str(space)), joints, backend, threads, share, rounds, resume)
-    return _table_result(table, Path(out), round(time.monotonic() - start, 1))
+    return TableResult(table, Path(out), round(time.monotonic() - start, 1))
 
 
 @single_process
@@ -192,7 +193,7 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
         out: also draw them: a PNG, SVG or PDF.
 
     Raises:
-        InputError: the table cannot be read or is not complete, its runtime is missing, or `out` is no picture's name.
+        InputError: the table cannot be read or is not complete, its runtime is missing, or `out` names no picture.
     """
     from ofa_pose.backends.on_device import cpu_name
     from ofa_pose.latency.measure import open_device
@@ -268,7 +269,7 @@ def latency_import(results: str | Path, *, out: str | Path) -> TableResult:
     path = Path(results)
     table = import_results(path / "results.csv" if path.is_dir() else path)
     table.save(out)
-    return _table_result(table, Path(out))
+    return TableResult(table, Path(out))
 
 
 def _spec_of(net: str, joints: int | None) -> ArchSpec:
@@ -289,19 +290,3 @@ def _check_numbers(joints: int, share: float, threads: int = 1, rounds: int = 1)
     for option, number in (("--joints", joints), ("--threads", threads), ("--rounds", rounds)):
         check_range(option, number, 1)
     check_range("--share", share, 0.05, 1)
-
-
-def _table_result(table: LatencyTable, out: Path, seconds: float | None = None) -> TableResult:
-    import numpy as np
-
-    from ofa_pose.latency.interpolate import Interpolator
-    from ofa_pose.latency.predict import Predictor
-
-    header = table.header
-    left_out = np.abs(Interpolator(table.pieces).leave_out_errors()) if header.share < 1 else np.array([])
-    error = None
-    if len(left_out):
-        median, p90 = np.percentile(left_out, (50, 90)).tolist()
-        error = {"median": median, "p90": p90, "pieces": len(left_out)}
-    counts = (header.joints, len(table.pieces), len(table.nets), Predictor(table).error)
-    return TableResult(header.device, header.runtime, header.threads, header.space.name, *counts, error, seconds, out)

@@ -42,25 +42,18 @@ def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> Arch
         hint = "write stages as {num_blocks, stride, channel, block_setting: [[expansion, kernel], …]}"
         raise InputError("backbone_setting is malformed", where, hint) from None
     if strides != STAGE_STRIDES:
-        hint = f"LitePose's are {list(STAGE_STRIDES)}"
-        raise InputError(f"its stages have strides {list(strides)}", where, hint)
+        what = f"its stages have strides {list(strides)}"
+        raise InputError(what, where, f"LitePose's are {list(STAGE_STRIDES)}")
     for number, (depth, settings) in enumerate(zip(depths, blocks, strict=True), 1):
         if depth != len(settings):
             what = f"stage {number} has num_blocks {depth} but {len(settings)} entries in block_setting"
             raise InputError(what, where, "make them agree")
     if len(kernels) != 1:
-        hint = "use one kernel size in all blocks"
-        raise InputError(f"its blocks have kernels {', '.join(map(str, sorted(kernels, key=str)))}", where, hint)
-    spec = {
-        "resolution": value["img_size"],
-        "stem": value["input_channel"],
-        "stages": widths,
-        "expansions": [[expansion for expansion, _ in stage] for stage in blocks],
-        "deconv": value["deconv_setting"],
-        "kernel": kernels.pop(),
-        "joints": joints,
-    }
-    return ArchSpec.from_dict(spec, where)
+        what = f"its blocks have kernels {', '.join(map(str, sorted(kernels, key=str)))}"
+        raise InputError(what, where, "use one kernel size in all blocks")
+    spec = {"resolution": value["img_size"], "stem": value["input_channel"], "deconv": value["deconv_setting"]}
+    spec |= {"stages": widths, "expansions": [[expansion for expansion, _ in stage] for stage in blocks]}
+    return ArchSpec.from_dict(spec | {"kernel": kernels.pop(), "joints": joints}, where)
 
 
 def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
@@ -71,21 +64,12 @@ def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
     """
     if spec.head != "fusion":
         raise InputError(f"a LitePose config knows no {spec.head} head", hint="use the format yaml")
-    stages = zip(STAGE_STRIDES, spec.stages, spec.expansions, strict=True)
-    return {
-        "img_size": spec.resolution,
-        "input_channel": spec.stem,
-        "deconv_setting": list(spec.deconv),
-        "backbone_setting": [
-            {
-                "num_blocks": len(expansions),
-                "stride": stride,
-                "channel": width,
-                "block_setting": [[expansion, spec.kernel] for expansion in expansions],
-            }
-            for stride, width, expansions in stages
-        ],
-    }
+    stages = []
+    for stride, width, expansions in zip(STAGE_STRIDES, spec.stages, spec.expansions, strict=True):
+        blocks = [[expansion, spec.kernel] for expansion in expansions]
+        stages.append({"num_blocks": len(blocks), "stride": stride, "channel": width, "block_setting": blocks})
+    sizes = {"img_size": spec.resolution, "input_channel": spec.stem, "deconv_setting": list(spec.deconv)}
+    return sizes | {"backbone_setting": stages}
 
 
 def check_residuals(spec: ArchSpec, where: object = "") -> None:

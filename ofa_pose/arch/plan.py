@@ -138,8 +138,7 @@ def build_plan(spec: ArchSpec) -> Plan:
         Layer("stem.1", "conv", "stem.0", "stem.0", STEM_WIDTH, STEM_WIDTH, side, side, 3, 1, True, act="relu6"),
         Layer("stem.2", "conv", "stem.0", "stem", STEM_WIDTH, spec.stem, side, side),
     )
-    stages = []
-    maps = [_Map("stem", spec.stem, side)]
+    stages, maps = [], [_Map("stem", spec.stem, side)]
     for index in range(len(spec.stages)):
         stages.append(_stage(spec, index, maps[-1]))
         last = stages[-1][-1].layers[2]
@@ -173,21 +172,19 @@ def _stage(spec: ArchSpec, index: int, source: _Map) -> tuple[Block, ...]:
 def _deconv_steps(spec: ArchSpec, maps: list[_Map]) -> tuple[DeconvStep, ...]:
     refined, steps = maps[-1], []
     for index, filters in enumerate(spec.deconv):
-        raw_source = len(maps) - 2 - index
-        raw, group, side = maps[raw_source], f"deconv.{index}", refined.side * 2
-
-        def deconv(path: str, source: _Map, group: str = group, filters: int = filters, side: int = side) -> Layer:
-            name = f"{group}.{path}"
-            shape = (source.channels, filters, source.side, side, DECONV_KERNEL, 2)
-            return Layer(name, "deconv", source.group, group, *shape, norm=False)
-
+        source, side, group = len(maps) - 2 - index, refined.side * 2, f"deconv.{index}"
+        step = _Map(group, filters, side)
         norm = Layer(f"{group}.norm", "norm", group, group, filters, filters, side, side, act="relu")
-        raw_deconv = deconv("raw", raw) if spec.head == "fusion" else None
-        step = (deconv("refined", refined), raw_deconv, raw_source, norm)
-        refined = _Map(group, filters, side)
-        output = _output(spec, index - 1, refined, maps[raw_source - 1], raw_source - 1) if index else None
-        steps.append(DeconvStep(*step, output))
+        raw = _deconv("raw", maps[source], step) if spec.head == "fusion" else None
+        output = _output(spec, index - 1, step, maps[source - 1], source - 1) if index else None
+        steps.append(DeconvStep(_deconv("refined", refined, step), raw, source, norm, output))
+        refined = step
     return tuple(steps)
+
+
+def _deconv(path: str, source: _Map, step: _Map) -> Layer:
+    shape = (source.channels, step.channels, source.side, step.side, DECONV_KERNEL, 2)
+    return Layer(f"{step.group}.{path}", "deconv", source.group, step.group, *shape, norm=False)
 
 
 def _output(spec: ArchSpec, index: int, refined: _Map, raw: _Map, raw_source: int) -> Output:

@@ -55,11 +55,9 @@ class Graph(Protocol):
 
     def centre(self, image: str, mean: np.ndarray) -> str:
         """The image less `mean` (3,)."""
-        ...
 
     def conv(self, layer: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
         """A convolution, weight (cout, cin / groups, k, k), and its layer's activation."""
-        ...
 
     def deconv(self, layer: Layer, norm: Layer, reads: tuple[str, ...], weight: np.ndarray, bias: np.ndarray) -> str:
         """A transposed convolution of several maps' channels, weight (cin, cout, k, k), and its norm's activation.
@@ -68,15 +66,12 @@ class Graph(Protocol):
             layer: has kernel, stride and padding.
             norm: has the name and the activation.
         """
-        ...
 
     def add(self, name: str, one: str, other: str) -> str:
         """The sum of two values."""
-        ...
 
     def rename(self, old: str, new: str) -> None:
         """Rename a value that no node reads."""
-        ...
 
 
 def write_part(graph: Graph, part: NetPart) -> None:

@@ -1,13 +1,16 @@
-"""What every runner checks, and does with its images before the network."""
+"""What every runner checks, and does with its images before the network; and metadata beside a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.backends import INPUT, OUTPUTS
+from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 
 CHUNK_PIXELS = 4 * 128 * 128  # of images that are computed together: more of them leave the cache
@@ -42,3 +45,18 @@ def chunks(images: np.ndarray) -> Iterator[np.ndarray]:
 def planes(images: np.ndarray) -> np.ndarray:
     """uint8 images (B, H, W, 3) as float32 (B, 3, H, W), still from 0 to 255."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the JSON beside a model says of it, each value as JSON again. Raises InputError where it is not JSON."""
+    try:
+        return {key: json.dumps(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        raise InputError("holds no metadata", path, "export the model again") from None
+
+
+def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the JSON beside a model of a runtime that keeps none in it; each value is JSON."""
+    files.write_json(path, {key: json.loads(value) for key, value in metadata.items()})

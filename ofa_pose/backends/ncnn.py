@@ -5,7 +5,6 @@ The format: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import numpy as np
 from ofa_pose.arch.plan import Layer
 from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.folding import NetPart, whole, write_part
-from ofa_pose.backends.inputs import check_names, check_sides
+from ofa_pose.backends.inputs import check_names, check_sides, read_metadata, write_metadata
 from ofa_pose.backends.on_device import Run, ncnn_net, ncnn_run, random_inputs, runtime_module
 from ofa_pose.backends.table import Backend
 from ofa_pose.utils import files
@@ -144,7 +143,7 @@ class NcnnRunner:
         except RuntimeError as error:
             raise InputError(str(error), path, "export it again") from None
         check_names(self._net.input_names(), self._net.output_names(), str(path))
-        self.streams, self.metadata = streams, _read_metadata(path.with_suffix(".json"))
+        self.streams, self.metadata = streams, read_metadata(path.with_suffix(".json"))
         ncnn = runtime_module("ncnn")
         self._mat, self._rgb = ncnn.Mat, ncnn.Mat.PixelType.PIXEL_RGB
 
@@ -160,22 +159,12 @@ class NcnnRunner:
         return [np.array(extractor.extract(name)[1]) for name in OUTPUTS]
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
-    """What the JSON beside a model says of it, each value as JSON again."""
-    try:
-        return {key: json.dumps(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        raise InputError("holds no metadata", path, "export the model again") from None
-
-
 def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:
     """A .param and a .bin, and the metadata as .json beside them."""
     param, weights = ncnn_model(whole(net))
     files.write_text(path, param)
     path.with_suffix(".bin").write_bytes(weights)
-    files.write_json(path.with_suffix(".json"), {key: json.loads(value) for key, value in metadata.items()})
+    write_metadata(path.with_suffix(".json"), metadata)
 
 
 def _prepare(part: NetPart, threads: int) -> Run:

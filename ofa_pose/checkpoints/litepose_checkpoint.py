@@ -75,9 +75,9 @@ def import_checkpoint(
     theirs = tensor_names(net.plan, own)
     known = set(theirs.values())
     left = tuple(key for key in found if key not in known)
-    faults = [*_faults(found, own, theirs), *(f"'{key}' is no part of the net" for key in left if _is_part(key))]
+    faults = [*_faults(found, own, theirs), *(f"'{key}' is not a part of the net" for key in left if _is_part(key))]
     if faults:
-        raise InputError.of([Fault(fault, str(path), _mend(fault, found, shape, joints)) for fault in faults])
+        raise InputError.of([Fault(fault, str(path), _hint(fault, found, shape, joints)) for fault in faults])
     weights = {name: _copy(found[key], own[name]) if key in found else own[name] for name, key in theirs.items()}
     used, missed = (tuple(key for key in theirs.values() if (key in found) is there) for there in (True, False))
     kind, space = ("supernet", shape) if isinstance(shape, SearchSpace) else ("net", None)
@@ -209,7 +209,7 @@ def _faults(found: Mapping[str, Any], own: Mapping[str, Tensor], theirs: Mapping
             yield f"'{key}' holds values that are not finite numbers"
 
 
-def _mend(fault: str, found: Mapping[str, Any], shape: ArchSpec | SearchSpace, joints: int) -> str:
+def _hint(fault: str, found: Mapping[str, Any], shape: ArchSpec | SearchSpace, joints: int) -> str:
     if "finite" in fault:
         return "name a checkpoint whose training did not fail"
     heatmaps = found.get("final_refined.1.conv.3.weight")  # (J, filters, 1, 1)

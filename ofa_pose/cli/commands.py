@@ -121,8 +121,9 @@ def _kind(function: Callable[..., Any], parameter: inspect.Parameter) -> str:
 def _in_the_shell(text: str, names: Mapping[str, str]) -> str:
     """Text of a docstring as help: parameters in backticks are called by their options; what may be markup is escaped.
 
-    typer takes square brackets for rich's markup.
+    What begins with 'In Python' is left out. typer takes square brackets for rich's markup.
     """
+    text = text.partition(" In Python")[0]
     called = re.sub(r"`(\w+)`", lambda word: names.get(word[1], word[0]).partition("/")[0], text)
     return escape(called)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from rich.table import Table
 
 from ofa_pose.cli.tables import key_table
-from ofa_pose.utils.console import say, show
+from ofa_pose.utils.console import show
 
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Recipe: a YAML file or a shipped recipe's name.")]
 SetOption = Annotated[
@@ -33,8 +32,3 @@ def print_result(result: Mapping[str, Any], as_json: bool, table: Table | None =
         sys.stdout.write("\n")
     else:
         show(table or key_table(result))
-
-
-def suggest(*words: object) -> None:
-    """Say what the next command of the journey is; '…' stands for what the user chooses."""
-    say(f"next: ofa-pose {' '.join(shlex.quote(str(word)) if word != '…' else '…' for word in words)}")

@@ -1,12 +1,15 @@
-"""Results as tables for people."""
+"""Results as tables for people, and the line that says what comes next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+
+from ofa_pose.utils.console import say
 
 
 def key_table(result: Mapping[str, Any], title: str | None = None) -> Table:
@@ -14,6 +17,18 @@ def key_table(result: Mapping[str, Any], title: str | None = None) -> Table:
     table = Table(title=title, show_header=False)
     for key, value in _rows(result):
         table.add_row(escape(key), escape(value))  # a path may hold what rich takes for markup
+    return table
+
+
+def rows_table(text: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]], **style: Any) -> Table:
+    """A table of columns of text, then columns of numbers, which stand to the right; `style` as rich's Table has it."""
+    table = Table(**style)
+    for name in text:
+        table.add_column(escape(name), overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -39,3 +54,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "–" if value is None else str(value)
+
+
+def suggest(*words: object) -> None:
+    """Say what the next command of the journey is; '…' stands for what the user chooses."""
+    say(f"next: ofa-pose {' '.join(shlex.quote(str(word)) if word != '…' else '…' for word in words)}")

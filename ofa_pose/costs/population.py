@@ -8,14 +8,14 @@ costs only as much work as there are values of the few genes it depends on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.arch.plan import Layer, Plan, build_plan
+from ofa_pose.arch.plan import Plan, build_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import layer_macs, layer_params
@@ -133,22 +133,16 @@ def _plan(space: SearchSpace, joints: int, values: Sequence[Any]) -> tuple[Plan,
 
 def _terms(plan: Plan, present: Present) -> dict[tuple[int, ...], list[Any]]:
     """Sums over the layers, of each of QUANTITIES, apart by the shape of what is summed."""
+    have: dict[str, Any] = {}  # which subnets have a layer, where not all have
+    for blocks, flags in zip(plan.stages, present, strict=True):
+        have |= {layer.name: there for block, there in zip(blocks, flags, strict=True) for layer in block.layers}
     sums: dict[tuple[int, ...], list[Any]] = {}
-    for layer, there in _layers(plan, present):
-        macs = layer_macs(layer)
+    for layer in plan.layers():
+        macs, there = layer_macs(layer), have.get(layer.name, True)
         for index, value in enumerate((macs.thop, macs.exact, macs.paper, layer_params(layer))):
             term: Any = value if there is True else value * there
             sums.setdefault(np.shape(term), [0] * len(QUANTITIES))[index] += term
     return sums
-
-
-def _layers(plan: Plan, present: Present) -> Iterator[tuple[Layer, Any]]:
-    """Every layer of the deepest subnet, and which subnets have it: True, or an array."""
-    inside: dict[str, Any] = {}
-    for blocks, flags in zip(plan.stages, present, strict=True):
-        inside |= {layer.name: there for block, there in zip(blocks, flags, strict=True) for layer in block.layers}
-    for layer in plan.layers():
-        yield layer, inside.get(layer.name, True)
 
 
 def _total(terms: dict[tuple[int, ...], list[Any]], index: int, shape: tuple[int, ...]) -> NDArray[np.int64]:

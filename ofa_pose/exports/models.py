@@ -1,23 +1,28 @@
-"""Models for runtimes; each is compared with torch, which is what the network computes, before it takes its place."""
+"""What a network's files are made from, and models for runtimes, each compared with torch before it takes its place."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ofa_pose.arch.spec import TOTAL_STRIDE
-from ofa_pose.backends import Runner
+from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE
+from ofa_pose.backends import OUTPUTS, Runner
 from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.table import Backend
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.exports.source import ExportSource, metadata
+from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
+from ofa_pose.exports.int8 import Int8Data
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.pose.decode import DecodeConfig
+from ofa_pose.pose.settings import decode_config
+from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.seeding import generator
 
@@ -25,43 +30,77 @@ REPEATS = 20
 LONG_S = 1.0  # of repeats: slow networks are repeated less often
 
 
+Outputs = tuple[np.ndarray, np.ndarray]
+
+
 @dataclass(frozen=True)
-class Reference:
-    """Random images of two sizes, and a network's outputs for them.
+class ExportSource:
+    """A network in eval mode on the CPU, and what its files say about it.
 
     Attributes:
-        images: one at the network's resolution, then two that are not square, their sides odd multiples of 16.
-        outputs: low and high for each of the two.
+        decode: how poses are read from its outputs.
+        recipe: what it was trained with.
+        name: what its files' names begin with.
+        int8: what an int8 form of it is made with; None where none is.
     """
 
-    images: tuple[np.ndarray, ...]
-    outputs: tuple[tuple[np.ndarray, np.ndarray], ...]
+    net: LitePose
+    skeleton: Skeleton
+    decode: DecodeConfig
+    recipe: Mapping[str, Any]
+    name: str
+    int8: Int8Data | None = None
 
 
-def make_reference(net: LitePose) -> Reference:
-    """The reference of a network in eval mode."""
+def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool) -> ExportSource:
+    """What to write a checkpoint's files from. Raises InputError on a supernet's, unless those are allowed."""
+    where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
+    source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+    net = source.build() if supernets else fixed_net(source, where)
+    return ExportSource(net, source.skeleton, decode_config(source.recipe), source.recipe, name)
+
+
+def metadata(source: ExportSource, in_graph: bool) -> dict[str, str]:
+    """What a program needs to feed the network and to read its outputs, each value as JSON.
+
+    Normalised pixel = (pixel / 255 - mean) / std in RGB order; `in_graph`: the graph does that itself.
+    """
+    values: Mapping[str, Any] = {
+        "spec": source.net.spec.to_dict(),
+        "skeleton": source.skeleton.to_dict(),
+        "normalisation": {"order": "RGB", "scale": 1 / 255, "mean": MEAN, "std": STD, "in_graph": in_graph},
+        "strides": OUTPUTS,
+        "input_multiple": TOTAL_STRIDE,
+        "decode": asdict(source.decode),
+    }
+    return {key: json.dumps(value) for key, value in values.items()}
+
+
+def make_reference(net: LitePose) -> list[tuple[np.ndarray, Outputs]]:
+    """Random images of two sizes, and the outputs, low and high, of a network in eval mode for them.
+
+    They are one image at the network's resolution, then two that are not square, their sides odd multiples of 16.
+    """
     rng, side = generator("export", "check"), net.spec.resolution
     cells = side // TOTAL_STRIDE
     sizes = ((1, side, side), (2, TOTAL_STRIDE * (cells // 4 | 1), TOTAL_STRIDE * (cells | 1)))
-    images = tuple(rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes)
-    return Reference(images, tuple(map(TorchRunner(net), images)))
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    return list(zip(images, map(TorchRunner(net), images), strict=True))
 
 
-def compare(runner: Runner, reference: Reference, runtime: str, tolerance: float) -> dict[str, Any]:
-    """Run a model on a reference's images.
+def compare(
+    runner: Runner, reference: list[tuple[np.ndarray, Outputs]], runtime: str, tolerance: float
+) -> dict[str, Any]:
+    """Run a model on a reference's images; raise OfaPoseError where outputs differ by more than the tolerance.
 
     Args:
-        runtime: its name, for people.
-        tolerance: see `Backend`.
+        runtime: its name, for people; tolerance: see `Backend`.
 
     Returns:
         {'max_difference': largest absolute difference of any output, 'sizes': [(batch, height, width), …]}.
-
-    Raises:
-        OfaPoseError: the outputs differ by more than `tolerance`.
     """
     worst = 0.0
-    for images, outputs in zip(reference.images, reference.outputs, strict=True):
+    for images, outputs in reference:
         for found, expected in zip(runner(images), outputs, strict=True):
             allowed = tolerance * max(1.0, float(np.abs(expected).max()))
             difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
@@ -69,7 +108,7 @@ def compare(runner: Runner, reference: Reference, runtime: str, tolerance: float
                 what = f"{runtime} and torch differ by {difference:.2g} on an input of {images.shape[:3]}"
                 raise OfaPoseError(f"{what}; at most {allowed:.2g} was expected")
             worst = max(worst, difference)
-    return {"max_difference": worst, "sizes": [list(images.shape[:3]) for images in reference.images]}
+    return {"max_difference": worst, "sizes": [list(images.shape[:3]) for images, _ in reference]}
 
 
 def write_model(
@@ -80,7 +119,7 @@ def write_model(
     write: Callable[[Path], dict[str, Any]] | None = None,
     tolerance: float | None = None,
 ) -> dict[str, Any]:
-    """Write a model that a runtime opens, if it computes what torch does.
+    """Write a model that a runtime opens, if it computes what torch does; else raise OfaPoseError.
 
     Args:
         path: its first file, in a folder that may not exist; suffixes: of all its files.
@@ -91,9 +130,6 @@ def write_model(
     Returns:
         {'seconds': of writing}, what `compare` and `write` give, and 'ms': the median time of one image at the
         network's resolution in one thread, if `write` gives none.
-
-    Raises:
-        OfaPoseError: the outputs differ.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
@@ -107,7 +143,7 @@ def write_model(
         runner, reference = backend.open(temporary, 1, 1), make_reference(source.net)
         report = {"seconds": seconds, **compare(runner, reference, backend.title, tolerance or backend.tolerance)}
         if "ms" not in more:
-            times = time_runs(lambda: runner(reference.images[0]), 1, REPEATS, LONG_S)
+            times = time_runs(lambda: runner(reference[0][0]), 1, REPEATS, LONG_S)
             report["ms"] = float(np.median(times))
         for suffix in reversed(suffixes):  # the file that leads to the others last
             name = f"{source.name}{suffix}"

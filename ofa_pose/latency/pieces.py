@@ -18,7 +18,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.population import Grid
 from ofa_pose.utils.errors import InputError
 
-# What tells the pieces of a kind apart. Sides are the input's, in cells; `raw` is 0 in a plain head.
+# In what the pieces of a kind differ. Sides are the input's, in cells; `raw` is 0 in a plain head.
 FIELDS = {
     "stem": ("cout", "side"),
     "block": ("cin", "hidden", "cout", "side", "stride", "kernel", "residual"),
@@ -73,27 +73,35 @@ class Piece:
         return code
 
 
-def plan_pieces(plan: Plan) -> list[Piece]:
-    """The pieces of a network, in the order of execution; of many networks at once where the plan's fields are arrays.
+def plan_parts(plan: Plan) -> list[Part]:
+    """The parts of a network that are measured as a whole, in the order of execution.
 
     They are the stem, each block, then for each deconv step the step and, where it has one, its output.
     """
-    pieces = [Piece("stem", (plan.stem[-1].cout, plan.stem[0].side_in))]
-    pieces += [_block_piece(block) for stage in plan.stages for block in stage]
+    parts: list[Part] = [plan.stem, *(block for stage in plan.stages for block in stage)]
     for step in plan.deconv:
-        raw = step.raw.cin if step.raw else 0
-        pieces.append(Piece("deconv", (step.refined.cin, raw, step.refined.cout, step.refined.side_in)))
-        if step.output:
-            depthwise, pointwise = step.output.refined
-            raw = step.output.raw[0].cin if step.output.raw else 0
-            pieces.append(Piece("output", (depthwise.cin, raw, pointwise.cout, depthwise.side_in)))
-    return pieces
+        parts += [step, step.output] if step.output else [step]
+    return parts
 
 
-def _block_piece(block: Block) -> Piece:
-    expand, depthwise, project = block.layers
-    shape = (expand.cin, expand.cout, project.cout, expand.side_in, depthwise.stride, depthwise.kernel)
-    return Piece("block", (*shape, int(block.residual)))
+def plan_pieces(plan: Plan) -> list[Piece]:
+    """The pieces of a network, one for each part; of many networks at once where the plan's fields are arrays."""
+    return [_piece(part) for part in plan_parts(plan)]
+
+
+def _piece(part: Part) -> Piece:
+    if isinstance(part, tuple):
+        return Piece("stem", (part[-1].cout, part[0].side_in))
+    if isinstance(part, Block):
+        expand, depthwise, project = part.layers
+        shape = (expand.cin, expand.cout, project.cout, expand.side_in, depthwise.stride, depthwise.kernel)
+        return Piece("block", (*shape, int(part.residual)))
+    if isinstance(part, DeconvStep):
+        refined, raw = part.refined, part.raw.cin if part.raw else 0
+        return Piece("deconv", (refined.cin, raw, refined.cout, refined.side_in))
+    depthwise, pointwise = part.refined
+    raw = part.raw[0].cin if part.raw else 0
+    return Piece("output", (depthwise.cin, raw, pointwise.cout, depthwise.side_in))
 
 
 def space_pieces(space: SearchSpace, joints: int) -> list[Piece]:
@@ -123,16 +131,22 @@ def spanning_pieces(pieces: list[Piece], share: float) -> list[Piece]:
         chosen: list[int] = np.flatnonzero(ends.all(axis=1)).tolist()
         for width in points.T:  # where no piece is a corner, the ends of every width must be there all the same
             chosen += [int(end) for end in (width.argmin(), width.argmax()) if width[end] not in width[chosen]]
-        distance = np.min(np.linalg.norm(points[:, None] - points[chosen], axis=2), axis=1)
-        while len(chosen) < share * len(group) and distance.max() > 0:
-            chosen.append(int(distance.argmax()))
-            distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
-        kept += [group[index] for index in chosen]
+        kept += [group[index] for index in farthest(points, chosen, share * len(group))]
     return sorted(kept)
 
 
+def farthest(points: NDArray[np.float64], chosen: list[int], count: float) -> list[int]:
+    """Rows of `points` beside those chosen, each what lies farthest from all before, until they are `count`."""
+    distance = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1)
+    chosen = list(chosen)
+    while len(chosen) < count and distance.max() > 0:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return chosen
+
+
 def groups(pieces: list[Piece]) -> dict[tuple[Any, ...], list[Piece]]:
-    """Pieces by all that is no width: those of a group differ in widths alone."""
+    """Pieces by all but their widths: those of a group differ in widths alone."""
     found: dict[tuple[Any, ...], list[Piece]] = {}
     for piece in pieces:
         found.setdefault(group_of(piece), []).append(piece)
@@ -158,45 +172,34 @@ def scaled_widths(group: list[Piece]) -> NDArray[np.float64]:
 
 def piece_part(piece: Piece) -> Part:
     """The part of a plan that a piece of whole numbers stands for: some network has it, and its layers."""
-    plan, part = _home(piece)
-    return part(plan)
+    return next(part for part in plan_parts(build_plan(_home(piece))) if _piece(part) == piece)
 
 
-def _home(piece: Piece) -> tuple[Plan, Any]:
-    """A network that has the piece, and where in its plan."""
-    if piece.kind == "stem":
-        return _plan(piece["side"], stem=piece["cout"]), lambda plan: plan.stem
-    if piece.kind == "block":
-        return _block_home(piece)
-    head, raw = ("fusion", piece["raw"]) if piece["raw"] else ("plain", 1)
-    given: dict[str, Any]
-    if piece.kind == "deconv":
-        given = {"stages": (1, 1, raw, piece["refined"]), "deconv": (piece["filters"], 1, 1), "head": head}
-        return _plan(16 * piece["side"], **given), lambda plan: plan.deconv[0]
-    if piece["channels"] % 2 == 0:  # 2J channels stand at 1/4, where any side fits
-        given = {"stages": (raw, 1, 1, 1), "deconv": (1, piece["refined"], 1), "joints": piece["channels"] // 2}
-        return _plan(4 * piece["side"], **given, head=head), lambda plan: plan.deconv[1].output
-    given = {"stem": raw, "deconv": (1, 1, piece["refined"]), "joints": piece["channels"]}
-    return _plan(2 * piece["side"], **given, head=head), lambda plan: plan.deconv[2].output
-
-
-def _block_home(piece: Piece) -> tuple[Plan, Any]:
-    cin, cout, factor, kernel = piece["cin"], piece["cout"], piece["hidden"] // piece["cin"], piece["kernel"]
-    if piece["residual"]:
-        given = {"stages": (1, 1, 1, cin), "expansions": ((1,), (1,), (1,), (1, factor))}
-        return _plan(16 * piece["side"], **given, kernel=kernel), lambda plan: plan.stages[3][1]
-    if piece["stride"] == 1:
-        given = {"stages": (1, 1, cin, cout), "expansions": ((1,), (1,), (1,), (factor,))}
-        return _plan(16 * piece["side"], **given, kernel=kernel), lambda plan: plan.stages[3][0]
-    given = {"stages": (1, cin, cout, 1), "expansions": ((1,), (1,), (factor,), (1,))}
-    return _plan(8 * piece["side"], **given, kernel=kernel), lambda plan: plan.stages[2][0]
-
-
-def _plan(resolution: int, **given: Any) -> Plan:
-    """The narrowest network of a resolution, but for what is given."""
+def _home(piece: Piece) -> ArchSpec:
+    """The narrowest network that has a piece."""
     shape: dict[str, Any] = {"stem": 1, "stages": (1, 1, 1, 1), "deconv": (1, 1, 1), "kernel": 1, "joints": 1}
-    shape |= {"expansions": ((1,), (1,), (1,), (1,))}
-    return build_plan(ArchSpec(resolution, **(shape | given)))
+    shape["expansions"] = ((1,), (1,), (1,), (1,))
+    if piece.kind == "stem":
+        return ArchSpec(piece["side"], **shape | {"stem": piece["cout"]})
+    if piece.kind == "block":
+        cin, cout, factor = piece["cin"], piece["cout"], piece["hidden"] // piece["cin"]
+        shape["kernel"] = piece["kernel"]
+        if piece["stride"] == 2:
+            shape |= {"stages": (1, cin, cout, 1), "expansions": ((1,), (1,), (factor,), (1,))}
+            return ArchSpec(8 * piece["side"], **shape)
+        last = (1, factor) if piece["residual"] else (factor,)
+        shape |= {"stages": (1, 1, 1 if piece["residual"] else cin, cout), "expansions": ((1,), (1,), (1,), last)}
+        return ArchSpec(16 * piece["side"], **shape)
+    shape["head"], raw, refined = "fusion" if piece["raw"] else "plain", piece["raw"] or 1, piece["refined"]
+    if piece.kind == "deconv":
+        return ArchSpec(
+            16 * piece["side"], **shape | {"stages": (1, 1, raw, refined), "deconv": (piece["filters"], 1, 1)}
+        )
+    if piece["channels"] % 2 == 0:  # 2J channels stand at 1/4, where any side fits
+        shape |= {"stages": (raw, 1, 1, 1), "deconv": (1, refined, 1), "joints": piece["channels"] // 2}
+        return ArchSpec(4 * piece["side"], **shape)
+    shape |= {"stem": raw, "deconv": (1, 1, refined), "joints": piece["channels"]}
+    return ArchSpec(2 * piece["side"], **shape)
 
 
 def part_layers(part: Part) -> Iterator[Layer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.arch.plan import make_plan
+from ofa_pose.arch.plan import Plan, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.population import Genomes, population_plan
@@ -82,27 +82,29 @@ class Predictor:
         return interpolated, len(pieces)
 
     def predict_ms(self, spec: ArchSpec) -> float:
-        """One network's latency. Raises InputError where the table cannot tell."""
-        pieces = plan_pieces(make_plan(spec))
-        return float(self._corrected(self._sums((piece, self._one(piece), True) for piece in pieces)))
+        """One network's latency. Raises InputError where the table does not cover it."""
+        return float(self._corrected(self._sums(make_plan(spec))))
 
     def predict_many(self, space: SearchSpace, joints: int, genomes: Genomes) -> NDArray[np.float64]:
         """(N,): the latencies of (N, G) genomes, each equal to `predict_ms`. Raises InputError, as that does."""
         plan, present = population_plan(space, joints, genomes)
-        pieces = plan_pieces(plan)
-        there: list[Any] = [True] * len(pieces)
-        blocks = [flag for stage in present for flag in stage]
-        there[1 : 1 + len(blocks)] = blocks
-        sums = self._sums((piece, self._many(piece), flag) for piece, flag in zip(pieces, there, strict=True))
+        sums = self._sums(plan, [flag for stage in present for flag in stage])
         return np.broadcast_to(self._corrected(sums), np.shape(genomes)[:1]).copy()
 
-    def _sums(self, pieces: Iterable[tuple[Piece, Any, Any]]) -> list[Any]:
-        """Over the pieces that are there: the backbone's milliseconds, the head's, the number of pieces."""
+    def _sums(self, plan: Plan, blocks: Sequence[Any] | None = None) -> list[Any]:
+        """Over the pieces that are there: the backbone's milliseconds, the head's, the number of pieces.
+
+        Args:
+            blocks: of a plan of many networks, which of them have each block.
+        """
+        pieces, find = plan_pieces(plan), self._one if blocks is None else self._many
+        there: list[Any] = [True] * len(pieces)
+        there[1 : 1 + len(blocks or ())] = blocks or ()
         sums: list[Any] = [0.0, 0.0, 0]
-        for piece, ms, there in pieces:
-            term = TERMS[piece.kind]
-            sums[term] = sums[term] + (ms if there is True else ms * there)
-            sums[2] = sums[2] + there
+        for piece, flag in zip(pieces, there, strict=True):
+            term, ms = TERMS[piece.kind], find(piece)
+            sums[term] = sums[term] + (ms if flag is True else ms * flag)
+            sums[2] = sums[2] + flag
         return sums
 
     def _corrected(self, sums: list[Any]) -> Any:
@@ -139,7 +141,7 @@ class Predictor:
         """Least squares of relative errors over whole networks, measured in milliseconds."""
         if len(nets) < 4:
             return Correction()
-        sums = [self._sums((p, self._one(p), True) for p in plan_pieces(make_plan(spec))) for spec in nets]
+        sums = [self._sums(make_plan(spec)) for spec in nets]
         measured = np.array(list(nets.values()))
         rows = np.array(sums, np.float64) / measured[:, None]
         return _fitted(rows)

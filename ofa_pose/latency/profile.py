@@ -15,13 +15,14 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.on_device import Run, time_runs, visit
 from ofa_pose.backends.table import make_runner
 from ofa_pose.latency.measure import open_device
-from ofa_pose.latency.pieces import Piece, plan_pieces
+from ofa_pose.latency.pieces import Piece, part_layers, plan_parts, plan_pieces
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.results import Result
 
 WARM_UP = 5
 LEAST_S = 1.0  # what is timed goes on so long at least
 BATCH = 8
+STEPS = {"stem": 1, "stages": 3, "deconv": 2, "outputs": 2}  # of a layer's path, those that lead to its part
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,11 @@ class NetworkTime(Result):
 def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int = 30) -> NetworkTime:
     """Time a network with random weights on this machine's CPU, as latency tables do: without pre- or post-processing.
 
+    Raises InputError, as `open_device` does.
+
     Args:
         threads: of one run.
         repeats: at least so many runs are timed, batch 1, and for at least a second.
-
-    Raises:
-        InputError: no such backend, or its package is missing.
     """
     device = open_device(backend, threads)
     before = _reset_peak()
@@ -77,16 +77,9 @@ def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int
 
 
 def part_names(plan: Plan) -> list[str]:
-    """The names of a plan's pieces, in the order of `plan_pieces`; each is the path of its layers."""
-    names = ["stem"]
-    names += [f"stages.{stage}.{block}" for stage, blocks in enumerate(plan.stages) for block in range(len(blocks))]
-    outputs = 0
-    for index, step in enumerate(plan.deconv):
-        names.append(f"deconv.{index}")
-        if step.output:
-            names.append(f"outputs.{outputs}")
-            outputs += 1
-    return names
+    """The names of a plan's parts, in the order of `plan_parts`; each is the path of its layers."""
+    paths = (next(iter(part_layers(part))).name.split(".") for part in plan_parts(plan))
+    return [".".join(path[: STEPS[path[0]]]) for path in paths]
 
 
 def _parts(plan: Plan, measure: Callable[[Piece], float]) -> list[PartTime]:

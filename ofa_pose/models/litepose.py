@@ -45,19 +45,9 @@ def make_layer(layer: Layer) -> Unit:
     """The modules of one plan layer."""
     unit = Unit()
     if layer.kind != "norm":
-        kind = nn.ConvTranspose2d if layer.kind == "deconv" else nn.Conv2d
-        unit.add_module(
-            "conv",
-            kind(
-                layer.cin,
-                layer.cout,
-                layer.kernel,
-                stride=layer.stride,
-                padding=layer.padding,
-                groups=layer.groups,
-                bias=False,
-            ),
-        )
+        make = nn.ConvTranspose2d if layer.kind == "deconv" else nn.Conv2d
+        shape = (layer.cin, layer.cout, layer.kernel, layer.stride, layer.padding)
+        unit.add_module("conv", make(*shape, groups=layer.groups, bias=False))
     if layer.norm:
         unit.add_module("norm", nn.BatchNorm2d(layer.cout))
     if layer.act:
@@ -97,9 +87,8 @@ class LitePose(nn.Module):
             unit = self.unit(layer)
             if layer.norm:
                 unit.norm.reset_parameters()
-            if layer.kind == "norm":
-                continue
-            self.init_conv(layer, unit.conv.weight, generator)
+            if layer.kind != "norm":
+                self.init_conv(layer, unit.conv.weight, generator)
 
     @staticmethod
     @torch.no_grad()

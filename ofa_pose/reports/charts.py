@@ -35,9 +35,14 @@ def svg(figure: Figure, name: str) -> str:
 
 
 def training_chart(trained: Sequence[Mapping[str, Any]], validated: Sequence[Mapping[str, Any]]) -> Figure:
-    """The loss and, where it was validated, the AP over the steps."""
-    curves = _ap_curves(validated)
-    panels = int(bool(trained)) + int(bool(curves))
+    """The loss and, where it was validated, the AP over the steps; of a supernet the AP of three of its subnets."""
+    names = [f"AP_{size}" for size in ("largest", "middle", "smallest")]
+    if not any(names[0] in record["val"] for record in validated):
+        names = ["AP"]
+    values = {name: [(r["step"], r["val"].get(name)) for r in validated] for name in names}
+    curves = {name: [(step, ap) for step, ap in pairs if isinstance(ap, int | float)] for name, pairs in values.items()}
+    curves = {name.removeprefix("AP_"): points for name, points in curves.items() if points}
+    panels = bool(trained) + bool(curves)
     figure = Figure(figsize=(4.6 * panels, 2.9), layout="constrained")
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
     if trained:
@@ -51,21 +56,8 @@ def training_chart(trained: Sequence[Mapping[str, Any]], validated: Sequence[Map
     return figure
 
 
-def _ap_curves(validated: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """AP, or of a supernet that of its largest, middle and smallest subnet: steps and values."""
-    names = [f"AP_{size}" for size in ("largest", "middle", "smallest")]
-    if not any(names[0] in record["val"] for record in validated):
-        names = ["AP"]
-    found = {
-        name: [(r["step"], r["val"][name]) for r in validated if isinstance(r["val"].get(name), int | float)]
-        for name in names
-    }
-    return {name.removeprefix("AP_"): points for name, points in found.items() if points}
-
-
 def _loss(axes: Axes, trained: Sequence[Mapping[str, Any]]) -> None:
-    steps = np.array([record["step"] for record in trained])
-    losses = np.array([record["loss"] for record in trained])
+    steps, losses = (np.array([record[name] for record in trained]) for name in ("step", "loss"))
     stretches = np.array_split(np.arange(len(steps)), min(SMOOTHED, len(steps)))
     if len(steps) > 2 * SMOOTHED:
         axes.plot(steps, losses, color=GREY, lw=0.5, alpha=0.6)
@@ -77,11 +69,11 @@ def _loss(axes: Axes, trained: Sequence[Mapping[str, Any]]) -> None:
 
 
 def progress_chart(aps: Sequence[float | None]) -> Figure:
-    """The AP of every subnet that a search judged, in its order, and the best so far."""
+    """The AP of every subnet that a search evaluated, in its order, and the best so far."""
     figure = Figure(figsize=(4.6, 2.9), layout="constrained")
     axes = figure.subplots()
-    points = [(order, ap) for order, ap in enumerate(aps, start=1) if ap is not None]
-    orders, values = np.array([p[0] for p in points]), np.array([p[1] for p in points])
+    orders = np.array([order for order, ap in enumerate(aps, start=1) if ap is not None])
+    values = np.array([ap for ap in aps if ap is not None])
     axes.plot(orders, values, ".", color=GREY, markersize=5, label="a subnet", rasterized=len(values) > MANY)
     if len(values):
         best = np.maximum.accumulate(values)
@@ -98,11 +90,10 @@ def choices_chart(choices: Mapping[str, Sequence[tuple[int, float]]], chosen: Ma
     """What each choice of a gene was worth: the APs of the subnets with it, their best and their median.
 
     Args:
-        choices: by gene, (value, AP) of every subnet judged.
+        choices: by gene, (value, AP) of every subnet evaluated.
         chosen: by gene, the value that the chosen subnet has.
     """
-    columns = min(5, len(choices))
-    rows = -(-len(choices) // columns)
+    columns, rows = min(5, len(choices)), -(-len(choices) // 5)
     figure = Figure(figsize=(1.9 * columns, 1.75 * rows), layout="constrained")
     cells = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in cells.flat[len(choices) :]:

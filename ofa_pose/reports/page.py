@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import base64
+import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ofa_pose import __version__
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.presets import load_spec
-from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.costs.feasible import Budget
 from ofa_pose.costs.limits import show_ms
 from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
+from ofa_pose.costs.subnet_rows import read_subnets
+from ofa_pose.latency.table import LatencyTable
 from ofa_pose.reports import charts
 from ofa_pose.reports.html import details, document, element, table, tiles
-from ofa_pose.reports.runs import SOURCES, Run, chain, read_run, source
-from ofa_pose.reports.searched import Searched, holds, read_search, search_lead, search_section
-from ofa_pose.searches.job import BEST
+from ofa_pose.reports.runs import RESTORE, SOURCES, Run, chain, read_run, source
+from ofa_pose.searches.job import BASIS, HISTORY, PICTURE, RESULT
+from ofa_pose.searches.results import ap_cells, front_notes
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.units import format_count
+
+SHOWN = 15  # rows of the front
+SETTINGS = ("algorithm", "population", "seed", "surrogate")
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
@@ -45,16 +55,13 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
 def page(main: Run) -> str:
     """The HTML about a run."""
-    checkpoint = _checkpoint(main)
-    spec = _spec(main, checkpoint)
-    own = read_search(main, None)
-    chooser = source(main, "--subnet")
-    search = own or (read_search(chooser, spec) if chooser is not None else None)
+    spec, chooser = _spec(main), source(main, "--subnet")
+    search = read_search(main, None) or (read_search(chooser, spec) if chooser is not None else None)
     body = [element("h1", main.name), *_lead(main, search)]
     if spec is not None:
-        body += _network(spec, search.space if search is not None else None, main, search)
+        body += _network(spec, main, search)
     if search is not None:
-        body += search_section(search)
+        body += _search_section(search)
     runs = chain(main)
     for number, (run, role) in enumerate(runs):
         if run.trained or run.validated:
@@ -63,73 +70,121 @@ def page(main: Run) -> str:
     return document(main.name, [*body, f"<footer>ofa-pose {__version__}</footer>"])
 
 
-def _checkpoint(run: Run) -> Checkpoint | None:
-    """A run's best checkpoint; None where it has not come so far, is a search's, or is damaged, which is told."""
-    if (run.path / BEST).exists() or not (run.path / "checkpoints" / "best.pt").exists():
-        return None
-    try:
-        return load_checkpoint(run.path)
-    except InputError as error:
-        warn(str(error))
-        return None
+@dataclass(frozen=True)
+class Searched:
+    """A search and the network that was taken from it.
+
+    Attributes:
+        best: the contents of best.yaml; empty where there is none.
+        history: of every candidate the AP (None where it was not a number), the predicted latency where there is one,
+            and each gene's value under its label.
+        basis: of search.json, what was evaluated on what, and how.
+        result: what the search printed in the end; empty where it did not end.
+        genome: of the network in question; empty where it is not of the space.
+    """
+
+    run: Run
+    space: SearchSpace | None
+    best: Mapping[str, Any]
+    history: Mapping[Genome, Mapping[str, Any]]
+    basis: Mapping[str, Any]
+    result: Mapping[str, Any]
+    genome: Genome
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        """Of `history` the network in question; empty where it was not evaluated."""
+        return self.history.get(self.genome, {})
+
+    @property
+    def budget(self) -> Budget | None:
+        """The budget, to be shown: it predicts no latency."""
+        kept = self.best.get("budget") or {}
+        limits = {key: kept[key] for key in ("macs", "params", "latency_ms") if kept.get(key) is not None}
+        convention = self.best.get("convention", "thop")
+        return Budget(**limits, convention=convention, predict_ms=lambda _: math.nan) if limits else None
 
 
-def _spec(main: Run, checkpoint: Checkpoint | None) -> ArchSpec | None:
-    """The network that a run trained or chose; None of a supernet's."""
-    if checkpoint is not None:
-        return None if checkpoint.kind == "supernet" else checkpoint.spec
+def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
+    """The search in a run's directory; None where it holds none. Raises InputError where it is damaged.
+
+    Args:
+        spec: the network in question; None for the one that the search chose.
+    """
+    path = run.path / HISTORY
+    if not path.exists():
+        return None
+    basis, best = run.table(BASIS), run.best() or {}
+    space = SearchSpace.from_dict(basis["space"], run.path / BASIS) if isinstance(basis.get("space"), Mapping) else None
+    history = read_subnets(path, ("AP",), space, ("AP",), ("latency_ms",), "a history of a search", RESTORE)
+    genome: Genome = ()
+    wanted = spec or best.get("spec")
+    with suppress(InputError):  # it is not of the space
+        genome = space.encode(wanted) if space is not None and wanted else ()
+    return Searched(run, space, best, history, basis, run.table(RESULT), genome)
+
+
+def _spec(main: Run) -> ArchSpec | None:
+    """The network that a run trained or chose; None of a supernet's, or where the run has not come so far."""
     best, subnet = main.best(), main.option("--subnet")
     if best is not None:
         return best["spec"]
+    if (main.path / "checkpoints" / "best.pt").exists():
+        try:
+            checkpoint = load_checkpoint(main.path)
+        except InputError as error:
+            warn(str(error))
+        else:
+            return None if checkpoint.kind == "supernet" else checkpoint.spec
     place = main.locate(subnet) if subnet else None
     return load_spec(place) if place is not None and place.is_file() else None
 
 
 def _lead(main: Run, search: Searched | None) -> list[str]:
     """What happened, in sentences."""
-    told = [search_lead(search)] if search is not None else []
+    said = [_search_lead(search)] if search is not None else []
     steps = [record["step"] for record in (*main.trained, *main.validated)]
-    aps = _aps(main)
     if steps:
-        began = f"from AP {aps[0][1]:.3f} " if aps and aps[0][0] == 0 else ""
-        came = f" and came {began}to AP {max(ap for _, ap in aps):.3f} on the validation images" if aps else ""
-        told.append(f"{main.job} ran {max(steps):,} steps{came}.")
-    teacher = _teacher(main)
+        came = ""
+        if main.aps:
+            began = f"from AP {main.aps[0][1]:.3f} " if main.aps[0][0] == 0 else ""
+            came = f" and came {began}to AP {max(ap for _, ap in main.aps):.3f} on the validation images"
+        said.append(f"{main.job} ran {max(steps):,} steps{came}.")
+    teacher = main.option("--teacher")
     if teacher:
-        told.append(f"Its teacher was {teacher}.")
-    return [element("p", " ".join(told), "lead")] if told else []
+        with suppress(InputError):
+            spec = load_checkpoint(main.locate(teacher) or teacher).spec
+            teacher += f" ({spec.resolution} px, {format_count(spec_macs(spec).thop)} MACs)"
+        said.append(f"Its teacher was {teacher}.")
+    return [element("p", " ".join(said), "lead")] if said else []
 
 
-def _teacher(main: Run) -> str:
-    """The teacher in words; '' where there was none."""
-    name = main.option("--teacher")
-    if not name:
-        return ""
-    try:
-        spec = load_checkpoint(main.locate(name) or name).spec
-    except InputError:
-        return name
-    return f"{name} ({spec.resolution} px, {format_count(spec_macs(spec).thop)} MACs)"
+def _search_lead(search: Searched) -> str:
+    """The search in a sentence or two."""
+    count, ap = len(search.history), search.chosen.get("AP")
+    where = f"in the space {search.space.name} " if search.space else ""
+    subnets = "1 subnet was" if count == 1 else f"{count:,} subnets were"
+    said = f"Searched {where}within {search.budget or 'a budget'}: {subnets} evaluated"
+    if ap is None:
+        return f"{said}."
+    rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
+    place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
+    return f"{said}; {place} has AP {ap:.3f} on the search images with the supernet's weights."
 
 
-def _aps(run: Run) -> list[tuple[int, float]]:
-    """Steps and APs of its validations."""
-    return [(r["step"], r["val"]["AP"]) for r in run.validated if isinstance(r["val"].get("AP"), float)]
-
-
-def _network(spec: ArchSpec, space: SearchSpace | None, main: Run, search: Searched | None) -> list[str]:
+def _network(spec: ArchSpec, main: Run, search: Searched | None) -> list[str]:
     figures: list[tuple[str, str]] = []
     chosen = search.chosen if search is not None else {}
     if (ap := chosen.get("AP")) is not None:
         figures.append(("AP, search images, inherited weights", f"{ap:.3f}"))
-    if _aps(main):
-        figures.append(("AP, validation images", f"{max(ap for _, ap in _aps(main)):.3f}"))
+    if main.aps:
+        figures.append(("AP, validation images", f"{max(ap for _, ap in main.aps):.3f}"))
     figures.append(("resolution", f"{spec.resolution} px"))
     if (latency := chosen.get("latency_ms")) is not None:
         figures.append(("latency, predicted", show_ms(latency)))
     figures += [(f"MACs, {name}", format_count(value)) for name, value in spec_macs(spec).to_dict().items()]
     figures += [("parameters", format_count(spec_params(spec))), ("joints", str(spec.joints))]
-    largest = space.largest(spec.joints) if space is not None and holds(space, spec) else None
+    largest = search.space.largest(spec.joints) if search is not None and search.space and search.genome else None
     note = "Dashed: the largest of its search space. " if largest is not None else ""
     return [
         element("h2", "The network"),
@@ -158,22 +213,101 @@ def _parts_table(spec: ArchSpec) -> str:
     return table(("part", "map, cells", "MACs (thop)", "share", "parameters"), rows)
 
 
+def _search_section(search: Searched) -> list[str]:
+    """The HTML of a search."""
+    body = [element("h2", "The search")]
+    said = " ".join(_rests_on(search))
+    if said:
+        body.append(element("p", said))
+    picture = search.run.path / PICTURE
+    if picture.exists() and picture.stat().st_size:
+        content = base64.b64encode(picture.read_bytes()).decode()
+        body.append(f'<img alt="AP over cost of all subnets evaluated" src="data:image/png;base64,{content}">')
+    if search.history:
+        body.append(charts.svg(charts.progress_chart([row["AP"] for row in search.history.values()]), "progress"))
+    body += _front(search)
+    genes = _genes(search)
+    if genes:
+        bold = "; bold: chosen" if search.chosen else ""
+        note = (
+            f"Every dot is a subnet that was evaluated; red: the best with this choice, blue: their median{bold}. "
+            "All keep the budget, so what is wide here is narrow elsewhere."
+        )
+        chart = charts.svg(charts.choices_chart(genes, search.chosen), "choices")
+        body += [element("h3", "What the choices were worth"), chart, element("p", note)]
+    return body
+
+
+def _rests_on(search: Searched) -> Iterator[str]:
+    """What the APs rest on, in sentences."""
+    basis = search.basis
+    if isinstance(basis.get("search"), list) and isinstance(basis.get("train"), list):
+        (_, there, images), (_, _, calibration) = basis["search"], basis["train"]
+        what = f"{min(images, there)} search images, after BatchNorm recalibration on {calibration} training images"
+        yield f"AP is measured on {what}."
+    if isinstance(basis.get("algorithm"), Mapping):
+        named = [f"{key} {basis['algorithm'][key]}" for key in SETTINGS if key in basis["algorithm"]]
+        yield f"Settings: {', '.join(named)}."
+    name = search.run.option("--latency-table")
+    if name:
+        yield f"Latencies are predicted from {_latency_table(search, name)}."
+    if not search.result:
+        yield f"The search did not come to its end, or is of a version that wrote no {RESULT}."
+
+
+def _latency_table(search: Searched, name: str) -> str:
+    """A latency table in words: the device and the runtime, if the file can be found and is still the same."""
+    path = search.run.locate(name)
+    wanted = (search.best.get("budget") or {}).get("latency_table")
+    if path is None or not path.is_file() or files.sha256(path) != wanted:
+        return f"{name}, which is not found or has changed"
+    header = LatencyTable.load(path).header
+    threads = "1 thread" if header.threads == 1 else f"{header.threads} threads"
+    return f"{path.name}: {header.device}, {header.runtime}, {threads}"
+
+
+def _front(search: Searched) -> list[str]:
+    """The Pareto front beside the uniformly scaled nets; nothing where the search did not end."""
+    front, uniform = search.result.get("front"), search.result.get("uniform")
+    if not front or uniform is None:
+        return []
+    latency = front[0]["latency_ms"] is not None
+
+    def cells(name: str, net: Mapping[str, Any]) -> list[str]:
+        costs = [format_count(net["macs"]["thop"]), format_count(net["params"])]
+        costs += [show_ms(net["latency_ms"])] if latency else []
+        return [name, str(net["resolution"]), *costs, *ap_cells(net)]
+
+    rows = [cells(f"front/{entry['rank']:03}.yaml", entry) for entry in front[:SHOWN]]
+    kinds = ["chosen" if tuple(entry["genome"]) == search.genome else "" for entry in front[:SHOWN]]
+    rows += [cells("uniformly scaled", net) for net in uniform]
+    kinds += ["aside"] * len(uniform)
+    head = ["", "resolution", "MACs (thop)", "parameters", *(["latency"] if latency else []), "AP", "uniform", "gain"]
+    quantity = search.budget.limits[0].quantity.removeprefix("of ") if search.budget else "cost"
+    notes = [element("p", note) for note in front_notes(search.result, quantity, SHOWN)]
+    return [element("h3", "The Pareto front"), table(head, rows, kinds), *notes]
+
+
+def _genes(search: Searched) -> dict[str, list[tuple[int, float]]]:
+    """By gene, the value and the AP of every subnet; of genes that vary."""
+    labels = search.space.labels if search.space is not None else ()
+    rows = [row for row in search.history.values() if row["AP"] is not None]
+    found = {label: [(row[label], row["AP"]) for row in rows] for label in labels}
+    return {label: pairs for label, pairs in found.items() if len({value for value, _ in pairs}) > 1}
+
+
 def _training(run: Run, role: str, salt: str) -> list[str]:
     chart = charts.svg(charts.training_chart(run.trained, run.validated), salt)
     body = [element("h2", f"Training: {run.name}" + (f" ({role})" if role else "")), chart]
     if run.validated:
         last = run.validated[-1]
-        told = f"Last validation, step {last['step']:,}: {_metrics(last['val'])}."
-        aps = _aps(run)
-        if aps and max(ap for _, ap in aps) > aps[-1][1]:
-            step, best = max(aps, key=lambda pair: pair[1])
-            told += f" The best AP was {best:.3f}, at step {step:,}."
-        body.append(element("p", told))
+        metrics = [f"{name} {value:.3f}" for name, value in last["val"].items() if isinstance(value, float)]
+        said = f"Last validation, step {last['step']:,}: {', '.join(metrics)}."
+        step, best = max(run.aps, key=lambda pair: pair[1], default=(0, 0.0))
+        if run.aps and best > run.aps[-1][1]:
+            said += f" The best AP was {best:.3f}, at step {step:,}."
+        body.append(element("p", said))
     return body
-
-
-def _metrics(val: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in val.items() if isinstance(value, float))
 
 
 def _origin(runs: Sequence[tuple[Run, str]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os.path
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,11 +25,12 @@ SOURCES = {  # options that name what a run starts from, and what that is to it
 }
 STUDIES = ("table", "fidelity")
 HINT = "name a folder that pretrain, train-supernet, search or finetune wrote"
+RESTORE = "search again, or restore it"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory tells.
+    """What a run directory holds.
 
     Attributes:
         commands: the words of every command that ran in it, without 'ofa-pose'; all but the first resumed it.
@@ -49,13 +51,16 @@ class Run:
     @property
     def job(self) -> str:
         """The command's name, such as 'finetune'."""
-        return self.commands[-1][0] if self.commands and self.commands[-1] else "run"
+        return self._words[0] if self._words else "run"
+
+    @property
+    def _words(self) -> tuple[str, ...]:
+        return self.commands[-1] if self.commands else ()
 
     def option(self, name: str) -> str | None:
         """The value that the last command gave an option, if it did."""
-        words = self.commands[-1] if self.commands else ()
-        found = [after for word, after in itertools.pairwise(words) if word == name]
-        found += [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
+        found = [after for word, after in itertools.pairwise(self._words) if word == name]
+        found += [word.removeprefix(f"{name}=") for word in self._words if word.startswith(f"{name}=")]
         return found[-1] if found else None
 
     @property
@@ -64,39 +69,44 @@ class Run:
         return {name: value for name in SOURCES if (value := self.option(name))}
 
     def locate(self, value: str) -> Path | None:
-        """What a path of the command means now: from here, else from where the command ran, which --out tells."""
+        """What a path of the command means now: from here, else from where the command ran, which --out shows."""
         out, here = Path(self.option("--out") or ""), self.path.resolve()
         places = [Path(value)]
         if out.parts and not out.is_absolute() and here.parts[-len(out.parts) :] == out.parts:
             places.append(Path(*here.parts[: -len(out.parts)]) / value)
-        return next((place for place in places if _exists(place)), None)
+        return next((place for place in places if os.path.exists(place)), None)
 
     @property
     def trained(self) -> list[Mapping[str, Any]]:
         """The records of training steps: a step and a finite loss."""
-        return [r for r in self.metrics if type(r.get("step")) is int and _finite(r.get("loss"))]
+        return [r for r in self.metrics if type(r.get("step")) is int and _is_finite(r.get("loss"))]
 
     @property
     def validated(self) -> list[Mapping[str, Any]]:
         """The records of validations: a step and 'val', metrics by name, of which one is a finite AP."""
         records = [r for r in self.metrics if type(r.get("step")) is int and isinstance(r.get("val"), Mapping)]
-        return [r for r in records if any(_finite(r["val"].get(name)) for name in ("AP", "AP_largest"))]
+        return [r for r in records if any(_is_finite(r["val"].get(name)) for name in ("AP", "AP_largest"))]
+
+    @property
+    def aps(self) -> list[tuple[int, float]]:
+        """Steps and APs of its validations."""
+        return [(r["step"], r["val"]["AP"]) for r in self.validated if isinstance(r["val"].get("AP"), float)]
 
     def best(self) -> dict[str, Any] | None:
-        """What best.yaml of a search tells, 'spec' an ArchSpec; None where there is none. Raises InputError."""
+        """The contents of a search's best.yaml, 'spec' an ArchSpec; None where there is none. Raises InputError."""
         path = self.path / BEST
         if not path.exists():
             return None
         found = files.read_yaml(path)
-        if not isinstance(found, dict) or not _finite(found.get("AP")) or "spec" not in found:
-            raise InputError("is not a chosen subnet", path, "search again, or restore it")
+        if not isinstance(found, dict) or not _is_finite(found.get("AP")) or "spec" not in found:
+            raise InputError("is not a chosen subnet", path, RESTORE)
         return {**found, "spec": ArchSpec.from_dict(found["spec"], path)}
 
     def table(self, name: str) -> dict[str, Any]:
         """The object in one of its JSON files; empty where there is none. Raises InputError."""
         found = files.read_json(self.path / name) if (self.path / name).exists() else {}
         if not isinstance(found, dict):
-            raise InputError("holds no JSON object", self.path / name, "search again, or restore it")
+            raise InputError("holds no JSON object", self.path / name, RESTORE)
         return found
 
 
@@ -104,10 +114,10 @@ def read_run(path: str | Path) -> Run:
     """The run in a directory. Raises InputError where it holds none, or a study's."""
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError("is not a run directory" if _exists(folder) else "no such run directory", folder, HINT)
+        raise InputError("is not a run directory" if folder.exists() else "no such run directory", folder, HINT)
     if not (folder / COMMAND).exists():
         raise InputError(f"holds no run ({COMMAND} is missing)", folder, HINT)
-    commands = tuple(_words(line) for line in files.read_text(folder / COMMAND).splitlines())
+    commands = tuple(_split(line) for line in files.read_text(folder / COMMAND).splitlines())
     recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
     metrics = read_records(folder / METRICS) if (folder / METRICS).exists() else ()
     run = Run(folder, commands, tuple(record for _, record in metrics), recipe)
@@ -129,33 +139,27 @@ def chain(run: Run) -> list[tuple[Run, str]]:
 
     Each comes with what it is to the run that names it, such as 'teacher'; the last with ''.
     """
-    found: dict[Path, tuple[Run, str]] = {}
-    _follow(run, "", found, set())
-    return list(found.values())
+    found: list[tuple[Run, str]] = []
+    seen: set[Path] = set()
+
+    def follow(run: Run, role: str) -> None:
+        seen.add(run.path.resolve())
+        for option, what in SOURCES.items():
+            other = source(run, option)
+            if other is not None and other.path.resolve() not in seen:
+                follow(other, what)
+        found.append((run, role))
+
+    follow(run, "")
+    return found
 
 
-def _follow(run: Run, role: str, found: dict[Path, tuple[Run, str]], seen: set[Path]) -> None:
-    seen.add(run.path.resolve())
-    for option, what in SOURCES.items():
-        other = source(run, option)
-        if other is not None and other.path.resolve() not in seen:
-            _follow(other, what, found, seen)
-    found[run.path.resolve()] = run, role
-
-
-def _words(line: str) -> tuple[str, ...]:
+def _split(line: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(line)[1:])
     except ValueError:  # a quote that is not closed
         return tuple(line.split()[1:])
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long
-        return False

@@ -32,7 +32,7 @@ def short_finetuning(supernet: Supernet, training: TrainingRun, calibration_imag
         run = RunDir(folder, fresh=not begun)
         spec = supernet.space.decode(genome, supernet.spec.joints)
         net = inherit(supernet, spec, training.train, training.device, calibration_images)
-        finetune(replace(training, run=run, settings=settings), net, supernet.space, begun)
+        finetune(replace(training, run=run, settings=settings), net, supernet.space)
         return _last_ap(run.metrics, steps)
 
     return tune

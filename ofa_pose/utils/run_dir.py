@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ofa_pose.utils.results import plain
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
 
+COMMAND_WORDS: ContextVar[Sequence[str]] = ContextVar("command_words", default=())  # of the call that is going on
 BASIS_DEFAULTS = {"metric": "coco"}  # what a run's basis leaves out where it is so: those of earlier versions lack it
 
 
@@ -26,12 +27,12 @@ class RunDir:
     Args:
         recipe: the resolved recipe's text; None where there is none to keep.
         command: the words of the command that runs.
-        fresh: nothing in it is to be kept.
+        fresh: nothing in it is to be kept; else the run that it holds is resumed.
     """
 
     def __init__(self, path: Path, recipe: str | None = None, command: Sequence[str] = (), fresh: bool = True) -> None:
         self.path = path
-        self._recipe, self._command, self._fresh = recipe, command, fresh
+        self._recipe, self._command, self.fresh = recipe, command, fresh
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.metrics = path / METRICS
@@ -48,7 +49,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot be made ({error.strerror})", self.path, "choose another --out") from None
-        if self._fresh:  # what a run left that was killed before its first checkpoint
+        if self.fresh:  # what a run left that was killed before its first checkpoint
             self.metrics.unlink(missing_ok=True)
         if self._recipe is None:
             return
@@ -111,7 +112,7 @@ def plan_run(
         changed = changed_keys(files.read_yaml(before), files.parse_yaml(recipe, "the recipe"))
         if changed:
             warn(f"{out}: the run began with another recipe and goes on with this one: {', '.join(changed)}")
-    return RunDir(path, recipe, sys.argv[1:] if argv is None else argv, fresh=not begun)
+    return RunDir(path, recipe, COMMAND_WORDS.get() if argv is None else argv, fresh=not begun)
 
 
 def check_basis(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:

@@ -48,6 +48,7 @@ def test_every_layer_has_its_modules_and_no_other_module_exists(tiny_spec: ArchS
             kind = nn.ConvTranspose2d if layer.kind == "deconv" else nn.Conv2d
             conv = unit.conv
             assert type(conv) is kind and conv.bias is None
+            assert tuple(conv.weight.shape) == layer.weight_shape
             assert (conv.in_channels, conv.out_channels, conv.groups) == (layer.cin, layer.cout, layer.groups)
             assert (conv.kernel_size, conv.stride, conv.padding) == (
                 (layer.kernel,) * 2,

@@ -67,6 +67,32 @@ def test_genomes_of_the_same_subnet_have_one_canonical_form_and_the_size_counts_
     assert all(canonical == {space.encode(spec)} for spec, canonical in forms.items())
 
 
+@settings(max_examples=25)
+@given(SPACES, st.integers(0, 2**32))
+def test_genes_say_what_a_genome_means(space: SearchSpace, seed: int) -> None:
+    genome = space.sample(np.random.default_rng(seed))
+    spec = space.decode(genome, joints=2)
+    assert space.values(genome) == [gene.value(spec) for gene in space.genes]
+    assert space.canonical([len(choices) - 1 for choices in space.choices]) == space.encode(space.largest(2))
+    left_out = {index for index, depth, least in space.optional if genome[depth] < least}
+    for index, gene in enumerate(space.genes):
+        inside = gene.block is None or gene.block < spec.depth[gene.stage or 0]
+        assert (index in left_out) == (not inside)
+        assert (gene.name, gene.choices) == (space.labels[index], space.choices[index])
+
+
+def test_the_order_of_genes_is_that_of_archives() -> None:
+    space = SearchSpace(
+        "s", (32,), (8,), ((8,),) * 4, ((8,),) * 3, (1, 2), (2, 1, 1, 1), 3, depth=((1, 2), *((1,),) * 3)
+    )
+    stages, deconvs = [f"stage{i}" for i in (1, 2, 3, 4)], [f"deconv{i}" for i in (1, 2, 3)]
+    blocks = ["expansion1.1", "expansion1.2", "expansion2.1", "expansion3.1", "expansion4.1"]
+    depths = [f"depth{i}" for i in (1, 2, 3, 4)]
+    assert list(space.labels) == ["resolution", "stem", *stages, *deconvs, *depths, *blocks]
+    assert list(replace(space, depth=()).labels) == ["resolution", "stem", *stages, *deconvs, *blocks]
+    assert space.optional == ((space.labels.index("expansion1.2"), space.labels.index("depth1"), 1),)
+
+
 def test_a_space_without_elastic_depth_is_written_as_before() -> None:
     assert list(PAPER.to_dict()) == ["name", "resolution", "stem", "expansion", "blocks", "stages", "deconv", "kernel"]
 

@@ -135,7 +135,7 @@ def test_missing_and_misshapen_entries_are_all_named(state: dict[str, Tensor], t
 
 def test_a_deeper_net_is_not_cut(state: dict[str, Tensor], take: Take) -> None:
     state["stage.0.1.inv.0.weight"] = torch.zeros(16, 8, 1, 1)
-    refused(take, state, r"'stage\.0\.1\.inv\.0\.weight' is no part of the net; .*--arch")
+    refused(take, state, r"'stage\.0\.1\.inv\.0\.weight' is not a part of the net; .*--arch")
 
 
 def test_other_joints_are_named(net: LitePose, tmp_path: Path, state: dict[str, Tensor], take: Take) -> None:

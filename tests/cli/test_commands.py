@@ -58,7 +58,8 @@ def every_kind(
         images, joints: coco (17) or as many as `out`
             holds: any number.
         share: of `images`, from 0 to 1.
-        device: cpu, cuda, cuda:1 …
+        device: cpu, cuda, cuda:1 … In Python also a
+            `torch.device`.
         numbers: numbers of images.
         scales: also average with these sizes, times the resolution.
         overrides: override a recipe key; may be repeated.
@@ -165,6 +166,22 @@ def test_help_is_the_docstring() -> None:
     assert helps["resume"] == "Go on where --out was cut off." and helps["as_json"]
 
 
+def test_some_parameters_are_for_python_only(capfd: pytest.CaptureFixture[str]) -> None:
+    def trained(out: str, loss: Callable[[], float] | None = None) -> Given:
+        """Example: ofa-pose toy
+
+        Args:
+            out: folder.
+            loss: what is made smaller.
+        """
+        return Given(dict(locals()))
+
+    app = app_of(trained, only_in_python=("loss",))
+    assert {one.name for one in get_command(app).commands["toy"].params} == {"out", "as_json"}  # type: ignore[attr-defined]
+    app(["toy", "--out", "a", "--json"], standalone_mode=False)
+    assert json.loads(capfd.readouterr().out) == {"values": {"out": "a", "loss": None}}
+
+
 def test_a_default_value_is_not_written_with_a_capital() -> None:
     def metric(metric: str = "coco", near: str = "cocoa") -> None:
         """Example: ofa-pose toy
@@ -252,7 +269,7 @@ def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tu
             yield (*path, name), command
 
 
-COMMANDS = {path: command for path, command in commands() if path != ("search",)}
+COMMANDS = dict(commands())
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

@@ -48,7 +48,7 @@ def _jpeg(width: int = 60, height: int = 40) -> bytes:
     return cv2.imencode(".jpg", cv2.GaussianBlur(noise, (9, 9), 3))[1].tobytes()
 
 
-def test_a_jpeg_is_judged_by_its_own_end(tmp_path: Path) -> None:
+def test_a_jpeg_is_whole_by_its_own_end(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     # A thumbnail inside a segment has an end marker too; bytes may follow the image's end.
     whole = _with_segment(_jpeg(), 0xE1, b"thumbnail \xff\xd8 \xff\xd9 \xff\xda")

@@ -66,13 +66,13 @@ def test_all_runtimes(checkpoint: Checkpoint, tmp_path: Path, capfd: pytest.Capt
 @pytest.mark.parametrize("resolution", [16, 64, 240, 256])
 def test_two_sizes_are_compared(resolution: int) -> None:
     reference = make_reference(LitePose(ArchSpec(resolution, 4, (4,) * 4, ((1,),) * 4, (4,) * 3, kernel=3, joints=2)))
-    (_, *square, _), (batch, *other, _) = (images.shape for images in reference.images)
+    (_, *square, _), (batch, *other, _) = (images.shape for images, _ in reference)
     assert square == [resolution] * 2 and batch > 1
     assert {side % 32 for side in other} == {16}
     assert other[0] != other[1] or resolution == 16
 
 
-def test_a_difference_is_told(net: LitePose) -> None:
+def test_a_difference_is_reported(net: LitePose) -> None:
     reference = make_reference(net)
 
     class Off:

@@ -15,6 +15,7 @@ from ofa_pose.pose.decode import DecodeConfig, Poses, decode
 from ofa_pose.pose.geometry import input_frame
 from ofa_pose.pose.metrics import KeypointEvaluator, to_results
 from ofa_pose.skeleton import COCO, CROWDPOSE
+from ofa_pose.utils.errors import InputError
 from tests.pose.maps import crowd, make_maps
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -261,3 +262,17 @@ def test_real_crowds_are_decoded_as_well_as_by_the_reference() -> None:
         results += to_results(image_id, keypoints, poses.scores)
     score = KeypointEvaluator(truth["images"], truth["annotations"], CROWDPOSE, "crowdpose").score(results)
     assert score["AP"] is not None and score["AP"] >= 0.8525
+
+
+def test_settings_are_read_and_checked() -> None:
+    given = {"threshold": 0.3, "recover": False}
+    assert DecodeConfig.from_dict(given, "a.pt") == DecodeConfig(threshold=0.3, recover=False)
+    for value, message in (
+        ({"threshold": 0}, r"a\.pt: decoder setting 'threshold' is 0"),
+        ({"tag_threshold": float("inf")}, "decoder setting 'tag_threshold' is inf"),
+        ({"max_people": -1}, "decoder setting 'max_people' is -1"),
+        ({"treshold": 1}, "unknown decoder setting 'treshold'; did you mean 'threshold'"),
+        ([], "holds no mapping as its decode"),
+    ):
+        with pytest.raises(InputError, match=message):
+            DecodeConfig.from_dict(value, "a.pt")

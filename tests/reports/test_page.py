@@ -17,9 +17,8 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
-from ofa_pose.reports import write_report
+from ofa_pose.reports.page import read_search, write_report
 from ofa_pose.reports.runs import read_run
-from ofa_pose.reports.searched import read_search
 from ofa_pose.searches.job import SearchJob
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.utils.errors import InputError
@@ -116,9 +115,9 @@ def test_a_finetuned_net_with_all_it_came_from(
     text = read(tuned / "report.html")
     assert pictures(text) == 5  # the network, the search's progress, the choices, two trainings
     assert "data:image/png;base64," in text
-    for told in (
-        f"within 1.2M MACs (thop): {len((search / 'history.csv').read_text().splitlines()) - 1} subnets were judged; "
-        f"the best has AP {ap:.3f} on the search images",
+    count = len((search / "history.csv").read_text().splitlines()) - 1
+    for words in (
+        f"within 1.2M MACs (thop): {count} subnets were evaluated; the best has AP {ap:.3f} on the search images",
         "finetune ran 2 steps and came to AP 0.125 on the validation images.",
         "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
         "Its teacher was gone away.",
@@ -127,7 +126,7 @@ def test_a_finetuned_net_with_all_it_came_from(
         "&lt;b&gt;bold&lt;/b&gt;",
         "bold: chosen",
     ):
-        assert told in text, told
+        assert words in text, words
     assert "<b>bold" not in text and "gone away" in capsys.readouterr().err
     (chosen,) = rows(text, "chosen")
     assert chosen.split()[0] == "front/001.yaml" and f"{ap:.3f}" in chosen
@@ -149,7 +148,7 @@ def test_another_member_of_the_front_is_the_one_that_is_marked(search: Path, tmp
     assert f"the one taken ranks {better + 1} by AP and has AP {read_yaml(member)['AP']:.3f}" in text
 
 
-def test_a_net_that_the_search_did_not_judge_is_marked_nowhere(
+def test_a_net_that_the_search_did_not_evaluate_is_marked_nowhere(
     tiny_space: SearchSpace, search: Path, tmp_path: Path
 ) -> None:
     other = finetuned(tmp_path / "tuned", tiny_space.largest(14), "--subnet", search / "best.yaml")
@@ -188,7 +187,7 @@ def test_a_run_that_was_killed_at_once(tmp_path: Path) -> None:
     assert pictures(text) == 0 and "ofa-pose pretrain --out a" in text
 
 
-def test_without_its_checkpoint_the_subnet_file_tells_the_network(
+def test_without_its_checkpoint_the_subnet_file_gives_the_network(
     search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuned = make_run(tmp_path / "tuned", f"finetune --subnet {search / 'best.yaml'}")
@@ -200,7 +199,7 @@ def test_without_its_checkpoint_the_subnet_file_tells_the_network(
 
 
 @pytest.mark.parametrize(
-    "name, content, told",
+    "name, content, words",
     [
         ("history.csv", "1,2\n", r"history\.csv: is not a history of a search"),
         ("history.csv", "genome,macs_thop,params,AP\n0-0,1,1,0.5\n", r"history\.csv: is not a history of a search"),
@@ -210,9 +209,9 @@ def test_without_its_checkpoint_the_subnet_file_tells_the_network(
         ("search.json", "{", r"search\.json"),
     ],
 )
-def test_damaged_files_are_told_in_a_line(search: Path, name: str, content: str, told: str) -> None:
+def test_damaged_files_are_named_in_a_line(search: Path, name: str, content: str, words: str) -> None:
     (search / name).write_text(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=words):
         write_report(search)
     assert not (search / "report.html").exists()
 
@@ -220,19 +219,19 @@ def test_damaged_files_are_told_in_a_line(search: Path, name: str, content: str,
 def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> None:
     lines = (search / "history.csv").read_text().splitlines()
     (search / "history.csv").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])
-    assert "3 subnets were judged" in read(write_report(search))
+    assert "3 subnets were evaluated" in read(write_report(search))
 
 
 def test_a_damaged_row_of_a_history_is_named(search: Path) -> None:
     text = (search / "history.csv").read_text()
     first, second = text.splitlines()[1:3]
-    for old, new, told in (
+    for old, new, words in (
         (first.split(",")[-2], "many", r"history\.csv:2: is not a row of a history of a search"),
         (second, second + "\n" + "1-1,2", r"history\.csv:4: is not a row"),
         (second.split(",")[3], "9" + second.split(",")[3], r"history\.csv:3: is not of space 'tiny'"),
     ):
         (search / "history.csv").write_text(text.replace(old, new, 1))
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=words):
             write_report(search)
 
 
@@ -245,7 +244,7 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
 
 
-def test_a_gain_over_uniform_nets_that_were_not_all_judged_is_a_bound(search: Path) -> None:
+def test_a_gain_over_uniform_nets_that_were_not_all_evaluated_is_a_bound(search: Path) -> None:
     result = read_json(search / "result.json")
     entry = result["front"][0]
     entry["uniform"] = {"AP": entry["AP"] - 0.05, "complete": False}

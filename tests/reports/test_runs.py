@@ -18,7 +18,7 @@ def make_run(path: Path, *commands: str, metrics: str = "") -> Path:
     return path
 
 
-def test_a_run_tells_its_commands_and_its_records(tmp_path: Path) -> None:
+def test_a_run_has_its_commands_and_its_records(tmp_path: Path) -> None:
     records = [{"step": 1, "loss": 0.5}, {"step": 2, "val": {"AP": 0.25}, "seconds": 1.0}]
     useless = [{"step": 2, "loss": None}, {"loss": 1.0}, {"step": "3", "loss": 1.0}, {"step": 3, "val": {"AP": None}}]
     metrics = "\n".join(map(json.dumps, [*records, *useless])) + '\n{"step": 4, "loss": NaN}\n[1]\n{"step": 3, "lo'
@@ -92,11 +92,11 @@ def test_where_a_source_lies(tmp_path: Path) -> None:
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     make_run(tmp_path / "study", "table --supernet x --out study")
-    for path, told in (
+    for path, words in (
         (tmp_path / "none", "no such run directory; name a folder that"),
         (tmp_path / "file", "is not a run directory"),
         (tmp_path, r"holds no run \(command\.txt is missing\)"),
         (tmp_path / "study", "holds a table study"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=words):
             read_run(path)
