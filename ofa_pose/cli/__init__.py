@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, evaluating, importing, reporting, searching, training
+from ofa_pose.api import datasets, evaluating, importing, reporting, searching, studying, training
 from ofa_pose.api import exporting as export_api
 from ofa_pose.api import profiling as profile_api
 from ofa_pose.cli import (
@@ -66,8 +66,8 @@ add_command(
     only_in_python=("objective",),
 )
 add_command(app, "search", searching.search, show_result=journey.show_search, after=journey.after_search)
-app.command("table")(studies.table)
-app.command("fidelity")(studies.fidelity)
+add_command(app, "table", studying.table)
+add_command(app, "fidelity", studying.fidelity, show_result=studies.show_fidelity)
 add_command(app, "finetune", training.finetune, after=journey.after_finetune, only_in_python=("objective",))
 add_command(
     app,
