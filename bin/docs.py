@@ -1,8 +1,10 @@
-"""Write docs/recipes.md, the reference of every recipe key, from the recipe's models and the shipped recipes."""
+"""Write docs/recipes.md, every key of a recipe, and docs/python.md, every function of the Python API, from the code."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import importlib
 import inspect
 import re
 import sys
@@ -14,13 +16,15 @@ from typing import Any, Literal
 import annotated_types
 from pydantic.fields import FieldInfo
 
+import ofa_pose
+from ofa_pose.cli.commands import read_docstring
 from ofa_pose.recipe.recipe import COMMANDS, Recipe
 from ofa_pose.utils.config import Config
 from ofa_pose.utils.files import find_yaml, read_yaml
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 SHIPPED = ("coco", "nano")
-HEAD = f"""\
+RECIPES_HEAD = f"""\
 # Recipes
 
 <!-- Written by bin/docs from the models of the recipe; change those. -->
@@ -40,6 +44,16 @@ commands:
 ```
 
 A dash in the column of a shipped recipe means that it leaves the default as it is.
+"""
+PYTHON_HEAD = """\
+# Python
+
+<!-- Written by bin/docs from the functions' signatures and docstrings; change those. -->
+
+Every command of the shell is a function of `ofa_pose`, with the options as keyword arguments: the same checks, the same
+files, the same figures. What it returns has a `to_dict()`, which is what `--json` prints. A wrong call or input raises
+`ofa_pose.utils.errors.InputError`, failed work `OfaPoseError`, its parent. Importing `ofa_pose` is light; torch comes
+with the first call that needs it.
 """
 
 
@@ -66,12 +80,19 @@ def inner(field: FieldInfo) -> type[Config] | None:
 
 def described(model: type[Config]) -> tuple[str, dict[str, str]]:
     """A model's docstring: its text, and what its Attributes say of each field."""
-    text, _, rest = (inspect.getdoc(model) or "").partition("\nAttributes:\n")
+    text, entries = docstring_of(model)
     said: dict[str, str] = {}
-    for entry in re.split(r"^    (?=\w)", rest, flags=re.MULTILINE):
+    for entry in entries:
         names, _, meaning = entry.partition(": ")
-        said.update((name.strip(), " ".join(meaning.split())) for name in names.split(","))
-    return text.strip(), said
+        said.update((name.strip(), meaning) for name in names.split(","))
+    return text, said
+
+
+def docstring_of(model: type) -> tuple[str, list[str]]:
+    """A class's docstring: its text, and the entries of its Attributes, each on one line."""
+    text, _, rest = (inspect.getdoc(model) or "").partition("\nAttributes:\n")
+    entries = re.split(r"^    (?=\w)", rest, flags=re.MULTILINE)
+    return text.strip(), [" ".join(entry.split()) for entry in entries if entry.strip()]
 
 
 def kind(field: FieldInfo) -> str:
@@ -130,11 +151,11 @@ def shown(value: Any) -> str:
     return f"`{value}`"
 
 
-def page() -> str:
-    """The whole page. Raises ValueError where a key has no description."""
+def recipes_page() -> str:
+    """The reference of recipe keys. Raises ValueError where a key has no description."""
     recipes = {name: read_yaml(find_yaml("recipes", name)) for name in SHIPPED}
     heads = ["key", "type", "default", *SHIPPED, "meaning"]
-    parts = [HEAD]
+    parts = [RECIPES_HEAD]
     for section, model, fields in sections(Recipe):
         if not fields:
             continue
@@ -170,16 +191,56 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
+def python_page() -> str:
+    """The reference of the Python API."""
+    names = ["load", *(name for name in ofa_pose.__all__ if name not in ("load", "__version__"))]
+    return "\n".join([PYTHON_HEAD, *(_function(name, getattr(ofa_pose, name)) for name in names)])
+
+
+def _function(name: str, function: Any) -> str:
+    text, helps = read_docstring(function)
+    text = re.sub(r"Example: (ofa-pose [^\n]*)", r"In the shell: `\1`", text)
+    rows = [["argument", "type", "default", "meaning"], ["---"] * 4]
+    for key, parameter in inspect.signature(function).parameters.items():
+        types = " or ".join(part.strip() for part in str(parameter.annotation).split("|") if part.strip() != "None")
+        default = "" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
+        rows.append(
+            [f"`{key}`", f"`{types}`".replace(" or ", "` or `"), default, helps.get(key, "").replace("|", "\\|")]
+        )
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"## {name}\n\n{text}\n\n{table}\n\n{_result(function)}\n"
+
+
+def _result(function: Any) -> str:
+    """What a function returns: the result's docstring, or what the function's own says."""
+    annotation = str(inspect.signature(function).return_annotation).removesuffix(" | None")
+    module: Any = inspect.getmodule(inspect.unwrap(function))
+    imported = re.search(rf"from (\S+) import [^\n]*\b{annotation}\b", inspect.getsource(module))  # for its type alone
+    home = importlib.import_module(imported[1]) if imported else module
+    result = getattr(home, annotation, None)
+    if result is None or not dataclasses.is_dataclass(result):
+        return f"Returns `{annotation}`."
+    text, entries = docstring_of(result)
+    named = "" if entries else f" Fields: {', '.join(f'`{field.name}`' for field in dataclasses.fields(result))}."
+    return "\n".join(
+        [f"Returns `{annotation}`. {text}{named}", *([""] if entries else []), *(f"* {e}" for e in entries)]
+    )
+
+
 def main() -> int:
-    """Write the page, or with --check compare it; the exit code."""
+    """Write the pages, or with --check compare them; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is out of date")
     options = parser.parse_args()
-    text = page()
-    if not options.check:
-        PAGE.write_text(text, encoding="utf-8")
-    elif PAGE.read_text(encoding="utf-8") != text:
-        print(f"error: {PAGE} is out of date; run bin/docs", file=sys.stderr)
+    stale = []
+    for name, text in (("recipes.md", recipes_page()), ("python.md", python_page())):
+        path = DOCS / name
+        if not options.check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path))
+    if stale:
+        print(f"error: out of date: {', '.join(stale)}; run bin/docs", file=sys.stderr)
         return 1
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ofa_pose.data.coco import CheckImages, KeypointDataset
     from ofa_pose.inference.evaluate import MakeEvaluator
     from ofa_pose.inference.pose_model import PoseModel
+    from ofa_pose.inference.predict import PredictionResult
     from ofa_pose.skeleton import Skeleton
 
 DECODINGS = ("ours", "reference")
@@ -44,27 +45,6 @@ class EvaluationResult(Result):
     def to_dict(self) -> dict[str, Any]:
         """The fields; those that a results file has not, and a breakdown that was not asked for, are left out."""
         return {name: value for name, value in super().to_dict().items() if value is not None}
-
-
-@dataclass(frozen=True)
-class PredictionResult(Result):
-    """Poses that were found and written; see `ofa_pose.inference.predict.predict_source`.
-
-    Attributes:
-        images: how many were done; unit: 'images' or 'frames'; failed: how many could not be read.
-        people: found, above the threshold; candidates: of any score.
-        seconds: of network and decoder, and in total.
-        predictions: the file of COCO-format results; overlays: the folder of the drawn images.
-    """
-
-    images: int
-    unit: str
-    failed: int
-    people: int
-    candidates: int
-    seconds: dict[str, float]
-    predictions: str
-    overlays: str
 
 
 @naming(suffixes=listed(SUFFIXES))
@@ -112,7 +92,6 @@ def evaluate(
     Raises:
         InputError: options that exclude each other, no ground truth, or files that do not fit.
     """
-    from ofa_pose.inference.evaluate import break_down, make_evaluator, read_results
     from ofa_pose.pose.metrics import METRICS
     from ofa_pose.utils import files
 
@@ -131,48 +110,43 @@ def evaluate(
         raise InputError("--results are decoded already", hint=f"leave out {given}")
     if out:
         files.check_folder(out)
-    if results is not None:
+    if checkpoint is not None:
+        from ofa_pose.checkpoints.checkpoint import load_checkpoint
+        from ofa_pose.checkpoints.checks import check_joints
+        from ofa_pose.inference.load import is_exported, load_model
+
+        source = checkpoint if is_exported(checkpoint) else load_checkpoint(checkpoint, kind="net")
+        model = load_model(source, device, resolution, flip is not False, latency=False)
+        further = _scaled(model.resolution, scales or (), decoding == "reference")
+        dataset = _ground_truth(getattr(source, "recipe", None), annotations, images, skeleton, model.skeleton)
+        check_joints(model.skeleton, dataset, "the network")
+        resolutions = [model.resolution, *further]
+        done = _evaluate(model, dataset, resolutions, metric, batch or 16, out, breakdown, decoding == "reference")
+    else:
+        from ofa_pose.inference.evaluate import break_down, make_evaluator, read_results
+
+        assert results is not None
         if annotations is None:
             raise InputError("eval --results needs --annotations", hint="name the ground truth")
-        dataset = _load(annotations, Path(annotations).parent, skeleton, None, "none")
+        dataset = _ground_truth({}, annotations, Path(annotations).parent, skeleton, check_images="none")
         evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
         parts = break_down(evaluator, found) if breakdown else None
         done = EvaluationResult(evaluator.score(found), len(dataset), None, None, {}, parts)
-    else:
-        assert checkpoint is not None
-        model, recipe = _model(checkpoint, device, resolution, flip is not False)
-        as_reference = decoding == "reference"
-        resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]
-        dataset = _ground_truth(model, recipe, annotations, images, skeleton)
-        done = _evaluate(model, dataset, resolutions, metric, batch or 16, out, breakdown, as_reference)
     if out:
         files.write_json(Path(out) / "metrics.json", done.to_dict())
     return done
 
 
-def _model(
-    checkpoint: str | Path, device: str | None, resolution: int | None, flip: bool
-) -> tuple[PoseModel, Mapping[str, Any] | None]:
-    """The network to evaluate and the recipe it was trained with; an exported model knows none."""
-    from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.inference.load import is_exported, load_model
-
-    if is_exported(checkpoint):
-        return load_model(checkpoint, device, resolution, flip, latency=False), None
-    source = load_checkpoint(checkpoint, kind="net")
-    return load_model(source, device, resolution, flip, latency=False), source.recipe
-
-
 def _ground_truth(
-    model: PoseModel,
     recipe: Mapping[str, Any] | None,
     annotations: str | Path | None,
     images: str | Path | None,
     skeleton: str | Path | None,
+    trained: Skeleton | None = None,
+    check_images: CheckImages = "exists",
 ) -> KeypointDataset:
-    """The images to evaluate a network on: the ones named, else data.test of its recipe, if it has one."""
-    from ofa_pose.checkpoints.checks import check_joints
-    from ofa_pose.data.splits import DataSettings, load_splits
+    """The images to evaluate on: the ones named, else data.test of a checkpoint's recipe, if it has one."""
+    from ofa_pose.data.splits import DataSettings, Source, load_splits
     from ofa_pose.utils.config import check_config
 
     if annotations is None and recipe is None:
@@ -183,32 +157,13 @@ def _ground_truth(
         if data.test is None or images is not None:
             what = "eval --checkpoint needs ground truth"
             raise InputError(what, hint="add --annotations and --images, or give its recipe a data.test")
-        chosen = {"skeleton": str(skeleton)} if skeleton else {}
-        (dataset,) = load_splits(data.model_copy(update=chosen), "test", trained=model.skeleton)
     elif images is None:
         raise InputError("eval --annotations needs --images", hint="name the folder of the images")
     else:
-        dataset = _load(annotations, images, skeleton, model.skeleton, "exists")
-        dataset = replace(dataset, metric=recipe_data.get("metric", dataset.metric))
-    check_joints(model.skeleton, dataset, "the network")
-    return dataset
-
-
-def _load(
-    annotations: str | Path,
-    images: str | Path,
-    skeleton: str | Path | None,
-    trained: Skeleton | None,
-    check_images: CheckImages,
-) -> KeypointDataset:
-    """A dataset and, on stderr, what is odd in it: guessed sigmas, for one, decide the AP."""
-    from ofa_pose.data.coco import load_dataset
-    from ofa_pose.skeleton import load_skeleton
-    from ofa_pose.utils.console import warn
-
-    dataset = load_dataset(annotations, images, load_skeleton(skeleton) if skeleton else None, check_images, trained)
-    for warning in dataset.warnings:
-        warn(warning)
+        named = Source(annotations=str(annotations), images=str(images))
+        data = DataSettings(test=named, metric=recipe_data.get("metric", "coco"))
+    chosen = {"skeleton": str(skeleton)} if skeleton else {}
+    (dataset,) = load_splits(data.model_copy(update=chosen), "test", trained=trained, check_images=check_images)
     return dataset
 
 
@@ -304,4 +259,4 @@ def predict(
     if frames is not None:
         check_range("--frames", frames, 1)
     model = load_model(checkpoint, device, resolution, flip)
-    return PredictionResult(**predict_source(model, source, out, threshold, frames))
+    return predict_source(model, source, out, threshold, frames)

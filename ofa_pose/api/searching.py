@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ofa_pose.api.command import recorded
+
 if TYPE_CHECKING:
     from ofa_pose.searches.candidates import Algorithm
     from ofa_pose.searches.results import SearchResult
 
 
+@recorded
 def search(
     supernet: str | Path,
     *,
@@ -45,7 +48,8 @@ def search(
         latency: at most so long a forward pass on a device: 30ms.
         latency_table: of that device, from 'latency build'; without `latency` only recorded.
         macs_convention: thop (as LitePose's tables), exact or paper.
-        algorithm: evolution, nsga2 or random (recipe key: search.algorithm).
+        algorithm: evolution, nsga2 or random (recipe key: search.algorithm). In Python also a callable, an
+            `ofa_pose.searches.candidates.Algorithm`.
         surrogate: a model of the AP chooses what to evaluate (search.surrogate).
         archive: archive of evaluations to share: a file, or another search's run directory.
         recipe: a YAML file or a shipped recipe's name.

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ofa_pose.api.command import single_process
 from ofa_pose.utils.console import warn
-from ofa_pose.utils.results import Result
 
 if TYPE_CHECKING:
-    from ofa_pose.train.training_run import TrainingRun
+    from ofa_pose.train.loop import TrainingResult
     from ofa_pose.train.trainings import MakeObjective
-
-
-@dataclass(frozen=True)
-class TrainingResult(Result):
-    """A finished training.
-
-    Attributes:
-        AP: of the best checkpoint, on data.val; of a supernet the mean of three subnets'.
-        step: after which it was that good.
-        steps: of the whole training.
-        checkpoint: the best one's file.
-        out: the run directory.
-    """
-
-    AP: float
-    step: int
-    steps: int
-    checkpoint: Path
-    out: Path
 
 
 @single_process
@@ -82,7 +61,7 @@ def pretrain(
     spec = load_spec(net) if net else load_space(resolved.space).largest(1)
     trained = source.skeleton if source else None
     training = TrainingRun.prepare("pretrain", resolved, carried, out, resume, device, trained)
-    return _result(training, trainings.pretrain(training, spec, space, source, resume, objective))
+    return trainings.pretrain(training, spec, space, source, objective)
 
 
 @single_process
@@ -131,7 +110,7 @@ def train_supernet(
         warn("without --init the supernet starts from random weights and needs far more steps")
     trained = source.skeleton if source else None
     training = TrainingRun.prepare("train-supernet", resolved, carried, out, resume, device, trained)
-    return _result(training, trainings.train_supernet(training, space, source, resume, objective))
+    return trainings.train_supernet(training, space, source, objective)
 
 
 @single_process
@@ -188,8 +167,4 @@ def finetune(
     whole = source.build()
     assert isinstance(whole, Supernet)
     net = trainings.inherit(whole, spec, training.train, training.device)
-    return _result(training, trainings.finetune(training, net, source.space, resume, objective))
-
-
-def _result(training: TrainingRun, done: dict[str, Any]) -> TrainingResult:
-    return TrainingResult(done["AP"], done["step"], done["steps"], training.run.best, training.run.path)
+    return trainings.finetune(training, net, source.space, objective)

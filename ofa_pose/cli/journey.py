@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from ofa_pose.api.evaluating import EvaluationResult, PredictionResult
+from ofa_pose.api.evaluating import EvaluationResult
 from ofa_pose.api.importing import SHOWN_KEYS, ImportResult
-from ofa_pose.api.training import TrainingResult
 from ofa_pose.cli.common import suggest
 from ofa_pose.cli.tables import format_value, key_table
 from ofa_pose.utils.console import show
 from ofa_pose.utils.errors import OfaPoseError
 
 if TYPE_CHECKING:
+    from ofa_pose.inference.predict import PredictionResult
     from ofa_pose.searches.results import SearchResult
+    from ofa_pose.train.loop import TrainingResult
 
 Given = Mapping[str, Any]  # a call's arguments
 

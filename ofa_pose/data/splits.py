@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ofa_pose.data.coco import KeypointDataset, load_dataset
+from ofa_pose.data.coco import CheckImages, KeypointDataset, load_dataset
 from ofa_pose.skeleton import Skeleton, load_skeleton
 from ofa_pose.utils.config import Config
 from ofa_pose.utils.console import warn
@@ -35,7 +35,7 @@ class DataSettings(Config):
     val: Source | None = None
     test: Source | None = None
     skeleton: str | None = Field(None, description="YAML of a custom skeleton; none: the annotations declare it")
-    search_share: float = Field(0.1, gt=0, lt=1)
+    search_share: float = Field(0.1, gt=0, lt=1, description="of train, held out where data.search is not given")
     metric: Literal["coco", "crowdpose"] = Field(
         "coco",
         description="of every AP: of checkpoints, searches and studies",
@@ -43,14 +43,15 @@ class DataSettings(Config):
     )
 
 
-def load_splits(settings: DataSettings, *splits: str, trained: Skeleton | None = None) -> list[KeypointDataset]:
+def load_splits(
+    settings: DataSettings, *splits: str, trained: Skeleton | None = None, check_images: CheckImages = "exists"
+) -> list[KeypointDataset]:
     """These splits, checked; where search is held out of train, both come of one reading.
 
     Training images exclude those held out for the search, and those without people. Raises InputError.
 
     Args:
-        trained: of a network that will see these images; it counts where the settings name no skeleton, see
-            `load_dataset`.
+        trained, check_images: see `load_dataset`.
     """
     loaded: dict[str, KeypointDataset] = {}
 
@@ -60,7 +61,7 @@ def load_splits(settings: DataSettings, *splits: str, trained: Skeleton | None =
         shared = settings.search is None and split in ("train", "search")
         origin = "train" if shared else split
         if origin not in loaded:
-            loaded[origin] = _load(settings, origin, trained)
+            loaded[origin] = _load(settings, origin, trained, check_images)
         whole = loaded[origin]
         if shared:
             whole = whole.split_off(settings.search_share, seed=0)[0 if split == "train" else 1]
@@ -69,13 +70,13 @@ def load_splits(settings: DataSettings, *splits: str, trained: Skeleton | None =
     return [part(split) for split in splits]
 
 
-def _load(settings: DataSettings, split: str, trained: Skeleton | None) -> KeypointDataset:
+def _load(settings: DataSettings, split: str, trained: Skeleton | None, check_images: CheckImages) -> KeypointDataset:
     source: Source | None = getattr(settings, split)
     if source is None:
         hint = f"add --set data.{split}.annotations=FILE --set data.{split}.images=DIR"
         raise InputError(f"the recipe names no data.{split}", hint=hint)
     skeleton = load_skeleton(settings.skeleton) if settings.skeleton else None
-    dataset = load_dataset(source.annotations, source.images, skeleton, trained=trained)
+    dataset = load_dataset(source.annotations, source.images, skeleton, check_images, trained)
     for warning in dataset.warnings:
         warn(warning)
     return replace(dataset, metric=settings.metric)

@@ -24,9 +24,31 @@ from ofa_pose.pose.metrics import to_results
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.results import Result
 
 BATCH = 8
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
+
+
+@dataclass(frozen=True)
+class PredictionResult(Result):
+    """Poses that were found and written.
+
+    Attributes:
+        images: how many were done; unit: 'images' or 'frames'; failed: how many could not be read.
+        people: found, above the threshold; candidates: of any score.
+        seconds: of 'network' and 'decode', and in 'total'.
+        predictions: the file of COCO-format results; overlays: the folder of the drawn images.
+    """
+
+    images: int
+    unit: str
+    failed: int
+    people: int
+    candidates: int
+    seconds: dict[str, float]
+    predictions: Path
+    overlays: Path
 
 
 def open_source(source: str | Path | int, overlays: Path, frames: int | None = None) -> Photos | Stream:
@@ -61,7 +83,7 @@ def predict_source(
     out: str | Path,
     threshold: float = DRAWN,
     frames: int | None = None,
-) -> dict[str, Any]:
+) -> PredictionResult:
     """Find the poses on every image of a source; write overlays and `out/predictions.json`.
 
     Overlays are `out/overlays/NAME.jpg` for a photo; for a video `NAME.mp4` with its size and rate, frame by frame; for
@@ -76,10 +98,6 @@ def predict_source(
             `open_source`. A camera goes on until Ctrl-C.
         threshold: people and joints with a lower score are not drawn, such people not counted.
         frames: of a video or a camera take so many at most.
-
-    Returns:
-        {'images': done, 'unit': 'images' or 'frames', 'failed', 'people', 'candidates' (of any score),
-        'seconds': {'network', 'decode', 'total'}, 'predictions', 'overlays'}; frames count as images.
 
     Raises:
         InputError: nothing to read, or the overlays would replace the source. Nothing is written then.
@@ -107,16 +125,11 @@ def predict_source(
                 meter.step(images.failed)  # so that the total is reached
     results.sort(key=lambda result: result.index)
     _write_results(out / "predictions.json", results)
-    return {
-        "images": len(results),
-        "unit": images.unit,
-        "failed": images.failed,
-        "people": sum(int((result.poses.scores >= threshold).sum()) for result in results),
-        "candidates": sum(len(result.poses) for result in results),
-        "seconds": {**seconds, "total": time.perf_counter() - start},
-        "predictions": str(out / "predictions.json"),
-        "overlays": str(out / "overlays"),
-    }
+    seconds["total"] = time.perf_counter() - start
+    people = sum(int((result.poses.scores >= threshold).sum()) for result in results)
+    candidates = sum(len(result.poses) for result in results)
+    written = (out / "predictions.json", out / "overlays")
+    return PredictionResult(len(results), images.unit, images.failed, people, candidates, seconds, *written)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class SearchSettings(Config):
     generations: int = Field(12, ge=0, description="after the first population")
     images: int = Field(200, ge=1, description="of the search split, on which a candidate's AP is measured")
     calibration_images: int = Field(64, ge=1, description="training images for BatchNorm recalibration")
-    batch: int = Field(16, ge=1)
+    batch: int = Field(16, ge=1, description="images evaluated at once")
     parents: float = Field(0.5, gt=0, le=1, description="share of the population that may have offspring")
     crossover: float = Field(0.5, ge=0, le=1, description="share of offspring with two parents")
     mutation: float = Field(0.15, gt=0, le=1, description="chance of each gene to change")

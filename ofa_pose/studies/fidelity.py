@@ -167,7 +167,7 @@ class FidelityStudy:
             run = replace(training, run=RunDir(folder, fresh=not begun))
             spec = feasible.decode(genome)
             net = inherit(base.supernet, spec, base.train, base.device, settings.calibration[-1])
-            finetune(run, net, feasible.space, begun)
+            finetune(run, net, feasible.space)
             return _last_ap(run.run.metrics, settings.steps)
 
         return cls(
@@ -334,9 +334,8 @@ class _Kept:
 
 def _last_ap(metrics: Path, steps: int) -> float:
     """The AP after the last step, not the best on the way: that is chosen on the images it is measured on."""
-    found = [
-        record["val"]["AP"] for _, record in read_records(metrics) if record.get("step") == steps and "val" in record
-    ]
+    records = (record for _, record in read_records(metrics) if record.get("step") == steps)
+    found = [record["val"]["AP"] for record in records if "val" in record]
     if not found:
         raise OfaPoseError(f"{metrics}: holds no AP of step {steps}; remove {metrics.parent} and --resume")
     return float(found[-1] or 0.0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +23,25 @@ from ofa_pose.train.objectives import Objective
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import progress, say
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.results import Result
 from ofa_pose.utils.run_dir import check_basis
+
+
+@dataclass(frozen=True)
+class TrainingResult(Result):
+    """A finished training.
+
+    Attributes:
+        AP: of the best checkpoint, on data.val; of a supernet the mean of three subnets'.
+        step: after which it was that good; steps: of the whole training.
+        checkpoint: the best one's file; out: the run directory.
+    """
+
+    AP: float
+    step: int
+    steps: int
+    checkpoint: Path
+    out: Path
 
 
 def fit(
@@ -29,10 +49,9 @@ def fit(
     objective: Objective,
     evaluate: Callable[[], dict[str, Any]],
     space: SearchSpace | None = None,
-    resume: bool = False,
     evaluate_start: bool = False,
-) -> dict[str, Any]:
-    """Train; returns {'AP': best AP, 'step': its step, 'steps': all}. The same run gives the same weights.
+) -> TrainingResult:
+    """Train, or go on where the run was cut off; the same run gives the same weights.
 
     Args:
         evaluate: the network's metrics as it is, with 'AP' among them.
@@ -45,10 +64,10 @@ def fit(
     """
     settings = training.settings
     loop = _Loop(training, objective, evaluate, space)
-    start = loop.restore() if resume else 0
+    start = 0 if training.run.fresh else loop.restore()
     training.run.open()
     training.run.forget_after(start)
-    if evaluate_start and not resume:
+    if evaluate_start and training.run.fresh:
         loop.evaluate(0)
     with progress("train", settings.steps, "steps", start) as meter:
         for step, batch in enumerate(loop.batches(start), start=start + 1):
@@ -58,7 +77,7 @@ def fit(
                 loop.evaluate(step)
             if step % settings.checkpoint_every == 0 or step == settings.steps:
                 loop.save(step)
-    return {**loop.best, "steps": settings.steps}
+    return TrainingResult(**loop.best, steps=settings.steps, checkpoint=training.run.best, out=training.run.path)
 
 
 class _Loop:

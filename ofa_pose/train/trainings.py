@@ -18,7 +18,7 @@ from ofa_pose.inference.evaluate import evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
-from ofa_pose.train.loop import fit
+from ofa_pose.train.loop import TrainingResult, fit
 from ofa_pose.train.objectives import Objective
 from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
@@ -34,41 +34,38 @@ def pretrain(
     spec: ArchSpec,
     space: SearchSpace | None = None,
     init: Checkpoint | None = None,
-    resume: bool = False,
     make_objective: MakeObjective | None = None,
-) -> dict[str, Any]:
-    """Train a fixed net from random weights, or from a checkpoint of the same net; returns what `fit` does."""
+) -> TrainingResult:
+    """Train a fixed net from random weights, or from a checkpoint of the same net."""
     net = LitePose(spec.with_joints(len(training.train.skeleton.joints)), _weights_generator(training.seed))
     _initialise(net, init, training)
     objective = make_objective(net, training) if make_objective else training.objective(net)
-    return fit(training, objective, net_evaluation(training, net), space, resume)
+    return fit(training, objective, net_evaluation(training, net), space)
 
 
 def train_supernet(
     training: TrainingRun,
     space: SearchSpace,
     init: Checkpoint | None = None,
-    resume: bool = False,
     make_objective: MakeObjective | None = None,
-) -> dict[str, Any]:
-    """Train a supernet by uniform sampling; its AP is the mean over the evaluated subnets. Returns what `fit` does."""
+) -> TrainingResult:
+    """Train a supernet by uniform sampling; its AP is the mean over the evaluated subnets."""
     supernet = Supernet(space, len(training.train.skeleton.joints), _weights_generator(training.seed))
     _initialise(supernet, init, training)
     objective = make_objective(supernet, training) if make_objective else training.objective(supernet)
-    return fit(training, objective, supernet_evaluation(training, supernet), space, resume)
+    return fit(training, objective, supernet_evaluation(training, supernet), space)
 
 
 def finetune(
     training: TrainingRun,
     net: LitePose,
     space: SearchSpace | None = None,
-    resume: bool = False,
     make_objective: MakeObjective | None = None,
-) -> dict[str, Any]:
-    """Train a subnet on at its own resolution, under the run's teacher where there is one; returns what `fit` does."""
+) -> TrainingResult:
+    """Train a subnet on at its own resolution, under the run's teacher where there is one."""
     training = replace(training, settings=training.settings.model_copy(update={"resolutions": None}))
     objective = make_objective(net, training) if make_objective else training.objective(net)
-    return fit(training, objective, net_evaluation(training, net), space, resume, evaluate_start=True)
+    return fit(training, objective, net_evaluation(training, net), space, evaluate_start=True)
 
 
 def inherit(

@@ -27,12 +27,12 @@ class RunDir:
     Args:
         recipe: the resolved recipe's text; None where there is none to keep.
         command: the words of the command that runs.
-        fresh: nothing in it is to be kept.
+        fresh: nothing in it is to be kept; else the run that it holds is resumed.
     """
 
     def __init__(self, path: Path, recipe: str | None = None, command: Sequence[str] = (), fresh: bool = True) -> None:
         self.path = path
-        self._recipe, self._command, self._fresh = recipe, command, fresh
+        self._recipe, self._command, self.fresh = recipe, command, fresh
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.metrics = path / METRICS
@@ -49,7 +49,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot be made ({error.strerror})", self.path, "choose another --out") from None
-        if self._fresh:  # what a run left that was killed before its first checkpoint
+        if self.fresh:  # what a run left that was killed before its first checkpoint
             self.metrics.unlink(missing_ok=True)
         if self._recipe is None:
             return

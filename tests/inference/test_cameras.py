@@ -85,7 +85,7 @@ def test_ctrl_c_ends_a_camera(
 ) -> None:
     camera, before = plug_in(Camera()), signal.getsignal(signal.SIGINT)
     summary = predict_source(model_of(InterruptedRunner(2)), "0", tmp_path / "out")
-    assert (summary["images"], summary["failed"], summary["people"]) == (3 * BATCH, 0, 3 * BATCH)
+    assert (summary.images, summary.failed, summary.people) == (3 * BATCH, 0, 3 * BATCH)
     assert camera.released and camera.given <= 3 * BATCH + streams.AHEAD
     assert signal.getsignal(signal.SIGINT) is before
     assert files_in(tmp_path / "out") == ["overlays/camera-0.mp4", "predictions.json"]
@@ -120,7 +120,7 @@ def test_a_camera_outside_the_main_thread(
     thread = threading.Thread(target=lambda: done.append(predict_source(model, 0, tmp_path / "out", frames=3)))
     thread.start()
     thread.join()
-    assert [summary["images"] for summary in done] == [3]
+    assert [summary.images for summary in done] == [3]
 
 
 def test_a_camera_that_is_unplugged(
@@ -128,7 +128,7 @@ def test_a_camera_that_is_unplugged(
 ) -> None:
     plug_in(Camera(frames=11))
     summary = predict_source(model, 1, tmp_path / "out", frames=20)
-    assert (summary["images"], summary["failed"]) == (11, 1)
+    assert (summary.images, summary.failed) == (11, 1)
     assert "camera 1: ended by itself after 11 frames; these are kept" in capsys.readouterr().err
     assert len(predictions_of(tmp_path / "out")) == 11
 

@@ -120,12 +120,12 @@ def test_a_folder(model: PoseModel, tmp_path: Path, capsys: pytest.CaptureFixtur
 
     summary = predict_source(model, photos, out)
 
-    assert (summary["images"], summary["failed"], summary["people"]) == (3, 1, 2)
+    assert (summary.images, summary.failed, summary.people) == (3, 1, 2)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "cut.jpg" in shown.err and "cut short" in shown.err
     predictions = json.loads((out / "predictions.json").read_text())
-    assert summary["predictions"] == str(out / "predictions.json")
+    assert summary.predictions == out / "predictions.json"
     assert [(p["image_id"], p["file_name"]) for p in predictions] == [(139, "000000000139.jpg"), ("b.png", "b.png")]
     for person in predictions:
         assert person["category_id"] == 1 and person["score"] > 0.5
@@ -141,7 +141,7 @@ def test_threshold_leaves_people_out_of_the_overlay_only(model: PoseModel, tmp_p
     path = write(tmp_path / "a.png", scene())
     for threshold, drawn in ((0.0, True), (1.1, False)):
         summary = predict_source(model, path, tmp_path / "out", threshold)
-        assert (summary["people"], summary["candidates"]) == (int(drawn), 1)
+        assert (summary.people, summary.candidates) == (int(drawn), 1)
         overlay = cv2.imread(str(tmp_path / "out/overlays/a.jpg")).astype(int)
         assert (np.abs(overlay - cv2.imread(str(path))).max() > 60) == drawn
 
@@ -153,7 +153,7 @@ def test_images_of_one_size_share_batches(tmp_path: Path, monkeypatch: pytest.Mo
         wide = number % 2
         write(tmp_path / f"photos/{number}.png", scene() if wide else np.ascontiguousarray(scene()[:, :150]))
     summary = predict_source(model, tmp_path / "photos", tmp_path / "out")
-    assert summary["images"] == 18
+    assert summary.images == 18
     assert sorted(runner.sizes) == [(1, 96, 96), (1, 96, 160), (8, 96, 96), (8, 96, 160)]
     ids = [p["image_id"] for p in json.loads((tmp_path / "out/predictions.json").read_text())]
     assert ids == sorted(range(18), key=str)  # in the files' order, however they were batched
@@ -178,7 +178,7 @@ def test_every_overlay_has_a_name_of_its_own(model: PoseModel, tmp_path: Path) -
     for name in ("x.jpg", "x.png", "x.png.png", "y.jpg", "y.png", "y.png-2.png", "y.png.png", "Z.png", "z.png"):
         write(tmp_path / "photos" / name, scene())
     files = len(list((tmp_path / "photos").iterdir()))  # some systems take Z and z for one
-    assert predict_source(model, tmp_path / "photos", tmp_path / "out")["images"] == files
+    assert predict_source(model, tmp_path / "photos", tmp_path / "out").images == files
     overlays = sorted(file.name for file in (tmp_path / "out/overlays").iterdir())
     assert len({name.lower() for name in overlays}) == files
     assert {"x.jpg.jpg", "x.png-2.jpg", "x.png.jpg", "y.png-3.jpg", "y.png-2.jpg", "y.png.jpg"} < set(overlays)
@@ -190,7 +190,7 @@ def test_an_image_too_wide_for_jpeg(model: PoseModel, tmp_path: Path, capsys: py
     write(tmp_path / "photos/wide.png", np.tile(row.astype(np.uint8), (400, 1, 1)))
     write(tmp_path / "photos/z.png", scene())
     summary = predict_source(model, tmp_path / "photos", tmp_path / "out")
-    assert (summary["images"], summary["failed"], summary["people"]) == (2, 0, 2)
+    assert (summary.images, summary.failed, summary.people) == (2, 0, 2)
     told = capsys.readouterr().err
     assert "wide.png: no overlay is written, JPEG holds no 66000 x 400 pixels; its poses are in the results" in told
     assert [file.name for file in (tmp_path / "out/overlays").iterdir()] == ["z.jpg"]
@@ -228,14 +228,14 @@ def test_sources_without_images(model: PoseModel, tmp_path: Path) -> None:
 
 def test_an_image_needs_no_suffix(model: PoseModel, tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", scene()).rename(tmp_path / "a")
-    assert predict_source(model, path, tmp_path / "out")["people"] == 1
+    assert predict_source(model, path, tmp_path / "out").people == 1
     assert (tmp_path / "out/overlays/a.jpg").is_file()
 
 
 def test_only_a_broken_image(model: PoseModel, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     summary = predict_source(model, tmp_path / "a.jpg", tmp_path / "out")
-    assert (summary["images"], summary["failed"]) == (0, 1)
+    assert (summary.images, summary.failed) == (0, 1)
     assert json.loads((tmp_path / "out/predictions.json").read_text()) == []
     with pytest.raises(InputError, match="is an empty file"):
         model(tmp_path / "a.jpg")

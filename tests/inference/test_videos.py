@@ -46,7 +46,7 @@ def test_a_video(model: PoseModel, tmp_path: Path, suffix: str, codec: str) -> N
     video = write_video(tmp_path / f"video.{suffix}", 12, codec)
     out = tmp_path / "out"
     summary = predict_source(model, video, out)
-    assert (summary["images"], summary["failed"], summary["people"], summary["candidates"]) == (12, 0, 12, 12)
+    assert (summary.images, summary.failed, summary.people, summary.candidates) == (12, 0, 12, 12)
     assert files_in(out) == ["overlays/video.mp4", "predictions.json"]
     predictions = predictions_of(out)
     assert [entry["image_id"] for entry in predictions] == list(range(12))
@@ -73,7 +73,7 @@ def test_frames_go_in_batches_and_wait_for_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("frames", "done"), [(5, 5), (12, 12), (40, 12)])
 def test_a_limit_of_frames(model: PoseModel, tmp_path: Path, frames: int, done: int) -> None:
     summary = predict_source(model, write_video(tmp_path / "video.mp4"), tmp_path / "out", frames=frames)
-    assert (summary["images"], summary["failed"]) == (done, 0)
+    assert (summary.images, summary.failed) == (done, 0)
     assert len(read_video(tmp_path / "out/overlays/video.mp4")[0]) == done
 
 
@@ -116,8 +116,8 @@ def test_a_video_that_breaks_off(
 ) -> None:
     video = cut(write_video(tmp_path / name, 40, codec), 0.6)
     summary = predict_source(model, video, tmp_path / "out")
-    done = summary["images"]
-    assert 10 < done < 35 and summary["failed"] == 40 - done
+    done = summary.images
+    assert 10 < done < 35 and summary.failed == 40 - done
     assert len(read_video(tmp_path / "out/overlays/video.mp4")[0]) == done
     assert {entry["image_id"] for entry in predictions_of(tmp_path / "out")} == set(range(done))
     told = capsys.readouterr().err
@@ -152,7 +152,7 @@ def test_a_variable_rate_is_no_fault(
     video = write_video(tmp_path / "video.mkv", 40, "MJPG")
     video.write_bytes(thinned(video.read_bytes(), keep))
     summary = predict_source(model, video, tmp_path / "out")
-    assert (summary["images"], summary["failed"], capsys.readouterr().err) == (len(kept), 0, "")
+    assert (summary.images, summary.failed, capsys.readouterr().err) == (len(kept), 0, "")
     times = [entry["time_s"] for entry in predictions_of(tmp_path / "out")]
     np.testing.assert_allclose(times, np.array(kept) / 12.5, atol=1e-3)
     drawn, fps = read_video(tmp_path / "out/overlays/video.mp4")
@@ -168,7 +168,7 @@ def test_a_variable_rate_that_breaks_off(model: PoseModel, tmp_path: Path, capsy
     video = write_video(tmp_path / "video.mkv", 40, "MJPG")
     video.write_bytes(thinned(video.read_bytes(), lambda number: number % 2 == 0 and number < 20))
     summary = predict_source(model, video, tmp_path / "out")
-    assert (summary["images"], summary["failed"]) == (10, 11)  # 1.52 of 3.2 s
+    assert (summary.images, summary.failed) == (10, 11)  # 1.52 of 3.2 s
     assert "video.mkv: gives 10 of 21 frames, the last at 1.44 s; these are kept" in capsys.readouterr().err
 
 
@@ -189,7 +189,7 @@ def test_a_few_missing_frames_are_no_fault(
 
     monkeypatch.setattr(streams, "open_capture", Optimist)
     summary = predict_source(model, write_video(tmp_path / "video.mp4"), tmp_path / "out")
-    assert (summary["images"], summary["failed"], capsys.readouterr().err) == (12, 0, "")
+    assert (summary.images, summary.failed, capsys.readouterr().err) == (12, 0, "")
 
 
 def test_streams_that_cannot_be_read(model: PoseModel, tmp_path: Path) -> None:

@@ -48,8 +48,10 @@ class Job:
     def run(self) -> RunDir:
         return self.training.run
 
-    def fit(self, resume: bool = False) -> dict[str, Any]:
-        return fit(self.training, self.objective, self.evaluate, self.space, resume, self.evaluate_start)
+    def fit(self) -> dict[str, Any]:
+        done = fit(self.training, self.objective, self.evaluate, self.space, self.evaluate_start)
+        assert (done.checkpoint, done.out) == (self.run.best, self.run.path)
+        return {"AP": done.AP, "step": done.step, "steps": done.steps}
 
 
 MakeJob = Callable[..., Job]
@@ -144,7 +146,7 @@ def test_a_killed_run_resumes_to_the_last_bit(
     assert max(record["step"] for record in records(begun)) > 4, "steps after the checkpoint were logged"
     resumed = make_job("killed", kind, resume=True)
     torch.manual_seed(99)
-    assert resumed.fit(resume=True) == result
+    assert resumed.fit() == result
     assert records(resumed) == records(whole)
     assert same_state(resumed.objective.network, whole.objective.network)
     for name in ("last", "best"):
@@ -199,7 +201,7 @@ def test_a_finished_run_resumes_to_nothing_more(make_job: MakeJob) -> None:
     result = job.fit()
     lines = records(job)
     again = make_job("run", resume=True)
-    assert again.fit(resume=True) == result
+    assert again.fit() == result
     assert records(again) == lines and same_state(again.objective.network, job.objective.network)
 
 
@@ -207,7 +209,7 @@ def test_a_run_of_another_net_is_not_resumed(make_job: MakeJob, tiny_spec: ArchS
     make_job("run", settings=SHORT.model_copy(update={"steps": 1})).fit()
     other = FixedNet(LitePose(replace(tiny_spec, stem=5)), (64,), SEED, LossSettings())
     with pytest.raises(InputError, match="holds a run of another net"):
-        make_job("run", resume=True, objective=other).fit(resume=True)
+        make_job("run", resume=True, objective=other).fit()
 
 
 def test_the_loss_falls_on_a_few_images(make_job: MakeJob, tiny_dataset: KeypointDataset) -> None:

@@ -1,0 +1,75 @@
+"""The documentation as tests read it: pages, their fenced blocks, code spans, headings and links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ofa_pose/weights/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(language: str) -> list[Block]:
+    """Every block of a language, '' for those that name none, on all pages."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in FENCE.finditer(text):
+            line = text[: match.start()].count("\n") + 1
+            found.append(Block(page, line, match[1], match[2]))
+    return [block for block in found if block.language == language]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def spans(page: Path) -> list[str]:
+    """The code spans of a page, each on one line."""
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page))]
+
+
+def commands(block: Block) -> Iterator[list[str]]:
+    """The words of each call of ofa-pose in a shell block, without the program's name; arrays stand for overrides."""
+    text = re.sub(r"^(\w+)=\((.*?)\).*$", "", block.text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r'"\$\{\w+\[@\]\}"', "--set seed=0", text.replace("\\\n", " "))
+    for line in text.splitlines():
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        for start in (["ofa-pose"], ["bin/ofa-pose"]):
+            if words[:1] == start:
+                yield words[1:]
+        if words[:1] == ["torchrun"] and "ofa_pose" in words:
+            yield words[words.index("ofa_pose") + 1 :]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def links(page: Path) -> list[str]:
+    """The targets of a page's links and pictures that lie in this repository."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    return [target for target in targets if not re.match(r"\w+:", target)]
