@@ -35,7 +35,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # Of ncnn: each halves precision for speed that x86 does not gain; without them outputs are torch's to 1e-5.
 REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")
 ANCHOR = "anchor"
-CPU_CLOCK = os.name != "nt"  # whether the processor's time is told finely: Windows counts it in steps of 16 ms
+CPU_CLOCK = os.name != "nt"  # whether the processor's time is counted finely: Windows counts it in steps of 16 ms
 
 Run = Callable[[], object]
 S = TypeVar("S", bound=Hashable)
@@ -119,7 +119,7 @@ def processors() -> int:
 
 
 def keep_memory() -> None:
-    """Let the C library keep memory that is freed, where it can be told so (glibc).
+    """Let the C library keep memory that is freed, where it can be asked to (glibc).
 
     By default it gives large tensors back after each layer and takes them anew, page by page, by a rule that depends on
     what the process did before: the same network in eager torch takes up to twice as long in one process as in another.
@@ -289,15 +289,15 @@ def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
     ratios = {name: ratios.get(name, []) for name in bundle.subjects if name != ANCHOR}
     _write(out, header, times, ratios)
     keep_memory()
-    total, done, told, start = rounds * len(ratios), sum(map(len, ratios.values())), 0.0, time.monotonic()
+    total, done, shown, start = rounds * len(ratios), sum(map(len, ratios.values())), 0.0, time.monotonic()
     first = done
     for new in sweep(bundle.load, threads, ANCHOR, times, ratios, rounds):
         with out.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([(ANCHOR, f"{times[-1]:.6g}"), *((name, f"{x:.6g}") for name, x in new)])
         done += len(new)
         now = time.monotonic()
-        if now - told > 5 or done == total:
-            told = now
+        if now - shown > 5 or done == total:
+            shown = now
             left = (now - start) / max(done - first, 1) * (total - done)
             print(f"{done}/{total} timings, {left:.0f} s left", file=sys.stderr)
 

@@ -180,7 +180,7 @@ def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> Exporte
 
 
 def instead_of_checkpoint(path: Path) -> str | None:
-    """What to do with a file of an exported model that was taken for a checkpoint; None: it is no such file."""
+    """What to do with a file of an exported model that was taken for a checkpoint; None: of any other file."""
     if path.suffix in SUFFIXES:
         return "predict and eval run exported models; here name the checkpoint"
     formats = {entry: entry.backend.files for entry in FORMATS.values()}

@@ -13,15 +13,8 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, evaluating, importing, reporting, searching, studying, training
-from ofa_pose.api import exporting as export_api
-from ofa_pose.api import profiling as profile_api
-from ofa_pose.cli import (
-    exporting,
-    journey,
-    profiling,
-    studies,
-)
+from ofa_pose.api import datasets, evaluating, exporting, importing, profiling, reporting, searching, studying, training
+from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
 from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.run_dir import COMMAND_WORDS
@@ -57,44 +50,44 @@ data_app = typer.Typer(help="Make and check datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 add_command(data_app, "synth", datasets.data_synth, arguments=("out",))
 add_command(data_app, "check", datasets.data_check)
-add_command(app, "pretrain", training.pretrain, after=journey.after_pretrain, only_in_python=("objective",))
+add_command(app, "pretrain", training.pretrain, after=views.after_pretrain, only_in_python=("objective",))
 add_command(
     app,
     "train-supernet",
     training.train_supernet,
-    after=journey.after_train_supernet,
+    after=views.after_train_supernet,
     only_in_python=("objective",),
 )
-add_command(app, "search", searching.search, show_result=journey.show_search, after=journey.after_search)
+add_command(app, "search", searching.search, show_result=views.show_search, after=views.after_search)
 add_command(app, "table", studying.table)
-add_command(app, "fidelity", studying.fidelity, show_result=studies.show_fidelity)
-add_command(app, "finetune", training.finetune, after=journey.after_finetune, only_in_python=("objective",))
+add_command(app, "fidelity", studying.fidelity, show_result=views.show_fidelity)
+add_command(app, "finetune", training.finetune, after=views.after_finetune, only_in_python=("objective",))
 add_command(
     app,
     "import-litepose",
     importing.import_litepose,
     arguments=("file",),
-    show_result=journey.show_import,
-    after=journey.after_import,
+    show_result=views.show_import,
+    after=views.after_import,
 )
-add_command(app, "eval", evaluating.evaluate, show_result=journey.show_evaluation)
-add_command(app, "predict", evaluating.predict, arguments=("source",), after=journey.after_predict)
-add_command(app, "profile", profile_api.profile, arguments=("net",), show_result=profiling.show_profile)
+add_command(app, "eval", evaluating.evaluate, show_result=views.show_evaluation)
+add_command(app, "predict", evaluating.predict, arguments=("source",), after=views.after_predict)
+add_command(app, "profile", profiling.profile, arguments=("net",), show_result=views.show_profile)
 add_command(
     app,
     "export",
-    export_api.export,
+    exporting.export,
     arguments=("checkpoint",),
-    show_result=exporting.show_export,
-    after=exporting.warn_of_export,
+    show_result=views.show_export,
+    after=views.warn_of_export,
 )
 add_command(app, "report", reporting.report, arguments=("run",))
 latency_app = typer.Typer(help="Tables that predict how long a network takes on a device.", no_args_is_help=True)
 app.add_typer(latency_app, name="latency")
-add_command(latency_app, "build", profile_api.latency_build)
-add_command(latency_app, "verify", profile_api.latency_verify, show_result=profiling.show_verification)
-add_command(latency_app, "bundle", profile_api.latency_bundle, after=profiling.after_bundle)
-add_command(latency_app, "import", profile_api.latency_import, arguments=("results",))
+add_command(latency_app, "build", profiling.latency_build)
+add_command(latency_app, "verify", profiling.latency_verify, show_result=views.show_verification)
+add_command(latency_app, "bundle", profiling.latency_bundle, after=views.after_bundle)
+add_command(latency_app, "import", profiling.latency_import, arguments=("results",))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

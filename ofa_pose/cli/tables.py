@@ -1,12 +1,15 @@
-"""Results as tables for people."""
+"""Results as tables for people, and the line that says what comes next."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+
+from ofa_pose.utils.console import say
 
 
 def key_table(result: Mapping[str, Any], title: str | None = None) -> Table:
@@ -51,3 +54,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "–" if value is None else str(value)
+
+
+def suggest(*words: object) -> None:
+    """Say what the next command of the journey is; '…' stands for what the user chooses."""
+    say(f"next: ofa-pose {' '.join(shlex.quote(str(word)) if word != '…' else '…' for word in words)}")

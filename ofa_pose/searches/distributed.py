@@ -178,7 +178,7 @@ class Team:
 def team_of_ranks() -> Iterator[Team | None]:
     """The team that this process belongs to; None where it is alone.
 
-    Rank 0 ends the job when it leaves, for whatever reason; told to end by torchrun, because another rank died, it
+    Rank 0 ends the job when it leaves, for whatever reason; asked to end by torchrun, because another rank died, it
     does so with a message. The other ranks print nothing: what fails in them is raised on rank 0, and here
     what follows the `with` block goes on.
 
@@ -202,16 +202,16 @@ def team_of_ranks() -> Iterator[Team | None]:
         with _leading(team, hosted) if rank == 0 else _following(team):
             yield team
     except distributed.DistError as error:
-        told = " ".join(str(error).split())
-        raise OfaPoseError(f"the processes of this run cannot reach each other ({told}); {KEPT}") from error
+        reason = " ".join(str(error).split())
+        raise OfaPoseError(f"the processes of this run cannot reach each other ({reason}); {KEPT}") from error
 
 
 @contextlib.contextmanager
 def _leading(team: Team, hosted: bool) -> Iterator[None]:
-    def told_to_end(*_: object) -> None:
-        raise OfaPoseError(f"told to end: another rank died, or the run was stopped; {KEPT}")
+    def asked_to_end(*_: object) -> None:
+        raise OfaPoseError(f"asked to end: another rank died, or the run was stopped; {KEPT}")
 
-    before = signal.signal(signal.SIGTERM, told_to_end)
+    before = signal.signal(signal.SIGTERM, asked_to_end)
     wait_s = LEAVE_S
     try:
         yield
@@ -269,5 +269,5 @@ def _number(variable: str, default: int) -> int:
 
 
 def _error(answer: Mapping[str, Any]) -> OfaPoseError:
-    told = f"{answer['error']} (rank {answer['rank']})"
-    return InputError(told) if answer["exit_code"] == InputError.exit_code else OfaPoseError(told)
+    reason = f"{answer['error']} (rank {answer['rank']})"
+    return InputError(reason) if answer["exit_code"] == InputError.exit_code else OfaPoseError(reason)

@@ -44,7 +44,7 @@ from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.run_dir import BASIS_DEFAULTS
 
 CACHE_BYTES = 4 << 30
-JUDGING = 1  # to be raised whenever the same subnet on the same data may get another AP
+EVALUATION_VERSION = 1  # to be raised whenever the same subnet on the same data may get another AP
 
 Measure = Callable[[Genome], Mapping[str, Any]]
 """The metrics of a subnet, JSON values; 'AP', the higher the better, is what counts."""
@@ -138,7 +138,7 @@ class SubnetEvaluator:
             "train": [files.sha256(train.annotations_path), len(train), self.settings.calibration_images],
             "search": [files.sha256(search.annotations_path), len(search), self.settings.images],
             "decode": asdict(self.decode),
-            "judging": JUDGING,
+            "judging": EVALUATION_VERSION,
             **metric,
         }
 

@@ -63,7 +63,7 @@ def _draw_all(figure: Figure, axes: Axes, points: Sequence[Point], generations: 
 
 
 def _draw_fronts(axes: Axes, points: Sequence[Point], is_uniform: Sequence[bool], limit: float) -> None:
-    """The Pareto front, with marks while they can be told apart, and the uniformly scaled nets with theirs."""
+    """The Pareto front, with marks while they can be kept apart, and the uniformly scaled nets with theirs."""
     end = max(limit, *(x for x, _ in points))
     front = _envelope(points, end)
     axes.step(*_xy(front), where="post", color="black", lw=1.3, zorder=4, label="Pareto front")

@@ -149,7 +149,7 @@ def _fitted(inputs: np.ndarray, aps: np.ndarray, start: Kernel | None = None) ->
     lengths = RBF(np.full(inputs.shape[1], 1.5), (0.3, 20.0))
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * lengths + WhiteKernel(1e-2, (1e-5, 1.0))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound was reached, which is no fault
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound was reached, which does no harm
         return _model(start or kernel).fit(inputs, aps)
 
 

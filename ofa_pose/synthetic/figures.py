@@ -84,19 +84,14 @@ class Body:
 class Figure:
     """A posed body in the camera frame, before perspective.
 
-    Attributes:
-        body: its proportions.
-        points: joint name -> (3,) position; COCO's and CrowdPose's joints, and what drawing needs besides.
-        pelvis, chest, skull: (3, 3) rotations from the part's own frame (x left, y up, z forward) to (right, up, near).
-        pose: the name of the legs' pose, for statistics.
+    Rotations are (3, 3), from the part's own frame (x left, y up, z forward) to (right, up, near).
     """
 
     body: Body
-    points: dict[str, Array]
+    points: dict[str, Array]  # joint name -> (3,); COCO's and CrowdPose's joints, and what drawing needs besides
     pelvis: Array
     chest: Array
     skull: Array
-    pose: str
 
 
 def project(points: Array) -> tuple[Array, Array]:
@@ -125,7 +120,7 @@ def sample_figure(rng: np.random.Generator) -> Figure:
     points = _trunk(body, pelvis, chest, skull)
     _legs(rng, body, root, pose, points)
     _arms(rng, body, chest, pose, points)
-    return Figure(body, points, pelvis, chest, skull, pose)
+    return Figure(body, points, pelvis, chest, skull)
 
 
 def _trunk(body: Body, pelvis: Array, chest: Array, skull: Array) -> dict[str, Array]:
@@ -137,26 +132,19 @@ def _trunk(body: Body, pelvis: Array, chest: Array, skull: Array) -> dict[str, A
     points["skull_base"] = points["neck"] + chest @ (0, body.neck, 0.008)
     points["skull"] = points["skull_base"] + skull @ (0, 0.72 * head, 0.14 * head)
     points["head"] = points["skull"] + skull @ (0, 0.92 * head, 0)
+    face: dict[str, tuple[float, float, float]] = {"nose": (0, -14, 1.06)}
     for side, sign in SIDES:
         points[f"{side}_hip"] = pelvis @ (sign * hip, 0, 0)
         points[f"{side}_shoulder"] = points["neck"] + chest @ (sign * shoulder, -0.028, 0)
-    for name, direction in face_directions().items():
-        points[name] = points["skull"] + skull @ (direction * skull_radii(body))
+        face |= {f"{side}_eye": (sign * 25, 6, 0.98), f"{side}_ear": (sign * 93, -2, 0.98)}
+    for name, place in face.items():
+        points[name] = points["skull"] + skull @ (on_sphere(*place) * skull_radii(body))
     return points
 
 
 def skull_radii(body: Body) -> Array:
     """(3,) half axes of the head's ellipsoid: across, up, forward."""
     return body.head * np.array([0.76, 1.0, 0.88])
-
-
-def face_directions() -> dict[str, Array]:
-    """Facial joint -> (3,) its place on the unit head (x left, y up, z forward)."""
-    places: dict[str, tuple[float, float, float]] = {"nose": (0, -14, 1.06)}
-    for side, sign in SIDES:
-        places[f"{side}_eye"] = (sign * 25, 6, 0.98)
-        places[f"{side}_ear"] = (sign * 93, -2, 0.98)
-    return {name: on_sphere(*place) for name, place in places.items()}
 
 
 def on_sphere(azimuth: float, elevation: float, radius: float) -> Array:

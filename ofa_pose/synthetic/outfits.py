@@ -54,20 +54,13 @@ class Material:
 
 @dataclass(frozen=True)
 class Shape:
-    """A convex outline of one body part, filled in order of depth.
+    """A convex outline of one body part, filled in order of depth."""
 
-    Attributes:
-        part: 'torso', 'left_forearm', … as visibility goes by it.
-        material: a key of the outfit's materials.
-        depth: nearness of its middle; larger is in front.
-        cloud, spine: (24, 2) outline points and the axis points that they shrink to, in standing heights.
-    """
-
-    part: str
-    material: str
-    depth: float
-    cloud: Array
-    spine: Array
+    part: str  # 'torso', 'left_forearm', … as visibility goes by it
+    material: str  # a key of the outfit's materials
+    depth: float  # nearness of its middle; larger is in front
+    cloud: Array  # (CLOUD, 2) outline points in standing heights
+    spine: Array  # (CLOUD, 2) the axis points that they shrink to
 
 
 @dataclass(frozen=True)
@@ -86,9 +79,9 @@ class Outfit:
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Outfit:
         """Random clothes, skin and hair."""
-        place = rng.uniform(0, len(_SKINS) - 1.001)
-        low = int(place)
-        skin = _SKINS[low] + (place - low) * (_SKINS[low + 1] - _SKINS[low]) + rng.normal(0, 6, 3)
+        share, low = math.modf(rng.uniform(0, len(_SKINS) - 1.001))
+        dark, fair = _SKINS[int(low)], _SKINS[int(low) + 1]
+        skin = dark + share * (fair - dark) + rng.normal(0, 6, 3)
         hair = _HAIRS[rng.integers(len(_HAIRS))] + rng.normal(0, 8, 3)
         top = cloth(rng)
         skirt = rng.uniform(0.45, 1.15) if rng.random() < 0.16 else 0.0

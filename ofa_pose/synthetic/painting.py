@@ -20,19 +20,12 @@ _HEAD = (("head", "skin"), ("hair", "hair"), ("hat", "hat"))  # its parts, paint
 
 @dataclass(frozen=True)
 class Canvas:
-    """What is being painted: `side` canvas pixels square, `FACTOR` times the image.
+    """What is being painted: `side` canvas pixels square, `FACTOR` times the image."""
 
-    Attributes:
-        image: (side, side, 3) RGB uint8.
-        owner: (side, side) uint8; 0 background, i + 1 person i, OBJECT a thing in front.
-        light: (2,) unit vector in the image plane towards the light.
-        folds: (side, side) uint8 brightness texture around 128, for cloth and skin.
-    """
-
-    image: Array
-    owner: Array
-    light: Array
-    folds: Array
+    image: Array  # (side, side, 3) RGB uint8
+    owner: Array  # (side, side) uint8; 0 background, i + 1 person i, OBJECT a thing in front
+    light: Array  # (2,) unit vector in the image plane towards the light
+    folds: Array  # (side, side) uint8 brightness texture around 128, for cloth and skin
 
     @property
     def side(self) -> int:
@@ -49,25 +42,20 @@ def overlay(canvas: Canvas, window: tuple[slice, slice], layer: Array, mask: Arr
 
 @dataclass(frozen=True)
 class Painted:
-    """One painted person.
+    """One painted person."""
 
-    Attributes:
-        joints: name -> (3,) x, y in image pixels and nearness in standing heights.
-        codes: (h, w) uint8 window of the canvas: which shape of this person is on top of its others; 0 none.
-        corner: canvas x, y of that window.
-        parts: part name by code.
-        facing: facial joint -> nearness of its place on the unit head, -1 to 1.
-        scale: image pixels per standing height.
-        height: vertical extent of the whole figure in image pixels.
-    """
+    figure: Figure
+    joints: dict[str, Array]  # name -> (3,) x, y in image pixels and nearness in standing heights
+    codes: Array  # (h, w) uint8 window of the canvas: which shape of this person is on top of its others; 0 none
+    corner: Array  # canvas x, y of that window
+    parts: tuple[str, ...]  # part name by code
+    scale: float  # image pixels per standing height
+    height: float  # vertical extent of the whole figure in image pixels
 
-    joints: dict[str, Array]
-    codes: Array
-    corner: tuple[int, int]
-    parts: tuple[str, ...]
-    facing: dict[str, float]
-    scale: float
-    height: float
+    def nearness(self, joint: str) -> float:
+        """Of the place of a facial joint on the unit head, -1 to 1."""
+        points = self.figure.points
+        return float((points[joint] - points["skull"])[2]) / self.figure.body.head
 
     def part_at(self, x: int, y: int) -> str:
         """The part at a canvas pixel, as if nobody and nothing else were in the way; '' for none."""
@@ -77,34 +65,22 @@ class Painted:
         return ""
 
 
-@dataclass(frozen=True)
 class Model:
-    """A dressed figure ready to paint at any place and size: shapes in painting order, extents in standing heights."""
+    """A dressed figure ready to paint at any place and size; `low` and `high` are its extents in standing heights."""
 
-    figure: Figure
-    outfit: Outfit
-    shapes: tuple[Shape, ...]
-    skull_at: int
-    clouds: Array
-    spines: Array
-    low: Array
-    high: Array
-
-    @classmethod
-    def build(cls, figure: Figure, outfit: Outfit) -> Model:
-        """Order the shapes from back to front; the head is painted before shape `skull_at`."""
+    def __init__(self, figure: Figure, outfit: Outfit) -> None:
+        self.figure, self.outfit = figure, outfit
         skull = float(figure.points["skull"][2])
-        shapes = body_shapes(figure, outfit) + _ears(figure, outfit, skull)
-        shapes.sort(key=lambda shape: shape.depth)
-        skull_at = sum(shape.depth < skull for shape in shapes)
-        shapes[skull_at:skull_at] = _face(figure, outfit, skull)
-        clouds = np.stack([shape.cloud for shape in shapes])
-        spines = np.stack([shape.spine for shape in shapes])
+        # From back to front; the head is painted before shape `skull_at`.
+        self.shapes = sorted(body_shapes(figure, outfit) + _ears(figure, outfit, skull), key=lambda shape: shape.depth)
+        self.skull_at = sum(shape.depth < skull for shape in self.shapes)
+        self.shapes[self.skull_at : self.skull_at] = _face(figure, outfit, skull)
+        self.clouds = np.stack([shape.cloud for shape in self.shapes])
+        self.spines = np.stack([shape.spine for shape in self.shapes])
         centre, grow = project(figure.points["skull"])
         reach = grow * figure.body.head
-        low = np.minimum(clouds.min((0, 1)), centre - reach)
-        high = np.maximum(clouds.max((0, 1)), centre + reach)
-        return cls(figure, outfit, tuple(shapes), skull_at, clouds, spines, low, high)
+        self.low = np.minimum(self.clouds.min((0, 1)), centre - reach)
+        self.high = np.maximum(self.clouds.max((0, 1)), centre + reach)
 
     def paint(self, canvas: Canvas, owner: int, scale: float, offset: Array) -> Painted:
         """Paint it over the canvas; standing height `scale` and pelvis at `offset` (x, y), in image pixels."""
@@ -135,8 +111,7 @@ class Model:
         mask = (codes > 0).view(np.uint8)
         overlay(canvas, window, layer, mask, owner)
         height = float((self.high - self.low)[1] * scale)
-        corner_xy = (int(corner[0]), int(corner[1]))
-        return Painted(self._joints(scale, offset), codes, corner_xy, parts, self._facing(), scale, height)
+        return Painted(self.figure, self._joints(scale, offset), codes, corner, parts, scale, height)
 
     def _code(self, index: int) -> int:
         """What marks a shape's pixels: codes number the parts from back to front, those of the head among them."""
@@ -206,15 +181,9 @@ class Model:
         return normal[1] > line
 
     def _joints(self, scale: float, offset: Array) -> dict[str, Array]:
-        names = list(self.figure.points)
-        points = np.stack([self.figure.points[name] for name in names])
+        points = np.stack(list(self.figure.points.values()))
         plane = project(points)[0] * scale + offset
-        return dict(zip(names, np.concatenate([plane, points[:, 2:]], axis=1), strict=True))
-
-    def _facing(self) -> dict[str, float]:
-        head, p = self.figure.body.head, self.figure.points
-        names = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
-        return {name: float((p[name] - p["skull"])[2]) / head for name in names}
+        return dict(zip(self.figure.points, np.concatenate([plane, points[:, 2:]], axis=1), strict=True))
 
 
 def _ears(figure: Figure, outfit: Outfit, skull: float) -> list[Shape]:

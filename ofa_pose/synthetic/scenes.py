@@ -112,9 +112,9 @@ def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
     rng = generator(seed, "scene", index)
     while True:
         canvas = new_canvas(rng, size)
-        painted, facing = _paint_people(rng, canvas, size)
+        painted = _paint_people(rng, canvas, size)
         owner = np.ascontiguousarray(canvas.owner[FACTOR // 2 :: FACTOR, FACTOR // 2 :: FACTOR])
-        found = [_annotate(canvas, owner, i + 1, one, facing[i], skeleton) for i, one in enumerate(painted)]
+        found = [_annotate(canvas, owner, number, one, skeleton) for number, one in enumerate(painted, 1)]
         people = tuple(person for person in found if person is not None)
         if people:
             break
@@ -125,7 +125,7 @@ def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
     return Scene(photograph(rng, image), people, kept[owner])
 
 
-def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> tuple[list[Painted], list[float]]:
+def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> list[Painted]:
     """Place one to six people and things in front of them, and paint them from back to front."""
     count = pick(rng, range(1, 7), _PEOPLE_ODDS)
     near = (0.65, 0.9) if count < 3 else (0.5, 0.85)
@@ -134,7 +134,7 @@ def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> tuple[
     boxes: list[Array] = []
     placed = []
     for _ in range(count):
-        model = Model.build(sample_figure(rng), Outfit.sample(rng))
+        model = Model(sample_figure(rng), Outfit.sample(rng))
         extent = model.high - model.low
         share = float(np.clip(middle * np.exp(rng.normal(0, 0.15)), _LEAST_HEIGHT + 0.005, _MOST_HEIGHT))
         scale = max(min(share / extent[1], 0.96 / extent[0]), (_LEAST_HEIGHT + 0.005) / extent[1]) * size
@@ -143,13 +143,12 @@ def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> tuple[
         placed.append((box[3] + rng.normal(0, 0.06) * size, model, scale, offset, box))
     placed.sort(key=lambda one: one[0])
     things = np.bincount(rng.integers(0, count, pick(rng, range(4), _THING_ODDS)), minlength=count)
-    painted, facing = [], []
+    painted = []
     for number, (_, model, scale, offset, box) in enumerate(placed):
         painted.append(model.paint(canvas, number + 1, scale, offset))
-        facing.append(float(model.figure.chest[2, 2]))
         for _ in range(int(things[number])):
             put_thing(rng, canvas, box * FACTOR)
-    return painted, facing
+    return painted
 
 
 def _place(
@@ -183,9 +182,7 @@ def _overlap(corner: Array, extent: Array, box: Array) -> float:
     return float(shared / min(extent.prod(), (box[2:] - box[:2]).prod()))
 
 
-def _annotate(
-    canvas: Canvas, owner: Array, number: int, painted: Painted, facing: float, skeleton: Skeleton
-) -> Person | None:
+def _annotate(canvas: Canvas, owner: Array, number: int, painted: Painted, skeleton: Skeleton) -> Person | None:
     """The annotation of one person, or None where next to nothing of it can be seen."""
     mask = (owner == number).view(np.uint8)
     area = cv2.countNonZero(mask)
@@ -196,6 +193,7 @@ def _annotate(
         return None
     x, y, w, h = map(float, cv2.boundingRect(mask))
     bbox = (x, y, w, h)
+    facing = float(painted.figure.chest[2, 2])
     return Person(keypoints, bbox, float(area), _polygons(canvas, number, bbox), painted.height, facing)
 
 
@@ -224,9 +222,9 @@ def _visibility(painted: Painted, owner: Array, number: int, name: str, reach: f
     turned = False
     if kind in _SEEN:
         seen_from, guessed_from = _SEEN[kind]
-        if painted.facing[name] < seen_from:
+        if painted.nearness(name) < seen_from:
             return 0
-        turned = painted.facing[name] < guessed_from
+        turned = painted.nearness(name) < guessed_from
     part = painted.part_at(x * FACTOR + FACTOR // 2, y * FACTOR + FACTOR // 2)
     shows = part in _SHOWS[name] and not _behind(painted, name, kind, part)
     if shows and owner[y, x] == number:

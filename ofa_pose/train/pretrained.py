@@ -69,7 +69,7 @@ def importances(net: LitePose) -> dict[str, Tensor]:
     Once-for-All (Cai et al., ICLR 2020, section 3.4) takes the L1 norm of the weights that read a channel. Here the L1
     norm counts as a share of all that the layer reads for one output, and weighs as much as that output: importance
     flows from the net's outputs, 1 each, back to the image (as in NISP, Yu et al., CVPR 2018). The plain norm drops
-    the few channels that carry the tags, which have few readers; without them no person is told from another.
+    the few channels that carry the tags, which have few readers; without them people cannot be kept apart.
     Depthwise weights are left out: the BatchNorm behind them cancels their scale.
     """
     found: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Real searches as processes: under torchrun, told to end, and killed again and again."""
+"""Real searches as processes: under torchrun, asked to end, and killed again and again."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_rank_killed_under_torchrun_ends_the_run_which_goes_on(
     os.kill(int(listing.stdout.split()[-1]), signal.SIGKILL)
     errors = running.communicate(timeout=120)[1]
     assert running.returncode == 1
-    assert "error: told to end: another rank died" in errors or "error: rank 1 of 2 is gone" in errors
+    assert "error: asked to end: another rank died" in errors or "error: rank 1 of 2 is gone" in errors
     assert "--resume" in errors
     again = start([*able, "--out", out, "--resume"], torchrun(2))
     told, errors = again.communicate(timeout=300)

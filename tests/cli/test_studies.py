@@ -58,9 +58,9 @@ def test_table_judges_every_subnet_and_resumes(
     for before, after in zip(table, rows(out / "table.csv"), strict=True):
         assert {**before, "seconds": ""} == {**after, "seconds": ""}
 
-    monkeypatch.setattr(search, "JUDGING", search.JUDGING + 1)  # APs of another kind do not mix
+    monkeypatch.setattr(search, "EVALUATION_VERSION", search.EVALUATION_VERSION + 1)  # APs of another kind do not mix
     other = call("table", "--supernet", small_supernet, "--out", out, "--device", "cpu", "--resume")
-    refused(other, "another judging", f"was {search.JUDGING - 1}")
+    refused(other, "another judging", f"was {search.EVALUATION_VERSION - 1}")
 
 
 def test_table_refuses(call: Call, supernet: Path, small_supernet: Path, net: Path, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_wrong_data_are_refused(supernet: Supernet, parts: tuple[KeypointDataset
     with pytest.raises(InputError, match="14 joints, the supernet 17"):
         SubnetEvaluator(other, train, search, SETTINGS)
     nobody = tuple(replace(image, keypoints=np.zeros((0, 14, 3), np.float32)) for image in search.images)
-    with pytest.raises(InputError, match="none of the 4 search images has a labelled person"):
+    with pytest.raises(InputError, match="none of the 4 images to evaluate has a labelled person"):
         SubnetEvaluator(supernet, train, replace(search, images=nobody), SETTINGS)
 
 

@@ -13,11 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy.stats import kendalltau
 
 from ofa_pose.arch.space import Genome
-from ofa_pose.cli.studies import fidelity_table
+from ofa_pose.cli.views import show_fidelity
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.recipe.recipe import Recipe
@@ -98,7 +97,13 @@ def test_the_reference_is_the_largest_of_both_counts() -> None:
     assert FidelitySettings((7,), (3,), 4, 0).evaluations == [(7, 3)]
 
 
-def test_a_study_compares_every_setting_with_the_largest(study: Run, feasible: FeasibleSpace, tmp_path: Path) -> None:
+def test_a_study_compares_every_setting_with_the_largest(
+    study: Run,
+    feasible: FeasibleSpace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     found = study(Figures())
     result = found.to_dict()
     json.dumps(result, allow_nan=False)
@@ -143,11 +148,11 @@ def test_a_study_compares_every_setting_with_the_largest(study: Run, feasible: F
     image = cv2.imread(str(tmp_path / "run" / PICTURE))
     assert image is not None and image.std() > 5
 
-    console = Console(record=True, width=120, file=io.StringIO())
-    console.print(fidelity_table(found))
-    text = console.export_text()
+    monkeypatch.setenv("COLUMNS", "120")
+    show_fidelity(found)
+    shown = capsys.readouterr().err
     for words in ("50 images", "100 images", "16 calibration images", "after 60 steps", f"{tuned['tau']:.3f}"):
-        assert words in text
+        assert words in shown
 
 
 @pytest.mark.parametrize("killed_after", [0, 7, 8, 32, 39])

@@ -1,0 +1,188 @@
+"""What people see of the commands' results, and what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+
+from ofa_pose.api.importing import SHOWN_KEYS
+from ofa_pose.cli.tables import format_value, key_table, rows_table, suggest
+from ofa_pose.utils.console import say, show, warn
+from ofa_pose.utils.errors import OfaPoseError
+from ofa_pose.utils.units import format_count
+
+if TYPE_CHECKING:
+    from ofa_pose.api.evaluating import EvaluationResult
+    from ofa_pose.api.importing import ImportResult
+    from ofa_pose.api.profiling import BundleResult, ProfileResult
+    from ofa_pose.exports import ExportResult
+    from ofa_pose.inference.predict import PredictionResult
+    from ofa_pose.latency.verify import Verification
+    from ofa_pose.searches.results import SearchResult
+    from ofa_pose.studies.comparison import CountComparison, FidelityResult, TuningComparison
+    from ofa_pose.train.loop import TrainingResult
+
+Given = Mapping[str, Any]  # a call's arguments
+
+
+def after_pretrain(result: TrainingResult, given: Given) -> None:
+    """The largest net of a space is there for its supernet."""
+    if given["net"] is None:
+        suggest("train-supernet", "--init", result.out, "--out", "…")
+
+
+def after_train_supernet(result: TrainingResult, given: Given) -> None:
+    """A supernet is there to be searched."""
+    suggest("search", "--supernet", result.out, "--macs", "…", "--out", "…")
+
+
+def show_search(result: SearchResult) -> None:
+    """All but the front, which the search has shown."""
+    shown = {key: value for key, value in result.to_dict().items() if key not in ("chosen", "front", "uniform")}
+    show(key_table(shown))
+
+
+def after_search(result: SearchResult, given: Given) -> None:
+    """The chosen subnet is there to be trained on."""
+    words = ("--subnet", result.subnet, "--supernet", given["supernet"], "--teacher", "…", "--out", "…")
+    suggest("finetune", *words)
+
+
+def after_finetune(result: TrainingResult, given: Given) -> None:
+    """A finished net is evaluated and exported."""
+    suggest("eval", "--checkpoint", result.out, "--annotations", "…", "--images", "…")
+    suggest("export", result.out, "--out", "…")
+
+
+def after_import(result: ImportResult, given: Given) -> None:
+    """An imported checkpoint goes on as one of ours would."""
+    if result.kind == "supernet":
+        suggest("search", "--supernet", result.checkpoint, "--recipe", "coco", "--macs", "…", "--out", "…")
+    else:
+        suggest("eval", "--checkpoint", result.checkpoint, "--annotations", "…", "--images", "…")
+
+
+def after_predict(result: PredictionResult, given: Given) -> None:
+    """Exit code 1 where something could not be read."""
+    if result.failed:
+        raise OfaPoseError(f"{result.failed} of the {result.unit} could not be read; the rest is done")
+
+
+def show_fidelity(result: FidelityResult) -> None:
+    """The rank correlations, the advice below them; then where every figure is."""
+
+    def cells(found: CountComparison | TuningComparison, seconds: float) -> tuple[str, str, str]:
+        if found.tau is None:
+            return "–", "–", f"{seconds:.2f}"
+        return f"{found.tau:.3f}", f"{found.low:.2f} to {found.high:.2f}", f"{seconds:.2f}"
+
+    rows = [
+        (f"{line.count} {unit}", str(lines[-1].count), *cells(line, line.seconds))
+        for lines, unit in ((result.images, "images"), (result.calibration, "calibration images"))
+        for line in lines[:-1]
+    ]
+    most, tuned = result.images[-1], result.finetuned
+    if tuned:
+        rows.append((f"{most.count} images, inherited", f"after {tuned.steps} steps", *cells(tuned, most.seconds)))
+    title, columns = f"Rank correlation over {result.subnets} subnets of all costs", ("Kendall's tau", "95 % interval")
+    table = rows_table(("evaluated on", "against"), (*columns, "s a subnet"), rows, title=title, caption=result.advice)
+    table.caption_justify = "left"
+    show(table)
+    say(f"every figure: {result.table}" + (f", drawn: {result.picture}" if result.picture else ""))
+
+
+def show_import(result: ImportResult) -> None:
+    """Keys are counted, the first ones named."""
+
+    def some(keys: tuple[str, ...]) -> str:
+        listed = ", ".join(keys[:SHOWN_KEYS]) + (" …" if len(keys) > SHOWN_KEYS else "")
+        return f"{len(keys)} keys" + (f": {listed}" if keys else "")
+
+    keys = {"used": some(result.used), "ignored": some(result.ignored), "missed": some(result.missed)}
+    show(key_table(result.to_dict() | keys))
+
+
+def show_evaluation(result: EvaluationResult) -> None:
+    """The metrics first; a table for each part of the breakdown."""
+    shown = result.to_dict()
+    parts = shown.pop("breakdown", {})
+    show(key_table({**shown.pop("metrics"), **shown, "resolutions": ", ".join(map(str, result.resolutions or ()))}))
+    columns = ("AP", "AR", "people")
+    for what, part in parts.items():
+        rows = [(name, *(format_value(row[column]) for column in columns)) for name, row in part.items()]
+        show(rows_table([what], columns, rows))
+
+
+def show_export(result: ExportResult) -> None:
+    """One row a format: its files, their size; of a model its difference from torch and its time.
+
+    Below int8 stands what it was made of, in single precision; below the table the APs of both.
+    """
+    rows = []
+    for name, path in result.files.items():
+        report = result.reports.get(name, {})
+        names = "\n".join(Path(file).name for file in report.get("files", [path]))
+        difference = f"{report['max_difference']:.1e}" if "max_difference" in report else "–"
+        time = f"{report['ms']:.1f}" if "ms" in report else "–"
+        rows.append((name, names, _size(result.bytes[name]), difference, time))
+        if "float_ms" in report:
+            rows.append(("", "the same in float32", _size(report["float_bytes"]), "–", f"{report['float_ms']:.1f}"))
+    folder = next(iter(result.files.values())).parent
+    show(rows_table(("format", f"files in {folder}"), ("size", "max difference", "ms, one thread"), rows))
+    for name, report in result.reports.items():
+        if "AP" in report:
+            ap = report["AP"]
+            say(f"{name}: AP {ap['int8']:.4f}, in float32 {ap['float']:.4f} ({ap['images']} images, no flip test)")
+
+
+def warn_of_export(result: ExportResult, given: Given) -> None:
+    """Warn of what a format loses."""
+    for name, report in result.reports.items():
+        if "warning" in report:
+            warn(f"{name}: {report['warning']}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def show_profile(result: ProfileResult) -> None:
+    """The figures, then the layers and the parts."""
+    figures = {key: value for key, value in result.to_dict().items() if key not in ("layers", "latency")}
+    measured = result.latency.to_dict() if result.latency else {}
+    show(key_table({**figures, **{key: value for key, value in measured.items() if key != "parts"}}))
+    if result.layers:
+        columns = ("in", "out", "side", "params", *result.layers[0]["macs"])
+        rows = [
+            (row["name"], row["operator"], *(str(row[key]) for key in ("cin", "cout", "side", "params")))
+            + tuple(map(format_count, row["macs"].values()))
+            for row in result.layers
+        ]
+        title = f"{result.spec}, {result.spec.joints} joints: MACs by convention"
+        show(rows_table(("layer", "operator"), columns, rows, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0)))
+    if result.latency:
+        title = f"Parts, each measured alone: {result.latency.runtime}"
+        parts = [(part.name, f"{part.ms:.3f}", f"{part.share:.1%}") for part in result.latency.parts]
+        show(rows_table(["part"], ("ms", "share"), parts, title=title, box=SIMPLE_HEAD, title_justify="left"))
+
+
+def show_verification(result: Verification) -> None:
+    """The subnets, fastest first, each by what differs; then how well they were predicted."""
+    parts = [str(spec).split(";") for spec in result.specs]
+    names = [
+        ";".join(part for part, *others in zip(own, *parts, strict=True) if set(others) != {part}) for own in parts
+    ]
+    rows = sorted(zip(names, result.measured, result.predicted, result.errors, strict=True), key=lambda row: row[1])
+    shown = [(name, f"{ms:.2f}", f"{predicted:.2f}", f"{error:+.1%}") for name, ms, predicted, error in rows]
+    show(rows_table(["subnet: what differs"], ("measured, ms", "predicted, ms", "error"), shown))
+    say(f"the table's own networks take {result.drift:.3f} times as long now; that is divided out")
+    show(key_table(result.to_dict()))
+
+
+def after_bundle(result: BundleResult, given: Given) -> None:
+    """Say what to do with a bundle."""
+    name = Path(result.out).name
+    say(f"on the device: python {name}/measure.py; then here: ofa-pose latency import results.csv --out TABLE")
