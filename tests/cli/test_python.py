@@ -1,0 +1,169 @@
+"""The Python API: what the shell does, with losses and metrics of one's own, and the same files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ofa_pose
+from ofa_pose.arch.space import load_space
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.litepose import LitePose
+from ofa_pose.pose.metrics import Detections
+from ofa_pose.recipe.recipe import load_recipe
+from ofa_pose.searches.evaluation import SubnetEvaluator
+from ofa_pose.train.training_run import TrainingRun
+from ofa_pose.utils.config import config_text
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import dump_yaml, write_text
+from tests.cli.conftest import Call
+from tests.cli.test_bad_input import refused
+
+CROWDPOSE = ("--set", "data.metric=crowdpose")
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+class Doubled:
+    """The toolkit's own objective with an additional part."""
+
+    def __init__(self, network: LitePose, training: TrainingRun) -> None:
+        self.network, self.training, self.own = network, training, training.objective(network)
+
+    def resolution(self, step: int) -> int:
+        return self.own.resolution(step)
+
+    def loss(self, batch: Any, step: int) -> dict[str, Any]:
+        losses = self.own.loss(batch, step)
+        return {**losses, "again": sum(losses.values())}
+
+
+def test_a_function_does_what_its_command_does(call: Call, recipe: Path, tmp_path: Path) -> None:
+    words = ("--recipe", recipe, "--set", "train.steps=2", "--seed", 3, "--device", "cpu")
+    shell = call("pretrain", *words, "--out", tmp_path / "shell", "--json").result
+    given = {"recipe": recipe, "overrides": ["train.steps=2"], "seed": 3, "device": "cpu"}
+    done = ofa_pose.pretrain(tmp_path / "python", **given)
+    assert done.to_dict() == {**shell, "checkpoint": str(done.checkpoint), "out": str(tmp_path / "python")}
+    for name in ("recipe.yaml", "checkpoints/best.pt", "checkpoints/last.pt"):
+        assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "shell" / name).read_bytes(), name
+    command = (tmp_path / "python" / "command.txt").read_text()
+    assert command.startswith(f"ofa-pose pretrain --out {tmp_path / 'python'} --recipe {recipe} --set train.steps=2 ")
+    assert command.endswith(" --seed 3 --device cpu\n")
+    with pytest.raises(InputError, match="holds a run already"):
+        ofa_pose.pretrain(tmp_path / "python", **given)
+    ofa_pose.pretrain(tmp_path / "python", resume=True, **given)
+    assert (tmp_path / "python" / "command.txt").read_text().splitlines()[1].endswith("--device cpu")
+    page = ofa_pose.report(tmp_path / "python").out.read_text()
+    assert "ofa-pose pretrain" in page
+
+
+def test_every_training_takes_an_objective(recipe: Path, supernet: Path, net: Path, tmp_path: Path) -> None:
+    made: list[Doubled] = []
+
+    def objective(network: LitePose, training: TrainingRun) -> Doubled:
+        made.append(Doubled(network, training))
+        return made[-1]
+
+    space = load_checkpoint(supernet).space
+    assert space is not None
+    write_text(tmp_path / "subnet.yaml", dump_yaml({"spec": space.smallest(17).to_dict()}))
+    given = {"overrides": ["train.steps=1"], "device": "cpu", "objective": objective}
+    runs = [
+        ofa_pose.pretrain(tmp_path / "net", recipe=recipe, **given),
+        ofa_pose.train_supernet(tmp_path / "supernet", recipe=recipe, **given),
+        ofa_pose.finetune(tmp_path / "subnet.yaml", supernet=supernet, teacher=net, out=tmp_path / "tuned", **given),
+    ]
+    assert [isinstance(one.network, Supernet) for one in made] == [False, True, False]
+    assert [one.training.teacher is not None for one in made] == [False, False, True]
+    assert made[0].network.spec == load_space(str(recipe.parent / "tiny.yaml")).largest(17)
+    for run, one in zip(runs, made, strict=True):
+        (step,) = (record for record in records(run.out) if "loss" in record)
+        assert step["loss"] == pytest.approx(2 * step["again"], rel=1e-5)
+        assert one.training.run.path == run.out and "objective" in (run.out / "command.txt").read_text()
+    assert "teacher_low" in records(tmp_path / "tuned")[1]
+
+
+def test_the_metric_is_the_datas(call: Call, recipe: Path, data: Path, tmp_path: Path) -> None:
+    words = ("--recipe", recipe, "--set", "train.steps=2", "--device", "cpu", "--out", tmp_path / "run")
+    done = call("pretrain", *words, *CROWDPOSE, "--json")
+    assert done.code == 0, done.err
+    (evaluated,) = (record["val"] for record in records(tmp_path / "run") if "val" in record)
+    assert "AP_hard" in evaluated and "AP_medium" in evaluated and "AP_large" not in evaluated
+    where = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
+    scored = call("eval", "--checkpoint", tmp_path / "run", *where, "--device", "cpu", "--json").result
+    assert "AP_hard" in scored["metrics"], "eval's default is the metric of the checkpoint's recipe"
+    chosen = call("eval", "--checkpoint", tmp_path / "run", *where, "--metric", "coco", "--device", "cpu", "--json")
+    assert "AP_large" in chosen.result["metrics"]
+    other = call("pretrain", *words, "--resume")
+    refused(other, "another metric", "crowdpose", "coco")
+    assert call("pretrain", *words, *CROWDPOSE, "--resume").code == 0
+    refused(call("pretrain", *words, "--set", "data.metric=pck"), "data.metric", "pck")
+
+
+def test_a_search_takes_the_metric_and_its_archive_keeps_them_apart(call: Call, supernet: Path, tmp_path: Path) -> None:
+    words = ("search", "--supernet", supernet, "--params", "1G", "--device", "cpu", "--json")
+    archive = ("--archive", tmp_path / "archive.sqlite")
+    usual = call(*words, *archive, "--out", tmp_path / "usual").result
+    assert call(*words, *archive, "--out", tmp_path / "again").result["judged"] == 0
+    other = call(*words, *archive, *CROWDPOSE, "--out", tmp_path / "other")
+    assert other.code == 0, other.err
+    assert other.result["judged"] == usual["judged"] >= usual["evaluations"]
+    refused(call(*words, "--out", tmp_path / "other", "--resume"), "another metric", "crowdpose")
+    refused(call(*words, *CROWDPOSE, "--out", tmp_path / "usual", "--resume"), "another metric", "crowdpose")
+    assert "metric" not in json.loads((tmp_path / "usual" / "search.json").read_text()), "as earlier versions wrote it"
+
+
+def test_the_usual_metric_leaves_no_trace(tiny_dataset: KeypointDataset, recipe: Path) -> None:
+    resolved, _ = load_recipe("search", recipe)
+    assert "metric" not in config_text(resolved)
+    supernet = Supernet(load_space(resolved.space), 14)
+    evaluators = (
+        SubnetEvaluator(supernet, tiny_dataset, replace(tiny_dataset, metric=metric), resolved.search)
+        for metric in ("coco", "crowdpose")
+    )
+    usual, other = (evaluator.basis(None) for evaluator in evaluators)
+    assert "metric" not in usual and other == {**usual, "metric": "crowdpose"}
+
+
+class Found:
+    """How many people were found for each that is there."""
+
+    def __init__(self, dataset: KeypointDataset) -> None:
+        self.people = dataset.people
+
+    def score(self, detections: Detections) -> dict[str, Any]:
+        return {"AP": len(detections) / self.people, "people": self.people}
+
+
+def test_eval_takes_a_metric_of_ones_own(data: Path, tmp_path: Path) -> None:
+    where: dict[str, Any] = {"annotations": data / "val" / "annotations.json", "images": data / "val" / "images"}
+    given = {**where, "device": "cpu", "metric": Found}
+    done = ofa_pose.evaluate("litepose-nano-coco", out=tmp_path, **given)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert done.metrics["people"] > 0 and done.metrics["AP"] == len(found) / done.metrics["people"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["metrics"] == done.metrics
+    again = ofa_pose.evaluate(results=tmp_path / "results.json", annotations=where["annotations"], metric=Found)
+    assert again.metrics == done.metrics and again.resolutions is None and again.flip is None
+    assert set(again.to_dict()) == {"metrics", "images", "seconds"}
+    with pytest.raises(InputError, match="this metric has no breakdown"):
+        ofa_pose.evaluate("litepose-nano-coco", breakdown=True, **given)
+
+
+def test_an_option_that_was_not_given_is_known(data: Path, tmp_path: Path) -> None:
+    write_text(tmp_path / "results.json", "[]")
+    given: dict[str, Any] = {
+        "results": tmp_path / "results.json",
+        "annotations": data / "val" / "annotations.json",
+    }
+    assert ofa_pose.evaluate(**given).metrics["AP"] == 0
+    for option, value in {"flip": True, "batch": 16, "decoding": "ours", "scales": (2.0,), "device": "cpu"}.items():
+        with pytest.raises(InputError, match="--results are decoded already"):
+            ofa_pose.evaluate(**given, **{option: value})
