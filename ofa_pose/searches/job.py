@@ -105,7 +105,7 @@ class SearchJob:
             evaluator.measure,
             resolved,
             evaluator.basis(sha256),
-            {"supernet": sha256 and {"path": str(checkpoint.path), "sha256": sha256}},
+            {"supernet": {"path": str(checkpoint.path), "sha256": sha256} if sha256 else None},
             algorithm,
             save_subnet,
         )
@@ -186,11 +186,11 @@ class SearchJob:
         if best.fitness <= 0:
             why = "every subnet has AP 0, so the smallest one was taken"
             warn(f"{why}: train the supernet further, or check data.search")
-        figures = describe(feasible.decode(best.genome), max(best.fitness, 0.0), feasible.budget)
+        figures = describe(feasible, best.genome, best.fitness)
         seconds = round(time.perf_counter() - start, 3)
         checkpoint = run.path / CHECKPOINT if self.save_subnet else None
-        if self.save_subnet:
-            self.save_subnet(run.path / CHECKPOINT, figures.spec, figures.AP)
+        if self.save_subnet and checkpoint:
+            self.save_subnet(checkpoint, figures.spec, figures.AP)
         result = SearchResult(
             best=figures,
             evaluations=len(history),
@@ -297,9 +297,8 @@ class _Course:
 
     def _write_best(self) -> None:
         assert self._best is not None
-        feasible, origin = self._feasible, {**self._origin, "evaluations": len(self.history)}
-        figures = describe(feasible.decode(self._best.genome), max(self._best.fitness, 0.0), feasible.budget)
-        write_best(self._run.path / BEST, figures, feasible.space, feasible.budget, origin)
+        origin = {**self._origin, "evaluations": len(self.history)}
+        write_best(self._run.path / BEST, self._feasible, self._best, origin)
 
 
 def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:

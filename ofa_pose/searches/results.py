@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from ofa_pose.arch.space import Genome, SearchSpace
+from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import Budget, FeasibleSpace, Limit
+from ofa_pose.costs.feasible import FeasibleSpace, Limit
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable
 from ofa_pose.searches.candidates import Candidate
@@ -92,20 +92,22 @@ class SearchResult(Result):
     checkpoint: Path | None
 
 
-def describe(spec: ArchSpec, ap: float, budget: Budget) -> SubnetFigures:
-    """The figures of a subnet whose AP is known."""
-    latency = budget.predict_ms(spec) if budget.predict_ms is not None else None
-    return SubnetFigures(spec, ap, spec_macs(spec).to_dict(), spec_params(spec), latency)
+def describe(feasible: FeasibleSpace, genome: Genome, ap: float) -> SubnetFigures:
+    """The figures of a subnet; an AP of -inf, where it could not be evaluated, is given as 0."""
+    spec, predict_ms = feasible.decode(genome), feasible.budget.predict_ms
+    latency = predict_ms(spec) if predict_ms is not None else None
+    return SubnetFigures(spec, max(ap, 0.0), spec_macs(spec).to_dict(), spec_params(spec), latency)
 
 
-def write_best(path: Path, best: SubnetFigures, space: SearchSpace, budget: Budget, origin: Mapping[str, Any]) -> None:
-    """Write best.yaml, which `arch.presets.load_spec` reads.
+def write_best(path: Path, feasible: FeasibleSpace, candidate: Candidate, origin: Mapping[str, Any]) -> None:
+    """Write a candidate's best.yaml, which `arch.presets.load_spec` reads.
 
     Args:
         origin: where it comes from: the supernet and the search.
     """
-    facts = {"convention": budget.convention, "budget": budget.to_dict(), "space": space.name, **origin}
-    files.write_text(path, files.dump_yaml({**best.to_dict(), **facts}))
+    figures, budget = describe(feasible, candidate.genome, candidate.fitness).to_dict(), feasible.budget
+    facts = {"convention": budget.convention, "budget": budget.to_dict(), "space": feasible.space.name}
+    files.write_text(path, files.dump_yaml({**figures, **facts, **origin}))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -170,7 +172,7 @@ def write_front(
         "uniform"}], "uniform": the uniformly scaled nets that were evaluated or are the widest of their resolution
         inside the budget, [{"genome", "resolution", "AP" (null where not evaluated), "macs", "params", "latency_ms",
         "cost"}], "saving": of the cheapest front member that is as good as the best evaluated uniform net, the share of
-        that net's cost that it saves (null where no uniform net was evaluated).
+        that net's cost that it saves (null where there is none).
 
         A front member's "uniform" is {"AP": of the best evaluated uniform net that costs no more (null where there is
         none), "complete": whether the widest such net of every resolution was evaluated}. Without that, the AP is only
@@ -183,8 +185,7 @@ def write_front(
     front = []
     for rank, index in enumerate(order, start=1):
         path = run_path / FRONT / f"{rank:03}.yaml"
-        described = describe(feasible.decode(valid[index].genome), valid[index].fitness, feasible.budget)
-        write_best(path, described, feasible.space, feasible.budget, {**origin, "rank": rank})
+        write_best(path, feasible, valid[index], {**origin, "rank": rank})
         facts = _facts(feasible, valid[index].genome, valid[index].fitness)
         front.append({"rank": rank, **facts, "subnet": str(path), "uniform": _beside(uniform, costs[index])})
     _remove_longer(run_path / FRONT, len(front))
@@ -241,11 +242,10 @@ def front_notes(result: Mapping[str, Any], quantity: str, shown: int) -> list[st
 
 
 def _facts(feasible: FeasibleSpace, genome: Genome, ap: float | None) -> dict[str, Any]:
-    spec = feasible.decode(genome)
-    figures = describe(spec, 0.0 if ap is None else ap, feasible.budget).to_dict()
-    costs = {key: figures[key] for key in ("macs", "params", "latency_ms")}
-    cost = first_limit(feasible).cost(spec)
-    return {"genome": list(genome), "resolution": spec.resolution, "AP": ap, **costs, "cost": cost}
+    figures = describe(feasible, genome, 0.0)
+    costs = {key: getattr(figures, key) for key in ("macs", "params", "latency_ms")}
+    cost = first_limit(feasible).cost(figures.spec)
+    return {"genome": list(genome), "resolution": figures.spec.resolution, "AP": ap, **costs, "cost": cost}
 
 
 def _uniform(feasible: FeasibleSpace, known: Mapping[Genome, float]) -> list[dict[str, Any]]:
@@ -266,12 +266,13 @@ def _beside(uniform: Sequence[dict[str, Any]], cost: float) -> dict[str, Any]:
 
 
 def _saving(front: Sequence[dict[str, Any]], uniform: Sequence[dict[str, Any]]) -> float | None:
-    best = max(
-        (net for net in uniform if net["AP"] is not None), key=lambda net: (net["AP"], -net["cost"]), default=None
-    )
-    if best is None:
+    evaluated = [net for net in uniform if net["AP"] is not None]
+    if not evaluated:
         return None
-    return 1 - float(min(entry["cost"] for entry in front if entry["AP"] >= best["AP"]) / best["cost"])
+    best = max(evaluated, key=lambda net: (net["AP"], -net["cost"]))
+    # None is as good where the algorithm did not ask for the uniform nets, and they are better than all it found.
+    costs = [entry["cost"] for entry in front if entry["AP"] >= best["AP"]]
+    return 1 - float(min(costs) / best["cost"]) if costs else None
 
 
 def _remove_longer(folder: Path, members: int) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import pytest
 
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome
+from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
-from ofa_pose.searches.candidates import Algorithm
+from ofa_pose.searches.candidates import Algorithm, Candidate, Evaluate, evaluated
 from ofa_pose.searches.job import SearchJob
 from ofa_pose.searches.plots import pareto_front
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.files import read_yaml
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way, small_space, tiny_space
 
@@ -183,6 +185,55 @@ def test_the_picture_is_drawn_for_every_kind_of_budget(tmp_path: Path, budget: B
     assert image.shape[0] > 500 and image.shape[1] > 900
     gold = np.all(np.abs(image.astype(int) - (0, 215, 255)) < 10, axis=-1)  # BGR: the chosen one's star
     assert gold.sum() > 50
+
+
+def one_by_one(
+    feasible: FeasibleSpace, settings: SearchSettings, seed: int, evaluate: Evaluate, *_: Any
+) -> Iterator[Candidate]:
+    """An algorithm from outside the package: random subnets, a generation each."""
+    drawn = feasible.sample_many(settings.generations + 1, np.random.default_rng(seed))
+    for generation, genome in enumerate(drawn):
+        yield from evaluated(feasible, evaluate, [(genome, "sample")], generation, generation)
+
+
+def test_an_algorithm_is_handed_over_and_named(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    result = search(tmp_path, feasible, algorithm=one_by_one)
+    assert result["saving"] is None, "uniform nets are better than all that it found"
+    name = f"{__name__}.one_by_one"
+    assert result["algorithm"] == name and result["evaluations"] == 4
+    assert json.loads((tmp_path / "search.json").read_text())["algorithm"]["algorithm"] == name
+    longer = SETTINGS.model_copy(update={"generations": 5})
+    again = search(tmp_path, feasible, settings=longer, resume=True, algorithm=one_by_one)
+    assert again["evaluations"] == 6 and again["best"]["AP"] >= result["best"]["AP"]
+    with pytest.raises(InputError, match=r"another algorithm: algorithm.algorithm was .*one_by_one, is evolution"):
+        search(tmp_path, feasible, resume=True)
+
+
+def test_an_algorithm_that_chooses_nothing_is_named(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    def idle(*_: Any) -> Iterator[Candidate]:
+        return iter(())
+
+    with pytest.raises(OfaPoseError, match="idle chose no subnet"):
+        search(tmp_path, feasible, algorithm=idle)
+
+
+def test_the_file_holds_what_the_command_prints(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    saved: list[tuple[Path, ArchSpec, float]] = []
+    job = SearchJob(
+        feasible,
+        lambda genome: {"AP": Usefulness(SPACE)(genome)},
+        Recipe(search=SETTINGS),
+        BASIS,
+        ORIGIN,
+        save_subnet=lambda *given: saved.append(given),
+    )
+    found = job.run(tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text()) == found.to_dict()
+    assert (
+        saved == [(tmp_path / "best.pt", found.best.spec, found.best.AP)] and found.checkpoint == tmp_path / "best.pt"
+    )
+    assert found.to_dict()["checkpoint"] == str(tmp_path / "best.pt") and found.subnet == tmp_path / "best.yaml"
+    assert list(found.to_dict()["best"]) == ["spec", "AP", "macs", "params", "latency_ms"]
 
 
 def test_pareto_front() -> None:
