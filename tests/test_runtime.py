@@ -174,7 +174,7 @@ def test_the_decoders_settings_may_be_missing(exported: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("metadata", "told"),
+    ("metadata", "message"),
     [
         ({"spec": None}, r"does not say its spec; write it with ofa-pose export"),
         ({"skeleton": None}, r"does not say its skeleton; write it with ofa-pose export"),
@@ -190,13 +190,13 @@ def test_the_decoders_settings_may_be_missing(exported: Path, tmp_path: Path) ->
     ],
 )
 def test_models_that_do_not_explain_themselves(
-    exported: Path, tmp_path: Path, metadata: dict[str, str | None], told: str
+    exported: Path, tmp_path: Path, metadata: dict[str, str | None], message: str
 ) -> None:
-    with pytest.raises(InputError, match=rf"bad\.onnx: {told}"):
+    with pytest.raises(InputError, match=rf"bad\.onnx: {message}"):
         runtime.load(spoiled(exported, tmp_path / "bad.onnx", **metadata))
 
 
-def test_what_is_no_model(exported: Path, tmp_path: Path) -> None:
+def test_what_is_not_a_model(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.onnx: no such file"):
         runtime.load(tmp_path / "gone.onnx")
     (tmp_path / "empty.onnx").touch()

@@ -1,13 +1,11 @@
 """A runtime that is one file and one line: OpenCV's dnn module (runtime.diff adds it) in all that knows of runtimes."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 import ofa_pose
 import ofa_pose.runtime
-from ofa_pose.cli import run
 from ofa_pose.utils.files import dump_yaml, write_text
 
 NET = "litepose-nano-coco"
@@ -25,11 +23,9 @@ def export_and_open(photo):
 
 def evaluate(annotations, images):
     """`eval` takes it for a model by its suffix."""
-    words = ["--annotations", str(annotations), "--images", str(images), "--no-flip", "--out"]
-    for name, checkpoint in (("ours", "models/model.opencv"), ("torch", NET)):
-        assert run(["eval", "--checkpoint", checkpoint, *words, name]) == 0
-    aps = [json.loads(Path(name, "metrics.json").read_text())["metrics"]["AP"] for name in ("ours", "torch")]
-    assert abs(aps[0] - aps[1]) < 0.01 and aps[0] > 0.3, aps
+    truth = {"annotations": annotations, "images": images, "flip": False}
+    ours, torchs = (ofa_pose.evaluate(checkpoint, **truth).metrics["AP"] for checkpoint in ("models/model.opencv", NET))
+    assert abs(ours - torchs) < 0.01 and ours > 0.3, (ours, torchs)
 
 
 def measure():
@@ -38,7 +34,7 @@ def measure():
     write_text("tiny.yaml", dump_yaml({**space, "expansion": [1], "blocks": [1, 1, 1, 1], "kernel": 3}))
     table = ofa_pose.latency_build("tiny.yaml", out="tiny.json", backend="opencv", rounds=1).to_dict()
     assert table["runtime"].startswith("opencv ") and table["pieces"] > 5
-    profile = ofa_pose.profile("litepose-nano-coco", measure=True, backend="opencv")
+    profile = ofa_pose.profile(NET, measure=True, backend="opencv")
     assert profile.latency.median_ms > 0
 
 

@@ -211,7 +211,6 @@ class Bundle:
             self.subjects: dict[str, dict[str, Any]] = manifest["subjects"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder} is not a whole bundle ({error}); copy it again") from None
-        self._onnx = self.header["backend"] == "onnxruntime"
         runtime = runtime_module(self.header["backend"])
         self.header["runtime"] = f"{self.header['backend']} {runtime.__version__}"
 
@@ -220,7 +219,7 @@ class Bundle:
         subject = self.subjects[name]
         path, inputs = self._folder / "models" / subject["model"], random_inputs(subject["inputs"])
         try:
-            if self._onnx:
+            if self.header["backend"] == "onnxruntime":
                 return onnx_run(str(path), inputs, self._threads)
             # Weights take as long whatever they are; zeros need no file.
             return ncnn_run(path.read_text(), bytes(subject["weights"]), inputs, subject["outputs"], self._threads)
@@ -232,7 +231,7 @@ def read_results(path: Path) -> tuple[dict[str, Any], list[float], dict[str, lis
     """The header, the anchor's milliseconds and all ratios of a results.csv; a last line that was cut off is left out.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a file of results.
     """
     text = path.read_text(encoding="utf-8")
     first, _, rest = text[: text.rfind("\n") + 1].partition("\n")

@@ -136,15 +136,7 @@ def find_backend(name: str) -> Backend:
 
 
 def make_runner(net: LitePose, name: str, threads: int = 0) -> Runner:
-    """A runner over a copy of `net` as it is now, on the CPU.
-
-    Args:
-        name: one of BACKENDS.
-        threads: of one call; 0: the runtime chooses.
-
-    Raises:
-        InputError: there is no such runtime, or it is not installed.
-    """
+    """A runner over a copy of `net` as it is now, on the CPU; 0 threads: the runtime chooses. Raises InputError."""
     backend = find_backend(name)
     if backend.run:
         return backend.run(net, threads)
@@ -164,7 +156,7 @@ def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> Exporte
         streams: how many calls are meant to be made at once.
 
     Raises:
-        InputError: no such file, no exported model, its runtime is not installed, or no such number of threads.
+        InputError: no such file, not an exported model, its runtime is not installed, or no such number of threads.
     """
     path = Path(path)
     if threads < 0 or streams < 1:  # ncnn would end the process

@@ -47,11 +47,9 @@ class ExportResult(Result):
 
     Attributes:
         files: each format's first file; bytes: of all files of a format.
-        reports: of a format what there is to say about it. A model's: the largest absolute difference from torch's
-            outputs ('max_difference'), the inputs (batch, height, width) that this was measured on ('sizes'), the
-            median time of one image at the net's resolution in one thread ('ms'), how long writing took ('seconds'),
-            and all its 'files', where they are several; 'onnx-int8' has what `export_int8` gives too. LitePose's JSON
-            has a 'warning' where that repository's code would build another net from it.
+        reports: of a format what there is to say about it. A model's has what `write_model` gives ('max_difference',
+            'sizes', 'ms', 'seconds'), that of 'onnx-int8' also what `export_int8` gives, and of several files all
+            'files'. LitePose's JSON has a 'warning' where that repository's code would build another net from it.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
@@ -71,34 +69,24 @@ def export_checkpoint(
     calibration: Pair | None = None,
     evaluation: Pair | None = None,
 ) -> ExportResult:
-    """Write a network in other formats, as OUT/NAME and a suffix: model.yaml, model.onnx and the like.
-
-    A supernet has one format, 'litepose-weights'.
+    """See `ofa_pose.export`; files are called OUT/NAME and a suffix. A supernet has one format, 'litepose-weights'.
 
     Args:
-        checkpoint: a checkpoint, or what `load_checkpoint` takes.
         formats: any of `FORMATS`; None: those of `DEFAULT_FORMATS` that this network can be written in.
-        calibration, evaluation: the images of 'onnx-int8', see `int8_data`; by default those of the recipe.
-
-    Raises:
-        InputError: a supernet, an unknown format, one that does not know the network's head, a package is not
-            installed, or LitePose's code, for its weights, would build another net; nothing is written then.
-        OfaPoseError: a runtime does not compute what torch computes; that format's files are not written.
+        calibration, evaluation: see `int8_data`.
     """
     for wanted in formats or ():
         if wanted not in _FORMATS:
             raise InputError(f"no such format: '{wanted}'", hint=nearest(wanted, FORMATS))
     files.check_folder(out)
     for wanted in formats or DEFAULT_FORMATS:
-        backend = _FORMATS[wanted].backend
-        if backend:
+        if backend := _FORMATS[wanted].backend:
             backend.require()
     source = open_source(checkpoint, name, supernets=formats is not None and set(formats) <= SUPERNET_FORMATS)
     if formats is None:
         formats = [known for known in DEFAULT_FORMATS if known != "litepose" or source.net.spec.head == "fusion"]
     for wanted in formats:
-        check = _FORMATS[wanted].check
-        if check:
+        if check := _FORMATS[wanted].check:
             check(source.net)
     if INT8 in formats:
         source = replace(source, int8=int8_data(source.recipe, source.skeleton, calibration, evaluation))

@@ -27,6 +27,7 @@ from ofa_pose.backends import INPUT, Runner
 from ofa_pose.backends.inputs import planes
 from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.onnxruntime import OnnxRunner
+from ofa_pose.checkpoints.checks import check_joints
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.splits import DataSettings, Source, load_splits
 from ofa_pose.inference.evaluate import evaluate, make_evaluator, read_inputs
@@ -64,12 +65,7 @@ def int8_data(
 ) -> Int8Data:
     """The images named, else those of a checkpoint's recipe: data.train, and data.test or data.val where it is there.
 
-    Args:
-        skeleton: the network's joints.
-        calibration, evaluation: an annotation file and the folder of its images.
-
-    Raises:
-        InputError: nothing to calibrate on, what is named cannot be read, or it is evaluated on other joints.
+    Raises InputError: nothing to calibrate on, what is named cannot be read, or it is evaluated on other joints.
     """
     data = check_config(DataSettings, recipe.get("data") or {}, "the checkpoint's recipe")
     named = (split for split in (data.test, data.val) if split is not None and Path(split.annotations).is_file())
@@ -86,9 +82,7 @@ def int8_data(
     if test is None:
         return Int8Data(train)
     (evaluated,) = load_splits(data, "test", trained=skeleton)
-    if evaluated.skeleton.joints != skeleton.joints:
-        what = f"has {len(evaluated.skeleton.joints)} joints, the network {len(skeleton.joints)}"
-        raise InputError(what, evaluated.annotations_path, "evaluate it on data with the network's joints")
+    check_joints(skeleton, evaluated, "the network")
     return Int8Data(train, evaluated)
 
 
@@ -120,7 +114,7 @@ def export_int8(
         test, and 'warning' where more than 0.02 is lost.
 
     Raises:
-        InputError: a calibration image is unreadable, or a package is missing; nothing is written.
+        InputError: a calibration image is unreadable; nothing is written.
     """
     calibration = data.calibration.choose(calibration_images, "int8", "calibration")
     inputs = (batch.images for batch in read_inputs(calibration, resolution, BATCH))
@@ -145,13 +139,10 @@ def export_int8(
 
 
 def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray], images: int) -> None:
-    """Write the int8 form of an ONNX model of ours.
+    """Write the int8 form of an ONNX model of ours. Raises InputError where `source` cannot be read.
 
     Args:
         inputs: the network's inputs to calibrate with, `images` in all: RGB uint8 (B, H, W, 3) of any sizes.
-
-    Raises:
-        InputError: `source` cannot be read.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static

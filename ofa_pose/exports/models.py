@@ -91,17 +91,13 @@ def make_reference(net: LitePose) -> list[tuple[np.ndarray, Outputs]]:
 def compare(
     runner: Runner, reference: list[tuple[np.ndarray, Outputs]], runtime: str, tolerance: float
 ) -> dict[str, Any]:
-    """Run a model on a reference's images.
+    """Run a model on a reference's images; raise OfaPoseError where outputs differ by more than the tolerance.
 
     Args:
-        runtime: its name, for people.
-        tolerance: see `Backend`.
+        runtime: its name, for people; tolerance: see `Backend`.
 
     Returns:
         {'max_difference': largest absolute difference of any output, 'sizes': [(batch, height, width), …]}.
-
-    Raises:
-        OfaPoseError: the outputs differ by more than `tolerance`.
     """
     worst = 0.0
     for images, outputs in reference:
@@ -123,7 +119,7 @@ def write_model(
     write: Callable[[Path], dict[str, Any]] | None = None,
     tolerance: float | None = None,
 ) -> dict[str, Any]:
-    """Write a model that a runtime opens, if it computes what torch does.
+    """Write a model that a runtime opens, if it computes what torch does; else raise OfaPoseError.
 
     Args:
         path: its first file, in a folder that may not exist; suffixes: of all its files.
@@ -134,9 +130,6 @@ def write_model(
     Returns:
         {'seconds': of writing}, what `compare` and `write` give, and 'ms': the median time of one image at the
         network's resolution in one thread, if `write` gives none.
-
-    Raises:
-        OfaPoseError: the outputs differ.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:

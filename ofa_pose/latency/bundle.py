@@ -32,15 +32,7 @@ It takes minutes on a PC, longer on a small device; cut off, it goes on where it
 
 
 def write_bundle(folder: Path, space: SearchSpace, joints: int, form: str, share: float) -> int:
-    """Write a folder that needs numpy and a runtime only: models, a manifest and a script. Returns how many subjects.
-
-    Args:
-        form: a key of BUNDLES.
-        share: the share of the pieces that is measured.
-
-    Raises:
-        InputError: the folder holds something, there is no such format, or a package that writes it is missing.
-    """
+    """See `ofa_pose.latency_bundle`: write models, a manifest and a script. Returns how many subjects it times."""
     if form not in BUNDLES:
         raise InputError(f"no such format: '{form}'", hint=nearest(form, BUNDLES))
     entry = BUNDLES[form]

@@ -18,7 +18,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.population import Grid
 from ofa_pose.utils.errors import InputError
 
-# What tells the pieces of a kind apart. Sides are the input's, in cells; `raw` is 0 in a plain head.
+# In what the pieces of a kind differ. Sides are the input's, in cells; `raw` is 0 in a plain head.
 FIELDS = {
     "stem": ("cout", "side"),
     "block": ("cin", "hidden", "cout", "side", "stride", "kernel", "residual"),
@@ -131,12 +131,18 @@ def spanning_pieces(pieces: list[Piece], share: float) -> list[Piece]:
         chosen: list[int] = np.flatnonzero(ends.all(axis=1)).tolist()
         for width in points.T:  # where no piece is a corner, the ends of every width must be there all the same
             chosen += [int(end) for end in (width.argmin(), width.argmax()) if width[end] not in width[chosen]]
-        distance = np.min(np.linalg.norm(points[:, None] - points[chosen], axis=2), axis=1)
-        while len(chosen) < share * len(group) and distance.max() > 0:
-            chosen.append(int(distance.argmax()))
-            distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
-        kept += [group[index] for index in chosen]
+        kept += [group[index] for index in farthest(points, chosen, share * len(group))]
     return sorted(kept)
+
+
+def farthest(points: NDArray[np.float64], chosen: list[int], count: float) -> list[int]:
+    """Rows of `points` beside those chosen, each what lies farthest from all before, until they are `count`."""
+    distance = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1)
+    chosen = list(chosen)
+    while len(chosen) < count and distance.max() > 0:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return chosen
 
 
 def groups(pieces: list[Piece]) -> dict[tuple[Any, ...], list[Piece]]:

@@ -60,12 +60,11 @@ class NetworkTime(Result):
 def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int = 30) -> NetworkTime:
     """Time a network with random weights on this machine's CPU, as latency tables do: without pre- or post-processing.
 
+    Raises InputError, as `open_device` does.
+
     Args:
         threads: of one run.
         repeats: at least so many runs are timed, batch 1, and for at least a second.
-
-    Raises:
-        InputError: no such backend, or its package is missing.
     """
     device = open_device(backend, threads)
     before = _reset_peak()

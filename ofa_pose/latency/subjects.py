@@ -8,7 +8,7 @@ from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import layer_macs
-from ofa_pose.latency.pieces import Piece, space_pieces, spanning_pieces
+from ofa_pose.latency.pieces import Piece, farthest, space_pieces, spanning_pieces
 from ofa_pose.utils.seeding import generator
 
 Subject = Piece | ArchSpec  # what is measured: a piece, or a whole network
@@ -33,11 +33,7 @@ def reference_nets(space: SearchSpace, joints: int, count: int = NETS) -> list[A
     pool = list(dict.fromkeys(pool))
     points = np.array([_work(spec) for spec in pool])
     points = (points - points.mean(0)) / np.maximum(points.std(0), 1e-9)
-    chosen = list(range(min(2, len(pool))))
-    while len(chosen) < min(count, len(pool)):
-        distance = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1)
-        chosen.append(int(distance.argmax()))
-    return [pool[index] for index in chosen]
+    return [pool[index] for index in farthest(points, list(range(min(2, len(pool)))), count)]
 
 
 def _work(spec: ArchSpec) -> list[float]:

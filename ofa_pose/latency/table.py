@@ -56,7 +56,7 @@ class Header:
         """Read what `to_dict` gives, among other things perhaps.
 
         Raises:
-            InputError: the space is none; it names `where`.
+            InputError: it holds no space; it names `where`.
             KeyError, ValueError: something is missing, or is of another kind.
         """
         plain: dict[str, Any] = {name: value[name] for name in (*WORDS, *COUNTS)}
@@ -148,7 +148,7 @@ class LatencyTable:
         expected = table_subjects(self.header.space, self.header.joints, self.header.share)
         absent = sum(subject not in self.ratios for subject in expected)
         if absent or not self.anchor:  # what waits to be measured is there without times
-            lacking = f"{absent:,} of the {len(expected):,} pieces and networks that its header tells of"
+            lacking = f"{absent:,} of the {len(expected):,} pieces and networks that its header names"
             what = f"lacks {lacking if absent else 'the times of its reference network'}"
             raise InputError(what, where, "build or import it again")
         waiting = sum(max(self.header.rounds - len(self.ratios[subject]), 0) for subject in expected)

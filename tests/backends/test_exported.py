@@ -1,4 +1,4 @@
-"""Exported files run without torch and say what they are; files that are none are told."""
+"""Exported files run without torch and say what they are; other files are refused."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_impossible_threads_are_refused(models: dict[str, str], threads: int, st
 
 
 @pytest.mark.parametrize("suffix, package", [(".onnx", "onnxruntime"), (".xml", "openvino"), (".param", "ncnn")])
-def test_a_device_is_told_the_plain_package(
+def test_a_device_is_pointed_to_the_plain_package(
     suffix: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An extra of ours would bring torch."""
@@ -133,7 +133,7 @@ def test_a_device_is_told_the_plain_package(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_files_that_are_none(models: dict[str, str], suffix: str, tmp_path: Path) -> None:
+def test_files_that_are_something_else(models: dict[str, str], suffix: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         open_runner(tmp_path / f"a{suffix}")
     whole = next(Path(path) for path in models.values() if path.endswith(suffix))
@@ -152,7 +152,7 @@ def test_files_that_are_none(models: dict[str, str], suffix: str, tmp_path: Path
             open_runner(tmp_path / f"a{suffix}")
 
 
-def test_metadata_that_are_none(models: dict[str, str], tmp_path: Path) -> None:
+def test_metadata_that_are_not_json(models: dict[str, str], tmp_path: Path) -> None:
     for suffix in (".param", ".bin"):
         (tmp_path / f"a{suffix}").write_bytes(Path(models["ncnn"]).with_suffix(suffix).read_bytes())
     assert open_runner(tmp_path / "a.param").metadata == {}

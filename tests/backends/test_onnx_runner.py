@@ -61,7 +61,7 @@ def test_sides_that_do_not_fit_are_refused(runner: OnnxRunner, height: int, widt
         runner(np.zeros((1, height, width, 3), np.uint8))
 
 
-def test_a_file_that_is_no_onnx(tmp_path: Path) -> None:
+def test_a_file_that_is_not_onnx(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"no graph")
     with pytest.raises(InputError, match="cannot be loaded by ONNX Runtime") as caught:
         OnnxRunner(tmp_path / "a.onnx")

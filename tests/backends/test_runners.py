@@ -107,7 +107,7 @@ def test_sides_that_do_not_fit_are_refused(backend: str) -> None:
 
 
 @given(st.integers(0, 500), st.integers(0, 500))
-def test_the_nearest_sizes_are_told(height: int, width: int) -> None:
+def test_the_nearest_sizes_are_reported(height: int, width: int) -> None:
     images = np.broadcast_to(np.uint8(0), (1, height, width, 3))
     try:
         check_sides(images)
@@ -142,7 +142,9 @@ def test_a_missing_package_names_its_extra(
 
 
 @pytest.mark.parametrize(("backend", "broken"), [("onnxruntime", "onnx"), ("openvino", "openvino"), ("ncnn", "ncnn")])
-def test_a_package_that_cannot_be_imported_is_told(backend: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_cannot_be_imported_is_reported(
+    backend: str, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, broken, None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: ModuleSpec(name, None))
     with pytest.raises(InputError, match=rf"{broken} is installed and cannot be imported \(.*\); pip install --force"):

@@ -78,8 +78,8 @@ def test_predict(call: Call, exported: str, scenes: Path, tmp_path: Path) -> Non
 def test_what_an_exported_model_cannot(command: str, call: Call, exported: str, scenes: Path, tmp_path: Path) -> None:
     words: tuple[object, ...] = truth(scenes) if command == "eval" else (scenes / "images", "--out", tmp_path)
     called = call(command, *words, "--checkpoint", exported, "--device", "cpu")
-    told = "model.onnx: an exported model runs on the CPU; name no device, or a checkpoint"
-    assert called.code == 2 and called.err.count("error:") == 1 and told in called.err
+    message = "model.onnx: an exported model runs on the CPU; name no device, or a checkpoint"
+    assert called.code == 2 and called.err.count("error:") == 1 and message in called.err
     called = call(command, *words, "--checkpoint", tmp_path / "gone.onnx")
     assert called.code == 2 and "gone.onnx: no such file" in called.err
 
@@ -110,10 +110,10 @@ def test_export_int8(call: Call, scenes: Path, tmp_path: Path) -> None:
 
 def test_export_int8_is_refused(call: Call, scenes: Path, tmp_path: Path) -> None:
     out, annotations = ("--out", tmp_path / "out"), ("--annotations", scenes / "annotations.json")
-    for words, told in (
+    for words, message in (
         (("--format", "onnx-int8", *out), "onnx-int8 needs images to calibrate on"),
         (("--format", "onnx-int8", *out, *annotations), "--annotations and --images go together; give both"),
         (("--format", "onnx", *out, *truth(scenes)), "are for onnx-int8; add --format onnx-int8, or leave them out"),
     ):
         called = call("export", NANO, *words)
-        assert called.code == 2 and told in called.err and not (tmp_path / "out").exists()
+        assert called.code == 2 and message in called.err and not (tmp_path / "out").exists()

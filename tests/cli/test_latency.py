@@ -42,12 +42,12 @@ def test_build_then_verify(call: Call, space_file: Path, tmp_path: Path) -> None
     assert call("latency", "build", *words, "--resume").code == 0
 
 
-def test_faults_of_the_user_are_told_in_a_line(
+def test_faults_of_the_user_are_reported_in_a_line(
     call: Call, space_file: Path, tiny_space: SearchSpace, tmp_path: Path
 ) -> None:
     (tmp_path / "other.json").write_text("{}")
     make_table(tiny_space).save(tmp_path / "table.json")
-    for words, told in (
+    for words, message in (
         (("build", "--space", space_file, "--backend", "onx", "--out", tmp_path / "t.json"), "no such backend"),
         (("build", "--space", "nowhere", "--out", tmp_path / "t.json"), "no such search space"),
         (("verify", "--table", tmp_path / "none.json"), "no such file"),
@@ -59,7 +59,7 @@ def test_faults_of_the_user_are_told_in_a_line(
     ):
         done = call("latency", *words)
         assert done.code == 2, words
-        assert told in done.err and "Traceback" not in done.err
+        assert message in done.err and "Traceback" not in done.err
     assert not (tmp_path / "t.json").exists()
 
 
@@ -77,7 +77,7 @@ def test_a_measured_bundle_comes_home_by_its_folder(
     assert home.result["nets"] == len(LatencyTable.load(tmp_path / "table.json").nets)
 
 
-def test_ctrl_c_is_told(call: Call, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_reported(call: Call, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 

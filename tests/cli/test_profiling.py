@@ -27,8 +27,8 @@ def test_measured_figures_are_shown(
     assert shown.code == 0, shown.err
     for word in ("median_ms", "p90_ms", "images_per_s", "memory_mb", "stages.0.0", "deconv.2", "share"):
         assert word in shown.out + shown.err
-    told = call("profile", spec, "--measure", "--backend", "torch", "--threads", 1, "--json").result
-    assert told["latency"]["backend"] == "torch" and told["macs"]["thop"] > 0
+    measured = call("profile", spec, "--measure", "--backend", "torch", "--threads", 1, "--json").result
+    assert measured["latency"]["backend"] == "torch" and measured["macs"]["thop"] > 0
     for words, message in (
         (("--backend", "torch"), "add --measure"),
         (("--measure", "--backend", "tflite"), "no such backend"),

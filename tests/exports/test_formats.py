@@ -209,7 +209,7 @@ def test_exports_are_reproducible(checkpoint: Checkpoint, tmp_path: Path) -> Non
         assert Path(first[name]).read_bytes() == Path(second[name]).read_bytes()
 
 
-def test_a_graph_that_differs_is_told_and_not_written(
+def test_a_graph_that_differs_is_reported_and_not_written(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"the last good one")
@@ -232,7 +232,7 @@ def test_a_graph_that_differs_is_told_and_not_written(
     assert (tmp_path / "model.onnx").read_bytes() == b"the last good one"
 
 
-def test_outputs_that_are_not_numbers_are_told(net: LitePose, tmp_path: Path) -> None:
+def test_outputs_that_are_not_numbers_are_reported(net: LitePose, tmp_path: Path) -> None:
     weights = {name: value.clone() for name, value in net.state_dict().items()}
     weights["stem.0.conv.weight"][0] = float("nan")
     with pytest.raises(OfaPoseError, match="differ by nan"):

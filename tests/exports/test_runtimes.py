@@ -72,7 +72,7 @@ def test_two_sizes_are_compared(resolution: int) -> None:
     assert other[0] != other[1] or resolution == 16
 
 
-def test_a_difference_is_told(net: LitePose) -> None:
+def test_a_difference_is_reported(net: LitePose) -> None:
     reference = make_reference(net)
 
     class Off:

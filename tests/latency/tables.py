@@ -50,7 +50,7 @@ def make_table(space: SearchSpace, joints: int = 14, share: float = 1.0) -> Late
 
 
 class FakeDevice:
-    """What it loads tells how long it takes."""
+    """What it loads says how long it takes."""
 
     runtime, threads = "onnxruntime 1", 1
 

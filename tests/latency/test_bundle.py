@@ -148,7 +148,7 @@ def measured(space: SearchSpace, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     return measure_bundle(folder, monkeypatch)
 
 
-def test_spoilt_results_are_told(
+def test_damaged_results_are_reported(
     small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = measured(small_space, tmp_path, monkeypatch)
@@ -178,7 +178,7 @@ def test_no_threads_and_no_rounds_are_refused() -> None:
         assert stopped.value.code == 2
 
 
-def test_a_missing_runtime_is_told(small_space: SearchSpace, tmp_path: Path) -> None:
+def test_a_missing_runtime_is_reported(small_space: SearchSpace, tmp_path: Path) -> None:
     write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0)
     code = f"import sys; sys.modules['ncnn'] = None\n{ALONE}"
     words = [sys.executable, "-c", code, str(tmp_path / "measure.py")]
@@ -196,7 +196,7 @@ def test_the_manifest_names_every_model(small_space: SearchSpace, tmp_path: Path
     assert named == {path.name for path in (tmp_path / "models").iterdir()}
 
 
-def test_faults_on_the_device_are_told_in_a_line(
+def test_faults_on_the_device_are_reported_in_a_line(
     small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "bundle"
@@ -205,28 +205,28 @@ def test_faults_on_the_device_are_told_in_a_line(
     monkeypatch.setattr(on_device, "__file__", str(folder / "measure.py"))
     monkeypatch.setattr(on_device, "keep_memory", lambda: None)
 
-    def told(*words: str) -> str:
+    def error_of(*words: str) -> str:
         assert on_device.main(["--rounds", "1", *words]) == 2
         (line,) = capsys.readouterr().err.splitlines()[-1:]
         assert line.startswith("error: ")
         return line
 
-    assert "is of another run (other rounds)" in told("--rounds", "2")
-    assert "No such file" in told("--out", str(tmp_path / "none" / "results.csv"))
-    assert "Is a directory" in told("--out", str(tmp_path))
+    assert "is of another run (other rounds)" in error_of("--rounds", "2")
+    assert "No such file" in error_of("--out", str(tmp_path / "none" / "results.csv"))
+    assert "Is a directory" in error_of("--out", str(tmp_path))
     header = results.read_text().splitlines()[0]
     results.write_text(f'{header}\n"{"a" * 200_000}\n')
-    assert "is not a file of results (" in told()
+    assert "is not a file of results (" in error_of()
     with pytest.raises(InputError, match=r"results\.csv: is not a results\.csv of a bundle"):
         import_results(results)
     results.unlink()
     for model in (folder / "models").iterdir():
         model.write_bytes(b"damaged")
-    assert "cannot be loaded" in told() and "copy the bundle again" in told("--out", str(tmp_path / "new.csv"))
+    assert "cannot be loaded" in error_of() and "copy the bundle again" in error_of("--out", str(tmp_path / "new.csv"))
     (folder / "manifest.json").write_text("{}")
-    assert "is not a whole bundle" in told()
+    assert "is not a whole bundle" in error_of()
     (folder / "manifest.json").unlink()
-    assert "is not a whole bundle" in told()
+    assert "is not a whole bundle" in error_of()
 
 
 def test_more_threads_than_processors_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

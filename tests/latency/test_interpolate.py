@@ -52,7 +52,7 @@ def test_what_lies_outside_is_refused(text: str) -> None:
     assert text in str(error.value) and "table.json" in str(error.value)
 
 
-def test_leaving_out_tells_the_error() -> None:
+def test_leaving_out_gives_the_error() -> None:
     pieces = space_pieces(load_space("litepose-nano"), 17)
     exact = {piece: piece_ms(piece) for piece in pieces}
     rough = {

@@ -95,7 +95,7 @@ def test_torch_computes_the_part(tiny_spec: ArchSpec) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_visit_runs_a_few_times_and_tells_a_time(threads: int) -> None:
+def test_a_visit_runs_a_few_times_and_gives_a_time(threads: int) -> None:
     runs = []
     ms = visit(lambda: runs.append(sum(range(1000))), threads)
     assert 0 < ms < 1000
@@ -114,7 +114,7 @@ def test_unknown_backends_are_refused() -> None:
         open_device("onnxruntme", 1)
 
 
-def test_missing_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"onnx", "onnxruntime", "openvino", "ncnn"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else object())
     for backend in BACKENDS:

@@ -72,12 +72,12 @@ def test_pieces_read_back_what_they_write(spec: ArchSpec) -> None:
 @pytest.mark.parametrize(
     "text", ["", "block", "bolt cin=3", "stem cout=8", "stem cout=8 side=-3", "stem side=8 cout=3"]
 )
-def test_what_is_no_piece_is_refused(text: str) -> None:
+def test_what_is_not_a_piece_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not a piece"):
         Piece.parse(text or "nothing", "table.json")
 
 
-def test_a_block_is_told_by_all_its_sizes() -> None:
+def test_a_block_is_known_by_all_its_sizes() -> None:
     spec = load_space("litepose-nano").smallest(17)
     assert str(plan_pieces(make_plan(spec))[1]) == ("block cin=8 hidden=48 cout=8 side=48 stride=2 kernel=7 residual=0")
 

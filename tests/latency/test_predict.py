@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @settings(max_examples=25)
 @given(small_spaces(), st.integers(1, 20), st.sampled_from([0.3, 1.0]), st.integers(0, 2**32 - 1))
-def test_a_population_is_foretold_as_each_of_its_networks(
+def test_a_population_is_predicted_as_each_of_its_networks(
     space: SearchSpace, joints: int, share: float, seed: int
 ) -> None:
     genomes = any_genomes(space, 12, seed)
@@ -36,7 +36,7 @@ def test_a_population_is_foretold_as_each_of_its_networks(
 
 
 @pytest.mark.parametrize("name", ["litepose", "litepose-per-block", "litepose-depth"])
-def test_shipped_spaces_are_foretold(name: str) -> None:
+def test_shipped_spaces_are_predicted(name: str) -> None:
     space = load_space(name)
     predictor = Predictor(make_table(space, 17))
     genomes = any_genomes(space, 50, seed=1)
@@ -80,14 +80,14 @@ def test_other_joints_and_resolutions_are_refused(tiny_space: SearchSpace, tmp_p
         predictor.predict_many(tiny_space, 17, np.zeros((3, len(tiny_space.choices)), int))
 
 
-def test_a_narrower_space_than_the_tables_is_foretold(tiny_space: SearchSpace) -> None:
+def test_a_narrower_space_than_the_tables_is_predicted(tiny_space: SearchSpace) -> None:
     predictor = Predictor(make_table(tiny_space))
     inner = replace(tiny_space, name="inner", stem=(5, 6), stages=((5, 8), (5, 6), (9, 11), (9, 12)))
     found = predictor.predict_many(inner, 14, np.array(any_genomes(inner, 20, 0)))
     assert np.isfinite(found).all() and (found > 0).all()
 
 
-def test_what_a_table_covers_is_told_before_a_search(tiny_space: SearchSpace) -> None:
+def test_what_a_table_covers_is_reported_before_a_search(tiny_space: SearchSpace) -> None:
     predictor = Predictor(make_table(tiny_space, share=0.5))
     interpolated, pieces = predictor.check_covers(tiny_space, 14)
     assert 0 < interpolated < pieces

@@ -59,8 +59,8 @@ class Bench:
     def measured(self, specs: Sequence[ArchSpec]) -> dict[ArchSpec, float]:
         """Milliseconds of whole networks, measured among the table's own; the machine's drift is divided out."""
         distinct = list(dict.fromkeys(specs))
-        verdict = verify(self.table, open_device(BACKEND, THREADS), distinct, ROUNDS)
-        return dict(zip(distinct, verdict.measured.tolist(), strict=True))
+        found = verify(self.table, open_device(BACKEND, THREADS), distinct, ROUNDS)
+        return dict(zip(distinct, found.measured.tolist(), strict=True))
 
     def test_aps(self, specs: Sequence[ArchSpec]) -> dict[ArchSpec, float]:
         settings = SearchSettings(images=SCENES["test"][0], calibration_images=SETTINGS.calibration_images)
@@ -97,10 +97,12 @@ def test_at_equal_measured_latency_the_latency_search_finds_no_worse_nets(bench:
     The search sees predicted times only. A measured budget would shut that winner out wherever it is predicted to be a
     little slower than it is, and the nets would be compared at latencies as far apart as the table errs.
     """
-    told = Predictor(bench.table)
+    predictor = Predictor(bench.table)
     by_macs = [bench.winner(f"{share}macs", macs_budget(bench.supernet, share), seed) for seed in SEEDS]
-    limits = [told.predict_ms(spec) for spec in by_macs]
-    budgets = [Budget(latency_ms=ms, predict_ms=told.predict_ms, predict_many=told.predict_many) for ms in limits]
+    limits = [predictor.predict_ms(spec) for spec in by_macs]
+    budgets = [
+        Budget(latency_ms=ms, predict_ms=predictor.predict_ms, predict_many=predictor.predict_many) for ms in limits
+    ]
     by_latency = [bench.winner(f"{share}ms", budget, seed) for budget, seed in zip(budgets, SEEDS, strict=True)]
     took, aps = bench.measured([*by_macs, *by_latency]), bench.test_aps([*by_macs, *by_latency])
     gains, over, apart = [], [], []
@@ -111,7 +113,7 @@ def test_at_equal_measured_latency_the_latency_search_finds_no_worse_nets(bench:
         for label, spec in (("MACs", one), ("latency", other)):
             say(
                 f"seed {seed}, by {label}: {spec_macs(spec).thop / 1e6:.1f}M MACs, measured {took[spec]:.3f} ms, "
-                f"predicted {told.predict_ms(spec):.3f} ms, test AP {aps[spec]:.4f}, {spec}"
+                f"predicted {predictor.predict_ms(spec):.3f} ms, test AP {aps[spec]:.4f}, {spec}"
             )
         say(
             f"seed {seed}: measured {over[-1]:+.1%} of the budget of {limit:.3f} ms and {apart[-1]:+.1%} of the MAC "

@@ -44,7 +44,7 @@ def test_times_are_medians_over_rounds_times_the_anchors_median(tiny_space: Sear
 
 
 @pytest.mark.parametrize(
-    "damage, told",
+    "damage, message",
     [
         (lambda value: value.clear(), "is not a latency table"),
         (lambda value: value.update(format="other"), "is not a latency table"),
@@ -62,13 +62,13 @@ def test_times_are_medians_over_rounds_times_the_anchors_median(tiny_space: Sear
         (lambda value: value["space"].pop("stem"), "has no 'stem'"),
     ],
 )
-def test_damaged_tables_are_refused(tiny_space: SearchSpace, tmp_path: Path, damage, told: str) -> None:
+def test_damaged_tables_are_refused(tiny_space: SearchSpace, tmp_path: Path, damage, message: str) -> None:
     path = tmp_path / "table.json"
     make_table(tiny_space).save(path)
     value = json.loads(path.read_text())
     damage(value)
     path.write_text(json.dumps(value))
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=message) as error:
         LatencyTable.load(path)
     assert str(path) in str(error.value)
 
@@ -79,7 +79,7 @@ def without_nets(table: LatencyTable) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage, told",
+    "damage, message",
     [
         (lambda table: table.anchor.clear(), "lacks the times of its reference network; build or import it again"),
         (
@@ -91,13 +91,13 @@ def without_nets(table: LatencyTable) -> None:
         (without_nets, "lacks 20 of"),
     ],
 )
-def test_incomplete_tables_are_told(
-    tiny_space: SearchSpace, damage: Callable[[LatencyTable], object], told: str
+def test_incomplete_tables_are_reported(
+    tiny_space: SearchSpace, damage: Callable[[LatencyTable], object], message: str
 ) -> None:
     table = make_table(tiny_space)
     table.check_complete()
     damage(table)
-    with pytest.raises(InputError, match=rf"table\.json: {told}"):
+    with pytest.raises(InputError, match=rf"table\.json: {message}"):
         Predictor(table, "table.json")
 
 

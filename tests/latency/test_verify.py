@@ -19,16 +19,16 @@ def test_the_drift_since_the_table_was_built_is_divided_out(
 ) -> None:
     monkeypatch.setattr(on_device, "visit", clock(lambda: 1.7))
     table = make_table(tiny_space)
-    verdict = verify(table, FakeDevice(), random_nets(table, 15, seed=0), rounds=2)
-    assert verdict.drift == pytest.approx(1.7)
-    result = verdict.to_dict()
+    found = verify(table, FakeDevice(), random_nets(table, 15, seed=0), rounds=2)
+    assert found.drift == pytest.approx(1.7)
+    result = found.to_dict()
     assert result["nets"] == 15
     assert result["mape"] < 1e-6
     assert result["spearman"] == pytest.approx(1)
     assert result["kendall"] == pytest.approx(1)
 
 
-def test_errors_are_told(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_errors_are_reported(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     table = make_table(tiny_space)
     specs = random_nets(table, 10, seed=1)
     slow = {specs[0], specs[1]}
@@ -37,12 +37,12 @@ def test_errors_are_told(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatc
         return clock(lambda: 2.0 if run() in slow else 1.0)(run, threads)
 
     monkeypatch.setattr(on_device, "visit", visit)
-    verdict = verify(table, FakeDevice(), specs, rounds=1)
-    assert verdict.errors[:2] == pytest.approx([-0.5, -0.5])
-    assert verdict.errors[2:] == pytest.approx([0] * 8, abs=1e-6)
-    assert verdict.to_dict()["mape"] == pytest.approx(0.1)
-    assert verdict.to_dict()["spearman"] < 1
-    draw(tmp_path / "picture.png", verdict, "a title")
+    found = verify(table, FakeDevice(), specs, rounds=1)
+    assert found.errors[:2] == pytest.approx([-0.5, -0.5])
+    assert found.errors[2:] == pytest.approx([0] * 8, abs=1e-6)
+    assert found.to_dict()["mape"] == pytest.approx(0.1)
+    assert found.to_dict()["spearman"] < 1
+    draw(tmp_path / "picture.png", found, "a title")
     assert cv2.imread(str(tmp_path / "picture.png")) is not None
 
 
