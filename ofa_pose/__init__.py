@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ofa_pose.api.profiling import latency_build, latency_bundle, latency_import, latency_verify, profile
     from ofa_pose.api.reporting import report
     from ofa_pose.api.searching import search
+    from ofa_pose.api.studying import fidelity, table
     from ofa_pose.api.training import finetune, pretrain, train_supernet
     from ofa_pose.inference.pose_model import PoseModel
 
@@ -31,6 +32,7 @@ _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds
     "data_synth": "datasets",
     "evaluate": "evaluating",
     "export": "exporting",
+    "fidelity": "studying",
     "finetune": "training",
     "import_litepose": "importing",
     "latency_build": "profiling",
@@ -42,6 +44,7 @@ _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds
     "profile": "profiling",
     "report": "reporting",
     "search": "searching",
+    "table": "studying",
     "train_supernet": "training",
 }
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "data_synth",
     "evaluate",
     "export",
+    "fidelity",
     "finetune",
     "import_litepose",
     "latency_build",
@@ -62,6 +66,7 @@ __all__ = [
     "profile",
     "report",
     "search",
+    "table",
     "train_supernet",
 ]
 

@@ -13,8 +13,8 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, evaluating, exporting, importing, profiling, reporting, searching, training
-from ofa_pose.cli import studies, views
+from ofa_pose.api import datasets, evaluating, exporting, importing, profiling, reporting, searching, studying, training
+from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
 from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.run_dir import COMMAND_WORDS
@@ -59,8 +59,8 @@ add_command(
     only_in_python=("objective",),
 )
 add_command(app, "search", searching.search, show_result=views.show_search, after=views.after_search)
-app.command("table")(studies.table)
-app.command("fidelity")(studies.fidelity)
+add_command(app, "table", studying.table)
+add_command(app, "fidelity", studying.fidelity, show_result=views.show_fidelity)
 add_command(app, "finetune", training.finetune, after=views.after_finetune, only_in_python=("objective",))
 add_command(
     app,

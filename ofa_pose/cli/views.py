@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ofa_pose.inference.predict import PredictionResult
     from ofa_pose.latency.verify import Verification
     from ofa_pose.searches.results import SearchResult
+    from ofa_pose.studies.comparison import CountComparison, FidelityResult, TuningComparison
     from ofa_pose.train.loop import TrainingResult
 
 Given = Mapping[str, Any]  # a call's arguments
@@ -68,6 +69,29 @@ def after_predict(result: PredictionResult, given: Given) -> None:
     """Exit code 1 where something could not be read."""
     if result.failed:
         raise OfaPoseError(f"{result.failed} of the {result.unit} could not be read; the rest is done")
+
+
+def show_fidelity(result: FidelityResult) -> None:
+    """The rank correlations, the advice below them; then where every figure is."""
+
+    def cells(found: CountComparison | TuningComparison, seconds: float) -> tuple[str, str, str]:
+        if found.tau is None:
+            return "–", "–", f"{seconds:.2f}"
+        return f"{found.tau:.3f}", f"{found.low:.2f} to {found.high:.2f}", f"{seconds:.2f}"
+
+    rows = [
+        (f"{line.count} {unit}", str(lines[-1].count), *cells(line, line.seconds))
+        for lines, unit in ((result.images, "images"), (result.calibration, "calibration images"))
+        for line in lines[:-1]
+    ]
+    most, tuned = result.images[-1], result.finetuned
+    if tuned:
+        rows.append((f"{most.count} images, inherited", f"after {tuned.steps} steps", *cells(tuned, most.seconds)))
+    title, columns = f"Rank correlation over {result.subnets} subnets of all costs", ("Kendall's tau", "95 % interval")
+    table = rows_table(("evaluated on", "against"), (*columns, "s a subnet"), rows, title=title, caption=result.advice)
+    table.caption_justify = "left"
+    show(table)
+    say(f"every figure: {result.table}" + (f", drawn: {result.picture}" if result.picture else ""))
 
 
 def show_import(result: ImportResult) -> None:

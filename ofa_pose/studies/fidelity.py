@@ -1,4 +1,4 @@
-"""How far cheap judging can be trusted: rank correlations between image counts, and with AP after fine-tuning.
+"""How far a cheap evaluation can be trusted: rank correlations between image counts, and with AP after fine-tuning.
 
 After Sciuto et al., Evaluating the Search Phase of NAS (ICLR 2020), who measure a search by Kendall's tau between the
 ranking that it sees and the ranking of trained networks.
@@ -8,42 +8,62 @@ from __future__ import annotations
 
 import shutil
 import statistics
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from ofa_pose.arch.space import Genome
+from ofa_pose.backends.torch_net import pick_device
+from ofa_pose.checkpoints.checkpoint import Checkpoint
+from ofa_pose.checkpoints.checks import check_joints
 from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
+from ofa_pose.recipe.recipe import Recipe, load_recipe
+from ofa_pose.searches.candidates import Evaluate
+from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.results import first_limit, uniform_genomes
-from ofa_pose.studies.scatter import Panel, draw_scatter
-from ofa_pose.studies.sheet import Sheet
-from ofa_pose.studies.table import Judge
+from ofa_pose.studies.comparison import (
+    Comparisons,
+    CountComparison,
+    FidelityResult,
+    Panel,
+    TuningComparison,
+    advise,
+    draw_comparisons,
+)
+from ofa_pose.studies.table import timed
+from ofa_pose.train.training_run import TrainingRun
+from ofa_pose.train.trainings import finetune, inherit
 from ofa_pose.utils import files
-from ofa_pose.utils.console import progress, say
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.config import config_text
+from ofa_pose.utils.console import progress, say, warn
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.ranking import kendall_interval
-from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
+from ofa_pose.utils.results import plain
+from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run, read_records
 from ofa_pose.utils.seeding import generator
 
-SHEET, BASIS, PICTURE, TUNING = "fidelity.csv", "fidelity.json", "fidelity.png", "finetune"
+TABLE, BASIS, PICTURE, TUNING = "fidelity.csv", "fidelity.json", "fidelity.png", "finetune"
 TUNED = "AP_finetuned"
 POOL = 50  # subnets drawn for each one that is taken
 LEAST = 3  # subnets that can be ranked with any sense
-SURE = 10  # subnets; with fewer even a tau of 1 may be chance
-GOOD = 0.9  # a tau at which a ranking may stand for the other
+
+Counts = tuple[int, int]  # of search and of recalibration images
+FineTune = Callable[[Genome, Path], float]
+"""The AP of a subnet after a short fine-tuning, which goes on from what a killed one left in the folder given."""
 
 
 @dataclass(frozen=True)
-class Fidelity:
-    """What is compared: judging on so many search images, after recalibration on so many training images.
+class FidelitySettings:
+    """What is compared: evaluation on so many search images, after recalibration on so many training images.
 
     Attributes:
-        images, calibration: the counts, ascending; the largest of each is what the others are held against.
-        subnets: how many are judged.
+        images, calibration: the counts, ascending; the largest of each is what the others are compared with.
+        subnets: how many are evaluated.
         steps: of fine-tuning each; 0 leaves that out.
     """
 
@@ -52,22 +72,163 @@ class Fidelity:
     subnets: int
     steps: int
 
+    def __post_init__(self) -> None:
+        for option, counts in (("--images", self.images), ("--calibration", self.calibration)):
+            if not counts or min(counts) < 1:
+                what = f"{option} {','.join(map(str, counts))} holds what is not a count"
+                raise InputError(what, hint="give whole numbers from 1, as in 50,100,200")
+        if self.steps < 0:
+            raise InputError(f"--steps {self.steps} is not a number of steps", hint="give 0 for no fine-tuning")
+        _check_rankable(self.subnets)
+
     @property
-    def settings(self) -> list[tuple[int, int]]:
-        """Every (images, calibration) that is judged; the reference, the largest of both, is the first."""
-        most, best = self.images[-1], self.calibration[-1]
-        return list(
-            dict.fromkeys([(most, best), *((n, best) for n in self.images), *((most, n) for n in self.calibration)])
+    def reference(self) -> Counts:
+        """The largest of both counts."""
+        return self.images[-1], self.calibration[-1]
+
+    @property
+    def evaluations(self) -> list[Counts]:
+        """Every (images, calibration) that is evaluated; the reference first."""
+        most, best = self.reference
+        pairs = (self.reference, *((n, best) for n in self.images), *((most, n) for n in self.calibration))
+        return list(dict.fromkeys(pairs))
+
+
+@dataclass(frozen=True)
+class FidelityStudy:
+    """Some subnets, to be evaluated in every way.
+
+    Attributes:
+        feasible: the subnets to take some of.
+        make_evaluate: AP and seconds of subnets, for numbers of search and of recalibration images.
+        fine_tune: None where `settings.steps` is 0.
+        basis: what the figures rest on, JSON values; a study on another basis is not resumed.
+        recipe: kept in the run directory; its seed draws the subnets.
+    """
+
+    feasible: FeasibleSpace
+    settings: FidelitySettings
+    make_evaluate: Callable[[int, int], Evaluate]
+    fine_tune: FineTune | None
+    basis: Mapping[str, Any]
+    recipe: Recipe = field(default_factory=Recipe)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        feasible: FeasibleSpace,
+        settings: FidelitySettings,
+        teacher: Checkpoint | None = None,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        seed: int | None = None,
+        device: str | None = None,
+    ) -> FidelityStudy:
+        """Of a supernet; the recipe is its own by default.
+
+        Args:
+            teacher: what fine-tuning distils heatmaps from.
+
+        Raises:
+            InputError: data, recipe, supernet and teacher do not fit.
+        """
+        resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe, seed)
+        tuning, _ = load_recipe("finetune", recipe, overrides, checkpoint.recipe, seed)
+        base = SubnetEvaluator.from_checkpoint(checkpoint, resolved, pick_device(device))
+        if teacher:
+            check_joints(teacher.skeleton, base.train, "the teacher")
+        images = _within(settings.images, len(base.search), "search")
+        calibration = _within(settings.calibration, len(base.train), "training")
+        settings = replace(settings, images=images, calibration=calibration)
+
+        def evaluator(images: int, calibration: int) -> SubnetEvaluator:
+            changed = resolved.search.model_copy(update={"images": images, "calibration_images": calibration})
+            return SubnetEvaluator(base.supernet, base.train, base.search, changed, base.device, decode=base.decode)
+
+        sha256, taught = (files.sha256(one.path) if one and one.path else None for one in (checkpoint, teacher))
+        adopted = {key: getattr(tuning, key).model_dump(mode="json") for key in ("train", "augment", "loss")}
+        training = TrainingRun(
+            base.train,
+            evaluator(*settings.reference).images,  # so that both APs of the comparison are of the same images
+            tuning.train.model_copy(update={"steps": settings.steps, "evaluate_every": settings.steps}),
+            tuning.augment,
+            tuning.loss,
+            resolved.seed,
+            RunDir(Path(TUNING)),  # of each subnet another
+            base.device,
+            teacher.build() if teacher else None,
+            origin={"command": "fidelity", "teacher": taught},
+            decode=base.decode,
         )
 
+        def fine_tune(genome: Genome, folder: Path) -> float:
+            begun = (folder / "checkpoints" / "last.pt").exists()
+            run = replace(training, run=RunDir(folder, fresh=not begun))
+            spec = feasible.decode(genome)
+            net = inherit(base.supernet, spec, base.train, base.device, settings.calibration[-1])
+            finetune(run, net, feasible.space)
+            return _last_ap(run.run.metrics, settings.steps)
 
-def spread_subnets(part: FeasibleSpace, count: int, rng: np.random.Generator) -> list[Genome]:
+        return cls(
+            feasible,
+            settings,
+            lambda images, calibration: timed(evaluator(images, calibration)),
+            fine_tune if settings.steps else None,
+            {
+                **base.basis(sha256),
+                "study": plain(asdict(settings)),
+                "budget": {**feasible.budget.to_dict(), "convention": feasible.budget.convention},
+                "seed": resolved.seed,
+                "fine-tuning": adopted,
+                "teacher": taught,
+            },
+            resolved,
+        )
+
+    def run(self, out: str | Path, resume: bool = False) -> FidelityResult:
+        """Evaluate the subnets in every way and compare the rankings; writes fidelity.csv and fidelity.png.
+
+        The images of a smaller count are among those of a larger one, so that the correlations between counts are a
+        little better than between images that have nothing in common. Subnets are spread over all costs: those that a
+        search has to tell apart at last lie closer together.
+
+        Raises:
+            InputError: fewer than three subnets; `out` holds another run, or a study and `resume` is not asked for; the
+                study to be resumed has another basis.
+        """
+        run = plan_run(out, config_text(self.recipe), resume, progress=TABLE)
+        start, settings = time.perf_counter(), self.settings
+        genomes = spread_subnets(self.feasible, settings.subnets, generator(self.recipe.seed, "fidelity"))
+        _check_rankable(len(genomes))
+        columns = [f"{name}_{_key(counts)}" for counts in settings.evaluations for name in ("AP", "seconds")]
+        kept = _Kept(run.path / TABLE, self.feasible, genomes, [*columns, *([TUNED] if self.fine_tune else [])])
+        if resume:
+            check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
+            kept.read()
+        evaluates = {counts: self.make_evaluate(*counts) for counts in settings.evaluations}  # may find data at fault
+        run.open()
+        files.write_json(run.path / BASIS, dict(self.basis))
+        kept.write()
+        kept.evaluate(evaluates)
+        if self.fine_tune is not None:
+            kept.tune(self.fine_tune, run.path / TUNING)
+        shutil.rmtree(run.path / TUNING, ignore_errors=True)
+        found = kept.compare(settings)
+        picture = draw_comparisons(run.path / PICTURE, kept.panels(settings))
+        seconds = round(time.perf_counter() - start, 3)
+        paths = run.path / TABLE, picture
+        figures = found.subnets, found.images, found.calibration, found.finetuned
+        return FidelityResult(*figures, advise(found), *paths, seconds, run.path)
+
+
+def spread_subnets(feasible: FeasibleSpace, count: int, rng: np.random.Generator) -> list[Genome]:
     """At most so many distinct subnets inside the budget, evenly spread over their costs; ascending genomes.
 
     They are taken from a random pool, uniformly scaled nets among it: random widths alone seldom come near either end.
     """
-    pool = dict.fromkeys([*uniform_genomes(part), *(part.sample(rng) for _ in range(POOL * count))])
-    cost = {genome: first_limit(part).cost(part.decode(genome)) for genome in pool}
+    pool = dict.fromkeys([*uniform_genomes(feasible), *(feasible.sample(rng) for _ in range(POOL * count))])
+    cost = {genome: first_limit(feasible).cost(feasible.decode(genome)) for genome in pool}
     left = sorted(pool, key=lambda genome: (cost[genome], genome))
     taken = []
     for aim in np.linspace(cost[left[0]], cost[left[-1]], count):
@@ -78,178 +239,119 @@ def spread_subnets(part: FeasibleSpace, count: int, rng: np.random.Generator) ->
     return sorted(taken)
 
 
-def plan_fidelity(out: Path, recipe: str, resume: bool = False) -> RunDir:
-    """The run directory of a study, checked but not yet made.
+class _Kept:
+    """fidelity.csv: a row for each subnet with what was measured on it so far; whole on disk after each figure."""
 
-    Raises:
-        InputError: `out` holds a study already and `resume` is not asked for, there is none to resume, or `out` holds
-            another run or is not a folder.
-    """
-    return plan_run(out, recipe, resume, progress=SHEET)
+    def __init__(self, path: Path, feasible: FeasibleSpace, genomes: Sequence[Genome], columns: Sequence[str]) -> None:
+        self._table = SubnetTable(path, feasible.space, feasible.joints, columns)
+        self._space, self._columns = feasible.space, columns
+        self.rows: dict[Genome, dict[str, float]] = {genome: {} for genome in genomes}
 
+    def read(self) -> None:
+        """Take over what the file holds. Raises InputError where it is of other subnets or damaged."""
+        path, what = self._table.path, "a table of this study"
+        found = read_subnets(path, self._columns, self._space, empty=self._columns, what=what)
+        if not found.keys() <= self.rows.keys():
+            raise InputError("holds subnets of another study", path, "choose another --out")
+        for genome, cells in found.items():
+            self.rows[genome] |= {name: cells[name] for name in self._columns if cells[name] is not None}
 
-def study_fidelity(
-    run: RunDir,
-    part: FeasibleSpace,
-    study: Fidelity,
-    seed: int,
-    make_judge: Callable[[int, int], Judge],
-    tune: Callable[[Genome], float] | None,
-    basis: Mapping[str, Any],
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Judge some subnets in every way and compare the rankings; writes fidelity.csv and fidelity.png.
+    def write(self) -> None:
+        """Write the file at once."""
+        self._table.write(self.rows)
 
-    The images of a smaller count are among those of a larger one, so that the correlations between counts are a little
-    better than between images that have nothing in common. Subnets are spread over all costs: those that a search has
-    to tell apart at last lie closer together.
+    def put(self, genome: Genome, **figures: float) -> None:
+        """Take in figures of a subnet and write the file."""
+        self.rows[genome] |= figures
+        self.write()
 
-    Args:
-        make_judge: from numbers of search and of calibration images, what gives the AP and seconds of genomes.
-        tune: the AP of a subnet after a short fine-tuning, on the largest number of images; what it leaves in the run
-            directory's folder `TUNING` goes when all are tuned.
-        basis: what the figures rest on, JSON values; a study on another basis is not resumed.
+    def missing(self, column: str) -> list[Genome]:
+        """The subnets without a figure."""
+        return [genome for genome, row in self.rows.items() if column not in row]
 
-    Returns:
-        Plain values: "subnets", "images" and "calibration": [{"count", "tau", "low", "high", "seconds" (the median of
-        one judgement)}], each against the largest count; "finetuned": {"steps", "tau", "low", "high"} or null;
-        "advice": a sentence; "table", "picture": paths (null where there is nothing to draw).
+    def evaluate(self, evaluates: Mapping[Counts, Evaluate]) -> None:
+        """Put in the AP and the seconds of every subnet under every evaluation that are not there yet."""
+        missing = {counts: self.missing(f"AP_{_key(counts)}") for counts in evaluates}
+        total = len(evaluates) * len(self.rows)
+        done = total - sum(map(len, missing.values()))
+        # Counted in images: with few of them a subnet takes less.
+        work = sum(map(sum, evaluates)) * len(self.rows)
+        to_do = sum(sum(counts) * len(genomes) for counts, genomes in missing.items())
+        with progress("evaluate", work, "images", work - to_do) as meter:
+            for counts, genomes in missing.items():
+                for genome, (ap, seconds) in zip(genomes, evaluates[counts](genomes), strict=True):
+                    self.put(genome, **{f"AP_{_key(counts)}": ap, f"seconds_{_key(counts)}": round(seconds, 4)})
+                    done += 1
+                    meter.step(sum(counts), f"{done} of {total} evaluations")
 
-    Raises:
-        InputError: fewer than three subnets; what is to be resumed has another basis.
-    """
-    genomes = spread_subnets(part, study.subnets, generator(seed, "fidelity"))
-    if len(genomes) < LEAST:
-        what = f"{len(genomes)} subnets cannot be ranked"
-        raise InputError(what, hint=f"study at least {LEAST}, with --subnets or a larger budget")
-    columns = [f"{name}_{_key(setting)}" for setting in study.settings for name in ("AP", "seconds")]
-    sheet = Sheet(run.path / SHEET, part, genomes, [*columns, *([TUNED] if tune else [])])
-    if resume:
-        check_basis(files.read_json(run.path / BASIS), basis, run.path)
-        sheet.read()
-    judges = {
-        setting: make_judge(*setting) for setting in study.settings
-    }  # whatever is wrong with the data is told now
-    run.open()
-    files.write_json(run.path / BASIS, dict(basis))
-    sheet.write()
-    _judge_all(sheet, judges)
-    if tune is not None:
-        _tune_all(sheet, tune)
-    shutil.rmtree(run.path / TUNING, ignore_errors=True)
-    result = {"subnets": len(genomes), **_compare_all(sheet, study, tune is not None)}
-    panels = _panels(sheet, study, tune is not None)
-    draw_scatter(run.path / PICTURE, panels)
-    paths = {"table": str(run.path / SHEET), "picture": str(run.path / PICTURE) if panels else None}
-    return {**result, "advice": advise(result), **paths}
+    def tune(self, fine_tune: FineTune, folder: Path) -> None:
+        """Put in the AP after fine-tuning of every subnet that has none yet."""
+        for number, genome in enumerate(self.rows, start=1):
+            if TUNED not in self.rows[genome]:
+                say(f"fine-tuning subnet {number} of {len(self.rows)}")
+                self.put(genome, **{TUNED: fine_tune(genome, folder / genome_text(genome))})
 
+    def column(self, name: str) -> list[float]:
+        """A figure of every subnet, in the order of the genomes."""
+        return [row[name] for row in self.rows.values()]
 
-def _judge_all(sheet: Sheet, judges: Mapping[tuple[int, int], Judge]) -> None:
-    missing = {
-        setting: [genome for genome, values in sheet.values.items() if f"AP_{_key(setting)}" not in values]
-        for setting in judges
-    }
-    total = len(judges) * len(sheet.values)
-    # Counted in images: with few of them a subnet takes less.
-    work = {setting: sum(setting) for setting in judges}
-    done = sum(work[setting] * (len(sheet.values) - len(left)) for setting, left in missing.items())
-    with progress("judge", sum(work.values()) * len(sheet.values), "images", done) as meter:
-        judged = total - sum(map(len, missing.values()))
-        for setting, left in missing.items():
-            for genome, (ap, seconds) in zip(left, judges[setting](left), strict=True):
-                sheet.put(genome, **{f"AP_{_key(setting)}": ap, f"seconds_{_key(setting)}": round(seconds, 4)})
-                judged += 1
-                meter.step(work[setting], f"{judged} of {total} judgements")
+    def aps(self, counts: Counts) -> list[float]:
+        """The AP of every subnet under one evaluation."""
+        return self.column(f"AP_{_key(counts)}")
 
+    def compare(self, settings: FidelitySettings) -> Comparisons:
+        """Every count against the largest, and that against fine-tuning."""
+        (most, best), reference = settings.reference, self.aps(settings.reference)
 
-def _tune_all(sheet: Sheet, tune: Callable[[Genome], float]) -> None:
-    for number, (genome, values) in enumerate(sheet.values.items(), start=1):
-        if TUNED not in values:
-            say(f"fine-tuning subnet {number} of {len(sheet.values)}")
-            sheet.put(genome, **{TUNED: tune(genome)})
+        def line(count: int, counts: Counts) -> CountComparison:
+            seconds = statistics.median(self.column(f"seconds_{_key(counts)}"))
+            return CountComparison(count, **asdict(kendall_interval(self.aps(counts), reference)), seconds=seconds)
 
+        images = [line(count, (count, best)) for count in settings.images]
+        calibration = [line(count, (most, count)) for count in settings.calibration]
+        tuned = None
+        if TUNED in self._columns:
+            tuned = TuningComparison(settings.steps, **asdict(kendall_interval(reference, self.column(TUNED))))
+        return Comparisons(len(self.rows), images, calibration, tuned)
 
-def _compare_all(sheet: Sheet, study: Fidelity, tuned: bool) -> dict[str, Any]:
-    reference = sheet.column(f"AP_{_key(study.settings[0])}")
+    def panels(self, settings: FidelitySettings) -> list[Panel]:
+        """What the picture shows."""
+        (most, best), reference = settings.reference, self.aps(settings.reference)
 
-    def line(count: int, setting: tuple[int, int]) -> dict[str, Any]:
-        seconds = statistics.median(sheet.column(f"seconds_{_key(setting)}"))
-        found = kendall_interval(sheet.column(f"AP_{_key(setting)}"), reference)
-        return {"count": count, **asdict(found), "seconds": seconds}
+        def against(aps: list[float]) -> list[tuple[float, float]]:
+            return list(zip(reference, aps, strict=True))
 
-    most, best = study.settings[0]
-    images = [line(count, (count, best)) for count in study.images]
-    calibration = [line(count, (most, count)) for count in study.calibration]
-    finetuned = {"steps": study.steps, **asdict(kendall_interval(reference, sheet.column(TUNED)))} if tuned else None
-    return {"images": images, "calibration": calibration, "finetuned": finetuned}
+        images = {f"{n}": against(self.aps((n, best))) for n in settings.images[:-1]}
+        calibration = {f"{n}": against(self.aps((most, n))) for n in settings.calibration[:-1]}
+        tuned = {f"{settings.steps} steps": against(self.column(TUNED))} if TUNED in self._columns else {}
+        panels = [
+            (f"AP on {most} images", "AP on fewer", images),
+            (f"AP, {best} calibration images", "AP with fewer", calibration),
+            ("inherited AP", "AP after fine-tuning", tuned),
+        ]
+        return [panel for panel in panels if panel[2]]
 
 
-def advise(result: Mapping[str, Any]) -> str:
-    """A sentence on what to set, from the figures of `study_fidelity`."""
-    if result["images"][-1]["tau"] is None:
-        return "the subnets have equal APs, so that no ranking can be judged: train the supernet further"
-    parts = []
-    for key, lines in (("search.images", result["images"]), ("search.calibration_images", result["calibration"])):
-        *fewer, largest = lines
-        enough = next((line for line in fewer if line["tau"] is not None and line["tau"] >= GOOD), None)
-        if enough:
-            parts.append(f"{key}={enough['count']} ranks subnets as {largest['count']} do (tau {enough['tau']:.2f})")
-        elif fewer:
-            parts.append(f"keep {key} at {largest['count']} or more (no smaller count reaches tau {GOOD})")
-    tuned = result["finetuned"]
-    if tuned:
-        tau = "unknown" if tuned["tau"] is None else f"{tuned['tau']:.2f}, {tuned['low']:.2f} to {tuned['high']:.2f}"
-        sure = tuned["low"] is not None and tuned["low"] > 0
-        meaning = "predicts" if sure else "says too little about"
-        then = "" if sure and tuned["tau"] >= GOOD else "; fine-tune several members of the front before choosing"
-        parts.append(f"inherited AP {meaning} AP after {tuned['steps']} steps of fine-tuning (tau {tau}){then}")
-    if not parts:
-        return "nothing was compared: name several image counts, or fine-tune"
-    few = f"from {result['subnets']} subnets only, so with care: " if result["subnets"] < SURE else ""
-    return few + "; ".join(parts)
+def _last_ap(metrics: Path, steps: int) -> float:
+    """The AP after the last step, not the best on the way: that is chosen on the images it is measured on."""
+    records = (record for _, record in read_records(metrics) if record.get("step") == steps)
+    found = [record["val"]["AP"] for record in records if "val" in record]
+    if not found:
+        raise OfaPoseError(f"{metrics}: holds no AP of step {steps}; remove {metrics.parent} and --resume")
+    return float(found[-1] or 0.0)
 
 
-def fidelity_table(result: Mapping[str, Any]) -> Table:
-    """The rank correlations of `study_fidelity`, for people."""
-    table = Table(title=f"Rank correlation over {result['subnets']} subnets of all costs", caption=result["advice"])
-    table.caption_justify = "left"
-    for name in ("judged on", "against", "Kendall's tau", "95 % interval", "s a subnet"):
-        table.add_column(name, justify="left" if name in ("judged on", "against") else "right")
-    for key, unit in (("images", "images"), ("calibration", "calibration images")):
-        *fewer, largest = result[key]
-        for line in fewer:
-            table.add_row(f"{line['count']} {unit}", f"{largest['count']}", *_shown(line), f"{line['seconds']:.2f}")
-    largest, tuned = result["images"][-1], result["finetuned"]
-    if tuned:
-        label = f"{largest['count']} images, inherited"
-        table.add_row(label, f"after {tuned['steps']} steps", *_shown(tuned), f"{largest['seconds']:.2f}")
-    return table
+def _within(counts: tuple[int, ...], available: int, what: str) -> tuple[int, ...]:
+    if counts[-1] > available:
+        warn(f"there are only {available} {what} images: larger counts mean all of them")
+    return tuple(sorted({min(count, available) for count in counts}))
 
 
-def _shown(line: Mapping[str, Any]) -> Iterator[str]:
-    yield "–" if line["tau"] is None else f"{line['tau']:.3f}"
-    yield "–" if line["tau"] is None else f"{line['low']:.2f} to {line['high']:.2f}"
+def _check_rankable(subnets: int) -> None:
+    if subnets < LEAST:
+        hint = f"study at least {LEAST}, with --subnets or a larger budget"
+        raise InputError(f"{subnets} subnets cannot be ranked", hint=hint)
 
 
-def _panels(sheet: Sheet, study: Fidelity, tuned: bool) -> list[Panel]:
-    """What the picture shows: of each panel the x axis, the y axis, and the points of each legend entry."""
-    most, best = study.settings[0]
-    reference = sheet.column(f"AP_{_key((most, best))}")
-
-    def points(setting: tuple[int, int]) -> list[tuple[float, float]]:
-        return list(zip(reference, sheet.column(f"AP_{_key(setting)}"), strict=True))
-
-    panels = []
-    if len(study.images) > 1:
-        panels.append((f"AP on {most} images", "AP on fewer", {f"{n}": points((n, best)) for n in study.images[:-1]}))
-    if len(study.calibration) > 1:
-        series = {f"{n}": points((most, n)) for n in study.calibration[:-1]}
-        panels.append((f"AP, {best} calibration images", "AP with fewer", series))
-    if tuned:
-        after = list(zip(reference, sheet.column(TUNED), strict=True))
-        panels.append(("inherited AP", "AP after fine-tuning", {f"{study.steps} steps": after}))
-    return panels
-
-
-def _key(setting: tuple[int, int]) -> str:
-    return f"{setting[0]}_{setting[1]}"
+def _key(counts: Counts) -> str:
+    return f"{counts[0]}_{counts[1]}"

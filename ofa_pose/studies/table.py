@@ -1,27 +1,123 @@
-"""The exhaustive table: every subnet of a small space judged once, so that searches can be held against the truth."""
+"""The exhaustive table: every subnet of a small space evaluated once, so that searches are compared with the truth."""
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
+from ofa_pose.backends.torch_net import pick_device
+from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.population import population_costs
 from ofa_pose.costs.subnet_rows import SubnetTable, read_subnets
+from ofa_pose.recipe.recipe import Recipe, load_recipe
+from ofa_pose.searches.candidates import Evaluate, FitnessOutcome
+from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.utils import files
+from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
+from ofa_pose.utils.results import Result
+from ofa_pose.utils.run_dir import check_basis, plan_run
 
 TABLE, BASIS = "table.csv", "table.json"
+MEASURED = ("AP", "seconds")
 
-Outcome = tuple[float, float]  # AP, seconds
-Judge = Callable[[Sequence[Genome]], Iterator[Outcome]]  # in the order of the genomes, each as soon as it is known
+
+@dataclass(frozen=True)
+class TableResult(Result):
+    """A complete table.
+
+    Attributes:
+        subnets: how many it holds.
+        judged: how many of them were evaluated now.
+        best: the subnet with the highest AP: "spec", "AP", "macs" by convention, "params"; plain values.
+        table: table.csv.
+        seconds: what it took now.
+        out: the run directory.
+    """
+
+    subnets: int
+    judged: int
+    best: dict[str, Any]
+    table: Path
+    seconds: float
+    out: Path
+
+
+@dataclass(frozen=True)
+class TableStudy:
+    """Every subnet of a space, to be evaluated once.
+
+    Attributes:
+        evaluate: AP and seconds of subnets.
+        basis: what the APs rest on, JSON values, kept in table.json; a table on another basis is not resumed.
+        recipe: kept in the run directory.
+    """
+
+    space: SearchSpace
+    joints: int
+    evaluate: Evaluate
+    basis: Mapping[str, Any]
+    recipe: Recipe = field(default_factory=Recipe)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        recipe: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        device: str | None = None,
+    ) -> TableStudy:
+        """Of a supernet; the recipe is its own by default. Raises InputError where data, recipe and supernet differ."""
+        resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe)
+        evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, pick_device(device))
+        basis = evaluator.basis(files.sha256(checkpoint.path) if checkpoint.path else None)
+        return cls(evaluator.supernet.space, checkpoint.spec.joints, timed(evaluator), basis, resolved)
+
+    def run(self, out: str | Path, resume: bool = False) -> TableResult:
+        """Evaluate every subnet that the run directory's table.csv does not hold yet.
+
+        It is a `SubnetTable` with the columns AP and seconds. A row is written as soon as its subnet is evaluated, so
+        that a killed run loses at most the one in work; at the end the rows stand in the order of their genomes.
+
+        Raises:
+            InputError: `out` holds another run, or a table and `resume` is not asked for; the table to be resumed has
+                another basis or a damaged row.
+        """
+        run = plan_run(out, config_text(self.recipe), resume, progress=TABLE)
+        start, path = time.perf_counter(), run.path / TABLE
+        if resume:
+            check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
+        known = read_table(path, self.space) if resume else {}
+        run.open()
+        files.write_json(run.path / BASIS, dict(self.basis))
+        genomes = list(every_genome(self.space))
+        macs = population_costs(self.space, self.joints, np.array(genomes))["macs_exact"]
+        # What a subnet takes, in MMACs of one image: time left counted in subnets would be far too short.
+        work = dict(zip(genomes, (-(-macs // 10**6)).tolist(), strict=True))
+        table = SubnetTable(path, self.space, self.joints, MEASURED)
+        rows = {genome: known[genome] for genome in sorted(known)}
+        table.write(rows)
+        missing = [genome for genome in genomes if genome not in rows]
+        with progress("table", sum(work.values()), "MMACs", sum(work[genome] for genome in rows)) as meter:
+            for genome, (ap, seconds) in zip(missing, self.evaluate(missing), strict=True):
+                rows[genome] = {"AP": ap, "seconds": round(seconds, 4)}
+                table.append(genome, rows[genome])
+                meter.step(work[genome], f"{len(rows)} of {len(genomes)} subnets, {seconds:.2f} s each")
+        table.write({genome: rows[genome] for genome in genomes})
+        fittest = max(rows, key=lambda genome: rows[genome]["AP"])
+        spec = self.space.decode(fittest, self.joints)
+        best = {"spec": spec.to_dict(), "AP": rows[fittest]["AP"]}
+        best |= {"macs": spec_macs(spec).to_dict(), "params": spec_params(spec)}
+        return TableResult(len(rows), len(missing), best, path, round(time.perf_counter() - start, 3), run.path)
 
 
 def every_genome(space: SearchSpace) -> Iterator[Genome]:
@@ -37,77 +133,19 @@ def check_size(space: SearchSpace, limit: int) -> None:
         raise InputError(what, hint="train a supernet of a smaller space, or raise --limit")
 
 
-def plan_table(out: Path, recipe: str, resume: bool = False) -> RunDir:
-    """The run directory of a table, checked but not yet made.
-
-    Raises:
-        InputError: `out` holds a table already and `resume` is not asked for, there is none to resume, or `out` holds
-            another run or is not a folder.
-    """
-    return plan_run(out, recipe, resume, progress=TABLE)
+def read_table(path: Path, space: SearchSpace) -> dict[Genome, dict[str, float]]:
+    """The measurements of every subnet in a table.csv; see `read_subnets`."""
+    rows = read_subnets(path, MEASURED, space, what=f"a table of space '{space.name}'")
+    return {genome: {name: row[name] for name in MEASURED} for genome, row in rows.items()}
 
 
-def fill_table(
-    run: RunDir,
-    space: SearchSpace,
-    joints: int,
-    judge: Judge,
-    basis: Mapping[str, Any],
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Judge every subnet of a space that the run directory's table.csv does not hold yet.
+def timed(ap_of: Callable[[Genome], float]) -> Evaluate:
+    """An `Evaluate` of what gives the AP of one subnet."""
 
-    It is a `SubnetTable` with the columns AP and seconds. A row is written as soon as its subnet is judged, so that a
-    killed run loses at most the one in work; at the end the rows stand in the order of their genomes.
+    def evaluate(genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
+        for genome in genomes:
+            start = time.perf_counter()
+            ap = ap_of(genome)
+            yield ap, time.perf_counter() - start
 
-    Args:
-        basis: what the APs rest on, JSON values, kept in table.json; a table with another basis is not resumed.
-
-    Returns:
-        {"subnets", "judged" (in this run), "best": {"spec", "AP", "macs", "params"}, "table"}: plain values.
-
-    Raises:
-        InputError: the table that is to be resumed has another basis or a damaged row.
-    """
-    path = run.path / TABLE
-    if resume:
-        check_basis(files.read_json(run.path / BASIS), basis, run.path)
-    known = read_table(path, space) if resume else {}
-    run.open()
-    files.write_json(run.path / BASIS, dict(basis))
-    genomes = list(every_genome(space))
-    macs = population_costs(space, joints, np.array(genomes))["macs_exact"]
-    # What a subnet takes, in MMACs of one image: time left counted in subnets would be far too short.
-    work = dict(zip(genomes, (-(-macs // 10**6)).tolist(), strict=True))
-    table = SubnetTable(path, space, joints, ("AP", "seconds"))
-    table.write(_sorted(known))
-    missing = [genome for genome in genomes if genome not in known]
-    judged = dict(known)
-    with progress("table", sum(work.values()), "MMACs", sum(work[genome] for genome in known)) as meter:
-        for genome, outcome in zip(missing, judge(missing), strict=True):
-            table.append(genome, _cells(outcome))
-            judged[genome] = outcome
-            meter.step(work[genome], f"{len(judged)} of {len(genomes)} subnets, {outcome[1]:.2f} s each")
-    table.write(_sorted(judged))
-    fittest, (ap, _) = max(judged.items(), key=lambda item: item[1][0])
-    spec = space.decode(fittest, joints)
-    best = {"spec": spec.to_dict(), "AP": ap, "macs": spec_macs(spec).to_dict(), "params": spec_params(spec)}
-    return {"subnets": len(judged), "judged": len(missing), "best": best, "table": str(path)}
-
-
-def read_table(path: Path, space: SearchSpace) -> dict[Genome, Outcome]:
-    """AP and seconds of every genome in a table.csv; a row that was being written when it was killed is left out.
-
-    Raises:
-        InputError: the file is missing, is the table of another space, or holds a row that is none.
-    """
-    rows = read_subnets(path, ("AP", "seconds"), space, what=f"a table of space '{space.name}'")
-    return {genome: (cells["AP"], cells["seconds"]) for genome, cells in rows.items()}
-
-
-def _cells(outcome: Outcome) -> dict[str, float]:
-    return {"AP": outcome[0], "seconds": round(outcome[1], 4)}
-
-
-def _sorted(judged: Mapping[Genome, Outcome]) -> dict[Genome, dict[str, float]]:
-    return {genome: _cells(judged[genome]) for genome in sorted(judged)}
+    return evaluate
