@@ -105,6 +105,11 @@ class Budget:
         return tuple(found)
 
     @property
+    def counted(self) -> tuple[Limit, ...]:
+        """The limits that no subnet exceeds less than a smaller one: all but the latency."""
+        return tuple(limit for limit in self.limits if limit.key != LATENCY)
+
+    @property
     def macs_key(self) -> str:
         """The key of `costs` that this budget's convention of MACs has."""
         return f"macs_{self.convention}"
@@ -134,8 +139,7 @@ class Budget:
 
     def excess(self, space: SearchSpace, joints: int, genomes: Genomes) -> NDArray[np.float64]:
         """(N, limits): by which factor each limit is exceeded, as a logarithm; up to 0 is inside."""
-        counted = any(limit.key != LATENCY for limit in self.limits)
-        counts = population_costs(space, joints, genomes) if counted else {}
+        counts = population_costs(space, joints, genomes) if self.counted else {}
         columns = []
         for limit in self.limits:
             cost = self.latencies(space, joints, genomes) if limit.key == LATENCY else counts[limit.key]

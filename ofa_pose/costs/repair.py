@@ -1,4 +1,4 @@
-"""Bringing genomes inside a budget, and finding how little a subnet with some choice can cost."""
+"""Bringing genomes inside a budget."""
 
 from __future__ import annotations
 
@@ -80,37 +80,3 @@ def _way_to(
             if not way or genes != way[-1]:  # a gene of an absent block stays as it is
                 way.append(genes.copy())
     return np.array(way)
-
-
-def single_choices(space: SearchSpace) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The smallest subnet with each choice of each gene, and the gene: (N, G) and (N,)."""
-    places = [(gene, choice) for gene, choices in enumerate(space.choices) for choice in range(len(choices))]
-    genomes = np.zeros((len(places), len(space.choices)), np.int64)
-    for row, (gene, choice) in zip(genomes, places, strict=True):
-        row[gene] = choice
-    return genomes, np.array([gene for gene, _ in places])
-
-
-def cheapest_rows(space: SearchSpace, excess: Excess, genomes: Genomes, kept: NDArray[np.integer]) -> NDArray[np.int64]:
-    """(N, G) genomes after those steps of single genes that most lower the excess, as long as it is over and one does.
-
-    Args:
-        kept: (N,), the gene of each that stays as it is.
-    """
-    rows, genes = np.array(genomes, np.int64), np.shape(genomes)[1]
-    highest = np.array([len(choices) - 1 for choices in space.choices])
-    moves = np.concatenate([np.eye(genes, dtype=np.int64), -np.eye(genes, dtype=np.int64)])
-    over = excess(rows).max(axis=1)
-    todo = np.flatnonzero(over > 0)
-    while todo.size:
-        each, held = np.arange(len(todo)), kept[todo]
-        near = np.clip(rows[todo, None] + moves, 0, highest)
-        near[each, :, held] = rows[todo, held, None]
-        near = canonical_rows(space, near.reshape(-1, genes))
-        reached = excess(near).max(axis=1).reshape(len(todo), -1)
-        best = reached.argmin(axis=1)
-        lower = reached[each, best] < over[todo]
-        rows[todo[lower]] = near.reshape(len(todo), -1, genes)[each, best][lower]
-        over[todo[lower]] = reached[each, best][lower]
-        todo = todo[lower & (over[todo] > 0)]
-    return rows

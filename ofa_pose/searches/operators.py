@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace, uniform_candidates
-from ofa_pose.costs.population import canonical_rows
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.candidates import Origin
 
@@ -92,30 +90,11 @@ class Breeder:
                 return
             rows = self.feasible.repair_many(np.array(genomes), rng)
             filled = rng.random(len(rows)) < self.fill
-            rows[filled] = fill_rows(self.feasible, rows[filled], rng)
+            rows[filled] = self.feasible.fill_many(rows[filled], rng)
             new = [
                 genome for row in rows.tolist() if (genome := tuple(row)) not in self.seen and genome not in children
             ]
             children.update(dict.fromkeys(list(dict.fromkeys(new))[:missing], origin))
-
-
-def fill_rows(feasible: FeasibleSpace, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """(N, G) genomes inside the budget, with genes raised a step at a time, in random order, until nothing more fits.
-
-    A gene whose next step did not fit is not tried again.
-    """
-    rows, top = rows.copy(), np.array(feasible.top)
-    room = rows < top
-    while len(rising := np.flatnonzero(room.any(axis=1))):
-        gene = np.where(room[rising], rng.random((len(rising), len(top))), -1).argmax(axis=1)
-        raised = rows[rising]
-        raised[np.arange(len(rising)), gene] += 1
-        raised = canonical_rows(feasible.space, raised)
-        fits = feasible.admitted(raised) & (raised != rows[rising]).any(axis=1)
-        rows[rising[fits]] = raised[fits]
-        room[rising[~fits], gene[~fits]] = False
-        room &= rows < top
-    return rows
 
 
 def starting_genomes(feasible: FeasibleSpace, settings: SearchSettings) -> list[Genome]:

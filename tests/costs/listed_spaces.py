@@ -11,7 +11,7 @@ import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs import feasible as budget_module
+from ofa_pose.costs import feasible as feasible_module
 from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.population import Grid
 from tests.searches.small_spaces import JOINTS, small_space
@@ -42,11 +42,19 @@ def members(feasible: FeasibleSpace) -> set[Genome]:
 
 
 def unlisted(space: SearchSpace, budget: Budget) -> FeasibleSpace:
-    """The part drawn from as if it were too large to list."""
-    with mock.patch.multiple(budget_module, LISTED=0, PREDICTED_WHOLE=0):
+    """The feasible subnets drawn from as if they were too many to list."""
+    with mock.patch.object(feasible_module, "LISTED", 0):
         feasible = FeasibleSpace(space, JOINTS, budget)
         assert feasible._listed is None
     return feasible
+
+
+def tolerance(feasible: FeasibleSpace, number: int) -> float:
+    """Five standard errors of an estimate where so many subnets are inside; 0 where they are counted."""
+    if feasible.count().exact:
+        return 0.0
+    share = number / feasible._proposals.size
+    return 5 * number * float(np.sqrt((1 - share) / share / feasible._trials)) + 1e-6
 
 
 def latency(spec: ArchSpec) -> float:
