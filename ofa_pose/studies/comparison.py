@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ofa_pose.utils import files
@@ -22,12 +22,7 @@ Panel = tuple[str, str, dict[str, list[tuple[float, float]]]]
 
 @dataclass(frozen=True)
 class CountComparison(Result):
-    """A number of images against the largest.
-
-    Attributes:
-        tau, low, high: Kendall's tau and its interval, see `Tau`.
-        seconds: the median of one evaluation.
-    """
+    """A number of images against the largest: Kendall's tau, its interval, and the median seconds of an evaluation."""
 
     count: int
     tau: float | None
@@ -38,7 +33,7 @@ class CountComparison(Result):
 
 @dataclass(frozen=True)
 class TuningComparison(Result):
-    """AP with inherited weights against AP after so many steps of fine-tuning; tau, low, high: see `Tau`."""
+    """AP with inherited weights against AP after so many steps of fine-tuning: Kendall's tau and its interval."""
 
     steps: int
     tau: float | None
@@ -47,75 +42,67 @@ class TuningComparison(Result):
 
 
 @dataclass(frozen=True)
-class Comparisons(Result):
+class FidelityResult(Result):
     """The rank correlations over some subnets.
 
     Attributes:
+        subnets: how many.
         images, calibration: of every number of search and of recalibration images, ascending.
         finetuned: None where nothing was fine-tuned.
+        table: fidelity.csv, every figure.
+        picture: fidelity.png; None where there was nothing to draw.
+        seconds: what the study took now.
+        out: the run directory.
     """
 
     subnets: int
     images: list[CountComparison]
     calibration: list[CountComparison]
     finetuned: TuningComparison | None
-
-
-@dataclass(frozen=True)
-class FidelityResult(Comparisons):
-    """A finished study.
-
-    Attributes:
-        advice: a sentence on what to set.
-        table: fidelity.csv, every figure.
-        picture: fidelity.png; None where there was nothing to draw.
-        seconds: what it took now.
-        out: the run directory.
-    """
-
-    advice: str
     table: Path
     picture: Path | None
     seconds: float
     out: Path
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and the advice as plain values."""
+        return {**super().to_dict(), "advice": self.advice}
 
-def advise(found: Comparisons) -> str:
-    """A sentence on what to set."""
-    if found.images[-1].tau is None:
-        return "the subnets have equal APs, so that no ranking can be compared: train the supernet further"
-    sentences = []
-    for key, lines in (("search.images", found.images), ("search.calibration_images", found.calibration)):
-        *fewer, largest = lines
-        enough = next((line for line in fewer if line.tau is not None and line.tau >= GOOD), None)
-        if enough:
-            sentences.append(f"{key}={enough.count} ranks subnets as {largest.count} do (tau {enough.tau:.2f})")
-        elif fewer:
-            sentences.append(f"keep {key} at {largest.count} or more (no smaller count reaches tau {GOOD})")
-    tuned = found.finetuned
-    if tuned:
-        tau = "unknown" if tuned.tau is None else f"{tuned.tau:.2f}, {tuned.low:.2f} to {tuned.high:.2f}"
-        sure = tuned.low is not None and tuned.low > 0
-        meaning = "predicts" if sure else "says too little about"
-        enough_alone = sure and tuned.tau is not None and tuned.tau >= GOOD
-        then = "" if enough_alone else "; fine-tune several members of the front before choosing"
-        sentences.append(f"inherited AP {meaning} AP after {tuned.steps} steps of fine-tuning (tau {tau}){then}")
-    if not sentences:
-        return "nothing was compared: name several image counts, or fine-tune"
-    few = f"from {found.subnets} subnets only, so with care: " if found.subnets < SURE else ""
-    return few + "; ".join(sentences)
+    @property
+    def advice(self) -> str:
+        """A sentence on what to set."""
+        if self.images[-1].tau is None:
+            return "the subnets have equal APs, so that no ranking can be compared: train the supernet further"
+        sentences = []
+        for key, lines in (("search.images", self.images), ("search.calibration_images", self.calibration)):
+            *fewer, largest = lines
+            enough = next((line for line in fewer if line.tau is not None and line.tau >= GOOD), None)
+            if enough:
+                sentences.append(f"{key}={enough.count} ranks subnets as {largest.count} do (tau {enough.tau:.2f})")
+            elif fewer:
+                sentences.append(f"keep {key} at {largest.count} or more (no smaller count reaches tau {GOOD})")
+        tuned = self.finetuned
+        if tuned:
+            tau = "unknown" if tuned.tau is None else f"{tuned.tau:.2f}, {tuned.low:.2f} to {tuned.high:.2f}"
+            sure = tuned.low is not None and tuned.low > 0
+            alone = sure and tuned.tau is not None and tuned.tau >= GOOD
+            meaning = "predicts" if sure else "says too little about"
+            then = "" if alone else "; fine-tune several members of the front before choosing"
+            sentences.append(f"inherited AP {meaning} AP after {tuned.steps} steps of fine-tuning (tau {tau}){then}")
+        if not sentences:
+            return "nothing was compared: name several image counts, or fine-tune"
+        few = f"from {self.subnets} subnets only, so with care: " if self.subnets < SURE else ""
+        return few + "; ".join(sentences)
 
 
 def draw_comparisons(path: Path, panels: Sequence[Panel]) -> Path | None:
-    """Write a PNG with a panel for each comparison; a dashed line shows where both agree. Nothing where there is none.
+    """Write a PNG with a panel for each comparison and give its path; a dashed line shows where both agree.
 
-    Returns:
-        The file, if there is one.
+    Where there are no panels, nothing is written.
     """
     if not panels:
         return None
     figure = Figure(figsize=(4.4 * len(panels), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, (x_label, y_label, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for mark, (label, points) in zip(MARKS * len(series), series.items(), strict=False):
             axes.plot(*zip(*points, strict=True), mark, label=label, alpha=0.75, markersize=6, markeredgewidth=0)

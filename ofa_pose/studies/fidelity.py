@@ -26,15 +26,7 @@ from ofa_pose.recipe.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.results import first_limit, uniform_genomes
-from ofa_pose.studies.comparison import (
-    Comparisons,
-    CountComparison,
-    FidelityResult,
-    Panel,
-    TuningComparison,
-    advise,
-    draw_comparisons,
-)
+from ofa_pose.studies.comparison import CountComparison, FidelityResult, Panel, TuningComparison, draw_comparisons
 from ofa_pose.studies.table import timed
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.train.trainings import finetune, inherit
@@ -214,12 +206,9 @@ class FidelityStudy:
         if self.fine_tune is not None:
             kept.tune(self.fine_tune, run.path / TUNING)
         shutil.rmtree(run.path / TUNING, ignore_errors=True)
-        found = kept.compare(settings)
         picture = draw_comparisons(run.path / PICTURE, kept.panels(settings))
-        seconds = round(time.perf_counter() - start, 3)
-        paths = run.path / TABLE, picture
-        figures = found.subnets, found.images, found.calibration, found.finetuned
-        return FidelityResult(*figures, advise(found), *paths, seconds, run.path)
+        seconds, path = round(time.perf_counter() - start, 3), run.path
+        return FidelityResult(len(genomes), *kept.compare(settings), path / TABLE, picture, seconds, path)
 
 
 def spread_subnets(feasible: FeasibleSpace, count: int, rng: np.random.Generator) -> list[Genome]:
@@ -265,13 +254,12 @@ class _Kept:
         self.rows[genome] |= figures
         self.write()
 
-    def missing(self, column: str) -> list[Genome]:
-        """The subnets without a figure."""
-        return [genome for genome, row in self.rows.items() if column not in row]
-
     def evaluate(self, evaluates: Mapping[Counts, Evaluate]) -> None:
         """Put in the AP and the seconds of every subnet under every evaluation that are not there yet."""
-        missing = {counts: self.missing(f"AP_{_key(counts)}") for counts in evaluates}
+        missing = {
+            counts: [genome for genome, row in self.rows.items() if f"AP_{_key(counts)}" not in row]
+            for counts in evaluates
+        }
         total = len(evaluates) * len(self.rows)
         done = total - sum(map(len, missing.values()))
         # Counted in images: with few of them a subnet takes less.
@@ -299,8 +287,10 @@ class _Kept:
         """The AP of every subnet under one evaluation."""
         return self.column(f"AP_{_key(counts)}")
 
-    def compare(self, settings: FidelitySettings) -> Comparisons:
-        """Every count against the largest, and that against fine-tuning."""
+    def compare(
+        self, settings: FidelitySettings
+    ) -> tuple[list[CountComparison], list[CountComparison], TuningComparison | None]:
+        """Every count of images and of recalibration images against the largest, and that against fine-tuning."""
         (most, best), reference = settings.reference, self.aps(settings.reference)
 
         def line(count: int, counts: Counts) -> CountComparison:
@@ -309,10 +299,10 @@ class _Kept:
 
         images = [line(count, (count, best)) for count in settings.images]
         calibration = [line(count, (most, count)) for count in settings.calibration]
-        tuned = None
-        if TUNED in self._columns:
-            tuned = TuningComparison(settings.steps, **asdict(kendall_interval(reference, self.column(TUNED))))
-        return Comparisons(len(self.rows), images, calibration, tuned)
+        if TUNED not in self._columns:
+            return images, calibration, None
+        tuned = asdict(kendall_interval(reference, self.column(TUNED)))
+        return images, calibration, TuningComparison(settings.steps, **tuned)
 
     def panels(self, settings: FidelitySettings) -> list[Panel]:
         """What the picture shows."""

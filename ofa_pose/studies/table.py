@@ -36,8 +36,7 @@ class TableResult(Result):
     """A complete table.
 
     Attributes:
-        subnets: how many it holds.
-        judged: how many of them were evaluated now.
+        subnets, judged: how many it holds, and how many of them were evaluated now.
         best: the subnet with the highest AP: "spec", "AP", "macs" by convention, "params"; plain values.
         table: table.csv.
         seconds: what it took now.

@@ -1,4 +1,4 @@
-"""Checkpoints rebuild their network to the last bit, and a wrong or damaged file is told in one line."""
+"""Checkpoints rebuild their network to the last bit, and a wrong or damaged file is reported in one line."""
 
 from __future__ import annotations
 

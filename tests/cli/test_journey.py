@@ -75,10 +75,10 @@ def test_train_search_finetune_eval_export_predict(
     predictions = read_json(tmp_path / "poses" / "predictions.json")
     assert all(len(entry["keypoints"]) == 51 for entry in predictions)
 
-    told = call("report", tmp_path / "tuned", "--json")
-    assert told.code == 0, told.err
+    reported = call("report", tmp_path / "tuned", "--json")
+    assert reported.code == 0, reported.err
     page = (tmp_path / "tuned" / "report.html").read_text()
-    assert told.result == {"out": str(tmp_path / "tuned" / "report.html"), "bytes": len(page.encode())}
+    assert reported.result == {"out": str(tmp_path / "tuned" / "report.html"), "bytes": len(page.encode())}
     for title in ("The network", "The search", "The Pareto front", "Training: pretrain net (teacher)", "recipe.yaml"):
         assert title in page
 

@@ -153,14 +153,14 @@ def test_what_the_ground_truth_leaves_out_is_made_up_for(score: Score, truth: An
     assert metrics["AP_easy"] is metrics["AP_medium"] is metrics["AP_hard"] is None
 
 
-def test_what_is_odd_in_the_ground_truth_is_told(score: Score, truth: Any, found: Any, tmp_path: Path) -> None:
+def test_what_is_odd_in_the_ground_truth_is_reported(score: Score, truth: Any, found: Any, tmp_path: Path) -> None:
     truth["annotations"][0]["area"] = float("nan")
-    told = score(truth, found).err
-    assert "warning: " in told and "sigmas are defaults" in told and "1 people have no usable area" in told
+    warned = score(truth, found).err
+    assert "warning: " in warned and "sigmas are defaults" in warned and "1 people have no usable area" in warned
     skeleton = {"name": "puppet", "joints": JOINTS, "sigmas": [0.05] * 3, "flip_pairs": [], "limbs": []}
     (tmp_path / "puppet.yaml").write_text(json.dumps(skeleton))
-    told = score(truth, found, "--skeleton", tmp_path / "puppet.yaml").err
-    assert "sigmas" not in told and "1 people have no usable area" in told
+    warned = score(truth, found, "--skeleton", tmp_path / "puppet.yaml").err
+    assert "sigmas" not in warned and "1 people have no usable area" in warned
 
 
 def test_results_of_another_category_do_not_count(score: Score, truth: Any, found: Any) -> None:

@@ -36,7 +36,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_table_judges_every_subnet_and_resumes(
+def test_table_evaluates_every_subnet_and_resumes(
     call: Call, small_supernet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "table"

@@ -193,11 +193,11 @@ def test_the_command(
 
     code, shown, _ = predict(plain)
     assert code == 0 and json.loads(shown)["images"] == 12
-    code, shown, told = predict(cut(write_video(tmp_path / "cut.avi", 40, "MJPG"), 0.5))
+    code, shown, message = predict(cut(write_video(tmp_path / "cut.avi", 40, "MJPG"), 0.5))
     assert code == 1 and 0 < json.loads(shown)["images"] < 40
-    assert "frames, the last at" in told and "of the frames could not be read; the rest is done" in told
-    code, shown, told = predict(tmp_path / "net.pt")
-    assert (code, shown, len(told.splitlines())) == (2, "", 1)
+    assert "frames, the last at" in message and "of the frames could not be read; the rest is done" in message
+    code, shown, message = predict(tmp_path / "net.pt")
+    assert (code, shown, len(message.splitlines())) == (2, "", 1)
 
     class Pressed(Camera):
         def read(self) -> tuple[bool, np.ndarray | None]:
@@ -211,8 +211,8 @@ def test_the_command(
     plug_in(Camera())
     assert json.loads(predict("0", "--frames", 3)[1])["images"] == 3
     plug_in(Camera(frames=5))
-    code, _, told = predict("0", "--frames", 9)
-    assert code == 1 and "1 of the frames could not be read; the rest is done" in told
+    code, _, message = predict("0", "--frames", 9)
+    assert code == 1 and "1 of the frames could not be read; the rest is done" in message
     (tmp_path / "broken.jpg").touch()
-    code, _, told = predict(tmp_path / "broken.jpg")
-    assert code == 1 and "1 of the images could not be read; the rest is done" in told
+    code, _, message = predict(tmp_path / "broken.jpg")
+    assert code == 1 and "1 of the images could not be read; the rest is done" in message

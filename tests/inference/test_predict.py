@@ -191,8 +191,8 @@ def test_an_image_too_wide_for_jpeg(model: PoseModel, tmp_path: Path, capsys: py
     write(tmp_path / "photos/z.png", scene())
     summary = predict_source(model, tmp_path / "photos", tmp_path / "out")
     assert (summary.images, summary.failed, summary.people) == (2, 0, 2)
-    told = capsys.readouterr().err
-    assert "wide.png: no overlay is written, JPEG holds no 66000 x 400 pixels; its poses are in the results" in told
+    message = capsys.readouterr().err
+    assert "wide.png: no overlay is written, JPEG holds no 66000 x 400 pixels; its poses are in the results" in message
     assert [file.name for file in (tmp_path / "out/overlays").iterdir()] == ["z.jpg"]
     predictions = json.loads((tmp_path / "out/predictions.json").read_text())
     assert [entry["file_name"] for entry in predictions] == ["wide.png", "z.png"]
@@ -208,13 +208,13 @@ def test_overlays_never_replace_the_images(model: PoseModel, tmp_path: Path) -> 
 
 def test_sources_without_images(model: PoseModel, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for source, told in (
+    for source, message in (
         (tmp_path / "empty", "holds no images"),
         (tmp_path / "gone.jpg", "no image found"),
         (tmp_path / "gone.mp4", "no such video"),
         (tmp_path / "*.jpg", "no image found"),
     ):
-        with pytest.raises(InputError, match=told) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             predict_source(model, source, tmp_path / "out")
         assert "a folder of images, or a glob" in str(caught.value)
     (tmp_path / "videos").mkdir()

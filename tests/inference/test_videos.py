@@ -120,9 +120,9 @@ def test_a_video_that_breaks_off(
     assert 10 < done < 35 and summary.failed == 40 - done
     assert len(read_video(tmp_path / "out/overlays/video.mp4")[0]) == done
     assert {entry["image_id"] for entry in predictions_of(tmp_path / "out")} == set(range(done))
-    told = capsys.readouterr().err
-    assert f"{name}: gives {done} of 40 frames, the last at {(done - 1) / 12.5:.2f} s; these are kept" in told
-    assert len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert f"{name}: gives {done} of 40 frames, the last at {(done - 1) / 12.5:.2f} s; these are kept" in message
+    assert len(message.splitlines()) == 1
 
 
 def thinned(mkv: bytes, keep: Callable[[int], bool]) -> bytes:

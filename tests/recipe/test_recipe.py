@@ -107,12 +107,12 @@ def test_faults_name_the_file_and_the_key(tmp_path: Path, text: str, message: st
     assert "\n" not in str(error.value)
 
 
-def test_a_wrong_override_is_told_as_one(recipe: Path) -> None:
+def test_a_wrong_override_is_reported_as_one(recipe: Path) -> None:
     with pytest.raises(InputError, match=r"with --set: unknown key .train\.stepz.; did you mean .train\.steps"):
         load_recipe("pretrain", recipe, ["train.stepz=3"])
 
 
-def test_without_a_recipe_the_mend_is_named() -> None:
+def test_without_a_recipe_the_hint_is_named() -> None:
     with pytest.raises(InputError, match="no recipe; add --recipe"):
         load_recipe("pretrain", None)
 

@@ -21,7 +21,7 @@ from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.searches.candidates import Evaluate
-from ofa_pose.studies.comparison import Comparisons, CountComparison, FidelityResult, TuningComparison, advise
+from ofa_pose.studies.comparison import CountComparison, FidelityResult, TuningComparison
 from ofa_pose.studies.fidelity import PICTURE, TABLE, TUNING, FidelitySettings, FidelityStudy, spread_subnets
 from ofa_pose.utils.errors import InputError
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way, small_space, tiny_space
@@ -107,24 +107,15 @@ def test_a_study_compares_every_setting_with_the_largest(
     found = study(Figures())
     result = found.to_dict()
     json.dumps(result, allow_nan=False)
-    assert list(result) == [
-        "subnets",
-        "images",
-        "calibration",
-        "finetuned",
-        "advice",
-        "table",
-        "picture",
-        "seconds",
-        "out",
-    ]
+    paths, figures = {"table", "picture", "out"}, {"subnets", "images", "calibration", "finetuned"}
+    assert result.keys() == {*figures, *paths, "advice", "seconds"}
     assert list(result["images"][0]) == ["count", "tau", "low", "high", "seconds"]
     table = rows(tmp_path / "run" / TABLE)
     assert result["subnets"] == len(table) == 8
-    figures = ["AP_200_64", "seconds_200_64", "AP_50_64", "seconds_50_64", "AP_100_64", "seconds_100_64"]
-    figures += ["AP_200_16", "seconds_200_16", "AP_finetuned"]
+    measured = ["AP_200_64", "seconds_200_64", "AP_50_64", "seconds_50_64", "AP_100_64", "seconds_100_64"]
+    measured += ["AP_200_16", "seconds_200_16", "AP_finetuned"]
     costs = ["macs_thop", "macs_exact", "macs_paper", "params"]
-    assert list(table[0]) == ["genome", *SPACE.labels, *costs, *figures]
+    assert list(table[0]) == ["genome", *SPACE.labels, *costs, *measured]
     for row in table:
         spec = feasible.decode(tuple(map(int, row["genome"].split("-"))))
         assert int(row["resolution"]) == spec.resolution and int(row["params"]) == spec_params(spec)
@@ -221,17 +212,17 @@ def line(count: int, tau: float | None, low: float = 0.5) -> CountComparison:
 
 def test_advice() -> None:
     full, tuned = [line(200, 1.0)], TuningComparison(60, 0.6, 0.1, 0.9)
-    found = Comparisons(10, full, full, None)
-    assert advise(found).startswith("nothing was compared")
+    found = FidelityResult(10, full, full, None, Path("fidelity.csv"), None, 1.0, Path())
+    assert found.advice.startswith("nothing was compared")
     images = [line(50, 0.7), line(100, 0.91), line(150, 0.97), *full]
-    assert advise(replace(found, images=images)) == "search.images=100 ranks subnets as 200 do (tau 0.91)"
-    assert advise(replace(found, images=images, subnets=6)).startswith("from 6 subnets only, so with care: search")
+    assert replace(found, images=images).advice == "search.images=100 ranks subnets as 200 do (tau 0.91)"
+    assert replace(found, images=images, subnets=6).advice.startswith("from 6 subnets only, so with care: search")
     images = [line(50, 0.7), line(100, None), *full]
-    assert "keep search.images at 200 or more" in advise(replace(found, images=images))
-    assert "search.calibration_images=16 ranks" in advise(replace(found, calibration=[line(16, 0.9), *full]))
-    text = advise(replace(found, finetuned=tuned))
+    assert "keep search.images at 200 or more" in replace(found, images=images).advice
+    assert "search.calibration_images=16 ranks" in replace(found, calibration=[line(16, 0.9), *full]).advice
+    text = replace(found, finetuned=tuned).advice
     assert "predicts AP after 60 steps" in text and "several members of the front" in text
-    assert "says too little" in advise(replace(found, finetuned=replace(tuned, low=-0.2)))
-    assert "several" not in advise(replace(found, finetuned=replace(tuned, tau=0.95)))
-    assert "unknown" in advise(replace(found, finetuned=replace(tuned, tau=None, low=None, high=None)))
-    assert "train the supernet further" in advise(replace(found, images=[line(50, None), line(200, None)]))
+    assert "says too little" in replace(found, finetuned=replace(tuned, low=-0.2)).advice
+    assert "several" not in replace(found, finetuned=replace(tuned, tau=0.95)).advice
+    assert "unknown" in replace(found, finetuned=replace(tuned, tau=None, low=None, high=None)).advice
+    assert "train the supernet further" in replace(found, images=[line(50, None), line(200, None)]).advice

@@ -7,7 +7,7 @@ import pickle
 from ofa_pose.utils.errors import SHOWN_FAULTS, Fault, InputError, OfaPoseError, nearest
 
 
-def test_a_fault_is_one_line_of_where_what_and_mend() -> None:
+def test_a_fault_is_one_line_of_where_what_and_hint() -> None:
     assert str(Fault("is\nodd", "a.json", "hint\tit")) == "a.json: is odd; hint it"
     assert str(Fault("is odd")) == "is odd"
 
