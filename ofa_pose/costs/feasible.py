@@ -36,8 +36,9 @@ PREDICTED = 500_000  # subnets whose latencies are predicted for that, many at o
 PREDICTED_SINGLY = 20_000  # the same, one after the other
 CHUNK = 1 << 14
 TRIALS, FEW_TRIALS = 1 << 15, 512  # proposals by which the share inside is estimated; where each prediction is a call
-AFFORDABLE = 0.01  # share inside from which proposals outside are drawn again; below, to repair them takes less
-BATCH, REPAIRED_BATCH, LARGEST_BATCH = 64, 256, 4096  # proposals at once
+AFFORDABLE = 0.005  # share inside from which proposals outside are drawn again; below, to repair them takes less
+SWEEPS = 3  # how often each gene is drawn anew, on average, after a repair
+BATCH, REPAIRED_BATCH, LARGEST_BATCH = 64, 1024, 4096  # proposals at once
 FRUITLESS = 30  # batches without a new subnet after which no more are sought
 FILLED = 64  # subnets of which the largest found is taken for the largest of all
 
@@ -73,7 +74,7 @@ class FeasibleSpace:
     A choice with which even the smallest subnet has too many MACs or parameters is left out at once. If few
     combinations are left, they are listed: counts are exact, draws exactly uniform. If not, proposals are drawn
     uniformly; where enough of them are inside, others are drawn again, which is uniform too, and else they are repaired
-    (see `repair_rows`), which prefers subnets close to the limits.
+    (see `repair_rows`) and then mixed, which is nearly uniform.
     """
 
     def __init__(self, space: SearchSpace, joints: int, budget: Budget) -> None:
@@ -104,11 +105,15 @@ class FeasibleSpace:
 
     def sample(self, rng: np.random.Generator) -> Genome:
         """A random canonical genome inside the budget; see the class for its distribution."""
-        batch = 1 if self._listed is not None or self._rare else BATCH
-        while True:
-            drawn = self._draw(batch, rng)
-            if len(drawn):
-                return tuple(drawn[0].tolist())
+        return self.draw(1, rng)[0]
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[Genome]:
+        """So many random genomes inside the budget, each drawn on its own."""
+        found: list[Genome] = []
+        while missing := max(count - len(found), 0):
+            batch = missing if self._listed is not None else max(missing, BATCH)
+            found += (tuple(row) for row in self._draw(batch, rng).tolist())
+        return found[:count]
 
     def sample_many(self, count: int, rng: np.random.Generator) -> list[Genome]:
         """Up to `count` distinct genomes inside the budget, in random order; fewer only where no more are found."""
@@ -117,7 +122,7 @@ class FeasibleSpace:
             chosen = rng.choice(numbers, min(count, len(numbers)), replace=False)
             return [tuple(row) for row in grid.genomes(chosen).tolist()]
         found: dict[Genome, None] = {}
-        fruitless, batch = 0, BATCH
+        fruitless, batch = 0, count if self._rare else BATCH
         while len(found) < count and fruitless < FRUITLESS:
             before = len(found)
             found.update(dict.fromkeys(tuple(row) for row in self._draw(batch, rng).tolist()))
@@ -261,9 +266,23 @@ class FeasibleSpace:
             grid, numbers, _ = self._listed
             return grid.genomes(numbers[rng.integers(len(numbers), size=count)])
         if self._rare:
-            return self.repair_many(self._proposals.draw(min(count, REPAIRED_BATCH), rng), rng)
+            return self._mixed(self.repair_many(self._proposals.draw(min(count, REPAIRED_BATCH), rng), rng), rng)
         genomes = self._proposals.draw(count, rng)
         return genomes[self.admitted(genomes)]
+
+    def _mixed(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Genomes inside after their genes were drawn anew, one at a time, where that did not lead outside.
+
+        A Gibbs sampler of the uniform distribution; repairs alone leave cheap genes too low.
+        """
+        elastic, each = np.flatnonzero(self._counted_top), np.arange(len(rows))
+        for _ in range(SWEEPS * len(elastic)):
+            genes = rng.choice(elastic, len(rows))
+            moved = rows.copy()
+            moved[each, genes] = self._proposals.redraw(genes, rng)
+            inside = self.admitted(moved)
+            rows[inside] = moved[inside]
+        return canonical_rows(self.space, rows)
 
 
 def describe_feasible(feasible: FeasibleSpace) -> str:

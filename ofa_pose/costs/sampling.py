@@ -34,6 +34,10 @@ class UniformDraws:
         self.size = float(totals[counted].prod())
         self._cumulative = np.cumsum(weights / totals[:, None], axis=1)[:, :-1]
 
+    def redraw(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """(N,): a new choice of each of (N,) genes."""
+        return np.asarray((rng.random((len(genes), 1)) > self._cumulative[genes]).sum(axis=1))
+
     def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """(count, G) genomes, each drawn on its own."""
         uniform = rng.random((count, len(self._top), 1))

@@ -216,7 +216,7 @@ def spread_subnets(feasible: FeasibleSpace, count: int, rng: np.random.Generator
 
     They are taken from a random pool, uniformly scaled nets among it: random widths alone seldom come near either end.
     """
-    pool = dict.fromkeys([*uniform_genomes(feasible), *(feasible.sample(rng) for _ in range(POOL * count))])
+    pool = dict.fromkeys([*uniform_genomes(feasible), *feasible.draw(POOL * count, rng)])
     cost = {genome: first_limit(feasible).cost(feasible.decode(genome)) for genome in pool}
     left = sorted(pool, key=lambda genome: (cost[genome], genome))
     taken = []
