@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_pose.api.command import check_range, naming, single_process
-from ofa_pose.backends.table import SUFFIXES, listed
+from ofa_pose.backends.runtimes import SUFFIXES, listed
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.results import Result
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_pose.api.command import naming, single_process
-from ofa_pose.backends.table import FORMATS
+from ofa_pose.backends.runtimes import FORMATS
 from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_pose.api.command import check_range, naming, single_process
-from ofa_pose.backends.table import BACKENDS, BUNDLES, listed
+from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, listed
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.results import Result
 
 if TYPE_CHECKING:
     from ofa_pose.arch.spec import ArchSpec
-    from ofa_pose.latency.profile import NetworkTime
-    from ofa_pose.latency.table import LatencyTable
+    from ofa_pose.latency.latency_table import LatencyTable
+    from ofa_pose.latency.network_time import NetworkTime
     from ofa_pose.latency.verify import Verification
 
 SPEC_SUFFIXES = (".yaml", ".yml", ".json")
@@ -60,7 +60,7 @@ class TableResult(Result):
         import numpy as np
 
         from ofa_pose.latency.interpolate import Interpolator
-        from ofa_pose.latency.predict import Predictor
+        from ofa_pose.latency.predictor import Predictor
 
         header, pieces = self.table.header, self.table.pieces
         result: dict[str, Any] = {name: getattr(header, name) for name in ("device", "runtime", "threads")}
@@ -129,7 +129,7 @@ def profile(
 
         recount = check_with_thop(spec)
     if measure:
-        from ofa_pose.latency.profile import measure_network
+        from ofa_pose.latency.network_time import measure_network
 
         measured = measure_network(spec, backend or "onnxruntime", threads or 1)
     return ProfileResult(spec, figures, recount, measured, costs.layer_rows(spec) if layers else None)
@@ -196,8 +196,8 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
         InputError: the table cannot be read or is not complete, its runtime is missing, or `out` names no picture.
     """
     from ofa_pose.backends.on_device import cpu_name
+    from ofa_pose.latency.latency_table import LatencyTable
     from ofa_pose.latency.measure import open_device
-    from ofa_pose.latency.table import LatencyTable
     from ofa_pose.latency.verify import draw, random_nets, verify
     from ofa_pose.utils.console import warn
     from ofa_pose.utils.files import check_folder

@@ -1,4 +1,4 @@
-"""Runtimes that compute a network's two outputs from uint8 images: a file and a line in `table` for each.
+"""Runtimes that compute a network's two outputs from uint8 images: a file and a line in `runtimes` for each.
 
 Whatever opens exported files needs no torch: devices have none.
 """

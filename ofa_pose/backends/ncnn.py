@@ -18,7 +18,7 @@ from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.folding import NetPart, whole, write_part
 from ofa_pose.backends.inputs import check_names, check_sides, read_metadata, write_metadata
 from ofa_pose.backends.on_device import Run, ncnn_net, ncnn_run, random_inputs, runtime_module
-from ofa_pose.backends.table import Backend
+from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 

@@ -14,7 +14,7 @@ from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.folding import NetPart, whole, write_part
 from ofa_pose.backends.inputs import check_names, check_sides, chunks, planes
 from ofa_pose.backends.on_device import Run, onnx_run, onnx_session, random_inputs
-from ofa_pose.backends.table import Backend
+from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:

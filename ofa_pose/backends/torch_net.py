@@ -14,7 +14,7 @@ from torch import nn
 from ofa_pose.backends.folding import NetPart
 from ofa_pose.backends.inputs import check_sides
 from ofa_pose.backends.on_device import Run, random_inputs
-from ofa_pose.backends.table import Backend
+from ofa_pose.backends.runtimes import Backend
 from ofa_pose.data.loader import normalise
 from ofa_pose.utils.errors import InputError
 

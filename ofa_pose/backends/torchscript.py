@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.backends.inputs import check_sides, planes
-from ofa_pose.backends.table import Backend
+from ofa_pose.backends.runtimes import Backend
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
 

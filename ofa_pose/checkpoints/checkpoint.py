@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.table import instead_of_checkpoint
+from ofa_pose.backends.runtimes import instead_of_checkpoint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton

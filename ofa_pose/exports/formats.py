@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from ofa_pose.arch.litepose_config import check_rebuildable, litepose_from_spec
-from ofa_pose.backends import table
-from ofa_pose.backends.table import Backend
+from ofa_pose.backends import runtimes
+from ofa_pose.backends.runtimes import Backend
 from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.costs.profile import profile
@@ -139,7 +139,7 @@ def _write_safetensors(source: ExportSource, path: Path) -> None:
 def _write_int8(source: ExportSource, path: Path) -> dict[str, Any]:
     data, resolution, config = source.int8, source.net.spec.resolution, source.decode
     assert data is not None
-    onnx, suffixes = table.FORMATS["onnx"].backend, _FORMATS[INT8].suffixes
+    onnx, suffixes = runtimes.FORMATS["onnx"].backend, _FORMATS[INT8].suffixes
 
     def write(path: Path) -> dict[str, Any]:
         exact = path.with_name("exact.onnx")
@@ -160,8 +160,8 @@ _FORMATS = {
     "litepose": Format((".litepose.json",), _write_litepose, check=lambda net: litepose_from_spec(net.spec)),
     "litepose-weights": Format((".litepose.pth.tar",), _write_litepose_weights, check=check_loadable),
     "safetensors": Format((".safetensors",), _write_safetensors),
-    **{name: _model(entry.backend) for name, entry in table.FORMATS.items()},
-    INT8: Format((".int8.onnx",), _write_int8, table.FORMATS["onnx"].backend),
+    **{name: _model(entry.backend) for name, entry in runtimes.FORMATS.items()},
+    INT8: Format((".int8.onnx",), _write_int8, runtimes.FORMATS["onnx"].backend),
 }
 FORMATS = tuple(_FORMATS)
 SUPERNET_FORMATS = {"litepose-weights"}

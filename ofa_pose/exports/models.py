@@ -15,7 +15,7 @@ import numpy as np
 from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE
 from ofa_pose.backends import OUTPUTS, Runner
 from ofa_pose.backends.on_device import time_runs
-from ofa_pose.backends.table import Backend
+from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.exports.int8 import Int8Data

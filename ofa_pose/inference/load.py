@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ofa_pose.backends.fastest import FastestRunner
-from ofa_pose.backends.table import SUFFIXES
+from ofa_pose.backends.runtimes import SUFFIXES
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.inference.pose_model import PoseModel, load_exported

@@ -15,7 +15,7 @@ from ofa_pose.arch.walk import Apply, run_block, run_layers, run_output, run_ste
 from ofa_pose.backends import INPUT
 from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, keep_memory, processors
-from ofa_pose.backends.table import find_backend
+from ofa_pose.backends.runtimes import find_backend
 from ofa_pose.latency.pieces import Part, part_layers, piece_part
 from ofa_pose.latency.subjects import Subject
 from ofa_pose.models.litepose import LitePose, Unit, make_layer

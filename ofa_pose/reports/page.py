@@ -21,7 +21,7 @@ from ofa_pose.costs.feasible import Budget
 from ofa_pose.costs.limits import show_ms
 from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import read_subnets
-from ofa_pose.latency.table import LatencyTable
+from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.reports import charts
 from ofa_pose.reports.html import details, document, element, table, tiles
 from ofa_pose.reports.runs import RESTORE, SOURCES, Run, chain, read_run, source

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.costs.feasible import Budget
-from ofa_pose.latency.predict import Predictor, load_predictor
+from ofa_pose.latency.predictor import Predictor, load_predictor
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import sha256

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.table import SUFFIXES, open_runner
+from ofa_pose.backends.runtimes import SUFFIXES, open_runner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.backends.torchscript import TorchscriptRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint
@@ -79,7 +79,7 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import numpy as np
-from ofa_pose.backends.table import open_runner
+from ofa_pose.backends.runtimes import open_runner
 for path in sys.argv[3:]:
     low, high = open_runner(path, threads=1)(np.load(sys.argv[1]))
     np.savez(f"{sys.argv[2]}/{path[-3:]}.npz", low=low, high=high)

@@ -25,7 +25,7 @@ from ofa_pose.backends.folding import NetPart
 from ofa_pose.backends.inputs import check_sides
 from ofa_pose.backends.ncnn import ncnn_model
 from ofa_pose.backends.on_device import ncnn_net
-from ofa_pose.backends.table import BACKENDS, make_runner
+from ofa_pose.backends.runtimes import BACKENDS, make_runner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError

@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.latency.table import LatencyTable
+from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.utils.files import dump_yaml
 from tests.cli.conftest import Call
 from tests.latency.tables import make_table, measure_bundle

@@ -10,7 +10,7 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.latency.predict import load_predictor
+from ofa_pose.latency.predictor import load_predictor
 from ofa_pose.utils.files import read_yaml
 from tests.cli.conftest import Call
 from tests.latency.tables import make_table

@@ -13,7 +13,7 @@ from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.spec import MEAN, STD, ArchSpec
 from ofa_pose.backends import on_device
 from ofa_pose.backends.on_device import random_inputs, visit
-from ofa_pose.backends.table import BACKENDS
+from ofa_pose.backends.runtimes import BACKENDS
 from ofa_pose.latency.measure import PieceNet, net_part, open_device
 from ofa_pose.latency.pieces import piece_part, plan_pieces
 from ofa_pose.models.litepose import LitePose

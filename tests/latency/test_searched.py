@@ -15,9 +15,9 @@ from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.latency.build import build_table
+from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.latency.measure import open_device
-from ofa_pose.latency.predict import Predictor
-from ofa_pose.latency.table import LatencyTable
+from ofa_pose.latency.predictor import Predictor
 from ofa_pose.latency.verify import verify
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig

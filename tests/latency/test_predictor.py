@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.latency.pieces import plan_pieces
-from ofa_pose.latency.predict import Predictor, load_predictor
+from ofa_pose.latency.predictor import Predictor, load_predictor
 from ofa_pose.utils.errors import InputError
 from tests.costs.test_population import any_genomes, small_spaces
 from tests.latency.tables import few_networks, make_table, net_ms, piece_ms
@@ -110,8 +110,8 @@ def test_foretelling_needs_no_torch(tiny_space: SearchSpace, tmp_path: Path) -> 
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "import numpy as np\n"
-        "from ofa_pose.latency.predict import load_predictor\n"
-        "from ofa_pose.latency.table import LatencyTable\n"
+        "from ofa_pose.latency.predictor import load_predictor\n"
+        "from ofa_pose.latency.latency_table import LatencyTable\n"
         f"path = {str(tmp_path / 'table.json')!r}\n"
         "space = LatencyTable.load(path).header.space\n"
         "print(load_predictor(path).predict_many(space, 14, np.zeros((2, len(space.choices)), int)).tolist())"

@@ -13,7 +13,7 @@ import numpy as np
 from ofa_pose.arch.plan import Plan, make_plan
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.on_device import Run, time_runs, visit
-from ofa_pose.backends.table import make_runner
+from ofa_pose.backends.runtimes import make_runner
 from ofa_pose.latency.measure import open_device
 from ofa_pose.latency.pieces import Piece, part_layers, plan_parts, plan_pieces
 from ofa_pose.models.litepose import LitePose

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ofa_pose
-from ofa_pose.backends.table import BACKENDS, BUNDLES, FORMATS, SUFFIXES, TABLE, Entry, instead_of_checkpoint, listed
+from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, FORMATS, SUFFIXES, TABLE, Entry, instead_of_checkpoint, listed
 from tests.test_floors import ROOT
 
 
@@ -64,6 +64,6 @@ def test_files_that_are_taken_for_checkpoints(name: str, hint: str | None) -> No
 
 def test_the_table_is_light() -> None:
     """So that the command line and a device without torch can read it."""
-    code = "import sys, ofa_pose.backends.table; print([m for m in ('torch', 'numpy', 'rich') if m in sys.modules])"
+    code = "import sys, ofa_pose.backends.runtimes; print([m for m in ('torch', 'numpy', 'rich') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

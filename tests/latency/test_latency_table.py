@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.latency.predict import Predictor
-from ofa_pose.latency.table import LatencyTable
+from ofa_pose.latency.latency_table import LatencyTable
+from ofa_pose.latency.predictor import Predictor
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import header, make_table
 

@@ -15,8 +15,8 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.population import Genomes, population_plan
 from ofa_pose.latency.interpolate import Interpolator
+from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.latency.pieces import FIELDS, Piece, plan_pieces, space_pieces
-from ofa_pose.latency.table import LatencyTable
 from ofa_pose.utils.errors import InputError
 
 TERMS = {"stem": 0, "block": 0, "deconv": 1, "output": 1}  # which sum a piece goes into
