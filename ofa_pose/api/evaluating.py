@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ofa_pose.api.command import check_range, naming, single_process
 from ofa_pose.backends.runtimes import SUFFIXES, listed
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
     from ofa_pose.data.coco import CheckImages, KeypointDataset

@@ -18,7 +18,7 @@ from rich.markup import escape
 from ofa_pose.cli.tables import key_table
 from ofa_pose.utils.console import show
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 OPTIONS = {"overrides": "--set", "formats": "--format"}  # those not called as their parameters are
 METAVARS = {  # what stands for a value in the help, of an option or of a type; a flag takes none

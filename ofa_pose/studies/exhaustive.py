@@ -24,7 +24,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis, plan_run
 
 TABLE, BASIS = "table.csv", "table.json"

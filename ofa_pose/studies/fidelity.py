@@ -35,7 +35,7 @@ from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.ranking import kendall_interval
-from ofa_pose.utils.results import plain
+from ofa_pose.utils.result import plain
 from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run, read_records
 from ofa_pose.utils.seeding import generator
 

@@ -106,6 +106,21 @@ def test_the_reference_of_recipe_keys_is_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def leaves(command: Any, name: str = "") -> Iterator[str]:
+    """The names of the commands of the command line, as functions of Python would be called."""
+    below = getattr(command, "commands", {})
+    for word, inner in below.items():
+        yield from leaves(inner, f"{name}_{word}".strip("_"))
+    if not below:
+        yield name.replace("-", "_")
+
+
+def test_every_command_is_a_function_of_the_python_page() -> None:
+    functions = {"evaluate" if name == "eval" else name for name in leaves(COMMAND_LINE)}
+    assert functions | {"load"} == anchors(ROOT / "docs" / "python.md") - {"python"}
+    assert functions <= set(ofa_pose.__all__)
+
+
 def test_the_readme_is_the_first_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150
