@@ -27,7 +27,7 @@ from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.results import first_limit, uniform_genomes
 from ofa_pose.studies.comparison import CountComparison, FidelityResult, Panel, TuningComparison, draw_comparisons
-from ofa_pose.studies.table import timed
+from ofa_pose.studies.exhaustive import timed
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.train.trainings import finetune, inherit
 from ofa_pose.utils import files
