@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.command import check_range, naming, single_process
+from ofa_pose.api.decorators import check_range, naming, single_process
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, listed
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result

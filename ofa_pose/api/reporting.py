@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa_pose.api.command import single_process
+from ofa_pose.api.decorators import single_process
 from ofa_pose.utils.result import Result
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_pose.api.command import single_process
+from ofa_pose.api.decorators import single_process
 
 if TYPE_CHECKING:
     from ofa_pose.studies.comparison import FidelityResult

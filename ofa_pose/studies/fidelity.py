@@ -19,7 +19,7 @@ import numpy as np
 from ofa_pose.arch.space import Genome
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.checkpoints.checks import check_joints
+from ofa_pose.checkpoints.compatibility import check_joints
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
 from ofa_pose.recipe.recipe import Recipe, load_recipe
