@@ -23,7 +23,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.utils import files
-from ofa_pose.utils.units import format_count
+from ofa_pose.utils.numbers import format_count
 
 console = Console(stderr=True, highlight=False)
 PRETRAINED = "litepose-nano-coco"

@@ -15,7 +15,7 @@ from ofa_pose.models.litepose import LitePose
 N = TypeVar("N", bound=nn.Module)
 
 
-def lived_in(net: N, seed: int = 0) -> N:
+def randomised(net: N, seed: int = 0) -> N:
     """Give a network, in place, random BatchNorm statistics and scales and outputs that are not near zero."""
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa_pose.api.command import single_process
+from ofa_pose.api.decorators import single_process
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.command import check_range, naming, single_process
+from ofa_pose.api.decorators import check_range, naming, single_process
 from ofa_pose.backends.runtimes import SUFFIXES, listed
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
     from ofa_pose.data.coco import CheckImages, KeypointDataset
@@ -112,7 +112,7 @@ def evaluate(
         files.check_folder(out)
     if checkpoint is not None:
         from ofa_pose.checkpoints.checkpoint import load_checkpoint
-        from ofa_pose.checkpoints.checks import check_joints
+        from ofa_pose.checkpoints.compatibility import check_joints
         from ofa_pose.inference.load import is_exported, load_model
 
         source = checkpoint if is_exported(checkpoint) else load_checkpoint(checkpoint, kind="net")

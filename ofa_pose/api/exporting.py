@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_pose.api.command import naming, single_process
+from ofa_pose.api.decorators import naming, single_process
 from ofa_pose.backends.runtimes import FORMATS
 from ofa_pose.utils.errors import InputError
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.command import single_process
+from ofa_pose.api.decorators import single_process
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
     from ofa_pose.skeleton import Skeleton

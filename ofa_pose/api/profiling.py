@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.command import check_range, naming, single_process
+from ofa_pose.api.decorators import check_range, naming, single_process
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, listed
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
     from ofa_pose.arch.spec import ArchSpec
@@ -44,7 +44,7 @@ class ProfileResult(Result):
 
 
 @dataclass(frozen=True)
-class TableResult(Result):
+class LatencyTableResult(Result):
     """A latency table, its file, and the seconds that measuring took; None where it was imported."""
 
     table: LatencyTable
@@ -147,7 +147,7 @@ def latency_build(
     share: float = 1.0,
     rounds: int = 5,
     resume: bool = False,
-) -> TableResult:
+) -> LatencyTableResult:
     """Measure the pieces of a search space's networks on this machine, and some whole networks, into a table.
 
     Any network's latency is then predicted by summing its pieces, corrected by what the whole networks took.
@@ -175,7 +175,7 @@ def latency_build(
     _check_numbers(joints=joints, share=share, threads=threads, rounds=rounds)
     start = time.monotonic()
     table = build_table(Path(out), load_space(str(space)), joints, backend, threads, share, rounds, resume)
-    return TableResult(table, Path(out), round(time.monotonic() - start, 1))
+    return LatencyTableResult(table, Path(out), round(time.monotonic() - start, 1))
 
 
 @single_process
@@ -250,7 +250,7 @@ def latency_bundle(
 
 
 @single_process
-def latency_import(results: str | Path, *, out: str | Path) -> TableResult:
+def latency_import(results: str | Path, *, out: str | Path) -> LatencyTableResult:
     """Make a table of what a bundle measured on a device.
 
     Example: ofa-pose latency import bundle/results.csv --out phone.json
@@ -269,7 +269,7 @@ def latency_import(results: str | Path, *, out: str | Path) -> TableResult:
     path = Path(results)
     table = import_results(path / "results.csv" if path.is_dir() else path)
     table.save(out)
-    return TableResult(table, Path(out))
+    return LatencyTableResult(table, Path(out))
 
 
 def _spec_of(net: str, joints: int | None) -> ArchSpec:

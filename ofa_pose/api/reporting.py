@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa_pose.api.command import single_process
-from ofa_pose.utils.results import Result
+from ofa_pose.api.decorators import single_process
+from ofa_pose.utils.result import Result
 
 
 @dataclass(frozen=True)

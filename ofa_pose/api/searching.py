@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_pose.api.command import recorded
+from ofa_pose.api.decorators import recorded
 
 if TYPE_CHECKING:
     from ofa_pose.searches.candidates import Algorithm

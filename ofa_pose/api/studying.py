@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_pose.api.command import single_process
+from ofa_pose.api.decorators import single_process
 
 if TYPE_CHECKING:
     from ofa_pose.studies.comparison import FidelityResult
-    from ofa_pose.studies.table import TableResult
+    from ofa_pose.studies.exhaustive import ExhaustiveTable
 
 
 @single_process
@@ -23,7 +23,7 @@ def table(
     resume: bool = False,
     limit: int = 20_000,
     device: str | None = None,
-) -> TableResult:
+) -> ExhaustiveTable:
     """Evaluate every subnet of a small space once, into table.csv; the recipe is the supernet's by default.
 
     With such a table, search algorithms and their settings are compared in seconds.
@@ -48,7 +48,7 @@ def table(
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
 
-    from ofa_pose.studies.table import TableStudy, check_size
+    from ofa_pose.studies.exhaustive import TableStudy, check_size
 
     check_size(source.space, limit)
     return TableStudy.from_checkpoint(source, recipe, overrides, device).run(out, resume)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_pose.api.command import single_process
+from ofa_pose.api.decorators import single_process
 from ofa_pose.utils.console import warn
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def finetune(
     """
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.checkpoints.checks import check_joints, check_space
+    from ofa_pose.checkpoints.compatibility import check_joints, check_space
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.recipe.recipe import load_recipe
     from ofa_pose.train import trainings

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.markup import escape
@@ -18,7 +18,7 @@ from rich.markup import escape
 from ofa_pose.cli.tables import key_table
 from ofa_pose.utils.console import show
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 OPTIONS = {"overrides": "--set", "formats": "--format"}  # those not called as their parameters are
 METAVARS = {  # what stands for a value in the help, of an option or of a type; a flag takes none
@@ -71,9 +71,9 @@ def add_command(
     names |= {key: key for key in arguments}
     parameters = {key: one for key, one in parameters.items() if key not in only_in_python}
     kinds = {key: _kind(function, one) for key, one in parameters.items()}
-    as_json = Annotated[bool, typer.Option("--json", help="Print the result, and only it, as JSON on stdout.")]
     shown = [_shell_parameter(one, kinds[key], names, helps[key]) for key, one in parameters.items()]
-    shown.append(inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=as_json))
+    as_json = typer.Option(False, "--json", help="Print the result, and only it, as JSON on stdout.")
+    shown.append(_keyword("as_json", bool, as_json))
 
     def command(as_json: bool, **given: Any) -> None:
         values = {key: _read(value, kinds[key], names[key], parameters[key]) for key, value in given.items()}
@@ -141,16 +141,25 @@ def _shell_parameter(parameter: inspect.Parameter, kind: str, names: Mapping[str
     option, text = names[key], _in_the_shell(_sentence(said, default), names)
     if kind == "bool" and default is not False and "/" not in option:
         option = f"{option}/--no-{option[2:]}"
-    metavar = METAVARS.get(key, METAVARS.get(kind))
-    info = typer.Argument(help=text) if option == key else typer.Option(option, help=text, metavar=metavar)
     if default is None or default == ():
         base, default = base | None, None
-    elif kind in ("Sequence[int]", "Sequence[float]") and default is not parameter.empty:
+    elif default is parameter.empty:
+        default = ...
+    elif kind in ("Sequence[int]", "Sequence[float]"):
         default = ",".join(map(str, default))
-    elif base is str and default is not parameter.empty:
+    elif base is str:
         default = str(default)
-    annotation: Any = Annotated[base, info]
-    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    metavar = METAVARS.get(key, METAVARS.get(kind))
+    is_argument = option == key
+    info = (
+        typer.Argument(default, help=text) if is_argument else typer.Option(default, option, help=text, metavar=metavar)
+    )
+    return _keyword(key, base, info)
+
+
+def _keyword(name: str, annotation: Any, info: Any) -> inspect.Parameter:
+    """A parameter as typer reads it; an annotation with `Annotated` would take several times as long to make."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
 
 
 def _read(value: Any, kind: str, option: str, parameter: inspect.Parameter) -> Any:

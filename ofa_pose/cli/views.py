@@ -12,7 +12,7 @@ from ofa_pose.api.importing import SHOWN_KEYS
 from ofa_pose.cli.tables import format_value, key_table, rows_table, suggest
 from ofa_pose.utils.console import say, show, warn
 from ofa_pose.utils.errors import OfaPoseError
-from ofa_pose.utils.units import format_count
+from ofa_pose.utils.numbers import format_count
 
 if TYPE_CHECKING:
     from ofa_pose.api.evaluating import EvaluationResult

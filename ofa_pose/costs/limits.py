@@ -15,7 +15,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import CONVENTIONS, Convention, spec_macs, spec_params
 from ofa_pose.costs.population import Genomes, population_costs
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.units import format_count, parse_count
+from ofa_pose.utils.numbers import format_count, parse_count
 
 LATENCY = "latency_ms"
 PredictMany = Callable[[SearchSpace, int, Genomes], NDArray[np.floating]]

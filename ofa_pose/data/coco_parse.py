@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.data.records import ImageRecord, Region, box_region, segment_region
+from ofa_pose.data.records import ImageRecord, Region, box_region, finite_array, segment_region
 from ofa_pose.pose.geometry import box_round
 from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, draft, same_joints
 from ofa_pose.utils.errors import Fault, InputError, nearest
-from ofa_pose.utils.numbers import are_numbers, finite_array, is_id, positive
+from ofa_pose.utils.numbers import are_numbers, is_id, positive
 
 LISTS = ("images", "annotations", "categories")
 NAMED_IN_WARNING = 3

@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.data.images import read_image, read_reduced
-from ofa_pose.utils.numbers import are_numbers, finite_array
+from ofa_pose.utils.numbers import NUMBER, are_numbers
+
+
+def finite_array(values: Any) -> NDArray[np.float64] | None:
+    """A list of finite numbers as float64, or None."""
+    if not isinstance(values, list) or not NUMBER.issuperset(map(type, values)):
+        return None
+    try:
+        array = np.array(values, np.float64)
+    except OverflowError:
+        return None
+    return array if np.isfinite(array).all() else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from ofa_pose.exports.models import ExportSource, metadata, open_source, write_m
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.results import Result, plain
+from ofa_pose.utils.result import Result, plain
 
 
 @dataclass(frozen=True)

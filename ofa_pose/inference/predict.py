@@ -24,7 +24,7 @@ from ofa_pose.pose.metrics import to_results
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 BATCH = 8
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)

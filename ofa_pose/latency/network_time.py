@@ -17,7 +17,7 @@ from ofa_pose.backends.runtimes import make_runner
 from ofa_pose.latency.measure import open_device
 from ofa_pose.latency.pieces import Piece, part_layers, plan_parts, plan_pieces
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 WARM_UP = 5
 LEAST_S = 1.0  # what is timed goes on so long at least

@@ -23,7 +23,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.ranking import kendall, spearman
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 from ofa_pose.utils.seeding import generator
 
 ROUNDS = 5

@@ -30,7 +30,7 @@ from ofa_pose.searches.results import ap_cells, front_notes
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.units import format_count
+from ofa_pose.utils.numbers import format_count
 
 SHOWN = 15  # rows of the front
 SETTINGS = ("algorithm", "population", "seed", "surrogate")

@@ -21,7 +21,7 @@ from typing import Any
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.results import plain
+from ofa_pose.utils.result import plain
 
 ARCHIVE = "archive.sqlite"
 APPLICATION = 0x6F667061  # 'ofpa', in the file's header

@@ -10,7 +10,7 @@ from ofa_pose.latency.predictor import Predictor, load_predictor
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import sha256
-from ofa_pose.utils.units import parse_seconds
+from ofa_pose.utils.numbers import parse_seconds
 
 DOUBTFUL = 0.15  # error of a latency table on its own networks
 

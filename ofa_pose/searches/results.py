@@ -18,7 +18,7 @@ from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.utils import files
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 FRONT, PARETO = "front", "pareto.csv"
 SHOWN = 12  # front members in the table that people see; all are in the files

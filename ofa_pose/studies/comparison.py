@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ofa_pose.utils import files
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 SURE = 10  # subnets; with fewer even a tau of 1 may be chance
 GOOD = 0.9  # a tau at which a ranking may stand for the other

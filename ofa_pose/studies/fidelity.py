@@ -19,7 +19,7 @@ import numpy as np
 from ofa_pose.arch.space import Genome
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.checkpoints.checks import check_joints
+from ofa_pose.checkpoints.compatibility import check_joints
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
 from ofa_pose.recipe.recipe import Recipe, load_recipe
@@ -27,7 +27,7 @@ from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.results import first_limit, uniform_genomes
 from ofa_pose.studies.comparison import CountComparison, FidelityResult, Panel, TuningComparison, draw_comparisons
-from ofa_pose.studies.table import timed
+from ofa_pose.studies.exhaustive import timed
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.train.trainings import finetune, inherit
 from ofa_pose.utils import files
@@ -35,7 +35,7 @@ from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.ranking import kendall_interval
-from ofa_pose.utils.results import plain
+from ofa_pose.utils.result import plain
 from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run, read_records
 from ofa_pose.utils.seeding import generator
 

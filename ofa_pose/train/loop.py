@@ -23,7 +23,7 @@ from ofa_pose.train.objectives import Objective
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import progress, say
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
 
 

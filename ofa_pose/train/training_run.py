@@ -13,7 +13,7 @@ import torch
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
-from ofa_pose.checkpoints.checks import check_joints
+from ofa_pose.checkpoints.compatibility import check_joints
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.splits import load_splits
 from ofa_pose.data.transforms import Augmentation

@@ -1,30 +1,52 @@
-"""Values of a JSON file that must be numbers: true, text, NaN, infinity and integers beyond a float are none."""
+"""Numbers: as people write them, with units ('1.2G' multiply-adds, '442M', '30ms'), and in JSON files.
+
+Of a JSON file true, text, NaN, infinity and integers beyond a float are not numbers.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from ofa_pose.utils.errors import InputError
 
-_NUMBER = frozenset((int, float))  # compared as types, so that bool is none
+NUMBER = frozenset((int, float))  # compared as types, so that bool is none
+_COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
-def finite_array(values: Any) -> NDArray[np.float64] | None:
-    """A list of finite numbers as float64, or None."""
-    if not isinstance(values, list) or not _NUMBER.issuperset(map(type, values)):
-        return None
-    try:
-        array = np.array(values, np.float64)
-    except OverflowError:
-        return None
-    return array if np.isfinite(array).all() else None
+def _parse(text: str, units: dict[str, float], what: str, example: str) -> float:
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)\s*([A-Za-zµ]*)\s*", str(text))
+    unit = match.group(2) if match else None
+    value = float(match.group(1)) * units.get(unit, 0) if match and unit is not None else 0.0
+    if not 0 < value < math.inf:
+        raise InputError(f"'{text}' is not {what}", hint=f"write it like {example}")
+    return value
+
+
+def parse_count(text: str) -> int:
+    """'1.2G' → 1_200_000_000, at least 1; units K, M, G, T. Raises InputError."""
+    return max(1, round(_parse(text, {**_COUNTS, "k": 1000}, "a count", "1.2G, 442M or 90000")))
+
+
+def parse_seconds(text: str) -> float:
+    """'30ms' → 0.03; units us, ms, s. Raises InputError."""
+    return _parse(text, _SECONDS, "a time", "30ms, 1.5s or 800us")
+
+
+def format_count(value: float) -> str:
+    """1_220_200_000 → '1.22G': three significant digits."""
+    value = float(f"{value:.3g}")  # first, so that 999_999 is 1M
+    for unit in ("T", "G", "M", "K"):
+        if abs(value) >= _COUNTS[unit]:
+            return f"{value / _COUNTS[unit]:.3g}{unit}"
+    return f"{value:.0f}"
 
 
 def are_numbers(values: Any, count: int) -> bool:
     """Whether `values` is a list of `count` finite numbers."""
-    if not isinstance(values, list) or len(values) != count or not _NUMBER.issuperset(map(type, values)):
+    if not isinstance(values, list) or len(values) != count or not NUMBER.issuperset(map(type, values)):
         return False
     try:
         return all(map(math.isfinite, values))

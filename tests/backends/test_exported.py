@@ -20,7 +20,7 @@ from ofa_pose.exports import export_checkpoint
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError
-from tests.networks import lived_in
+from tests.networks import randomised
 
 for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
     pytest.importorskip(_package)
@@ -33,7 +33,7 @@ FORMATS = ("onnx", "openvino", "ncnn", "torchscript")
 
 @pytest.fixture(scope="module")
 def net() -> LitePose:
-    return lived_in(LitePose(SPEC)).eval()
+    return randomised(LitePose(SPEC)).eval()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
-from tests.networks import lived_in
+from tests.networks import randomised
 
 pytest.importorskip("onnxruntime")
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), np.uint8)
@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), np.uint8)
 
 @pytest.fixture
 def net(tiny_spec: ArchSpec) -> LitePose:
-    return lived_in(LitePose(tiny_spec)).eval()
+    return randomised(LitePose(tiny_spec)).eval()
 
 
 def test_same_outputs_as_torch(net: LitePose) -> None:
@@ -32,7 +32,7 @@ def test_same_outputs_as_torch(net: LitePose) -> None:
 def test_later_changes_of_the_network_do_not_show(net: LitePose) -> None:
     runner = FastestRunner("cpu")(net)
     before = runner(IMAGES)
-    lived_in(net, seed=1)
+    randomised(net, seed=1)
     assert all(np.array_equal(a, b) for a, b in zip(before, runner(IMAGES), strict=True))
 
 

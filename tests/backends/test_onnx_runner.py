@@ -15,7 +15,7 @@ from ofa_pose.backends.onnxruntime import OnnxRunner, onnx_model
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
-from tests.networks import lived_in
+from tests.networks import randomised
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -47,7 +47,7 @@ def test_equals_the_torch_runner(net: LitePose, runner: OnnxRunner) -> None:
 @pytest.mark.parametrize("kernel", [3, 5, 7, 9])
 @pytest.mark.parametrize("head", HEADS)
 def test_any_kernel_and_head(head: Head, kernel: int, tmp_path: Path) -> None:
-    net = lived_in(LitePose(replace(SPEC, head=head, kernel=kernel), torch.Generator().manual_seed(0))).eval()
+    net = randomised(LitePose(replace(SPEC, head=head, kernel=kernel), torch.Generator().manual_seed(0))).eval()
     (tmp_path / "net.onnx").write_bytes(onnx_model(whole(net)).SerializeToString())
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
     found, expected = OnnxRunner(tmp_path / "net.onnx", threads=1)(images), TorchRunner(net)(images)

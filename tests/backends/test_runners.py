@@ -29,7 +29,7 @@ from ofa_pose.backends.runtimes import BACKENDS, make_runner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
-from tests.networks import hide_package, lived_in
+from tests.networks import hide_package, randomised
 
 for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
     pytest.importorskip(_package)
@@ -39,7 +39,7 @@ SIDES = st.integers(1, 4).map(lambda cells: 16 * cells)
 
 
 def network() -> LitePose:
-    return lived_in(LitePose(SPEC, torch.Generator().manual_seed(0)))
+    return randomised(LitePose(SPEC, torch.Generator().manual_seed(0)))
 
 
 @cache
@@ -61,7 +61,7 @@ def test_every_runtime_computes_random_networks(
     """Subnets of the nano space with either head, any batch, any sides."""
     rng = np.random.default_rng(seed)
     spec = replace(NANO.decode(NANO.sample(rng), joints), head=head)
-    net = lived_in(LitePose(spec, torch.Generator().manual_seed(seed)), seed).eval()
+    net = randomised(LitePose(spec, torch.Generator().manual_seed(seed)), seed).eval()
     images = rng.integers(0, 256, (batch, height, width, 3), np.uint8)
     expected = TorchRunner(net)(images)
     assert expected[0].shape == (batch, 2 * joints, height // 4, width // 4)
@@ -93,7 +93,7 @@ def test_later_changes_of_the_network_do_not_show(backend: str) -> None:
     net = network().train()
     runner = make_runner(net, backend, threads=1)
     assert net.training
-    lived_in(net, seed=1)
+    randomised(net, seed=1)
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 48, 3), np.uint8)
     equal(runner(images), runner_of("torch")(images))
 

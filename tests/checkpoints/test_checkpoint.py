@@ -20,12 +20,12 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.utils.errors import InputError
-from tests.networks import lived_in, picture, same_state
+from tests.networks import picture, randomised, same_state
 
 
 @pytest.fixture
 def checkpoint(tiny_spec: ArchSpec, tiny_space: SearchSpace) -> Checkpoint:
-    net = lived_in(LitePose(tiny_spec))
+    net = randomised(LitePose(tiny_spec))
     recipe, info = {"space": "tiny", "train": {"lr": 1e-3, "sides": [64]}}, {"step": 3, "metrics": {"AP": 0.5}}
     return Checkpoint("net", tiny_spec, tiny_space, CROWDPOSE, net.state_dict(), recipe, info)
 
@@ -46,7 +46,7 @@ def test_a_net_comes_back_to_the_last_bit_and_with_all_that_belongs_to_it(
 
 
 def test_a_supernet_comes_back_with_its_space(tiny_space: SearchSpace, tmp_path: Path) -> None:
-    supernet = lived_in(Supernet(tiny_space, 14))
+    supernet = randomised(Supernet(tiny_space, 14))
     training = {"step": 4, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}
     written = Checkpoint("supernet", supernet.spec, tiny_space, CROWDPOSE, supernet.state_dict(), training=training)
     save_checkpoint(tmp_path / "a.pt", written)

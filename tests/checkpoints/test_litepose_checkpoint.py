@@ -23,7 +23,7 @@ from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import COCO, CROWDPOSE
 from ofa_pose.utils.errors import InputError
-from tests.networks import lived_in, picture, same_state
+from tests.networks import picture, randomised, same_state
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "official_checkpoints"
 XS, SUPERNET = FIXTURES / "litepose_auto_xs_crowdpose.pt", FIXTURES / "supernet_crowdpose.pt"
@@ -39,7 +39,7 @@ NORM = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 @pytest.fixture
 def net() -> LitePose:
-    return lived_in(LitePose(SPEC, torch.Generator().manual_seed(0))).eval()
+    return randomised(LitePose(SPEC, torch.Generator().manual_seed(0))).eval()
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_a_net_with_a_residual_that_ours_has_not(state: dict[str, Tensor], tmp_p
 
 def test_a_supernet_of_ones_own_space(tiny_space: SearchSpace, tmp_path: Path) -> None:
     """Its subnets compute what they did, from the shared statistics."""
-    supernet = lived_in(Supernet(tiny_space, 14, torch.Generator().manual_seed(1))).eval()
+    supernet = randomised(Supernet(tiny_space, 14, torch.Generator().manual_seed(1))).eval()
     own = supernet.state_dict()
     torch.save({key: own[name] for name, key in tensor_names(supernet.plan, own).items()}, tmp_path / "theirs.pt")
     done = import_checkpoint(tmp_path / "theirs.pt", tiny_space, CROWDPOSE, {"space": "tiny"})

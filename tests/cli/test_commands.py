@@ -17,7 +17,7 @@ from ofa_pose.cli import app as whole_app
 from ofa_pose.cli import run
 from ofa_pose.cli.commands import add_command, read_docstring
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ofa_pose.skeleton import COCO, CROWDPOSE
 from ofa_pose.utils.files import dump_yaml, read_json
 from tests.cli.conftest import TINY_SPACE, Call
 from tests.cli.test_bad_input import refused
-from tests.networks import lived_in
+from tests.networks import randomised
 
 PIPELINE = Path(__file__).parents[3] / "shared" / "fixtures" / "official_pipeline"
 SPACE = SearchSpace.from_dict(TINY_SPACE)
@@ -27,7 +27,7 @@ SPACE = SearchSpace.from_dict(TINY_SPACE)
 
 def save_theirs(net: LitePose, path: Path) -> Path:
     """A network as the LitePose repository's training saves it."""
-    own = lived_in(net).state_dict()
+    own = randomised(net).state_dict()
     state = {f"module.{key}": own[name] for name, key in tensor_names(net.plan, own).items()}
     torch.save({"epoch": 1, "state_dict": state}, path)
     return path

@@ -8,9 +8,11 @@ from pathlib import Path
 import cv2
 import pytest
 
+import ofa_pose
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.searches import evaluation as search
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml, read_yaml, write_text
 from tests.cli.conftest import TINY_SPACE, Call
 from tests.cli.test_bad_input import refused
@@ -112,3 +114,15 @@ def test_fidelity_refuses(call: Call, small_supernet: Path, net: Path, tmp_path:
     refused(call(*start, "--resume"), "fidelity.csv", "--resume")
     refused(call("fidelity", "--supernet", net, "--out", tmp_path / "study"), "supernet")
     assert not (tmp_path / "study").exists()
+
+
+def test_studies_from_python_are_those_of_the_shell(small_supernet: Path, tmp_path: Path) -> None:
+    table = ofa_pose.table(small_supernet, out=tmp_path / "table", device="cpu", overrides=["search.images=2"])
+    assert table.subnets == 8 and table.best["AP"] == max(float(row["AP"]) for row in rows(table.table))
+    found = ofa_pose.fidelity(
+        small_supernet, out=tmp_path / "study", images=(4, 2), calibration=[2], subnets=3, steps=0, device="cpu"
+    )
+    assert [line.count for line in found.images] == [2, 4] and found.finetuned is None
+    assert found.to_dict()["advice"] == found.advice and found.picture is not None and found.picture.exists()
+    with pytest.raises(InputError, match="--images"):
+        ofa_pose.fidelity(small_supernet, out=tmp_path / "other", images=())

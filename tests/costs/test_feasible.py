@@ -13,7 +13,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import Budget, FeasibleSpace, find_feasible_start, uniform_candidates
 from ofa_pose.costs.macs import CONVENTIONS, spec_macs, spec_params
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.units import parse_count, parse_seconds
+from ofa_pose.utils.numbers import parse_count, parse_seconds
 from tests.searches.small_spaces import JOINTS, feasible_genomes, half_way, small_space, tiny_space
 
 SPACES = {name: load_space(name) for name in ("litepose-nano", "litepose", "litepose-per-block", "litepose-depth")}

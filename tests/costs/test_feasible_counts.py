@@ -13,7 +13,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import Budget, FeasibleSpace, describe_feasible
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.costs.population import Genomes
-from ofa_pose.utils.units import format_count
+from ofa_pose.utils.numbers import format_count
 from tests.costs.listed_spaces import deep_space, latency, members, nearly, tolerance, unlisted
 from tests.searches.small_spaces import JOINTS, half_way, small_space, tiny_space
 

@@ -12,7 +12,7 @@ from ofa_pose.costs.feasible import Budget, FeasibleSpace
 from ofa_pose.costs.feasible_start import find_feasible_start
 from ofa_pose.costs.population import Genomes, population_costs
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.units import parse_seconds
+from ofa_pose.utils.numbers import parse_seconds
 from tests.costs.listed_spaces import deep_space, members, unlisted
 from tests.searches.small_spaces import JOINTS, small_space
 

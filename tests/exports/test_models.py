@@ -20,7 +20,7 @@ from ofa_pose.exports.models import compare, make_reference
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from tests.networks import hide_package, lived_in
+from tests.networks import hide_package, randomised
 
 for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
     pytest.importorskip(_package)
@@ -36,7 +36,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def net() -> LitePose:
-    return lived_in(LitePose(SPEC)).eval()
+    return randomised(LitePose(SPEC)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_difference_is_reported(net: LitePose) -> None:
 def test_a_wrong_model_is_not_written(
     checkpoint: Checkpoint, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = lived_in(LitePose(SPEC), seed=1).eval()
+    other = randomised(LitePose(SPEC), seed=1).eval()
     backend: Any = openvino if wanted == "openvino" else ncnn
     monkeypatch.setattr(backend, "whole", lambda net: whole(other))
     (tmp_path / FILES[wanted][0]).write_text("the last good one")

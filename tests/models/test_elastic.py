@@ -16,7 +16,7 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from tests.networks import lived_in, picture, same_state
+from tests.networks import picture, randomised, same_state
 
 
 def sampled(space: SearchSpace, seed: int) -> ArchSpec:
@@ -32,7 +32,7 @@ def slices(supernet: Supernet, spec: ArchSpec) -> Iterator[tuple[str, Tensor, tu
 
 @pytest.fixture
 def supernet(tiny_space: SearchSpace) -> Supernet:
-    return lived_in(Supernet(tiny_space, 3, torch.Generator().manual_seed(0)))
+    return randomised(Supernet(tiny_space, 3, torch.Generator().manual_seed(0)))
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def test_interleaved_subnets_give_what_each_gives_alone(supernet: Supernet, tiny
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6))
 def test_a_training_step_touches_the_subnets_slices_alone(tiny_space: SearchSpace, seed: int) -> None:
-    supernet = lived_in(Supernet(tiny_space, 3, torch.Generator().manual_seed(0))).train()
+    supernet = randomised(Supernet(tiny_space, 3, torch.Generator().manual_seed(0))).train()
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     spec = sampled(tiny_space, seed)
     low, high = supernet(picture(2), spec)

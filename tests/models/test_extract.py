@@ -17,7 +17,7 @@ from ofa_pose.arch.spec import HEADS, Head
 from ofa_pose.models.elastic import Supernet, extract, leading_slice
 from ofa_pose.models.litepose import LitePose, Unit
 from ofa_pose.utils.errors import InputError
-from tests.networks import lived_in, picture, same_state
+from tests.networks import picture, randomised, same_state
 
 NANO = load_space("litepose-nano")
 DEEP = SearchSpace(
@@ -37,7 +37,7 @@ CONTAINERS = {nn.Module, Unit, LitePose}
 
 @pytest.fixture
 def supernet(tiny_space: SearchSpace) -> Supernet:
-    return lived_in(Supernet(tiny_space, 3, torch.Generator().manual_seed(0))).eval()
+    return randomised(Supernet(tiny_space, 3, torch.Generator().manual_seed(0))).eval()
 
 
 @torch.no_grad()
@@ -61,14 +61,14 @@ def test_any_subnet_of_a_space_with_elastic_expansions(seed: int) -> None:
     space = SearchSpace(
         "s", (32, 64), (3, 5), ((4, 8), (5, 6), (4, 9), (4, 7)), ((3, 8),) * 3, (1, 2, 3), (2, 1, 2, 1), 5
     )
-    assert_equal_outputs(lived_in(Supernet(space, 2, torch.Generator().manual_seed(seed)), seed).eval(), seed)
+    assert_equal_outputs(randomised(Supernet(space, 2, torch.Generator().manual_seed(seed)), seed).eval(), seed)
 
 
 @settings(max_examples=8)
 @given(seed=st.integers(0, 10**6), kernel=st.sampled_from((3, 5, 7, 9)), head=st.sampled_from(HEADS))
 def test_any_subnet_with_elastic_depth_any_kernel_and_head(seed: int, kernel: int, head: Head) -> None:
     space = replace(DEEP, kernel=kernel, head=head)
-    assert_equal_outputs(lived_in(Supernet(space, 2, torch.Generator().manual_seed(seed)), seed).eval(), seed)
+    assert_equal_outputs(randomised(Supernet(space, 2, torch.Generator().manual_seed(seed)), seed).eval(), seed)
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def test_a_shallower_net_than_any_subnet_gets_the_leading_blocks_and_a_warning(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     space = replace(DEEP, depth=())
-    supernet = lived_in(Supernet(space, 2, torch.Generator().manual_seed(0))).eval()
+    supernet = randomised(Supernet(space, 2, torch.Generator().manual_seed(0))).eval()
     whole = space.largest(2)
     spec = replace(whole, expansions=tuple(stage[:1] for stage in whole.expansions))
     net = extract(supernet, spec)
@@ -98,7 +98,7 @@ _nano: list[Supernet] = []
 @given(seed=st.integers(0, 10**6))
 def test_any_subnet_of_the_shipped_nano_space(seed: int) -> None:
     if not _nano:
-        _nano.append(lived_in(Supernet(NANO, 17, torch.Generator().manual_seed(1))).eval())
+        _nano.append(randomised(Supernet(NANO, 17, torch.Generator().manual_seed(1))).eval())
     assert_equal_outputs(_nano[0], seed)
 
 
@@ -130,7 +130,7 @@ def test_a_cut_net_shares_no_memory(supernet: Supernet) -> None:
 
 
 def test_cutting_changes_neither_supernet_nor_its_mode(supernet: Supernet) -> None:
-    other = lived_in(Supernet(supernet.space, 3, torch.Generator().manual_seed(0)))
+    other = randomised(Supernet(supernet.space, 3, torch.Generator().manual_seed(0)))
     assert not extract(supernet, supernet.space.smallest(3)).training
     assert extract(supernet.train(), supernet.space.smallest(3)).training
     assert supernet.training and same_state(supernet, other)

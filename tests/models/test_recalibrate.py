@@ -14,7 +14,7 @@ from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.transforms import clean_sample
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
-from tests.networks import lived_in, picture, same_state
+from tests.networks import picture, randomised, same_state
 
 
 def test_a_single_norm_gets_the_mean_over_batches_of_the_datas_statistics() -> None:
@@ -45,7 +45,7 @@ def test_what_was_there_before_is_forgotten_and_doing_it_again_changes_nothing(t
 
 
 def test_only_the_statistics_change_and_the_net_ends_in_eval_mode(tiny_spec: ArchSpec) -> None:
-    net = lived_in(LitePose(tiny_spec)).train()
+    net = randomised(LitePose(tiny_spec)).train()
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     for number, norm in enumerate(norms):
         norm.momentum = 0.01 * (number + 1)
@@ -61,7 +61,7 @@ def test_only_the_statistics_change_and_the_net_ends_in_eval_mode(tiny_spec: Arc
 
 
 def test_in_eval_mode_the_net_then_gives_what_the_batch_gave_in_training_mode(tiny_spec: ArchSpec) -> None:
-    net = lived_in(LitePose(tiny_spec))
+    net = randomised(LitePose(tiny_spec))
     image = picture(8, 64, 64)
     with torch.no_grad():
         trained = net.train()(image)
@@ -71,7 +71,7 @@ def test_in_eval_mode_the_net_then_gives_what_the_batch_gave_in_training_mode(ti
 
 
 def test_no_batch_changes_no_statistic(tiny_spec: ArchSpec) -> None:
-    net = lived_in(LitePose(tiny_spec)).train()
+    net = randomised(LitePose(tiny_spec)).train()
     before = copy.deepcopy(net)
     recalibrate(net, [])
     assert same_state(net, before) and not net.training

@@ -25,7 +25,7 @@ from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.job import SearchJob
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import read_yaml, sha256
-from tests.networks import lived_in
+from tests.networks import randomised
 
 SETTINGS = SearchSettings(population=3, generations=1, images=4, calibration_images=3, batch=2)
 
@@ -33,7 +33,7 @@ SETTINGS = SearchSettings(population=3, generations=1, images=4, calibration_ima
 @pytest.fixture
 def supernet(tiny_space: SearchSpace) -> Supernet:
     """With outputs large enough to find (wrong) people everywhere."""
-    return lived_in(Supernet(tiny_space, joints=14, generator=torch.Generator().manual_seed(0)))
+    return randomised(Supernet(tiny_space, joints=14, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from ofa_pose.recipe.settings import LossSettings
 from ofa_pose.train.losses import distillation_loss, heatmap_loss, tag_loss
 from ofa_pose.train.objectives import Distillation, FixedNet, UniformSampling, label_losses, subnet_of_step
 from ofa_pose.train.targets import heatmaps
-from tests.networks import lived_in
+from tests.networks import randomised
 
 SETTINGS = LossSettings(sigma=1.5, foreground=10.0, push=0.1, pull=0.2, high=0.5)
 
@@ -36,7 +36,7 @@ def labelled(side: int = 64, seed: int = 0, joints: int = 14) -> Batch:
 def make_net(tiny_spec: ArchSpec) -> Callable[..., LitePose]:
     def make(seed: int = 0, **change: object) -> LitePose:
         spec = replace(tiny_spec, **change)  # type: ignore[arg-type]
-        return lived_in(LitePose(spec, torch.Generator().manual_seed(seed)), seed)
+        return randomised(LitePose(spec, torch.Generator().manual_seed(seed)), seed)
 
     return make
 
@@ -82,7 +82,7 @@ def test_the_subnet_of_a_step_is_a_function_of_the_step_and_uniform(tiny_space: 
 
 
 def test_a_supernet_learns_the_steps_subnet_at_its_resolution(tiny_space: SearchSpace) -> None:
-    supernet = lived_in(Supernet(tiny_space, 14, torch.Generator().manual_seed(0))).eval()
+    supernet = randomised(Supernet(tiny_space, 14, torch.Generator().manual_seed(0))).eval()
     objective = UniformSampling(supernet, 3, SETTINGS)
     seen = set()
     for step in range(6):

@@ -14,7 +14,7 @@ from ofa_pose.data.loader import Batch, normalise
 from ofa_pose.models.elastic import Supernet, extract, leading_slice
 from ofa_pose.recipe.settings import LossSettings
 from ofa_pose.train.objectives import UniformSampling
-from tests.networks import lived_in
+from tests.networks import randomised
 
 JOINTS = 5
 SETTINGS = LossSettings(sigma=1.5, foreground=10.0, high=2.0, push=0.3, pull=0.2)
@@ -87,7 +87,7 @@ CASES = [(name, side) for name in ("litepose-nano", "litepose") for side in load
 )
 def test_a_supernet_step_is_the_plain_computation(name: str, side: int) -> None:
     space = load_space(name)
-    supernet = lived_in(Supernet(space, JOINTS, torch.Generator().manual_seed(0))).train()
+    supernet = randomised(Supernet(space, JOINTS, torch.Generator().manual_seed(0))).train()
     objective = UniformSampling(supernet, seed=1, settings=SETTINGS)
     step = next(step for step in range(200) if objective.resolution(step) == side)
     subnet, batch = objective.subnet(step), scenes(side)

@@ -16,7 +16,7 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import COCO, CROWDPOSE
 from ofa_pose.train.pretrained import importances, initialise, sort_channels
 from ofa_pose.utils.errors import InputError
-from tests.networks import lived_in, picture, same_state
+from tests.networks import picture, randomised, same_state
 
 MIXED = ArchSpec(64, 6, (8, 8, 10, 10), ((2, 3), (2, 2), (3,), (2, 1, 2)), (7, 8, 6), 5, 4)
 
@@ -54,7 +54,7 @@ def flows(net: LitePose) -> dict[str, torch.Tensor]:
     ids=["mixed", "nano", "plain"],
 )
 def test_sorting_keeps_the_function_and_orders_every_elastic_group(spec: ArchSpec) -> None:
-    net = lived_in(LitePose(spec, torch.Generator().manual_seed(0))).eval()
+    net = randomised(LitePose(spec, torch.Generator().manual_seed(0))).eval()
     image = picture(2)
     with torch.no_grad():
         before = [output.clone() for output in net(image)]
@@ -77,7 +77,7 @@ def test_sorting_keeps_the_function_and_orders_every_elastic_group(spec: ArchSpe
 
 
 def test_a_channel_that_alone_carries_the_tags_is_kept_however_small_its_weights() -> None:
-    net = lived_in(LitePose(MIXED, torch.Generator().manual_seed(0)))
+    net = randomised(LitePose(MIXED, torch.Generator().manual_seed(0)))
     tags = net.get_submodule("outputs.0.refined.pointwise.conv").weight
     with torch.no_grad():
         tags[MIXED.joints :] = 0
@@ -89,7 +89,7 @@ def test_a_channel_that_alone_carries_the_tags_is_kept_however_small_its_weights
 
 
 def test_sorting_keeps_the_function_in_training_mode_and_sorts_once() -> None:
-    net = lived_in(LitePose(MIXED, torch.Generator().manual_seed(0))).train()
+    net = randomised(LitePose(MIXED, torch.Generator().manual_seed(0))).train()
     other = copy.deepcopy(net)
     sort_channels(net)
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_sorting_keeps_the_function_in_training_mode_and_sorts_once() -> None:
 
 
 def test_a_pretrained_net_starts_a_supernet_sorted(tiny_space: SearchSpace) -> None:
-    source = lived_in(LitePose(tiny_space.largest(14), torch.Generator().manual_seed(0))).eval()
+    source = randomised(LitePose(tiny_space.largest(14), torch.Generator().manual_seed(0))).eval()
     checkpoint = packed(source)
     supernet = Supernet(tiny_space, 14)
     assert initialise(supernet, checkpoint, sort=True) == ["channels sorted by importance"]
@@ -114,25 +114,25 @@ def test_a_pretrained_net_starts_a_supernet_sorted(tiny_space: SearchSpace) -> N
 
 
 def test_without_sorting_the_weights_are_taken_as_they_are(tiny_spec: ArchSpec) -> None:
-    source, net = lived_in(LitePose(tiny_spec)), LitePose(tiny_spec)
+    source, net = randomised(LitePose(tiny_spec)), LitePose(tiny_spec)
     assert initialise(net, packed(source), sort=False) == []
     assert same_state(net, source)
 
 
 def test_a_supernets_checkpoint_is_never_sorted_again(tiny_space: SearchSpace) -> None:
-    source, supernet = lived_in(Supernet(tiny_space, 14)), Supernet(tiny_space, 14)
+    source, supernet = randomised(Supernet(tiny_space, 14)), Supernet(tiny_space, 14)
     assert initialise(supernet, packed(source, tiny_space), sort=True) == []
     assert same_state(supernet, source)
 
 
 def test_the_resolution_of_the_checkpoint_does_not_matter(tiny_spec: ArchSpec) -> None:
-    source, net = lived_in(LitePose(tiny_spec.at(320))), LitePose(tiny_spec)
+    source, net = randomised(LitePose(tiny_spec.at(320))), LitePose(tiny_spec)
     initialise(net, packed(source), sort=False)
     assert same_state(net, source) and net.spec.resolution == tiny_spec.resolution
 
 
 def test_other_joints_keep_the_trunk_and_start_the_outputs_anew(tiny_spec: ArchSpec) -> None:
-    source = lived_in(LitePose(tiny_spec.with_joints(17)))
+    source = randomised(LitePose(tiny_spec.with_joints(17)))
     net = LitePose(tiny_spec, torch.Generator().manual_seed(3))
     fresh = copy.deepcopy(net.state_dict())
     checkpoint = packed(source)
@@ -147,7 +147,7 @@ def test_other_joints_keep_the_trunk_and_start_the_outputs_anew(tiny_spec: ArchS
 
 
 def test_importance_comes_from_the_trained_outputs_where_they_start_anew(tiny_space: SearchSpace) -> None:
-    source = packed(lived_in(LitePose(tiny_space.largest(17))))
+    source = packed(randomised(LitePose(tiny_space.largest(17))))
     same, other = Supernet(tiny_space, 17), Supernet(tiny_space, 14)
     initialise(same, source, sort=True)
     initialise(other, source, sort=True)
@@ -157,7 +157,7 @@ def test_importance_comes_from_the_trained_outputs_where_they_start_anew(tiny_sp
 
 
 def test_as_many_joints_of_other_names_start_the_outputs_anew_too(tiny_spec: ArchSpec) -> None:
-    source = packed(lived_in(LitePose(tiny_spec)))
+    source = packed(randomised(LitePose(tiny_spec)))
     names = tuple(f"point {j}" for j in range(tiny_spec.joints))
     other = replace(source.skeleton, name="points", joints=names)
     for skeleton, outputs_kept in ((source.skeleton, True), (other, False)):

@@ -14,7 +14,16 @@ from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.searches.candidates import Evaluate
-from ofa_pose.studies.table import BASIS, TABLE, TableResult, TableStudy, check_size, every_genome, read_table, timed
+from ofa_pose.studies.exhaustive import (
+    BASIS,
+    TABLE,
+    ExhaustiveTable,
+    TableStudy,
+    check_size,
+    every_genome,
+    read_table,
+    timed,
+)
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml, read_json
 from ofa_pose.utils.run_dir import plan_run
@@ -39,7 +48,7 @@ class Evaluations:
             yield self._fitness(genome), 0.25
 
 
-def fill(out: Path, evaluate: Evaluate, basis: Mapping[str, Any], resume: bool = False) -> TableResult:
+def fill(out: Path, evaluate: Evaluate, basis: Mapping[str, Any], resume: bool = False) -> ExhaustiveTable:
     return TableStudy(SPACE, JOINTS, evaluate, basis).run(out, resume)
 
 

@@ -24,7 +24,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.results import Result
+from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis, plan_run
 
 TABLE, BASIS = "table.csv", "table.json"
@@ -32,7 +32,7 @@ MEASURED = ("AP", "seconds")
 
 
 @dataclass(frozen=True)
-class TableResult(Result):
+class ExhaustiveTable(Result):
     """A complete table.
 
     Attributes:
@@ -81,7 +81,7 @@ class TableStudy:
         basis = evaluator.basis(files.sha256(checkpoint.path) if checkpoint.path else None)
         return cls(evaluator.supernet.space, checkpoint.spec.joints, timed(evaluator), basis, resolved)
 
-    def run(self, out: str | Path, resume: bool = False) -> TableResult:
+    def run(self, out: str | Path, resume: bool = False) -> ExhaustiveTable:
         """Evaluate every subnet that the run directory's table.csv does not hold yet.
 
         It is a `SubnetTable` with the columns AP and seconds. A row is written as soon as its subnet is evaluated, so
@@ -116,7 +116,7 @@ class TableStudy:
         spec = self.space.decode(fittest, self.joints)
         best = {"spec": spec.to_dict(), "AP": rows[fittest]["AP"]}
         best |= {"macs": spec_macs(spec).to_dict(), "params": spec_params(spec)}
-        return TableResult(len(rows), len(missing), best, path, round(time.perf_counter() - start, 3), run.path)
+        return ExhaustiveTable(len(rows), len(missing), best, path, round(time.perf_counter() - start, 3), run.path)
 
 
 def every_genome(space: SearchSpace) -> Iterator[Genome]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.units import format_count, parse_count, parse_seconds
+from ofa_pose.utils.numbers import format_count, parse_count, parse_seconds
 
 
 @pytest.mark.parametrize(
