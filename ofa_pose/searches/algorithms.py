@@ -1,14 +1,15 @@
 """The search algorithms: evolution, NSGA-II and random search, all with one interface (`candidates.Algorithm`).
 
-The first two are one loop, generation after generation of offspring of the fittest so far, under two strategies of what
-fit means. Fitness and selection are DEAP's; what it draws from a global stream is drawn from our own generator.
+The first two are one loop under two strategies. Fitness and selection are DEAP's; what it draws from a global stream is
+drawn from our own generator.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from deap import base, tools
@@ -17,77 +18,11 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.candidates import Algorithm, Candidate, Evaluate, Report, evaluated
-from ofa_pose.searches.operators import Breeder, Child, Parents, starting_genomes
+from ofa_pose.searches.operators import Breeder, Child, starting_genomes
 from ofa_pose.searches.surrogate import Prediction, Screening
 from ofa_pose.utils.seeding import generator
 
 BOLDEST = 4.0  # standard deviations that the most daring choice of a round gives an unsure prediction
-
-
-def evolve(
-    feasible: FeasibleSpace,
-    settings: SearchSettings,
-    seed: int,
-    evaluate: Evaluate,
-    prior: Sequence[tuple[Genome, float]] = (),
-    report: Report | None = None,
-) -> Iterator[Candidate]:
-    """Constrained evolution, for the highest AP inside a budget; see `Algorithm`.
-
-    After Cai et al., Once-for-All (ICLR 2020), section 3.4, and Wang et al., LitePose (CVPR 2022): truncation
-    selection, uniform crossover and mutation over every gene, the resolution included; (mu + lambda). Ours besides:
-    since the best subnet mostly lies at the edge of the budget, a share of the offspring are grown until they reach it.
-    """
-    return breed(HighestAP(settings), feasible, settings, seed, evaluate, prior, report)
-
-
-def nsga2(
-    feasible: FeasibleSpace,
-    settings: SearchSettings,
-    seed: int,
-    evaluate: Evaluate,
-    prior: Sequence[tuple[Genome, float]] = (),
-    report: Report | None = None,
-) -> Iterator[Candidate]:
-    """NSGA-II, for the whole front of AP over the cost that the budget names first; see `Algorithm`.
-
-    One run finds the front, of which a budget is then only a cut. Deb et al., A fast and elitist multiobjective genetic
-    algorithm: NSGA-II (IEEE Trans. Evol. Comput. 2002).
-    """
-    return breed(FrontOverCost(feasible), feasible, settings, seed, evaluate, prior, report)
-
-
-def random_search(
-    feasible: FeasibleSpace,
-    settings: SearchSettings,
-    seed: int,
-    evaluate: Evaluate,
-    prior: Sequence[tuple[Genome, float]] = (),
-    report: Report | None = None,
-) -> Iterator[Candidate]:
-    """The baseline: distinct subnets, each drawn evenly from the feasible ones; see `Algorithm`.
-
-    Where hardly any draw is inside the budget, what is outside is repaired, which is no longer quite even.
-    """
-    breeder = Breeder(feasible, settings)
-    order = 0
-    for generation in range(settings.generations + 1):
-        children = breeder.even(generator(seed, "search", generation), settings.population)
-        breeder.take(children)
-        if not children:
-            return
-        for candidate in evaluated(feasible, evaluate, children, generation, order):
-            order = candidate.order
-            yield candidate
-
-
-ALGORITHMS: dict[str, Algorithm] = {"evolution": evolve, "nsga2": nsga2, "random": random_search}
-
-
-def expected_evaluations(feasible: FeasibleSpace, settings: SearchSettings) -> int:
-    """How many subnets a search evaluates if it never runs out of new ones."""
-    first = 0 if settings.algorithm == "random" else len(starting_genomes(feasible, settings))
-    return max(settings.population, first) + settings.population * settings.generations
 
 
 class Individual(list[int]):
@@ -98,68 +33,72 @@ class Individual(list[int]):
         self.fitness = fitness
 
 
-class Strategy(ABC):
-    """What sets one algorithm apart.
+class Strategy(Protocol):
+    """What sets one algorithm of generations apart.
 
     Attributes:
         fill: share of samples and offspring that are grown to the budget.
     """
 
-    fill = 0.0
+    fill: float
 
-    @abstractmethod
     def fitness(self, candidate: Candidate) -> base.Fitness:
         """What a candidate is worth."""
 
-    @abstractmethod
     def survivors(self, population: Sequence[Individual], count: int) -> list[Individual]:
         """The so many fittest, in DEAP's way."""
 
-    @abstractmethod
-    def parents(self, population: Sequence[Individual]) -> Parents:
-        """How the fittest mate."""
+    def mate(self, population: Sequence[Individual], rng: np.random.Generator) -> tuple[Individual, Individual]:
+        """Two parents among the fittest."""
 
-    @abstractmethod
     def choose(
         self, children: Sequence[Child], prediction: Prediction, count: int, population: Sequence[Individual]
     ) -> Sequence[int]:
         """Which so many proposals to evaluate, by index, given what a surrogate predicts and the fittest so far."""
 
 
-def breed(
-    strategy: Strategy,
-    feasible: FeasibleSpace,
-    settings: SearchSettings,
-    seed: int,
-    evaluate: Evaluate,
-    prior: Sequence[tuple[Genome, float]],
-    report: Report | None,
-) -> Iterator[Candidate]:
-    """An `Algorithm` that goes by a strategy.
+class Generations:
+    """An `Algorithm`: generation after generation of offspring of the fittest so far, (mu + lambda), by a strategy.
 
-    With a surrogate a generation is evaluated in rounds, so that each is chosen by what the one before has taught.
+    Crossover is uniform, mutation over every gene, the resolution included. With a surrogate a generation is evaluated
+    in rounds, so that each is chosen by what the one before has taught.
     """
-    screening = Screening(feasible, settings, prior) if settings.surrogate else None
-    offspring = _Offspring(Breeder(feasible, settings, strategy.fill), settings, strategy, screening)
-    population: list[Individual] = []
-    order = 0
-    for generation in range(settings.generations + 1):
-        found: list[Candidate] = []
-        for children in offspring.rounds(generator(seed, "search", generation), population):
-            start = len(found)
-            for candidate in evaluated(feasible, evaluate, children, generation, order + start):
-                found.append(candidate)
-                yield candidate
-            if screening:
-                screening.learn(found[start:])
-        if not found:
-            return
-        if screening and report:
-            report({"generation": generation, **screening.report()})
-        order += len(found)
-        # What could not be evaluated has no claim to offspring.
-        fit = [Individual(c.genome, strategy.fitness(c)) for c in found if c.is_valid]
-        population = strategy.survivors(population + fit, settings.population)
+
+    def __init__(self, strategy: Callable[[FeasibleSpace, SearchSettings], Strategy]) -> None:
+        self._strategy = strategy
+
+    def __call__(
+        self,
+        feasible: FeasibleSpace,
+        settings: SearchSettings,
+        seed: int,
+        evaluate: Evaluate,
+        prior: Sequence[tuple[Genome, float]] = (),
+        report: Report | None = None,
+    ) -> Iterator[Candidate]:
+        """See `Algorithm`."""
+        strategy = self._strategy(feasible, settings)
+        screening = Screening(feasible, settings, prior) if settings.surrogate else None
+        offspring = _Offspring(Breeder(feasible, settings, strategy.fill), settings, strategy, screening)
+        population: list[Individual] = []
+        order = 0
+        for generation in range(settings.generations + 1):
+            found: list[Candidate] = []
+            for children in offspring.rounds(generator(seed, "search", generation), population):
+                start = len(found)
+                for candidate in evaluated(feasible, evaluate, children, generation, order + start):
+                    found.append(candidate)
+                    yield candidate
+                if screening:
+                    screening.learn(found[start:])
+            if not found:
+                return
+            if screening and report:
+                report({"generation": generation, **screening.report()})
+            order += len(found)
+            # What could not be evaluated has no claim to offspring.
+            fit = [Individual(c.genome, strategy.fitness(c)) for c in found if c.is_valid]
+            population = strategy.survivors(population + fit, settings.population)
 
 
 @dataclass(frozen=True)
@@ -189,7 +128,7 @@ class _Offspring:
             left, children = left - len(children), []
 
     def _chosen(self, rng: np.random.Generator, wanted: int, population: list[Individual]) -> list[Child]:
-        parents = self.strategy.parents(population) if population else None
+        parents = partial(self.strategy.mate, population) if population else None
         if not self.screening or not self.screening.trusted:
             return self.breeder.propose(rng, wanted, parents)
         # Not only offspring: what the fittest lack altogether would never be proposed.
@@ -208,28 +147,26 @@ class HighestFirst(base.Fitness):
     weights = (1.0, -1.0)
 
 
-class HighestAP(Strategy):
-    """Evolution's: the best share of all that was evaluated before are the parents."""
+class HighestAP:
+    """Constrained evolution, for the highest AP inside a budget: the best share of all so far are the parents.
 
-    def __init__(self, settings: SearchSettings) -> None:
+    After Cai et al., Once-for-All (ICLR 2020), section 3.4, and Wang et al., LitePose (CVPR 2022). Ours besides: since
+    the best subnet mostly lies at the edge of the budget, a share of the offspring are grown until they reach it.
+    """
+
+    survivors = staticmethod(tools.selBest)
+
+    def __init__(self, feasible: FeasibleSpace, settings: SearchSettings) -> None:
         self.fill = settings.fill
-        self._count = max(2, round(settings.parents * settings.population))
+        self._parents = max(2, round(settings.parents * settings.population))
 
     def fitness(self, candidate: Candidate) -> base.Fitness:
         return HighestFirst((candidate.fitness, candidate.macs))
 
-    def survivors(self, population: Sequence[Individual], count: int) -> list[Individual]:
-        best: list[Individual] = tools.selBest(population, count)
-        return best
-
-    def parents(self, population: Sequence[Individual]) -> Parents:
-        best = population[: self._count]
-
-        def draw(rng: np.random.Generator) -> tuple[Sequence[int], Sequence[int]]:
-            first, second = rng.choice(len(best), 2, replace=False) if len(best) > 1 else (0, 0)
-            return best[first], best[second]
-
-        return draw
+    def mate(self, population: Sequence[Individual], rng: np.random.Generator) -> tuple[Individual, Individual]:
+        best = population[: self._parents]
+        first, second = rng.choice(len(best), 2, replace=False) if len(best) > 1 else (0, 0)
+        return best[first], best[second]
 
     def choose(
         self, children: Sequence[Child], prediction: Prediction, count: int, population: Sequence[Individual]
@@ -249,23 +186,25 @@ class APOverCost(base.Fitness):
     weights = (1.0, -1.0)
 
 
-class FrontOverCost(Strategy):
-    """NSGA-II's: non-dominated sorting, then room on the front (DEAP's crowding distance)."""
+class FrontOverCost:
+    """NSGA-II, for the whole front of AP over the cost that the budget names first: a budget is then only a cut of it.
 
-    def __init__(self, feasible: FeasibleSpace) -> None:
+    Deb et al., A fast and elitist multiobjective genetic algorithm: NSGA-II (IEEE Trans. Evol. Comput. 2002).
+    """
+
+    fill = 0.0
+    survivors = staticmethod(tools.selNSGA2)
+
+    def __init__(self, feasible: FeasibleSpace, settings: SearchSettings) -> None:
         self._feasible, self._key = feasible, feasible.budget.limits[0].key
 
     def fitness(self, candidate: Candidate) -> base.Fitness:
         return APOverCost((candidate.fitness, *self._costs([candidate.genome])))
 
-    def survivors(self, population: Sequence[Individual], count: int) -> list[Individual]:
-        best: list[Individual] = tools.selNSGA2(population, count)
-        return best
-
-    def parents(self, population: Sequence[Individual]) -> Parents:
+    def mate(self, population: Sequence[Individual], rng: np.random.Generator) -> tuple[Individual, Individual]:
         """Binary tournaments by dominance, then by crowding distance, which `survivors` left with each fitness."""
 
-        def win(rng: np.random.Generator) -> Individual:
+        def win() -> Individual:
             first, second = (population[int(index)] for index in rng.integers(len(population), size=2))
             if first.fitness.dominates(second.fitness):
                 return first
@@ -273,15 +212,12 @@ class FrontOverCost(Strategy):
                 return second
             return first if first.fitness.crowding_dist >= second.fitness.crowding_dist else second
 
-        def draw(rng: np.random.Generator) -> tuple[Sequence[int], Sequence[int]]:
-            first, second = win(rng), win(rng)
-            for _ in range(len(population)):
-                if second is not first:
-                    break
-                second = win(rng)
-            return first, second
-
-        return draw
+        first, second = win(), win()
+        for _ in range(len(population)):
+            if second is not first:
+                break
+            second = win()
+        return first, second
 
     def choose(
         self, children: Sequence[Child], prediction: Prediction, count: int, population: Sequence[Individual]
@@ -300,3 +236,37 @@ class FrontOverCost(Strategy):
 
     def _costs(self, genomes: Sequence[Genome]) -> list[float]:
         return self._feasible.costs(np.array(genomes))[self._key].tolist()
+
+
+def random_search(
+    feasible: FeasibleSpace,
+    settings: SearchSettings,
+    seed: int,
+    evaluate: Evaluate,
+    prior: Sequence[tuple[Genome, float]] = (),
+    report: Report | None = None,
+) -> Iterator[Candidate]:
+    """The baseline: distinct subnets, each drawn evenly from the feasible ones; see `Algorithm`.
+
+    Where hardly any draw is inside the budget, what is outside is repaired, which is no longer quite even.
+    """
+    breeder = Breeder(feasible, settings)
+    order = 0
+    for generation in range(settings.generations + 1):
+        children = breeder.even(generator(seed, "search", generation), settings.population)
+        breeder.take(children)
+        if not children:
+            return
+        for candidate in evaluated(feasible, evaluate, children, generation, order):
+            order = candidate.order
+            yield candidate
+
+
+evolve, nsga2 = Generations(HighestAP), Generations(FrontOverCost)
+ALGORITHMS: dict[str, Algorithm] = {"evolution": evolve, "nsga2": nsga2, "random": random_search}
+
+
+def expected_evaluations(feasible: FeasibleSpace, settings: SearchSettings) -> int:
+    """How many subnets a search evaluates if it never runs out of new ones."""
+    first = 0 if settings.algorithm == "random" else len(starting_genomes(feasible, settings))
+    return max(settings.population, first) + settings.population * settings.generations

@@ -88,9 +88,9 @@ def test_tournaments_go_by_dominance_then_by_room() -> None:
     population = [Individual([index], APOverCost(value)) for index, value in enumerate(values)]
     for individual, room in zip(population, (9.0, 1.0, 5.0, 99.0), strict=True):
         individual.fitness.crowding_dist = room
-    strategy = FrontOverCost(FeasibleSpace(small_space(), JOINTS, half_way(small_space())))
-    draw, rng = strategy.parents(population), np.random.default_rng(0)
-    pairs = [draw(rng) for _ in range(3000)]
+    strategy = FrontOverCost(FeasibleSpace(small_space(), JOINTS, half_way(small_space())), SETTINGS)
+    rng = np.random.default_rng(0)
+    pairs = [strategy.mate(population, rng) for _ in range(3000)]
     wins = np.bincount([first[0] for first, _ in pairs], minlength=4) / 3000
     # Of 16 pairs: the roomiest wins every one it is in (7), the next those but that (5), then 3, and 1 with itself.
     np.testing.assert_allclose(wins, np.array([7, 3, 5, 1]) / 16, atol=0.03)
@@ -106,7 +106,7 @@ def test_hypervolume_of_a_few_points() -> None:
 
 def test_choosing_by_a_surrogate_leaves_the_parents_as_they_are(subnets: EvaluatedSpace) -> None:
     feasible = subnets.feasible(1.0)
-    strategy, drawn = FrontOverCost(feasible), random_search(feasible, SETTINGS, 0, subnets.evaluate)
+    strategy, drawn = FrontOverCost(feasible, SETTINGS), random_search(feasible, SETTINGS, 0, subnets.evaluate)
     known = [Individual(c.genome, strategy.fitness(c)) for c in islice(drawn, 16)]
     population = strategy.survivors(known, 16)
     before = [individual.fitness.crowding_dist for individual in population]
