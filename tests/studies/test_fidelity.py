@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import kendalltau
 
 from ofa_pose.arch.space import Genome
@@ -23,6 +24,7 @@ from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.studies.comparison import CountComparison, FidelityResult, TuningComparison
 from ofa_pose.studies.fidelity import PICTURE, TABLE, TUNING, FidelitySettings, FidelityStudy, spread_subnets
+from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way, small_space, tiny_space
 
@@ -139,7 +141,7 @@ def test_a_study_compares_every_setting_with_the_largest(
     image = cv2.imread(str(tmp_path / "run" / PICTURE))
     assert image is not None and image.std() > 5
 
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(console, "_err", Console(stderr=True, width=120))
     show_fidelity(found)
     shown = capsys.readouterr().err
     for words in ("50 images", "100 images", "16 calibration images", "after 60 steps", f"{tuned['tau']:.3f}"):
