@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ofa_pose.arch.space import SearchSpace, load_space
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.population import population_costs
 from ofa_pose.latency.pieces import space_pieces

@@ -102,7 +102,8 @@ def fidelity(
             holds another run, or the study to resume rests on something else.
     """
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.costs.feasible import Budget, FeasibleSpace
+    from ofa_pose.costs.feasible import FeasibleSpace
+    from ofa_pose.costs.limits import Budget
 
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None

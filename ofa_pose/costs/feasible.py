@@ -14,22 +14,11 @@ from numpy.typing import NDArray
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible_start import find_feasible_start, single_changes
-from ofa_pose.costs.limits import LATENCY, Budget, Limit, uniform_candidates
+from ofa_pose.costs.limits import LATENCY, Budget
 from ofa_pose.costs.population import Genomes, Grid, canonical_rows, population_costs
 from ofa_pose.costs.repair import repair_rows
 from ofa_pose.costs.sampling import UniformDraws
 from ofa_pose.utils.seeding import generator
-
-__all__ = [
-    "Budget",
-    "Estimate",
-    "FeasibleSpace",
-    "Limit",
-    "Member",
-    "describe_feasible",
-    "find_feasible_start",
-    "uniform_candidates",
-]
 
 LISTED = 4_000_000  # grids up to this size are listed: a fraction of a second and some 100 MB
 PREDICTED = 500_000  # subnets whose latencies are predicted for that, many at once: a second

@@ -17,8 +17,7 @@ from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
-from ofa_pose.costs.feasible import Budget
-from ofa_pose.costs.limits import show_ms
+from ofa_pose.costs.limits import Budget, show_ms
 from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import read_subnets
 from ofa_pose.latency.latency_table import LatencyTable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.costs.feasible import Budget
+from ofa_pose.costs.limits import Budget
 from ofa_pose.latency.predictor import Predictor, load_predictor
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError

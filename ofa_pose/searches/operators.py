@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from ofa_pose.arch.space import Genome
-from ofa_pose.costs.feasible import FeasibleSpace, uniform_candidates
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import uniform_candidates
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.candidates import Origin
 

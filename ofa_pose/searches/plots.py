@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ofa_pose.costs.feasible import FeasibleSpace, Limit
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Limit
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.searches.results import costs_of, first_limit, pareto_front, uniform_genomes
 from ofa_pose.utils import files

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import FeasibleSpace, Limit
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Limit
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable
 from ofa_pose.searches.candidates import Candidate

@@ -39,7 +39,7 @@ def pretrain(
     """Train a fixed net from random weights, or from a checkpoint of the same net."""
     net = LitePose(spec.with_joints(len(training.train.skeleton.joints)), _weights_generator(training.seed))
     _initialise(net, init, training)
-    objective = make_objective(net, training) if make_objective else training.objective(net)
+    objective = _objective(net, training, make_objective)
     return fit(training, objective, net_evaluation(training, net), space)
 
 
@@ -52,7 +52,7 @@ def train_supernet(
     """Train a supernet by uniform sampling; its AP is the mean over the evaluated subnets."""
     supernet = Supernet(space, len(training.train.skeleton.joints), _weights_generator(training.seed))
     _initialise(supernet, init, training)
-    objective = make_objective(supernet, training) if make_objective else training.objective(supernet)
+    objective = _objective(supernet, training, make_objective)
     return fit(training, objective, supernet_evaluation(training, supernet), space)
 
 
@@ -64,8 +64,13 @@ def finetune(
 ) -> TrainingResult:
     """Train a subnet on at its own resolution, under the run's teacher where there is one."""
     training = replace(training, settings=training.settings.model_copy(update={"resolutions": None}))
-    objective = make_objective(net, training) if make_objective else training.objective(net)
+    objective = _objective(net, training, make_objective)
     return fit(training, objective, net_evaluation(training, net), space, evaluate_start=True)
+
+
+def _objective(net: LitePose, training: TrainingRun, make: MakeObjective | None) -> Objective:
+    """What a training minimises: what the caller makes, else the run's own."""
+    return make(net, training) if make else training.objective(net)
 
 
 def inherit(

@@ -12,7 +12,8 @@ import numpy as np
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs import feasible as feasible_module
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.population import Grid
 from tests.searches.small_spaces import JOINTS, small_space
 

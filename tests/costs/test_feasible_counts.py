@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import Budget, FeasibleSpace, describe_feasible
+from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
+from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.costs.population import Genomes
 from ofa_pose.utils.numbers import format_count

@@ -11,7 +11,8 @@ import pytest
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.latency.build import build_table

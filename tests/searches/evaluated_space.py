@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace, load_space
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.searches.candidates import Evaluate, FitnessOutcome
 
 JOINTS = 17

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 
 JOINTS = 17
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ofa_pose.arch.space import Genome
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.searches.archive import Archive
 from ofa_pose.searches.evaluation import ArchivedEvaluations

@@ -12,7 +12,8 @@ import torch
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.inference.evaluate import Evaluation, evaluate, read_inputs
 from ofa_pose.models.elastic import Supernet, extract

@@ -12,7 +12,8 @@ from deap import creator
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import Budget, FeasibleSpace, uniform_candidates
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget, uniform_candidates
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches import operators as breeding
 from ofa_pose.searches.algorithms import evolve, expected_evaluations

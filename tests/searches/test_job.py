@@ -13,7 +13,8 @@ import pytest
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings

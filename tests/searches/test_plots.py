@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_params
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.searches.plots import draw_pareto

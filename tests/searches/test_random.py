@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.algorithms import expected_evaluations, random_search
 from tests.searches.evaluated_space import evaluate_with

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome
-from ofa_pose.costs.feasible import Budget, FeasibleSpace, uniform_candidates
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget, uniform_candidates
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.searches.results import front_table, pareto_front, uniform_genomes, write_front

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ofa_pose.arch.space import Genome
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from tests.searches import test_archive

@@ -18,7 +18,8 @@ from scipy.stats import kendalltau
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.cli.views import show_fidelity
-from ofa_pose.costs.feasible import Budget, FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.searches.candidates import Evaluate
