@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from ofa_pose.utils.files import read_yaml
 
 AREA_OF_BOX = 0.53  # the share of a person's box that stands in for its area in OKS (the CrowdPose authors' figure)
 DEFAULT_SIGMA = 0.079  # as wide as COCO's shoulder, for joints nobody has measured
+_OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_SIDE = re.compile("left|right|l|r", re.IGNORECASE)
+_SIDE_WORD = re.compile("left|right", re.IGNORECASE)
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^A-Za-z0-9]+")  # 'LEFT_eye' and 'legL1' apart
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Skeleton:
         sigmas: J OKS constants k/2 as pycocotools uses them (Ronchi and Perona, 2017).
         flip_pairs: index pairs (left, right) that change places when an image is mirrored.
         limbs: index pairs that are drawn as bones and that order the grouping.
+        mirror: whether left and right are known, so that images may be mirrored; else neither training nor a flip test
+            mirrors them.
     """
 
     name: str
@@ -32,6 +39,7 @@ class Skeleton:
     sigmas: tuple[float, ...]
     flip_pairs: tuple[tuple[int, int], ...]
     limbs: tuple[tuple[int, int], ...]
+    mirror: bool = True
 
     @property
     def flip_index(self) -> tuple[int, ...]:
@@ -56,7 +64,7 @@ class Skeleton:
 
         def parts(one: Skeleton) -> dict[str, Any]:
             flips, limbs = ({frozenset(pair) for pair in pairs} for pairs in (one.flip_pairs, one.limbs))
-            return {"flip pairs": flips, "sigmas": one.sigmas, "limbs": limbs}
+            return {"flip pairs": flips if one.mirror else None, "sigmas": one.sigmas, "limbs": limbs}
 
         here, there = parts(self), parts(other)
         return " and ".join(name for name in here if here[name] != there[name] and self.joints == other.joints)
@@ -70,6 +78,7 @@ class Skeleton:
             "sigmas": list(self.sigmas),
             "flip_pairs": [[names[a], names[b]] for a, b in self.flip_pairs],
             "limbs": [[names[a], names[b]] for a, b in self.limbs],
+            **({} if self.mirror else {"mirror": False}),
         }
 
     @classmethod
@@ -95,7 +104,10 @@ class Skeleton:
         for joint in flipped:
             if flipped.count(joint) > 1:
                 raise InputError(f"'{joints[joint]}' is twice in flip_pairs", where, "name a joint in one pair only")
-        return cls(str(value.get("name", "custom")), joints, tuple(float(s) for s in sigmas), flips, limbs)
+        mirror = value.get("mirror", value.get("flip_pairs") is not None)
+        if not isinstance(mirror, bool):
+            raise InputError(f"mirror is {mirror!r}", where, "give true or false")
+        return cls(str(value.get("name", "custom")), joints, tuple(float(s) for s in sigmas), flips, limbs, mirror)
 
 
 def _list(value: Mapping[str, Any], key: str, where: object) -> list[Any]:
@@ -172,22 +184,32 @@ def same_joints(names: Sequence[str]) -> Skeleton | None:
 
 
 def draft(name: str, joints: Sequence[str], limbs: Sequence[Sequence[int]] = ()) -> Skeleton:
-    """A first guess at a custom skeleton: pairs by left and right in the names, known sigmas, 1-based limbs.
+    """A first guess at a custom skeleton: pairs by the sides in the names, known sigmas, limbs as the file lists them.
 
-    Limbs that point outside the joints are dropped (CrowdPose's own files hold COCO's limbs).
+    Limbs are counted from 1, as COCO does, or from 0 where the list holds a 0. Those that point outside the joints are
+    dropped (CrowdPose's own files hold COCO's limbs). Where no pairs are found, or a joint's other side is missing,
+    images are not to be mirrored.
     """
     names = tuple(joints)
     known = {joint: sigma for s in BUILT_IN.values() for joint, sigma in zip(s.joints, s.sigmas, strict=True)}
     sigmas = tuple(known.get(joint, DEFAULT_SIGMA) for joint in names)
-    bones = tuple((a - 1, b - 1) for a, b in limbs if 1 <= a <= len(names) and 1 <= b <= len(names))
-    return Skeleton(name, names, sigmas, _pairs_by_name(names), bones)
+    first = 0 if any(0 in limb for limb in limbs) else 1
+    bones = tuple((a - first, b - first) for a, b in limbs if all(first <= end < first + len(names) for end in (a, b)))
+    pairs = _pairs_by_name(names)
+    return Skeleton(name, names, sigmas, pairs, bones, mirror=bool(pairs) and not one_sided(names))
+
+
+def one_sided(names: Sequence[str]) -> list[str]:
+    """The joints whose names say left or right, and whose other side is not among the names."""
+    paired = {names[joint] for pair in _pairs_by_name(tuple(names)) for joint in pair}
+    return [name for name in names if name not in paired and any(map(_SIDE.fullmatch, _WORDS.findall(name)))]
 
 
 def _pairs_by_name(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
     pairs: list[tuple[int, int]] = []
     paired: set[str] = set()
     for joint in names:
-        other = next((mirror for mirror in _mirrors(joint) if mirror in names), joint)
+        other = next((mirror for mirror in _mirrors(joint) if mirror in names and mirror != joint), joint)
         if other != joint and not {joint, other} & paired:
             pairs.append((names.index(joint), names.index(other)))
             paired |= {joint, other}
@@ -195,8 +217,25 @@ def _pairs_by_name(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
 
 
 def _mirrors(joint: str) -> Iterator[str]:
-    """The names that the joint on the other side may have."""
-    for left, right in (("left", "right"), ("Left", "Right"), ("l_", "r_"), ("L_", "R_"), ("_l", "_r"), ("_L", "_R")):
-        for here, there in ((left, right), (right, left)):
-            if here in joint:
-                yield joint.replace(here, there, 1)
+    """The names that the joint on the other side may have, the likeliest first.
+
+    A side is a word or letter of its own (left_eye, LEye, eyeL, legL1), 'left' inside a word (lefteye), or a word's
+    first or last letter (lwrist, Relbow, pawFL).
+    """
+    words = list(_WORDS.finditer(joint))
+    whole = [word.span() for word in words if _SIDE.fullmatch(word[0])]
+    inside = [side.span() for side in _SIDE_WORD.finditer(joint)]
+    ends = [(at, at + 1) for word in words if word[0].isalpha() for at in (word.start(), word.end() - 1)]
+    for spans in (whole, *([span] for span in (*whole, *inside, *ends))):
+        yield _swapped(joint, spans)
+
+
+def _swapped(joint: str, spans: Sequence[tuple[int, int]]) -> str:
+    """A name with the sides at these places exchanged, upper case as it was."""
+    for start, end in reversed(spans):
+        here = joint[start:end]
+        there = _OTHER_SIDE.get(here.lower(), here)
+        if there != here:
+            there = there.upper() if here.isupper() else there.title() if here.istitle() else there
+        joint = joint[:start] + there + joint[end:]
+    return joint

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from ofa_pose.skeleton import BUILT_IN, COCO, CROWDPOSE, DEFAULT_SIGMA, Skeleton, draft, load_skeleton, same_joints
+from ofa_pose.skeleton import (
+    BUILT_IN,
+    COCO,
+    CROWDPOSE,
+    DEFAULT_SIGMA,
+    Skeleton,
+    draft,
+    load_skeleton,
+    one_sided,
+    same_joints,
+)
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml
 
@@ -81,6 +94,7 @@ def test_joints_named_by_numbers_are_read() -> None:
         ({"flip_pairs": [["l_end", "r_end"], ["r_end", "middle"]]}, "'r_end' is twice in flip_pairs"),
         ({"flip_pairs": [["middle", "middle"]]}, "'middle' is twice in flip_pairs"),
         ({"limbs": {"l_end": "middle"}}, "limbs of a skeleton is not a list"),
+        ({"mirror": "yes"}, "mirror is 'yes'; give true or false"),
         ({"flip_pair": []}, "unknown key 'flip_pair' in a skeleton; did you mean 'flip_pairs'?"),
     ],
 )
@@ -120,8 +134,70 @@ def test_a_draft_takes_known_sigmas_pairs_by_name_and_valid_limbs() -> None:
         "r_eye",
         "left_alone",
     )
-    drafted = draft("mine", names, [[1, 2], [2, 3], [3, 99], [0, 1]])
+    drafted = draft("mine", names, [[1, 2], [2, 3], [3, 99], [-1, 1]])
     assert drafted.flip_pairs == ((1, 2), (3, 4), (5, 6), (7, 8))
     assert drafted.sigmas == (0.026, 0.107, 0.107) + (DEFAULT_SIGMA,) * 7
     assert drafted.limbs == ((0, 1), (1, 2))
+    assert not drafted.mirror and one_sided(names) == ["left_alone"]
     assert Skeleton.from_dict(drafted.to_dict()) == drafted
+
+
+SIDES = st.sampled_from([("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"), ("l", "r"), ("L", "R")])
+PARTS = st.sampled_from(["eye", "wrist", "fore_paw", "hindleg", "Ear", "Antenna"])
+
+
+@st.composite
+def sided_names(draw: st.DrawFn) -> tuple[str, str]:
+    """The same joint on both sides, named as annotators do."""
+    part, sides, number = draw(PARTS), draw(SIDES), draw(st.sampled_from(["", "1", "_2"]))
+    before, gap = draw(st.booleans()), draw(st.sampled_from(["_", "-", ".", " ", ""]))
+    glued = not gap and not (before and part[0].isupper()) and not (sides[0][0].isupper() and not before)
+    assume(not (glued and sides[0] == "L"))  # 'Leye' is tried below; 'eyel' next to 'eyer' is no rule
+
+    def name(side: str) -> str:
+        return (side + gap + part if before else part + gap + side) + number
+
+    return name(sides[0]), name(sides[1])
+
+
+@given(st.lists(sided_names(), min_size=1, max_size=6, unique_by=lambda pair: pair[0].lower()), st.randoms())
+def test_the_sides_in_joint_names_make_pairs(pairs: list[tuple[str, str]], random: Random) -> None:
+    names = [name for pair in pairs for name in pair]
+    assume(len(set(names)) == len(names))
+    random.shuffle(names)
+    drafted = draft("mine", [*names, "nose"])
+    found = {frozenset(drafted.joints[joint] for joint in pair) for pair in drafted.flip_pairs}
+    assert found == {frozenset(pair) for pair in pairs} and drafted.mirror
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("Lelbow", "Relbow"), ("LF_paw", "RF_paw"), ("pawFL", "pawFR"), ("eye left (l)", "eye right (r)"), ("L1", "R1")],
+)
+def test_other_ways_to_write_a_side(pair: tuple[str, str]) -> None:
+    drafted = draft("mine", ["nose", *pair])
+    assert drafted.flip_pairs == ((1, 2),) and drafted.mirror
+
+
+@pytest.mark.parametrize("missing", ["LEye", "eye_left", "l-eye", "legL1", "RIGHT.wrist"])
+def test_a_joint_whose_other_side_is_missing_forbids_mirroring(missing: str) -> None:
+    names = ["nose", "l_hip", "r_hip", missing]
+    assert one_sided(names) == [missing]
+    assert draft("mine", names).flip_pairs == ((1, 2),) and not draft("mine", names).mirror
+
+
+def test_names_without_sides_forbid_mirroring_until_a_file_allows_it(tmp_path: Path) -> None:
+    drafted = draft("mine", ["snout", "tail"])
+    assert not drafted.mirror and one_sided(drafted.joints) == []
+    path = tmp_path / "mine.yaml"
+    path.write_text(dump_yaml(drafted.to_dict()))
+    assert not load_skeleton(path).mirror
+    path.write_text(dump_yaml({**drafted.to_dict(), "mirror": True}))
+    assert load_skeleton(path).mirror
+    assert not Skeleton.from_dict({"joints": ["snout", "tail"]}).mirror
+    assert Skeleton.from_dict({"joints": ["snout", "tail"], "flip_pairs": []}).mirror
+
+
+def test_limbs_that_count_from_0_are_seen_by_their_0() -> None:
+    names = ["nose", "left_ear", "right_ear"]
+    assert draft("mine", names, [[0, 1], [0, 2]]).limbs == draft("mine", names, [[1, 2], [1, 3]]).limbs

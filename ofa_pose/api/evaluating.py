@@ -254,9 +254,12 @@ def predict(
     """
     from ofa_pose.inference.load import load_model
     from ofa_pose.inference.predict import predict_source
+    from ofa_pose.utils.console import warn
 
     check_range("--threshold", threshold, 0, 1)
     if frames is not None:
         check_range("--frames", frames, 1)
     model = load_model(checkpoint, device, resolution, flip)
+    if flip and not model.flip:
+        warn("the network's skeleton does not know left from right: without the mirrored image")
     return predict_source(model, source, out, threshold, frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 
 from ofa_pose.data.records import ImageRecord, Region, box_region, finite_array, segment_region
 from ofa_pose.pose.geometry import box_round
-from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, draft, same_joints
+from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, draft, one_sided, same_joints
 from ofa_pose.utils.errors import Fault, InputError, nearest
-from ofa_pose.utils.numbers import are_numbers, is_id, positive
+from ofa_pose.utils.numbers import are_numbers, as_id, find_id, id_order, positive
 
 LISTS = ("images", "annotations", "categories")
 NAMED_IN_WARNING = 3
 VISIBILITIES = frozenset((0, 1, 2))
+NORMALISED_SIDE = 8  # pixels of an image from which a file of numbers up to 1 cannot be in pixels
 ODD = {  # what is counted and warned of, but no fault
-    "box": "annotations have no bbox; the box round their labelled joints stands in",
+    "box": "annotations have no bbox, or an empty one; the box round their labelled joints stands in",
     "area": f"people have no usable area; {AREA_OF_BOX} of their box stands in for it",
+    "count": "people have num_keypoints 0 beside labelled joints: training learns them, an evaluation leaves them out",
+    "id": "annotations name their image or category by a number for a text, or a text for a number; read as the same",
     "segment": "ignored regions have a bad segmentation; their box is used",
     "category": "annotations of categories without keypoints are left out",
 }
@@ -34,7 +37,7 @@ class Parsed:
 
     skeleton: Skeleton
     category: Mapping[str, Any]
-    other_categories: frozenset[int | str]  # ids
+    other_categories: frozenset[int | str]  # ids of those without these joints
     images: tuple[ImageRecord, ...]
     faults: tuple[Fault, ...]
     warnings: tuple[str, ...]
@@ -51,35 +54,47 @@ def parse(path: Path, folder: Path, value: Any, skeleton: Skeleton | None, train
     faults = [Fault(f"has no list '{key}'", str(path), hint) for key in LISTS if not isinstance(value.get(key), list)]
     if faults:
         raise InputError.of(faults)
-    category = keypoint_category(path, value["categories"])
-    chosen, warnings = choose_skeleton(path, category, skeleton, trained)
-    categories = frozenset(c["id"] for c in value["categories"] if isinstance(c, dict) and is_id(c.get("id")))
-    reader = _Reader(path, folder, chosen.joints, category["id"], categories)
+    own, *alike = keypoint_categories(path, value["categories"])
+    chosen, warnings = choose_skeleton(path, own, skeleton, trained)
+    if alike:
+        names = ", ".join(str(category.get("name", category["id"])) for category in alike)
+        warnings = (
+            *warnings,
+            f"{path}: has {1 + len(alike)} categories of the same joints; {names} are read as the first",
+        )
+    ids = {as_id(category["id"]) for category in (own, *alike)}
+    found = (as_id(c.get("id")) for c in value["categories"] if isinstance(c, dict))
+    categories = frozenset(one for one in found if one is not None)
+    reader = _Reader(path, folder, chosen.joints, ids, categories)
     for place, record in enumerate(value["images"]):
         reader.read_image(record, place)
     for place, record in enumerate(value["annotations"]):
         reader.read_annotation(record, place)
     if not value["images"]:
         reader.faults.append(Fault("holds no images", str(path), "name a file with images"))
-    others, warnings = categories - {category["id"]}, (*warnings, *reader.warnings())
-    return Parsed(chosen, category, others, tuple(reader.records()), tuple(reader.faults), warnings)
+    records = tuple(reader.records())
+    reader.check_pixels(records)
+    category = {**own, "id": as_id(own["id"])}
+    return Parsed(chosen, category, categories - ids, records, tuple(reader.faults), (*warnings, *reader.warnings()))
 
 
-def keypoint_category(path: Path, categories: Sequence[Any]) -> Mapping[str, Any]:
-    """The one category of an annotation file that has keypoints. Raises InputError where that cannot be."""
-    found = [c for c in categories if isinstance(c, dict) and c.get("keypoints")]
+def keypoint_categories(path: Path, categories: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """The categories of an annotation file that have keypoints, all the same. Raises InputError where they have not."""
+    found: list[Mapping[str, Any]] = [c for c in categories if isinstance(c, dict) and c.get("keypoints")]
     if not found:
         hint = "list the joint names in order under 'keypoints' of the category"
         raise InputError("has no category with keypoints", path, hint)
-    if len(found) > 1:
-        names = ", ".join(str(c.get("name", c.get("id"))) for c in found)
-        raise InputError(f"has {len(found)} categories with keypoints ({names})", path, "keep one of them")
+    differing = [c for c in found if c["keypoints"] != found[0]["keypoints"]]
+    if differing:
+        names = ", ".join(str(c.get("name", c.get("id"))) for c in (found[0], *differing))
+        raise InputError(f"has categories of different keypoints ({names})", path, "keep one of them")
     where, names = f"{path}: category {found[0].get('id')}", found[0]["keypoints"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise InputError("keypoints must be a list of distinct joint names", where, "correct the list")
-    if not is_id(found[0].get("id")):
-        raise InputError("has no id", where, "number the category, and name that id in category_id")
-    return found[0]
+    for category in found:
+        if as_id(category.get("id")) is None:
+            raise InputError(_id_fault(category), where, "number the category, and name that id in category_id")
+    return found
 
 
 def choose_skeleton(
@@ -105,13 +120,24 @@ def choose_skeleton(
             raise InputError(f"skeleton {skeleton.name} has other joints than the file", path, hint)
         differing = skeleton.differences(trained) if trained else ""
         unlike = f"{path}: its {differing} are the given skeleton's, not those that the network was trained with"
-        return skeleton, (unlike,) if differing else ()
+        return skeleton, ((unlike,) if differing else ()) + _mirror_warning(path, skeleton)
     suggested, warnings = _suggested(path, category)
     differing = suggested.differences(trained) if trained else ""
     if trained is None or not differing:
-        return suggested, warnings
+        return suggested, (*warnings, *_mirror_warning(path, suggested))
     origin = "guessed from the file" if warnings else f"those of skeleton {suggested.name}"
-    return trained, (f"{path}: its {differing} are those that the network was trained with, not {origin}",)
+    unlike = f"{path}: its {differing} are those that the network was trained with, not {origin}"
+    return trained, (unlike, *_mirror_warning(path, trained))
+
+
+def _mirror_warning(path: Path, skeleton: Skeleton) -> tuple[str, ...]:
+    """What to say where images are not mirrored."""
+    if skeleton.mirror:
+        return ()
+    alone = one_sided(skeleton.joints)
+    why = f"the other side of {', '.join(alone)} is not named" if alone else "no two joints are named as left and right"
+    how = "write flip_pairs and mirror: true in the skeleton (data check --write-skeleton FILE drafts one)"
+    return (f"{path}: {why}, so images are not mirrored, neither in training nor in a flip test; {how}",)
 
 
 def _suggested(path: Path, category: Mapping[str, Any]) -> tuple[Skeleton, tuple[str, ...]]:
@@ -123,21 +149,33 @@ def _suggested(path: Path, category: Mapping[str, Any]) -> tuple[Skeleton, tuple
     listed = category.get("skeleton")
     limbs = [[int(end) for end in limb] for limb in listed if are_numbers(limb, 2)] if isinstance(listed, list) else []
     guess = draft(str(category.get("name", "custom")), names, limbs)
+    from_0 = (f"{path}: its limbs count joints from 0, and are read so",) if any(0 in limb for limb in limbs) else ()
     warning = (
         f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are guessed from left and "
         "right in their names, sigmas are defaults; check both: data check --write-skeleton FILE, then --skeleton FILE"
     )
-    return guess, (warning,)
+    return guess, (warning, *from_0)
+
+
+def _id_fault(known: Mapping[str, Any]) -> str:
+    return (
+        f"its id is {known['id']!r:.40}, neither a whole number nor a text"
+        if known.get("id") is not None
+        else "has no id"
+    )
+
+
+def has_extent(box: Any) -> bool:
+    """Whether a record's bbox says where something is: annotators write zeros for 'no box'."""
+    return bool(box) and box[2] > 0 and box[3] > 0
 
 
 class _Reader:
     """Reads records one by one, gathering images, their people, faults and what to warn of."""
 
-    def __init__(
-        self, path: Path, folder: Path, joints: Sequence[str], category: int | str, categories: frozenset[int | str]
-    ) -> None:
+    def __init__(self, path: Path, folder: Path, joints: Sequence[str], own: Set[Any], categories: Set[Any]) -> None:
         self._path, self._folder, self._joints = path, folder, joints
-        self._category, self._categories = category, categories
+        self._own, self._categories = own, categories
         self.faults: list[Fault] = []
         self._where = str(path)  # of the record that is read
         self._images: dict[int | str, ImageRecord] = {}
@@ -145,6 +183,8 @@ class _Reader:
         self._ignore: dict[int | str, list[Region]] = defaultdict(list)
         self._annotations: set[int | str] = set()
         self._outside: list[str] = []
+        self._flat: list[str] = []  # people whom nothing gives an extent
+        self._given_boxes: list[Sequence[float]] = []
         self._odd: Counter[str] = Counter()
 
     def _fault(self, what: str, hint: str) -> None:
@@ -164,10 +204,11 @@ class _Reader:
         known = self._fields("image", record, place)
         if known is None:
             return
-        if not is_id(known.get("id")):
-            self._fault("has no id", "give it an id that no other image has")
+        image_id = as_id(known.get("id"))
+        if image_id is None:
+            self._fault(_id_fault(known), "give it an id that no other image has")
             return
-        if known["id"] in self._images:
+        if image_id in self._images:
             self._fault("its id is used twice", "give each image its own id")
             return
         name, crowding = known.get("file_name"), [known.get("crowdIndex")]
@@ -175,13 +216,14 @@ class _Reader:
         if not isinstance(name, str) or not name:
             self._fault("has no file_name", "name its file, relative to the images folder")
         if not are_numbers(sides, 2) or min(sides) < 1 or any(side % 1 for side in sides):
-            self._fault(f"width and height are {sides[0]} and {sides[1]}", "give the file's size in whole pixels")
+            what = f"width and height are {sides[0]!r:.40} and {sides[1]!r:.40}"
+            self._fault(what, "give the file's size as whole numbers of pixels")
             sides = [1, 1]
         crowd_index = float(crowding[0]) if are_numbers(crowding, 1) else None  # type: ignore[arg-type]
         nobody = np.zeros((0, len(self._joints), 3), np.float32), np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
         size = int(sides[0]), int(sides[1])
         path = self._folder / str(name)
-        self._images[known["id"]] = ImageRecord(known["id"], path, *size, *nobody, crowd_index=crowd_index)
+        self._images[image_id] = ImageRecord(image_id, path, *size, *nobody, crowd_index=crowd_index)
 
     def read_annotation(self, record: Any, place: int) -> None:
         """Check one annotation and add it to its image."""
@@ -189,12 +231,11 @@ class _Reader:
         if known is None:
             return
         before = len(self.faults)
-        self._check_ids(known)
-        category = known.get("category_id")
-        if is_id(category) and category in self._categories and category != self._category:
+        image_id, category = self._read_ids(known)
+        if category is not None and category not in self._own:
             self._odd["category"] += 1
             return
-        crowd = known.get("iscrowd", 0)
+        crowd = known.get("iscrowd") or 0
         if crowd not in (0, 1):
             self._fault(f"iscrowd is {crowd!r:.40}", "give 0 or 1")
         box, area, count = known.get("bbox"), known.get("area"), known.get("num_keypoints")
@@ -206,22 +247,31 @@ class _Reader:
             self._fault(f"num_keypoints is {count!r:.40}", "give the number of its labelled joints, or leave it out")
         keypoints = self._keypoints(known.get("keypoints"), bool(crowd))
         if len(self.faults) == before:
-            self._add(self._images[known["image_id"]], known, keypoints)
+            assert image_id is not None
+            self._add(self._images[image_id], known, keypoints)
 
-    def _check_ids(self, known: Mapping[str, Any]) -> None:
-        if not is_id(known.get("id")):
-            self._fault("has no id", "give it an id that no other annotation has")
-        elif known["id"] in self._annotations:
+    def _read_ids(self, known: Mapping[str, Any]) -> tuple[int | str | None, int | str | None]:
+        """The ids of an annotation's image and category; None where that is not among them."""
+        own = as_id(known.get("id"))
+        if own is None:
+            self._fault(_id_fault(known), "give it an id that no other annotation has")
+        elif own in self._annotations:
             self._fault("its id is used twice", "give each annotation its own id")
         else:
-            self._annotations.add(known["id"])
-        image, category = known.get("image_id"), known.get("category_id")
-        if not is_id(image) or image not in self._images:
+            self._annotations.add(own)
+        image, category = (
+            find_id(known.get("image_id"), self._images),
+            find_id(known.get("category_id"), self._categories),
+        )
+        if image is None:
             hint = "list that image or remove the annotation"
-            self._fault(f"its image_id {image!r:.40} is not among the images", hint)
-        if not is_id(category) or category not in self._categories:
-            hint = f"give {self._category!r}"
-            self._fault(f"its category_id {category!r:.40} is not among the categories", hint)
+            self._fault(f"its image_id {known.get('image_id')!r:.40} is not among the images", hint)
+        if category is None:
+            hint = f"give {min(self._own, key=id_order)!r}"
+            self._fault(f"its category_id {known.get('category_id')!r:.40} is not among the categories", hint)
+        named = as_id(known.get("image_id")), as_id(known.get("category_id"))
+        self._odd["id"] += image is not None and category is not None and named != (image, category)
+        return image, category
 
     def _keypoints(self, raw: Any, crowd: bool) -> NDArray[np.float64] | None:
         """(J, 3) float64 as they stand, or None where there are none or they are wrong."""
@@ -249,20 +299,26 @@ class _Reader:
         return values.reshape(-1, 3)
 
     def _add(self, image: ImageRecord, known: Mapping[str, Any], keypoints: NDArray[np.float64] | None) -> None:
-        given, area, segmentation = known.get("bbox"), known.get("area"), known.get("segmentation")
-        self._odd["box"] += given is None
+        area, segmentation = known.get("area"), known.get("segmentation")
         places = np.zeros((0, 2)) if keypoints is None else keypoints[keypoints[:, 2] > 0, :2]
-        box = box_round(places) if given is None else tuple(float(side) for side in given)
-        crowd = bool(known.get("iscrowd", 0))
+        given = has_extent(known.get("bbox"))
+        self._odd["box"] += not given
+        box = tuple(float(side) for side in known["bbox"]) if given else box_round(places)
+        if given:
+            self._given_boxes.append(box)
+        crowd = bool(known.get("iscrowd"))
         labelled = self._inside(image, known, keypoints) if keypoints is not None and not crowd else None
         if labelled is not None and labelled[:, 2].any():
             self._odd["area"] += not positive(area)
+            self._odd["count"] += known.get("num_keypoints") == 0
             area = area if positive(area) else AREA_OF_BOX * box[2] * box[3]
+            if not area:
+                self._flat.append(f"annotation {known['id']}")
             self._people[image.id].append((labelled.astype(np.float32), box, area))
         else:
             region = segment_region(segmentation, image.width, image.height, crowd)
             self._odd["segment"] += bool(segmentation) and region is None
-            known_box = given is not None or len(places)
+            known_box = given or len(places)
             self._ignore[image.id].append(region or (box_region(box, crowd) if known_box else Region(crowd=crowd)))
 
     def _inside(
@@ -276,6 +332,21 @@ class _Reader:
             where = f"{self._joints[joint]} at ({xs[joint]:g}, {ys[joint]:g})"
             self._outside.append(f"annotation {known['id']} {where}")
         return keypoints * kept[:, None]
+
+    def check_pixels(self, records: Sequence[ImageRecord]) -> None:
+        """Report coordinates that can only be shares of the image: all up to 1, on images of many pixels."""
+        seen = [record for record in records if len(record.keypoints)]
+        if not seen or min(min(record.size) for record in seen) < NORMALISED_SIDE:
+            return
+        places = np.concatenate([record.keypoints[record.keypoints[..., 2] > 0, :2] for record in seen])
+        shares = "as if they were shares of the image"
+        if places.max() <= 1:
+            what = f"all {len(places)} labelled joints lie within 1 pixel of the corner, {shares}"
+        elif self._given_boxes and np.max(self._given_boxes) <= 1:
+            what = f"all {len(self._given_boxes)} boxes end within 1 pixel of the corner, {shares}"
+        else:
+            return
+        self.faults.append(Fault(what, str(self._path), "multiply by the image's width and height"))
 
     def records(self) -> Iterator[ImageRecord]:
         """The images with their people."""
@@ -292,6 +363,11 @@ class _Reader:
             named = ", ".join(self._outside[:NAMED_IN_WARNING] + ["…"] * (len(self._outside) > NAMED_IN_WARNING))
             what = f"labelled joints lie outside their image and are left out of training ({named})"
             yield f"{self._path}: {len(self._outside)} {what}"
+        if self._flat:
+            named = ", ".join(self._flat[:NAMED_IN_WARNING] + ["…"] * (len(self._flat) > NAMED_IN_WARNING))
+            what = "people have no extent: neither an area nor a box, and one joint or joints in a row"
+            how = "no prediction can match them; give them a bbox or an area"
+            yield f"{self._path}: {len(self._flat)} {what} ({named}); {how}"
         for key, what in ODD.items():
             needless = key == "area" and tuple(self._joints) == CROWDPOSE.joints  # its files have none, and need none
             if self._odd[key] and not needless:

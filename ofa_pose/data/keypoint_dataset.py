@@ -8,6 +8,7 @@ Keypoints are continuous image-pixel positions as they stand in the file.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ofa_pose.data.coco_parse import parse
+from ofa_pose.data.coco_parse import has_extent, parse
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.pose.geometry import box_round
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton, load_skeleton
@@ -27,7 +28,7 @@ from ofa_pose.utils.config import Config
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.files import read_json
-from ofa_pose.utils.numbers import positive
+from ofa_pose.utils.numbers import as_id, find_id, positive
 from ofa_pose.utils.seeding import Key, generator
 
 CheckImages = Literal["none", "exists", "decode"]
@@ -45,7 +46,7 @@ class KeypointDataset:
         images_dir: the folder of the images.
         warnings: what is odd in the data but no fault, a line each.
         category: the annotation file's keypoint category, as it stands there.
-        other_categories: the ids of the file's further categories.
+        other_categories: the ids of the file's categories of other things.
         metric: how an AP on these images is defined, 'coco' or 'crowdpose'.
     """
 
@@ -71,21 +72,21 @@ class KeypointDataset:
         """What an evaluator needs of these images: COCO's 'images', 'annotations' and 'categories'.
 
         Annotations are as they stand in the file (joints outside the image included), without their segmentation.
-        `bbox`, `area`, `num_keypoints` and `iscrowd` are filled in where missing, `area` also where it is not positive.
+        `bbox`, `area`, `num_keypoints` and `iscrowd` are filled in where missing, `bbox` and `area` also where they are
+        empty, and ids are those of the records.
         It is read from the file when first asked for, so that training does not hold it in memory.
         """
         value = read_json(self.annotations_path)
-        wanted = {image.id for image in self.images}
-        category = self.category.get("id")
-        return {
-            "images": [image for image in value["images"] if image["id"] in wanted],
-            "annotations": [
-                _evaluated(annotation)
-                for annotation in value["annotations"]
-                if annotation["image_id"] in wanted and annotation["category_id"] == category
-            ],
-            "categories": [dict(self.category)],
-        }
+        wanted, own = {image.id for image in self.images}, self.category["id"]
+        images = {as_id(image["id"]): image for image in value["images"]}
+        categories = {as_id(category.get("id")) for category in value["categories"]}
+        people = []
+        for annotation in value["annotations"]:
+            image, category = find_id(annotation["image_id"], images), find_id(annotation["category_id"], categories)
+            if image in wanted and category not in self.other_categories:
+                people.append(_evaluated({**annotation, "image_id": image, "category_id": own}))
+        kept = [{**image, "id": image_id} for image_id, image in images.items() if image_id in wanted]
+        return {"images": kept, "annotations": people, "categories": [dict(self.category)]}
 
     def select(self, indices: Iterable[int]) -> KeypointDataset:
         """The images at these places, in this order. Raises InputError where there are none."""
@@ -179,7 +180,7 @@ def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
     result["keypoints"] = result.get("keypoints") or []
     if result.get("num_keypoints") is None:
         result["num_keypoints"] = sum(v > 0 for v in result["keypoints"][2::3])
-    if result.get("bbox") is None:
+    if not has_extent(result.get("bbox")):
         joints = np.array(result["keypoints"], np.float64).reshape(-1, 3)
         result["bbox"] = list(box_round(joints[joints[:, 2] > 0, :2]))
     if not positive(result.get("area")):
@@ -194,8 +195,12 @@ def _missing_files(
         return [Fault("no such folder of images", str(folder), "check the path")], []
     found = [record for record in records if record.path.is_file()]
     if records and not found:
-        what = f"holds none of the {len(records)} images of {annotations} (the first is {records[0].path.name})"
-        return [Fault(what, str(folder), "name the folder that file_name starts from")], []
+        first = os.path.relpath(records[0].path, folder)
+        hint = "name the folder that file_name starts from"
+        if "\\" in first:
+            hint = "file_name is written with Windows' backslashes: write / for them"
+        what = f"holds none of the {len(records)} images of {annotations} (the first is {first})"
+        return [Fault(what, str(folder), hint)], []
     missing = [
         Fault(f"image {r.id}: its file {r.path} is missing", str(annotations), "restore it or remove the record")
         for r in records

@@ -230,6 +230,8 @@ def augmented_sample(
     rng: np.random.Generator, record: ImageRecord, resolution: int, skeleton: Skeleton, augmentation: Augmentation
 ) -> Sample:
     """Draw a training sample of an image. Raises InputError where the file is bad."""
+    if not skeleton.mirror:
+        augmentation = augmentation.model_copy(update={"flip": 0.0})
     matrix, flipped = sample_affine(rng, record.width, record.height, resolution, augmentation)
     sample = make_sample(record, matrix, flipped, resolution, skeleton)
     return replace(sample, image=jitter_colour(rng, sample.image, augmentation))

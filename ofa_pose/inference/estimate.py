@@ -44,10 +44,12 @@ def estimate(
     """The poses, in input pixels of `inputs`, and the seconds of 'network' and 'decode'.
 
     Args:
-        flip: average the heatmaps with those of the mirrored images, and group by the tags of both.
+        flip: average the heatmaps with those of the mirrored images, and group by the tags of both; not where the
+            skeleton forbids mirroring.
         decoder: takes the place of our own, whose `config` then says nothing.
     """
     start = time.perf_counter()
+    flip = flip and skeleton.mirror
     low, high = _compute(runner, inputs.images, skeleton, flip)
     for resized in inputs.resized:
         other_low, other_high = _compute(runner, resized.images, skeleton, flip)

@@ -21,7 +21,7 @@ from ofa_pose.pose.geometry import InputFrame, input_frame, warp
 from ofa_pose.pose.metrics import Detections, KeypointEvaluator
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.files import read_json
-from ofa_pose.utils.numbers import are_numbers, is_id
+from ofa_pose.utils.numbers import are_numbers, as_id, find_id, id_order
 from ofa_pose.utils.threads import map_ahead
 
 READERS = 4
@@ -86,7 +86,7 @@ def read_inputs(
             raise InputError(error.faults[0].what, record.path, error.faults[0].hint) from None
 
     framed = [(record, frames_of(record)) for record in dataset.images]
-    framed.sort(key=lambda pair: (sizes(pair), pair[0].id))
+    framed.sort(key=lambda pair: (sizes(pair), id_order(pair[0].id)))
     largest = max((sum(frame.height * frame.width for frame in frames) for _, frames in framed), default=1)
     ahead = min(batch, 1 + BATCH_PIXELS // largest) + READERS
     with closing(map_ahead(read, framed, READERS, ahead)) as images:
@@ -159,13 +159,14 @@ def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
     known, width = {record.id for record in dataset.images}, 3 * len(dataset.skeleton.joints)
     faults, people = [], []
     for number, entry in enumerate(value):
-        category = entry.get("category_id") if isinstance(entry, dict) else None
-        if is_id(category) and category in dataset.other_categories:
+        category = as_id(entry.get("category_id")) if isinstance(entry, dict) else None
+        if category != dataset.category["id"] and find_id(category, dataset.other_categories) is not None:
             continue
-        people.append(entry)
         problem = _result_problem(entry, known, width)
         if problem:
             faults.append(Fault(problem, f"{path}: result {number}", "correct or remove this entry"))
+        else:
+            people.append({**entry, "image_id": find_id(entry["image_id"], known)})
     if faults:
         raise InputError.of(faults)
     return Detections.read(people, len(dataset.skeleton.joints))
@@ -174,8 +175,8 @@ def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
 def _result_problem(entry: Any, known: Set[Any], width: int) -> str:
     if not isinstance(entry, dict) or not {"image_id", "keypoints", "score"} <= entry.keys():
         return "has no image_id, keypoints and score"
-    if not isinstance(entry["image_id"], int | str) or entry["image_id"] not in known:
-        return f"image_id {entry['image_id']!r} is not in the annotations"
+    if find_id(entry["image_id"], known) is None:
+        return f"image_id {entry['image_id']!r:.60} is not in the annotations"
     numbers = entry["keypoints"] if isinstance(entry["keypoints"], list) else []
     if len(numbers) != width:
         return f"holds {len(numbers)} keypoint numbers, the annotations {width}"

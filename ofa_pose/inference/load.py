@@ -39,6 +39,7 @@ def load_model(
         check_resolution(resolution)
     runner = FastestRunner(pick_device(device), latency)(net)
     config = decode_config(source.recipe)
+    flip = flip and source.skeleton.mirror
     return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip, config)
 
 

@@ -102,7 +102,7 @@ def load_exported(
         path: a model that `ofa-pose export` wrote for a runtime: .onnx, .xml (OpenVINO), .param (ncnn) and the like.
         threads: of one call; 0: the runtime chooses.
         resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
-        flip: average with the mirrored image: better and half as fast.
+        flip: average with the mirrored image: better and half as fast; not where the skeleton forbids mirroring.
         streams: how many calls are meant to be made at once.
 
     Raises:
@@ -116,7 +116,7 @@ def load_exported(
     config = None
     if "decode" in runner.metadata:
         config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path)
-    return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
+    return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip and skeleton.mirror, config)
 
 
 def _pixels(image: str | Path | np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from ofa_pose.pose.geometry import box_round
 from ofa_pose.pose.oks import Found, People, Score, Scorer
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
 from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.numbers import id_order
 
 METRICS = ("coco", "crowdpose")
 CROWD_SPLITS = {"AP_easy": (-np.inf, 0.2), "AP_medium": (0.2, 0.8), "AP_hard": (0.8, np.inf)}
@@ -123,7 +124,7 @@ class KeypointEvaluator:
         self.metric = metric
         self._skeleton = skeleton
         # The evaluator needs integer ids, datasets may have any. Sorted, because ties of scores go by image id.
-        ids = sorted((image["id"] for image in images), key=lambda i: (isinstance(i, str), i))
+        ids = sorted((image["id"] for image in images), key=id_order)
         self._number = {image_id: number for number, image_id in enumerate(ids)}
         crowding = {self._number[image["id"]]: image.get("crowdIndex") for image in images}
         self._crowd_index = {n: c for n, c in crowding.items() if isinstance(c, int | float)}

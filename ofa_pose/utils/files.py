@@ -55,7 +55,7 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
 def read_text(path: str | Path) -> str:
     """The text of `path`. Raises InputError where it is missing or no text."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # Windows' tools write a byte order mark
     except FileNotFoundError:
         raise InputError("no such file", path, "check the path") from None
     except IsADirectoryError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 from ofa_pose.utils.errors import InputError
@@ -59,6 +60,24 @@ def positive(value: Any) -> bool:
     return are_numbers([value], 1) and value > 0
 
 
-def is_id(value: Any) -> bool:
-    """Whether a value can be the id of a record."""
-    return isinstance(value, (int, str)) and not isinstance(value, bool)
+def as_id(value: Any) -> int | str | None:
+    """A record's id: a text, or a whole number, also where it is written 1.0; None for anything else."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def find_id(value: Any, known: Collection[Any]) -> int | str | None:
+    """Which of the `known` ids a value names: itself, else the one of the other type (12 and '12'); None: no one."""
+    own = as_id(value)
+    if own is None or own in known:
+        return own
+    other: int | str = str(own)
+    if isinstance(own, str):
+        other = int(own) if re.fullmatch(r"-?\d{1,18}", own, re.ASCII) else own
+    return other if other in known and str(other) == str(own) else None
+
+
+def id_order(value: int | str) -> tuple[bool, int | str]:
+    """By what ids are sorted: numbers before texts, which do not compare with each other."""
+    return isinstance(value, str), value
