@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +13,26 @@ from numpy.typing import NDArray
 
 from ofa_pose.utils.errors import InputError
 
-_RAW = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
+HEAD = 4096  # bytes of a file in which its EXIF block begins, if it has one
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _JPEG = b"\xff\xd8\xff"
 _COPY_AGAIN = "copy or download the file again"
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_image(path: str | Path, size: tuple[int, int] | None = None, upright: bool = False) -> NDArray[np.uint8]:
     """The image in a file as RGB uint8 (H, W, 3); greyscale is repeated in the three channels, alpha is dropped.
 
-    Pixels come as they are stored, without the EXIF rotation, because COCO's keypoints refer to stored pixels. Where
-    `size` (width, height; as annotated) fits only the rotated image, the annotator saw that one, and it is returned.
+    Args:
+        size: width and height as annotated.
+        upright: turned and mirrored as its EXIF orientation says; else the pixels as they are stored.
 
     Raises:
         InputError: no such file, not an image, cut short, or of another size than `size`.
     """
-    encoded = _whole_file(path)
-    image = _decoded(encoded, _RAW, path)
+    image = _decoded(_whole_file(path), _flags(cv2.IMREAD_COLOR, upright), path)
     if size is not None and _size(image) != tuple(size):
-        stored = _size(image)
-        image = _decode(encoded, cv2.IMREAD_COLOR)
-        if image is None or _size(image) != tuple(size):
-            what = f"is {stored[0]}x{stored[1]} pixels, annotated as {size[0]}x{size[1]}"
-            raise InputError(what, path, "correct width and height in the annotations, or restore the image")
+        raise _other_size(path, _size(image), size)
     return _rgb(image)
 
 
@@ -43,27 +42,62 @@ def read_upright(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         InputError: no such file, not an image, or cut short.
     """
-    return _rgb(_decoded(_whole_file(path), cv2.IMREAD_COLOR, path))
+    return read_image(path, upright=True)
 
 
-def read_reduced(path: str | Path, size: tuple[int, int], reduction: int) -> tuple[NDArray[np.uint8], int]:
+def read_turn(path: str | Path) -> tuple[int, tuple[int, int]] | None:
+    """How EXIF turns an image that is not stored upright: its orientation, 2 to 8, and the stored width and height.
+
+    Only a JPEG, PNG or WebP file is turned; those of other formats come in one way. Of a damaged file it is None.
+    """
+    from PIL import ExifTags, Image  # here: a device that only runs a model has no Pillow
+
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(HEAD)
+        if b"Exif" not in head and b"eXIf" not in head and b"EXIF" not in head and not head.startswith(b"RIFF"):
+            return None
+        with Image.open(path) as image:
+            if image.format not in ("JPEG", "MPO", "PNG", "WEBP"):
+                return None
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+            orientation: Any = exif.get(ExifTags.Base.Orientation)
+            return (orientation, image.size) if orientation in range(2, 9) else None
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return None
+
+
+def read_reduced(
+    path: str | Path, size: tuple[int, int], reduction: int, upright: bool = False
+) -> tuple[NDArray[np.uint8], int]:
     """`read_image`, decoded straight to a fraction of its size where the file is a JPEG: much faster for photos.
 
     Args:
-        size: width and height as annotated.
+        size, upright: see `read_image`.
         reduction: 1, 2, 4 or 8, the wanted size of a decoded pixel in image pixels.
 
     Returns:
         The image and the reduction it really has: 1 or what was asked for. Decoded pixel i covers image pixels
         [i × reduction, (i + 1) × reduction), at the far edges partly beyond the image.
     """
-    if reduction in _REDUCED:
+    # Of an image that is turned, the pixels at its near edges would be the ones that reach beyond it.
+    if reduction in _REDUCED and not (upright and any(side % reduction for side in size)):
         encoded = _whole_file(path)
-        if encoded.startswith(_JPEG):
-            image = _decode(encoded, _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+        if encoded.startswith(_JPEG) and sorted(_jpeg_size(encoded) or ()) == sorted(size):
+            image = _decode(encoded, _flags(_REDUCED[reduction], upright))
             if image is not None and _size(image) == (-(-size[0] // reduction), -(-size[1] // reduction)):
                 return _rgb(image), reduction
-    return read_image(path, size), 1
+    return read_image(path, size, upright), 1
+
+
+def _flags(colour: int, upright: bool) -> int:
+    return colour if upright else colour | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def _other_size(path: str | Path, found: tuple[int, int], size: tuple[int, int]) -> InputError:
+    what = f"is {found[0]}x{found[1]} pixels, annotated as {size[0]}x{size[1]}"
+    return InputError(what, path, "correct width and height in the annotations, or restore the image")
 
 
 def _whole_file(path: str | Path) -> bytes:
@@ -116,7 +150,21 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether the end marker of a JPEG's own image (not that of a thumbnail inside a segment) is there.
+    """Whether the end marker of a JPEG's own image (not that of a thumbnail inside a segment) is there."""
+    return any(mark == 0xD9 for mark, _ in _jpeg_marks(data))
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG as its frame header says."""
+    for mark, at in _jpeg_marks(data):
+        if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9].ljust(4, b"\0"))
+            return width, height
+    return None
+
+
+def _jpeg_marks(data: bytes) -> Iterator[tuple[int, int]]:
+    """The marks of a JPEG and their places.
 
     Segments are stepped over by their length; in the coded data FF is followed by 00 or a restart mark (D0 to D7).
     """
@@ -124,10 +172,9 @@ def _jpeg_ends(data: bytes) -> bool:
     while True:
         at = data.find(b"\xff", at)
         if at < 0 or at + 1 >= len(data):
-            return False
+            return
         mark = data[at + 1]
-        if mark == 0xD9:
-            return True
+        yield mark, at
         if mark == 0xFF:
             at += 1
         elif mark == 0x00 or mark == 0x01 or 0xD0 <= mark <= 0xD8:

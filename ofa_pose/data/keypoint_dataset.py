@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ofa_pose.data.coco_parse import has_extent, parse
+from ofa_pose.data.images import read_turn
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.pose.geometry import box_round
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton, load_skeleton
@@ -162,16 +163,58 @@ def load_dataset(
     """
     annotations, images = Path(annotations), Path(images)
     parsed = parse(annotations, images, read_json(annotations), skeleton, trained)
-    faults = list(parsed.faults)
+    faults, records, warnings = list(parsed.faults), parsed.images, parsed.warnings
     if check_images != "none":
-        missing, found = _missing_files(parsed.images, annotations, images)
+        missing = _missing_files(records, annotations, images)
         faults += missing
+        if not missing:
+            records, turned = orient(records)
+            warnings += tuple(f"{annotations}: {words}" for words in turned)
         if check_images == "decode":
-            faults += _undecodable(found)
+            faults += _undecodable([record for record in records if record.path.is_file()])
     if faults:
         raise InputError.of(faults)
-    rest = parsed.warnings, parsed.category, parsed.other_categories
-    return KeypointDataset(parsed.skeleton, parsed.images, annotations, images, *rest)
+    rest = warnings, parsed.category, parsed.other_categories
+    return KeypointDataset(parsed.skeleton, records, annotations, images, *rest)
+
+
+def orient(records: Sequence[ImageRecord]) -> tuple[tuple[ImageRecord, ...], list[str]]:
+    """The records of a file, each with the way round that its labels are of, and a line where that is a guess.
+
+    An annotated size that only the stored or only the upright image has decides. An image whose size says nothing
+    (upside down, mirrored or square) is as most of those whose size does, and upright where there are none: as
+    annotation tools show it.
+    """
+    with ThreadPoolExecutor() as pool:
+        turns = list(pool.map(lambda record: read_turn(record.path), records, chunksize=64))
+    votes: dict[int, bool] = {}
+    silent = []
+    for place, (record, turn) in enumerate(zip(records, turns, strict=True)):
+        if turn is not None:
+            orientation, stored = turn
+            upright = stored[::-1] if orientation > 4 else stored
+            if stored == upright:
+                silent.append(place)
+            else:
+                votes[place] = record.size != stored
+    most = sum(votes.values()) * 2 >= len(votes)
+    oriented = [
+        replace(one, upright=votes.get(place, turns[place] is not None and most)) for place, one in enumerate(records)
+    ]
+    words = []
+    if len(set(votes.values())) > 1:
+        words.append(
+            f"by their sizes {sum(votes.values())} of {len(votes)} images that EXIF turns are labelled upright, "
+            "the others as stored; each is read so"
+        )
+    if silent:
+        first, way = records[silent[0]].path.name, "upright" if most else "as stored"
+        why = "as those whose sizes say it" if votes else "a guess"
+        words.append(
+            f"{len(silent)} images are turned by EXIF and keep their size (the first is {first}); their labels are "
+            f"taken to be of the image {way}, {why}: look at them, or store the images upright without EXIF"
+        )
+    return tuple(oriented), words
 
 
 def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,25 +231,23 @@ def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _missing_files(
-    records: Sequence[ImageRecord], annotations: Path, folder: Path
-) -> tuple[list[Fault], list[ImageRecord]]:
+def _missing_files(records: Sequence[ImageRecord], annotations: Path, folder: Path) -> list[Fault]:
     if not folder.is_dir():
-        return [Fault("no such folder of images", str(folder), "check the path")], []
-    found = [record for record in records if record.path.is_file()]
-    if records and not found:
+        return [Fault("no such folder of images", str(folder), "check the path")]
+    missing = [record for record in records if not record.path.is_file()]
+    if records and len(missing) == len(records):
         first = os.path.relpath(records[0].path, folder)
         hint = "name the folder that file_name starts from"
         if "\\" in first:
             hint = "file_name is written with Windows' backslashes: write / for them"
         what = f"holds none of the {len(records)} images of {annotations} (the first is {first})"
-        return [Fault(what, str(folder), hint)], []
-    missing = [
-        Fault(f"image {r.id}: its file {r.path} is missing", str(annotations), "restore it or remove the record")
-        for r in records
-        if not r.path.is_file()
+        return [Fault(what, str(folder), hint)]
+    return [
+        Fault(
+            f"image {record.id}: its file {record.path} is missing", str(annotations), "restore it or remove the record"
+        )
+        for record in missing
     ]
-    return missing, found
 
 
 def _undecodable(records: Sequence[ImageRecord]) -> list[Fault]:

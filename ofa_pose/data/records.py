@@ -69,6 +69,7 @@ class ImageRecord:
         areas: (P,) float32: segment areas in square pixels; 0.53 of the box where the file has no positive one.
         ignore: where nobody can say what is there: crowds, and people without a labelled joint.
         crowd_index: CrowdPose's crowdedness of the image, 0 to 1, where the file gives it.
+        upright: whether the labels are of the image as its EXIF orientation turns it; else of the stored pixels.
     """
 
     id: int | str
@@ -80,6 +81,7 @@ class ImageRecord:
     areas: NDArray[np.float32]
     ignore: tuple[Region, ...] = ()
     crowd_index: float | None = None
+    upright: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -88,11 +90,11 @@ class ImageRecord:
 
     def read(self) -> NDArray[np.uint8]:
         """The image, RGB uint8 (H, W, 3). Raises InputError where the file is missing, damaged or of another size."""
-        return read_image(self.path, self.size)
+        return read_image(self.path, self.size, self.upright)
 
     def read_reduced(self, reduction: int) -> tuple[NDArray[np.uint8], int]:
         """`read`, and where it saves time with pixels `reduction` (1, 2, 4, 8) image pixels wide; the one it has."""
-        return read_reduced(self.path, self.size, reduction)
+        return read_reduced(self.path, self.size, reduction, self.upright)
 
 
 def box_region(box: Sequence[float], crowd: bool = False) -> Region:

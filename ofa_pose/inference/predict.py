@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ofa_pose.inference.overlays import open_overlays
@@ -66,7 +65,7 @@ def open_source(source: str | Path | int, overlays: Path, frames: int | None = N
     if isinstance(source, int) or (isinstance(source, str) and source.isascii() and source.isdigit()):
         return Stream(int(source), f"camera-{int(source)}", overlays / f"camera-{int(source)}.mp4", frames)
     path = Path(source)
-    if path.is_file() and not (is_image(path) or (not path.suffix and cv2.haveImageReader(str(path)))):
+    if path.is_file() and not is_image(path):
         overlay = overlays / f"{path.stem}.mp4"
         if overlay.resolve() == path.resolve():
             raise InputError("the overlay would replace this video", path, ELSEWHERE)

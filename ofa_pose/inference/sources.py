@@ -11,15 +11,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from ofa_pose.data.images import read_upright
+from ofa_pose.data.images import IMAGE_SUFFIXES, read_upright
 from ofa_pose.pose.geometry import InputFrame
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.threads import map_ahead
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 READERS = 4
 _HINT = "name an image, a video, a camera's number, a folder of images, or a glob in quotes such as 'photos/*.jpg'"
@@ -64,6 +64,11 @@ def find_images(source: str | Path) -> list[Path]:
     found = list(path.iterdir()) if folder else [Path(name) for name in glob.glob(str(source), recursive=True)]
     visible = [file for file in found if not file.name.startswith(".") and file.is_file()]
     images = sorted(file for file in visible if is_image(file))
+    left_out = sorted(file.name for file in visible if not is_image(file) and not _is_video(file))
+    if images and left_out:
+        warn(
+            f"{source}: {len(left_out)} files are no images that can be read, and are left out ({', '.join(left_out[:3])})"
+        )
     if not images:
         videos = sorted(file for file in visible if _is_video(file))
         what = "holds no images" if folder else "no such video" if _is_video(path) and not videos else "no image found"
@@ -113,7 +118,9 @@ class _Photo:
 
 
 def is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+    """Whether a file is an image, by its suffix, or by its content where the suffix says nothing."""
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (suffix not in (*VIDEO_SUFFIXES, ".gif") and cv2.haveImageReader(str(path)))
 
 
 def _is_video(path: Path) -> bool:

@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ofa_pose.data.keypoint_dataset import load_dataset
@@ -18,6 +19,7 @@ from ofa_pose.pose.metrics import KeypointEvaluator
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import as_id
 from tests.data.datasets import annotation, contents, write
+from tests.data.test_images import turned_jpeg
 
 
 @pytest.mark.parametrize("area", [None, float("nan"), float("inf"), -2, 0, pytest.param(10**400, id="huge")])
@@ -183,3 +185,55 @@ def test_what_forbids_mirroring_is_named(tmp_path: Path, joints: list[str], word
     assert not dataset.skeleton.mirror
     (warning,) = [line for line in dataset.warnings if words in line]
     assert "not mirrored, neither in training nor in a flip test" in warning
+
+
+ORIENTATIONS = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8])
+SIZES = st.sampled_from([(48, 32), (32, 32), (33, 32)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(ORIENTATIONS, SIZES), min_size=1, max_size=4), st.booleans())
+def test_a_file_has_one_way_round_for_training_and_evaluation(kinds: list[Any], upright: bool) -> None:
+    """Where any size says how the images were seen, all are read so; where none does, upright, and a word says it."""
+    value = contents(len(kinds))
+    with tempfile.TemporaryDirectory() as folder:
+        annotations, images = write(Path(folder), value, files=False)
+        for record, (orientation, (width, height)) in zip(value["images"], kinds, strict=True):
+            record["file_name"] = f"{record['id']}.jpg"
+            swapped = upright and orientation > 4
+            record["width"], record["height"] = (height, width) if swapped else (width, height)
+            (images / record["file_name"]).write_bytes(turned_jpeg(orientation, width, height))
+        annotations.write_text(json.dumps(value))
+        dataset = load_dataset(annotations, images)
+        turned = [orientation > 1 for orientation, _ in kinds]
+        decided = [orientation > 4 and width != height for orientation, (width, height) in kinds]
+        way = upright if any(decided) else True
+        assert [record.upright for record in dataset.images] == [way and one for one in turned]
+        guessed = sum(turned) - sum(decided)
+        told = [line for line in dataset.warnings if f"{guessed} images are turned by EXIF and keep their size" in line]
+        assert len(told) == (guessed > 0)
+        assert all(("a guess" in line) == (not any(decided)) for line in told)
+        for record in dataset.images:
+            whole = record.read()
+            small, _ = record.read_reduced(2)
+            assert (
+                np.abs(cv2.resize(whole, small.shape[1::-1], interpolation=cv2.INTER_AREA) - small.astype(int)).mean()
+                < 6
+            )
+            assert whole.shape[:2] == (record.height, record.width)
+
+
+def test_sizes_that_say_both_ways_are_each_read_as_they_say(tmp_path: Path) -> None:
+    value = contents(4)
+    annotations, images = write(tmp_path, value, files=False)
+    for record, seen in zip(value["images"], [(32, 48), (32, 48), (48, 32), (40, 40)], strict=True):
+        record["file_name"] = f"{record['id']}.jpg"
+        record["width"], record["height"] = seen
+        (images / record["file_name"]).write_bytes(turned_jpeg(6, *((40, 40) if seen == (40, 40) else (48, 32))))
+    annotations.write_text(json.dumps(value))
+    dataset = load_dataset(annotations, images)
+    assert [record.upright for record in dataset.images] == [True, True, False, True]
+    assert any("by their sizes 2 of 3 images that EXIF turns are labelled upright" in line for line in dataset.warnings)
+    assert any(
+        "1 images are turned by EXIF and keep their size (the first is 3.jpg)" in line for line in dataset.warnings
+    )

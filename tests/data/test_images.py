@@ -10,8 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
-from ofa_pose.data.images import read_image, read_reduced, read_upright
+from ofa_pose.data.images import read_image, read_reduced, read_turn, read_upright
 from ofa_pose.utils.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -59,20 +60,68 @@ def test_a_jpeg_is_whole_by_its_own_end(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_stored_pixels_are_read_unless_the_annotator_saw_them_turned(tmp_path: Path) -> None:
+UPRIGHT: dict[int, Callable[[Any], Any]] = {  # what shows an image that is stored with this orientation
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(image, 2).swapaxes(0, 1),
+    8: lambda image: np.rot90(image),
+}
+
+
+def turned_jpeg(orientation: int, width: int = 60, height: int = 40) -> bytes:
+    """A JPEG of this stored size with this EXIF orientation."""
+    tiff = b"II*\x00" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    return _with_segment(_jpeg(width, height), 0xE1, b"Exif\x00\x00" + tiff)
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("size", [(64, 40), (61, 40), (40, 40)], ids=str)
+def test_both_ways_round_are_read_alike_by_every_reader(
+    tmp_path: Path, orientation: int, size: tuple[int, int]
+) -> None:
     path = tmp_path / "turned.jpg"
-    tiff = b"II*\x00" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)  # orientation 6: a quarter turn
-    plain = _jpeg()
-    path.write_bytes(_with_segment(plain, 0xE1, b"Exif\x00\x00" + tiff))
-    stored = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    path.write_bytes(turned_jpeg(orientation, *size))
+    stored = cv2.imdecode(np.frombuffer(_jpeg(*size), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    upright = UPRIGHT[orientation](stored)
+    seen = (upright.shape[1], upright.shape[0])
     np.testing.assert_array_equal(read_image(path), stored)
-    np.testing.assert_array_equal(read_image(path, (60, 40)), stored)
-    np.testing.assert_array_equal(read_image(path, (40, 60)), np.rot90(stored, -1))
-    np.testing.assert_array_equal(read_upright(path), np.rot90(stored, -1))
-    turned, reduction = read_reduced(path, (40, 60), 2)
-    assert turned.shape == (60, 40, 3) and reduction == 1
-    with pytest.raises(InputError, match="is 60x40 pixels, annotated as 61x40"):
-        read_image(path, (61, 40))
+    np.testing.assert_array_equal(read_image(path, size), stored)
+    np.testing.assert_array_equal(read_image(path, seen, upright=True), upright)
+    np.testing.assert_array_equal(read_upright(path), upright)
+    assert read_turn(path) == (orientation, size)
+    for image, shown, way in ((stored, size, False), (upright, seen, True)):
+        small, reduction = read_reduced(path, shown, 2, way)
+        height, width = (side // reduction for side in image.shape[:2])
+        blocks = image[: height * reduction, : width * reduction].astype(float)
+        means = blocks.reshape(height, reduction, width, reduction, 3).mean((1, 3))
+        assert np.abs(small[:height, :width] - means).mean() < 2
+        assert reduction == (1 if way and any(side % 2 for side in size) else 2)
+    with pytest.raises(InputError, match="annotated as 65x40"):
+        read_image(path, (65, 40))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
+def test_orientations_are_found_in_every_format_that_has_them(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    image = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
+    image.save(tmp_path / f"turned{suffix}", exif=exif)
+    image.save(tmp_path / f"plain{suffix}")
+    assert read_turn(tmp_path / f"turned{suffix}") == (8, (60, 40)) and read_turn(tmp_path / f"plain{suffix}") is None
+    (tmp_path / f"cut{suffix}").write_bytes((tmp_path / f"turned{suffix}").read_bytes()[:40])
+    assert read_turn(tmp_path / f"cut{suffix}") is None
+
+
+@pytest.mark.parametrize("by", [-7, -1, 1, 7])
+def test_a_photo_of_a_slightly_other_size_is_refused_at_any_reduction(tmp_path: Path, by: int) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(_jpeg(200, 104))
+    for reduction in (1, 2, 4, 8):
+        with pytest.raises(InputError, match=f"is 200x104 pixels, annotated as {200 + by}x104"):
+            read_reduced(path, (200 + by, 104), reduction)
 
 
 def test_channels_are_rgb_and_grey_is_repeated(tmp_path: Path) -> None:
