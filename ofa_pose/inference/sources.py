@@ -67,7 +67,8 @@ def find_images(source: str | Path) -> list[Path]:
     left_out = sorted(file.name for file in visible if not is_image(file) and not _is_video(file))
     if images and left_out:
         warn(
-            f"{source}: {len(left_out)} files are no images that can be read, and are left out ({', '.join(left_out[:3])})"
+            f"{source}: {len(left_out)} files are no images that can be read, and are left out "
+            f"({', '.join(left_out[:3])})"
         )
     if not images:
         videos = sorted(file for file in visible if _is_video(file))
