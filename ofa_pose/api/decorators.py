@@ -17,16 +17,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def recorded(function: Callable[P, R]) -> Callable[P, R]:
-    """Have the run that a function writes say the call in its command.txt, in the shell's words."""
+def single_process(function: Callable[P, R]) -> Callable[P, R]:
+    """Have the run that a function writes say the call in its command.txt, in the shell's words.
+
+    It is refused under torchrun: the function shares no work with other processes, so each would do all of it.
+    """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        name, world = function.__name__.replace("_", "-"), os.environ.get("WORLD_SIZE", "1")
+        if world not in ("", "1"):
+            what = f"{name} does not share its work, and {world} processes were started"
+            raise InputError(what, hint="start it without torchrun; 'ofa-pose search --workers N' starts its own")
         if COMMAND_WORDS.get():  # the shell's own, which called this
             return function(*args, **kwargs)
-        given = signature.bind(*args, **kwargs).arguments
-        before = COMMAND_WORDS.set([function.__name__.replace("_", "-"), *_words(given)])
+        before = COMMAND_WORDS.set([name, *_words(signature.bind(*args, **kwargs).arguments)])
         try:
             return function(*args, **kwargs)
         finally:
@@ -48,21 +54,6 @@ def _words(given: Mapping[str, Any]) -> Iterator[str]:
             yield from (option, ",".join(map(str, value)))
         elif value is not None:  # a function, which no shell can give
             yield from (option, getattr(value, "__name__", repr(value)))
-
-
-def single_process(function: Callable[P, R]) -> Callable[P, R]:
-    """`recorded`, and refused under torchrun: the function shares no work, so each process would do all of it."""
-    run = recorded(function)
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        world = os.environ.get("WORLD_SIZE", "1")
-        if world not in ("", "1"):
-            what = f"{function.__name__.replace('_', '-')} does not share its work, and {world} processes were started"
-            raise InputError(what, hint="start it without torchrun; 'ofa-pose search' shares its evaluations")
-        return run(*args, **kwargs)
-
-    return checked
 
 
 def naming(**words: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

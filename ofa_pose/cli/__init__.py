@@ -58,7 +58,14 @@ add_command(
     after=views.after_train_supernet,
     only_in_python=("objective",),
 )
-add_command(app, "search", searching.search, show_result=views.show_search, after=views.after_search)
+add_command(
+    app,
+    "search",
+    searching.search,
+    show_result=views.show_search,
+    after=views.after_search,
+    only_in_python=("executor",),
+)
 add_command(app, "table", studying.table)
 add_command(app, "fidelity", studying.fidelity, show_result=views.show_fidelity)
 add_command(app, "finetune", training.finetune, after=views.after_finetune, only_in_python=("objective",))

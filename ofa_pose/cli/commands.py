@@ -44,7 +44,7 @@ SHELL_TYPES = {  # what the shell takes for a parameter: the first of its annota
 def add_command(
     app: typer.Typer,
     name: str,
-    function: Callable[..., Result | None],
+    function: Callable[..., Result],
     arguments: tuple[str, ...] = (),
     show_result: Callable[[Any], None] | None = None,
     after: Callable[[Any, Mapping[str, Any]], None] | None = None,
@@ -78,8 +78,6 @@ def add_command(
     def command(as_json: bool, **given: Any) -> None:
         values = {key: _read(value, kinds[key], names[key], parameters[key]) for key, value in given.items()}
         result = function(**values)
-        if result is None:  # another rank than 0, which has nothing to say
-            return
         if as_json:
             json.dump(result.to_dict(), sys.stdout, allow_nan=False)
             sys.stdout.write("\n")

@@ -1,17 +1,20 @@
 """Evaluating subnets: each as a network of its own, after BatchNorm recalibration; what an archive knows is looked up.
 
-What is not in the archive is measured, here or by all ranks of a team, and written there at once.
+What is not in the archive is measured, here or by an executor, and written there at once.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +24,8 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
 from ofa_pose.backends.fastest import FastestRunner
-from ofa_pose.checkpoints.checkpoint import Checkpoint
+from ofa_pose.backends.torch_net import pick_device
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.checkpoints.compatibility import check_held_out, check_joints, check_space
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
@@ -37,13 +41,13 @@ from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.archive import Archive, EvaluatedSubnet
 from ofa_pose.searches.candidates import FitnessOutcome
-from ofa_pose.searches.distributed import KEPT, Team
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.run_dir import BASIS_DEFAULTS
 
 CACHE_BYTES = 4 << 30
+KEPT = "what was evaluated is kept: go on with --resume"
 EVALUATION_VERSION = 1  # to be raised whenever the same subnet on the same data may get another AP
 
 Measure = Callable[[Genome], Mapping[str, Any]]
@@ -67,7 +71,8 @@ class SubnetEvaluator:
     """Evaluates subnets of one supernet: extract, recalibrate, measure the AP on images no weight was trained on.
 
     The images are read and warped once for each resolution and kept, up to `CACHE_BYTES`; the scorer is shared.
-    The result depends on the subnet alone, not on what was evaluated before, nor on the number of threads.
+    The result depends on the subnet alone, not on what was evaluated before, nor on the number of threads. One call at
+    a time is answered; another process that gets it reads it anew from its checkpoint, once.
 
     Attributes:
         supernet, train, search, settings, decode, device: as they were given.
@@ -110,19 +115,31 @@ class SubnetEvaluator:
         check_evaluable(self.images, "raise search.images, or name another data.search")
         self._evaluator = make_evaluator(self.images)
         self._cache: OrderedDict[int, _Prepared] = OrderedDict()
+        self._lock = threading.Lock()
+        self._origin: tuple[Path, Recipe, str | None] | None = None
 
     @classmethod
-    def from_checkpoint(
-        cls, checkpoint: Checkpoint, recipe: Recipe, device: torch.device | str = "cpu"
-    ) -> SubnetEvaluator:
+    def from_checkpoint(cls, checkpoint: Checkpoint, recipe: Recipe, device: str | None = None) -> SubnetEvaluator:
         """Of a supernet's checkpoint and a recipe's data, checked to fit one another. Raises InputError."""
         check_space(checkpoint, recipe.space)
         check_held_out(recipe.data, checkpoint)
         train, search = load_splits(recipe.data, "train", "search", trained=checkpoint.skeleton)
         check_joints(checkpoint.skeleton, search, "the supernet")
-        supernet = checkpoint.build(device)
+        chosen = pick_device(device)
+        supernet = checkpoint.build(chosen)
         assert isinstance(supernet, Supernet)
-        return cls(supernet, train, search, recipe.search, device, decode=recipe.decode.config())
+        evaluator = cls(supernet, train, search, recipe.search, chosen, decode=recipe.decode.config())
+        evaluator._origin = (checkpoint.path, recipe, device) if checkpoint.path else None
+        return evaluator
+
+    @cached_property
+    def _source(self) -> tuple[Path, Recipe, str | None, str]:
+        assert self._origin, "only what comes from a checkpoint's file can be read by another process"
+        path, recipe, device = self._origin
+        return path.resolve(), recipe, device, json.dumps(self.basis(files.sha256(path)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _read_anew, self._source
 
     def basis(self, sha256: str | None) -> dict[str, Any]:
         """All that a subnet's AP rests on, as JSON values; an archive keeps what rests on another basis apart.
@@ -153,13 +170,14 @@ class SubnetEvaluator:
 
     def evaluate(self, spec: ArchSpec) -> Evaluation:
         """All metrics of a subnet, and the seconds of each stage ('calibrate' included)."""
-        threads = torch.get_num_threads()
-        if self._streams:
-            torch.set_num_threads(1)
-        try:
-            return self._evaluate(spec)
-        finally:
-            torch.set_num_threads(threads)
+        with self._lock:
+            threads = torch.get_num_threads()
+            if self._streams:
+                torch.set_num_threads(1)
+            try:
+                return self._evaluate(spec)
+            finally:
+                torch.set_num_threads(threads)
 
     def _evaluate(self, spec: ArchSpec) -> Evaluation:
         start = time.perf_counter()
@@ -183,24 +201,33 @@ class SubnetEvaluator:
         return prepared
 
 
+@lru_cache(maxsize=1)
+def _read_anew(path: Path, recipe: Recipe, device: str | None, basis: str) -> SubnetEvaluator:
+    """The evaluator of `SubnetEvaluator._source`, kept for further calls. Raises InputError where it is another."""
+    evaluator = SubnetEvaluator.from_checkpoint(load_checkpoint(path, kind="supernet"), recipe, device)
+    if json.dumps(evaluator.basis(files.sha256(path))) != basis:
+        hint = "give every worker the same files and the same version of ofa-pose"
+        raise InputError("a worker has another supernet, other data or another version", path, hint)
+    return evaluator
+
+
 class ArchivedEvaluations:
     """An `Evaluate` that measures nothing twice.
 
     Attributes:
         measured: how many subnets were measured; the others came out of the archive.
-        task: what every rank of the team must be at.
     """
 
     def __init__(
-        self, feasible: FeasibleSpace, measure: Measure, archive: Archive, seed: int, team: Team | None = None
+        self, feasible: FeasibleSpace, measure: Measure, archive: Archive, seed: int, executor: Executor | None = None
     ) -> None:
         """
         Args:
             seed: of the search that asks; the archive names it.
-            team: shares the work, inside `team.lead(self.task)`.
+            executor: measures; one of other processes needs a `measure` that can be pickled. None: this process does.
         """
-        self._feasible, self._archive, self._seed, self._team = feasible, archive, seed, team
-        self.task = task_of(feasible, measure)
+        self._feasible, self._archive, self._seed, self._executor = feasible, archive, seed, executor
+        self._task = partial(_timed, measure)
         self.measured = 0
 
     def __call__(self, genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
@@ -210,59 +237,45 @@ class ArchivedEvaluations:
             OfaPoseError: a subnet could not be evaluated; what was evaluated before is in the archive.
         """
         known = self._archive.outcomes(genomes)
-        with closing(self._measured([genome for genome in genomes if genome not in known])) as coming:
-            for genome in genomes:
-                while genome not in known:
-                    measured = next(coming)
-                    self._archive.put(measured, self._seed)
-                    self.measured += 1
-                    known[measured.genome] = measured.outcome
-                yield known[genome]
+        coming = self._evaluated([genome for genome in genomes if genome not in known])
+        for genome in genomes:
+            while genome not in known:
+                subnet = next(coming)
+                self._archive.put(subnet, self._seed)
+                self.measured += 1
+                known[subnet.genome] = subnet.outcome
+            yield known[genome]
 
-    def _measured(self, genomes: list[Genome]) -> Generator[EvaluatedSubnet, None, None]:
-        if self._team is None:
-            for genome in genomes:
-                yield self._evaluated(genome, self.task(list(genome)))
-        elif genomes:
-            # The dearest first: a rank that takes a large one last would keep the others waiting.
-            dearest = sorted(genomes, key=self._feasible.macs, reverse=True)
-            for place, result in self._team.share([list(genome) for genome in dearest]):
-                yield self._evaluated(dearest[place], result)
-
-    def _evaluated(self, genome: Genome, result: Mapping[str, Any]) -> EvaluatedSubnet:
-        spec, metrics = self._feasible.decode(genome), result["metrics"]
-        ap = metrics["AP"]
-        if ap is None or not math.isfinite(ap):
-            ap = None
-            subnet = f"subnet {genome_text(genome)}, {_shown(spec.to_dict())},"
-            warn(f"{subnet} gave no AP that is a number; it ranks below all")
-        predict_ms = self._feasible.budget.predict_ms
-        macs = {f"macs_{convention}": count for convention, count in spec_macs(spec).to_dict().items()}
-        costs = {**macs, "params": spec_params(spec), "latency_ms": predict_ms(spec) if predict_ms else None}
-        return EvaluatedSubnet(genome, spec.to_dict(), costs, metrics, ap, result["seconds"])
-
-
-def task_of(feasible: FeasibleSpace, measure: Measure) -> Callable[[Any], dict[str, Any]]:
-    """What any rank does for one genome (a list): its metrics and the seconds that took, as JSON values.
-
-    The function raises OfaPoseError, which names the subnet, where `measure` fails; InputErrors it lets through.
-    """
-
-    def task(genes: Any) -> dict[str, Any]:
-        genome = tuple(genes)
-        start = time.perf_counter()
+    def _evaluated(self, genomes: list[Genome]) -> Iterator[EvaluatedSubnet]:
+        """In the order in which they are started."""
+        if self._executor:  # the dearest first: a worker that takes a large one last would keep the others waiting
+            genomes.sort(key=self._feasible.macs, reverse=True)
+        shown = "the first subnet"
         try:
-            metrics = dict(measure(genome))
+            results = (self._executor.map if self._executor else map)(self._task, genomes)
+            for genome in genomes:
+                spec = self._feasible.decode(genome)
+                shown = f"subnet {genome_text(genome)}, {json.dumps(spec.to_dict(), separators=(',', ':'))},"
+                metrics, seconds = next(results)
+                ap = metrics["AP"]
+                if ap is None or not math.isfinite(ap):
+                    ap = None
+                    warn(f"{shown} gave no AP that is a number; it ranks below all")
+                predict_ms = self._feasible.budget.predict_ms
+                macs = {f"macs_{convention}": count for convention, count in spec_macs(spec).to_dict().items()}
+                costs = {**macs, "params": spec_params(spec), "latency_ms": predict_ms(spec) if predict_ms else None}
+                yield EvaluatedSubnet(genome, spec.to_dict(), costs, metrics, ap, seconds)
         except InputError:
             raise
+        except BrokenExecutor as error:
+            raise OfaPoseError(f"a worker process died: killed, or out of memory; {KEPT}") from error
         except Exception as error:
-            cause = f"{type(error).__name__}: {error}"
-            subnet = f"subnet {genome_text(genome)}, {_shown(feasible.decode(genome).to_dict())},"
-            raise OfaPoseError(f"{subnet} could not be evaluated ({cause}); {KEPT}") from error
-        return {"metrics": metrics, "seconds": round(time.perf_counter() - start, 4)}
-
-    return task
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            raise OfaPoseError(f"{shown} could not be evaluated ({cause}); {KEPT}") from error
 
 
-def _shown(spec: Mapping[str, Any]) -> str:
-    return json.dumps(spec, separators=(",", ":"))
+def _timed(measure: Measure, genome: Genome) -> tuple[dict[str, Any], float]:
+    """The metrics of a subnet, and the seconds that took."""
+    start = time.perf_counter()
+    metrics = dict(measure(genome))
+    return metrics, round(time.perf_counter() - start, 4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -14,15 +15,13 @@ from typing import Any
 import numpy as np
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
 from ofa_pose.recipe.recipe import Recipe, load_recipe
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.archive import ARCHIVE, Archive, check_archive, find_archive
 from ofa_pose.searches.candidates import Algorithm, Candidate
-from ofa_pose.searches.distributed import Team, restarted
-from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator, task_of
+from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator
 from ofa_pose.searches.plots import draw_pareto
 from ofa_pose.searches.results import History, SearchResult, describe, front_table, rivals, write_best, write_front
 from ofa_pose.train.trainings import inherit
@@ -41,7 +40,7 @@ ELSEWHERE = {"generations", "images", "calibration_images", "batch"}
 
 @dataclass(frozen=True)
 class SearchJob:
-    """A search whose parts have been found and checked; the same on every rank of a team.
+    """A search whose parts have been found and checked.
 
     Attributes:
         feasible: the subnets to choose from.
@@ -71,7 +70,6 @@ class SearchJob:
         seed: int | None = None,
         device: str | None = None,
         algorithm: Algorithm | None = None,
-        team: Team | None = None,
     ) -> SearchJob:
         """The search of a supernet.
 
@@ -80,16 +78,15 @@ class SearchJob:
             feasible: its subnets to choose from.
             recipe: a YAML file or a shipped recipe's name; None takes the supernet's.
             overrides, seed: see `load_recipe`.
-            device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one, each rank its own.
-            algorithm, team: see `SearchJob` and `run`.
+            device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one.
+            algorithm: see `SearchJob`.
 
         Raises:
             InputError: the recipe, the data and the supernet do not fit, or the supernet may have seen the search's
                 images.
         """
         resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe, seed)
-        chosen = pick_device(device)
-        evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, team.own_device(chosen) if team else chosen)
+        evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         sha256 = files.sha256(checkpoint.path) if checkpoint.path else None
 
         def save_subnet(path: Path, spec: ArchSpec, ap: float) -> None:
@@ -118,16 +115,12 @@ class SearchJob:
         qualified = getattr(self.algorithm, "__qualname__", type(self.algorithm).__qualname__)
         return f"{self.algorithm.__module__}.{qualified}"
 
-    def assist(self, team: Team) -> None:
-        """Other ranks than 0, which is in `run`: measure what it wants to know, until it ends."""
-        team.follow(task_of(self.feasible, self.measure))
-
     def run(
         self,
         out: str | Path,
         resume: bool = False,
         archive: str | Path | None = None,
-        team: Team | None = None,
+        executor: Executor | None = None,
     ) -> SearchResult:
         """Search for the subnet with the highest AP.
 
@@ -141,17 +134,13 @@ class SearchJob:
             resume: go on with the search there: it is gone through again, and what the archive holds is not measured
                 again.
             archive: another archive than the run directory's, to be shared: a file, or the run directory of a search.
-            team: other processes, which are in `assist` with the same job.
+            executor: evaluates; one of other processes needs a `measure` that can be pickled. None: this process does.
 
         Raises:
             InputError: `out` holds another run; the search that is to be resumed had another supernet, space or data,
                 or another budget, seed or algorithm; `archive` is not one.
-            OfaPoseError: a subnet could not be evaluated, a process of the team is gone, the archive cannot be written.
+            OfaPoseError: a subnet could not be evaluated, a worker died, the archive cannot be written.
         """
-        if restarted() and not resume and (Path(out) / HISTORY).exists():
-            what = "holds the run that torchrun has started again after a process died"
-            hint = "what was evaluated is kept: start torchrun with --resume, without --max-restarts"
-            raise InputError(what, out, hint)
         run = plan_run(out, config_text(self.recipe), resume, progress=HISTORY)
         start, feasible = time.perf_counter(), self.feasible
         plan = self._plan()
@@ -173,13 +162,12 @@ class SearchJob:
             at = str(place.resolve()) if given else None
             files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
             run.forget_after(-1)
-            evaluations = ArchivedEvaluations(feasible, self.measure, kept, self.recipe.seed, team)
+            evaluations = ArchivedEvaluations(feasible, self.measure, kept, self.recipe.seed, executor)
             prior = kept.until(prior_end) if self.recipe.search.surrogate else []
-            with team.lead(evaluations.task) if team else nullcontext():
-                history = self._search(run, evaluations, prior)
-                others = rivals(history, feasible)
-                outcomes = zip(others, evaluations(others), strict=True)
-                beside = {genome: ap for genome, (ap, _) in outcomes if math.isfinite(ap)}
+            history = self._search(run, evaluations, prior)
+            others = rivals(history, feasible)
+            outcomes = zip(others, evaluations(others), strict=True)
+            beside = {genome: ap for genome, (ap, _) in outcomes if math.isfinite(ap)}
         front = write_front(run.path, history, feasible, {**self.origin, "evaluations": len(history)}, beside)
         show(front_table(front, feasible))
         best = max(history, key=lambda candidate: candidate.rank)

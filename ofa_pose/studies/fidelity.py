@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from ofa_pose.arch.space import Genome
-from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.checkpoints.compatibility import check_joints
 from ofa_pose.costs.feasible import FeasibleSpace
@@ -127,7 +126,7 @@ class FidelityStudy:
         """
         resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe, seed)
         tuning, _ = load_recipe("finetune", recipe, overrides, checkpoint.recipe, seed)
-        base = SubnetEvaluator.from_checkpoint(checkpoint, resolved, pick_device(device))
+        base = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         if teacher:
             check_joints(teacher.skeleton, base.train, "the teacher")
         images = _within(settings.images, len(base.search), "search")
