@@ -28,7 +28,6 @@ from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.checkpoints.compatibility import check_held_out, check_joints, check_space
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.splits import load_splits
@@ -39,7 +38,7 @@ from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
-from ofa_pose.searches.archive import Archive, EvaluatedSubnet
+from ofa_pose.searches.archive import Archive
 from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
@@ -72,7 +71,7 @@ class SubnetEvaluator:
 
     The images are read and warped once for each resolution and kept, up to `CACHE_BYTES`; the scorer is shared.
     The result depends on the subnet alone, not on what was evaluated before, nor on the number of threads. One call at
-    a time is answered; another process that gets it reads it anew from its checkpoint, once.
+    a time is answered; another process that gets it reads its checkpoint and data anew, once.
 
     Attributes:
         supernet, train, search, settings, decode, device: as they were given.
@@ -132,14 +131,14 @@ class SubnetEvaluator:
         evaluator._origin = (checkpoint.path, recipe, device) if checkpoint.path else None
         return evaluator
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Elsewhere, self._source
+
     @cached_property
     def _source(self) -> tuple[Path, Recipe, str | None, str]:
         assert self._origin, "only what comes from a checkpoint's file can be read by another process"
         path, recipe, device = self._origin
         return path.resolve(), recipe, device, json.dumps(self.basis(files.sha256(path)))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _read_anew, self._source
 
     def basis(self, sha256: str | None) -> dict[str, Any]:
         """All that a subnet's AP rests on, as JSON values; an archive keeps what rests on another basis apart.
@@ -201,13 +200,27 @@ class SubnetEvaluator:
         return prepared
 
 
+@dataclass(frozen=True)
+class _Elsewhere:
+    """What a `SubnetEvaluator` is in another process: read anew from its checkpoint when it is first asked."""
+
+    path: Path
+    recipe: Recipe
+    device: str | None
+    basis: str
+
+    def measure(self, genome: Genome) -> dict[str, Any]:
+        """See `SubnetEvaluator.measure`. Raises InputError where what this process reads is something else."""
+        return _read_anew(self).measure(genome)
+
+
 @lru_cache(maxsize=1)
-def _read_anew(path: Path, recipe: Recipe, device: str | None, basis: str) -> SubnetEvaluator:
-    """The evaluator of `SubnetEvaluator._source`, kept for further calls. Raises InputError where it is another."""
-    evaluator = SubnetEvaluator.from_checkpoint(load_checkpoint(path, kind="supernet"), recipe, device)
-    if json.dumps(evaluator.basis(files.sha256(path))) != basis:
+def _read_anew(given: _Elsewhere) -> SubnetEvaluator:
+    checkpoint = load_checkpoint(given.path, kind="supernet")
+    evaluator = SubnetEvaluator.from_checkpoint(checkpoint, given.recipe, given.device)
+    if json.dumps(evaluator.basis(files.sha256(given.path))) != given.basis:
         hint = "give every worker the same files and the same version of ofa-pose"
-        raise InputError("a worker has another supernet, other data or another version", path, hint)
+        raise InputError("a worker has another supernet, other data or another version", given.path, hint)
     return evaluator
 
 
@@ -237,16 +250,19 @@ class ArchivedEvaluations:
             OfaPoseError: a subnet could not be evaluated; what was evaluated before is in the archive.
         """
         known = self._archive.outcomes(genomes)
-        coming = self._evaluated([genome for genome in genomes if genome not in known])
+        coming = self._measured([genome for genome in genomes if genome not in known])
         for genome in genomes:
             while genome not in known:
-                subnet = next(coming)
-                self._archive.put(subnet, self._seed)
+                subnet, metrics, seconds = next(coming)
+                spec, predict_ms = self._feasible.decode(subnet), self._feasible.budget.predict_ms
+                latency_ms = predict_ms(spec) if predict_ms else None
+                known[subnet] = self._archive.put(subnet, spec, latency_ms, metrics, seconds, self._seed)
                 self.measured += 1
-                known[subnet.genome] = subnet.outcome
+                if not math.isfinite(known[subnet][0]):
+                    warn(f"{self._shown(subnet)} gave no AP that is a number; it ranks below all")
             yield known[genome]
 
-    def _evaluated(self, genomes: list[Genome]) -> Iterator[EvaluatedSubnet]:
+    def _measured(self, genomes: list[Genome]) -> Iterator[tuple[Genome, dict[str, Any], float]]:
         """In the order in which they are started."""
         if self._executor:  # the dearest first: a worker that takes a large one last would keep the others waiting
             genomes.sort(key=self._feasible.macs, reverse=True)
@@ -254,17 +270,8 @@ class ArchivedEvaluations:
         try:
             results = (self._executor.map if self._executor else map)(self._task, genomes)
             for genome in genomes:
-                spec = self._feasible.decode(genome)
-                shown = f"subnet {genome_text(genome)}, {json.dumps(spec.to_dict(), separators=(',', ':'))},"
-                metrics, seconds = next(results)
-                ap = metrics["AP"]
-                if ap is None or not math.isfinite(ap):
-                    ap = None
-                    warn(f"{shown} gave no AP that is a number; it ranks below all")
-                predict_ms = self._feasible.budget.predict_ms
-                macs = {f"macs_{convention}": count for convention, count in spec_macs(spec).to_dict().items()}
-                costs = {**macs, "params": spec_params(spec), "latency_ms": predict_ms(spec) if predict_ms else None}
-                yield EvaluatedSubnet(genome, spec.to_dict(), costs, metrics, ap, seconds)
+                shown = self._shown(genome)
+                yield genome, *next(results)
         except InputError:
             raise
         except BrokenExecutor as error:
@@ -272,6 +279,10 @@ class ArchivedEvaluations:
         except Exception as error:
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise OfaPoseError(f"{shown} could not be evaluated ({cause}); {KEPT}") from error
+
+    def _shown(self, genome: Genome) -> str:
+        spec = json.dumps(self._feasible.decode(genome).to_dict(), separators=(",", ":"))
+        return f"subnet {genome_text(genome)}, {spec},"
 
 
 def _timed(measure: Measure, genome: Genome) -> tuple[dict[str, Any], float]:
