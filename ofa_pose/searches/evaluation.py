@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -274,8 +274,8 @@ class ArchivedEvaluations:
                 yield genome, *next(results)
         except InputError:
             raise
-        except BrokenExecutor as error:
-            raise OfaPoseError(f"a worker process died: killed, or out of memory; {KEPT}") from error
+        except (BrokenExecutor, CancelledError) as error:
+            raise OfaPoseError(f"a worker process died (killed, or out of memory), or all are gone; {KEPT}") from error
         except Exception as error:
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise OfaPoseError(f"{shown} could not be evaluated ({cause}); {KEPT}") from error

@@ -22,8 +22,16 @@ from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.archive import ARCHIVE, Archive, check_archive, find_archive
 from ofa_pose.searches.candidates import Algorithm, Candidate
 from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator
-from ofa_pose.searches.plots import draw_pareto
-from ofa_pose.searches.results import History, SearchResult, describe, front_table, rivals, write_best, write_front
+from ofa_pose.searches.results import (
+    History,
+    SearchResult,
+    describe,
+    draw_pareto,
+    front_table,
+    rivals,
+    write_best,
+    write_front,
+)
 from ofa_pose.train.trainings import inherit
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -71,6 +72,7 @@ def cluster_workers(address: str) -> Iterator[Executor]:
     except ImportError:
         hint = "pip install -c constraints.txt -e '.[cluster]', here and where the workers run"
         raise InputError("--scheduler needs Dask's package distributed", hint=hint) from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told in our own words
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:

@@ -24,7 +24,7 @@ from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
 from ofa_pose.recipe.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.searches.evaluation import SubnetEvaluator
-from ofa_pose.searches.results import first_limit, uniform_genomes
+from ofa_pose.searches.results import uniform_genomes
 from ofa_pose.studies.comparison import CountComparison, FidelityResult, Panel, TuningComparison, draw_comparisons
 from ofa_pose.studies.exhaustive import timed
 from ofa_pose.train.training_run import TrainingRun
@@ -216,7 +216,7 @@ def spread_subnets(feasible: FeasibleSpace, count: int, rng: np.random.Generator
     They are taken from a random pool, uniformly scaled nets among it: random widths alone seldom come near either end.
     """
     pool = dict.fromkeys([*uniform_genomes(feasible), *feasible.draw(POOL * count, rng)])
-    cost = {genome: first_limit(feasible).cost(feasible.decode(genome)) for genome in pool}
+    cost = {genome: feasible.budget.limits[0].cost(feasible.decode(genome)) for genome in pool}
     left = sorted(pool, key=lambda genome: (cost[genome], genome))
     taken = []
     for aim in np.linspace(cost[left[0]], cost[left[-1]], count):

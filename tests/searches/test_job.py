@@ -20,7 +20,7 @@ from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.candidates import Algorithm, Candidate, Evaluate, evaluated
 from ofa_pose.searches.job import SearchJob
-from ofa_pose.searches.plots import pareto_front
+from ofa_pose.searches.results import pareto_front
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.files import read_yaml
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way, small_space, tiny_space

@@ -190,7 +190,7 @@ def test_a_worker_that_is_killed_ends_the_search_which_goes_on(alone: Path, tmp_
     os.kill(first, signal.SIGKILL)
     told, errors = running.communicate(timeout=60)
     assert running.returncode == 1 and told == ""
-    assert errors.splitlines()[-1].startswith("error: a worker process died") and "--resume" in errors
+    assert errors.splitlines()[-1].startswith("error: a worker process died (killed") and "--resume" in errors
     assert "Traceback" not in errors and not is_running(second)
     kept = len(archived(out))
     assert 1 <= kept < 32
