@@ -15,7 +15,7 @@ import numpy as np
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import uniform_candidates
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 
 ROUNDS = 6  # of making what is still missing, because what was made was there before
 MORE = 16  # made at least in each further round: a call for many costs hardly more than for one
