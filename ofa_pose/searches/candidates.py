@@ -121,26 +121,40 @@ class Breeder:
         return [] if self.seen else [(genome, "uniform") for genome in starting_genomes(self.feasible, self.settings)]
 
     def propose(self, rng: np.random.Generator, count: int, parents: Parents | None) -> list[Child]:
-        """Up to `count` new children, none twice; not taken yet.
+        """Up to `count` new children inside the budget, some at its edge, none twice; not taken yet.
 
         Of the share that the settings say with two parents. Parents that have become alike have no new children by
         crossover, so mutations fill the gap; samples, where there are no parents or they have no new children at all.
         """
         children: dict[Genome, Origin] = {}
-        top, chance = self.feasible.top, self.settings.mutation
 
-        def crosses(number: int) -> list[Genome]:
-            return [uniform_crossover(rng, *parents(rng)) for _ in range(number)] if parents else []
+        def make(origin: Origin, number: int) -> list[Genome]:
+            if origin == "sample":
+                return self.feasible.sample_many(number, rng)
+            if parents is None:
+                return []
+            if origin == "crossover":
+                return [uniform_crossover(rng, *parents(rng)) for _ in range(number)]
+            return [mutate(rng, parents(rng)[0], self.feasible.top, self.settings.mutation) for _ in range(number)]
 
-        def mutants(number: int) -> list[Genome]:
-            return [mutate(rng, parents(rng)[0], top, chance) for _ in range(number)] if parents else []
-
-        def samples(number: int) -> list[Genome]:
-            return self.feasible.sample_many(number, rng)
-
-        self._fill_up(children, round(self.settings.crossover * count), crosses, "crossover", rng)
-        self._fill_up(children, count, mutants, "mutation", rng)
-        self._fill_up(children, count, samples, "sample", rng)
+        wanted: dict[Origin, int] = {
+            "crossover": round(self.settings.crossover * count),
+            "mutation": count,
+            "sample": count,
+        }
+        for origin, until in wanted.items():
+            for attempt in range(ROUNDS):
+                missing = until - len(children)
+                genomes = make(origin, max(missing, MORE) if attempt else missing) if missing > 0 else []
+                if not genomes:
+                    break
+                rows = self.feasible.repair_many(np.array(genomes), rng)
+                filled = rng.random(len(rows)) < self.fill
+                rows[filled] = self.feasible.fill_many(rows[filled], rng)
+                new = [
+                    genome for genome in map(tuple, rows.tolist()) if genome not in self.seen and genome not in children
+                ]
+                children.update(dict.fromkeys(list(dict.fromkeys(new))[:missing], origin))
         children.update(self.even(rng, count - len(children), children))
         return list(children.items())
 
@@ -154,28 +168,6 @@ class Breeder:
     def take(self, children: Sequence[Child]) -> None:
         """Mark children as no longer new."""
         self.seen.update(genome for genome, _ in children)
-
-    def _fill_up(
-        self,
-        children: dict[Genome, Origin],
-        count: int,
-        make: Callable[[int], Sequence[Genome]],
-        origin: Origin,
-        rng: np.random.Generator,
-    ) -> None:
-        """Add new children until there are `count`: what `make` makes, brought inside the budget, some to its edge."""
-        for attempt in range(ROUNDS):
-            missing = count - len(children)
-            genomes = make(max(missing, MORE) if attempt else missing) if missing > 0 else ()
-            if not len(genomes):
-                return
-            rows = self.feasible.repair_many(np.array(genomes), rng)
-            filled = rng.random(len(rows)) < self.fill
-            rows[filled] = self.feasible.fill_many(rows[filled], rng)
-            new = [
-                genome for row in rows.tolist() if (genome := tuple(row)) not in self.seen and genome not in children
-            ]
-            children.update(dict.fromkeys(list(dict.fromkeys(new))[:missing], origin))
 
 
 def starting_genomes(feasible: FeasibleSpace, settings: SearchSettings) -> list[Genome]:

@@ -24,7 +24,7 @@ from ofa_pose.utils.errors import InputError
 def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     """So many processes, each with its share of the threads, and a GPU of its own where `device` leaves that open.
 
-    They end with this process, however it ends, and wait for no evaluation then.
+    They end with this process, however it ends, and wait for no evaluation then. SIGTERM is taken for Ctrl-C.
     """
     context = multiprocessing.get_context("spawn")
     gpus: SimpleQueue[str] = context.SimpleQueue()
@@ -36,9 +36,13 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     watched, held = context.Pipe(duplex=False)
     threads = max(1, torch.get_num_threads() // count)
     pool = ProcessPoolExecutor(count, context, _start_worker, (threads, gpus, watched))
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if is_main else None
     try:
         yield pool
     finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
         pool.shutdown(wait=False, cancel_futures=True)
         held.close()
 
@@ -72,7 +76,7 @@ def cluster_workers(address: str) -> Iterator[Executor]:
     except ImportError:
         hint = "pip install -c constraints.txt -e '.[cluster]', here and where the workers run"
         raise InputError("--scheduler needs Dask's package distributed", hint=hint) from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told in our own words
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # an error of the search says what went wrong
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:
