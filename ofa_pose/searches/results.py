@@ -156,9 +156,8 @@ def write_front(
 ) -> dict[str, Any]:
     """Write pareto.csv and front/001.yaml … of a search, best AP first; files of an earlier, longer front go.
 
-    The cost is what the budget's first limit limits. pareto.csv is a `SubnetTable` with the columns rank and AP. The
-    YAML files are as best.yaml: `arch.presets.load_spec` reads them. Candidates whose evaluation failed (-inf) are on
-    no front.
+    The cost is what the budget's first limit limits. pareto.csv is a `SubnetTable` with the columns rank and AP; the
+    YAML files are as best.yaml. What gave no AP is on no front.
 
     Args:
         origin: what the files say about where the subnets come from, plain values.
@@ -168,9 +167,9 @@ def write_front(
         Plain values: "chosen": the fittest candidate's genome (null where all failed), "front": [{"rank", "genome",
         "resolution", "AP", "macs" {"thop", "exact", "paper"}, "params", "latency_ms", "cost", "subnet": path,
         "uniform"}], "uniform": the uniformly scaled nets that were evaluated or are the widest of their resolution
-        inside the budget, [{"genome", "resolution", "AP" (null where not evaluated), "macs", "params", "latency_ms",
-        "cost"}], "saving": of the cheapest front member that is as good as the best evaluated uniform net, the share of
-        that net's cost that it saves (null where there is none).
+        inside the budget, with the same keys from "genome" to "cost" (AP null where not evaluated), "saving": of the
+        cheapest front member that is as good as the best evaluated uniform net, the share of that net's cost that it
+        saves (null where there is none).
 
         A front member's "uniform" is {"AP": of the best evaluated uniform net that costs no more (null where there is
         none), "complete": whether the widest such net of every resolution was evaluated}. Without that, the AP is only
@@ -185,7 +184,10 @@ def write_front(
         path = run_path / FRONT / f"{rank:03}.yaml"
         write_best(path, feasible, valid[index], {**origin, "rank": rank})
         facts = _facts(feasible, valid[index].genome, valid[index].fitness)
-        front.append({"rank": rank, **facts, "subnet": str(path), "uniform": _beside(uniform, costs[index])})
+        dearest = [net["AP"] for net in _widest(uniform, costs[index])]
+        found = [net["AP"] for net in uniform if net["AP"] is not None and net["cost"] <= costs[index]]
+        beside_it = {"AP": max(found, default=None), "complete": None not in dearest}
+        front.append({"rank": rank, **facts, "subnet": str(path), "uniform": beside_it})
     for path in (run_path / FRONT).glob("[0-9][0-9][0-9]*.yaml"):
         if path.stem.isdecimal() and int(path.stem) > len(front):
             path.unlink()
@@ -259,12 +261,6 @@ def _uniform(feasible: FeasibleSpace, known: Mapping[Genome, float]) -> list[dic
 def _widest(nets: Sequence[dict[str, Any]], cost: float = math.inf) -> list[dict[str, Any]]:
     """The widest of each resolution that costs no more."""
     return list({net["resolution"]: net for net in nets if net["cost"] <= cost}.values())
-
-
-def _beside(uniform: Sequence[dict[str, Any]], cost: float) -> dict[str, Any]:
-    found = [net["AP"] for net in uniform if net["AP"] is not None and net["cost"] <= cost]
-    complete = all(net["AP"] is not None for net in _widest(uniform, cost))
-    return {"AP": max(found, default=None), "complete": complete}
 
 
 def _saving(front: Sequence[dict[str, Any]], uniform: Sequence[dict[str, Any]]) -> float | None:

@@ -23,6 +23,7 @@ from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.ranking import kendall, spearman
 
 if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import Kernel
 
 MOST_SAMPLES = 500  # the time that a Gaussian process takes goes with the cube of their number
