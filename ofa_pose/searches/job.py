@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
@@ -79,15 +80,7 @@ class SearchJob:
         device: str | None = None,
         algorithm: Algorithm | None = None,
     ) -> SearchJob:
-        """The search of a supernet.
-
-        Args:
-            checkpoint: of the supernet, as `load_checkpoint` read it.
-            feasible: its subnets to choose from.
-            recipe: a YAML file or a shipped recipe's name; None takes the supernet's.
-            overrides, seed: see `load_recipe`.
-            device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one.
-            algorithm: see `SearchJob`.
+        """The search of a supernet; see `SearchJob`, `load_recipe` and `pick_device`.
 
         Raises:
             InputError: the recipe, the data and the supernet do not fit, or the supernet may have seen the search's
@@ -184,9 +177,8 @@ class SearchJob:
             warn(f"{why}: train the supernet further, or check data.search")
         figures = describe(feasible, best.genome, best.fitness)
         seconds = round(time.perf_counter() - start, 3)
-        checkpoint = run.path / CHECKPOINT if self.save_subnet else None
-        if self.save_subnet and checkpoint:
-            self.save_subnet(checkpoint, figures.spec, figures.AP)
+        if self.save_subnet:
+            self.save_subnet(run.path / CHECKPOINT, figures.spec, figures.AP)
         result = SearchResult(
             best=figures,
             evaluations=len(history),
@@ -197,7 +189,7 @@ class SearchJob:
             seconds=seconds,
             out=run.path,
             subnet=run.path / BEST,
-            checkpoint=checkpoint,
+            checkpoint=run.path / CHECKPOINT if self.save_subnet else None,
         )
         files.write_json(run.path / RESULT, result.to_dict())
         return result
@@ -212,35 +204,30 @@ class SearchJob:
         }
 
     def _search(
-        self, run: RunDir, evaluations: ArchivedEvaluations, prior: list[tuple[tuple[int, ...], float]]
+        self, run: RunDir, evaluations: ArchivedEvaluations, prior: list[tuple[Genome, float]]
     ) -> list[Candidate]:
         """Run the algorithm to its end, and keep the run directory up to date; all candidates in their order."""
         settings, feasible = self.recipe.search, self.feasible
-        reports: dict[int, dict[str, Any]] = {}  # by generation
-
-        def note(report: dict[str, Any]) -> None:
-            reports[report["generation"]] = report
-
-        algorithm = self.algorithm or ALGORITHMS[settings.algorithm]
-        found = algorithm(feasible, settings, self.recipe.seed, evaluations, prior, note)
-        total = None if self.algorithm else expected_evaluations(feasible, settings)
         course = _Course(run, feasible, self.origin)
+        algorithm = self.algorithm or ALGORITHMS[settings.algorithm]
+        found = algorithm(feasible, settings, self.recipe.seed, evaluations, prior, course.note)
+        total = None if self.algorithm else expected_evaluations(feasible, settings)
         try:
             with progress("search", total, unit="subnets") as meter:
                 for generation, members in groupby(found, lambda candidate: candidate.generation):
                     for candidate in members:
                         course.add(candidate)
                         meter.step(note=course.shown)
-                    course.end_generation(generation, reports.get(generation, {}))
+                    course.end_generation(generation)
         except BaseException:
             with suppress(OSError):  # on a full disk; what ended the search is what is reported
                 course.draw()
             raise
-        if not course.history:
+        number = len(course.history)
+        if not number:
             raise OfaPoseError(f"the algorithm {self.algorithm_name} chose no subnet")
         course.draw()
-        if total is not None and len(course.history) < total:
-            number = len(course.history)
+        if total is not None and number < total:
             say(f"no further subnet was found inside the budget: the search ends after {number} of {total}")
         return course.history
 
@@ -254,45 +241,52 @@ class _Course:
 
     def __init__(self, run: RunDir, feasible: FeasibleSpace, origin: Mapping[str, Any]) -> None:
         self.history: list[Candidate] = []
+        self._best: Candidate  # of the history, where there is one
         self._run, self._feasible, self._origin = run, feasible, origin
         self._rows = History(run.path / HISTORY, feasible)
-        self._best: Candidate | None = None
+        self._reports: dict[int, dict[str, Any]] = {}  # a surrogate's, by generation
         self._start = time.perf_counter()
+
+    def note(self, report: dict[str, Any]) -> None:
+        """Keep a surrogate's report until its generation ends."""
+        self._reports[report["generation"]] = report
 
     def add(self, candidate: Candidate) -> None:
         """Take in a candidate as it is evaluated."""
         self._rows.add(candidate)
         self.history.append(candidate)
-        self._best = max(self._best or candidate, candidate, key=lambda c: c.rank)
+        self._best = candidate if len(self.history) == 1 else max(self._best, candidate, key=lambda c: c.rank)
 
     @property
     def shown(self) -> str:
         """Such as 'best AP 0.482 at 164M MACs (thop), 1.53ms of latency': its cost under every limit."""
-        assert self._best is not None
         spec = self._feasible.decode(self._best.genome)
         costs = (f"{limit.show(limit.cost(spec))} {limit.quantity}" for limit in self._feasible.budget.limits)
         return f"best AP {self._best.fitness:.3f} at {', '.join(costs)}"
 
-    def end_generation(self, generation: int, report: Mapping[str, Any]) -> None:
-        """Write best.yaml and a line of metrics.jsonl, say how far it is; `report` is a surrogate's."""
-        assert self._best is not None
+    def end_generation(self, generation: int) -> None:
+        """Write best.yaml and a line of metrics.jsonl, say how far it is and how good a surrogate is."""
         self._write_best()
+        report, number = self._reports.get(generation, {}), len(self.history)
         values = [c.fitness for c in self.history if c.generation == generation and c.is_valid]
         mean = float(np.mean(values)) if values else None
         figures = {"AP": self._best.fitness, "AP_mean": mean, "macs": self._best.macs}
         seconds = round(time.perf_counter() - self._start, 3)
-        number = len(self.history)
         self._run.log({"step": generation, "evaluations": number, **figures, "seconds": seconds, **report})
-        say(f"generation {generation}: {number} subnets, {self.shown}{_surrogate(report)}")
+        quality = ""
+        if "surrogate" in report:
+            tau = report["surrogate_tau"]
+            known = "knows too little yet" if tau is None else f"tau {tau:.2f} on held-out APs"
+            quality = f"; surrogate: {known}, {'has chosen' if report['surrogate'] else 'stands aside'}"
+        say(f"generation {generation}: {number} subnets, {self.shown}{quality}")
 
     def draw(self) -> None:
         """Write best.yaml and the picture, where there is something to show."""
-        if self._best is not None:
+        if self.history:
             self._write_best()
             draw_pareto(self._run.path / PICTURE, self.history, self._feasible)
 
     def _write_best(self) -> None:
-        assert self._best is not None
         origin = {**self._origin, "evaluations": len(self.history)}
         write_best(self._run.path / BEST, self._feasible, self._best, origin)
 
@@ -306,12 +300,3 @@ def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError("was searched by a version that kept no archive", run.path, "choose another --out")
     check_basis(before, plan, run.path)
     return dict(before)
-
-
-def _surrogate(report: Mapping[str, Any]) -> str:
-    """How good a surrogate is, in words; nothing where there is none."""
-    if "surrogate" not in report:
-        return ""
-    tau = report["surrogate_tau"]
-    quality = "knows too little yet" if tau is None else f"tau {tau:.2f} on held-out APs"
-    return f"; surrogate: {quality}, {'has chosen' if report['surrogate'] else 'stands aside'}"
