@@ -31,12 +31,14 @@ FORMAT = 1
 HINT = "restore it, or choose another --archive"
 LOCKED_S = 30.0  # how long another process may hold the file
 
-_TABLES = (
+_SCHEMA = (
     "CREATE TABLE bases (hash TEXT PRIMARY KEY, basis TEXT NOT NULL)",
     "CREATE TABLE evaluations (id INTEGER PRIMARY KEY AUTOINCREMENT, basis TEXT NOT NULL, supernet TEXT,"
     " genome TEXT NOT NULL, spec TEXT NOT NULL, macs_thop INTEGER, macs_exact INTEGER, macs_paper INTEGER,"
     " params INTEGER, latency_ms REAL, metrics TEXT NOT NULL, AP REAL, seconds REAL NOT NULL, seed INTEGER,"
     " time TEXT NOT NULL, UNIQUE (basis, genome))",
+    f"PRAGMA application_id = {APPLICATION}",
+    f"PRAGMA user_version = {FORMAT}",
 )
 
 
@@ -59,23 +61,18 @@ class Archive:
         text = json.dumps(basis, sort_keys=True)
         self._basis, self._supernet = hashlib.sha256(text.encode()).hexdigest(), basis.get("sha256")
         self._locked_s = locked_s
-        with self._named_errors(opening=True):
+        with self._named_errors(opening=True), contextlib.ExitStack() as failing:
             self._file = sqlite3.connect(path, timeout=locked_s, isolation_level=None)
-        try:
-            with self._named_errors(opening=True):
-                damage = self._file.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if damage != "ok":
-                    raise sqlite3.DatabaseError(damage)
-            with self._named_errors(opening=True), self._transaction():
+            failing.callback(self._file.close)
+            damage = self._file.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if damage != "ok":
+                raise sqlite3.DatabaseError(damage)
+            with self._transaction():
                 if not self._file.execute("PRAGMA application_id").fetchone()[0]:
-                    for statement in _TABLES:
+                    for statement in _SCHEMA:
                         self._file.execute(statement)
-                    self._file.execute(f"PRAGMA application_id = {APPLICATION}")
-                    self._file.execute(f"PRAGMA user_version = {FORMAT}")
                 self._file.execute("INSERT OR IGNORE INTO bases VALUES (?, ?)", (self._basis, text))
-        except BaseException:
-            self._file.close()
-            raise
+            failing.pop_all()
 
     def __enter__(self) -> Archive:
         return self

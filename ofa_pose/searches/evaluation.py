@@ -15,7 +15,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,8 +51,7 @@ Measure = Callable[[Genome], Mapping[str, Any]]
 """The metrics of a subnet, JSON values; 'AP', the higher the better, is what counts."""
 
 
-@dataclass(frozen=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """All that evaluating at one resolution needs of the data."""
 
     calibration: list[Tensor]
@@ -60,8 +59,7 @@ class _Prepared:
 
     @property
     def bytes(self) -> int:
-        tensors = sum(tensor.nbytes for tensor in self.calibration)
-        return tensors + sum(inputs.images.nbytes for inputs in self.inputs)
+        return sum(one.nbytes for one in self.calibration) + sum(one.images.nbytes for one in self.inputs)
 
 
 class SubnetEvaluator:
@@ -172,18 +170,15 @@ class SubnetEvaluator:
             if self._streams:
                 torch.set_num_threads(1)
             try:
-                return self._evaluate(spec)
+                start = time.perf_counter()
+                prepared = self._prepare(spec.resolution)
+                middle = time.perf_counter()
+                net = extract(self.supernet, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                recalibrate(net, prepared.calibration, self._streams or 1)
+                seconds = {"read": middle - start, "calibrate": time.perf_counter() - middle}
+                result = evaluate(self._make_runner(net), self.images, prepared.inputs, self._evaluator, self.decode)
             finally:
                 torch.set_num_threads(threads)
-
-    def _evaluate(self, spec: ArchSpec) -> Evaluation:
-        start = time.perf_counter()
-        prepared = self._prepare(spec.resolution)
-        middle = time.perf_counter()
-        net = extract(self.supernet, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        recalibrate(net, prepared.calibration, self._streams or 1)
-        seconds = {"read": middle - start, "calibrate": time.perf_counter() - middle}
-        result = evaluate(self._make_runner(net), self.images, prepared.inputs, self._evaluator, self.decode)
         stages = {stage: value + seconds.get(stage, 0.0) for stage, value in result.seconds.items()}
         return replace(result, seconds={**seconds, **stages})
 
