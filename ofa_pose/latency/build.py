@@ -10,7 +10,7 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends import on_device
 from ofa_pose.latency.latency_table import Header, LatencyTable
 from ofa_pose.latency.measure import open_device
-from ofa_pose.latency.subjects import Subject, table_subjects
+from ofa_pose.latency.pieces import Subject, table_subjects
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError

@@ -11,8 +11,7 @@ from typing import Any
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.latency.pieces import Piece
-from ofa_pose.latency.subjects import Subject, table_subjects
+from ofa_pose.latency.pieces import Piece, Subject, table_subjects
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 

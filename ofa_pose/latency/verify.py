@@ -17,8 +17,8 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import on_device
 from ofa_pose.latency.latency_table import LatencyTable, Samples
 from ofa_pose.latency.measure import Device
+from ofa_pose.latency.pieces import Subject
 from ofa_pose.latency.predictor import Predictor
-from ofa_pose.latency.subjects import Subject
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError

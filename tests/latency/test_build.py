@@ -13,8 +13,7 @@ from ofa_pose.backends.on_device import sweep
 from ofa_pose.latency import build
 from ofa_pose.latency.build import build_table
 from ofa_pose.latency.latency_table import LatencyTable, Samples
-from ofa_pose.latency.pieces import space_pieces
-from ofa_pose.latency.subjects import reference_nets
+from ofa_pose.latency.pieces import reference_nets, space_pieces
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import FakeDevice, clock, net_ms, subject_ms
 
