@@ -59,8 +59,7 @@ class LatencyTableResult(Result):
         """
         import numpy as np
 
-        from ofa_pose.latency.interpolate import Interpolator
-        from ofa_pose.latency.predictor import Predictor
+        from ofa_pose.latency.predictor import Interpolator, Predictor
 
         header, pieces = self.table.header, self.table.pieces
         result: dict[str, Any] = {name: getattr(header, name) for name in ("device", "runtime", "threads")}
@@ -170,7 +169,7 @@ def latency_build(
     import time
 
     from ofa_pose.arch.space import load_space
-    from ofa_pose.latency.build import build_table
+    from ofa_pose.latency.measure import build_table
 
     _check_numbers(joints=joints, share=share, threads=threads, rounds=rounds)
     start = time.monotonic()

@@ -1,24 +1,33 @@
-"""Pieces and whole networks, made runnable on the runtimes of this machine."""
+"""Measuring on the runtimes of this machine: pieces and networks made runnable, and timed into a latency table."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ofa_pose.arch.plan import Layer
+from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.arch.walk import Apply
-from ofa_pose.backends import INPUT
+from ofa_pose.backends import INPUT, on_device
 from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, keep_memory, processors
 from ofa_pose.backends.runtimes import find_backend
-from ofa_pose.latency.pieces import Part, Subject, piece_part
+from ofa_pose.latency.latency_table import Header, LatencyTable
+from ofa_pose.latency.pieces import Part, Subject, piece_part, table_subjects
 from ofa_pose.models.litepose import LitePose, Unit, make_layer
+from ofa_pose.utils import files
+from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
+
+SAVE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,3 +100,46 @@ class PieceNet(nn.Module):
     def walk(self, apply: Apply, *inputs: Any) -> tuple[Any]:
         """Compute the part with `apply(layer, input)`."""
         return (self.part.run(inputs[0], inputs[-1], apply),)
+
+
+def build_table(
+    path: Path, space: SearchSpace, joints: int, backend: str, threads: int, share: float, rounds: int, resume: bool
+) -> LatencyTable:
+    """Measure pieces and whole networks of a space into a table, written as it grows.
+
+    Raises:
+        InputError: the table exists and `resume` is not given, or it holds something else; a package is missing.
+    """
+    files.check_folder(path.parent)
+    device = open_device(backend, threads)
+    machine = (on_device.cpu_name(), os.cpu_count() or 1, on_device.today())
+    header = Header(space, joints, backend, device.runtime, threads, *machine, share, rounds)
+    table = _open(path, header, resume)
+    subjects = table_subjects(space, joints, share)
+    for subject in subjects:
+        table.ratios.setdefault(subject, [])
+    done = sum(len(table.ratios[subject]) for subject in subjects)
+    saved = time.monotonic()
+    try:
+        with progress("latency", rounds * len(subjects), "timings", done) as meter:
+            anchor: Subject = space.smallest(joints)
+            for new in on_device.sweep(device.load, threads, anchor, table.anchor, table.ratios, rounds):
+                meter.step(len(new), f"anchor {table.anchor[-1]:.2f} ms")
+                if time.monotonic() - saved > SAVE_S:
+                    table.save(path)
+                    saved = time.monotonic()
+    finally:
+        if table.anchor:
+            table.save(path)
+    return table
+
+
+def _open(path: Path, header: Header, resume: bool) -> LatencyTable:
+    if not path.exists():
+        return LatencyTable(header)
+    if not resume:
+        raise InputError("exists already", path, "add --resume to go on with it, or name another file")
+    table = LatencyTable.load(path)
+    if differing := ", ".join(table.header.differing(header)):
+        raise InputError(f"is a table with other settings ({differing})", path, "name another file")
+    return table

@@ -6,10 +6,10 @@ at once, and are equal where a runtime has the same work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +50,26 @@ class Piece:
     kind: str
     sizes: tuple[Any, ...]
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The sizes by name."""
+        return dict(zip(FIELDS[self.kind], self.sizes, strict=True))
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """All but the widths: the pieces of a group differ in widths alone."""
+        return (self.kind, *((name, value) for name, value in self.fields.items() if name not in WIDTHS))
+
+    @property
+    def widths(self) -> list[int]:
+        """The widths, in the order of the fields."""
+        return [value for name, value in self.fields.items() if name in WIDTHS]
+
     def __str__(self) -> str:
-        fields = zip(FIELDS[self.kind], self.sizes, strict=True)
-        return " ".join((self.kind, *(f"{name}={int(value)}" for name, value in fields)))
+        return " ".join((self.kind, *(f"{name}={int(value)}" for name, value in self.fields.items())))
 
     def __getitem__(self, field: str) -> Any:
-        return self.sizes[FIELDS[self.kind].index(field)]
+        return self.fields[field]
 
     @classmethod
     def parse(cls, text: str, where: object = "") -> Piece:
@@ -70,7 +84,7 @@ class Piece:
     def code(self) -> Any:
         """The sizes as one whole number (or array of them), another for each piece of the kind."""
         code: Any = np.int64(0)
-        for name, value in zip(FIELDS[self.kind], self.sizes, strict=True):
+        for name, value in self.fields.items():
             bits = BITS.get(name, WIDTH_BITS)
             if np.max(value, initial=0) >> bits:
                 raise InputError(f"a {self.kind} with {name} {np.max(value)} is too large for a latency table")
@@ -81,22 +95,24 @@ class Piece:
 Subject = Piece | ArchSpec  # what is measured: a piece, or a whole network
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """The layers of a plan that a piece stands for.
 
     Attributes:
-        name: a path; those of its layers begin with it.
         layers: in the order of execution.
         reads: of them those that read its inputs, one for each.
         run: `run(first, last, apply)` computes it from its first and its last input; see `ofa_pose.arch.walk`.
     """
 
     piece: Piece
-    name: str
     layers: tuple[Layer, ...]
     reads: tuple[Layer, ...]
     run: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        """A path; those of the layers begin with it."""
+        return self.layers[0].name.rpartition(".")[0] if self.piece.kind == "block" else self.layers[-1].writes
 
 
 def plan_parts(plan: Plan) -> list[Part]:
@@ -105,7 +121,7 @@ def plan_parts(plan: Plan) -> list[Part]:
     They are the stem, each block, then for each deconv step the step and, where it has one, its output.
     """
     piece = Piece("stem", (plan.stem[-1].cout, plan.stem[0].side_in))
-    parts = [Part(piece, "stem", plan.stem, plan.stem[:1], lambda x, _, apply: run_layers(plan.stem, x, apply))]
+    parts = [Part(piece, plan.stem, plan.stem[:1], lambda x, _, apply: run_layers(plan.stem, x, apply))]
     parts += [_block(block) for stage in plan.stages for block in stage]
     for step in plan.deconv:
         parts += [_step(step), _output(step.output)] if step.output else [_step(step)]
@@ -116,21 +132,21 @@ def _block(block: Block) -> Part:
     expand, depthwise, project = block.layers
     widths = (expand.cin, expand.cout, project.cout)
     shape = (expand.side_in, depthwise.stride, depthwise.kernel, int(block.residual))
-    piece, name = Piece("block", (*widths, *shape)), expand.name.rpartition(".")[0]
-    return Part(piece, name, block.layers, (expand,), lambda x, _, apply: run_block(block, x, apply))
+    piece = Piece("block", (*widths, *shape))
+    return Part(piece, block.layers, (expand,), lambda x, _, apply: run_block(block, x, apply))
 
 
 def _step(step: DeconvStep) -> Part:
     reads = (step.refined, step.raw) if step.raw else (step.refined,)
     piece = Piece("deconv", (*_read_widths(reads), step.norm.cout, step.refined.side_in))
-    return Part(piece, step.norm.writes, (*reads, step.norm), reads, partial(run_step, step))
+    return Part(piece, (*reads, step.norm), reads, partial(run_step, step))
 
 
 def _output(output: Output) -> Part:
     layers = (*output.refined, *(output.raw or ()))
     reads, last = layers[::2], layers[-1]
     piece = Piece("output", (*_read_widths(reads), last.cout, last.side_in))
-    return Part(piece, last.writes, layers, reads, partial(run_output, output))
+    return Part(piece, layers, reads, partial(run_output, output))
 
 
 def _read_widths(reads: tuple[Layer, ...]) -> tuple[int, int]:
@@ -144,7 +160,7 @@ def plan_pieces(plan: Plan) -> list[Piece]:
 
 def piece_part(piece: Piece) -> Part:
     """The part that a piece of whole numbers stands for, in a narrow network that has it."""
-    sizes = dict(zip(FIELDS[piece.kind], piece.sizes, strict=True))
+    sizes = piece.fields
     raw, scale, stem, stages, joints = sizes.get("raw", 1), 1, 1, [1] * 4, 1
     expansions, deconv = [(1,)] * 4, [1] * 3
     if piece.kind == "stem":
@@ -205,28 +221,17 @@ def farthest(points: NDArray[np.float64], chosen: list[int], count: float) -> li
     return chosen
 
 
-def groups(pieces: list[Piece]) -> dict[tuple[Any, ...], list[Piece]]:
-    """Pieces by all but their widths: those of a group differ in widths alone."""
+def groups(pieces: Iterable[Piece]) -> dict[tuple[Any, ...], list[Piece]]:
+    """Pieces by their group."""
     found: dict[tuple[Any, ...], list[Piece]] = {}
     for piece in pieces:
-        found.setdefault(group_of(piece), []).append(piece)
+        found.setdefault(piece.group, []).append(piece)
     return found
-
-
-def group_of(piece: Piece) -> tuple[Any, ...]:
-    """What the pieces of a group have in common."""
-    fields = zip(FIELDS[piece.kind], piece.sizes, strict=True)
-    return (piece.kind, *((name, value) for name, value in fields if name not in WIDTHS))
-
-
-def widths(piece: Piece) -> list[int]:
-    """The widths of a piece, in the order of its fields."""
-    return [value for name, value in zip(FIELDS[piece.kind], piece.sizes, strict=True) if name in WIDTHS]
 
 
 def scaled_widths(group: list[Piece]) -> NDArray[np.float64]:
     """(pieces, widths): 0 at the narrowest of a group, 1 at the widest."""
-    points = np.array([widths(piece) for piece in group], np.float64)
+    points = np.array([piece.widths for piece in group], np.float64)
     return (points - points.min(0)) / np.maximum(np.ptp(points, axis=0), 1)
 
 

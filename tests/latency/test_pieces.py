@@ -21,7 +21,6 @@ from ofa_pose.latency.pieces import (
     scaled_widths,
     space_pieces,
     spanning_pieces,
-    widths,
 )
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import few_networks
@@ -117,7 +116,7 @@ def test_spanning_pieces_reach_the_ends_of_every_width(name: str, share: float) 
         assert kept == pieces
     inside = groups(kept)
     for key, group in groups(pieces).items():
-        whole, part = (np.array([widths(one) for one in some]) for some in (group, inside[key]))
+        whole, part = (np.array([one.widths for one in some]) for some in (group, inside[key]))
         assert (whole.min(0) == part.min(0)).all() and (whole.max(0) == part.max(0)).all()
         assert scaled_widths(group).max() <= 1
 
