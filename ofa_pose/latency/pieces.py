@@ -18,8 +18,7 @@ from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, build_pla
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.arch.walk import run_block, run_layers, run_output, run_step
-from ofa_pose.costs.macs import layer_macs
-from ofa_pose.costs.population import Grid
+from ofa_pose.costs.macs import Grid, layer_macs
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
