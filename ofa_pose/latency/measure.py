@@ -70,8 +70,8 @@ def net_part(subject: Subject) -> NetPart:
     if isinstance(subject, ArchSpec):
         return whole(LitePose(subject, generator).eval().requires_grad_(False))
     part = piece_part(subject)
-    names = (INPUT if layer.reads == "image" else f"x.{index}" for index, layer in enumerate(part.reads))
-    inputs = {name: (layer.cin, layer.side_in) for name, layer in zip(names, part.reads, strict=True)}
+    names = {"stem": (INPUT,), "block": ("x",)}.get(subject.kind, ("x.0", "x.1"))
+    inputs = {name: (layer.cin, layer.side_in) for name, layer in zip(names, part.reads, strict=False)}
     net = PieceNet(part, generator)
     return NetPart(net, inputs, {"y": part.layers[-1].cout}, net.walk)
 
