@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.decorators import check_range, naming, single_process
-from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, listed
+from ofa_pose.api.decorators import check_range, single_process
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result
 
@@ -84,7 +83,6 @@ class BundleResult(Result):
     bytes: int
 
 
-@naming(backends=listed(BACKENDS))
 @single_process
 def profile(
     net: str | Path,
@@ -119,9 +117,7 @@ def profile(
 
     if not measure and (backend is not None or threads is not None):
         raise InputError("--backend and --threads say how to measure", hint="add --measure")
-    for option, number in (("--joints", joints), ("--threads", threads)):
-        if number is not None:
-            check_range(option, number, 1)
+    check_range(1, joints=joints, threads=threads)
     spec = _spec_of(str(net), joints)
     figures, recount, measured = costs.profile(spec, name=str(net)), None, None
     if check:
@@ -135,7 +131,6 @@ def profile(
     return ProfileResult(spec, figures, recount, measured, costs.layer_rows(spec) if layers else None)
 
 
-@naming(backends=listed(BACKENDS))
 @single_process
 def latency_build(
     space: str | Path,
@@ -155,12 +150,9 @@ def latency_build(
     Example: ofa-pose latency build --space litepose-nano --backend onnxruntime --threads 1 --out nano.json
 
     Args:
-        space: search space: a YAML file or a shipped space's name.
         out: table to write, JSON.
         backend: runtime: {backends}.
         threads: threads of a run.
-        joints: number of keypoints.
-        share: measure this share of the pieces, interpolate the rest.
         rounds: how many times each is measured.
         resume: go on with a table that was cut off.
 
@@ -172,7 +164,8 @@ def latency_build(
     from ofa_pose.arch.space import load_space
     from ofa_pose.latency.build import build_table
 
-    _check_numbers(joints=joints, share=share, threads=threads, rounds=rounds)
+    check_range(1, joints=joints, threads=threads, rounds=rounds)
+    check_range(0.05, 1, share=share)
     start = time.monotonic()
     table = build_table(Path(out), load_space(str(space)), joints, backend, threads, share, rounds, resume)
     return LatencyTableResult(table, Path(out), round(time.monotonic() - start, 1))
@@ -202,8 +195,8 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     from ofa_pose.utils.console import warn
     from ofa_pose.utils.files import check_folder
 
-    check_range("--nets", nets, 2)
-    check_range("--seed", seed, 0)
+    check_range(2, nets=nets)
+    check_range(0, seed=seed)
     if out is not None:
         if Path(out).suffix not in (".png", ".svg", ".pdf"):
             raise InputError(f"--out {out} is not a picture's name", hint="end it in .png, .svg or .pdf")
@@ -221,7 +214,6 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     return verification
 
 
-@naming(formats=listed(BUNDLES))
 @single_process
 def latency_bundle(
     space: str | Path, *, out: str | Path, format: str = "onnx", joints: int = 17, share: float = 1.0
@@ -231,11 +223,8 @@ def latency_bundle(
     Example: ofa-pose latency bundle --space litepose --format onnx --out bundle
 
     Args:
-        space: search space: a YAML file or a shipped space's name.
         out: folder to write.
-        format: {formats}: what the device's runtime opens.
-        joints: number of keypoints.
-        share: measure this share of the pieces, interpolate the rest.
+        format: {bundles}: what the device's runtime opens.
 
     Raises:
         InputError: no such space or format, a number is out of range, or the folder holds something.
@@ -243,7 +232,8 @@ def latency_bundle(
     from ofa_pose.arch.space import load_space
     from ofa_pose.latency.bundle import write_bundle
 
-    _check_numbers(joints=joints, share=share)
+    check_range(1, joints=joints)
+    check_range(0.05, 1, share=share)
     count = write_bundle(Path(out), load_space(str(space)), joints, format, share)
     size = sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
     return BundleResult(Path(out), count, size)
@@ -284,9 +274,3 @@ def _spec_of(net: str, joints: int | None) -> ArchSpec:
 
     spec = load_checkpoint(net).spec
     return spec if joints is None else spec.with_joints(joints)
-
-
-def _check_numbers(joints: int, share: float, threads: int = 1, rounds: int = 1) -> None:
-    for option, number in (("--joints", joints), ("--threads", threads), ("--rounds", rounds)):
-        check_range(option, number, 1)
-    check_range("--share", share, 0.05, 1)

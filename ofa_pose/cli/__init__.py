@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, evaluating, exporting, importing, profiling, reporting, searching, studying, training
+from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, studying, training
 from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
 from ofa_pose.utils.errors import OfaPoseError
@@ -65,7 +65,7 @@ add_command(app, "finetune", training.finetune, after=views.after_finetune, only
 add_command(
     app,
     "import-litepose",
-    importing.import_litepose,
+    exchanging.import_litepose,
     arguments=("file",),
     show_result=views.show_import,
     after=views.after_import,
@@ -76,12 +76,12 @@ add_command(app, "profile", profiling.profile, arguments=("net",), show_result=v
 add_command(
     app,
     "export",
-    exporting.export,
+    exchanging.export,
     arguments=("checkpoint",),
     show_result=views.show_export,
     after=views.warn_of_export,
 )
-add_command(app, "report", reporting.report, arguments=("run",))
+add_command(app, "report", studying.report, arguments=("run",))
 latency_app = typer.Typer(help="Tables that predict how long a network takes on a device.", no_args_is_help=True)
 app.add_typer(latency_app, name="latency")
 add_command(latency_app, "build", profiling.latency_build)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 
-from ofa_pose.api.importing import SHOWN_KEYS
+from ofa_pose.api.exchanging import SHOWN_KEYS
 from ofa_pose.cli.tables import format_value, key_table, rows_table, suggest
 from ofa_pose.utils.console import say, show, warn
 from ofa_pose.utils.errors import OfaPoseError
@@ -16,7 +16,7 @@ from ofa_pose.utils.numbers import format_count
 
 if TYPE_CHECKING:
     from ofa_pose.api.evaluating import EvaluationResult
-    from ofa_pose.api.importing import ImportResult
+    from ofa_pose.api.exchanging import ImportResult
     from ofa_pose.api.profiling import BundleResult, ProfileResult
     from ofa_pose.exports import ExportResult
     from ofa_pose.inference.predict import PredictionResult
