@@ -217,6 +217,5 @@ def show_verification(result: Verification) -> None:
 
 def after_bundle(result: BundleResult, given: Given) -> None:
     """Say what to do with a bundle."""
-    say(
-        f"on the device: python {result.out.name}/measure.py; then here: ofa-pose latency import results.csv --out TABLE"
-    )
+    there, here = f"python {result.out.name}/measure.py", "ofa-pose latency import results.csv --out TABLE"
+    say(f"on the device: {there}; then here: {here}")
