@@ -93,11 +93,9 @@ def export(
 
 
 def _pair(prefix: str, annotations: str | Path | None, images: str | Path | None) -> tuple[Path, Path] | None:
-    if annotations is None or images is None:
-        if annotations is not images:
-            raise InputError(f"--{prefix}annotations and --{prefix}images go together", hint="give both")
-        return None
-    return Path(annotations), Path(images)
+    if (annotations is None) != (images is None):
+        raise InputError(f"--{prefix}annotations and --{prefix}images go together", hint="give both")
+    return None if annotations is None or images is None else (Path(annotations), Path(images))
 
 
 @single_process
@@ -159,8 +157,8 @@ def import_litepose(
     save_checkpoint(out, done.checkpoint)
     spec, kind = done.checkpoint.spec, done.checkpoint.kind
     figures = profile(spec, out.name)
-    keys = (done.used, done.ignored, done.missed)
-    return ImportResult(out, kind, str(spec), spec.joints, chosen.name, figures["params"], figures["macs"], *keys)
+    net = (kind, str(spec), spec.joints, chosen.name, figures["params"], figures["macs"])
+    return ImportResult(out, *net, done.used, done.ignored, done.missed)
 
 
 def _skeleton(joints: int | None, path: str | Path | None) -> Skeleton:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_pose.api.decorators import check_range, single_process
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.result import Result
+from ofa_pose.utils.result import Result, plain
 
 if TYPE_CHECKING:
     from ofa_pose.arch.spec import ArchSpec
@@ -37,9 +37,8 @@ class ProfileResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, and what else was asked for by its name."""
-        asked = {"thop_recount": self.thop_recount, "latency": self.latency and self.latency.to_dict()}
-        asked["layers"] = self.layers
-        return self.figures | {name: value for name, value in asked.items() if value is not None}
+        asked = {"thop_recount": self.thop_recount, "latency": self.latency, "layers": self.layers}
+        return self.figures | {name: plain(value) for name, value in asked.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,18 @@ class LatencyTableResult(Result):
         from ofa_pose.latency.predictor import Predictor
 
         header, pieces = self.table.header, self.table.pieces
-        result: dict[str, Any] = {name: getattr(header, name) for name in ("device", "runtime", "threads")}
-        result |= {"space": header.space.name, "joints": header.joints, "pieces": len(pieces)}
-        result |= {"nets": len(self.table.nets), "net_error": Predictor(self.table).error}
-        left_out = np.abs(Interpolator(pieces).leave_out_errors()) if header.share < 1 else np.array([])
-        if len(left_out):
+        result: dict[str, Any] = {
+            **{name: getattr(header, name) for name in ("device", "runtime", "threads")},
+            "space": header.space.name,
+            "joints": header.joints,
+            "pieces": len(pieces),
+            "nets": len(self.table.nets),
+            "net_error": Predictor(self.table).error,
+        }
+        if header.share < 1 and len(left_out := np.abs(Interpolator(pieces).leave_out_errors())):
             median, p90 = np.percentile(left_out, (50, 90)).tolist()
             result["interpolation_error"] = {"median": median, "p90": p90, "pieces": len(left_out)}
-        if self.seconds is not None:
-            result["seconds"] = self.seconds
-        return {**result, "out": str(self.out)}
+        return result | ({} if self.seconds is None else {"seconds": self.seconds}) | {"out": str(self.out)}
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def profile(
         threads: with --measure; default 1.
 
     Raises:
-        InputError: no such network or backend, its package is missing, or a number is out of range.
+        InputError: no such network or backend, or its package is missing.
     """
     from ofa_pose.costs import profile as costs
 
@@ -119,16 +120,16 @@ def profile(
         raise InputError("--backend and --threads say how to measure", hint="add --measure")
     check_range(1, joints=joints, threads=threads)
     spec = _spec_of(str(net), joints)
-    figures, recount, measured = costs.profile(spec, name=str(net)), None, None
+    result = ProfileResult(spec, costs.profile(spec, str(net)), layers=costs.layer_rows(spec) if layers else None)
     if check:
         from ofa_pose.models.thop_count import check_with_thop
 
-        recount = check_with_thop(spec)
+        result = replace(result, thop_recount=check_with_thop(spec))
     if measure:
         from ofa_pose.latency.network_time import measure_network
 
-        measured = measure_network(spec, backend or "onnxruntime", threads or 1)
-    return ProfileResult(spec, figures, recount, measured, costs.layer_rows(spec) if layers else None)
+        result = replace(result, latency=measure_network(spec, backend or "onnxruntime", threads or 1))
+    return result
 
 
 @single_process
@@ -157,7 +158,7 @@ def latency_build(
         resume: go on with a table that was cut off.
 
     Raises:
-        InputError: no such space or backend, its package is missing, a number is out of range, or the table exists.
+        InputError: no such space or backend, its package is missing, or the table exists.
     """
     import time
 
@@ -227,7 +228,7 @@ def latency_bundle(
         format: {bundles}: what the device's runtime opens.
 
     Raises:
-        InputError: no such space or format, a number is out of range, or the folder holds something.
+        InputError: no such space or format, or the folder holds something.
     """
     from ofa_pose.arch.space import load_space
     from ofa_pose.latency.bundle import write_bundle
@@ -254,12 +255,12 @@ def latency_import(results: str | Path, *, out: str | Path) -> LatencyTableResul
     """
     from ofa_pose.latency.bundle import import_results
 
-    if Path(out).exists():
+    path, out = Path(results), Path(out)
+    if out.exists():
         raise InputError("exists already", out, "name another file")
-    path = Path(results)
     table = import_results(path / "results.csv" if path.is_dir() else path)
     table.save(out)
-    return LatencyTableResult(table, Path(out))
+    return LatencyTableResult(table, out)
 
 
 def _spec_of(net: str, joints: int | None) -> ArchSpec:
