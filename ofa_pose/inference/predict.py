@@ -84,11 +84,7 @@ def open_source(source: str | Path | int, overlays: Path, frames: int | None = N
 
 
 def predict_source(
-    model: PoseModel,
-    source: str | Path | int,
-    out: str | Path,
-    threshold: float = DRAWN,
-    frames: int | None = None,
+    model: PoseModel, source: str | Path | int, out: str | Path, threshold: float = DRAWN, frames: int | None = None
 ) -> PredictionResult:
     """Find the poses on every image of a source; write overlays and `out/predictions.json`.
 
