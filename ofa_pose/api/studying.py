@@ -11,8 +11,8 @@ from ofa_pose.api.decorators import single_process
 from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
-    from ofa_pose.studies.comparison import FidelityResult
     from ofa_pose.studies.exhaustive import ExhaustiveTable
+    from ofa_pose.studies.fidelity import FidelityResult
 
 
 @single_process
