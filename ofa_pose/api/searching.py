@@ -53,22 +53,14 @@ def search(
     Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
 
     Args:
-        supernet: checkpoint or run directory of a supernet.
-        out: run directory to write.
         macs: at most so many multiply-adds: 1.2G, 442M.
         params: at most so many parameters: 2M.
         latency: at most so long a forward pass on a device: 30ms.
         latency_table: of that device, from 'latency build'; without `latency` only recorded.
-        macs_convention: thop (as LitePose's tables), exact or paper.
         algorithm: evolution, nsga2 or random (recipe key: search.algorithm). In Python also a callable, an
             `ofa_pose.searches.candidates.Algorithm`.
         surrogate: a model of the AP chooses what to evaluate (search.surrogate).
         archive: archive of evaluations to share: a file, or another search's run directory.
-        recipe: a YAML file or a shipped recipe's name.
-        overrides: override a recipe key; may be repeated.
-        resume: go on where the run in `out` was cut off.
-        seed: of everything random (recipe key: seed).
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
         workers: processes that evaluate; more than one share the cores, and the GPUs. In Python a script that
             asks for more needs `if __name__ == "__main__":`.
         scheduler: evaluate on a Dask cluster instead: its scheduler's address, tcp://HOST:8786.
@@ -82,7 +74,7 @@ def search(
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.costs.feasible import FeasibleSpace
 
-    check_range("--workers", workers, 1)
+    check_range(1, workers=workers)
     if (workers > 1) + bool(scheduler) + bool(executor) > 1:
         raise InputError("more than one says where to evaluate", hint="give --workers or --scheduler, not both")
     own = [f"search.algorithm={algorithm}"] if isinstance(algorithm, str) else []
