@@ -167,14 +167,12 @@ class KeypointEvaluator:
         return {"joints": joints, "sizes": sizes}
 
     def _scorer(self, detections: Detections | Iterable[Mapping[str, Any]]) -> Scorer:
+        """Of the detections that count, in order; what is not a number is 0."""
+        joints = len(self._skeleton.joints)
         if not isinstance(detections, Detections):
-            detections = Detections.read(detections, len(self._skeleton.joints))
-        return Scorer(self._people, self._best(detections), self._skeleton.sigmas, len(self._number))
-
-    def _best(self, detections: Detections) -> Found:
-        """The detections that count, in order; what is not a number is 0."""
-        if len(detections) and detections.keypoints.shape[1] != len(self._skeleton.joints):
-            raise ValueError(f"detections {detections.keypoints.shape} are not of {len(self._skeleton.joints)} joints")
+            detections = Detections.read(detections, joints)
+        if len(detections) and detections.keypoints.shape[1] != joints:
+            raise ValueError(f"detections {detections.keypoints.shape} are not of {joints} joints")
         image = np.array([self._image(i, f"detection {n}") for n, i in enumerate(detections.image_ids, 1)], np.int64)
         score = np.nan_to_num(detections.scores.astype(np.float64))
         order = np.lexsort((-score, image))  # stable: of equal ones the first
@@ -183,7 +181,8 @@ class KeypointEvaluator:
         xy = np.nan_to_num(detections.places[order])
         with np.errstate(over="ignore", invalid="ignore"):
             area = np.ptp(xy, axis=1).prod(axis=1) if len(xy) else np.zeros(0)
-        return Found(image[order], xy, score[order], area)
+        found = Found(image[order], xy, score[order], area)
+        return Scorer(self._people, found, self._skeleton.sigmas, len(self._number))
 
     def _gather(self, annotations: Sequence[Mapping[str, Any]]) -> People:
         count = len(annotations)
