@@ -111,8 +111,7 @@ def evaluate(
     if out:
         files.check_folder(out)
     if checkpoint is not None:
-        from ofa_pose.checkpoints.checkpoint import load_checkpoint
-        from ofa_pose.checkpoints.compatibility import check_joints
+        from ofa_pose.checkpoints.checkpoint import check_joints, load_checkpoint
         from ofa_pose.inference.load import is_exported, load_model
 
         source = checkpoint if is_exported(checkpoint) else load_checkpoint(checkpoint, kind="net")

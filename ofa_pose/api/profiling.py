@@ -125,7 +125,7 @@ def profile(
     spec = _spec_of(str(net), joints)
     figures, recount, measured = costs.profile(spec, name=str(net)), None, None
     if check:
-        from ofa_pose.models.thop_count import check_with_thop
+        from ofa_pose.models.litepose import check_with_thop
 
         recount = check_with_thop(spec)
     if measure:

@@ -10,8 +10,7 @@ from ofa_pose.api.decorators import single_process
 from ofa_pose.utils.console import warn
 
 if TYPE_CHECKING:
-    from ofa_pose.train.loop import TrainingResult
-    from ofa_pose.train.trainings import MakeObjective
+    from ofa_pose.train.loop import MakeObjective, TrainingResult
 
 
 @single_process
@@ -52,7 +51,7 @@ def pretrain(
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.recipe.recipe import load_recipe
-    from ofa_pose.train import trainings
+    from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
 
     source = load_checkpoint(init) if init else None
@@ -61,7 +60,7 @@ def pretrain(
     spec = load_spec(net) if net else load_space(resolved.space).largest(1)
     trained = source.skeleton if source else None
     training = TrainingRun.prepare("pretrain", resolved, carried, out, resume, device, trained)
-    return trainings.pretrain(training, spec, space, source, objective)
+    return loop.pretrain(training, spec, space, source, objective)
 
 
 @single_process
@@ -100,7 +99,7 @@ def train_supernet(
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.recipe.recipe import load_recipe
-    from ofa_pose.train import trainings
+    from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
 
     source = load_checkpoint(init) if init else None
@@ -110,7 +109,7 @@ def train_supernet(
         warn("without --init the supernet starts from random weights and needs far more steps")
     trained = source.skeleton if source else None
     training = TrainingRun.prepare("train-supernet", resolved, carried, out, resume, device, trained)
-    return trainings.train_supernet(training, space, source, objective)
+    return loop.pretrain(training, space, space, source, objective)
 
 
 @single_process
@@ -149,11 +148,11 @@ def finetune(
         OfaPoseError: the loss is no longer a finite number.
     """
     from ofa_pose.arch.presets import load_spec
-    from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.checkpoints.compatibility import check_joints, check_space
+    from ofa_pose.checkpoints.checkpoint import check_joints, check_space, load_checkpoint
     from ofa_pose.models.elastic import Supernet
+    from ofa_pose.models.recalibrate import inherit
     from ofa_pose.recipe.recipe import load_recipe
-    from ofa_pose.train import trainings
+    from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
 
     source = load_checkpoint(supernet, kind="supernet")
@@ -166,5 +165,5 @@ def finetune(
     check_joints(source.skeleton, training.train, "the supernet")
     whole = source.build()
     assert isinstance(whole, Supernet)
-    net = trainings.inherit(whole, spec, training.train, training.device)
-    return trainings.finetune(training, net, source.space, objective)
+    net = inherit(whole, spec, training.train, training.device)
+    return loop.finetune(training, net, source.space, objective)

@@ -21,7 +21,6 @@ from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoi
 from ofa_pose.exports.int8 import Int8Data
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.pose.settings import decode_config
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.seeding import generator
@@ -57,7 +56,7 @@ def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool)
     where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     net = source.build() if supernets else fixed_net(source, where)
-    return ExportSource(net, source.skeleton, decode_config(source.recipe), source.recipe, name)
+    return ExportSource(net, source.skeleton, source.decode, source.recipe, name)
 
 
 def metadata(source: ExportSource, in_graph: bool) -> dict[str, str]:

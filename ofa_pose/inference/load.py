@@ -12,7 +12,6 @@ from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.inference.pose_model import PoseModel, load_exported
 from ofa_pose.pose.geometry import check_resolution
-from ofa_pose.pose.settings import decode_config
 from ofa_pose.utils.errors import InputError
 
 
@@ -38,8 +37,8 @@ def load_model(
     if resolution is not None:
         check_resolution(resolution)
     runner = FastestRunner(pick_device(device), latency)(net)
-    config = decode_config(source.recipe)
-    return PoseModel(runner, source.spec, source.skeleton, resolution or source.spec.resolution, flip, config)
+    side = resolution or source.spec.resolution
+    return PoseModel(runner, source.spec, source.skeleton, side, flip, source.decode)
 
 
 def is_exported(name: str | Path) -> bool:

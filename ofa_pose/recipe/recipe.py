@@ -12,8 +12,7 @@ from pydantic import Field
 
 from ofa_pose.data.splits import SPLITS, DataSettings
 from ofa_pose.data.transforms import Augmentation
-from ofa_pose.pose.settings import DecodeSettings
-from ofa_pose.recipe.settings import LossSettings, SearchSettings, TrainSettings
+from ofa_pose.recipe.settings import DecodeSettings, LossSettings, SearchSettings, TrainSettings
 from ofa_pose.utils.config import Config, apply_overrides, check_config
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import find_yaml, read_yaml

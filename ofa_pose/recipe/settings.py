@@ -1,4 +1,4 @@
-"""What a recipe says about training and searching: its `train`, `loss` and `search` sections."""
+"""What a recipe says about training and searching: its `train`, `loss`, `decode` and `search` sections."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ofa_pose.arch.spec import TOTAL_STRIDE
+from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.utils.config import Config
 
 Side = Annotated[int, Field(gt=0, multiple_of=TOTAL_STRIDE)]
@@ -42,6 +43,19 @@ class LossSettings(Config):
     push: float = Field(4e-2, ge=0, description="weight of the loss that sets people's tags apart")
     pull: float = Field(1e-2, ge=0, description="weight of the loss that draws one person's tags together")
     distill: float = Field(0.5, ge=0, le=1, description="share of the heatmap loss that comes from the teacher")
+
+
+class DecodeSettings(Config):
+    """Those of `DecodeConfig`'s settings that depend on how a net was trained."""
+
+    threshold: float = Field(DecodeConfig.threshold, gt=0, description="height above which a peak is a joint")
+    tag_threshold: float = Field(
+        DecodeConfig.tag_threshold, gt=0, description="twice what a joint's tag may differ from its person's"
+    )
+
+    def config(self) -> DecodeConfig:
+        """As the decoder takes them."""
+        return DecodeConfig(**self.model_dump())
 
 
 class SearchSettings(Config):

@@ -1,11 +1,11 @@
-"""The training loop: one for all trainings, which differ in what they minimise, their `Objective`."""
+"""Training: of a fixed net, a supernet, a chosen subnet. One loop for all, which differ in their `Objective`."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,22 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe.settings import TrainSettings
 from ofa_pose.train.objectives import Objective
+from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import progress, say
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
+from ofa_pose.utils.seeding import key_seed
+
+MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,35 @@ def fit(
     return TrainingResult(**loop.best, steps=settings.steps, checkpoint=training.run.best, out=training.run.path)
 
 
+def pretrain(
+    training: TrainingRun,
+    shape: ArchSpec | SearchSpace,
+    space: SearchSpace | None,
+    init: Checkpoint | None = None,
+    make: MakeObjective | None = None,
+) -> TrainingResult:
+    """Train a net of this shape, or the supernet of this space, from random weights or from a checkpoint's."""
+    joints = len(training.train.skeleton.joints)
+    weights = torch.Generator().manual_seed(key_seed(training.seed, "weights") >> 1)
+    if isinstance(shape, SearchSpace):
+        net: LitePose = Supernet(shape, joints, weights)
+    else:
+        net = LitePose(shape.with_joints(joints), weights)
+    for note in initialise(net, init, training.train.skeleton) if init else ():
+        say(f"init: {note}")
+    objective = make(net, training) if make else training.objective(net)
+    return fit(training, objective, training.evaluation(net), space)
+
+
+def finetune(
+    training: TrainingRun, net: LitePose, space: SearchSpace | None, make: MakeObjective | None = None
+) -> TrainingResult:
+    """Train a subnet on at its own resolution, under the run's teacher where there is one."""
+    training = replace(training, settings=training.settings.model_copy(update={"resolutions": None}))
+    objective = make(net, training) if make else training.objective(net)
+    return fit(training, objective, training.evaluation(net), space, evaluate_start=True)
+
+
 class _Loop:
     """A training under way. Steps are numbered from 1; an objective, like the batches, counts them from 0."""
 
@@ -101,10 +135,12 @@ class _Loop:
         training, network = self._training, self._network
         checkpoint = load_checkpoint(training.run.last)
         state = checkpoint.training
+        hint = "resume with the recipe of that run, or choose another --out"
         if checkpoint.spec != network.spec or state is None:
-            raise self._refusal(f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})")
+            what = f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})"
+            raise InputError(what, training.run.last, hint)
         if isinstance(network, Supernet) and checkpoint.space != network.space:
-            raise self._refusal("holds a supernet of another space")
+            raise InputError("holds a supernet of another space", training.run.last, hint)
         check_basis(state.get("origin", training.origin), training.origin, training.run.last)
         if state["step"] > training.settings.steps:
             what = f"has gone {state['step']} steps already, the recipe goes {training.settings.steps}"
@@ -162,10 +198,6 @@ class _Loop:
         state = {"step": step, "best": self.best, "optimizer": self._optimizer.state_dict(), "origin": origin}
         checkpoint = self._training.checkpoint(self._network, self._space, {"step": step}, state)
         save_checkpoint(self._training.run.last, checkpoint)
-
-    def _refusal(self, what: str) -> InputError:
-        hint = "resume with the recipe of that run, or choose another --out"
-        return InputError(what, self._training.run.last, hint)
 
 
 def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
