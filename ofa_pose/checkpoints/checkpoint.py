@@ -18,12 +18,11 @@ from torch import Tensor
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
-from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.data.splits import DataSettings
+from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.recipe import Recipe
+from ofa_pose.recipe import Recipe
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
 from ofa_pose.utils.config import check_config

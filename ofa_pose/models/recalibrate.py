@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.loader import clean_batches, normalise
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose

@@ -19,7 +19,7 @@ from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_ch
 from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.recipe.settings import TrainSettings
+from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.objectives import Objective
 from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
