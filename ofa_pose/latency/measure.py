@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output
+from ofa_pose.arch.plan import Apply, Block, Layer, Output, run_layers
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.arch.walk import Apply, run_block, run_layers, run_output, run_step
 from ofa_pose.backends import INPUT
 from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, keep_memory, processors
@@ -93,10 +92,8 @@ class PieceNet(nn.Module):
         if isinstance(part, tuple):
             return (run_layers(part, first, apply),)
         if isinstance(part, Block):
-            return (run_block(part, first, apply),)
-        if isinstance(part, DeconvStep):
-            return (run_step(part, first, last, apply),)
-        return (run_output(part, first, last, apply),)
+            return (part.run(first, apply),)
+        return (part.run(first, last, apply),)
 
 
 def _inputs(part: Part) -> dict[str, tuple[int, int]]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.arch.walk import run_plan
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.utils.errors import OfaPoseError
 
@@ -29,7 +28,7 @@ class Unit(nn.Sequential):
     act: nn.Module
 
     def weight(self) -> NDArray[np.float64]:
-        """The convolution's weights in float64."""
+        """The convolution's: (cout, cin / groups, k, k), or (cin, cout, k, k) of a transposed one; float64."""
         return _array(self.conv.weight)
 
     def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -75,7 +74,7 @@ class LitePose(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised images → low (B, 2J, H/4, W/4), high (B, J, H/2, W/2)."""
-        return run_plan(self.plan, image, self.apply_layer)
+        return self.plan.run(image, self.apply_layer)
 
     def apply_layer(self, layer: Layer, x: Tensor) -> Tensor:
         """Compute one layer of the plan."""
