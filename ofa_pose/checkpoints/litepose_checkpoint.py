@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofa_pose.arch.litepose_config import check_rebuildable, check_residuals
 from ofa_pose.arch.plan import Plan
-from ofa_pose.arch.presets import PRESETS
+from ofa_pose.arch.presets import PRESETS, check_rebuildable, check_residuals
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import FORMAT, Checkpoint

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ofa_pose.arch.litepose_config import check_rebuildable, litepose_from_spec
+from ofa_pose.arch.presets import check_rebuildable, litepose_from_spec
 from ofa_pose.backends import runtimes
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.checkpoints.checkpoint import Checkpoint

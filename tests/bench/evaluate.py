@@ -20,7 +20,7 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ofa_pose.arch.litepose_config import spec_from_litepose
+from ofa_pose.arch.presets import spec_from_litepose
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint

@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ofa_pose.arch.litepose_config import spec_from_litepose
-from ofa_pose.arch.presets import load_spec
+from ofa_pose.arch.presets import load_spec, spec_from_litepose
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ofa_pose.arch.litepose_config import litepose_from_spec
+from ofa_pose.arch.presets import litepose_from_spec
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import tensor_names
