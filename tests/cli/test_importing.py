@@ -28,7 +28,7 @@ SPACE = SearchSpace.from_dict(TINY_SPACE)
 def save_theirs(net: LitePose, path: Path) -> Path:
     """A network as the LitePose repository's training saves it."""
     own = randomised(net).state_dict()
-    state = {f"module.{key}": own[name] for name, key in tensor_names(net.plan, own).items()}
+    state = {f"module.{key}": own[name] for name, key in tensor_names(own).items()}
     torch.save({"epoch": 1, "state_dict": state}, path)
     return path
 
