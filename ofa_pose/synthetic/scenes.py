@@ -18,7 +18,7 @@ from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.synthetic.backdrops import new_canvas, photograph, put_thing
 from ofa_pose.synthetic.figures import Array, pick, sample_figure
 from ofa_pose.synthetic.outfits import Outfit
-from ofa_pose.synthetic.painting import FACTOR, Canvas, Model, Painted
+from ofa_pose.synthetic.painting import FACTOR, OBJECT, Canvas, Model, Painted
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
@@ -114,11 +114,11 @@ def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
         people = tuple(person for person in found if person is not None)
         if people:
             break
-    kept = np.zeros(256, np.uint8)
-    kept[255] = 255
-    kept[[i + 1 for i, person in enumerate(found) if person is not None]] = np.arange(1, len(people) + 1)
+    new_number = np.zeros(256, np.uint8)
+    new_number[OBJECT] = OBJECT
+    new_number[[number for number, person in enumerate(found, 1) if person]] = np.arange(1, len(people) + 1)
     image = cv2.resize(canvas.image, (size, size), interpolation=cv2.INTER_AREA)
-    return Scene(photograph(rng, image), people, kept[owner])
+    return Scene(photograph(rng, image), people, new_number[owner])
 
 
 def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> list[Painted]:
@@ -131,12 +131,12 @@ def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> list[P
     placed = []
     for _ in range(count):
         model = Model(sample_figure(rng), Outfit.sample(rng))
-        extent = model.high - model.low
+        wide, tall = model.high - model.low
         share = float(np.clip(middle * np.exp(rng.normal(0, 0.15)), _LEAST_HEIGHT + 0.005, _MOST_HEIGHT))
-        scale = max(min(share / extent[1], 0.96 / extent[0]), (_LEAST_HEIGHT + 0.005) / extent[1]) * size
-        offset, box = _place(rng, model, scale, share, size, gather, boxes)
-        boxes.append(box)
-        placed.append((box[3] + rng.normal(0, 0.06) * size, model, scale, offset, box))
+        scale = max(min(share / tall, 0.96 / wide), (_LEAST_HEIGHT + 0.005) / tall) * size
+        boxes.append(_place(rng, (model.high - model.low) * scale, share, size, gather, boxes))
+        offset = boxes[-1][:2] - model.low * scale
+        placed.append((boxes[-1][3] + rng.normal(0, 0.06) * size, model, scale, offset, boxes[-1]))
     placed.sort(key=lambda one: one[0])
     things = np.bincount(rng.integers(0, count, pick(rng, range(4), _THING_ODDS)), minlength=count)
     painted = []
@@ -148,34 +148,28 @@ def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> list[P
 
 
 def _place(
-    rng: np.random.Generator,
-    model: Model,
-    scale: float,
-    share: float,
-    size: int,
-    gather: float | None,
-    boxes: list[Array],
-) -> tuple[Array, Array]:
-    """Where to put the pelvis, and the figure's box (x0, y0, x1, y1), in image pixels; seldom right behind another."""
-    extent = (model.high - model.low) * scale
-    least, best = math.inf, np.zeros(2)
+    rng: np.random.Generator, extent: Array, share: float, size: int, gather: float | None, boxes: list[Array]
+) -> Array:
+    """The box (x0, y0, x1, y1) of a figure of this extent, in image pixels; seldom right behind one of the others."""
+    least, best = math.inf, np.zeros(4)
     for _ in range(16):
         across = rng.uniform(0.06, 0.94) if gather is None else gather + rng.normal(0, 0.25)
         foot = 0.5 + 0.48 * share + rng.normal(0, 0.07)
         corner = np.array([across * size - extent[0] / 2, foot * size - extent[1]])
         corner = np.clip(corner, -0.22 * extent, size - 0.78 * extent)
-        hidden = max((_overlap(corner, extent, box) for box in boxes), default=0.0)
+        box = np.concatenate([corner, corner + extent])
+        hidden = max((_overlap(box, other) for other in boxes), default=0.0)
         if hidden < least:
-            least, best = hidden, corner
+            least, best = hidden, box
         if hidden < 0.2:
             break
-    return best - model.low * scale, np.concatenate([best, best + extent])
+    return best
 
 
-def _overlap(corner: Array, extent: Array, box: Array) -> float:
+def _overlap(box: Array, other: Array) -> float:
     """The shared area over the smaller of the two boxes."""
-    shared = np.clip(np.minimum(corner + extent, box[2:]) - np.maximum(corner, box[:2]), 0, None).prod()
-    return float(shared / min(extent.prod(), (box[2:] - box[:2]).prod()))
+    shared = np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None).prod()
+    return float(shared / min((box[2:] - box[:2]).prod(), (other[2:] - other[:2]).prod()))
 
 
 def _annotate(canvas: Canvas, owner: Array, number: int, painted: Painted, skeleton: Skeleton) -> Person | None:
