@@ -77,8 +77,10 @@ def heatmap_loss(prediction: Tensor, target: Tensor, mask: Tensor, foreground: f
         mask: (B, H, W) of 0 and 1, of any size; a cell counts by the share of it that is 1 (average pooling).
         foreground: the extra weight at a target's peak.
     """
-    target = target.detach().float()
-    weight = target.clamp(0, 1).mul_(foreground).add_(1).mul_(_mask_like(mask, prediction))
+    target, shares = target.detach().float(), mask[:, None].float()
+    if shares.shape[-2:] != prediction.shape[-2:]:
+        shares = F.adaptive_avg_pool2d(shares, (prediction.shape[-2], prediction.shape[-1]))
+    weight = target.clamp(0, 1).mul_(foreground).add_(1).mul_(shares)
     return (weight * (prediction.float() - target).square()).mean()
 
 
@@ -121,11 +123,3 @@ def tag_loss(tags: Tensor, keypoints: Tensor, stride: float = 4) -> tuple[Tensor
     pairs = present[:, :, None] & present[:, None, :] & different
     push = 0.5 * ((closeness * pairs).sum((1, 2)) / (number * (number - 1)).clamp(min=1)).mean()
     return push, pull
-
-
-def _mask_like(mask: Tensor, maps: Tensor) -> Tensor:
-    """(B, H, W) as (B, 1, h, w) float32: the share of each cell that counts."""
-    shares = mask[:, None].float()
-    if shares.shape[-2:] != maps.shape[-2:]:
-        shares = F.adaptive_avg_pool2d(shares, (maps.shape[-2], maps.shape[-1]))
-    return shares

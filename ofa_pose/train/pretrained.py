@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ofa_pose.arch.plan import Layer
 from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
@@ -68,26 +67,23 @@ def importances(net: LitePose) -> dict[str, Tensor]:
     for layer in reversed(list(net.plan.layers())):
         if layer.kind == "norm" or layer.depthwise:
             continue
-        weight = net.unit(layer).conv.weight.abs().transpose(0, _input_axis(layer)).flatten(2).sum(2)  # (cin, cout)
+        weight = net.unit(layer).conv.weight.abs().flatten(2).sum(2)
+        weight = weight if layer.kind == "deconv" else weight.T  # (cin, cout)
         shares = weight / weight.sum(0).clamp_min(torch.finfo(weight.dtype).tiny)
         outputs = found.get(layer.writes, weight.new_ones(layer.cout))
         found[layer.reads] = found.get(layer.reads, weight.new_zeros(layer.cin)) + shares @ outputs
     return found
 
 
-def _input_axis(layer: Layer) -> int:
-    return 0 if layer.kind == "deconv" else 1
-
-
 def _permute(net: LitePose, group: str, order: Tensor) -> None:
     for layer in net.plan.layers():
         unit = net.unit(layer)
         if layer.kind != "norm":
-            weight = unit.conv.weight
+            weight, reads = unit.conv.weight, 0 if layer.kind == "deconv" else 1  # the axis of what it reads
             if layer.reads == group and not layer.depthwise:
-                weight.copy_(weight.index_select(_input_axis(layer), order))
+                weight.copy_(weight.index_select(reads, order))
             if layer.writes == group:
-                weight.copy_(weight.index_select(1 - _input_axis(layer), order))
+                weight.copy_(weight.index_select(1 - reads, order))
         if layer.norm and layer.writes == group:
             for tensor in (*unit.norm.parameters(), *unit.norm.buffers()):
                 if tensor.ndim:  # not the count of batches

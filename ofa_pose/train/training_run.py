@@ -94,20 +94,10 @@ class TrainingRun:
             check_joints(master.skeleton, train, "the teacher")
         val = val.limit(recipe.train.evaluate_images)
         check_evaluable(val, "raise train.evaluate_images, or name another data.val")
-        return cls(
-            train,
-            val,
-            recipe.train,
-            recipe.augment,
-            recipe.loss,
-            recipe.seed,
-            run,
-            chosen,
-            master.build() if master else None,
-            carried,
-            {"command": command, "teacher": taught, "metric": val.metric},
-            recipe.decode.config(),
-        )
+        settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
+        origin = {"command": command, "teacher": taught, "metric": val.metric}
+        network = master.build() if master else None
+        return cls(train, val, *settings, run, chosen, network, carried, origin, recipe.decode.config())
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
