@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,7 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe import LossSettings, Recipe, TrainSettings
-from ofa_pose.skeleton import Skeleton
+from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
@@ -44,6 +43,7 @@ class TrainingRun:
         teacher: a network that heatmaps are distilled from.
         recipe: what the checkpoints carry for later commands.
         origin: what a resumed run must share with the one that began it, besides the net.
+        space: the search space that the recipe names.
     """
 
     train: KeypointDataset
@@ -58,36 +58,39 @@ class TrainingRun:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str | None] = field(default_factory=dict)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    space: str = ""
 
     @classmethod
     def prepare(
         cls,
         command: str,
-        recipe: Recipe,
-        carried: Mapping[str, Any],
+        source: Checkpoint | None,
         out: str | Path,
+        recipe_name: str | Path | None,
+        overrides: Sequence[str] = (),
         resume: bool = False,
+        seed: int | None = None,
         device: str | None = None,
-        trained: Skeleton | None = None,
         teacher: str | Path | None = None,
     ) -> TrainingRun:
         """Read and check all parts of a run; nothing is written yet.
 
         Args:
             command: that trains; a run is resumed by the command that began it.
-            recipe, carried: see `load_recipe`.
-            trained: the joints of the network that is trained on, if there is one; see `load_dataset`.
+            source: what the training starts from: its recipe and its joints are taken where none are named.
+            recipe_name, overrides, seed: see `load_recipe`.
             teacher: checkpoint of a network to distil from.
 
         Raises:
-            InputError: no such device, `out` cannot take the run, the data are at fault, nobody in data.val can be
-                evaluated, or val or the teacher has other joints than train.
+            InputError: no such device, `out` cannot take the run, the recipe or the data are at fault, nobody in
+                data.val can be evaluated, or val or the teacher has other joints than train.
         """
+        recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
         master = load_checkpoint(teacher, kind="net") if teacher else None
         taught = files.sha256(find_checkpoint(teacher)) if teacher else None
         chosen = pick_device(device)
         run = plan_run(out, config_text(recipe), resume)
-        (train,) = load_splits(recipe.data, "train", trained=trained)
+        (train,) = load_splits(recipe.data, "train", trained=source.skeleton if source else None)
         (val,) = load_splits(recipe.data, "val", trained=train.skeleton)
         check_joints(train.skeleton, val, "data.train")
         if master:
@@ -97,7 +100,7 @@ class TrainingRun:
         settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
         origin = {"command": command, "teacher": taught, "metric": val.metric}
         network = master.build() if master else None
-        return cls(train, val, *settings, run, chosen, network, carried, origin, recipe.decode.config())
+        return cls(train, val, *settings, run, chosen, network, carried, origin, recipe.decode.config(), recipe.space)
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
