@@ -25,8 +25,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.torch_net import pick_device
-from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from ofa_pose.checkpoints.compatibility import check_held_out, check_joints, check_space
+from ofa_pose.checkpoints.checkpoint import Checkpoint, check_held_out, check_joints, check_space, load_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
