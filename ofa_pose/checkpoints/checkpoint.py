@@ -10,7 +10,7 @@ import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,16 +18,16 @@ from torch import Tensor
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
-from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe import Recipe
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
-from ofa_pose.utils.config import check_config
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, nearest
+
+if TYPE_CHECKING:  # what only a checkpoint's use needs: a search whose budget nothing keeps is refused without
+    from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset
+    from ofa_pose.pose.decode import DecodeConfig
 
 FORMAT = "ofa-pose-checkpoint"
 VERSION = 1
@@ -63,6 +63,8 @@ class Checkpoint:
     @property
     def decode(self) -> DecodeConfig:
         """How poses are read from the network's maps. Raises InputError where the recipe says nothing valid."""
+        from ofa_pose.pose.decode import DecodeConfig
+
         return DecodeConfig.from_dict(self.recipe.get("decode") or {}, "decode of the checkpoint's recipe")
 
     def build(self, device: str | torch.device = "cpu") -> LitePose:
@@ -185,6 +187,8 @@ def find_checkpoint(name: str | Path) -> Path:
 
 def check_space(supernet: Checkpoint, space: str) -> None:
     """Raise InputError where a recipe names another space than the supernet's: its weights cannot change theirs."""
+    from ofa_pose.recipe import Recipe
+
     trained = supernet.recipe.get("space", Recipe().space)
     if space != trained and load_space(space) != supernet.space:
         raise InputError(f"the supernet was trained in the space {trained}, not {space}", hint=f"set space={trained}")
@@ -212,6 +216,9 @@ def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
     if "imported_from" in supernet.info:
         warn("the imported supernet may have seen the images held out of data.train; better name data.search")
         return
+    from ofa_pose.data.keypoint_dataset import DataSettings
+    from ofa_pose.utils.config import check_config
+
     trained = check_config(DataSettings, supernet.recipe.get("data") or {}, "the supernet's recipe")
     now = (None, data.search_share, files.sha256(data.train.annotations))
     then = (trained.search, trained.search_share, supernet.info.get("train_sha256", now[2]))
