@@ -54,14 +54,6 @@ class Backend:
     bundle: Callable[[NetPart], tuple[bytes, dict[str, Any]]] | None = None
     tolerance: float = 1e-4
 
-    @property
-    def version(self) -> str:
-        """The version of the runtime's package."""
-        from ofa_pose.backends.on_device import runtime_module
-
-        version: str = runtime_module(self.packages[0]).__version__
-        return version.split("-")[0]
-
     def require(self, *packages: str) -> None:
         """Raise InputError that says what to install where a package is missing or broken; default: all of them.
 

@@ -18,7 +18,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.arch.walk import Apply
 from ofa_pose.backends import INPUT, on_device
 from ofa_pose.backends.folding import NetPart, whole
-from ofa_pose.backends.on_device import Run, keep_memory, processors
+from ofa_pose.backends.on_device import Run
 from ofa_pose.backends.runtimes import find_backend
 from ofa_pose.latency.latency_table import Header, LatencyTable
 from ofa_pose.latency.pieces import Part, Subject, piece_part, table_subjects
@@ -57,11 +57,12 @@ def open_device(backend: str, threads: int) -> Device:
             measure how they wait for each other.
     """
     record = find_backend(backend)
-    if threads > processors():
-        raise InputError(f"{threads} threads on {processors()} processors", hint=f"measure at most {processors()}")
-    keep_memory()
+    if threads > (there := on_device.processors()):
+        raise InputError(f"{threads} threads on {there} processors", hint=f"measure at most {there}")
+    on_device.keep_memory()
     assert record.prepare
-    return Device(f"{backend} {record.version}", threads, record.prepare)
+    version = on_device.runtime_module(record.packages[0]).__version__.split("-")[0]
+    return Device(f"{backend} {version}", threads, record.prepare)
 
 
 def net_part(subject: Subject) -> NetPart:
