@@ -43,21 +43,14 @@ Outputs = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A network in eval mode on the CPU, and what its files say about it.
-
-    Attributes:
-        decode: how poses are read from its outputs.
-        recipe: what it was trained with.
-        name: what its files' names begin with.
-        int8: what an int8 form of it is made with; None where none is.
-    """
+    """A network in eval mode on the CPU, and what its files say about it."""
 
     net: LitePose
     skeleton: Skeleton
-    decode: DecodeConfig
-    recipe: Mapping[str, Any]
-    name: str
-    int8: Int8Data | None = None
+    decode: DecodeConfig  # how poses are read from its outputs
+    recipe: Mapping[str, Any]  # what it was trained with
+    name: str  # what its files' names begin with
+    int8: Int8Data | None = None  # what an int8 form of it is made with
 
 
 def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool) -> ExportSource:
@@ -223,11 +216,7 @@ def compare(
 ) -> dict[str, Any]:
     """Run a model on a reference's images; raise OfaPoseError where outputs differ by more than the tolerance.
 
-    Args:
-        runtime: its name, for people; tolerance: see `Backend`.
-
-    Returns:
-        {'max_difference': largest absolute difference of any output, 'sizes': [(batch, height, width), …]}.
+    Returns {'max_difference': largest absolute difference of any output, 'sizes': [[batch, height, width], …]}.
     """
     worst = 0.0
     for images, outputs in reference:

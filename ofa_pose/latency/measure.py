@@ -52,9 +52,7 @@ class Device:
 def open_device(backend: str, threads: int) -> Device:
     """The device of a --backend.
 
-    Raises:
-        InputError: there is none, its package is missing, or there are more threads than processors, which would
-            measure how they wait for each other.
+    Raises InputError where there is none, its package is missing, or threads would wait for each other's processors.
     """
     record = find_backend(backend)
     if threads > (there := on_device.processors()):
@@ -106,21 +104,14 @@ class PieceNet(nn.Module):
 def build_table(
     path: Path, space: SearchSpace, joints: int, backend: str, threads: int, share: float, rounds: int, resume: bool
 ) -> LatencyTable:
-    """Measure pieces and whole networks of a space into a table, written as it grows.
-
-    Raises:
-        InputError: the table exists and `resume` is not given, or it holds something else; a package is missing.
-    """
+    """See `ofa_pose.latency_build`; the table is written as it grows."""
     files.check_folder(path.parent)
     device = open_device(backend, threads)
     machine = (on_device.cpu_name(), os.cpu_count() or 1, on_device.today())
     header = Header(space, joints, backend, device.runtime, threads, *machine, share, rounds)
     table = _open(path, header, resume)
     subjects = table_subjects(space, joints, share)
-    for subject in subjects:
-        table.ratios.setdefault(subject, [])
-    done = sum(len(table.ratios[subject]) for subject in subjects)
-    saved = time.monotonic()
+    done, saved = sum(len(table.ratios.setdefault(subject, [])) for subject in subjects), time.monotonic()
     try:
         with progress("latency", rounds * len(subjects), "timings", done) as meter:
             anchor: Subject = space.smallest(joints)
