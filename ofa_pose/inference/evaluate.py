@@ -15,7 +15,7 @@ import numpy as np
 from ofa_pose.backends import Runner
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
-from ofa_pose.inference.estimate import Decoder, Inputs, estimate
+from ofa_pose.inference.pose_model import Decoder, Inputs, estimate
 from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.geometry import InputFrame, input_frame, warp
 from ofa_pose.pose.metrics import Detections, KeypointEvaluator

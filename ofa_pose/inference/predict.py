@@ -58,16 +58,9 @@ class PredictionResult(Result):
 
 
 def open_source(source: str | Path | int, overlays: Path, frames: int | None = None) -> Photos | Stream:
-    """The images of a source.
+    """The images of a source, which will be drawn into the folder `overlays`; see `predict_source`. Raises InputError.
 
-    Args:
-        source: an image; a video; a folder, whose images are taken (not its videos, nor what is in folders inside it);
-            a glob of images; or a camera's number: an int or a text of digits ('./0' names a file).
-        overlays: the folder that will be drawn into.
-        frames: of a video or a camera take so many at most.
-
-    Raises:
-        InputError: there is none, the video or camera cannot be opened, or the overlays would replace the source.
+    Digits alone are a camera's number ('./0' names a file).
     """
     if isinstance(source, int) or (isinstance(source, str) and source.isascii() and source.isdigit()):
         return Stream(int(source), f"camera-{int(source)}", overlays / f"camera-{int(source)}.mp4", frames)
@@ -96,8 +89,8 @@ def predict_source(
     An unreadable photo is reported and left out; of a video that breaks off, what was read is kept.
 
     Args:
-        source: an image, a video, a folder of images, a glob of images, or a camera's number; see
-            `open_source`. A camera goes on until Ctrl-C.
+        source: an image; a video; a folder, whose images are taken (not its videos, nor what is in folders inside it);
+            a glob of images; or a camera's number, which goes on until Ctrl-C.
         threshold: people and joints with a lower score are not drawn, such people not counted.
         frames: of a video or a camera take so many at most.
 
