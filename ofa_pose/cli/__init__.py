@@ -73,13 +73,8 @@ add_command(latency_app, "bundle", profiling.latency_bundle, after=views.after_b
 add_command(latency_app, "import", profiling.latency_import, ["results"])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code; each fault of the user's is one line, no traceback."""
-    sys.exit(run(argv))
-
-
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; returns its exit code. Each fault of the user's is one line, no traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     recorded = COMMAND_WORDS.set(words)
     try:
