@@ -36,15 +36,7 @@ SETTINGS = ("algorithm", "population", "seed", "surrogate")
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write one HTML page about a run and those that it started from; it loads nothing from elsewhere.
-
-    Args:
-        run: the directory of a training or a search.
-        out: the file to write; by default report.html in the run's directory.
-
-    Raises:
-        InputError: there is no run, or what it wrote cannot be read; or `out` cannot be written.
-    """
+    """See `ofa_pose.report`: one HTML page, which loads nothing from elsewhere."""
     path = Path(out) if out is not None else Path(run) / "report.html"
     files.check_file(path, "name a file, such as report.html")
     files.check_folder(path.parent)
@@ -149,8 +141,7 @@ def _lead(main: Run, search: Searched | None) -> list[str]:
             began = f"from AP {main.aps[0][1]:.3f} " if main.aps[0][0] == 0 else ""
             came = f" and came {began}to AP {max(ap for _, ap in main.aps):.3f} on the validation images"
         said.append(f"{main.job} ran {max(steps):,} steps{came}.")
-    teacher = main.option("--teacher")
-    if teacher:
+    if teacher := main.option("--teacher"):
         with suppress(InputError):
             spec = load_checkpoint(main.locate(teacher) or teacher).spec
             teacher += f" ({spec.resolution} px, {format_count(spec_macs(spec).thop)} MACs)"
@@ -270,14 +261,13 @@ def _front(search: Searched) -> list[str]:
         return []
     latency = front[0]["latency_ms"] is not None
 
-    def cells(name: str, net: Mapping[str, Any]) -> list[str]:
+    nets = [(f"front/{entry['rank']:03}.yaml", entry) for entry in front[:SHOWN]]
+    nets += [("uniformly scaled", net) for net in uniform]
+    rows, kinds = [], ["chosen" if tuple(entry["genome"]) == search.genome else "" for entry in front[:SHOWN]]
+    for name, net in nets:
         costs = [format_count(net["macs"]["thop"]), format_count(net["params"])]
         costs += [show_ms(net["latency_ms"])] if latency else []
-        return [name, str(net["resolution"]), *costs, *ap_cells(net)]
-
-    rows = [cells(f"front/{entry['rank']:03}.yaml", entry) for entry in front[:SHOWN]]
-    kinds = ["chosen" if tuple(entry["genome"]) == search.genome else "" for entry in front[:SHOWN]]
-    rows += [cells("uniformly scaled", net) for net in uniform]
+        rows.append([name, str(net["resolution"]), *costs, *ap_cells(net)])
     kinds += ["aside"] * len(uniform)
     head = ["", "resolution", "MACs (thop)", "parameters", *(["latency"] if latency else []), "AP", "uniform", "gain"]
     quantity = search.budget.limits[0].quantity.removeprefix("of ") if search.budget else "cost"
