@@ -57,8 +57,7 @@ class LatencyTableResult(Result):
         """
         import numpy as np
 
-        from ofa_pose.latency.interpolate import Interpolator
-        from ofa_pose.latency.predictor import Predictor
+        from ofa_pose.latency.predictor import Interpolator, Predictor
 
         header, pieces = self.table.header, self.table.pieces
         result: dict[str, Any] = {
@@ -163,7 +162,7 @@ def latency_build(
     import time
 
     from ofa_pose.arch.space import load_space
-    from ofa_pose.latency.build import build_table
+    from ofa_pose.latency.measure import build_table
 
     check_range(1, joints=joints, threads=threads, rounds=rounds)
     check_range(0.05, 1, share=share)
