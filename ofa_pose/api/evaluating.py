@@ -83,7 +83,7 @@ def _load(
     from ofa_pose.pose.geometry import check_resolution
     from ofa_pose.pose.settings import decode_config
 
-    if not isinstance(model, Checkpoint) and _is_exported(model):
+    if not isinstance(model, Checkpoint) and Path(model).suffix in SUFFIXES:
         if device is not None:
             raise InputError("an exported model runs on the CPU", model, "name no device, or a checkpoint")
         threads, streams = (0, 1) if latency else (1, torch.get_num_threads())
@@ -94,10 +94,6 @@ def _load(
         check_resolution(resolution)
     runner, side = FastestRunner(pick_device(device), latency)(net), resolution or source.spec.resolution
     return PoseModel(runner, source.spec, source.skeleton, side, flip, decode_config(source.recipe))
-
-
-def _is_exported(name: str | Path) -> bool:
-    return Path(name).suffix in SUFFIXES
 
 
 @single_process
@@ -164,9 +160,8 @@ def evaluate(
         from ofa_pose.checkpoints.checkpoint import load_checkpoint
         from ofa_pose.checkpoints.compatibility import check_joints
 
-        source = checkpoint if _is_exported(checkpoint) else load_checkpoint(checkpoint, kind="net")
-        model = _load(source, device, resolution, flip is not False, latency=False)
-        as_reference = decoding == "reference"
+        source = checkpoint if Path(checkpoint).suffix in SUFFIXES else load_checkpoint(checkpoint, kind="net")
+        model, as_reference = _load(source, device, resolution, flip is not False, False), decoding == "reference"
         resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]
         dataset = _ground_truth(getattr(source, "recipe", None), annotations, images, skeleton, model.skeleton)
         check_joints(model.skeleton, dataset, "the network")

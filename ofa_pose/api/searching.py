@@ -54,8 +54,7 @@ def search(
         What was found; None on another rank of torchrun than 0.
 
     Raises:
-        InputError: no subnet keeps the budget (the least that would do is named), an input does not fit another, `out`
-            holds another run, or the search to resume was another.
+        InputError: no subnet keeps the budget (the least that would do is named), or an input does not fit another.
         OfaPoseError: a subnet could not be evaluated, or a process of the team is gone.
     """
     from ofa_pose.checkpoints.checkpoint import load_checkpoint

@@ -36,8 +36,7 @@ def table(
         limit: refuse a space of more subnets than this.
 
     Raises:
-        InputError: the space is too large, an input does not fit another, `out` holds another run, or the table to
-            resume rests on something else.
+        InputError: the space is too large, or an input or the table to resume does not fit another.
     """
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
 
@@ -86,8 +85,7 @@ def fidelity(
         teacher: checkpoint that fine-tuning distils heatmaps from.
 
     Raises:
-        InputError: no subnet keeps the budget, fewer than three can be ranked, an input does not fit another, `out`
-            holds another run, or the study to resume rests on something else.
+        InputError: fewer than three subnets keep the budget, or an input or the study to resume does not fit another.
     """
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.costs.feasible import FeasibleSpace
