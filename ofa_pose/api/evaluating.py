@@ -161,7 +161,8 @@ def evaluate(
         from ofa_pose.checkpoints.compatibility import check_joints
 
         source = checkpoint if Path(checkpoint).suffix in SUFFIXES else load_checkpoint(checkpoint, kind="net")
-        model, as_reference = _load(source, device, resolution, flip is not False, False), decoding == "reference"
+        model = _load(source, device, resolution, flip is not False, latency=False)
+        as_reference = decoding == "reference"
         resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]
         dataset = _ground_truth(getattr(source, "recipe", None), annotations, images, skeleton, model.skeleton)
         check_joints(model.skeleton, dataset, "the network")
