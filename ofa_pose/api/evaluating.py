@@ -81,7 +81,6 @@ def _load(
     from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
     from ofa_pose.inference.pose_model import PoseModel, load_exported
     from ofa_pose.pose.geometry import check_resolution
-    from ofa_pose.pose.settings import decode_config
 
     if not isinstance(model, Checkpoint) and Path(model).suffix in SUFFIXES:
         if device is not None:
@@ -93,7 +92,7 @@ def _load(
     if resolution is not None:
         check_resolution(resolution)
     runner, side = FastestRunner(pick_device(device), latency)(net), resolution or source.spec.resolution
-    return PoseModel(runner, source.spec, source.skeleton, side, flip, decode_config(source.recipe))
+    return PoseModel(runner, source.spec, source.skeleton, side, flip, source.decode)
 
 
 @single_process
@@ -157,8 +156,7 @@ def evaluate(
         files.check_folder(out)
     sides = None
     if checkpoint is not None:
-        from ofa_pose.checkpoints.checkpoint import load_checkpoint
-        from ofa_pose.checkpoints.compatibility import check_joints
+        from ofa_pose.checkpoints.checkpoint import check_joints, load_checkpoint
 
         source = checkpoint if Path(checkpoint).suffix in SUFFIXES else load_checkpoint(checkpoint, kind="net")
         model = _load(source, device, resolution, flip is not False, latency=False)

@@ -121,7 +121,7 @@ def profile(
     spec = _spec_of(str(net), joints)
     result = ProfileResult(spec, costs.profile(spec, str(net)), layers=costs.layer_rows(spec) if layers else None)
     if check:
-        from ofa_pose.models.thop_count import check_with_thop
+        from ofa_pose.models.litepose import check_with_thop
 
         result = replace(result, thop_recount=check_with_thop(spec))
     if measure:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from ofa_pose.api.decorators import single_process
 
 if TYPE_CHECKING:
-    from ofa_pose.train.loop import TrainingResult
-    from ofa_pose.train.trainings import MakeObjective
+    from ofa_pose.train.loop import MakeObjective, TrainingResult
 
 
 @single_process
@@ -44,14 +43,14 @@ def pretrain(
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.train import trainings
+    from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
 
     source = load_checkpoint(init) if init else None
     training = TrainingRun.prepare("pretrain", source, out, recipe, overrides, resume, seed, device)
     space = None if net else load_space(training.space)
     spec = space.largest(1) if space else load_spec(str(net))
-    return trainings.pretrain(training, spec, space, source, objective)
+    return loop.pretrain(training, spec, space, source, objective)
 
 
 @single_process
@@ -82,7 +81,7 @@ def train_supernet(
     """
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.train import trainings
+    from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
     from ofa_pose.utils.console import warn
 
@@ -90,7 +89,8 @@ def train_supernet(
     training = TrainingRun.prepare("train-supernet", source, out, recipe, overrides, resume, seed, device)
     if source is None and not resume:
         warn("without --init the supernet starts from random weights and needs far more steps")
-    return trainings.train_supernet(training, load_space(training.space), source, objective)
+    space = load_space(training.space)
+    return loop.pretrain(training, space, space, source, objective)
 
 
 @single_process
@@ -123,10 +123,10 @@ def finetune(
         InputError, OfaPoseError: as `ofa_pose.pretrain`; also where the subnet is not one of the supernet's.
     """
     from ofa_pose.arch.presets import load_spec
-    from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.checkpoints.compatibility import check_joints, check_space
+    from ofa_pose.checkpoints.checkpoint import check_joints, check_space, load_checkpoint
     from ofa_pose.models.elastic import Supernet
-    from ofa_pose.train import trainings
+    from ofa_pose.models.recalibrate import inherit
+    from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
 
     source = load_checkpoint(supernet, kind="supernet")
@@ -138,5 +138,5 @@ def finetune(
     check_joints(source.skeleton, training.train, "the supernet")
     whole = source.build()
     assert isinstance(whole, Supernet)
-    net = trainings.inherit(whole, spec, training.train, training.device)
-    return trainings.finetune(training, net, source.space, objective)
+    net = inherit(whole, spec, training.train, training.device)
+    return loop.finetune(training, net, source.space, objective)

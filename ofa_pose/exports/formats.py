@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa_pose.arch.litepose_config import check_rebuildable, litepose_from_spec
+from ofa_pose.arch.presets import check_rebuildable, litepose_from_spec
 from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE
 from ofa_pose.backends import OUTPUTS, Runner, runtimes
 from ofa_pose.backends.on_device import time_runs
@@ -29,7 +29,6 @@ from ofa_pose.costs.profile import profile
 from ofa_pose.exports.int8 import Int8Data, Pair, export_int8, int8_data
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.pose.settings import decode_config
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
@@ -67,7 +66,7 @@ def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool)
     where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     net = source.build() if supernets else fixed_net(source, where)
-    return ExportSource(net, source.skeleton, decode_config(source.recipe), source.recipe, name)
+    return ExportSource(net, source.skeleton, source.decode, source.recipe, name)
 
 
 def metadata(source: ExportSource, in_graph: bool) -> dict[str, str]:

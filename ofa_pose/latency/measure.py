@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa_pose.arch.plan import Layer
+from ofa_pose.arch.plan import Apply, Layer
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.arch.walk import Apply
 from ofa_pose.backends import INPUT, on_device
 from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, keep_memory, processors

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, build_plan, make_plan
+from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, build_plan, make_plan, run_layers
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.arch.walk import run_block, run_layers, run_output, run_step
 from ofa_pose.costs.macs import Grid, layer_macs
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
@@ -100,7 +98,7 @@ class Part(NamedTuple):
     Attributes:
         layers: in the order of execution.
         reads: of them those that read its inputs, one for each.
-        run: `run(first, last, apply)` computes it from its first and its last input; see `ofa_pose.arch.walk`.
+        run: `run(first, last, apply)` computes it from its first and its last input.
     """
 
     piece: Piece
@@ -132,20 +130,20 @@ def _block(block: Block) -> Part:
     widths = (expand.cin, expand.cout, project.cout)
     shape = (expand.side_in, depthwise.stride, depthwise.kernel, int(block.residual))
     piece = Piece("block", (*widths, *shape))
-    return Part(piece, block.layers, (expand,), lambda x, _, apply: run_block(block, x, apply))
+    return Part(piece, block.layers, (expand,), lambda x, _, apply: block.run(x, apply))
 
 
 def _step(step: DeconvStep) -> Part:
     reads = (step.refined, step.raw) if step.raw else (step.refined,)
     piece = Piece("deconv", (*_read_widths(reads), step.norm.cout, step.refined.side_in))
-    return Part(piece, (*reads, step.norm), reads, partial(run_step, step))
+    return Part(piece, (*reads, step.norm), reads, step.run)
 
 
 def _output(output: Output) -> Part:
     layers = (*output.refined, *(output.raw or ()))
     reads, last = layers[::2], layers[-1]
     piece = Piece("output", (*_read_widths(reads), last.cout, last.side_in))
-    return Part(piece, layers, reads, partial(run_output, output))
+    return Part(piece, layers, reads, output.run)
 
 
 def _read_widths(reads: tuple[Layer, ...]) -> tuple[int, int]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from ofa_pose.arch.space import SearchSpace
+from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.torch_net import pick_device
-from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
-from ofa_pose.checkpoints.compatibility import check_joints
+from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints, find_checkpoint, load_checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
-from ofa_pose.inference.evaluate import check_evaluable
+from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
@@ -85,6 +87,7 @@ class TrainingRun:
         """
         recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
         master = load_checkpoint(teacher, kind="net") if teacher else None
+        taught = files.sha256(find_checkpoint(teacher)) if teacher else None
         chosen = pick_device(device)
         run = plan_run(out, config_text(recipe), resume)
         (train,) = load_splits(recipe.data, "train", trained=source.skeleton if source else None)
@@ -94,25 +97,10 @@ class TrainingRun:
             check_joints(master.skeleton, train, "the teacher")
         val = val.limit(recipe.train.evaluate_images)
         check_evaluable(val, "raise train.evaluate_images, or name another data.val")
-        return cls(
-            train,
-            val,
-            recipe.train,
-            recipe.augment,
-            recipe.loss,
-            recipe.seed,
-            run,
-            chosen,
-            master.build() if master else None,
-            carried,
-            {
-                "command": command,
-                "teacher": files.sha256(find_checkpoint(teacher)) if teacher else None,
-                "metric": val.metric,
-            },
-            recipe.decode.config(),
-            recipe.space,
-        )
+        settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
+        origin = {"command": command, "teacher": taught, "metric": val.metric}
+        network = master.build() if master else None
+        return cls(train, val, *settings, run, chosen, network, carried, origin, recipe.decode.config(), recipe.space)
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
@@ -124,21 +112,40 @@ class TrainingRun:
         teacher = self.teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Distillation(network, resolutions, self.seed, self.loss, teacher)
 
+    def evaluation(self, network: LitePose) -> Callable[[], dict[str, Any]]:
+        """What gives the metrics of a network as it is, on the validation images.
+
+        Of a supernet: the APs of its largest, middle and smallest subnet, and as 'AP' their mean.
+        """
+        evaluator, runner, batch = make_evaluator(self.val), FastestRunner(self.device), self.settings.batch
+
+        def score(net: LitePose, inputs: Iterable[Inputs]) -> dict[str, Any]:
+            return evaluate(runner(net), self.val, inputs, evaluator, self.decode).metrics
+
+        if not isinstance(network, Supernet):
+            inputs = list(read_inputs(self.val, network.spec.resolution, batch))
+            return lambda: score(network, inputs)
+        space, joints = network.space, network.spec.joints
+        middle = space.decode([(len(choices) - 1) // 2 for choices in space.choices], joints)
+        subnets = {"largest": space.largest(joints), "middle": middle, "smallest": space.smallest(joints)}
+
+        def score_subnets() -> dict[str, Any]:
+            metrics: dict[str, Any] = {}
+            for name, spec in subnets.items():
+                net = inherit(network, spec, self.train, self.device)
+                metrics[f"AP_{name}"] = score(net, read_inputs(self.val, spec.resolution, batch))["AP"] or 0.0
+            return {"AP": float(np.mean(list(metrics.values()))), **metrics}
+
+        return score_subnets
+
     def checkpoint(
         self, network: LitePose, space: SearchSpace | None, info: Mapping[str, Any], state: dict[str, Any] | None = None
     ) -> Checkpoint:
         """The network as it is, with what later commands need to know of this run; `state` resumes the training."""
+        kind: Literal["net", "supernet"] = "supernet" if isinstance(network, Supernet) else "net"
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        return Checkpoint(
-            "supernet" if isinstance(network, Supernet) else "net",
-            network.spec,
-            space,
-            self.train.skeleton,
-            weights,
-            dict(self.recipe),
-            {**info, "train_sha256": self._train_sha256},
-            state,
-        )
+        info = {**info, "train_sha256": self._train_sha256}
+        return Checkpoint(kind, network.spec, space, self.train.skeleton, weights, dict(self.recipe), info, state)
 
     @cached_property
     def _train_sha256(self) -> str:
