@@ -82,9 +82,8 @@ def input_frame(width: int, height: int, resolution: int) -> InputFrame:
     if resolution < 1:
         raise InputError(f"no input of resolution {resolution}", hint="give a positive resolution, such as 256")
     # scale = numerator / denominator, kept exact so that rounding up never adds a whole `MULTIPLE` for 1e-13
-    if max(width, height) <= MAX_ASPECT * min(width, height):
-        numerator, denominator = resolution, min(width, height)
-    else:
+    numerator, denominator = resolution, min(width, height)
+    if max(width, height) > MAX_ASPECT * min(width, height):
         numerator, denominator = MAX_ASPECT * resolution, max(width, height)
     sides = [max(1, -(-length * numerator // (denominator * MULTIPLE))) * MULTIPLE for length in (width, height)]
     scale = numerator / denominator
@@ -105,16 +104,14 @@ def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = MEAN
     # of an image, thinner than an input pixel, needs one.
     thread = min(size) * frame.scale < 1
     target = (max(1, round(size[1] * frame.scale)), max(1, round(size[0] * frame.scale))) if thread else None
-    sized = image
     if frame.scale != 1:
-        sized = cv2.resize(image, target, fx=frame.scale, fy=frame.scale, interpolation=method)
-    sized = sized[: frame.height - frame.offset_y, : frame.width - frame.offset_x]
-    height, width = sized.shape[:2]
+        image = cv2.resize(image, target, fx=frame.scale, fy=frame.scale, interpolation=method)
+    image = image[: frame.height - frame.offset_y, : frame.width - frame.offset_x]
+    height, width = image.shape[:2]
     if (height, width) == (frame.height, frame.width):
-        return np.ascontiguousarray(sized)
-    out = np.empty((frame.height, frame.width, 3), np.uint8)
-    out[:] = fill
-    out[frame.offset_y : frame.offset_y + height, frame.offset_x : frame.offset_x + width] = sized
+        return np.ascontiguousarray(image)
+    out = np.full((frame.height, frame.width, 3), fill, np.uint8)
+    out[frame.offset_y : frame.offset_y + height, frame.offset_x : frame.offset_x + width] = image
     return out
 
 

@@ -84,20 +84,14 @@ def warm_cells(fused: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]
     """Rising flat indices of the cells with finite heat above the floor, and their heats."""
     warm = np.flatnonzero(fused > floor)
     heat = fused.ravel().take(warm)
-    if not np.isfinite(heat).all():
-        finite = np.isfinite(heat)
-        warm, heat = warm[finite], heat[finite]
-    return warm, heat
+    finite = np.isfinite(heat)
+    return (warm, heat) if finite.all() else (warm[finite], heat[finite])
 
 
 def find_peaks(maps: Maps, warm: np.ndarray, heat: np.ndarray, threshold: float, candidates: int) -> Spots:
-    """Those warm cells that are local maxima above the threshold, the highest of each plane, by plane and falling heat.
+    """Those of the `warm_cells` that are local maxima above the threshold, by plane and falling heat.
 
-    Args:
-        maps: the batch's maps.
-        warm, heat: the cells worth a look, as `warm_cells` gives them.
-        threshold: least heat of a peak.
-        candidates: at most so many peaks a plane.
+    Of each plane the highest, at most so many `candidates`.
     """
     high = heat > threshold
     plane, x, y = maps.split(warm[high])
