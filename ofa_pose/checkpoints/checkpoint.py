@@ -119,8 +119,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             'litepose-nano-coco'.
         kind: the kind that is needed, if it matters.
 
-    Raises:
-        InputError: no such file, no checkpoint of ours, truncated, or of the other kind.
+    Raises InputError: no such file, no checkpoint of ours, truncated, or of the other kind.
     """
     path = find_checkpoint(name)
     try:

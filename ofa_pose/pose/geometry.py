@@ -13,6 +13,7 @@ import numpy as np
 
 from ofa_pose.utils.errors import InputError
 
+Array = np.ndarray
 LOW_STRIDE = 4  # input pixels per cell of the low-resolution heatmaps and of the tags
 HIGH_STRIDE = 2  # input pixels per cell of the high-resolution heatmaps
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's, RGB: zero after normalisation, as a convolution's own padding
@@ -40,15 +41,15 @@ class InputFrame:
     offset_x: float = 0
     offset_y: float = 0
 
-    def to_input(self, xy: np.ndarray) -> np.ndarray:
+    def to_input(self, xy: Array) -> Array:
         """Positions (..., 2) in image pixels as float64 positions in input pixels."""
         return np.asarray(xy, np.float64) * self.scale + (self.offset_x, self.offset_y)
 
-    def to_image(self, xy: np.ndarray) -> np.ndarray:
+    def to_image(self, xy: Array) -> Array:
         """Positions (..., 2) in input pixels as float64 positions in image pixels; the inverse of `to_input`."""
         return (np.asarray(xy, np.float64) - (self.offset_x, self.offset_y)) / self.scale
 
-    def poses_to_image(self, keypoints: np.ndarray) -> np.ndarray:
+    def poses_to_image(self, keypoints: Array) -> Array:
         """Keypoints (P, J, 3) of x, y in input pixels and a score, with x and y in image pixels; float32.
 
         A joint that is nowhere (x = y = score = 0) stays so.
@@ -91,7 +92,7 @@ def input_frame(width: int, height: int, resolution: int) -> InputFrame:
     return InputFrame(width, height, sides[0], sides[1], scale, offsets[0], offsets[1])
 
 
-def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = MEAN_COLOUR) -> np.ndarray:
+def warp(image: Array, frame: InputFrame, fill: tuple[int, int, int] = MEAN_COLOUR) -> Array:
     """The network's input for an image: RGB uint8 (frame.height, frame.width, 3) from RGB uint8 (H, W, 3).
 
     Shrinking averages over areas (no aliasing), enlarging is bilinear; both keep the frame's exact geometry.
@@ -115,7 +116,7 @@ def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = MEAN
     return out
 
 
-def box_round(places: np.ndarray) -> tuple[float, ...]:
+def box_round(places: Array) -> tuple[float, ...]:
     """The box (x, y, width, height) round places (N, 2); zeros where there are none."""
     if not len(places):
         return (0.0,) * 4
