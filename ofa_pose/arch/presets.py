@@ -63,8 +63,7 @@ def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
 def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> ArchSpec:
     """The network of a parsed LitePose config; such a config does not hold the number of joints.
 
-    Raises:
-        InputError: a key is missing or malformed, or the network has strides or mixed kernels that no spec describes.
+    Raises InputError where a key is missing or malformed, or where no spec describes its strides or mixed kernels.
     """
     if not isinstance(value, Mapping):
         raise InputError("holds no LitePose config", where, f"give {', '.join(KEYS)}")
@@ -73,9 +72,7 @@ def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> Arch
             raise InputError(f"the LitePose config has no '{key}'", where, "add it")
     try:
         stages = list(value["backbone_setting"])
-        strides = tuple(stage["stride"] for stage in stages)
-        widths = [stage["channel"] for stage in stages]
-        depths = [stage["num_blocks"] for stage in stages]
+        strides, widths, depths = ([stage[key] for stage in stages] for key in ("stride", "channel", "num_blocks"))
         blocks = [[(expansion, kernel) for expansion, kernel in stage["block_setting"]] for stage in stages]
         kernels = {kernel for stage in blocks for _, kernel in stage}
     except KeyError as error:
@@ -83,9 +80,8 @@ def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> Arch
     except (TypeError, ValueError):
         hint = "write stages as {num_blocks, stride, channel, block_setting: [[expansion, kernel], …]}"
         raise InputError("backbone_setting is malformed", where, hint) from None
-    if strides != STAGE_STRIDES:
-        what = f"its stages have strides {list(strides)}"
-        raise InputError(what, where, f"LitePose's are {list(STAGE_STRIDES)}")
+    if strides != list(STAGE_STRIDES):
+        raise InputError(f"its stages have strides {strides}", where, f"LitePose's are {list(STAGE_STRIDES)}")
     for number, (depth, settings) in enumerate(zip(depths, blocks, strict=True), 1):
         if depth != len(settings):
             what = f"stage {number} has num_blocks {depth} but {len(settings)} entries in block_setting"
@@ -101,8 +97,7 @@ def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> Arch
 def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
     """The LitePose config of a network, as plain values for JSON; the inverse of `spec_from_litepose`.
 
-    Raises:
-        InputError: the network has a plain head, which that repository does not build.
+    Raises InputError on a plain head, which that repository does not build.
     """
     if spec.head != "fusion":
         raise InputError(f"a LitePose config knows no {spec.head} head", hint="use the format yaml")

@@ -69,11 +69,9 @@ class Checkpoint:
 
     def build(self, device: str | torch.device = "cpu") -> LitePose:
         """The network in eval mode on `device`: a `Supernet` or a `LitePose`. Raises InputError on wrong weights."""
-        if self.kind == "supernet":
-            assert self.space is not None
-            net: LitePose = Supernet(self.space, self.spec.joints)
-        else:
-            net = LitePose(self.spec)
+        assert self.space or self.kind == "net"
+        supernet = self.space if self.kind == "supernet" else None
+        net = Supernet(supernet, self.spec.joints) if supernet else LitePose(self.spec)
         expected = net.state_dict()
         for name, value in expected.items():
             if name not in self.weights:
@@ -103,8 +101,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "space": checkpoint.space.to_dict() if checkpoint.space else None,
         "skeleton": checkpoint.skeleton.to_dict(),
         "weights": {name: value.detach().cpu() for name, value in checkpoint.weights.items()},
-        "recipe": _plain(checkpoint.recipe),
-        "info": _plain(checkpoint.info),
+        # in Python's own types: a NumPy float among the metrics would make the file unreadable
+        "recipe": json.loads(json.dumps(checkpoint.recipe)),
+        "info": json.loads(json.dumps(checkpoint.info)),
         "training": checkpoint.training,
     }
     # Not straight into the file: on a full disk torch ends with a RuntimeError of its archive writer.
@@ -112,12 +111,6 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     torch.save(value, content)
     with files.replacing(path) as temporary:
         temporary.write_bytes(content.getbuffer())
-
-
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """The same in Python's own types: a NumPy float among the metrics would make the file unreadable."""
-    plain: dict[str, Any] = json.loads(json.dumps(value))
-    return plain
 
 
 def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = None) -> Checkpoint:
@@ -128,8 +121,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             'litepose-nano-coco'.
         kind: the kind that is needed, if it matters.
 
-    Raises:
-        InputError: no such file, no checkpoint of ours, truncated, or of the other kind.
+    Raises InputError: no such file, no checkpoint of ours, truncated, or of the other kind.
     """
     path = find_checkpoint(name)
     try:
@@ -203,13 +195,10 @@ def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> Non
 
 
 def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
-    """Refuse to search on a share of train that the supernet was not kept from.
+    """Raise InputError where a search would take a share of train that the supernet was not kept from.
 
     What is held out follows from the annotation file's content and the share, wherever the file lies now. An imported
     supernet was trained elsewhere: nothing is known of it, and a warning says so.
-
-    Raises:
-        InputError: no data.search is named, and what is held out of train has changed since.
     """
     if data.search is not None or data.train is None:
         return

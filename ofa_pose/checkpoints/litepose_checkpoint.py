@@ -70,22 +70,19 @@ def import_checkpoint(
         skeleton: the joints of the outputs.
         recipe: what the checkpoint carries for later commands.
 
-    Raises:
-        InputError: no such file, no state dict of a LitePose, or it is of another net: every key that is missing, left
-            over or of another shape is named.
+    Raises InputError: no such file, no state dict of a LitePose, or it is of another net: every key that is missing,
+    left over or of another shape is named.
     """
     joints = len(skeleton.joints)
     found = read_state_dict(path)
-    if isinstance(shape, SearchSpace):
-        net: LitePose = Supernet(shape, joints)
-    else:
-        net = LitePose(shape.with_joints(joints))
+    net = Supernet(shape, joints) if isinstance(shape, SearchSpace) else LitePose(shape.with_joints(joints))
     check_residuals(net.spec, path)
     own = net.state_dict()
     theirs = tensor_names(own)
     known = set(theirs.values())
     left = tuple(key for key in found if key not in known)
-    faults = [*_faults(found, own, theirs), *(f"'{key}' is not a part of the net" for key in left if _is_part(key))]
+    parts = [key for key in left if key.startswith(TOPS) and not any(f".{name}." in key for name in UNUSED)]
+    faults = [*_faults(found, own, theirs), *(f"'{key}' is not a part of the net" for key in parts)]
     if faults:
         raise InputError.of([Fault(fault, str(path), _hint(fault, found, shape, joints)) for fault in faults])
     weights = dict(own)
@@ -165,11 +162,6 @@ def tensor_names(own: Iterable[str]) -> dict[str, str]:
         rest = name[found.end() :].replace(".conv.", ".0.").replace(".norm.", ".1.")
         names[name] = found.expand(theirs) + rest
     return names
-
-
-def _is_part(key: str) -> bool:
-    """Whether a key of the file is one that a LitePose computes with."""
-    return key.startswith(TOPS) and not any(f".{name}." in key for name in UNUSED)
 
 
 def _faults(found: Mapping[str, Any], own: Mapping[str, Tensor], theirs: Mapping[str, str]) -> Iterator[str]:

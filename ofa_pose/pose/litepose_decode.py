@@ -39,15 +39,8 @@ def litepose_frame(width: int, height: int, resolution: int) -> InputFrame:
     side_x, side_y = (near, far) if width < height else (far, near)
     scale = near / short
     # its centre is a whole pixel, the later one of two
-    return InputFrame(
-        width,
-        height,
-        side_x,
-        side_y,
-        scale,
-        side_x / 2 - int(width / 2 + 0.5) * scale,
-        side_y / 2 - int(height / 2 + 0.5) * scale,
-    )
+    offset_x, offset_y = side_x / 2 - int(width / 2 + 0.5) * scale, side_y / 2 - int(height / 2 + 0.5) * scale
+    return InputFrame(width, height, side_x, side_y, scale, offset_x, offset_y)
 
 
 def litepose_warp(image: np.ndarray, frame: InputFrame) -> np.ndarray:
@@ -57,18 +50,13 @@ def litepose_warp(image: np.ndarray, frame: InputFrame) -> np.ndarray:
 
 
 def decode_litepose(low: np.ndarray, high: np.ndarray, order: Sequence[int]) -> list[Poses]:
-    """The poses of each image of a batch, in input pixels.
-
-    Needs the package munkres, extra 'litepose'.
+    """The poses of each image of a batch, in input pixels. Raises InputError where munkres is not installed.
 
     Args:
         low: (B, J + J·T, h, w), J heatmaps, then T blocks of J tag maps, at stride 4.
         high: (B, J, 2h, 2w), heatmaps at stride 2.
         order: the joints' indices in the order of grouping, where that repository's own is none of theirs: it knows
             one for 13 to 17 joints, whatever they are.
-
-    Raises:
-        InputError: munkres is not installed.
     """
     own = ORDER[: high.shape[1]]
     order = own if sorted(own) == list(range(high.shape[1])) else order

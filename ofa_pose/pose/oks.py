@@ -43,9 +43,6 @@ class People:
     wanted: np.ndarray
     crowd: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.image)
-
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -61,18 +58,9 @@ class Found:
     score: np.ndarray
     area: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.image)
-
 
 class Scorer:
-    """Scores one set of detections against the people on `images` images, whose numbers are 0, 1, …
-
-    Args:
-        people, found: in the order of their images' numbers.
-        sigmas: of the J joints.
-        images: how many.
-    """
+    """Scores detections against people, both in the order of their images, numbers 0 to `images` - 1."""
 
     def __init__(self, people: People, found: Found, sigmas: Sequence[float], images: int) -> None:
         self._people, self._found, self._images = people, found, images
@@ -93,13 +81,12 @@ class Scorer:
     ) -> list[Score]:
         """AP, AP50, AP75, AR, AR50, AR75 within each of some ranges of areas.
 
+        A score's figures are None where its range holds no people to find.
+
         Args:
             areas: (least, most) in square pixels; people, and wrong detections, outside of it are ignored.
             images: the numbers of the images that count; all by default.
             joint: the only joint that counts; people without it are ignored. All joints by default.
-
-        Returns:
-            A score for each range; its figures are None where it holds no people to find.
         """
         numbers = range(self._images) if images is None else images
         if not numbers:

@@ -63,9 +63,8 @@ def fit(
         space: the search space that the network is of, or a subnet of.
         evaluate_start: evaluate before the first step too; if training makes nothing better of the network, it is best.
 
-    Raises:
-        OfaPoseError: the loss or its gradient is no longer finite.
-        InputError: the run to resume trained another net or otherwise, or is further than the recipe goes.
+    Raises OfaPoseError where the loss or its gradient is no longer finite, InputError where the run to resume trained
+    another net or otherwise, or is further than the recipe goes.
     """
     settings = training.settings
     loop = _Loop(training, objective, evaluate, space)

@@ -25,8 +25,7 @@ def heatmaps(keypoints: Tensor, size: tuple[int, int], stride: float, sigma: flo
         sigma: in cells.
 
     Returns:
-        (B, J, h, w) float32: exp(-d² / 2 sigma²) for a cell centre d cells off the joint, 0 beyond `CUT` sigmas in
-        x or in y.
+        (B, J, h, w) float32: exp(-d² / 2 sigma²) for a cell centre d cells off the joint, 0 beyond `CUT` sigmas.
     """
     count, _, joints, _ = keypoints.shape
     height, width = size
@@ -50,12 +49,7 @@ def heatmaps(keypoints: Tensor, size: tuple[int, int], stride: float, sigma: flo
 
 
 def tag_cells(keypoints: Tensor, size: tuple[int, int], stride: float = 4) -> tuple[Tensor, Tensor]:
-    """The cell of the tag map that holds each joint.
-
-    Args:
-        keypoints: (B, P, J, 3) x, y in input pixels, visibility.
-        size: (h, w) of the tag map in cells.
-        stride: input pixels a cell.
+    """The cell of the tag map that holds each joint; arguments as of `heatmaps`.
 
     Returns:
         cells: (B, P, J) int64, row × w + column; 0 where invalid.

@@ -18,10 +18,8 @@ def initialise(net: LitePose, checkpoint: Checkpoint, skeleton: Skeleton) -> lis
     """Load a checkpoint of the same widths into `net`, which is for these joints; returns what to tell the user.
 
     A fixed net's channels are sorted for a supernet; a supernet's are in order already, and its subnets rely on it.
-    With other joints the trunk is kept and the output layers stay as they are, fresh.
-
-    Raises:
-        InputError: the checkpoint's net has other widths than `net`.
+    With other joints the trunk is kept and the output layers stay as they are, fresh. Raises InputError where the
+    checkpoint's net has other widths than `net`.
     """
     source = checkpoint.spec.with_joints(net.spec.joints).at(net.spec.resolution)
     if source != net.spec:
