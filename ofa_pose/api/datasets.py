@@ -79,7 +79,6 @@ def data_check(
     Args:
         annotations: COCO-format annotation file.
         images: folder of its images.
-        skeleton: YAML of a custom skeleton.
         write_skeleton: write a first draft of the skeleton's YAML here.
 
     Raises:

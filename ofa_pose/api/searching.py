@@ -1,19 +1,31 @@
-"""`ofa_pose.search`."""
+"""`ofa_pose.search`; `table` and `fidelity`, with which searches and their settings are compared; `report`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_pose.api.decorators import recorded
+from ofa_pose.api.decorators import check_range, single_process
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from ofa_pose.arch.space import SearchSpace
+    from ofa_pose.costs.limits import Budget
     from ofa_pose.searches.candidates import Algorithm
     from ofa_pose.searches.results import SearchResult
+    from ofa_pose.studies.exhaustive import ExhaustiveTable
+    from ofa_pose.studies.fidelity import FidelityResult
+
+DOUBTFUL = 0.15  # error of a latency table on its own networks
 
 
-@recorded
+@single_process
 def search(
     supernet: str | Path,
     *,
@@ -31,60 +43,224 @@ def search(
     resume: bool = False,
     seed: int | None = None,
     device: str | None = None,
-) -> SearchResult | None:
+    workers: int = 1,
+    scheduler: str | None = None,
+    executor: Executor | None = None,
+) -> SearchResult:
     """Search of widths and resolution under a budget; the recipe is the supernet's by default.
 
     Writes best.yaml (the chosen subnet), best.pt (the same with the supernet's weights), history.csv (every
     candidate), archive.sqlite (every evaluation), pareto.csv and front/ (the Pareto front and its subnets), result.json
-    (the figures that --json prints) and a picture of AP over cost. Under torchrun all its processes evaluate.
+    (the figures that --json prints) and a picture of AP over cost. However many processes evaluate, the
+    result is the same.
 
     Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
 
     Args:
-        supernet: checkpoint or run directory of a supernet.
-        out: run directory to write.
         macs: at most so many multiply-adds: 1.2G, 442M.
         params: at most so many parameters: 2M.
         latency: at most so long a forward pass on a device: 30ms.
         latency_table: of that device, from 'latency build'; without `latency` only recorded.
-        macs_convention: thop (as LitePose's tables), exact or paper.
         algorithm: evolution, nsga2 or random (recipe key: search.algorithm). In Python also a callable, an
             `ofa_pose.searches.candidates.Algorithm`.
         surrogate: a model of the AP chooses what to evaluate (search.surrogate).
         archive: archive of evaluations to share: a file, or another search's run directory.
-        recipe: a YAML file or a shipped recipe's name.
-        overrides: override a recipe key; may be repeated.
-        resume: go on where the run in `out` was cut off.
-        seed: of everything random (recipe key: seed).
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
-
-    Returns:
-        What was found; None on another rank of torchrun than 0.
+        workers: processes that evaluate; more than one share the cores, and the GPUs. In Python a script that
+            asks for more needs `if __name__ == "__main__":`.
+        scheduler: evaluate on a Dask cluster instead: its scheduler's address, tcp://HOST:8786.
+        executor: evaluates instead, a `concurrent.futures.Executor`; only in Python.
 
     Raises:
-        InputError: no subnet keeps the budget (the least that would do is named), an input does not fit another, `out`
-            holds another run, or the search to resume was another.
-        OfaPoseError: a subnet could not be evaluated, or a process of the team is gone.
+        InputError: no subnet keeps the budget (the least that would do is named), or an input does not fit another.
+        OfaPoseError: a subnet could not be evaluated, or a worker process died.
     """
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.costs.feasible import FeasibleSpace
-    from ofa_pose.searches.budget import read_budget
-    from ofa_pose.searches.distributed import team_of_ranks
 
+    check_range(1, workers=workers)
+    if (workers > 1) + bool(scheduler) + bool(executor) > 1:
+        raise InputError("more than one says where to evaluate", hint="give --workers or --scheduler, not both")
     own = [f"search.algorithm={algorithm}"] if isinstance(algorithm, str) else []
     own += [f"search.surrogate={str(surrogate).lower()}"] if surrogate is not None else []
-    with team_of_ranks() as team:
-        source = load_checkpoint(supernet, kind="supernet")
-        assert source.space is not None
-        space, joints = source.space, source.spec.joints
-        budget = read_budget(space, joints, macs, params, macs_convention, latency, latency_table)
-        feasible = FeasibleSpace(space, joints, budget)
+    source = load_checkpoint(supernet, kind="supernet")
+    assert source.space is not None
+    space, joints = source.space, source.spec.joints
+    budget = read_budget(space, joints, macs, params, macs_convention, latency, latency_table)
+    feasible = FeasibleSpace(space, joints, budget)
 
-        from ofa_pose.searches.job import SearchJob  # heavy: not before the budget can be kept
+    from ofa_pose.searches.job import SearchJob  # heavy: not before the budget can be kept
+    from ofa_pose.searches.workers import cluster_workers, local_workers
 
-        function = None if isinstance(algorithm, str) else algorithm
-        job = SearchJob.from_checkpoint(source, feasible, recipe, (*overrides, *own), seed, device, function, team)
-        if team is None or not team.rank:
-            return job.run(out, resume, archive, team)
-        job.assist(team)
-    return None  # what failed on another rank than 0 is reported there
+    function = None if isinstance(algorithm, str) else algorithm
+    job = SearchJob.from_checkpoint(source, feasible, recipe, (*overrides, *own), seed, device, function)
+    chosen: AbstractContextManager[Executor | None] = nullcontext(executor)
+    if scheduler:
+        chosen = cluster_workers(scheduler)
+    elif workers > 1:
+        chosen = local_workers(workers, device)
+    with chosen as evaluating:
+        return job.run(out, resume, archive, evaluating)
+
+
+def read_budget(
+    space: SearchSpace,
+    joints: int,
+    macs: str | int | None = None,
+    params: str | int | None = None,
+    convention: str = "thop",
+    latency: str | None = None,
+    latency_table: str | Path | None = None,
+) -> Budget:
+    """The budget for subnets of a space: at most '1.2G' MACs, '2M' parameters, '30ms' on the device of a table.
+
+    Raises:
+        InputError: no limit, or what is not one; a latency without a table, or one that cannot predict every subnet.
+    """
+    from ofa_pose.costs.limits import Budget
+    from ofa_pose.latency.predictor import load_predictor
+    from ofa_pose.utils.console import warn
+    from ofa_pose.utils.files import sha256
+    from ofa_pose.utils.numbers import parse_seconds
+
+    latency_ms = 1e3 * parse_seconds(latency) if latency is not None else None
+    if latency_table is None:
+        if latency is not None:
+            hint = "measure the device with 'ofa-pose latency build', then add --latency-table TABLE"
+            raise InputError("--latency needs a latency table", hint=hint)
+        return Budget.parse(macs, params, convention)
+    table = load_predictor(latency_table)
+    interpolated, pieces = table.check_covers(space, joints)
+    if table.error > DOUBTFUL:
+        warn(f"{latency_table}: predicts its own networks {table.error:.0%} wrong on average; build it again")
+    if interpolated:
+        what = f"{interpolated} of the {pieces} pieces of space '{space.name}' are interpolated, not measured"
+        warn(f"{latency_table}: {what}; 'ofa-pose latency build' without --share measures all")
+    return Budget.parse(
+        macs,
+        params,
+        convention,
+        latency_ms=latency_ms,
+        predict_ms=table.predict_ms,
+        predict_many=table.predict_many,
+        latency_table=sha256(latency_table),
+    )
+
+
+@single_process
+def table(
+    supernet: str | Path,
+    *,
+    out: str | Path,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    limit: int = 20_000,
+    device: str | None = None,
+) -> ExhaustiveTable:
+    """Evaluate every subnet of a small space once, into table.csv; the recipe is the supernet's by default.
+
+    With such a table, search algorithms and their settings are compared in seconds.
+
+    Example: ofa-pose table --supernet runs/supernet --out runs/table
+
+    Args:
+        limit: refuse a space of more subnets than this.
+
+    Raises:
+        InputError: the space is too large, or an input or the table to resume does not fit another.
+    """
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+
+    source = load_checkpoint(supernet, kind="supernet")
+    assert source.space is not None
+
+    from ofa_pose.studies.exhaustive import TableStudy, check_size
+
+    check_size(source.space, limit)
+    return TableStudy.from_checkpoint(source, recipe, overrides, device).run(out, resume)
+
+
+@single_process
+def fidelity(
+    supernet: str | Path,
+    *,
+    out: str | Path,
+    macs: str | int | None = None,
+    params: str | int | None = None,
+    macs_convention: str = "thop",
+    subnets: int = 12,
+    images: Sequence[int] = (50, 100, 200),
+    calibration: Sequence[int] = (16, 64),
+    steps: int = 60,
+    teacher: str | Path | None = None,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    seed: int | None = None,
+    device: str | None = None,
+) -> FidelityResult:
+    """How far a cheap evaluation can be trusted: rank correlations between image counts, and with AP after fine-tuning.
+
+    Ends with advice on search.images and search.calibration_images. Writes fidelity.csv (a row for each subnet) and a
+    picture. The recipe is the supernet's by default.
+
+    Example: ofa-pose fidelity --supernet runs/supernet --macs 1.2G --out runs/fidelity
+
+    Args:
+        macs: only subnets of at most so many multiply-adds.
+        params: only subnets of at most so many parameters.
+        subnets: how many are evaluated, spread over the costs.
+        images: numbers of search images to compare.
+        calibration: numbers of recalibration images to compare.
+        steps: of fine-tuning each subnet; 0: none.
+        teacher: checkpoint that fine-tuning distils heatmaps from.
+
+    Raises:
+        InputError: fewer than three subnets keep the budget, or an input or the study to resume does not fit another.
+    """
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.costs.feasible import FeasibleSpace
+    from ofa_pose.costs.limits import Budget
+
+    source = load_checkpoint(supernet, kind="supernet")
+    assert source.space is not None
+    master = load_checkpoint(teacher, kind="net") if teacher else None
+    if macs is None and params is None:  # what every subnet keeps
+        macs = Budget.parse(1, None, macs_convention).macs_of(source.spec)
+    budget = Budget.parse(macs, params, macs_convention)
+    feasible = FeasibleSpace(source.space, source.spec.joints, budget)
+
+    from ofa_pose.studies.fidelity import FidelitySettings, FidelityStudy
+
+    settings = FidelitySettings(tuple(sorted({*images})), tuple(sorted({*calibration})), subnets, steps)
+    study = FidelityStudy.from_checkpoint(source, feasible, settings, master, recipe, overrides, seed, device)
+    return study.run(out, resume)
+
+
+@dataclass(frozen=True)
+class ReportResult(Result):
+    """A report: its file and its size in bytes."""
+
+    out: Path
+    bytes: int
+
+
+@single_process
+def report(run: str | Path, out: str | Path | None = None) -> ReportResult:
+    """Write one HTML page that explains a run: the network, the search behind it, the training, where it comes from.
+
+    Runs that it started from (supernet, search, teacher, starting weights) are on it too, where they can be found.
+
+    Example: ofa-pose report runs/final --out report.html
+
+    Args:
+        run: run directory of a training or a search.
+        out: file to write; default: report.html in the run.
+
+    Raises:
+        InputError: there is no run, or what it wrote cannot be read; or `out` cannot be written.
+    """
+    from ofa_pose.reports.page import write_report
+
+    path = write_report(run, out)
+    return ReportResult(path, path.stat().st_size)

@@ -86,9 +86,8 @@ class SearchSpace:
             if not gene.choices or list(gene.choices) != sorted(set(gene.choices)):
                 what = f"the choices {list(gene.choices)} for {gene.name} of space '{self.name}' do not ascend"
                 raise InputError(what, hint="sort them, each once")
-        if self.depth and (
-            tuple(choices[-1] for choices in self.depth) != self.blocks or min(map(min, self.depth)) < 1
-        ):
+        most = tuple(choices[-1] for choices in self.depths)
+        if most != self.blocks or min(map(min, self.depths)) < 1:
             what = f"the depths of space '{self.name}' do not go from 1 or more to its blocks {list(self.blocks)}"
             raise InputError(what, hint="give every stage a list of block counts that does")
         for side in self.resolution:
@@ -208,10 +207,8 @@ class SearchSpace:
         """Check that a supernet of this space has the weights of `spec`; what to warn of, or ''.
 
         A stage with a number of blocks that no subnet has takes the supernet's leading ones, as the LitePose repository
-        does with the 4/6/8/8 blocks that its own search writes for a supernet of 6/8/10/10.
-
-        Raises:
-            InputError: the space does not hold another value of `spec`.
+        does with the 4/6/8/8 blocks that its own search writes for a supernet of 6/8/10/10. Raises InputError where the
+        space does not hold another value of `spec`.
         """
         filled = []
         for stage, choices in zip(spec.expansions, self.depths, strict=True):
@@ -221,11 +218,8 @@ class SearchSpace:
         self.encode(trained)
         if trained == spec:
             return ""
-        counts = _shown(tuple((count,) for count in spec.depth))
-        return (
-            f"the net has blocks {counts}, space '{self.name}' {_shown(self.depths)}: "
-            "the leading blocks are taken, though no subnet was trained so"
-        )
+        counts = f"the net has blocks {_shown([(count,) for count in spec.depth])}, space '{self.name}'"
+        return f"{counts} {_shown(self.depths)}: the leading blocks are taken, though no subnet was trained so"
 
     def sample(self, rng: np.random.Generator) -> Genome:
         """A canonical genome, every gene drawn uniformly and on its own."""
@@ -244,17 +238,13 @@ class SearchSpace:
 
         Genes with fewer choices take the choice at the nearest relative position, rounded up.
         """
-        levels = max(len(gene.choices) for gene in self.genes if gene.field != "resolution")
+        levels = max(len(choices) for choices in self.choices[1:])  # the first gene is the resolution
         specs = []
         for resolution in range(len(self.resolution)):
             for level in range(levels):
                 share = level / max(levels - 1, 1)
-                widths = (math.ceil(share * (len(choices) - 1) - 1e-9) for choices in self.choices)
-                genome = [
-                    resolution if gene.field == "resolution" else width
-                    for gene, width in zip(self.genes, widths, strict=True)
-                ]
-                specs.append(self.decode(genome, joints))
+                widths = [math.ceil(share * (len(choices) - 1) - 1e-9) for choices in self.choices[1:]]
+                specs.append(self.decode([resolution, *widths], joints))
         return list(dict.fromkeys(specs))
 
     def to_dict(self) -> dict[str, Any]:
@@ -272,7 +262,7 @@ class SearchSpace:
         return read_fields(cls, value, "search space", "use lists of whole numbers", where)
 
 
-def _shown(depths: tuple[tuple[int, ...], ...]) -> str:
+def _shown(depths: Sequence[tuple[int, ...]]) -> str:
     """Block counts as people write them, such as 6/8/10/10 or 4,6/8/10/10."""
     return "/".join(",".join(map(str, choices)) for choices in depths)
 

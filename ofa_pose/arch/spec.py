@@ -93,8 +93,7 @@ class ArchSpec:
 def read_fields(kind: type[T], value: Any, what: str, hint: str, where: object) -> T:
     """A dataclass of texts, whole numbers and tuples of these from a mapping; fields with a default may be left out.
 
-    Raises:
-        InputError: names `where`, and the key where one is wrong.
+    Raises InputError that names `where`, and the key where one is wrong.
     """
     known: dict[str, Field[Any]] = kind.__dataclass_fields__  # type: ignore[attr-defined]
     needed = [key for key, field in known.items() if field.default is MISSING]

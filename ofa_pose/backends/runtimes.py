@@ -54,14 +54,6 @@ class Backend:
     bundle: Callable[[NetPart], tuple[bytes, dict[str, Any]]] | None = None
     tolerance: float = 1e-4
 
-    @property
-    def version(self) -> str:
-        """The version of the runtime's package."""
-        from ofa_pose.backends.on_device import runtime_module
-
-        version: str = runtime_module(self.packages[0]).__version__
-        return version.split("-")[0]
-
     def require(self, *packages: str) -> None:
         """Raise InputError that says what to install where a package is missing or broken; default: all of them.
 
@@ -83,22 +75,13 @@ class Backend:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a runtime before anything of it is imported.
+    """What is known of a runtime before anything of it is imported."""
 
-    Attributes:
-        name: as --backend and latency tables name it.
-        format: of its models, as export names it.
-        suffix: by which eval, predict and `ofa_pose.runtime` know its models; "" where they do not open them.
-        file: of this folder that holds its `Backend`; default: the name.
-        timed: whether it is a --backend; bundled: whether device bundles can be made for it.
-    """
-
-    name: str
-    format: str = ""
-    suffix: str = ""
-    file: str = ""
-    timed: bool = True
-    bundled: bool = False
+    name: str  # as --backend and latency tables name it
+    format: str = ""  # of its models, as export names it
+    suffix: str = ""  # by which eval, predict and `ofa_pose.runtime` know its models; "" where they do not open them
+    file: str = ""  # of this folder that holds its `Backend`; default: the name
+    bundled: bool = False  # whether device bundles can be made for it
 
     @property
     def backend(self) -> Backend:
@@ -109,12 +92,11 @@ class Entry:
 
 TABLE = (
     Entry("onnxruntime", "onnx", ".onnx", bundled=True),
-    Entry("torch", file="torch_net"),
+    Entry("torch", "torchscript", file="torch_net"),
     Entry("openvino", "openvino", ".xml"),
     Entry("ncnn", "ncnn", ".param", bundled=True),
-    Entry("torchscript", "torchscript", timed=False),
 )
-BACKENDS = {entry.name: entry for entry in TABLE if entry.timed}
+BACKENDS = {entry.name: entry for entry in TABLE}
 FORMATS = {entry.format: entry for entry in TABLE if entry.format}
 BUNDLES = {entry.format: entry for entry in TABLE if entry.bundled}
 SUFFIXES = {entry.suffix: entry for entry in TABLE if entry.suffix}

@@ -1,4 +1,7 @@
-"""Checkpoints that carry all that is needed to rebuild their network: shape, joints, recipe, weights."""
+"""Checkpoints that carry all that is needed to rebuild their network: shape, joints, recipe, weights.
+
+And whether what one is used with is what it was made for: its space, its joints, the images kept from it.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,24 @@ import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
+from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, nearest
+
+if TYPE_CHECKING:  # what only a checkpoint's use needs: a search whose budget nothing keeps is refused without
+    from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset
+    from ofa_pose.pose.decode import DecodeConfig
 
 FORMAT = "ofa-pose-checkpoint"
 VERSION = 1
@@ -52,13 +60,18 @@ class Checkpoint:
     training: dict[str, Any] | None = None
     path: Path | None = None
 
+    @property
+    def decode(self) -> DecodeConfig:
+        """How poses are read from the network's maps. Raises InputError where the recipe says nothing valid."""
+        from ofa_pose.pose.decode import DecodeConfig
+
+        return DecodeConfig.from_dict(self.recipe.get("decode") or {}, "decode of the checkpoint's recipe")
+
     def build(self, device: str | torch.device = "cpu") -> LitePose:
         """The network in eval mode on `device`: a `Supernet` or a `LitePose`. Raises InputError on wrong weights."""
-        if self.kind == "supernet":
-            assert self.space is not None
-            net: LitePose = Supernet(self.space, self.spec.joints)
-        else:
-            net = LitePose(self.spec)
+        assert self.space or self.kind == "net"
+        supernet = self.space if self.kind == "supernet" else None
+        net = Supernet(supernet, self.spec.joints) if supernet else LitePose(self.spec)
         expected = net.state_dict()
         for name, value in expected.items():
             if name not in self.weights:
@@ -88,8 +101,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "space": checkpoint.space.to_dict() if checkpoint.space else None,
         "skeleton": checkpoint.skeleton.to_dict(),
         "weights": {name: value.detach().cpu() for name, value in checkpoint.weights.items()},
-        "recipe": _plain(checkpoint.recipe),
-        "info": _plain(checkpoint.info),
+        # in Python's own types: a NumPy float among the metrics would make the file unreadable
+        "recipe": json.loads(json.dumps(checkpoint.recipe)),
+        "info": json.loads(json.dumps(checkpoint.info)),
         "training": checkpoint.training,
     }
     # Not straight into the file: on a full disk torch ends with a RuntimeError of its archive writer.
@@ -97,12 +111,6 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     torch.save(value, content)
     with files.replacing(path) as temporary:
         temporary.write_bytes(content.getbuffer())
-
-
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """The same in Python's own types: a NumPy float among the metrics would make the file unreadable."""
-    plain: dict[str, Any] = json.loads(json.dumps(value))
-    return plain
 
 
 def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = None) -> Checkpoint:
@@ -113,8 +121,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             'litepose-nano-coco'.
         kind: the kind that is needed, if it matters.
 
-    Raises:
-        InputError: no such file, no checkpoint of ours, truncated, or of the other kind.
+    Raises InputError: no such file, no checkpoint of ours, truncated, or of the other kind.
     """
     path = find_checkpoint(name)
     try:
@@ -168,3 +175,43 @@ def find_checkpoint(name: str | Path) -> Path:
     named = str(path) == path.name and not path.suffix
     hint = nearest(path.name, shipped) if named and shipped else "check the path"
     raise InputError("no such checkpoint", path, hint)
+
+
+def check_space(supernet: Checkpoint, space: str) -> None:
+    """Raise InputError where a recipe names another space than the supernet's: its weights cannot change theirs."""
+    from ofa_pose.recipe import Recipe
+
+    trained = supernet.recipe.get("space", Recipe().space)
+    if space != trained and load_space(space) != supernet.space:
+        raise InputError(f"the supernet was trained in the space {trained}, not {space}", hint=f"set space={trained}")
+
+
+def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> None:
+    """Raise InputError where a dataset has other joints than a network."""
+    if skeleton.joints != dataset.skeleton.joints:
+        there, here = dataset.skeleton, skeleton
+        fault = f"{what} has {len(here.joints)} joints ({here.name}), the data {len(there.joints)} ({there.name})"
+        raise InputError(fault, dataset.annotations_path, "use data and a checkpoint with the same joints")
+
+
+def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
+    """Raise InputError where a search would take a share of train that the supernet was not kept from.
+
+    What is held out follows from the annotation file's content and the share, wherever the file lies now. An imported
+    supernet was trained elsewhere: nothing is known of it, and a warning says so.
+    """
+    if data.search is not None or data.train is None:
+        return
+    if "imported_from" in supernet.info:
+        warn("the imported supernet may have seen the images held out of data.train; better name data.search")
+        return
+    from ofa_pose.data.keypoint_dataset import DataSettings
+    from ofa_pose.utils.config import check_config
+
+    trained = check_config(DataSettings, supernet.recipe.get("data") or {}, "the supernet's recipe")
+    now = (None, data.search_share, files.sha256(data.train.annotations))
+    then = (trained.search, trained.search_share, supernet.info.get("train_sha256", now[2]))
+    for key, new, old in zip(("search", "search_share", "train"), now, then, strict=True):
+        if new != old:
+            what = f"data.{key} is not what the supernet was trained with: it may have seen the search images"
+            raise InputError(what, hint="leave it as it was, or name images of their own in data.search")

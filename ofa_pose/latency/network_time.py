@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,14 +16,13 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.on_device import Run, time_runs, visit
 from ofa_pose.backends.runtimes import make_runner
 from ofa_pose.latency.measure import open_device
-from ofa_pose.latency.pieces import Piece, part_layers, plan_parts, plan_pieces
+from ofa_pose.latency.pieces import Piece, plan_parts
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.result import Result
 
 WARM_UP = 5
 LEAST_S = 1.0  # what is timed goes on so long at least
 BATCH = 8
-STEPS = {"stem": 1, "stages": 3, "deconv": 2, "outputs": 2}  # of a layer's path, those that lead to its part
 
 
 @dataclass(frozen=True)
@@ -67,42 +67,27 @@ def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int
         repeats: at least so many runs are timed, batch 1, and for at least a second.
     """
     device = open_device(backend, threads)
-    before = _reset_peak()
+    before = _reset_peak()  # this and the peak are None where the system does not tell them
     median, p90 = np.percentile(_times(device.load(spec), repeats), (50, 90)).round(3).tolist()
     peak = _memory("VmHWM") if before is not None else None
     memory = None if before is None or peak is None else round(max(peak - before, 0) / 1024, 1)
-    throughput = round(_throughput(spec, backend, threads), 2)
+    runner, size = make_runner(LitePose(spec), backend, threads), (BATCH, spec.resolution, spec.resolution, 3)
+    images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    throughput = round(BATCH / float(np.median(_times(lambda: runner(images), 3))) * 1e3, 2)
     parts = _parts(make_plan(spec), lambda piece: visit(device.load(piece), threads))
     return NetworkTime(backend, device.runtime, threads, median, p90, throughput, memory, parts)
 
 
-def part_names(plan: Plan) -> list[str]:
-    """The names of a plan's parts, in the order of `plan_parts`; each is the path of its layers."""
-    paths = (next(iter(part_layers(part))).name.split(".") for part in plan_parts(plan))
-    return [".".join(path[: STEPS[path[0]]]) for path in paths]
-
-
 def _parts(plan: Plan, measure: Callable[[Piece], float]) -> list[PartTime]:
-    pieces = plan_pieces(plan)
-    known = {piece: measure(piece) for piece in dict.fromkeys(pieces)}
-    total = sum(known[piece] for piece in pieces)
-    return [
-        PartTime(name, round(known[piece], 4), round(known[piece] / total, 4))
-        for name, piece in zip(part_names(plan), pieces, strict=True)
-    ]
+    parts = plan_parts(plan)
+    ms = {piece: measure(piece) for piece in dict.fromkeys(part.piece for part in parts)}
+    total = sum(ms[part.piece] for part in parts)
+    return [PartTime(part.name, round(ms[part.piece], 4), round(ms[part.piece] / total, 4)) for part in parts]
 
 
 def _times(run: Run, repeats: int) -> list[float]:
     """Milliseconds of each run."""
     return time_runs(run, repeats, math.inf, LEAST_S, WARM_UP)
-
-
-def _throughput(spec: ArchSpec, backend: str, threads: int) -> float:
-    """Images a second."""
-    runner = make_runner(LitePose(spec), backend, threads)
-    size = (BATCH, spec.resolution, spec.resolution, 3)
-    images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    return BATCH / float(np.median(_times(lambda: runner(images), 3))) * 1e3
 
 
 def _reset_peak() -> int | None:
@@ -116,7 +101,6 @@ def _reset_peak() -> int | None:
 def _memory(name: str) -> int | None:
     """A line of /proc/self/status, in kB."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1])
+        found = re.search(rf"^{name}:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+        return int(found[1]) if found else None
     return None

@@ -15,7 +15,6 @@ from torch import Tensor
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.arch.walk import run_plan
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
@@ -33,20 +32,15 @@ class Supernet(LitePose):
         self.space = space
 
     def forward(self, image: Tensor, spec: ArchSpec | None = None) -> tuple[Tensor, Tensor]:
-        """Run the subnet `spec` (default: the largest) on (B, 3, H, W) normalised images.
+        """The subnet `spec` (default: the largest) on (B, 3, H, W) normalised images: low and high of `LitePose`.
 
-        Returns:
-            low (B, 2J, H/4, W/4) and high (B, J, H/2, W/2).
-
-        Raises:
-            InputError: the space does not hold `spec`.
-
-        A net of a depth that no subnet has runs on the leading blocks, with a `UserWarning`.
+        A net of a depth that no subnet has runs on the leading blocks, with a `UserWarning`. Raises InputError where
+        the space does not hold `spec`.
         """
         if spec is not None and (warning := self.space.check_subnet(spec)):
             warnings.warn(warning, stacklevel=2)
         plan = self.plan if spec is None else make_plan(spec)
-        return run_plan(plan, image, self.apply_layer)
+        return plan.run(image, self.apply_layer)
 
     def apply_layer(self, layer: Layer, x: Tensor) -> Tensor:
         """Compute one layer of a subnet's plan with the slices of this layer's weights."""
@@ -76,13 +70,9 @@ def extract(supernet: Supernet, spec: ArchSpec) -> LitePose:
     """The subnet `spec` as a network of stock layers with memory of its own, on the supernet's device.
 
     In eval mode its output equals the supernet's to the last bit. A net of a depth that no subnet has gets the leading
-    blocks, with a warning.
-
-    Raises:
-        InputError: the supernet's space does not hold `spec`, or it has other joints.
+    blocks, with a warning. Raises InputError where the supernet's space does not hold `spec`, or it has other joints.
     """
-    warning = supernet.space.check_subnet(spec)
-    if warning:
+    if warning := supernet.space.check_subnet(spec):
         warn(warning)
     if spec.joints != supernet.spec.joints:
         raise InputError(f"the supernet has {supernet.spec.joints} joints, the net {spec.joints}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ofa_pose.pose.geometry import HIGH_STRIDE
+from ofa_pose.pose.geometry import HIGH_STRIDE, Array
 from ofa_pose.pose.peaks import Maps, Spots, find_peaks, fuse, place, warm_cells
 from ofa_pose.utils.errors import InputError, nearest
 
@@ -77,8 +77,8 @@ class Poses:
         scores: float32 (P,): the mean over all J joints of the scores of the joints that were found as peaks.
     """
 
-    keypoints: np.ndarray
-    scores: np.ndarray
+    keypoints: Array
+    scores: Array
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -94,11 +94,13 @@ def decode(low: Any, high: Any, order: Sequence[int], config: DecodeConfig | Non
         order: the joints' indices in the order of grouping, `Skeleton.grouping_order`.
         config: thresholds and limits.
 
-    Raises:
-        ValueError: the maps do not fit each other, or `order` does not fit them.
+    Raises ValueError where the maps do not fit each other, or `order` does not fit them.
     """
     config = config or DecodeConfig()
-    low, high = _as_array(low), _as_array(high)
+    # a torch tensor as a NumPy array; bfloat16, which NumPy does not know, as float32
+    low, high = (
+        np.asarray(maps.detach().float().cpu().numpy() if hasattr(maps, "detach") else maps) for maps in (low, high)
+    )
     if low.ndim != 4 or high.ndim != 4 or low.shape[1] % high.shape[1] or low.shape[1] < 2 * high.shape[1]:
         raise ValueError(f"low {low.shape} does not hold heatmaps and tags of the joints of high {high.shape}")
     batch, joints, height, width = high.shape
@@ -111,17 +113,9 @@ def decode(low: Any, high: Any, order: Sequence[int], config: DecodeConfig | Non
     return [poses for chunk in chunks for poses in _decode_chunk(low[chunk], high[chunk], order, config)]
 
 
-def _as_array(maps: Any) -> np.ndarray:
-    """A torch tensor as a NumPy array; bfloat16, which NumPy does not know, as float32."""
-    if hasattr(maps, "detach"):
-        maps = maps.detach().float().cpu().numpy()
-    return np.asarray(maps)
-
-
-def _decode_chunk(low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig) -> Iterator[Poses]:
+def _decode_chunk(low: Array, high: Array, order: Sequence[int], config: DecodeConfig) -> Iterator[Poses]:
     batch, joints = high.shape[:2]
-    tags = low[:, joints:].reshape(batch, -1, joints, *low.shape[2:])
-    maps = Maps(fuse(low[:, :joints], high), tags)
+    maps = Maps(fuse(low[:, :joints], high), low[:, joints:].reshape(batch, -1, joints, *low.shape[2:]))
     warm, heat = warm_cells(maps.fused, min(config.recover_floor, config.threshold))
     peaks = find_peaks(maps, warm, heat, config.threshold, config.candidates)
     starts = np.searchsorted(peaks.plane, np.arange(batch * joints + 1))
@@ -144,7 +138,7 @@ def _decode_chunk(low: np.ndarray, high: np.ndarray, order: Sequence[int], confi
         yield Poses(keypoints[start:end], scores[start:end])
 
 
-def _group(peaks: Spots, starts: np.ndarray, joints: int, order: Sequence[int], config: DecodeConfig) -> np.ndarray:
+def _group(peaks: Spots, starts: Array, joints: int, order: Sequence[int], config: DecodeConfig) -> Array:
     """Who the peaks of one image belong to: (P, J) index of a person's peak or -1.
 
     Joint by joint: a joint's peaks, starts[joint] to starts[joint + 1], go to the people so that the sum of the costs
@@ -185,16 +179,9 @@ def _group(peaks: Spots, starts: np.ndarray, joints: int, order: Sequence[int], 
 
 
 def _recover(
-    keypoints: np.ndarray,
-    found: np.ndarray,
-    image: np.ndarray,
-    mean_tag: np.ndarray,
-    maps: Maps,
-    warm: np.ndarray,
-    heat: np.ndarray,
-    tag_threshold: float,
+    keypoints: Array, found: Array, image: Array, tags: Array, maps: Maps, warm: Array, heat: Array, threshold: float
 ) -> None:
-    """Fill in place the missing joints of keypoints (P, J, 3) from the warm cells with tags nearest to mean_tag (P, T).
+    """Fill in place the missing joints of keypoints (P, J, 3) from the warm cells with the nearest tags to tags (P, T).
 
     A cell's worth is its heat less its tag distance in whole thresholds (HigherHRNet), less a little for its distance
     from the person. A cell whose tag is not the person's is only a guess at the place: it gets no score.
@@ -210,24 +197,31 @@ def _recover(
     if not len(person):
         return
     centre = np.stack([spots.x + 0.5, spots.y + 0.5], axis=1) * HIGH_STRIDE
-    middle, extent = _middle_and_extent(keypoints[..., :2], found)
+    here, xy = found[..., None], keypoints[..., :2]
+    middle = np.where(here, xy, 0).sum(axis=1) / found.sum(axis=1)[:, None]
+    sides = np.where(here, xy, -np.inf).max(axis=1) - np.where(here, xy, np.inf).min(axis=1)
+    extent = np.maximum(sides.max(axis=1), MIN_EXTENT)  # the longer side of the found joints' box
     chosen, steps = np.empty(len(person), np.int64), np.empty(len(person))
-    for block in _blocks(count):
+    cuts = 1 + np.flatnonzero(np.diff(np.cumsum(count) // BLOCK_CELLS))
+    for start, end in pairwise([0, *cuts.tolist(), len(count)]):
+        block = slice(start, end)
         length = count[block]
         ends = np.cumsum(length)
         mine = np.arange(ends[-1]) + np.repeat(first[block] - ends + length, length)
         who = person[block]
-        step = np.round(_distance(spots.tags, mine, mean_tag[who], length) / tag_threshold)
+        step = np.round(_distance(spots.tags, mine, tags[who], length) / threshold)
         away = _distance(centre, mine, middle[who], length)
         worth = spots.heat.take(mine) - step - np.repeat(NEARNESS / extent[who], length) * away
-        best = _first_maximum(worth, ends - length, length)
+        highest = np.maximum.reduceat(worth, ends - length)
+        hits = np.flatnonzero(worth == np.repeat(highest, length))
+        best = hits[np.searchsorted(hits, ends - length)]  # each run's first maximum
         chosen[block], steps[block] = mine[best], step[best]
     keypoints[person, joint] = place(maps, spots.take(chosen))
     guessed = steps > 0
     keypoints[person[guessed], joint[guessed], 2] = 0
 
 
-def _wanted(warm: np.ndarray, heat: np.ndarray, size: int, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _wanted(warm: Array, heat: Array, size: int, wanted: Array) -> tuple[Array, Array]:
     """The warm cells of the wanted planes (of `size` cells each), at most `WARM_CELLS` of a plane, the warmest."""
     starts, ends = np.searchsorted(warm, wanted * size), np.searchsorted(warm, (wanted + 1) * size)
     kept = []
@@ -240,7 +234,7 @@ def _wanted(warm: np.ndarray, heat: np.ndarray, size: int, wanted: np.ndarray) -
     return warm[index], heat[index]
 
 
-def _places(maps: Maps, warm: np.ndarray, heat: np.ndarray) -> Spots:
+def _places(maps: Maps, warm: Array, heat: Array) -> Spots:
     """Where a missing joint may be: of the four cells that share a tag, the hottest."""
     width = maps.fused.shape[2]
     below = warm + width * (1 - 2 * (warm // width & 1))  # or above: both sides of a map are even
@@ -252,29 +246,7 @@ def _places(maps: Maps, warm: np.ndarray, heat: np.ndarray) -> Spots:
     return Spots(plane, x, y, heat[hottest], maps.tags_at(plane, x, y))
 
 
-def _blocks(count: np.ndarray) -> Iterator[slice]:
-    """Runs of entries whose counts add up to little more than `BLOCK_CELLS`."""
-    cuts = 1 + np.flatnonzero(np.diff(np.cumsum(count) // BLOCK_CELLS))
-    for start, end in pairwise([0, *cuts.tolist(), len(count)]):
-        yield slice(start, end)
-
-
-def _first_maximum(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The index of the first maximum of each run of values."""
-    highest = np.maximum.reduceat(values, starts)
-    hits = np.flatnonzero(values == np.repeat(highest, lengths))
-    return hits[np.searchsorted(hits, starts)]
-
-
-def _middle_and_extent(xy: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean place (P, 2) and the longer side (P,) of each person's found joints, of places xy (P, J, 2)."""
-    here = found[..., None]
-    middle = np.where(here, xy, 0).sum(axis=1) / found.sum(axis=1)[:, None]
-    sides = np.where(here, xy, -np.inf).max(axis=1) - np.where(here, xy, np.inf).min(axis=1)
-    return middle, np.maximum(sides.max(axis=1), MIN_EXTENT)
-
-
-def _distance(cells: np.ndarray, cell: np.ndarray, people: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+def _distance(cells: Array, cell: Array, people: Array, repeats: Array) -> Array:
     """(N,) Euclidean distances of cells[cell] from people, each repeated so many times; cells (M, D), people (P, D)."""
     square = np.zeros(len(cell))
     for theirs, own in zip(cells.T, people.T, strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 
 from ofa_pose.utils.errors import InputError
 
+Array = np.ndarray
 LOW_STRIDE = 4  # input pixels per cell of the low-resolution heatmaps and of the tags
 HIGH_STRIDE = 2  # input pixels per cell of the high-resolution heatmaps
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's, RGB: zero after normalisation, as a convolution's own padding
@@ -40,15 +41,15 @@ class InputFrame:
     offset_x: float = 0
     offset_y: float = 0
 
-    def to_input(self, xy: np.ndarray) -> np.ndarray:
+    def to_input(self, xy: Array) -> Array:
         """Positions (..., 2) in image pixels as float64 positions in input pixels."""
         return np.asarray(xy, np.float64) * self.scale + (self.offset_x, self.offset_y)
 
-    def to_image(self, xy: np.ndarray) -> np.ndarray:
+    def to_image(self, xy: Array) -> Array:
         """Positions (..., 2) in input pixels as float64 positions in image pixels; the inverse of `to_input`."""
         return (np.asarray(xy, np.float64) - (self.offset_x, self.offset_y)) / self.scale
 
-    def poses_to_image(self, keypoints: np.ndarray) -> np.ndarray:
+    def poses_to_image(self, keypoints: Array) -> Array:
         """Keypoints (P, J, 3) of x, y in input pixels and a score, with x and y in image pixels; float32.
 
         A joint that is nowhere (x = y = score = 0) stays so.
@@ -82,9 +83,8 @@ def input_frame(width: int, height: int, resolution: int) -> InputFrame:
     if resolution < 1:
         raise InputError(f"no input of resolution {resolution}", hint="give a positive resolution, such as 256")
     # scale = numerator / denominator, kept exact so that rounding up never adds a whole `MULTIPLE` for 1e-13
-    if max(width, height) <= MAX_ASPECT * min(width, height):
-        numerator, denominator = resolution, min(width, height)
-    else:
+    numerator, denominator = resolution, min(width, height)
+    if max(width, height) > MAX_ASPECT * min(width, height):
         numerator, denominator = MAX_ASPECT * resolution, max(width, height)
     sides = [max(1, -(-length * numerator // (denominator * MULTIPLE))) * MULTIPLE for length in (width, height)]
     scale = numerator / denominator
@@ -92,7 +92,7 @@ def input_frame(width: int, height: int, resolution: int) -> InputFrame:
     return InputFrame(width, height, sides[0], sides[1], scale, offsets[0], offsets[1])
 
 
-def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = MEAN_COLOUR) -> np.ndarray:
+def warp(image: Array, frame: InputFrame, fill: tuple[int, int, int] = MEAN_COLOUR) -> Array:
     """The network's input for an image: RGB uint8 (frame.height, frame.width, 3) from RGB uint8 (H, W, 3).
 
     Shrinking averages over areas (no aliasing), enlarging is bilinear; both keep the frame's exact geometry.
@@ -105,20 +105,18 @@ def warp(image: np.ndarray, frame: InputFrame, fill: tuple[int, int, int] = MEAN
     # of an image, thinner than an input pixel, needs one.
     thread = min(size) * frame.scale < 1
     target = (max(1, round(size[1] * frame.scale)), max(1, round(size[0] * frame.scale))) if thread else None
-    sized = image
     if frame.scale != 1:
-        sized = cv2.resize(image, target, fx=frame.scale, fy=frame.scale, interpolation=method)
-    sized = sized[: frame.height - frame.offset_y, : frame.width - frame.offset_x]
-    height, width = sized.shape[:2]
+        image = cv2.resize(image, target, fx=frame.scale, fy=frame.scale, interpolation=method)
+    image = image[: frame.height - frame.offset_y, : frame.width - frame.offset_x]
+    height, width = image.shape[:2]
     if (height, width) == (frame.height, frame.width):
-        return np.ascontiguousarray(sized)
-    out = np.empty((frame.height, frame.width, 3), np.uint8)
-    out[:] = fill
-    out[frame.offset_y : frame.offset_y + height, frame.offset_x : frame.offset_x + width] = sized
+        return np.ascontiguousarray(image)
+    out = np.full((frame.height, frame.width, 3), fill, np.uint8)
+    out[frame.offset_y : frame.offset_y + height, frame.offset_x : frame.offset_x + width] = image
     return out
 
 
-def box_round(places: np.ndarray) -> tuple[float, ...]:
+def box_round(places: Array) -> tuple[float, ...]:
     """The box (x, y, width, height) round places (N, 2); zeros where there are none."""
     if not len(places):
         return (0.0,) * 4

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ofa_pose.pose.geometry import HIGH_STRIDE
+from ofa_pose.pose.geometry import HIGH_STRIDE, Array
 
 REACH = 2  # a peak is the highest of 5 × 5 cells
 DOWN, ACROSS = (np.indices((2 * REACH + 1,) * 2) - REACH).reshape(2, -1, 1)
@@ -25,23 +25,23 @@ STEPS = np.array([[-1], [0], [1]])
 class Maps:
     """A batch's maps: fused heatmaps float32 (B · J, 2h, 2w), tags (B, T, J, h, w)."""
 
-    fused: np.ndarray
-    tags: np.ndarray
+    fused: Array
+    tags: Array
 
-    def split(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def split(self, cells: Array) -> tuple[Array, Array, Array]:
         """Plane, x and y of flat indices of the fused maps."""
         _, height, width = self.fused.shape
         row = cells // width  # divmod is several times slower
         plane = row // height
         return plane, cells - row * width, row - plane * height
 
-    def heat_at(self, plane: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def heat_at(self, plane: Array, x: Array, y: Array) -> Array:
         """Heat of cells of the fused maps; beyond an edge, of the cell at it. The arguments are broadcast."""
         _, height, width = self.fused.shape
         x, y = np.minimum(np.maximum(x, 0), width - 1), np.minimum(np.maximum(y, 0), height - 1)
         return self.fused.ravel().take((plane * height + y) * width + x)
 
-    def tags_at(self, plane: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def tags_at(self, plane: Array, x: Array, y: Array) -> Array:
         """Tags float64 (N, T) of N cells of the fused maps; a broken tag becomes a far one."""
         joints = self.tags.shape[2]
         image = plane // joints
@@ -56,18 +56,18 @@ class Maps:
 class Spots:
     """Cells of the fused maps, sorted by plane: plane (N,), x and y cell (N,), heat (N,), tags (N, T)."""
 
-    plane: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    heat: np.ndarray
-    tags: np.ndarray
+    plane: Array
+    x: Array
+    y: Array
+    heat: Array
+    tags: Array
 
-    def take(self, index: np.ndarray) -> Spots:
+    def take(self, index: Array) -> Spots:
         """The cells with these indices."""
         return Spots(self.plane[index], self.x[index], self.y[index], self.heat[index], self.tags[index])
 
 
-def fuse(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def fuse(low: Array, high: Array) -> Array:
     """The mean of both heatmaps at stride 2, float32 (B · J, 2h, 2w)."""
     batch, joints, height, width = high.shape
     fused = np.empty((batch * joints, height, width), np.float32)
@@ -80,24 +80,18 @@ def fuse(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return fused
 
 
-def warm_cells(fused: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+def warm_cells(fused: Array, floor: float) -> tuple[Array, Array]:
     """Rising flat indices of the cells with finite heat above the floor, and their heats."""
     warm = np.flatnonzero(fused > floor)
     heat = fused.ravel().take(warm)
-    if not np.isfinite(heat).all():
-        finite = np.isfinite(heat)
-        warm, heat = warm[finite], heat[finite]
-    return warm, heat
+    finite = np.isfinite(heat)
+    return (warm, heat) if finite.all() else (warm[finite], heat[finite])
 
 
-def find_peaks(maps: Maps, warm: np.ndarray, heat: np.ndarray, threshold: float, candidates: int) -> Spots:
-    """Those warm cells that are local maxima above the threshold, the highest of each plane, by plane and falling heat.
+def find_peaks(maps: Maps, warm: Array, heat: Array, threshold: float, candidates: int) -> Spots:
+    """Those of the `warm_cells` that are local maxima above the threshold, by plane and falling heat.
 
-    Args:
-        maps: the batch's maps.
-        warm, heat: the cells worth a look, as `warm_cells` gives them.
-        threshold: least heat of a peak.
-        candidates: at most so many peaks a plane.
+    Of each plane the highest, at most so many `candidates`.
     """
     high = heat > threshold
     plane, x, y = maps.split(warm[high])
@@ -115,7 +109,7 @@ def find_peaks(maps: Maps, warm: np.ndarray, heat: np.ndarray, threshold: float,
     return Spots(plane, x, y, heat[keep], maps.tags_at(plane, x, y))
 
 
-def _doubled(plane: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def _doubled(plane: Array, x: Array, y: Array, heat: Array) -> Array:
     """Which sorted peaks lie on one plateau with an earlier one: coarse number formats make equal neighbours."""
     doubled = np.zeros(len(plane), bool)
     again = 1 + np.flatnonzero((plane[1:] == plane[:-1]) & (heat[1:] == heat[:-1]))
@@ -126,7 +120,7 @@ def _doubled(plane: np.ndarray, x: np.ndarray, y: np.ndarray, heat: np.ndarray) 
     return doubled
 
 
-def place(maps: Maps, spots: Spots) -> np.ndarray:
+def place(maps: Maps, spots: Spots) -> Array:
     """Spots as (N, 3) x, y in input pixels and heat, refined below the cell.
 
     Along each axis the vertex of the parabola through the logarithms of three cells, the spot's and its neighbours; at

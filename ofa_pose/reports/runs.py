@@ -63,11 +63,6 @@ class Run:
         found += [word.removeprefix(f"{name}=") for word in self._words if word.startswith(f"{name}=")]
         return found[-1] if found else None
 
-    @property
-    def sources(self) -> dict[str, str]:
-        """What the command names of SOURCES: option and value."""
-        return {name: value for name in SOURCES if (value := self.option(name))}
-
     def locate(self, value: str) -> Path | None:
         """What a path of the command means now: from here, else from where the command ran, which --out shows."""
         out, here = Path(self.option("--out") or ""), self.path.resolve()
@@ -85,7 +80,7 @@ class Run:
     def validated(self) -> list[Mapping[str, Any]]:
         """The records of validations: a step and 'val', metrics by name, of which one is a finite AP."""
         records = [r for r in self.metrics if type(r.get("step")) is int and isinstance(r.get("val"), Mapping)]
-        return [r for r in records if any(_is_finite(r["val"].get(name)) for name in ("AP", "AP_largest"))]
+        return [r for r in records if _is_finite(r["val"].get("AP")) or _is_finite(r["val"].get("AP_largest"))]
 
     @property
     def aps(self) -> list[tuple[int, float]]:
@@ -117,7 +112,7 @@ def read_run(path: str | Path) -> Run:
         raise InputError("is not a run directory" if folder.exists() else "no such run directory", folder, HINT)
     if not (folder / COMMAND).exists():
         raise InputError(f"holds no run ({COMMAND} is missing)", folder, HINT)
-    commands = tuple(_split(line) for line in files.read_text(folder / COMMAND).splitlines())
+    commands = tuple(map(_split, files.read_text(folder / COMMAND).splitlines()))
     recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
     metrics = read_records(folder / METRICS) if (folder / METRICS).exists() else ()
     run = Run(folder, commands, tuple(record for _, record in metrics), recipe)

@@ -1,15 +1,13 @@
 """The search algorithms: evolution, NSGA-II and random search, all with one interface (`candidates.Algorithm`).
 
-The first two are one loop under two strategies. Fitness and selection are DEAP's; what it draws from a global stream is
+The first two are one loop. Fitness and selection are DEAP's; what it draws from a global stream is
 drawn from our own generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 from deap import base, tools
@@ -17,8 +15,16 @@ from deap import base, tools
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.recipe import SearchSettings
-from ofa_pose.searches.candidates import Algorithm, Candidate, Evaluate, Report, evaluated
-from ofa_pose.searches.operators import Breeder, Child, starting_genomes
+from ofa_pose.searches.candidates import (
+    Algorithm,
+    Breeder,
+    Candidate,
+    Child,
+    Evaluate,
+    Report,
+    evaluated,
+    starting_genomes,
+)
 from ofa_pose.searches.surrogate import Prediction, Screening
 from ofa_pose.utils.seeding import generator
 
@@ -33,84 +39,83 @@ class Individual(list[int]):
         self.fitness = fitness
 
 
-class Strategy(Protocol):
-    """What sets one algorithm of generations apart.
+class HighestFirst(base.Fitness):
+    """(fitness, MACs), compared in that order, as `Candidate.rank` does."""
 
-    Attributes:
-        fill: share of samples and offspring that are grown to the budget.
+    weights = (1.0, -1.0)
+
+
+class HighestAP:
+    """Constrained evolution, for the highest AP inside a budget: the best share of all so far are the parents.
+
+    Generation after generation of offspring of the fittest so far, (mu + lambda). Crossover is uniform, mutation over
+    every gene, the resolution included. With a surrogate a generation is evaluated in rounds, so that each is chosen by
+    what the one before has taught. After Cai et al., Once-for-All (ICLR 2020), section 3.4, and Wang et al., LitePose
+    (CVPR 2022). Ours besides: since the best subnet mostly lies at the edge of the budget, a share of the offspring are
+    grown until they reach it.
     """
 
-    fill: float
+    survivors = staticmethod(tools.selBest)
+
+    def __init__(
+        self, feasible: FeasibleSpace, settings: SearchSettings, prior: Sequence[tuple[Genome, float]] = ()
+    ) -> None:
+        self.feasible, self.settings = feasible, settings
+        self.breeder = Breeder(feasible, settings, self.fill)
+        self.screening = Screening(feasible, settings, prior) if settings.surrogate else None
+
+    @property
+    def fill(self) -> float:
+        """Share of samples and offspring that are grown to the budget."""
+        return self.settings.fill
 
     def fitness(self, candidate: Candidate) -> base.Fitness:
         """What a candidate is worth."""
-
-    def survivors(self, population: Sequence[Individual], count: int) -> list[Individual]:
-        """The so many fittest, in DEAP's way."""
+        return HighestFirst((candidate.fitness, candidate.macs))
 
     def mate(self, population: Sequence[Individual], rng: np.random.Generator) -> tuple[Individual, Individual]:
         """Two parents among the fittest."""
+        best = population[: max(2, round(self.settings.parents * self.settings.population))]
+        first, second = rng.choice(len(best), 2, replace=False) if len(best) > 1 else (0, 0)
+        return best[first], best[second]
 
     def choose(
         self, children: Sequence[Child], prediction: Prediction, count: int, population: Sequence[Individual]
-    ) -> Sequence[int]:
-        """Which so many proposals to evaluate, by index, given what a surrogate predicts and the fittest so far."""
+    ) -> list[int]:
+        """Which so many proposals to evaluate, by index, given what a surrogate predicts and the fittest so far.
 
+        Here the highest upper confidence bounds, the first by the mean alone, each next one bolder.
+        """
+        chosen: list[int] = []
+        for boldness in np.linspace(0, BOLDEST, count):
+            score = prediction.mean + boldness * prediction.deviation
+            score[chosen] = -np.inf
+            chosen.append(int(np.argmax(score)))
+        return chosen
 
-class Generations:
-    """An `Algorithm`: generation after generation of offspring of the fittest so far, (mu + lambda), by a strategy.
-
-    Crossover is uniform, mutation over every gene, the resolution included. With a surrogate a generation is evaluated
-    in rounds, so that each is chosen by what the one before has taught.
-    """
-
-    def __init__(self, strategy: Callable[[FeasibleSpace, SearchSettings], Strategy]) -> None:
-        self._strategy = strategy
-
-    def __call__(
-        self,
-        feasible: FeasibleSpace,
-        settings: SearchSettings,
-        seed: int,
-        evaluate: Evaluate,
-        prior: Sequence[tuple[Genome, float]] = (),
-        report: Report | None = None,
-    ) -> Iterator[Candidate]:
+    def search(self, seed: int, evaluate: Evaluate, report: Report | None) -> Iterator[Candidate]:
         """See `Algorithm`."""
-        strategy = self._strategy(feasible, settings)
-        screening = Screening(feasible, settings, prior) if settings.surrogate else None
-        offspring = _Offspring(Breeder(feasible, settings, strategy.fill), settings, strategy, screening)
         population: list[Individual] = []
         order = 0
-        for generation in range(settings.generations + 1):
+        for generation in range(self.settings.generations + 1):
             found: list[Candidate] = []
-            for children in offspring.rounds(generator(seed, "search", generation), population):
+            for children in self._rounds(generator(seed, "search", generation), population):
                 start = len(found)
-                for candidate in evaluated(feasible, evaluate, children, generation, order + start):
+                for candidate in evaluated(self.feasible, evaluate, children, generation, order + start):
                     found.append(candidate)
                     yield candidate
-                if screening:
-                    screening.learn(found[start:])
+                if self.screening:
+                    self.screening.learn(found[start:])
             if not found:
                 return
-            if screening and report:
-                report({"generation": generation, **screening.report()})
+            if self.screening and report:
+                report({"generation": generation, **self.screening.report()})
             order += len(found)
             # What could not be evaluated has no claim to offspring.
-            fit = [Individual(c.genome, strategy.fitness(c)) for c in found if c.is_valid]
-            population = strategy.survivors(population + fit, settings.population)
+            fit = [Individual(c.genome, self.fitness(c)) for c in found if c.is_valid]
+            population = self.survivors(population + fit, self.settings.population)
 
-
-@dataclass(frozen=True)
-class _Offspring:
-    """Makes each generation's children."""
-
-    breeder: Breeder
-    settings: SearchSettings
-    strategy: Strategy
-    screening: Screening | None
-
-    def rounds(self, rng: np.random.Generator, population: list[Individual]) -> Iterator[list[Child]]:
+    def _rounds(self, rng: np.random.Generator, population: list[Individual]) -> Iterator[list[Child]]:
         """One generation: children to be evaluated before the next ones are made; at once where nothing is learnt.
 
         The first ones of all are the uniform nets, even if they are more than a round or a generation.
@@ -128,7 +133,7 @@ class _Offspring:
             left, children = left - len(children), []
 
     def _chosen(self, rng: np.random.Generator, wanted: int, population: list[Individual]) -> list[Child]:
-        parents = partial(self.strategy.mate, population) if population else None
+        parents = partial(self.mate, population) if population else None
         if not self.screening or not self.screening.trusted:
             return self.breeder.propose(rng, wanted, parents)
         # Not only offspring: what the fittest lack altogether would never be proposed.
@@ -138,46 +143,7 @@ class _Offspring:
         if len(proposals) <= wanted:
             return proposals
         prediction = self.screening.predict([genome for genome, _ in proposals])
-        return [proposals[index] for index in self.strategy.choose(proposals, prediction, wanted, population)]
-
-
-class HighestFirst(base.Fitness):
-    """(fitness, MACs), compared in that order, as `Candidate.rank` does."""
-
-    weights = (1.0, -1.0)
-
-
-class HighestAP:
-    """Constrained evolution, for the highest AP inside a budget: the best share of all so far are the parents.
-
-    After Cai et al., Once-for-All (ICLR 2020), section 3.4, and Wang et al., LitePose (CVPR 2022). Ours besides: since
-    the best subnet mostly lies at the edge of the budget, a share of the offspring are grown until they reach it.
-    """
-
-    survivors = staticmethod(tools.selBest)
-
-    def __init__(self, feasible: FeasibleSpace, settings: SearchSettings) -> None:
-        self.fill = settings.fill
-        self._parents = max(2, round(settings.parents * settings.population))
-
-    def fitness(self, candidate: Candidate) -> base.Fitness:
-        return HighestFirst((candidate.fitness, candidate.macs))
-
-    def mate(self, population: Sequence[Individual], rng: np.random.Generator) -> tuple[Individual, Individual]:
-        best = population[: self._parents]
-        first, second = rng.choice(len(best), 2, replace=False) if len(best) > 1 else (0, 0)
-        return best[first], best[second]
-
-    def choose(
-        self, children: Sequence[Child], prediction: Prediction, count: int, population: Sequence[Individual]
-    ) -> list[int]:
-        """The highest upper confidence bounds, the first by the mean alone, each next one bolder."""
-        chosen: list[int] = []
-        for boldness in np.linspace(0, BOLDEST, count):
-            score = prediction.mean + boldness * prediction.deviation
-            score[chosen] = -np.inf
-            chosen.append(int(np.argmax(score)))
-        return chosen
+        return [proposals[index] for index in self.choose(proposals, prediction, wanted, population)]
 
 
 class APOverCost(base.Fitness):
@@ -186,7 +152,7 @@ class APOverCost(base.Fitness):
     weights = (1.0, -1.0)
 
 
-class FrontOverCost:
+class FrontOverCost(HighestAP):
     """NSGA-II, for the whole front of AP over the cost that the budget names first: a budget is then only a cut of it.
 
     Deb et al., A fast and elitist multiobjective genetic algorithm: NSGA-II (IEEE Trans. Evol. Comput. 2002).
@@ -194,9 +160,6 @@ class FrontOverCost:
 
     fill = 0.0
     survivors = staticmethod(tools.selNSGA2)
-
-    def __init__(self, feasible: FeasibleSpace, settings: SearchSettings) -> None:
-        self._feasible, self._key = feasible, feasible.budget.limits[0].key
 
     def fitness(self, candidate: Candidate) -> base.Fitness:
         return APOverCost((candidate.fitness, *self._costs([candidate.genome])))
@@ -212,12 +175,9 @@ class FrontOverCost:
                 return second
             return first if first.fitness.crowding_dist >= second.fitness.crowding_dist else second
 
-        first, second = win(), win()
-        for _ in range(len(population)):
-            if second is not first:
-                break
-            second = win()
-        return first, second
+        first = win()
+        others = (second for _ in range(len(population) + 1) if (second := win()) is not first)
+        return first, next(others, first)
 
     def choose(
         self, children: Sequence[Child], prediction: Prediction, count: int, population: Sequence[Individual]
@@ -235,7 +195,7 @@ class FrontOverCost:
         return [individual[0] for individual in ranked if individual][:count]
 
     def _costs(self, genomes: Sequence[Genome]) -> list[float]:
-        return self._feasible.costs(np.array(genomes))[self._key].tolist()
+        return self.feasible.costs(np.array(genomes))[self.feasible.budget.limits[0].key].tolist()
 
 
 def random_search(
@@ -262,7 +222,21 @@ def random_search(
             yield candidate
 
 
-evolve, nsga2 = Generations(HighestAP), Generations(FrontOverCost)
+def _algorithm(kind: type[HighestAP]) -> Algorithm:
+    def search(
+        feasible: FeasibleSpace,
+        settings: SearchSettings,
+        seed: int,
+        evaluate: Evaluate,
+        prior: Sequence[tuple[Genome, float]] = (),
+        report: Report | None = None,
+    ) -> Iterator[Candidate]:
+        return kind(feasible, settings, prior).search(seed, evaluate, report)
+
+    return search
+
+
+evolve, nsga2 = _algorithm(HighestAP), _algorithm(FrontOverCost)
 ALGORITHMS: dict[str, Algorithm] = {"evolution": evolve, "nsga2": nsga2, "random": random_search}
 
 

@@ -12,14 +12,16 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ofa_pose.arch.space import Genome
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
+from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.result import plain
 
@@ -29,38 +31,15 @@ FORMAT = 1
 HINT = "restore it, or choose another --archive"
 LOCKED_S = 30.0  # how long another process may hold the file
 
-_TABLES = (
+_SCHEMA = (
     "CREATE TABLE bases (hash TEXT PRIMARY KEY, basis TEXT NOT NULL)",
     "CREATE TABLE evaluations (id INTEGER PRIMARY KEY AUTOINCREMENT, basis TEXT NOT NULL, supernet TEXT,"
     " genome TEXT NOT NULL, spec TEXT NOT NULL, macs_thop INTEGER, macs_exact INTEGER, macs_paper INTEGER,"
     " params INTEGER, latency_ms REAL, metrics TEXT NOT NULL, AP REAL, seconds REAL NOT NULL, seed INTEGER,"
     " time TEXT NOT NULL, UNIQUE (basis, genome))",
+    f"PRAGMA application_id = {APPLICATION}",
+    f"PRAGMA user_version = {FORMAT}",
 )
-
-
-@dataclass(frozen=True)
-class EvaluatedSubnet:
-    """What is kept of one evaluated subnet.
-
-    Attributes:
-        spec: as plain values.
-        costs: macs_thop, macs_exact, macs_paper, params, latency_ms; None where unknown.
-        metrics: as plain values; what is not a number is written as null.
-        ap: None where the subnet gave no number.
-        seconds: what evaluating it took.
-    """
-
-    genome: Genome
-    spec: Mapping[str, Any]
-    costs: Mapping[str, float | None]
-    metrics: Mapping[str, Any]
-    ap: float | None
-    seconds: float
-
-    @property
-    def outcome(self) -> tuple[float, float]:
-        """Fitness and seconds; -inf, below every AP, where it is not a number."""
-        return -math.inf if self.ap is None else self.ap, self.seconds
 
 
 class Archive:
@@ -82,23 +61,18 @@ class Archive:
         text = json.dumps(basis, sort_keys=True)
         self._basis, self._supernet = hashlib.sha256(text.encode()).hexdigest(), basis.get("sha256")
         self._locked_s = locked_s
-        with self._named_errors(opening=True):
+        with self._named_errors(opening=True), contextlib.ExitStack() as failing:
             self._file = sqlite3.connect(path, timeout=locked_s, isolation_level=None)
-        try:
-            with self._named_errors(opening=True):
-                damage = self._file.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if damage != "ok":
-                    raise sqlite3.DatabaseError(damage)
-            with self._named_errors(opening=True), self._transaction():
+            failing.callback(self._file.close)
+            damage = self._file.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if damage != "ok":
+                raise sqlite3.DatabaseError(damage)
+            with self._transaction():
                 if not self._file.execute("PRAGMA application_id").fetchone()[0]:
-                    for statement in _TABLES:
+                    for statement in _SCHEMA:
                         self._file.execute(statement)
-                    self._file.execute(f"PRAGMA application_id = {APPLICATION}")
-                    self._file.execute(f"PRAGMA user_version = {FORMAT}")
                 self._file.execute("INSERT OR IGNORE INTO bases VALUES (?, ?)", (self._basis, text))
-        except BaseException:
-            self._file.close()
-            raise
+            failing.pop_all()
 
     def __enter__(self) -> Archive:
         return self
@@ -106,7 +80,7 @@ class Archive:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
-    def outcomes(self, genomes: Iterable[Genome]) -> dict[Genome, tuple[float, float]]:
+    def outcomes(self, genomes: Iterable[Genome]) -> dict[Genome, FitnessOutcome]:
         """Fitness (-inf where the AP is not a number) and seconds of the genomes evaluated on this basis."""
         query = "SELECT AP, seconds FROM evaluations WHERE basis = ? AND genome = ?"
         found = {}
@@ -114,23 +88,41 @@ class Archive:
             for genome in genomes:
                 row = self._file.execute(query, (self._basis, genome_text(genome))).fetchone()
                 if row is not None:
-                    found[genome] = (-math.inf if row[0] is None else float(row[0]), float(row[1]))
+                    found[genome] = _outcome(*row)
         return found
 
-    def put(self, evaluation: EvaluatedSubnet, seed: int) -> None:
+    def put(
+        self,
+        genome: Genome,
+        spec: ArchSpec,
+        latency_ms: float | None,
+        metrics: Mapping[str, Any],
+        seconds: float,
+        seed: int,
+    ) -> FitnessOutcome:
         """Write one evaluation; it is on the disk when this returns. One that is there already stays as it is.
+
+        Args:
+            latency_ms: None where it cannot be predicted.
+            metrics: plain values; what is not a number is written as null, the AP too.
+            seconds: what evaluating it took.
+            seed: of the search that asked.
+
+        Returns:
+            What `outcomes` will say.
 
         Raises:
             OfaPoseError: the file stays locked, or the disk is full; nothing that was there is lost.
         """
-        e = evaluation
-        costs = [e.costs.get(key) for key in ("macs_thop", "macs_exact", "macs_paper", "params", "latency_ms")]
-        texts = [genome_text(e.genome), json.dumps(e.spec)]
-        metrics = json.dumps(plain(e.metrics), allow_nan=False)
+        shown = plain(metrics)
+        costs = [*spec_macs(spec).to_dict().values(), spec_params(spec), latency_ms]
+        texts = [genome_text(genome), json.dumps(spec.to_dict())]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        row = [None, self._basis, self._supernet, *texts, *costs, metrics, e.ap, e.seconds, seed, now]
+        measured = [json.dumps(shown, allow_nan=False), shown["AP"], seconds, seed, now]
+        row = [None, self._basis, self._supernet, *texts, *costs, *measured]
         with self._named_errors(), self._transaction():
             self._file.execute(f"INSERT OR IGNORE INTO evaluations VALUES ({', '.join('?' * len(row))})", row)
+        return _outcome(shown["AP"], seconds)
 
     @property
     def last(self) -> int:
@@ -172,6 +164,10 @@ class Archive:
             if opening:
                 raise InputError(f"is damaged ({text})", self.path, HINT) from error
             raise OfaPoseError(f"{self.path}: cannot be read or written ({text}); {kept}") from error
+
+
+def _outcome(ap: float | None, seconds: float) -> FitnessOutcome:
+    return -math.inf if ap is None else float(ap), float(seconds)
 
 
 def find_archive(path: str | Path) -> Path:

@@ -1,23 +1,34 @@
-"""What the search algorithms share: candidates, how they are evaluated, and reports on how a surrogate does."""
+"""What the search algorithms share: candidates, how they are evaluated, and how new genomes come about.
+
+What is drawn comes from the generator given, never from a global stream as DEAP's own operators do.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from ofa_pose.arch.space import Genome
+from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.limits import uniform_candidates
 from ofa_pose.recipe import SearchSettings
 
-if TYPE_CHECKING:
-    from ofa_pose.costs.feasible import FeasibleSpace
+ROUNDS = 6  # of making what is still missing, because what was made was there before
+MORE = 16  # made at least in each further round: a call for many costs hardly more than for one
+NEIGHBOUR = 0.7  # share of a mutation's changes that go to a neighbouring choice
 
 FitnessOutcome = tuple[float, float]  # AP (finite, or -inf where it was not a number), seconds
 Evaluate = Callable[[Sequence[Genome]], Iterator[FitnessOutcome]]
 """Outcomes of distinct genomes, in the order given, each as soon as it (and those before it) is known."""
 Report = Callable[[dict[str, Any]], None]
 Origin = Literal["uniform", "sample", "crossover", "mutation"]
+Child = tuple[Genome, Origin]
+Parents = Callable[[np.random.Generator], tuple[Sequence[int], Sequence[int]]]
+"""Draws two parents; a mutation takes the first."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class Algorithm(Protocol):
 def evaluated(
     feasible: FeasibleSpace,
     evaluate: Evaluate,
-    children: Iterable[tuple[Genome, Origin]],
+    children: Iterable[Child],
     generation: int,
     start: int,
 ) -> Iterator[Candidate]:
@@ -91,3 +102,106 @@ def evaluated(
         # NaN compares false with everything, so a selection would let it win.
         fitness = value if math.isfinite(value) else -math.inf
         yield Candidate(order, generation, origin, genome, fitness, feasible.macs(genome), seconds)
+
+
+class Breeder:
+    """Finds genomes inside a budget that were not there before.
+
+    Attributes:
+        seen: all genomes that were taken.
+    """
+
+    def __init__(self, feasible: FeasibleSpace, settings: SearchSettings, fill: float = 0.0) -> None:
+        """`fill`: share of samples and children that are grown until nothing more fits into the budget."""
+        self.feasible, self.settings, self.fill = feasible, settings, fill
+        self.seen: set[Genome] = set()
+
+    def uniform(self) -> list[Child]:
+        """The widest uniformly scaled net of each resolution, if a search is to start with them; nothing later on."""
+        return [] if self.seen else [(genome, "uniform") for genome in starting_genomes(self.feasible, self.settings)]
+
+    def propose(self, rng: np.random.Generator, count: int, parents: Parents | None) -> list[Child]:
+        """Up to `count` new children inside the budget, some at its edge, none twice; not taken yet.
+
+        Of the share that the settings say with two parents. Parents that have become alike have no new children by
+        crossover, so mutations fill the gap; samples, where there are no parents or they have no new children at all.
+        """
+        children: dict[Genome, Origin] = {}
+
+        def make(origin: Origin, number: int) -> list[Genome]:
+            if origin == "sample":
+                return self.feasible.sample_many(number, rng)
+            if parents is None:
+                return []
+            if origin == "crossover":
+                return [uniform_crossover(rng, *parents(rng)) for _ in range(number)]
+            return [mutate(rng, parents(rng)[0], self.feasible.top, self.settings.mutation) for _ in range(number)]
+
+        wanted: dict[Origin, int] = {
+            "crossover": round(self.settings.crossover * count),
+            "mutation": count,
+            "sample": count,
+        }
+        for origin, until in wanted.items():
+            for attempt in range(ROUNDS):
+                missing = until - len(children)
+                genomes = make(origin, max(missing, MORE) if attempt else missing) if missing > 0 else []
+                if not genomes:
+                    break
+                rows = self.feasible.repair_many(np.array(genomes), rng)
+                filled = rng.random(len(rows)) < self.fill
+                rows[filled] = self.feasible.fill_many(rows[filled], rng)
+                new = [
+                    genome for genome in map(tuple, rows.tolist()) if genome not in self.seen and genome not in children
+                ]
+                children.update(dict.fromkeys(list(dict.fromkeys(new))[:missing], origin))
+        children.update(self.even(rng, count - len(children), children))
+        return list(children.items())
+
+    def even(self, rng: np.random.Generator, count: int, but: Collection[Genome] = ()) -> list[Child]:
+        """Up to `count` new samples, as the budget's inside is drawn: evenly, where that can be; not taken yet."""
+        if count <= 0:
+            return []
+        drawn = self.feasible.sample_many(count + len(self.seen) + len(but), rng)
+        return [(genome, "sample") for genome in drawn if genome not in self.seen and genome not in but][:count]
+
+    def take(self, children: Sequence[Child]) -> None:
+        """Mark children as no longer new."""
+        self.seen.update(genome for genome, _ in children)
+
+
+def starting_genomes(feasible: FeasibleSpace, settings: SearchSettings) -> list[Genome]:
+    """The widest uniformly scaled net of each resolution, if a search is to start with them."""
+    if not settings.uniform_start:
+        return []
+    return [
+        feasible.space.encode(spec) for spec in uniform_candidates(feasible.space, feasible.joints, feasible.budget)
+    ]
+
+
+def uniform_crossover(rng: np.random.Generator, first: Sequence[int], second: Sequence[int]) -> Genome:
+    """A genome with every gene from either parent, at equal odds."""
+    takes = rng.random(len(first)) < 0.5
+    return tuple(a if take else b for a, b, take in zip(first, second, takes, strict=True))
+
+
+def mutate(rng: np.random.Generator, genome: Sequence[int], top: Sequence[int], chance: float) -> Genome:
+    """`genome` with each gene changed at this chance to another of its choices 0 … top, at least one gene in any case.
+
+    A change goes to a neighbouring choice more often than to any.
+    """
+    elastic = np.flatnonzero(np.asarray(top))
+    if not len(elastic):
+        return tuple(genome)
+    changed = elastic[rng.random(len(elastic)) < chance]
+    if not len(changed):
+        changed = rng.choice(elastic, 1)
+    genes = list(genome)
+    for index in changed:
+        if rng.random() < NEIGHBOUR:
+            beside = [gene for gene in (genes[index] - 1, genes[index] + 1) if 0 <= gene <= top[index]]
+            genes[index] = beside[int(rng.integers(len(beside)))]
+        else:
+            other = int(rng.integers(top[index]))  # one fewer than the choices: the present one is stepped over
+            genes[index] = other + (other >= genes[index])
+    return tuple(genes)

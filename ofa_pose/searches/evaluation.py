@@ -1,18 +1,21 @@
 """Evaluating subnets: each as a network of its own, after BatchNorm recalibration; what an archive knows is looked up.
 
-What is not in the archive is measured, here or by all ranks of a team, and written there at once.
+What is not in the archive is measured, here or by an executor, and written there at once.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,10 +24,9 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
 from ofa_pose.backends.fastest import FastestRunner
-from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.checkpoints.compatibility import check_held_out, check_joints, check_space
+from ofa_pose.backends.torch_net import pick_device
+from ofa_pose.checkpoints.checkpoint import Checkpoint, check_held_out, check_joints, check_space, load_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.inference.evaluate import Evaluation, Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
@@ -33,23 +35,22 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import Recipe, SearchSettings
-from ofa_pose.searches.archive import Archive, EvaluatedSubnet
+from ofa_pose.searches.archive import Archive
 from ofa_pose.searches.candidates import FitnessOutcome
-from ofa_pose.searches.distributed import KEPT, Team
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.run_dir import BASIS_DEFAULTS
 
 CACHE_BYTES = 4 << 30
+KEPT = "what was evaluated is kept: go on with --resume"
 EVALUATION_VERSION = 1  # to be raised whenever the same subnet on the same data may get another AP
 
 Measure = Callable[[Genome], Mapping[str, Any]]
 """The metrics of a subnet, JSON values; 'AP', the higher the better, is what counts."""
 
 
-@dataclass(frozen=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """All that evaluating at one resolution needs of the data."""
 
     calibration: list[Tensor]
@@ -57,15 +58,15 @@ class _Prepared:
 
     @property
     def bytes(self) -> int:
-        tensors = sum(tensor.nbytes for tensor in self.calibration)
-        return tensors + sum(inputs.images.nbytes for inputs in self.inputs)
+        return sum(one.nbytes for one in self.calibration) + sum(one.images.nbytes for one in self.inputs)
 
 
 class SubnetEvaluator:
     """Evaluates subnets of one supernet: extract, recalibrate, measure the AP on images no weight was trained on.
 
     The images are read and warped once for each resolution and kept, up to `CACHE_BYTES`; the scorer is shared.
-    The result depends on the subnet alone, not on what was evaluated before, nor on the number of threads.
+    The result depends on the subnet alone, not on what was evaluated before, nor on the number of threads. One call at
+    a time is answered; another process that gets it reads its checkpoint and data anew, once.
 
     Attributes:
         supernet, train, search, settings, decode, device: as they were given.
@@ -108,19 +109,31 @@ class SubnetEvaluator:
         check_evaluable(self.images, "raise search.images, or name another data.search")
         self._evaluator = make_evaluator(self.images)
         self._cache: OrderedDict[int, _Prepared] = OrderedDict()
+        self._lock = threading.Lock()
+        self._origin: tuple[Path, Recipe, str | None] | None = None
 
     @classmethod
-    def from_checkpoint(
-        cls, checkpoint: Checkpoint, recipe: Recipe, device: torch.device | str = "cpu"
-    ) -> SubnetEvaluator:
+    def from_checkpoint(cls, checkpoint: Checkpoint, recipe: Recipe, device: str | None = None) -> SubnetEvaluator:
         """Of a supernet's checkpoint and a recipe's data, checked to fit one another. Raises InputError."""
         check_space(checkpoint, recipe.space)
         check_held_out(recipe.data, checkpoint)
         train, search = load_splits(recipe.data, "train", "search", trained=checkpoint.skeleton)
         check_joints(checkpoint.skeleton, search, "the supernet")
-        supernet = checkpoint.build(device)
+        chosen = pick_device(device)
+        supernet = checkpoint.build(chosen)
         assert isinstance(supernet, Supernet)
-        return cls(supernet, train, search, recipe.search, device, decode=recipe.decode.config())
+        evaluator = cls(supernet, train, search, recipe.search, chosen, decode=recipe.decode.config())
+        evaluator._origin = (checkpoint.path, recipe, device) if checkpoint.path else None
+        return evaluator
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Elsewhere, self._source
+
+    @cached_property
+    def _source(self) -> tuple[Path, Recipe, str | None, str]:
+        assert self._origin, "only what comes from a checkpoint's file can be read by another process"
+        path, recipe, device = self._origin
+        return path.resolve(), recipe, device, json.dumps(self.basis(files.sha256(path)))
 
     def basis(self, sha256: str | None) -> dict[str, Any]:
         """All that a subnet's AP rests on, as JSON values; an archive keeps what rests on another basis apart.
@@ -151,22 +164,20 @@ class SubnetEvaluator:
 
     def evaluate(self, spec: ArchSpec) -> Evaluation:
         """All metrics of a subnet, and the seconds of each stage ('calibrate' included)."""
-        threads = torch.get_num_threads()
-        if self._streams:
-            torch.set_num_threads(1)
-        try:
-            return self._evaluate(spec)
-        finally:
-            torch.set_num_threads(threads)
-
-    def _evaluate(self, spec: ArchSpec) -> Evaluation:
-        start = time.perf_counter()
-        prepared = self._prepare(spec.resolution)
-        middle = time.perf_counter()
-        net = extract(self.supernet, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        recalibrate(net, prepared.calibration, self._streams or 1)
-        seconds = {"read": middle - start, "calibrate": time.perf_counter() - middle}
-        result = evaluate(self._make_runner(net), self.images, prepared.inputs, self._evaluator, self.decode)
+        with self._lock:
+            threads = torch.get_num_threads()
+            if self._streams:
+                torch.set_num_threads(1)
+            try:
+                start = time.perf_counter()
+                prepared = self._prepare(spec.resolution)
+                middle = time.perf_counter()
+                net = extract(self.supernet, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                recalibrate(net, prepared.calibration, self._streams or 1)
+                seconds = {"read": middle - start, "calibrate": time.perf_counter() - middle}
+                result = evaluate(self._make_runner(net), self.images, prepared.inputs, self._evaluator, self.decode)
+            finally:
+                torch.set_num_threads(threads)
         stages = {stage: value + seconds.get(stage, 0.0) for stage, value in result.seconds.items()}
         return replace(result, seconds={**seconds, **stages})
 
@@ -181,24 +192,47 @@ class SubnetEvaluator:
         return prepared
 
 
+@dataclass(frozen=True)
+class _Elsewhere:
+    """What a `SubnetEvaluator` is in another process: read anew from its checkpoint when it is first asked."""
+
+    path: Path
+    recipe: Recipe
+    device: str | None
+    basis: str
+
+    def measure(self, genome: Genome) -> dict[str, Any]:
+        """See `SubnetEvaluator.measure`. Raises InputError where what this process reads is something else."""
+        return _read_anew(self).measure(genome)
+
+
+@lru_cache(maxsize=1)
+def _read_anew(given: _Elsewhere) -> SubnetEvaluator:
+    checkpoint = load_checkpoint(given.path, kind="supernet")
+    evaluator = SubnetEvaluator.from_checkpoint(checkpoint, given.recipe, given.device)
+    if json.dumps(evaluator.basis(files.sha256(given.path))) != given.basis:
+        hint = "give every worker the same files and the same version of ofa-pose"
+        raise InputError("a worker has another supernet, other data or another version", given.path, hint)
+    return evaluator
+
+
 class ArchivedEvaluations:
     """An `Evaluate` that measures nothing twice.
 
     Attributes:
         measured: how many subnets were measured; the others came out of the archive.
-        task: what every rank of the team must be at.
     """
 
     def __init__(
-        self, feasible: FeasibleSpace, measure: Measure, archive: Archive, seed: int, team: Team | None = None
+        self, feasible: FeasibleSpace, measure: Measure, archive: Archive, seed: int, executor: Executor | None = None
     ) -> None:
         """
         Args:
             seed: of the search that asks; the archive names it.
-            team: shares the work, inside `team.lead(self.task)`.
+            executor: measures; one of other processes needs a `measure` that can be pickled. None: this process does.
         """
-        self._feasible, self._archive, self._seed, self._team = feasible, archive, seed, team
-        self.task = task_of(feasible, measure)
+        self._feasible, self._archive, self._seed, self._executor = feasible, archive, seed, executor
+        self._task = partial(_timed, measure)
         self.measured = 0
 
     def __call__(self, genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
@@ -208,59 +242,43 @@ class ArchivedEvaluations:
             OfaPoseError: a subnet could not be evaluated; what was evaluated before is in the archive.
         """
         known = self._archive.outcomes(genomes)
-        with closing(self._measured([genome for genome in genomes if genome not in known])) as coming:
-            for genome in genomes:
-                while genome not in known:
-                    measured = next(coming)
-                    self._archive.put(measured, self._seed)
-                    self.measured += 1
-                    known[measured.genome] = measured.outcome
-                yield known[genome]
+        coming = self._measured([genome for genome in genomes if genome not in known])
+        for genome in genomes:
+            while genome not in known:
+                subnet, metrics, seconds = next(coming)
+                spec, predict_ms = self._feasible.decode(subnet), self._feasible.budget.predict_ms
+                latency_ms = predict_ms(spec) if predict_ms else None
+                known[subnet] = self._archive.put(subnet, spec, latency_ms, metrics, seconds, self._seed)
+                self.measured += 1
+                if not math.isfinite(known[subnet][0]):
+                    warn(f"{self._shown(subnet)} gave no AP that is a number; it ranks below all")
+            yield known[genome]
 
-    def _measured(self, genomes: list[Genome]) -> Generator[EvaluatedSubnet, None, None]:
-        if self._team is None:
-            for genome in genomes:
-                yield self._evaluated(genome, self.task(list(genome)))
-        elif genomes:
-            # The dearest first: a rank that takes a large one last would keep the others waiting.
-            dearest = sorted(genomes, key=self._feasible.macs, reverse=True)
-            for place, result in self._team.share([list(genome) for genome in dearest]):
-                yield self._evaluated(dearest[place], result)
-
-    def _evaluated(self, genome: Genome, result: Mapping[str, Any]) -> EvaluatedSubnet:
-        spec, metrics = self._feasible.decode(genome), result["metrics"]
-        ap = metrics["AP"]
-        if ap is None or not math.isfinite(ap):
-            ap = None
-            subnet = f"subnet {genome_text(genome)}, {_shown(spec.to_dict())},"
-            warn(f"{subnet} gave no AP that is a number; it ranks below all")
-        predict_ms = self._feasible.budget.predict_ms
-        macs = {f"macs_{convention}": count for convention, count in spec_macs(spec).to_dict().items()}
-        costs = {**macs, "params": spec_params(spec), "latency_ms": predict_ms(spec) if predict_ms else None}
-        return EvaluatedSubnet(genome, spec.to_dict(), costs, metrics, ap, result["seconds"])
-
-
-def task_of(feasible: FeasibleSpace, measure: Measure) -> Callable[[Any], dict[str, Any]]:
-    """What any rank does for one genome (a list): its metrics and the seconds that took, as JSON values.
-
-    The function raises OfaPoseError, which names the subnet, where `measure` fails; InputErrors it lets through.
-    """
-
-    def task(genes: Any) -> dict[str, Any]:
-        genome = tuple(genes)
-        start = time.perf_counter()
+    def _measured(self, genomes: list[Genome]) -> Iterator[tuple[Genome, dict[str, Any], float]]:
+        """In the order in which they are started."""
+        if self._executor:  # the dearest first: a worker that takes a large one last would keep the others waiting
+            genomes.sort(key=self._feasible.macs, reverse=True)
+        shown = "the first subnet"
         try:
-            metrics = dict(measure(genome))
+            results = (self._executor.map if self._executor else map)(self._task, genomes)
+            for genome in genomes:
+                shown = self._shown(genome)
+                yield genome, *next(results)
         except InputError:
             raise
+        except (BrokenExecutor, CancelledError) as error:
+            raise OfaPoseError(f"a worker process died (killed, or out of memory), or all are gone; {KEPT}") from error
         except Exception as error:
-            cause = f"{type(error).__name__}: {error}"
-            subnet = f"subnet {genome_text(genome)}, {_shown(feasible.decode(genome).to_dict())},"
-            raise OfaPoseError(f"{subnet} could not be evaluated ({cause}); {KEPT}") from error
-        return {"metrics": metrics, "seconds": round(time.perf_counter() - start, 4)}
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            raise OfaPoseError(f"{shown} could not be evaluated ({cause}); {KEPT}") from error
 
-    return task
+    def _shown(self, genome: Genome) -> str:
+        spec = json.dumps(self._feasible.decode(genome).to_dict(), separators=(",", ":"))
+        return f"subnet {genome_text(genome)}, {spec},"
 
 
-def _shown(spec: Mapping[str, Any]) -> str:
-    return json.dumps(spec, separators=(",", ":"))
+def _timed(measure: Measure, genome: Genome) -> tuple[dict[str, Any], float]:
+    """The metrics of a subnet, and the seconds that took."""
+    start = time.perf_counter()
+    metrics = dict(measure(genome))
+    return metrics, round(time.perf_counter() - start, 4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -13,19 +14,26 @@ from typing import Any
 
 import numpy as np
 
+from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.archive import ARCHIVE, Archive, check_archive, find_archive
 from ofa_pose.searches.candidates import Algorithm, Candidate
-from ofa_pose.searches.distributed import Team, restarted
-from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator, task_of
-from ofa_pose.searches.plots import draw_pareto
-from ofa_pose.searches.results import History, SearchResult, describe, front_table, rivals, write_best, write_front
-from ofa_pose.train.trainings import inherit
+from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator
+from ofa_pose.searches.results import (
+    History,
+    SearchResult,
+    describe,
+    draw_pareto,
+    front_table,
+    rivals,
+    write_best,
+    write_front,
+)
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, show, warn
@@ -41,7 +49,7 @@ ELSEWHERE = {"generations", "images", "calibration_images", "batch"}
 
 @dataclass(frozen=True)
 class SearchJob:
-    """A search whose parts have been found and checked; the same on every rank of a team.
+    """A search whose parts have been found and checked.
 
     Attributes:
         feasible: the subnets to choose from.
@@ -71,25 +79,15 @@ class SearchJob:
         seed: int | None = None,
         device: str | None = None,
         algorithm: Algorithm | None = None,
-        team: Team | None = None,
     ) -> SearchJob:
-        """The search of a supernet.
-
-        Args:
-            checkpoint: of the supernet, as `load_checkpoint` read it.
-            feasible: its subnets to choose from.
-            recipe: a YAML file or a shipped recipe's name; None takes the supernet's.
-            overrides, seed: see `load_recipe`.
-            device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one, each rank its own.
-            algorithm, team: see `SearchJob` and `run`.
+        """The search of a supernet; see `SearchJob`, `load_recipe` and `pick_device`.
 
         Raises:
             InputError: the recipe, the data and the supernet do not fit, or the supernet may have seen the search's
                 images.
         """
         resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe, seed)
-        chosen = pick_device(device)
-        evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, team.own_device(chosen) if team else chosen)
+        evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         sha256 = files.sha256(checkpoint.path) if checkpoint.path else None
 
         def save_subnet(path: Path, spec: ArchSpec, ap: float) -> None:
@@ -118,16 +116,12 @@ class SearchJob:
         qualified = getattr(self.algorithm, "__qualname__", type(self.algorithm).__qualname__)
         return f"{self.algorithm.__module__}.{qualified}"
 
-    def assist(self, team: Team) -> None:
-        """Other ranks than 0, which is in `run`: measure what it wants to know, until it ends."""
-        team.follow(task_of(self.feasible, self.measure))
-
     def run(
         self,
         out: str | Path,
         resume: bool = False,
         archive: str | Path | None = None,
-        team: Team | None = None,
+        executor: Executor | None = None,
     ) -> SearchResult:
         """Search for the subnet with the highest AP.
 
@@ -141,17 +135,13 @@ class SearchJob:
             resume: go on with the search there: it is gone through again, and what the archive holds is not measured
                 again.
             archive: another archive than the run directory's, to be shared: a file, or the run directory of a search.
-            team: other processes, which are in `assist` with the same job.
+            executor: evaluates; one of other processes needs a `measure` that can be pickled. None: this process does.
 
         Raises:
             InputError: `out` holds another run; the search that is to be resumed had another supernet, space or data,
                 or another budget, seed or algorithm; `archive` is not one.
-            OfaPoseError: a subnet could not be evaluated, a process of the team is gone, the archive cannot be written.
+            OfaPoseError: a subnet could not be evaluated, a worker died, the archive cannot be written.
         """
-        if restarted() and not resume and (Path(out) / HISTORY).exists():
-            what = "holds the run that torchrun has started again after a process died"
-            hint = "what was evaluated is kept: start torchrun with --resume, without --max-restarts"
-            raise InputError(what, out, hint)
         run = plan_run(out, config_text(self.recipe), resume, progress=HISTORY)
         start, feasible = time.perf_counter(), self.feasible
         plan = self._plan()
@@ -173,13 +163,12 @@ class SearchJob:
             at = str(place.resolve()) if given else None
             files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
             run.forget_after(-1)
-            evaluations = ArchivedEvaluations(feasible, self.measure, kept, self.recipe.seed, team)
+            evaluations = ArchivedEvaluations(feasible, self.measure, kept, self.recipe.seed, executor)
             prior = kept.until(prior_end) if self.recipe.search.surrogate else []
-            with team.lead(evaluations.task) if team else nullcontext():
-                history = self._search(run, evaluations, prior)
-                others = rivals(history, feasible)
-                outcomes = zip(others, evaluations(others), strict=True)
-                beside = {genome: ap for genome, (ap, _) in outcomes if math.isfinite(ap)}
+            history = self._search(run, evaluations, prior)
+            others = rivals(history, feasible)
+            outcomes = zip(others, evaluations(others), strict=True)
+            beside = {genome: ap for genome, (ap, _) in outcomes if math.isfinite(ap)}
         front = write_front(run.path, history, feasible, {**self.origin, "evaluations": len(history)}, beside)
         show(front_table(front, feasible))
         best = max(history, key=lambda candidate: candidate.rank)
@@ -188,9 +177,8 @@ class SearchJob:
             warn(f"{why}: train the supernet further, or check data.search")
         figures = describe(feasible, best.genome, best.fitness)
         seconds = round(time.perf_counter() - start, 3)
-        checkpoint = run.path / CHECKPOINT if self.save_subnet else None
-        if self.save_subnet and checkpoint:
-            self.save_subnet(checkpoint, figures.spec, figures.AP)
+        if self.save_subnet:
+            self.save_subnet(run.path / CHECKPOINT, figures.spec, figures.AP)
         result = SearchResult(
             best=figures,
             evaluations=len(history),
@@ -201,7 +189,7 @@ class SearchJob:
             seconds=seconds,
             out=run.path,
             subnet=run.path / BEST,
-            checkpoint=checkpoint,
+            checkpoint=run.path / CHECKPOINT if self.save_subnet else None,
         )
         files.write_json(run.path / RESULT, result.to_dict())
         return result
@@ -216,35 +204,30 @@ class SearchJob:
         }
 
     def _search(
-        self, run: RunDir, evaluations: ArchivedEvaluations, prior: list[tuple[tuple[int, ...], float]]
+        self, run: RunDir, evaluations: ArchivedEvaluations, prior: list[tuple[Genome, float]]
     ) -> list[Candidate]:
         """Run the algorithm to its end, and keep the run directory up to date; all candidates in their order."""
         settings, feasible = self.recipe.search, self.feasible
-        reports: dict[int, dict[str, Any]] = {}  # by generation
-
-        def note(report: dict[str, Any]) -> None:
-            reports[report["generation"]] = report
-
-        algorithm = self.algorithm or ALGORITHMS[settings.algorithm]
-        found = algorithm(feasible, settings, self.recipe.seed, evaluations, prior, note)
-        total = None if self.algorithm else expected_evaluations(feasible, settings)
         course = _Course(run, feasible, self.origin)
+        algorithm = self.algorithm or ALGORITHMS[settings.algorithm]
+        found = algorithm(feasible, settings, self.recipe.seed, evaluations, prior, course.note)
+        total = None if self.algorithm else expected_evaluations(feasible, settings)
         try:
             with progress("search", total, unit="subnets") as meter:
                 for generation, members in groupby(found, lambda candidate: candidate.generation):
                     for candidate in members:
                         course.add(candidate)
                         meter.step(note=course.shown)
-                    course.end_generation(generation, reports.get(generation, {}))
+                    course.end_generation(generation)
         except BaseException:
             with suppress(OSError):  # on a full disk; what ended the search is what is reported
                 course.draw()
             raise
-        if not course.history:
+        number = len(course.history)
+        if not number:
             raise OfaPoseError(f"the algorithm {self.algorithm_name} chose no subnet")
         course.draw()
-        if total is not None and len(course.history) < total:
-            number = len(course.history)
+        if total is not None and number < total:
             say(f"no further subnet was found inside the budget: the search ends after {number} of {total}")
         return course.history
 
@@ -258,45 +241,52 @@ class _Course:
 
     def __init__(self, run: RunDir, feasible: FeasibleSpace, origin: Mapping[str, Any]) -> None:
         self.history: list[Candidate] = []
+        self._best: Candidate  # of the history, where there is one
         self._run, self._feasible, self._origin = run, feasible, origin
         self._rows = History(run.path / HISTORY, feasible)
-        self._best: Candidate | None = None
+        self._reports: dict[int, dict[str, Any]] = {}  # a surrogate's, by generation
         self._start = time.perf_counter()
+
+    def note(self, report: dict[str, Any]) -> None:
+        """Keep a surrogate's report until its generation ends."""
+        self._reports[report["generation"]] = report
 
     def add(self, candidate: Candidate) -> None:
         """Take in a candidate as it is evaluated."""
         self._rows.add(candidate)
         self.history.append(candidate)
-        self._best = max(self._best or candidate, candidate, key=lambda c: c.rank)
+        self._best = candidate if len(self.history) == 1 else max(self._best, candidate, key=lambda c: c.rank)
 
     @property
     def shown(self) -> str:
         """Such as 'best AP 0.482 at 164M MACs (thop), 1.53ms of latency': its cost under every limit."""
-        assert self._best is not None
         spec = self._feasible.decode(self._best.genome)
         costs = (f"{limit.show(limit.cost(spec))} {limit.quantity}" for limit in self._feasible.budget.limits)
         return f"best AP {self._best.fitness:.3f} at {', '.join(costs)}"
 
-    def end_generation(self, generation: int, report: Mapping[str, Any]) -> None:
-        """Write best.yaml and a line of metrics.jsonl, say how far it is; `report` is a surrogate's."""
-        assert self._best is not None
+    def end_generation(self, generation: int) -> None:
+        """Write best.yaml and a line of metrics.jsonl, say how far it is and how good a surrogate is."""
         self._write_best()
+        report, number = self._reports.get(generation, {}), len(self.history)
         values = [c.fitness for c in self.history if c.generation == generation and c.is_valid]
         mean = float(np.mean(values)) if values else None
         figures = {"AP": self._best.fitness, "AP_mean": mean, "macs": self._best.macs}
         seconds = round(time.perf_counter() - self._start, 3)
-        number = len(self.history)
         self._run.log({"step": generation, "evaluations": number, **figures, "seconds": seconds, **report})
-        say(f"generation {generation}: {number} subnets, {self.shown}{_surrogate(report)}")
+        quality = ""
+        if "surrogate" in report:
+            tau = report["surrogate_tau"]
+            known = "knows too little yet" if tau is None else f"tau {tau:.2f} on held-out APs"
+            quality = f"; surrogate: {known}, {'has chosen' if report['surrogate'] else 'stands aside'}"
+        say(f"generation {generation}: {number} subnets, {self.shown}{quality}")
 
     def draw(self) -> None:
         """Write best.yaml and the picture, where there is something to show."""
-        if self._best is not None:
+        if self.history:
             self._write_best()
             draw_pareto(self._run.path / PICTURE, self.history, self._feasible)
 
     def _write_best(self) -> None:
-        assert self._best is not None
         origin = {**self._origin, "evaluations": len(self.history)}
         write_best(self._run.path / BEST, self._feasible, self._best, origin)
 
@@ -310,12 +300,3 @@ def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError("was searched by a version that kept no archive", run.path, "choose another --out")
     check_basis(before, plan, run.path)
     return dict(before)
-
-
-def _surrogate(report: Mapping[str, Any]) -> str:
-    """How good a surrogate is, in words; nothing where there is none."""
-    if "surrogate" not in report:
-        return ""
-    tau = report["surrogate_tau"]
-    quality = "knows too little yet" if tau is None else f"tau {tau:.2f} on held-out APs"
-    return f"; surrogate: {quality}, {'has chosen' if report['surrogate'] else 'stands aside'}"

@@ -1,20 +1,24 @@
-"""What a search leaves behind besides its pictures: history.csv, best.yaml, and the Pareto front with its files."""
+"""What a search leaves behind: history.csv, best.yaml, the Pareto front with its files, a picture of AP over cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.costs.limits import Limit
+from ofa_pose.costs.limits import LATENCY
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable
 from ofa_pose.searches.candidates import Candidate
@@ -40,9 +44,8 @@ class History:
 
     def add(self, candidate: Candidate) -> None:
         """Append one candidate."""
-        measured = {"AP": candidate.fitness if candidate.is_valid else "", "seconds": round(candidate.seconds, 4)}
-        leading = {name: getattr(candidate, name) for name in ("order", "generation", "origin")}
-        self._table.append(candidate.genome, {**leading, **measured})
+        ap = candidate.fitness if candidate.is_valid else ""
+        self._table.append(candidate.genome, {**vars(candidate), "AP": ap, "seconds": round(candidate.seconds, 4)})
 
 
 @dataclass(frozen=True)
@@ -120,17 +123,11 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def first_limit(feasible: FeasibleSpace) -> Limit:
-    """The limit whose quantity is the cost of the front: MACs, else parameters, else latency."""
-    return feasible.budget.limits[0]
-
-
 def costs_of(feasible: FeasibleSpace, candidates: Sequence[Candidate]) -> list[float]:
-    """Every candidate's cost in the quantity of the budget's first limit."""
-    if not candidates:
-        return []
-    costs = feasible.costs(np.array([candidate.genome for candidate in candidates]))
-    return costs[first_limit(feasible).key].tolist()
+    """Every candidate's cost in the quantity of the budget's first limit, which is that of the front."""
+    genomes = np.array([candidate.genome for candidate in candidates], np.int64)
+    genomes = genomes.reshape(-1, len(feasible.space.choices))  # where there is none too
+    return feasible.costs(genomes)[feasible.budget.limits[0].key].tolist()
 
 
 def uniform_genomes(feasible: FeasibleSpace) -> dict[Genome, ArchSpec]:
@@ -159,9 +156,8 @@ def write_front(
 ) -> dict[str, Any]:
     """Write pareto.csv and front/001.yaml … of a search, best AP first; files of an earlier, longer front go.
 
-    The cost is what the budget's first limit limits. pareto.csv is a `SubnetTable` with the columns rank and AP. The
-    YAML files are as best.yaml: `arch.presets.load_spec` reads them. Candidates whose evaluation failed (-inf) are on
-    no front.
+    The cost is what the budget's first limit limits. pareto.csv is a `SubnetTable` with the columns rank and AP; the
+    YAML files are as best.yaml. What gave no AP is on no front.
 
     Args:
         origin: what the files say about where the subnets come from, plain values.
@@ -171,15 +167,15 @@ def write_front(
         Plain values: "chosen": the fittest candidate's genome (null where all failed), "front": [{"rank", "genome",
         "resolution", "AP", "macs" {"thop", "exact", "paper"}, "params", "latency_ms", "cost", "subnet": path,
         "uniform"}], "uniform": the uniformly scaled nets that were evaluated or are the widest of their resolution
-        inside the budget, [{"genome", "resolution", "AP" (null where not evaluated), "macs", "params", "latency_ms",
-        "cost"}], "saving": of the cheapest front member that is as good as the best evaluated uniform net, the share of
-        that net's cost that it saves (null where there is none).
+        inside the budget, with the same keys from "genome" to "cost" (AP null where not evaluated), "saving": of the
+        cheapest front member that is as good as the best evaluated uniform net, the share of that net's cost that it
+        saves (null where there is none).
 
         A front member's "uniform" is {"AP": of the best evaluated uniform net that costs no more (null where there is
         none), "complete": whether the widest such net of every resolution was evaluated}. Without that, the AP is only
         a lower bound of what uniform scaling gives: nothing is interpolated between nets.
     """
-    valid = [candidate for candidate in candidates if math.isfinite(candidate.fitness)]
+    valid = [candidate for candidate in candidates if candidate.is_valid]
     costs = costs_of(feasible, valid)
     order = pareto_front([(cost, c.fitness) for cost, c in zip(costs, valid, strict=True)])[::-1]
     uniform = _uniform(feasible, {**(beside or {}), **{c.genome: c.fitness for c in valid}})
@@ -188,8 +184,13 @@ def write_front(
         path = run_path / FRONT / f"{rank:03}.yaml"
         write_best(path, feasible, valid[index], {**origin, "rank": rank})
         facts = _facts(feasible, valid[index].genome, valid[index].fitness)
-        front.append({"rank": rank, **facts, "subnet": str(path), "uniform": _beside(uniform, costs[index])})
-    _remove_longer(run_path / FRONT, len(front))
+        dearest = [net["AP"] for net in _widest(uniform, costs[index])]
+        found = [net["AP"] for net in uniform if net["AP"] is not None and net["cost"] <= costs[index]]
+        beside_it = {"AP": max(found, default=None), "complete": None not in dearest}
+        front.append({"rank": rank, **facts, "subnet": str(path), "uniform": beside_it})
+    for path in (run_path / FRONT).glob("[0-9][0-9][0-9]*.yaml"):
+        if path.stem.isdecimal() and int(path.stem) > len(front):
+            path.unlink()
     table = SubnetTable(
         run_path / PARETO, feasible.space, feasible.joints, ("AP",), ("rank",), feasible.budget.predict_ms
     )
@@ -211,7 +212,9 @@ def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
         spec = feasible.decode(entry["genome"])
         return [limit.show(limit.cost(spec)) for limit in limits]
 
-    for entry in _spread(result["front"], SHOWN):
+    front = result["front"]
+    for place in np.unique(np.linspace(0, len(front) - 1, min(SHOWN, len(front))).round().astype(int)):
+        entry = front[place]
         label = f"front/{entry['rank']:03}" + (" (chosen)" if entry["genome"] == result["chosen"] else "")
         table.add_row(label, str(entry["resolution"]), *costs(entry), *ap_cells(entry))
     table.add_section()
@@ -245,7 +248,7 @@ def front_notes(result: Mapping[str, Any], quantity: str, shown: int) -> list[st
 def _facts(feasible: FeasibleSpace, genome: Genome, ap: float | None) -> dict[str, Any]:
     figures = describe(feasible, genome, 0.0)
     costs = {key: getattr(figures, key) for key in ("macs", "params", "latency_ms")}
-    cost = first_limit(feasible).cost(figures.spec)
+    cost = feasible.budget.limits[0].cost(figures.spec)
     return {"genome": list(genome), "resolution": figures.spec.resolution, "AP": ap, **costs, "cost": cost}
 
 
@@ -260,12 +263,6 @@ def _widest(nets: Sequence[dict[str, Any]], cost: float = math.inf) -> list[dict
     return list({net["resolution"]: net for net in nets if net["cost"] <= cost}.values())
 
 
-def _beside(uniform: Sequence[dict[str, Any]], cost: float) -> dict[str, Any]:
-    found = [net["AP"] for net in uniform if net["AP"] is not None and net["cost"] <= cost]
-    complete = all(net["AP"] is not None for net in _widest(uniform, cost))
-    return {"AP": max(found, default=None), "complete": complete}
-
-
 def _saving(front: Sequence[dict[str, Any]], uniform: Sequence[dict[str, Any]]) -> float | None:
     evaluated = [net for net in uniform if net["AP"] is not None]
     if not evaluated:
@@ -276,14 +273,68 @@ def _saving(front: Sequence[dict[str, Any]], uniform: Sequence[dict[str, Any]]) 
     return 1 - float(min(costs) / best["cost"]) if costs else None
 
 
-def _remove_longer(folder: Path, members: int) -> None:
-    for path in folder.glob("*.yaml"):
-        if path.stem.isdecimal() and len(path.stem) >= 3 and int(path.stem) > members:
-            path.unlink()
+def draw_pareto(path: Path, history: Sequence[Candidate], feasible: FeasibleSpace) -> None:
+    """Write a PNG of AP over cost: all candidates, Pareto front, uniformly scaled nets, budget, and the chosen one.
+
+    The cost is what the budget's first limit limits. Candidates whose evaluation failed (-inf) are only counted.
+    """
+    valid = [candidate for candidate in history if candidate.is_valid]
+    first = feasible.budget.limits[0]
+    unit, scale = ("G", 1e9) if first.maximum >= 1e9 else ("M", 1e6)
+    if first.key == LATENCY:
+        unit, scale = "ms", 1.0
+    points = np.array(list(zip(costs_of(feasible, valid), (c.fitness for c in valid), strict=True))).reshape(-1, 2)
+    points[:, 0] /= scale
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    limit = first.maximum / scale
+    axes.axvline(limit, color="0.4", linestyle="--", lw=1.2, zorder=1, label=f"budget: {feasible.budget}")
+    if valid:
+        _draw_all(figure, axes, points, [c.generation for c in valid])
+        uniform = uniform_genomes(feasible)
+        _draw_fronts(axes, points, np.array([c.genome in uniform for c in valid]), limit)
+        x, y = points[valid.index(max(valid, key=lambda c: c.rank))]
+        label = f"chosen: AP {y:.3f} at {x:.3g}{unit}"
+        axes.plot(x, y, "*", color="gold", markeredgecolor="black", markersize=17, ls="none", zorder=6, label=label)
+    axes.set_xlabel(f"{first.quantity.removeprefix('of ')} [{unit}]")
+    axes.set_ylabel("AP on the search images")
+    failed = len(history) - len(valid)
+    subnets = "1 subnet" if len(history) == 1 else f"{len(history):,} subnets"
+    axes.set_title(f"{subnets} of {feasible.space.name}" + (f", {failed} of them failed" if failed else ""))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)  # where it can hide no point
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)
 
 
-def _spread(entries: Sequence[Any], count: int) -> Iterator[Any]:
-    """At most so many of the entries, evenly spread, the first and the last among them."""
-    last = len(entries) - 1
-    shown = min(count, len(entries))
-    yield from (entries[round(place * last / max(shown - 1, 1))] for place in range(shown))
+def _draw_all(figure: Figure, axes: Axes, points: np.ndarray, generations: Sequence[int]) -> None:
+    """A dot each: small and pale where there are thousands, so that the lines over them can be seen."""
+    many = max(len(points) / 100, 1)
+    size, alpha = max(5.0, 24 / many**0.5), max(0.35, 0.8 / many**0.25)
+    dots = axes.scatter(
+        points[:, 0], points[:, 1], c=generations, cmap="viridis", s=size, alpha=alpha, linewidths=0, zorder=2
+    )
+    if max(generations):
+        bar = figure.colorbar(dots, ax=axes, label="generation", ticks=MaxNLocator(integer=True))
+        bar.solids.set_alpha(1)  # type: ignore[union-attr]
+
+
+def _draw_fronts(axes: Axes, points: np.ndarray, is_uniform: np.ndarray, limit: float) -> None:
+    """The Pareto front, with marks while they can be kept apart, and the uniformly scaled nets with theirs."""
+    end = max(limit, points[:, 0].max())
+
+    def draw_front(members: np.ndarray, **style: Any) -> np.ndarray:
+        """Draw the front, on at its last height as far as `end`."""
+        front = members[pareto_front(members.tolist())]
+        axes.step([*front[:, 0], end], [*front[:, 1], front[-1, 1]], where="post", zorder=4, **style)
+        return front
+
+    front = draw_front(points, color="black", lw=1.3, label="Pareto front")
+    if len(front) < 60:
+        axes.plot(*front.T, "o", color="black", markersize=3.5, zorder=4)
+    if is_uniform.any():
+        draw_front(points[is_uniform], color="tab:red", ls="--", lw=1.2)
+        label = "uniformly scaled nets, and their front"
+        nets = points[is_uniform].T
+        axes.plot(*nets, "s", color="tab:red", markeredgecolor="white", markersize=6, zorder=5, label=label)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,14 @@ class Screening:
         Raises:
             InputError: scikit-learn is not installed.
         """
-        _check_installed()
+        try:
+            import sklearn  # noqa: F401
+            from threadpoolctl import threadpool_limits
+        except ImportError:
+            hint = "pip install -c constraints.txt -e '.[surrogate]', or set search.surrogate=false"
+            raise InputError("search.surrogate needs scikit-learn", hint=hint) from None
+        # Sums, and with them the search, must not depend on the number of threads.
+        self._one_thread = partial(threadpool_limits, 1)
         self._feasible, self._settings = feasible, settings
         self._tops = np.array([len(choices) - 1 for choices in feasible.space.choices])
         self._inputs = np.zeros((0, np.count_nonzero(self._tops) + len(feasible.budget.limits)))
@@ -71,7 +79,7 @@ class Screening:
     def predict(self, genomes: Sequence[Genome]) -> Prediction:
         """What it predicts of some genomes; it must have learnt enough for a model."""
         assert self._model is not None
-        with _one_thread():
+        with self._one_thread():
             return Prediction(*self._model.predict(self._encoded(genomes), return_std=True))
 
     def learn(self, candidates: Sequence[Candidate]) -> None:
@@ -110,16 +118,16 @@ class Screening:
         targets = np.where(valid, self._aps, self._aps[valid].min())
         if np.ptp(targets) == 0:
             return
-        with _one_thread():
+        with self._one_thread():
             # A kernel serves for some time: to fit one takes a hundred times as long as to use it.
             kernel = self._model.kernel_ if self._model is not None else None
-            if kernel is None or self._learnt - self._fitted_on >= REFIT * min(self._fitted_on, MOST_SAMPLES):
-                self._fitted_on = self._learnt
-                self._model = _fitted(self._inputs, targets, kernel if self.trusted else None)
-                predicted = _held_out(self._inputs, targets)
-                self._tau, self._spearman = kendall(predicted, targets), spearman(predicted, targets)
-            else:
+            if kernel is not None and self._learnt - self._fitted_on < REFIT * min(self._fitted_on, MOST_SAMPLES):
                 self._model = _model(kernel, optimizer=None).fit(self._inputs, targets)
+                return
+            self._fitted_on = self._learnt
+            self._model = _fitted(self._inputs, targets, kernel if self.trusted else None)
+            predicted = _held_out(self._inputs, targets)
+            self._tau, self._spearman = kendall(predicted, targets), spearman(predicted, targets)
 
     def _encoded(self, genomes: Sequence[Genome]) -> np.ndarray:
         """(N, elastic genes + limits): each gene as the share of its highest choice, the log of each cost."""
@@ -157,20 +165,3 @@ def _model(kernel: Kernel, **options: Any) -> GaussianProcessRegressor:
     from sklearn.gaussian_process import GaussianProcessRegressor
 
     return GaussianProcessRegressor(kernel, normalize_y=True, **options)
-
-
-def _one_thread() -> Any:
-    """So that sums, and with them the search, do not depend on the number of threads."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)
-
-
-def _check_installed() -> None:
-    try:
-        import sklearn  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "search.surrogate needs scikit-learn",
-            hint="pip install -c constraints.txt -e '.[surrogate]', or set search.surrogate=false",
-        ) from None

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
-from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.costs.macs import population_costs, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable, read_subnets
@@ -76,7 +75,7 @@ class TableStudy:
     ) -> TableStudy:
         """Of a supernet; the recipe is its own by default. Raises InputError where data, recipe and supernet differ."""
         resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe)
-        evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, pick_device(device))
+        evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         basis = evaluator.basis(files.sha256(checkpoint.path) if checkpoint.path else None)
         return cls(evaluator.supernet.space, checkpoint.spec.joints, timed(evaluator), basis, resolved)
 

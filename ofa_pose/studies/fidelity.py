@@ -18,18 +18,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ofa_pose.arch.space import Genome
-from ofa_pose.backends.torch_net import pick_device
-from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.checkpoints.compatibility import check_joints
+from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.searches.evaluation import SubnetEvaluator
-from ofa_pose.searches.results import first_limit, uniform_genomes
+from ofa_pose.searches.results import uniform_genomes
 from ofa_pose.studies.exhaustive import timed
+from ofa_pose.train.loop import finetune
 from ofa_pose.train.training_run import TrainingRun
-from ofa_pose.train.trainings import finetune, inherit
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, warn
@@ -233,7 +232,7 @@ class FidelityStudy:
         """
         resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe, seed)
         tuning, _ = load_recipe("finetune", recipe, overrides, checkpoint.recipe, seed)
-        base = SubnetEvaluator.from_checkpoint(checkpoint, resolved, pick_device(device))
+        base = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         if teacher:
             check_joints(teacher.skeleton, base.train, "the teacher")
         images = _within(settings.images, len(base.search), "search")
@@ -323,7 +322,7 @@ def spread_subnets(feasible: FeasibleSpace, count: int, rng: np.random.Generator
     They are taken from a random pool, uniformly scaled nets among it: random widths alone seldom come near either end.
     """
     pool = dict.fromkeys([*uniform_genomes(feasible), *feasible.draw(POOL * count, rng)])
-    cost = {genome: first_limit(feasible).cost(feasible.decode(genome)) for genome in pool}
+    cost = {genome: feasible.budget.limits[0].cost(feasible.decode(genome)) for genome in pool}
     left = sorted(pool, key=lambda genome: (cost[genome], genome))
     taken = []
     for aim in np.linspace(cost[left[0]], cost[left[-1]], count):

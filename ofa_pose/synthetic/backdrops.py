@@ -73,18 +73,14 @@ def _pattern(rng: np.random.Generator, image: Array, top: int, side: int) -> Non
         image[top:] = cv2.blendLinear(mixed, image[top:], mix, 1 - mix)
 
 
-def _colour(rng: np.random.Generator) -> tuple[float, ...]:
-    return tuple(vivid(rng).tolist())
-
-
 def _clutter(rng: np.random.Generator, image: Array) -> None:
     side = image.shape[0]
     x, y = (int(v) for v in rng.uniform(0, side, 2))
     w, h = (int(v) for v in rng.uniform(0.03, 0.4, 2) * side)
-    kind, colour = rng.integers(5), _colour(rng)
+    kind, colour = rng.integers(5), vivid(rng).tolist()
     if kind == 0:
         cv2.rectangle(image, (x, y), (x + w, y + h), colour, -1)
-        cv2.rectangle(image, (x, y), (x + w, y + h), _colour(rng), max(1, side // 120))
+        cv2.rectangle(image, (x, y), (x + w, y + h), vivid(rng).tolist(), max(1, side // 120))
     elif kind == 1:
         cv2.ellipse(image, (x, y), (w // 2, h // 2), rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
     elif kind == 2:

@@ -160,8 +160,8 @@ def _legs(rng: np.random.Generator, body: Body, root: Array, pose: str, points: 
         flex, abduct, twist, bend = (rng.uniform(*pair) for pair in limit)
         thigh = root @ _rotation("z", sign * abduct) @ _rotation("x", -flex) @ _rotation("y", sign * twist)
         shin = thigh @ _rotation("x", bend)
-        foot = shin @ _rotation("x", rng.uniform(-8, 30 if bend > 40 else 8))
-        foot = foot @ _rotation("y", sign * rng.uniform(0, 15))
+        lift = rng.uniform(-8, 30 if bend > 40 else 8)
+        foot = shin @ _rotation("x", lift) @ _rotation("y", sign * rng.uniform(0, 15))
         knee = points[f"{side}_hip"] + thigh @ (0, -body.thigh, 0)
         ankle = knee + shin @ (0, -body.shin, 0)
         points[f"{side}_knee"], points[f"{side}_ankle"] = knee, ankle

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import pickle
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.metrics import Detections
 from ofa_pose.recipe import load_recipe
+from ofa_pose.searches import evaluation
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.config import config_text
@@ -131,6 +135,40 @@ def test_the_usual_metric_leaves_no_trace(tiny_dataset: KeypointDataset, recipe:
     )
     usual, other = (evaluator.basis(None) for evaluator in evaluators)
     assert "metric" not in usual and other == {**usual, "metric": "crowdpose"}
+
+
+class Posted(Executor):
+    """Everything goes through pickle, as between processes."""
+
+    def __init__(self) -> None:
+        self.genomes: list[Any] = []
+
+    def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        task, args = pickle.loads(pickle.dumps((task, args)))
+        self.genomes += args
+        future.set_result(pickle.loads(pickle.dumps(task(*args))))
+        return future
+
+
+def test_an_executor_of_ones_own_evaluates(supernet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(out: Path) -> list[dict[str, str]]:
+        with (out / "history.csv").open(newline="") as file:
+            return [{key: cell for key, cell in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+    evaluation._read_anew.cache_clear()
+    alone = ofa_pose.search(supernet, out=tmp_path / "alone", params="1G", device="cpu")
+    executor = Posted()
+    found = ofa_pose.search(supernet, out=tmp_path / "posted", params="1G", device="cpu", executor=executor)
+    assert found.best == alone.best and found.judged == alone.judged == len(executor.genomes)
+    assert rows(tmp_path / "posted") == rows(tmp_path / "alone")
+    assert evaluation._read_anew.cache_info().misses == 1, "the supernet is read once by each process"
+    monkeypatch.setattr(evaluation, "EVALUATION_VERSION", 99)
+    resolved, _ = load_recipe("search", None, (), load_checkpoint(supernet).recipe)
+    sent = pickle.dumps(SubnetEvaluator.from_checkpoint(load_checkpoint(supernet), resolved, "cpu"))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"another supernet, other data or another version.*same files"):
+        pickle.loads(sent).measure((0,) * 15)
 
 
 class Found:

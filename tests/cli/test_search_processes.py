@@ -1,4 +1,4 @@
-"""Real searches as processes: under torchrun, asked to end, and killed again and again."""
+"""Real searches as processes: with workers of their own, asked to end, and killed again and again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.files import read_yaml
 from tests.cli.conftest import Call
+from tests.cli.test_bad_input import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = SearchSpace(
@@ -56,18 +56,11 @@ def able(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["search", "--supernet", str(folder / "supernet.pt"), "--macs", "190M", "--device", "cpu", "--json"]
 
 
-def start(words: Sequence[object], launcher: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    command = [sys.executable, "-m", *launcher, *(["-m"] if launcher else []), "ofa_pose", *map(str, words)]
+def start(words: Sequence[object]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ofa_pose", *map(str, words)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
-
-
-def torchrun(processes: int) -> list[str]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    return ["torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
 
 
 def history(out: Path) -> list[dict[str, str]]:
@@ -100,11 +93,11 @@ def whole(able: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 @pytest.mark.slow
-def test_torchrun_with_two_processes_gives_the_rows_of_one(
+def test_two_workers_give_the_rows_of_one_process(
     able: list[str], whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    running = start([*able, "--out", out], torchrun(2))
+    running = start([*able, "--out", out, "--workers", 2])
     told, errors = running.communicate(timeout=300)
     assert running.returncode == 0, errors
     assert comparable(json.loads(told)) == comparable(whole[1]), "and stdout holds nothing else"
@@ -115,34 +108,31 @@ def test_torchrun_with_two_processes_gives_the_rows_of_one(
     assert errors.count("generation 3:") == 1
 
 
-def test_what_is_wrong_on_every_rank_is_told_once(able: list[str], tmp_path: Path) -> None:
-    port = torchrun(2)[-1]
-    words = [*able, "--macs", "10", "--out", tmp_path / "run"]
-    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [start(words, RANK=str(rank), **address) for rank in range(2)]
-    told = [rank.communicate(timeout=120) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [2, 0], told
-    assert told[0][0] == "" and told[0][1].startswith("error: the smallest subnet of narrowed needs ")
-    assert told[0][1].count("\n") == 1 and told[1] == ("", "")
+def test_what_is_wrong_is_told_before_workers_start(call: Call, able: list[str], tmp_path: Path) -> None:
+    words = [*able, "--out", tmp_path / "run", "--workers"]
+    refused(call(*words, 2, "--macs", "10"), "the smallest subnet of narrowed needs ")
+    refused(call(*words, 0), "--workers 0 is out of range", "from 1")
+    refused(call(*words, 2, "--scheduler", "tcp://127.0.0.1:8786"), "more than one says where to evaluate")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_a_rank_killed_under_torchrun_ends_the_run_which_goes_on(
+def test_a_worker_that_is_killed_ends_the_run_which_goes_on(
     able: list[str], whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    running = start([*able, "--out", out], torchrun(2))
-    while running.poll() is None and not (out / "history.csv").exists():
-        time.sleep(0.02)
-    time.sleep(1.0)
-    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(running.pid)], capture_output=True, text=True)
-    os.kill(int(listing.stdout.split()[-1]), signal.SIGKILL)
+    running = start([*able, "--out", out, "--workers", 2])
+    while not ((out / "history.csv").exists() and history(out)):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.1)
+    listing = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(running.pid)], capture_output=True, text=True)
+    workers = [line.split()[0] for line in listing.stdout.splitlines() if "spawn_main" in line]
+    assert len(workers) == 2
+    os.kill(int(workers[-1]), signal.SIGKILL)
     errors = running.communicate(timeout=120)[1]
     assert running.returncode == 1
-    assert "error: asked to end: another rank died" in errors or "error: rank 1 of 2 is gone" in errors
-    assert "--resume" in errors
-    again = start([*able, "--out", out, "--resume"], torchrun(2))
+    assert "error: a worker process died" in errors and "--resume" in errors and "Traceback" not in errors
+    again = start([*able, "--out", out, "--resume", "--workers", 2])
     told, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
     assert comparable(json.loads(told)) == comparable(whole[1])

@@ -15,11 +15,11 @@ from ofa_pose.utils.errors import InputError
 from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
 
-ALONE = sorted(set(ofa_pose.__all__) - {"__version__", "load", "search"})
+ALONE = sorted(set(ofa_pose.__all__) - {"__version__", "load"})
 
 
-def test_every_command_but_search_is_checked() -> None:
-    assert {"pretrain", "train_supernet", "finetune", "evaluate", "predict", "import_litepose"} <= set(ALONE)
+def test_every_command_is_checked() -> None:
+    assert {"search", "pretrain", "train_supernet", "finetune", "evaluate", "predict", "import_litepose"} <= set(ALONE)
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -41,7 +41,7 @@ def test_many_processes_are_refused_before_anything_else(
 def test_the_shell_says_so(call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     called = call("train-supernet", "--recipe", recipe, "--out", tmp_path / "run")
-    refused(called, "train-supernet does not share its work", "without torchrun", "search")
+    refused(called, "train-supernet does not share its work", "without torchrun", "search --workers N")
     assert not (tmp_path / "run").exists()
 
 

@@ -59,8 +59,6 @@ def commands(block: Block) -> Iterator[list[str]]:
         for start in (["ofa-pose"], ["bin/ofa-pose"]):
             if words[:1] == start:
                 yield words[1:]
-        if words[:1] == ["torchrun"] and "ofa_pose" in words:
-            yield words[words.index("ofa_pose") + 1 :]
 
 
 def anchors(page: Path) -> set[str]:

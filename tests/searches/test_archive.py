@@ -10,20 +10,26 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ofa_pose.searches.archive import Archive, EvaluatedSubnet, check_archive, find_archive
+from ofa_pose.costs.macs import spec_macs, spec_params
+from ofa_pose.searches.archive import Archive, check_archive, find_archive
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from tests.searches.small_spaces import small_space
 
 BASIS = {"sha256": "ab" * 32, "search": ["a.json", 7, 7]}
-COSTS = {"macs_thop": 12, "macs_exact": 10, "macs_paper": 11, "params": 5, "latency_ms": None}
+SPEC = small_space().smallest(17)
+COSTS = {
+    **{f"macs_{key}": count for key, count in spec_macs(SPEC).to_dict().items()},
+    "params": spec_params(SPEC),
+    "latency_ms": None,
+}
 
 
-def evaluated(*genome: int, ap: float | None = 0.25) -> EvaluatedSubnet:
-    return EvaluatedSubnet(
-        genome, {"resolution": 64}, COSTS, {"AP": ap, "AR": float("nan"), "sizes": [1, None]}, ap, 1.5
-    )
+def evaluated(*genome: int, ap: float | None = 0.25) -> tuple[Any, ...]:
+    return genome, SPEC, None, {"AP": ap, "AR": float("nan"), "sizes": [1, None]}, 1.5
 
 
 @pytest.fixture
@@ -35,8 +41,8 @@ def path(tmp_path: Path) -> Path:
 def held(path: Path) -> Iterator[Archive]:
     """An archive with two evaluations."""
     with Archive(path, BASIS, locked_s=0.2) as archive:
-        archive.put(evaluated(0, 1), seed=3)
-        archive.put(evaluated(1, 1, ap=None), seed=3)
+        archive.put(*evaluated(0, 1), seed=3)
+        archive.put(*evaluated(1, 1, ap=None), seed=3)
         yield archive
 
 
@@ -52,7 +58,7 @@ def rows(path: Path) -> list[sqlite3.Row]:
 def test_rows_are_complete_and_readable_by_any_sqlite_tool(held: Archive, path: Path) -> None:
     first, second = rows(path)  # while it is open
     assert [first["genome"], second["genome"]] == ["0-1", "1-1"]
-    assert json.loads(first["spec"]) == {"resolution": 64}
+    assert json.loads(first["spec"]) == SPEC.to_dict()
     assert {key: first[key] for key in COSTS} == COSTS
     assert json.loads(first["metrics"]) == {"AP": 0.25, "AR": None, "sizes": [1, None]}
     assert (first["AP"], first["seconds"], first["seed"], first["supernet"]) == (0.25, 1.5, 3, "ab" * 32)
@@ -68,7 +74,7 @@ def test_what_was_put_is_found_on_its_basis_alone(held: Archive, path: Path) -> 
     assert held.outcomes([(0, 1), (1, 1), (0, 0)]) == {(0, 1): (0.25, 1.5), (1, 1): (-float("inf"), 1.5)}
     with Archive(path, {**BASIS, "search": ["b.json", 7, 7]}) as other:
         assert other.outcomes([(0, 1)]) == {}
-        other.put(evaluated(0, 1, ap=0.5), seed=0)
+        other.put(*evaluated(0, 1, ap=0.5), seed=0)
     assert held.outcomes([(0, 1)]) == {(0, 1): (0.25, 1.5)}
     with Archive(path, dict(reversed(BASIS.items()))) as again:  # the order of keys says nothing
         assert again.outcomes([(0, 1)]) == {(0, 1): (0.25, 1.5)}
@@ -76,13 +82,13 @@ def test_what_was_put_is_found_on_its_basis_alone(held: Archive, path: Path) -> 
 
 def test_what_was_evaluated_twice_at_once_is_kept_once(held: Archive, path: Path) -> None:
     with Archive(path, BASIS) as other:
-        other.put(evaluated(0, 1, ap=0.75), seed=4)
+        other.put(*evaluated(0, 1, ap=0.75), seed=4)
     assert held.outcomes([(0, 1)]) == {(0, 1): (0.25, 1.5)} and len(rows(path)) == 2
 
 
 def test_what_was_known_at_a_time_can_be_told_later(held: Archive) -> None:
     last = held.last
-    held.put(evaluated(2, 2, ap=0.5), seed=0)
+    held.put(*evaluated(2, 2, ap=0.5), seed=0)
     assert held.until(last) == [((0, 1), 0.25)]  # without the one that gave no number
     assert held.until(held.last) == [((0, 1), 0.25), ((2, 2), 0.5)]
     assert held.until(0) == []
@@ -96,7 +102,7 @@ def test_a_run_directory_names_its_archive(tmp_path: Path) -> None:
 def _write_for_ever(path: Path) -> None:
     with Archive(path, BASIS) as archive:
         for number in range(10**6):
-            archive.put(evaluated(number), seed=0)
+            archive.put(*evaluated(number), seed=0)
 
 
 @pytest.mark.parametrize("after_ms", [0, 3, 40, 200])
@@ -110,7 +116,7 @@ def test_a_kill_at_any_moment_leaves_whole_rows(path: Path, after_ms: int) -> No
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     with Archive(path, BASIS) as archive:
-        archive.put(evaluated(10**7), seed=0)
+        archive.put(*evaluated(10**7), seed=0)
     genomes = [int(row["genome"]) for row in rows(path)]
     assert genomes == [*range(len(genomes) - 1), 10**7]
     assert sorted(file.name for file in path.parent.iterdir()) == [path.name]
@@ -120,12 +126,12 @@ def test_a_locked_archive_is_named_after_a_while(held: Archive, path: Path) -> N
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(OfaPoseError, match=r"archive\.sqlite: is locked by another process .waited 0\.2 s.*--resume"):
-        held.put(evaluated(5, 5), seed=0)
+        held.put(*evaluated(5, 5), seed=0)
     with pytest.raises(OfaPoseError, match="is locked by another process"):
         Archive(path, BASIS, locked_s=0.1)
     other.execute("ROLLBACK")
     other.close()
-    held.put(evaluated(5, 5), seed=0)  # it goes on as soon as it may
+    held.put(*evaluated(5, 5), seed=0)  # it goes on as soon as it may
     assert len(rows(path)) == 3
 
 
@@ -134,12 +140,12 @@ def test_a_full_disk_is_told_and_nothing_is_lost(held: Archive, path: Path) -> N
     held._file.execute(f"PRAGMA max_page_count = {pages}")  # what SQLite then raises is what it raises on a full disk
     with pytest.raises(OfaPoseError, match=r"archive\.sqlite: the disk is full; .* kept") as told:
         for number in range(1000):
-            held.put(evaluated(7, number), seed=0)
+            held.put(*evaluated(7, number), seed=0)
     assert told.value.exit_code == 1
     kept = rows(path)
     assert [row["genome"] for row in kept[:2]] == ["0-1", "1-1"] and len(kept) == 2 + number
     held._file.execute("PRAGMA max_page_count = 100000")
-    held.put(evaluated(9, 9), seed=0)
+    held.put(*evaluated(9, 9), seed=0)
     assert len(rows(path)) == len(kept) + 1
 
 
@@ -165,7 +171,7 @@ def test_the_database_of_another_program_is_refused_untouched(path: Path) -> Non
 def test_a_damaged_archive_is_refused_untouched(path: Path) -> None:
     with Archive(path, BASIS) as archive:
         for number in range(200):
-            archive.put(evaluated(number), seed=0)
+            archive.put(*evaluated(number), seed=0)
     whole = path.read_bytes()
     for damaged in (whole[:5000], whole[:8192] + b"\xff" * 8192 + whole[16384:], whole[:100] + b"\x99" * 200):
         path.write_bytes(damaged)
@@ -187,7 +193,7 @@ def test_an_archive_of_another_format_is_refused_untouched(path: Path) -> None:
 def test_a_file_that_was_killed_before_its_first_transaction_is_taken(path: Path) -> None:
     path.touch()
     with Archive(path, BASIS) as archive:
-        archive.put(evaluated(1), seed=0)
+        archive.put(*evaluated(1), seed=0)
     assert len(rows(path)) == 1
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ofa_pose.api.searching import read_budget
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.models.elastic import Supernet
-from ofa_pose.searches.budget import read_budget
 from ofa_pose.skeleton import load_skeleton
 from ofa_pose.utils.errors import InputError
 from tests.searches.small_spaces import JOINTS, small_space

@@ -15,10 +15,9 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget, uniform_candidates
 from ofa_pose.recipe import SearchSettings
-from ofa_pose.searches import operators as breeding
+from ofa_pose.searches import candidates as breeding
 from ofa_pose.searches.algorithms import evolve, expected_evaluations
-from ofa_pose.searches.candidates import Candidate
-from ofa_pose.searches.operators import mutate, uniform_crossover
+from ofa_pose.searches.candidates import Candidate, mutate, uniform_crossover
 from ofa_pose.searches.results import History
 from tests.searches.evaluated_space import evaluate_with
 from tests.searches.small_spaces import JOINTS, Usefulness, feasible_genomes, half_way, small_space, tiny_space

@@ -19,7 +19,7 @@ from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches.candidates import Algorithm, Candidate, Evaluate, evaluated
 from ofa_pose.searches.job import SearchJob
-from ofa_pose.searches.plots import pareto_front
+from ofa_pose.searches.results import pareto_front
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.files import read_yaml
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way, small_space, tiny_space

@@ -10,8 +10,7 @@ from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
 from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches.algorithms import APOverCost, FrontOverCost, Individual, nsga2, random_search
-from ofa_pose.searches.candidates import Candidate
-from ofa_pose.searches.operators import Child
+from ofa_pose.searches.candidates import Candidate, Child
 from ofa_pose.searches.surrogate import Prediction
 from tests.bench.search import hypervolume
 from tests.searches.evaluated_space import EvaluatedSpace, draw_space, evaluate_with

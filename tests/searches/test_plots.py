@@ -13,7 +13,7 @@ from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_params
 from ofa_pose.searches.candidates import Candidate
-from ofa_pose.searches.plots import draw_pareto
+from ofa_pose.searches.results import draw_pareto
 from tests.searches.small_spaces import JOINTS, half_way, small_space
 from tests.searches.test_results import evaluated, predict_ms, samples, widest
 

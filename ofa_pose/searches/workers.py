@@ -1,0 +1,86 @@
+"""Where a search evaluates besides its own process: in further ones of this machine, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.queues import SimpleQueue
+
+import cv2
+import torch
+
+from ofa_pose.backends.torch_net import pick_device
+from ofa_pose.utils.errors import InputError
+
+
+@contextmanager
+def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
+    """So many processes, each with its share of the threads, and a GPU of its own where `device` leaves that open.
+
+    They end with this process, however it ends, and wait for no evaluation then. SIGTERM is taken for Ctrl-C.
+    """
+    context = multiprocessing.get_context("spawn")
+    gpus: SimpleQueue[str] = context.SimpleQueue()
+    chosen = pick_device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+        for number in range(count):
+            gpus.put(visible.split(",")[number % len(visible.split(","))])
+    watched, held = context.Pipe(duplex=False)
+    threads = max(1, torch.get_num_threads() // count)
+    pool = ProcessPoolExecutor(count, context, _start_worker, (threads, gpus, watched))
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if is_main else None
+    try:
+        yield pool
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
+        pool.shutdown(wait=False, cancel_futures=True)
+        held.close()
+
+
+def _start_worker(threads: int, gpus: SimpleQueue[str], watched: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; one tells of it
+    threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # warnings of the data were shown once
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    if not gpus.empty():
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
+
+
+def _end_with_parent(watched: Connection) -> None:
+    watched.poll(None)  # until the other end is closed
+    os._exit(0)
+
+
+@contextmanager
+def cluster_workers(address: str) -> Iterator[Executor]:
+    """The workers of the Dask cluster whose scheduler has this address, such as tcp://node1:8786.
+
+    Raises:
+        InputError: Dask is not installed, or does not reach the scheduler.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        hint = "pip install -c constraints.txt -e '.[cluster]', here and where the workers run"
+        raise InputError("--scheduler needs Dask's package distributed", hint=hint) from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # an error of the search says what went wrong
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        hint = "start one with 'dask scheduler' and workers with 'dask worker', and name it as tcp://HOST:8786"
+        raise InputError(f"--scheduler {address} cannot be reached ({error})", hint=hint) from None
+    with client:
+        yield client.get_executor()
