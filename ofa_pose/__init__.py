@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ofa_pose.api.datasets import data_check, data_synth
+    from ofa_pose.api.datasets import data_check, data_convert, data_synth
     from ofa_pose.api.evaluating import evaluate, predict
     from ofa_pose.api.exporting import export
     from ofa_pose.api.importing import import_litepose
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds each
     "data_check": "datasets",
+    "data_convert": "datasets",
     "data_synth": "datasets",
     "evaluate": "evaluating",
     "export": "exporting",
@@ -50,6 +51,7 @@ _FUNCTIONS = {  # of the Python API, and the module of `ofa_pose.api` that holds
 __all__ = [
     "__version__",
     "data_check",
+    "data_convert",
     "data_synth",
     "evaluate",
     "export",

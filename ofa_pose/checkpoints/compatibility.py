@@ -6,12 +6,12 @@ from ofa_pose.arch.space import load_space
 from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.splits import DataSettings
+from ofa_pose.formats.reading import fingerprint
 from ofa_pose.recipe.recipe import Recipe
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.config import check_config
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import sha256
 
 
 def check_space(supernet: Checkpoint, space: str) -> None:
@@ -44,7 +44,7 @@ def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
         warn("the imported supernet may have seen the images held out of data.train; better name data.search")
         return
     trained = check_config(DataSettings, supernet.recipe.get("data") or {}, "the supernet's recipe")
-    now = (None, data.search_share, sha256(data.train.annotations))
+    now = (None, data.search_share, fingerprint(data.train.annotations, data.train.images))
     then = (trained.search, trained.search_share, supernet.info.get("train_sha256", now[2]))
     for key, new, old in zip(("search", "search_share", "train"), now, then, strict=True):
         if new != old:

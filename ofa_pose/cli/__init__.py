@@ -46,10 +46,18 @@ def _options(
     pass
 
 
-data_app = typer.Typer(help="Make and check datasets.", no_args_is_help=True)
+data_app = typer.Typer(help="Make, check and convert datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 add_command(data_app, "synth", datasets.data_synth, arguments=("out",))
 add_command(data_app, "check", datasets.data_check)
+add_command(
+    data_app,
+    "convert",
+    datasets.data_convert,
+    arguments=("source",),
+    show_result=views.show_conversion,
+    after=views.after_convert,
+)
 add_command(app, "pretrain", training.pretrain, after=views.after_pretrain, only_in_python=("objective",))
 add_command(
     app,

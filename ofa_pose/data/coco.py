@@ -1,4 +1,4 @@
-"""Keypoint datasets in COCO's format, with any skeleton: the annotation file's own category declares the joints.
+"""Keypoint datasets, as COCO's records whatever format they were in: their own category declares the joints.
 
 Every record is checked when a dataset is loaded, and all faults are named at once, each with its file and record id.
 Keypoints are continuous image-pixel positions as they stand in the file.
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from ofa_pose.data.coco_parse import parse
 from ofa_pose.data.records import ImageRecord
+from ofa_pose.formats.reading import fingerprint, read_annotations
 from ofa_pose.pose.geometry import box_round
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import Fault, InputError
-from ofa_pose.utils.files import read_json
 from ofa_pose.utils.numbers import positive
 from ofa_pose.utils.seeding import Key, generator
 
@@ -36,7 +36,7 @@ class KeypointDataset:
     Attributes:
         skeleton: the joints.
         images: the records, in the annotation file's order.
-        annotations_path: the annotation file.
+        annotations_path: the annotation file or folder, with :SPLIT where one of several was named.
         images_dir: the folder of the images.
         warnings: what is odd in the data but no fault, a line each.
         category: the annotation file's keypoint category, as it stands there.
@@ -69,7 +69,7 @@ class KeypointDataset:
         `bbox`, `area`, `num_keypoints` and `iscrowd` are filled in where missing, `area` also where it is not positive.
         It is read from the file when first asked for, so that training does not hold it in memory.
         """
-        value = read_json(self.annotations_path)
+        value = read_annotations(self.annotations_path, self.images_dir).value
         wanted = {image.id for image in self.images}
         category = self.category.get("id")
         return {
@@ -81,6 +81,11 @@ class KeypointDataset:
             ],
             "categories": [dict(self.category)],
         }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 of the annotations."""
+        return fingerprint(self.annotations_path, self.images_dir)
 
     def select(self, indices: Iterable[int]) -> KeypointDataset:
         """The images at these places, in this order. Raises InputError where there are none."""
@@ -140,10 +145,10 @@ def load_dataset(
     check_images: CheckImages = "exists",
     trained: Skeleton | None = None,
 ) -> KeypointDataset:
-    """Load and check a keypoint dataset in COCO's format.
+    """Load and check a keypoint dataset in any format of `ofa_pose.formats.reading.FORMATS`.
 
     Args:
-        annotations: the JSON file.
+        annotations: COCO's JSON file, or a file or folder of another format; PATH:SPLIT where it holds several splits.
         images: the folder that the records' file_name starts from.
         skeleton: flip pairs, sigmas and limbs for the file's joints; must name the same joints in the same order. By
             default `trained`, else the built-in skeleton with these joints, else a draft (and a warning).
@@ -155,7 +160,9 @@ def load_dataset(
         InputError: holding every fault found, each with the file, the record's id and the hint.
     """
     annotations, images = Path(annotations), Path(images)
-    parsed = parse(annotations, images, read_json(annotations), skeleton, trained)
+    known = skeleton or trained
+    read = read_annotations(annotations, images, known.joints if known else ())
+    parsed = parse(annotations, images, read.value, skeleton, trained)
     faults = list(parsed.faults)
     if check_images != "none":
         missing, found = _missing_files(parsed.images, annotations, images)
@@ -164,7 +171,7 @@ def load_dataset(
             faults += _undecodable(found)
     if faults:
         raise InputError.of(faults)
-    rest = parsed.warnings, parsed.category, parsed.other_categories
+    rest = (*read.notes, *parsed.warnings), parsed.category, parsed.other_categories
     return KeypointDataset(parsed.skeleton, parsed.images, annotations, images, *rest)
 
 

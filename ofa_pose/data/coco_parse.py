@@ -123,11 +123,23 @@ def _suggested(path: Path, category: Mapping[str, Any]) -> tuple[Skeleton, tuple
     listed = category.get("skeleton")
     limbs = [[int(end) for end in limb] for limb in listed if are_numbers(limb, 2)] if isinstance(listed, list) else []
     guess = draft(str(category.get("name", "custom")), names, limbs)
+    pairs = _stated_pairs(category.get("flip_pairs"), names)
+    flips = "guessed from left and right in their names" if pairs is None else "the file's"
     warning = (
-        f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are guessed from left and "
-        "right in their names, sigmas are defaults; check both: data check --write-skeleton FILE, then --skeleton FILE"
+        f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are {flips}, sigmas are "
+        "defaults; check both: data check --write-skeleton FILE, then --skeleton FILE"
     )
-    return guess, (warning,)
+    return guess if pairs is None else replace(guess, flip_pairs=pairs), (warning,)
+
+
+def _stated_pairs(value: Any, names: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
+    """The flip pairs that a category states by names, as `data convert` writes them; None where it states none."""
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        return None
+    ends = [str(end) for pair in value for end in pair]
+    if len(set(ends)) < len(ends) or not set(ends) <= set(names):
+        return None
+    return tuple((names.index(str(a)), names.index(str(b))) for a, b in value)
 
 
 class _Reader:

@@ -30,6 +30,7 @@ from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.checkpoints.compatibility import check_joints
 from ofa_pose.data.coco import KeypointDataset
 from ofa_pose.data.splits import DataSettings, Source, load_splits
+from ofa_pose.formats.reading import split_name
 from ofa_pose.inference.evaluate import evaluate, make_evaluator, read_inputs
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import Skeleton
@@ -68,7 +69,9 @@ def int8_data(
     Raises InputError: nothing to calibrate on, what is named cannot be read, or it is evaluated on other joints.
     """
     data = check_config(DataSettings, recipe.get("data") or {}, "the checkpoint's recipe")
-    named = (split for split in (data.test, data.val) if split is not None and Path(split.annotations).is_file())
+    named = (
+        split for split in (data.test, data.val) if split is not None and split_name(split.annotations)[0].exists()
+    )
     test = _source(evaluation) if evaluation else next(named, None)
     changed: dict[str, Any] = {"test": test}
     if calibration:

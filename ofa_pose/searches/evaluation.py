@@ -38,7 +38,6 @@ from ofa_pose.recipe.settings import SearchSettings
 from ofa_pose.searches.archive import Archive, EvaluatedSubnet
 from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.searches.distributed import KEPT, Team
-from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.run_dir import BASIS_DEFAULTS
@@ -135,8 +134,8 @@ class SubnetEvaluator:
         return {
             "sha256": sha256,
             "space": self.supernet.space.to_dict(),
-            "train": [files.sha256(train.annotations_path), len(train), self.settings.calibration_images],
-            "search": [files.sha256(search.annotations_path), len(search), self.settings.images],
+            "train": [train.fingerprint, len(train), self.settings.calibration_images],
+            "search": [search.fingerprint, len(search), self.settings.images],
             "decode": asdict(self.decode),
             "judging": EVALUATION_VERSION,
             **metric,

@@ -1,0 +1,95 @@
+"""The image files that annotations name: found where they lie, never outside the folders that the caller gave."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from ofa_pose.utils.errors import InputError
+
+SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+_ORIENTATION, _TURNED = 0x0112, frozenset((5, 6, 7, 8))  # EXIF: the tag, and its values of images that lie on a side
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels of an image as people see it, from the head of its file. Raises InputError."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
+    except FileNotFoundError:
+        hint = "restore it, or name the folder of the images with --images"
+        raise InputError("no such image, and its size is needed", path, hint) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise InputError("is damaged or not an image", path, "copy or download the file again") from None
+    return (height, width) if turned else (width, height)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Every image file in a folder and those below it, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, read without following links, lies in a folder."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+
+
+class ImageFinder:
+    """Finds the files of image names as annotations have them.
+
+    Attributes:
+        missing: the paths at which an image should be and is not.
+    """
+
+    def __init__(self, root: Path, images: Path | None, folders: Sequence[Path] = ()) -> None:
+        """
+        Args:
+            root: everything that the annotations may name lies in it.
+            images: or in this folder, which the caller named.
+            folders: where names may start from, the likeliest first, after `images`.
+        """
+        self._roots = [root] if images is None else [root, images]
+        self._folders = [*([images] if images else []), *folders, root]
+        self.missing: list[Path] = []
+
+    def find(self, name: str, where: object) -> Path:
+        """The path of an image, whether it is there or not. Raises InputError where the name leads elsewhere."""
+        plain = PurePosixPath(name.replace("\\", "/"))
+        if not plain.name or "\0" in name:
+            raise InputError(f"{name!r:.60} is not the name of an image", where, "correct the name")
+        absolute = plain.is_absolute() or plain.parts[0].endswith(":")
+        relative = PurePosixPath(plain.name) if absolute else plain
+        candidates = [Path(plain)] * absolute + [folder / relative for folder in self._folders]
+        allowed = [path for path in candidates if any(is_inside(path, root) for root in self._roots)]
+        if not allowed:
+            hint = "name the folder of the images with --images"
+            raise InputError(f"its image {name!r:.80} leads out of {self._roots[0]}", where, hint)
+        allowed += [folder / plain.name for folder in self._folders]
+        found = next((path for path in allowed if path.is_file()), None) or self._by_name(plain.name)
+        if found is None:
+            self.missing.append(allowed[0])
+        return Path(os.path.normpath(found or allowed[0]))
+
+    def _by_name(self, name: str) -> Path | None:
+        """The one image of that name below the folder that the caller named."""
+        known = self._listed.get(name, [])
+        return known[0] if len(known) == 1 else None
+
+    @cached_property
+    def _listed(self) -> dict[str, list[Path]]:
+        listed: dict[str, list[Path]] = defaultdict(list)
+        for path in list_images(self._roots[1]) if len(self._roots) > 1 else ():
+            listed[path.name].append(path)
+        return listed
+
+    def note(self) -> list[str]:
+        """A line on the images that are not there."""
+        if not self.missing:
+            return []
+        return [f"{len(self.missing)} image files are not there (the first: {self.missing[0]}); name them by --images"]
