@@ -63,7 +63,7 @@ def _read(given: Given) -> list[AnnotatedImages]:
     if root.find("track") is not None:
         raise InputError("holds tracks, as CVAT for video 1.1", path, _EXPORT)
     images = root.findall("image")
-    reader = _Reader(path, _joints(path, root, images), ImageFinder(given.root, given.images, [given.root / "images"]))
+    reader = _Images(path, _joints(path, root, images), ImageFinder(given.root, given.images, [given.root / "images"]))
     by_split: dict[str, list[ElementTree.Element]] = defaultdict(list)
     for image in images:
         by_split[image.get("subset", "")].append(image)
@@ -114,7 +114,7 @@ def _is_single(points: ElementTree.Element) -> bool:
     return ";" not in points.get("points", "")
 
 
-class _Reader:
+class _Images:
     """Reads <image> elements."""
 
     def __init__(self, path: Path, joints: Joints, finder: ImageFinder) -> None:
@@ -144,7 +144,7 @@ class _Reader:
             if person.is_skeleton or person.points:
                 gathered.add_person(number, person.points, person.box)
             else:
-                gathered.losses["other_shapes"] += 1
+                gathered.losses["other_shapes"] += person.box is not None
 
     def _sort(
         self, gathered: Gathered, shape: ElementTree.Element, people: dict[str, _Grouped], order: int, where: str

@@ -57,6 +57,7 @@ class ImageFinder:
         self._roots = [root] if images is None else [root, images]
         self._folders = [*([images] if images else []), *folders, root]
         self.missing: list[Path] = []
+        self._claimed: dict[Path, str] = {}  # files found by their own name alone, and the image that each is
 
     def find(self, name: str, where: object) -> Path:
         """The path of an image, whether it is there or not. Raises InputError where the name leads elsewhere."""
@@ -70,8 +71,13 @@ class ImageFinder:
         if not allowed:
             hint = "name the folder of the images with --images"
             raise InputError(f"its image {name!r:.80} leads out of {self._roots[0]}", where, hint)
-        allowed += [folder / plain.name for folder in self._folders]
-        found = next((path for path in allowed if path.is_file()), None) or self._by_name(plain.name)
+        found = next((path for path in allowed if path.is_file()), None)
+        if found is None:
+            flat = (folder / plain.name for folder in self._folders)
+            found = next((path for path in flat if path.is_file()), None) or self._by_name(plain.name)
+            if found is not None and self._claimed.setdefault(found, name) != name:
+                what = f"its image {name!r:.80} and {self._claimed[found]!r:.80} would both be {found}"
+                raise InputError(what, where, "keep the images in the folders that the annotations name")
         if found is None:
             self.missing.append(allowed[0])
         return Path(os.path.normpath(found or allowed[0]))

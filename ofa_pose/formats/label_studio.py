@@ -46,7 +46,7 @@ def _read(given: Given) -> list[AnnotatedImages]:
     names = in_order(_label(region, _JOINTS) for region in regions if region.get("type") == _JOINTS)
     boxes = [_label(region, _BOX) for region in regions if region.get("type") == _BOX]
     joints = Joints(boxes[0] if boxes else "person", _ordered(names)).check(given.path)
-    reader = _Reader(given, Gathered(joints))
+    reader = _Tasks(given, Gathered(joints))
     for place, task in enumerate(tasks):
         reader.read_task(task, _where(given, task, place))
     return [reader.finish()]
@@ -85,7 +85,7 @@ def _label(region: dict[str, Any], kind: str) -> str:
     return str(labels[0]) if isinstance(labels, list) and labels else ""
 
 
-class _Reader:
+class _Tasks:
     """Reads tasks one by one."""
 
     def __init__(self, given: Given, gathered: Gathered) -> None:

@@ -78,7 +78,7 @@ def _line(
     losses["segmentations"] += bool(record.get("segmentation"))
     losses["tracks"] += record.get("track_id") is not None
     losses["attributes"] += bool(record.get("attributes")) + (record.get("individual") is not None)
-    points = points * inside[:, None]
+    points = np.where(inside[:, None], points, 0)
     words = ["0", *_words((low + high) / 2 / size), *_words((high - low) / size)]
     for point in points:
         words += [*_words(point[:2] / size), str(int(point[2]))]
