@@ -165,7 +165,7 @@ def _read_csv(path: Path) -> _Table:
     rows = []
     for number, line in enumerate(lines[body:], start=body + 1):
         if line and any(line):
-            if len(line) != len(axes):
+            if len(line) > len(axes):  # fewer: those at the end are empty
                 raise InputError(f"has {len(line)} cells, not {len(axes)}", f"{path}:{number}", "save the file again")
             rows.append(("/".join(line[:first]), line[first:]))
     return _Table(path, columns, tuple(rows))

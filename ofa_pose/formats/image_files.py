@@ -79,8 +79,9 @@ class ImageFinder:
                 what = f"its image {name!r:.80} and {self._claimed[found]!r:.80} would both be {found}"
                 raise InputError(what, where, "keep the images in the folders that the annotations name")
         if found is None:
-            self.missing.append(allowed[0])
-        return Path(os.path.normpath(found or allowed[0]))
+            found = allowed[0 if len(self._roots) > 1 else -1]
+            self.missing.append(found)
+        return Path(os.path.normpath(found))
 
     def _by_name(self, name: str) -> Path | None:
         """The one image of that name below the folder that the caller named."""

@@ -169,7 +169,7 @@ class _Tasks:
         for group in single:
             ((name, (x, y, flag)),) = points.pop(group)
             around = [key for key, (bx, by, w, h) in boxes.items() if bx <= x <= bx + w and by <= y <= by + h]
-            if len(around) == 1:
+            if len(around) == 1 and not joined:  # else it was left apart on purpose
                 points[around[0]].append((name, (x, y, flag)))
                 self._placed += 1
             else:

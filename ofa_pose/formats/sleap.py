@@ -81,8 +81,12 @@ class _Labels:
         self._format = float(head.get("format_id", 1.0))
         self._metadata = json.loads(head["json"] if "json" in head else file["metadata/json"][()])
         self._instances = file["instances"][()]
-        used = Counter(self._instances["skeleton"][self._instances["instance_type"] == _USER].tolist())
-        self._skeleton = used.most_common(1)[0][0] if used else 0
+        is_user = self._instances["instance_type"] == _USER
+        if not is_user.any():
+            what = f"holds {len(is_user)} predicted people and nobody whom someone labelled"
+            raise InputError(what, self._path, "correct predictions in SLEAP, which makes labels of them")
+        used = Counter(self._instances["skeleton"][is_user].tolist())
+        self._skeleton = used.most_common(1)[0][0]
         self._finder = ImageFinder(given.root, given.images, [given.root / "images"])
         self._sizes: dict[Path, tuple[int, int]] = {}
 

@@ -94,6 +94,10 @@ def test_joints_that_nothing_joins(tmp_path: Path) -> None:
     next(region for region in regions if region["id"] == "tail0")["value"]["x"] = 50
     (part,) = label_studio.FORMAT.read(write(tmp_path, [one]))
     assert part.losses == {"joints_of_nobody": 1}
+    regions[1]["parentID"] = "box0"  # now some are joined: the others were left apart on purpose
+    (part,) = label_studio.FORMAT.read(write(tmp_path, [one]))
+    assert part.losses == {"joints_of_nobody": 2}
+    del regions[1]["parentID"]
     one["annotations"][0]["result"] = [region for region in regions if region["type"] == "keypointlabels"]
     (part,) = label_studio.FORMAT.read(write(tmp_path, [one]))
     assert len(part.value["annotations"]) == 1 and part.losses == {"repeated_joints": 1}
