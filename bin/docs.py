@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 import ofa_pose
 from ofa_pose.cli.commands import read_docstring
-from ofa_pose.recipe.recipe import COMMANDS, Recipe
+from ofa_pose.recipe import COMMANDS, Recipe
 from ofa_pose.utils.config import Config
 from ofa_pose.utils.files import find_yaml, read_yaml
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.data.coco import KeypointDataset, load_dataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.synthetic.dataset import write_dataset
 
 torch.set_num_threads(1)  # tiny nets gain nothing from more, and crawl where cores are shared

@@ -17,8 +17,8 @@ import pytest
 import ofa_pose
 from ofa_pose import runtime
 from ofa_pose.backends.runtimes import BACKENDS, SUFFIXES
-from ofa_pose.data.coco import KeypointDataset, load_dataset
 from ofa_pose.data.images import read_image
+from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.exports import export_checkpoint
 from ofa_pose.exports.models import metadata, open_source
 from ofa_pose.pose.decode import DecodeConfig

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import ofa_pose
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.pose.metrics import Detections
 
 

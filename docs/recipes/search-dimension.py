@@ -11,8 +11,7 @@ import torch
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
-from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.costs.population import population_costs
+from ofa_pose.costs.macs import population_costs, spec_macs, spec_params
 from ofa_pose.latency.pieces import space_pieces
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.utils.errors import InputError

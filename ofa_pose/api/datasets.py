@@ -107,7 +107,7 @@ def data_check(
         InputError: with every fault of the records and files.
     """
     from ofa_pose.data.check import draft_skeleton_yaml, statistics
-    from ofa_pose.data.coco import load_dataset
+    from ofa_pose.data.keypoint_dataset import load_dataset
     from ofa_pose.skeleton import load_skeleton
     from ofa_pose.utils import files
 

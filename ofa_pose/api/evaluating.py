@@ -13,7 +13,7 @@ from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
-    from ofa_pose.data.coco import CheckImages, KeypointDataset
+    from ofa_pose.data.keypoint_dataset import CheckImages, KeypointDataset
     from ofa_pose.inference.evaluate import MakeEvaluator
     from ofa_pose.inference.pose_model import PoseModel
     from ofa_pose.inference.predict import PredictionResult
@@ -146,7 +146,7 @@ def _ground_truth(
     check_images: CheckImages = "exists",
 ) -> KeypointDataset:
     """The images to evaluate on: the ones named, else data.test of a checkpoint's recipe, if it has one."""
-    from ofa_pose.data.splits import DataSettings, Source, load_splits
+    from ofa_pose.data.keypoint_dataset import DataSettings, Source, load_splits
     from ofa_pose.utils.config import check_config
 
     if annotations is None and recipe is None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ofa_pose.api.decorators import single_process
 
 if TYPE_CHECKING:
-    from ofa_pose.studies.comparison import FidelityResult
     from ofa_pose.studies.exhaustive import ExhaustiveTable
+    from ofa_pose.studies.fidelity import FidelityResult
 
 
 @single_process

@@ -51,7 +51,7 @@ def pretrain(
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.recipe.recipe import load_recipe
+    from ofa_pose.recipe import load_recipe
     from ofa_pose.train import trainings
     from ofa_pose.train.training_run import TrainingRun
 
@@ -99,7 +99,7 @@ def train_supernet(
     """
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.recipe.recipe import load_recipe
+    from ofa_pose.recipe import load_recipe
     from ofa_pose.train import trainings
     from ofa_pose.train.training_run import TrainingRun
 
@@ -152,7 +152,7 @@ def finetune(
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.checkpoints.compatibility import check_joints, check_space
     from ofa_pose.models.elastic import Supernet
-    from ofa_pose.recipe.recipe import load_recipe
+    from ofa_pose.recipe import load_recipe
     from ofa_pose.train import trainings
     from ofa_pose.train.training_run import TrainingRun
 

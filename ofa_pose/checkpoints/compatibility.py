@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from ofa_pose.arch.space import load_space
 from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.data.splits import DataSettings
+from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset
 from ofa_pose.formats.reading import fingerprint
-from ofa_pose.recipe.recipe import Recipe
+from ofa_pose.recipe import Recipe
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.config import check_config
 from ofa_pose.utils.console import warn

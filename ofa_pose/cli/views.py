@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ofa_pose.inference.predict import PredictionResult
     from ofa_pose.latency.verify import Verification
     from ofa_pose.searches.results import SearchResult
-    from ofa_pose.studies.comparison import CountComparison, FidelityResult, TuningComparison
+    from ofa_pose.studies.fidelity import CountComparison, FidelityResult, TuningComparison
     from ofa_pose.train.loop import TrainingResult
 
 Given = Mapping[str, Any]  # a call's arguments

@@ -1,4 +1,4 @@
-"""The part of a search space inside a budget: how large it is, and how to draw from it."""
+"""The part of a search space inside a budget: whether there is one, how large it is, and how to draw from it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible_start import find_feasible_start, single_changes
-from ofa_pose.costs.limits import LATENCY, Budget
-from ofa_pose.costs.population import Genomes, Grid, canonical_rows, population_costs
+from ofa_pose.costs.limits import LATENCY, Budget, Limit
+from ofa_pose.costs.macs import Genomes, Grid, canonical_rows, population_costs
 from ofa_pose.costs.repair import repair_rows
-from ofa_pose.costs.sampling import UniformDraws
+from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.seeding import generator
 
 LISTED = 4_000_000  # grids up to this size are listed: a fraction of a second and some 100 MB
@@ -32,6 +31,98 @@ FRUITLESS = 30  # batches without a new subnet after which no more are sought
 FILLED = 64  # subnets of which the largest found is taken for the largest of all
 
 Listed = tuple[Grid, NDArray[np.int64], NDArray[np.float64]]  # numbers of a grid's subnets, and their latencies
+
+
+class UniformDraws:
+    """Draws canonical genomes up to given choices, each with the same probability.
+
+    Attributes:
+        size: how many there are.
+    """
+
+    def __init__(self, space: SearchSpace, top: Sequence[int]) -> None:
+        """`top`: for every gene the highest choice that is left."""
+        self._space, self._top = space, np.array(top)
+        most = max(len(choices) for choices in space.choices)
+        weights = (np.arange(most) <= self._top[:, None]).astype(np.float64)
+        counted = np.ones(len(top), bool)
+        for place, gene in enumerate(space.genes):
+            if gene.field == "depth":  # a deeper stage has more subnets
+                for index, count in enumerate(gene.choices):
+                    weights[place, index] *= math.prod(top[block] + 1 for block in space.block_genes(gene.stage, count))
+                counted[space.block_genes(gene.stage, gene.choices[-1])] = False
+        totals = weights.sum(axis=1)
+        self.size = float(totals[counted].prod())
+        self._cumulative = np.cumsum(weights / totals[:, None], axis=1)[:, :-1]
+
+    def redraw(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """(N,): a new choice of each of (N,) genes."""
+        return np.asarray((rng.random((len(genes), 1)) > self._cumulative[genes]).sum(axis=1))
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(count, G) genomes, each drawn on its own."""
+        uniform = rng.random((count, len(self._top), 1))
+        return canonical_rows(self._space, np.minimum((uniform > self._cumulative).sum(axis=2), self._top))
+
+
+def find_feasible_start(space: SearchSpace, joints: int, budget: Budget) -> Genome:
+    """The smallest subnet's genome, or where only others keep a latency (runtimes pad channels), the fastest found.
+
+    No subnet has fewer MACs or parameters than the smallest. The fastest is sought from there, one gene after the
+    other; without `Budget.predict_many` the smallest is taken to be the fastest.
+
+    Raises:
+        InputError: one fault for each limit that none keeps, with the least that would do.
+    """
+    smallest = space.smallest(joints)
+    start = (0,) * len(space.choices)
+    exceeded = [limit for limit in budget.limits if limit.cost(smallest) > limit.maximum]
+    if not exceeded:
+        return start
+    faults = [_fault(space, "smallest", limit, limit.cost(smallest)) for limit in exceeded]
+    slow = exceeded[-1]
+    if slow.key != LATENCY or budget.predict_many is None:
+        raise InputError.of(faults)
+    fastest, least = _descend(space, lambda rows: budget.latencies(space, joints, rows), start)
+    if least > slow.maximum:
+        raise InputError.of([*faults[:-1], _fault(space, "fastest", slow, least)])
+    if len(exceeded) > 1:
+        raise InputError.of(faults[:-1])
+
+    def excess(rows: Genomes) -> NDArray[np.float64]:
+        return np.asarray(budget.excess(space, joints, rows).max(axis=1))
+
+    for genome in (fastest, _descend(space, excess, start)[0]):
+        if excess(np.array([genome])).item() <= 0:
+            return genome
+    hint = f"raise {' or '.join(limit.option for limit in budget.limits)}"
+    raise InputError(f"no subnet of {space.name} is found that keeps {budget} at once", hint=hint)
+
+
+def single_changes(space: SearchSpace, genome: Genome) -> NDArray[np.int64]:
+    """(N, G): a genome with each choice of each gene; not canonical where the depth is elastic."""
+    places = [(gene, choice) for gene, choices in enumerate(space.choices) for choice in range(len(choices))]
+    genes, choices = np.array(places).T
+    rows = np.tile(np.array(genome, np.int64), (len(places), 1))
+    rows[np.arange(len(places)), genes] = choices
+    return rows
+
+
+def _descend(space: SearchSpace, cost: Callable[[Genomes], NDArray[np.float64]], start: Genome) -> tuple[Genome, float]:
+    """Where single changes lead, each time the one that lowers a genome's cost most, and the cost there."""
+    genome, lowest = start, math.inf
+    while True:
+        rows = canonical_rows(space, single_changes(space, genome))
+        costs = cost(rows)
+        best = int(costs.argmin())
+        if costs[best] >= lowest:
+            return genome, lowest
+        genome, lowest = tuple(rows[best].tolist()), float(costs[best])
+
+
+def _fault(space: SearchSpace, which: str, limit: Limit, cost: float) -> Fault:
+    what = f"the {which} subnet of {space.name} needs {limit.show(cost)} {limit.quantity}"
+    return Fault(what, hint=f"raise {limit.option} to at least {limit.enough(cost)}")
 
 
 @dataclass(frozen=True)

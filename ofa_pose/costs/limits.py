@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import CONVENTIONS, Convention, spec_macs, spec_params
-from ofa_pose.costs.population import Genomes, population_costs
+from ofa_pose.costs.macs import CONVENTIONS, Convention, Genomes, population_costs, spec_macs, spec_params
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.numbers import format_count, parse_count
 

@@ -4,19 +4,35 @@ exact: multiply-adds of convolutions and transposed convolutions (a transposed o
 thop:  what thop.profile counts: a transposed convolution per OUTPUT pixel (4 × too many at stride 2) + 4 per
        BatchNorm element. Budgets are in this convention by default: it is the one LitePose's readers expect.
 paper: the LitePose paper's table: per output pixel + 2 per BatchNorm element + 1 per ReLU element.
+
+Many subnets at once have no second formula: `build_plan`, `layer_macs` and `layer_params` are given arrays instead of
+numbers. Arrays of one axis make a population; arrays that each have an axis of their own make the whole grid of a
+space, on which a layer costs only as much work as there are values of the few genes it depends on.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from types import SimpleNamespace
+from typing import Any, Literal, cast, get_args
 
-from ofa_pose.arch.plan import Layer, Plan, make_plan
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_pose.arch.plan import Layer, Plan, build_plan, make_plan
+from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 
 Convention = Literal["thop", "exact", "paper"]
 CONVENTIONS: tuple[str, ...] = get_args(Convention)
+QUANTITIES = ("macs_thop", "macs_exact", "macs_paper", "params")
+
+Genomes = NDArray[np.integer]  # (N, G), a row for each genome
+Costs = dict[str, NDArray[np.int64]]
+Present = tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -67,3 +83,129 @@ def spec_macs(spec: ArchSpec) -> Macs:
 def spec_params(spec: ArchSpec) -> int:
     """Trainable parameters of the network that a spec describes."""
     return sum(layer_params(layer) for layer in make_plan(spec).layers())
+
+
+def population_costs(space: SearchSpace, joints: int, genomes: Genomes) -> Costs:
+    """What each of many subnets costs.
+
+    Args:
+        genomes: (N, G) choice indices, canonical or not; a row for each subnet.
+
+    Returns:
+        For each of QUANTITIES an int64 array (N,): equal to `spec_macs` and `spec_params` of the decoded rows.
+    """
+    genomes = np.asarray(genomes)
+    terms = _terms(*population_plan(space, joints, genomes))
+    return {name: _total(terms, index, genomes.shape[:1]) for index, name in enumerate(QUANTITIES)}
+
+
+def population_plan(space: SearchSpace, joints: int, genomes: Genomes) -> tuple[Plan, Present]:
+    """The plan of many subnets at once, of (N, G) genomes, and which of its blocks they have.
+
+    A layer's channels and sides are whole numbers where they are the same for all, else arrays (N,). The plan has the
+    blocks of the deepest subnet; which subnets have one is, for each stage's blocks, True (all) or an array (N,).
+    """
+    columns = zip(space.choices, np.asarray(genomes).T, strict=True)
+    return _plan(space, joints, [_taken(choices, column) for choices, column in columns])
+
+
+def canonical_rows(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
+    """`SearchSpace.canonical` of every row of (N, G) genomes."""
+    rows = np.array(genomes, np.int64)
+    present = present_genes(space, rows)
+    return rows if present is None else np.where(present, rows, 0)
+
+
+def present_genes(space: SearchSpace, genomes: Genomes) -> NDArray[np.bool_] | None:
+    """(N, G): which genes say something, as opposed to those of blocks that the depth leaves out; None: all do."""
+    if not space.depth:
+        return None
+    present = np.ones(np.shape(genomes), bool)
+    for gene, depth, least in space.optional:
+        present[:, gene] = genomes[:, depth] >= least
+    return present
+
+
+class Grid:
+    """All subnets of a space, or of the part of it below given choices, numbered from 0.
+
+    Attributes:
+        shape: the number of choices of every gene that has more than one left.
+        size: the product of these. Where the depth is elastic, some numbers stand for no canonical genome.
+        plan: the plan of them all: a layer's channels and sides are whole numbers, or arrays that broadcast to `shape`.
+    """
+
+    def __init__(self, space: SearchSpace, joints: int, top: Sequence[int]) -> None:
+        """`top`: for every gene the highest choice that is left."""
+        self.space, self._genes = space, [gene for gene, highest in enumerate(top) if highest]
+        self.shape = tuple(top[gene] + 1 for gene in self._genes)
+        self.size = math.prod(self.shape)
+        values = [self._axis(choices[: top[gene] + 1], gene) for gene, choices in enumerate(space.choices)]
+        self.plan, present = _plan(space, joints, values)
+        self._terms = _terms(self.plan, present)
+
+    def costs(self, quantity: str) -> NDArray[np.int64]:
+        """(size,): one of QUANTITIES, for every number."""
+        return _total(self._terms, QUANTITIES.index(quantity), self.shape).reshape(-1)
+
+    def canonical(self) -> NDArray[np.bool_]:
+        """(size,): whether a number stands for a canonical genome."""
+        kept: Any = np.ones((1,) * len(self.shape), bool)
+        for gene, depth, least in self.space.optional:
+            there = self._axis(range(self._left(depth)), depth) >= least
+            kept = kept & ((self._axis(range(self._left(gene)), gene) == 0) | there)
+        return np.broadcast_to(kept, self.shape).reshape(-1)
+
+    def genomes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N, G): the genomes of (N,) numbers."""
+        rows = np.zeros((len(numbers), len(self.space.choices)), np.int64)
+        if self._genes:
+            rows[:, self._genes] = np.stack(np.unravel_index(numbers, self.shape), axis=1)
+        return rows
+
+    def _left(self, gene: int) -> int:
+        return self.shape[self._genes.index(gene)] if gene in self._genes else 1
+
+    def _axis(self, values: Sequence[int], gene: int) -> Any:
+        if len(values) == 1:
+            return values[0]
+        axes = [1] * len(self._genes)
+        axes[self._genes.index(gene)] = -1
+        return np.array(values, np.int64).reshape(axes)
+
+
+def _taken(choices: Sequence[int], column: NDArray[np.integer]) -> Any:
+    # What is the same for all stays a plain number: a large part of the arithmetic is then done once.
+    return choices[0] if len(choices) == 1 else np.array(choices, np.int64)[column]
+
+
+def _plan(space: SearchSpace, joints: int, values: Sequence[Any]) -> tuple[Plan, Present]:
+    """The plan of the subnets whose genes have these values, numbers or arrays; and which of its blocks they have."""
+    fields = space.fields(values)
+    present = tuple(
+        tuple(True if block < counts[0] else block < depth for block in range(counts[-1]))
+        for counts, depth in zip(space.depths, fields["depth"], strict=True)
+    )
+    return build_plan(cast(ArchSpec, SimpleNamespace(**fields, joints=joints))), present
+
+
+def _terms(plan: Plan, present: Present) -> dict[tuple[int, ...], list[Any]]:
+    """Sums over the layers, of each of QUANTITIES, apart by the shape of what is summed."""
+    have: dict[str, Any] = {}  # which subnets have a layer, where not all have
+    for blocks, flags in zip(plan.stages, present, strict=True):
+        have |= {layer.name: there for block, there in zip(blocks, flags, strict=True) for layer in block.layers}
+    sums: dict[tuple[int, ...], list[Any]] = {}
+    for layer in plan.layers():
+        macs, there = layer_macs(layer), have.get(layer.name, True)
+        for index, value in enumerate((macs.thop, macs.exact, macs.paper, layer_params(layer))):
+            term: Any = value if there is True else value * there
+            sums.setdefault(np.shape(term), [0] * len(QUANTITIES))[index] += term
+    return sums
+
+
+def _total(terms: dict[tuple[int, ...], list[Any]], index: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    total: Any = np.zeros((1,) * len(shape), np.int64)
+    # The smallest first, so that few additions have the size of the whole.
+    for values in sorted((values[index] for values in terms.values()), key=np.size):
+        total = total + values
+    return np.ascontiguousarray(np.broadcast_to(total, shape))

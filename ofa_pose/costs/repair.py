@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.costs.population import Genomes, canonical_rows
+from ofa_pose.costs.macs import Genomes, canonical_rows
 
 Excess = Callable[[Genomes], NDArray[np.float64]]  # (N, G) -> (N, limits): up to 0 keeps a limit
 

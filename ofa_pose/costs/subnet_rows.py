@@ -12,8 +12,7 @@ import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.costs.population import QUANTITIES, population_costs
+from ofa_pose.costs.macs import QUANTITIES, population_costs, spec_macs, spec_params
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.files import dump_yaml

@@ -185,7 +185,7 @@ def _write_yolo(folder: Path, parts: list[_Part], copy: bool) -> dict[str, dict[
     """data.yaml, labels/SPLIT and images/SPLIT: links to the images, or copies."""
     written = {}
     for part in parts:
-        split = split_for_yolo(part.read.split)
+        split = split_for_yolo(part.read.split if len(parts) > 1 else split_for_yolo(part.read.split) or "")
         if split is None or split in written:
             what = f"the split '{part.read.split}' is not one of YOLO's"
             raise InputError(what, hint=f"name the splits {', '.join(SPLITS)}, each once")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ofa_pose.arch.spec import MEAN, STD
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.transforms import Augmentation, Sample, augmented_sample, clean_sample
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator

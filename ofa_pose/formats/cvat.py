@@ -63,13 +63,18 @@ def _read(given: Given) -> list[AnnotatedImages]:
     if root.find("track") is not None:
         raise InputError("holds tracks, as CVAT for video 1.1", path, _EXPORT)
     images = root.findall("image")
-    reader = _Images(path, _joints(path, root, images), ImageFinder(given.root, given.images, [given.root / "images"]))
+    joints = _joints(path, root, images)
     by_split: dict[str, list[ElementTree.Element]] = defaultdict(list)
     for image in images:
         by_split[image.get("subset", "")].append(image)
     if not images:
         raise InputError("holds no images", path, _EXPORT)
-    return [reader.read_split(split if len(by_split) > 1 else "", several) for split, several in by_split.items()]
+    parts = []
+    for split, several in by_split.items():
+        folder = given.root / "images"
+        finder = ImageFinder(given.root, given.images, [folder / split, folder] if split else [folder])
+        parts.append(_Images(path, joints, finder).read_split(split if len(by_split) > 1 else "", several))
+    return parts
 
 
 def _joints(path: Path, root: ElementTree.Element, images: list[ElementTree.Element]) -> Joints:
@@ -123,11 +128,9 @@ class _Images:
     def read_split(self, split: str, images: list[ElementTree.Element]) -> AnnotatedImages:
         """The images of one subset."""
         gathered = Gathered(self._joints)
-        before = len(self._finder.missing)
         for place, image in enumerate(images):
             self._read_image(gathered, image, place)
-        if len(self._finder.missing) > before:
-            gathered.notes += self._finder.note()
+        gathered.notes += self._finder.note()
         return gathered.finish(split, self._path)
 
     def _read_image(self, gathered: Gathered, image: ElementTree.Element, place: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ofa_pose.backends import Runner
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.inference.estimate import Decoder, Inputs, estimate
 from ofa_pose.pose.decode import DecodeConfig, Poses

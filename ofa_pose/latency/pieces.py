@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, build_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.population import Grid
+from ofa_pose.costs.macs import Grid
 from ofa_pose.utils.errors import InputError
 
 # In what the pieces of a kind differ. Sides are the input's, in cells; `raw` is 0 in a plain head.

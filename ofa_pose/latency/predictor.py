@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ofa_pose.arch.plan import Plan, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.population import Genomes, population_plan
+from ofa_pose.costs.macs import Genomes, population_plan
 from ofa_pose.latency.interpolate import Interpolator
 from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.latency.pieces import FIELDS, Piece, plan_pieces, space_pieces

@@ -9,7 +9,7 @@ from contextlib import closing
 import torch
 from torch import Tensor, nn
 
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.loader import clean_batches, normalise
 from ofa_pose.utils.threads import map_ahead
 

@@ -16,7 +16,7 @@ from deap import base, tools
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches.candidates import Algorithm, Candidate, Evaluate, Report, evaluated
 from ofa_pose.searches.operators import Breeder, Child, starting_genomes
 from ofa_pose.searches.surrogate import Prediction, Screening

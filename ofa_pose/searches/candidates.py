@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ofa_pose.arch.space import Genome
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 
 if TYPE_CHECKING:
     from ofa_pose.costs.feasible import FeasibleSpace

@@ -26,15 +26,13 @@ from ofa_pose.checkpoints.compatibility import check_held_out, check_joints, che
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import genome_text
-from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.data.splits import load_splits
+from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.inference.evaluate import Evaluation, Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.recipe import Recipe
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches.archive import Archive, EvaluatedSubnet
 from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.searches.distributed import KEPT, Team

@@ -12,7 +12,7 @@ import numpy as np
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import uniform_candidates
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches.candidates import Origin
 
 ROUNDS = 6  # of making what is still missing, because what was made was there before

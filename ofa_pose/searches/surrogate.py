@@ -16,7 +16,7 @@ import numpy as np
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.ranking import kendall, spearman

@@ -14,10 +14,9 @@ import numpy as np
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.costs.population import population_costs
+from ofa_pose.costs.macs import population_costs, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable, read_subnets
-from ofa_pose.recipe.recipe import Recipe, load_recipe
+from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate, FitnessOutcome
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.utils import files

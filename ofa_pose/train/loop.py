@@ -18,7 +18,7 @@ from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.recipe.settings import TrainSettings
+from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.objectives import Objective
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import progress, say

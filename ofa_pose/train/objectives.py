@@ -17,7 +17,7 @@ from ofa_pose.data.loader import Batch, normalise
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE
-from ofa_pose.recipe.settings import LossSettings
+from ofa_pose.recipe import LossSettings
 from ofa_pose.train.losses import distillation_loss, heatmap_loss, tag_loss
 from ofa_pose.train.targets import heatmaps
 from ofa_pose.utils.seeding import generator

@@ -14,15 +14,13 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from ofa_pose.checkpoints.compatibility import check_joints
-from ofa_pose.data.coco import KeypointDataset
-from ofa_pose.data.splits import load_splits
+from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.evaluate import check_evaluable
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.recipe import Recipe
-from ofa_pose.recipe.settings import LossSettings, TrainSettings
+from ofa_pose.recipe import LossSettings, Recipe, TrainSettings
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
 from ofa_pose.utils import files

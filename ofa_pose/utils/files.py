@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,10 +83,8 @@ def parse_yaml(text: str, where: object) -> Any:
     """The value of a YAML text. Raises InputError naming `where` and the line."""
     import yaml  # here: a device that only runs a model has no PyYAML
 
-    from ofa_pose.utils.yaml_numbers import NumberLoader
-
     try:
-        return yaml.load(text, Loader=NumberLoader)  # noqa: S506  (a subclass of SafeLoader)
+        return yaml.load(text, Loader=_yaml_side("SafeLoader"))  # noqa: S506  (a subclass of SafeLoader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none, such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else str(where)
@@ -101,9 +101,19 @@ def dump_yaml(value: Any) -> str:
     """`value` as YAML text, keys in the order given, short lists on one line."""
     import yaml
 
-    from ofa_pose.utils.yaml_numbers import NumberDumper
+    dumper = _yaml_side("SafeDumper")
+    return yaml.dump(value, Dumper=dumper, sort_keys=False, default_flow_style=None, width=100)
 
-    return yaml.dump(value, Dumper=NumberDumper, sort_keys=False, default_flow_style=None, width=100)
+
+@functools.cache
+def _yaml_side(name: str) -> Any:
+    """PyYAML's safe loader or dumper, to which `1e-3` is a number, as YAML 1.2 has it, and no string."""
+    import yaml
+
+    side: Any = type(name, (getattr(yaml, name),), {})
+    number = re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)$")
+    side.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return side
 
 
 def check_file(path: Path, hint: str = "name another file") -> None:

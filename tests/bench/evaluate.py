@@ -24,7 +24,7 @@ from ofa_pose.arch.litepose_config import spec_from_litepose
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
-from ofa_pose.data.coco import KeypointDataset, load_dataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.data.loader import normalise
 from ofa_pose.inference.evaluate import Evaluation, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.litepose import LitePose

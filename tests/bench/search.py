@@ -19,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches.algorithms import ALGORITHMS
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.utils.console import progress, show

@@ -12,11 +12,11 @@ import pytest
 import ofa_pose
 from ofa_pose.arch.space import load_space
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.metrics import Detections
-from ofa_pose.recipe.recipe import load_recipe
+from ofa_pose.recipe import load_recipe
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.config import config_text

@@ -14,7 +14,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs import feasible as feasible_module
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
-from ofa_pose.costs.population import Grid
+from ofa_pose.costs.macs import Grid
 from tests.searches.small_spaces import JOINTS, small_space
 
 

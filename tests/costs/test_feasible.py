@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.costs.feasible_start import find_feasible_start
+from ofa_pose.costs.feasible import FeasibleSpace, find_feasible_start
 from ofa_pose.costs.limits import Budget, uniform_candidates
 from ofa_pose.costs.macs import CONVENTIONS, spec_macs, spec_params
 from ofa_pose.utils.errors import InputError

@@ -12,8 +12,7 @@ from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
 from ofa_pose.costs.limits import Budget
-from ofa_pose.costs.macs import spec_macs
-from ofa_pose.costs.population import Genomes
+from ofa_pose.costs.macs import Genomes, spec_macs
 from ofa_pose.utils.numbers import format_count
 from tests.costs.listed_spaces import deep_space, latency, members, nearly, tolerance, unlisted
 from tests.searches.small_spaces import JOINTS, half_way, small_space, tiny_space

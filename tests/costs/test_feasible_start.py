@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.costs.feasible_start import find_feasible_start
+from ofa_pose.costs.feasible import FeasibleSpace, find_feasible_start
 from ofa_pose.costs.limits import Budget
-from ofa_pose.costs.population import Genomes, population_costs
+from ofa_pose.costs.macs import Genomes, population_costs
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import parse_seconds
 from tests.costs.listed_spaces import deep_space, members, unlisted

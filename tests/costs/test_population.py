@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from ofa_pose.arch.space import Genome, SearchSpace, load_space
 from ofa_pose.arch.spec import HEADS
-from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.costs.population import QUANTITIES, Grid, canonical_rows, population_costs, present_genes
+from ofa_pose.costs.macs import (
+    QUANTITIES,
+    Grid,
+    canonical_rows,
+    population_costs,
+    present_genes,
+    spec_macs,
+    spec_params,
+)
 
 SHIPPED = ("litepose-nano", "litepose", "litepose-per-block", "litepose-depth")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ofa_pose.data.check import draft_skeleton_yaml, statistics
-from ofa_pose.data.coco import load_dataset
+from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.skeleton import load_skeleton
 from ofa_pose.utils.errors import InputError
 from tests.data.datasets import annotation, contents, write

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ofa_pose.data.coco import load_dataset
+from ofa_pose.data.keypoint_dataset import load_dataset
 from tests.data.datasets import annotation, contents, write
 
 

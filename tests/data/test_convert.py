@@ -16,8 +16,8 @@ from hypothesis import given, settings
 
 import ofa_pose
 from ofa_pose.cli import run
-from ofa_pose.data.coco import load_dataset
 from ofa_pose.data.convert import convert
+from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.formats.annotated import LOSSES
 from ofa_pose.skeleton import COCO, load_skeleton
 from ofa_pose.utils.errors import InputError
@@ -232,6 +232,7 @@ def test_splits_of_other_names_are_refused(tmp_path: Path) -> None:
     assert set(convert(named.path, tmp_path / "coco").splits) == {"part0", "part1"}
     with pytest.raises(InputError, match="the split 'part0' is not one of YOLO's"):
         convert(named.path, tmp_path / "out", "yolo")
+    assert set(convert(Path(f"{named.path}:part1"), tmp_path / "train", "yolo").splits) == {"train"}
     done = convert(Path(f"{named.path}:part1"), tmp_path / "one")
     assert set(done.splits) == {"part1"} and not (tmp_path / "out").exists()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ofa_pose.arch.spec import MEAN, STD
-from ofa_pose.data.coco import KeypointDataset, load_dataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.data.loader import Batch, clean_batches, epoch_order, normalise, step_keys, training_batches
 from ofa_pose.data.transforms import Augmentation, clean_sample
 from ofa_pose.utils.errors import InputError

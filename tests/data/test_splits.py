@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_pose.data.coco import KeypointDataset, load_dataset
-from ofa_pose.data.splits import DataSettings, Source, load_splits
+from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset, Source, load_dataset, load_splits
 from ofa_pose.utils.errors import InputError
 from tests.data.datasets import contents, write
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from ofa_pose.formats import cvat
 from ofa_pose.formats.annotated import Given
 from ofa_pose.utils.errors import InputError
-from tests.formats.scenes import JOINTS, LIMBS, Scene, assert_same, box_of, scene_lists
+from tests.formats.scenes import JOINTS, LIMBS, Scene, assert_same, box_of, scene_lists, write_images
 
 
 def meta() -> str:
@@ -89,8 +89,11 @@ def test_points_and_boxes_of_a_group_are_a_person(scenes: list[Scene]) -> None:
 
 def test_subsets_are_splits(tmp_path: Path) -> None:
     scenes = [Scene(f"{n}.png", 50, 40, ({"head": (1.0, 2.0, 2)},)) for n in range(2)]
+    for scene, subset in zip(scenes, ("part0", "part1"), strict=True):
+        write_images(tmp_path / "images" / subset, [scene])
     parts = cvat.FORMAT.read(write(tmp_path, document(scenes, subsets=True)))
-    assert [part.split for part in parts] == ["part0", "part1"]
+    assert [part.split for part in parts] == ["part0", "part1"] and not any(part.notes for part in parts)
+    assert [part.origins for part in parts] == [(tmp_path / "images" / f"part{n}" / f"{n}.png",) for n in range(2)]
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:

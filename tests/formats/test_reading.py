@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_pose.data.coco import load_dataset
+from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.formats.annotated import LOSSES, Given
 from ofa_pose.formats.reading import FORMATS, fingerprint, format_of, read_annotations, split_name, unpacked
 from ofa_pose.skeleton import draft

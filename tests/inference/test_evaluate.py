@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.inference.evaluate import READERS, evaluate, read_inputs
 from ofa_pose.pose.geometry import input_frame, warp

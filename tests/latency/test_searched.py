@@ -14,7 +14,7 @@ from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs
-from ofa_pose.data.coco import KeypointDataset, load_dataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.latency.build import build_table
 from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.latency.measure import open_device
@@ -22,8 +22,7 @@ from ofa_pose.latency.predictor import Predictor
 from ofa_pose.latency.verify import verify
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.recipe import Recipe
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.job import SearchJob
 from ofa_pose.synthetic.dataset import write_dataset

@@ -13,8 +13,7 @@ from typing import Any
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.recipe import Recipe
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches import distributed
 from ofa_pose.searches import job as module
 from ofa_pose.utils.errors import OfaPoseError

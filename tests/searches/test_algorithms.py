@@ -8,7 +8,7 @@ import pytest
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.candidates import FitnessOutcome
 from tests.bench import search as bench

@@ -14,13 +14,12 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.inference.evaluate import Evaluation, evaluate, read_inputs
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
-from ofa_pose.recipe.recipe import Recipe
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches import evaluation as fitness_module
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.job import SearchJob

@@ -14,7 +14,7 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget, uniform_candidates
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches import operators as breeding
 from ofa_pose.searches.algorithms import evolve, expected_evaluations
 from ofa_pose.searches.candidates import Candidate

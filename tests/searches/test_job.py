@@ -16,8 +16,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.recipe.recipe import Recipe
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches.candidates import Algorithm, Candidate, Evaluate, evaluated
 from ofa_pose.searches.job import SearchJob
 from ofa_pose.searches.plots import pareto_front

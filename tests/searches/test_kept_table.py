@@ -11,10 +11,10 @@ import pytest
 from ofa_pose.arch.space import load_space
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.data.coco import load_dataset
+from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.synthetic.dataset import write_dataset
 

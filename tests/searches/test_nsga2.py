@@ -8,7 +8,7 @@ import pytest
 
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches.algorithms import APOverCost, FrontOverCost, Individual, nsga2, random_search
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.searches.operators import Child

@@ -8,7 +8,7 @@ import pytest
 
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches.algorithms import expected_evaluations, random_search
 from tests.searches.evaluated_space import evaluate_with
 from tests.searches.small_spaces import JOINTS, feasible_genomes, half_way, small_space, tiny_space

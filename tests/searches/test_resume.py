@@ -11,7 +11,7 @@ import pytest
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from tests.searches import test_archive
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way

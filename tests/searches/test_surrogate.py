@@ -9,7 +9,7 @@ import pytest
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.recipe.settings import SearchSettings
+from ofa_pose.recipe import SearchSettings
 from ofa_pose.searches import surrogate
 from ofa_pose.searches.algorithms import ALGORITHMS, evolve
 from ofa_pose.searches.candidates import Candidate, FitnessOutcome

@@ -21,10 +21,19 @@ from ofa_pose.cli.views import show_fidelity
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.recipe.recipe import Recipe
+from ofa_pose.recipe import Recipe
 from ofa_pose.searches.candidates import Evaluate
-from ofa_pose.studies.comparison import CountComparison, FidelityResult, TuningComparison
-from ofa_pose.studies.fidelity import PICTURE, TABLE, TUNING, FidelitySettings, FidelityStudy, spread_subnets
+from ofa_pose.studies.fidelity import (
+    PICTURE,
+    TABLE,
+    TUNING,
+    CountComparison,
+    FidelityResult,
+    FidelitySettings,
+    FidelityStudy,
+    TuningComparison,
+    spread_subnets,
+)
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way, small_space, tiny_space

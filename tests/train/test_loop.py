@@ -15,11 +15,11 @@ import torch
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from ofa_pose.data.coco import KeypointDataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.recipe.settings import LossSettings, TrainSettings
+from ofa_pose.recipe import LossSettings, TrainSettings
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.train.loop import fit, make_optimizer, set_rate, update
 from ofa_pose.train.objectives import FixedNet, Objective

@@ -12,7 +12,7 @@ from torch import Tensor
 from ofa_pose.arch.space import load_space
 from ofa_pose.data.loader import Batch, normalise
 from ofa_pose.models.elastic import Supernet, extract, leading_slice
-from ofa_pose.recipe.settings import LossSettings
+from ofa_pose.recipe import LossSettings
 from ofa_pose.train.objectives import UniformSampling
 from tests.networks import randomised
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ofa_pose.data.coco import load_dataset
+from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.skeleton import COCO, CROWDPOSE, Skeleton, draft
 from ofa_pose.utils.errors import InputError
 from tests.data.datasets import JOINTS, annotation, contents, write

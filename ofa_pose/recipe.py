@@ -6,19 +6,75 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ofa_pose.data.splits import SPLITS, DataSettings
+from ofa_pose.arch.spec import TOTAL_STRIDE
+from ofa_pose.data.keypoint_dataset import SPLITS, DataSettings
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.pose.settings import DecodeSettings
-from ofa_pose.recipe.settings import LossSettings, SearchSettings, TrainSettings
 from ofa_pose.utils.config import Config, apply_overrides, check_config
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import find_yaml, read_yaml
 
+Side = Annotated[int, Field(gt=0, multiple_of=TOTAL_STRIDE)]
 COMMANDS = ("pretrain", "train-supernet", "finetune", "search")
+
+
+class TrainSettings(Config):
+    """The optimisation. Steps are batches; evaluation and checkpoints come every so many steps."""
+
+    steps: int = Field(1000, ge=1, description="how long to train")
+    batch: int = Field(16, ge=1, description="images in a step")
+    lr: float = Field(2e-3, gt=0, description="highest learning rate, of AdamW")
+    weight_decay: float = Field(1e-2, ge=0, description="of AdamW; none on biases and BatchNorm")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    resolutions: tuple[Side, ...] | None = Field(None, description="a fixed net's training sides; none: its own")
+    workers: int = Field(1, ge=0, description="processes that read images; 0: the training's own")
+    evaluate_every: int = Field(500, ge=1, description="steps between evaluations on data.val")
+    evaluate_images: int = Field(200, ge=1, description="of data.val, on which the best checkpoint is chosen")
+    checkpoint_every: int = Field(200, ge=1, description="steps that a killed run loses at most")
+
+
+class LossSettings(Config):
+    """The weights of the losses.
+
+    HigherHRNet weighs push and pull 1e-3 beside plain heatmap errors; beside errors with a foreground weight, which
+    are some 30 times larger, that is 1e-2 and more. Push outweighs pull: where all tags are equal neither has a slope,
+    and with equal weights the tags can stay there.
+    """
+
+    sigma: float = Field(2.0, gt=0, description="of the target Gaussians, in cells")
+    foreground: float = Field(30.0, ge=0, description="extra weight where the target is 1")
+    high: float = Field(1.0, gt=0, description="weight of the heatmaps at 1/2; a joint covers a fourth of their area")
+    push: float = Field(4e-2, ge=0, description="weight of the loss that sets people's tags apart")
+    pull: float = Field(1e-2, ge=0, description="weight of the loss that draws one person's tags together")
+    distill: float = Field(0.5, ge=0, le=1, description="share of the heatmap loss that comes from the teacher")
+
+
+class SearchSettings(Config):
+    """How to search, and how exactly a candidate is evaluated."""
+
+    algorithm: Literal["evolution", "nsga2", "random"] = Field(
+        "evolution", description="evolution: the best AP; nsga2: the whole AP–cost front; random: the baseline"
+    )
+    population: int = Field(32, ge=2, description="subnets evaluated in each generation")
+    generations: int = Field(12, ge=0, description="after the first population")
+    images: int = Field(200, ge=1, description="of the search split, on which a candidate's AP is measured")
+    calibration_images: int = Field(64, ge=1, description="training images for BatchNorm recalibration")
+    batch: int = Field(16, ge=1, description="images evaluated at once")
+    parents: float = Field(0.5, gt=0, le=1, description="share of the population that may have offspring")
+    crossover: float = Field(0.5, ge=0, le=1, description="share of offspring with two parents")
+    mutation: float = Field(0.15, gt=0, le=1, description="chance of each gene to change")
+    fill: float = Field(0.5, ge=0, le=1, description="share of evolution's samples and offspring grown to the budget")
+    uniform_start: bool = Field(True, description="the first population holds the widest uniform nets in the budget")
+    surrogate: bool = Field(False, description="a model of the AP chooses which offspring are evaluated")
+    surrogate_proposals: int = Field(20, ge=2, description="offspring bred for each one that is evaluated")
+    surrogate_round: int = Field(3, ge=1, description="subnets evaluated between lessons; more processes would idle")
+    surrogate_samples: int = Field(6, ge=5, description="evaluated subnets before the model is first asked")
+    surrogate_tau: float = Field(0.3, ge=0, lt=1, description="Kendall tau of held-out APs below which it stands aside")
 
 
 class Recipe(Config):

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from ofa_pose.arch.space import Genome, SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import FeasibleSpace
+from ofa_pose.costs.feasible import FeasibleSpace, UniformDraws
 from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.costs.sampling import UniformDraws
 from tests.costs.listed_spaces import deep_space, latencies, latency, members, nearly, tolerance, unlisted
 from tests.searches.small_spaces import JOINTS, half_way, small_space
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ofa_pose.arch.space import load_space
-from ofa_pose.recipe.recipe import COMMANDS, load_recipe
+from ofa_pose.recipe import COMMANDS, load_recipe
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import shipped_folder
