@@ -18,7 +18,7 @@ from ofa_pose.data.check import skeleton_text
 from ofa_pose.data.coco_parse import Parsed, parse
 from ofa_pose.formats.annotated import AnnotatedImages, Given, Origin, StoredImage, VideoFrame
 from ofa_pose.formats.coco_json import image_folder
-from ofa_pose.formats.image_files import is_inside
+from ofa_pose.formats.image_files import is_inside, turned_records
 from ofa_pose.formats.reading import choose, read_splits, split_name, unpacked
 from ofa_pose.formats.sleap import open_hdf5, stored_bytes
 from ofa_pose.formats.yolo_labels import SPLITS, data_yaml, label_files, split_for_yolo
@@ -190,7 +190,8 @@ def _write_yolo(folder: Path, parts: list[_Part], copy: bool) -> dict[str, dict[
             what = f"the split '{part.read.split}' is not one of YOLO's"
             raise InputError(what, hint=f"name the splits {', '.join(SPLITS)}, each once")
         category = part.parsed.category
-        texts, losses = label_files(part.read.value, category["id"], len(part.parsed.skeleton.joints))
+        value = turned_records(part.read.value, part.origins, upright=True)
+        texts, losses = label_files(value, category["id"], len(part.parsed.skeleton.joints))
         part.losses.update(losses)
         names = _distinct(part.names)
         _write_images(folder / "images" / split, names, part.origins, links=not copy)

@@ -4,30 +4,82 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ofa_pose.utils.errors import InputError
 
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-_ORIENTATION, _TURNED = 0x0112, frozenset((5, 6, 7, 8))  # EXIF: the tag, and its values of images that lie on a side
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, frozenset((5, 6, 7, 8))  # EXIF: the tag, and its values that swap the sides
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of an image as people see it, from the head of its file. Raises InputError."""
+def _head(path: Path) -> tuple[tuple[int, int], int]:
+    """Width and height as stored, and the EXIF orientation (1: as stored), from the head of an image file."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
+            turned = image.getexif().get(_ORIENTATION, 1)
+            return image.size, turned if turned in range(1, 9) else 1
     except FileNotFoundError:
         hint = "restore it, or name the folder of the images with --images"
         raise InputError("no such image, and its size is needed", path, hint) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise InputError("is damaged or not an image", path, "copy or download the file again") from None
-    return (height, width) if turned else (width, height)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels of an image as people see it. Raises InputError."""
+    size, orientation = _head(path)
+    return size[::-1] if orientation in _ON_ITS_SIDE else size
+
+
+def turned_records(value: Mapping[str, Any], paths: Sequence[Any], upright: bool) -> dict[str, Any]:
+    """COCO's lists with joints and boxes of photos that EXIF turns, put where they are on the photo as it is used.
+
+    Tools show such photos upright. Here their stored pixels count wherever their size is the annotated one, which tells
+    nothing of a photo that is upside down.
+
+    Args:
+        value: the lists.
+        paths: of each image; what is not the path of a file is left as it is.
+        upright: from stored pixels to what tools show; otherwise back, where the size does not tell.
+    """
+    images, turns = [], {}
+    for image, path in zip(value["images"], paths, strict=True):
+        size = image["width"], image["height"]
+        stored, orientation = _head(path) if isinstance(path, Path) and path.is_file() else (size, 1)
+        shown = stored[::-1] if orientation in _ON_ITS_SIDE else stored
+        if orientation != 1 and size == stored and (upright or size == shown):
+            turns[image["id"]] = (orientation, stored)
+            image = {**image, "width": shown[0], "height": shown[1]} if upright else image
+        images.append(image)
+    annotations = [
+        _turned(record, *turns[record["image_id"]], upright) if record["image_id"] in turns else record
+        for record in value["annotations"]
+    ]
+    return {**value, "images": images, "annotations": annotations}
+
+
+def _turned(record: Mapping[str, Any], orientation: int, stored: tuple[int, int], upright: bool) -> dict[str, Any]:
+    def turn(x: float, y: float) -> tuple[float, float]:
+        (w, h), back = stored, not upright
+        if orientation in (6, 8) and back:  # all others are their own inverse
+            return (y, h - x) if orientation == 6 else (w - y, x)
+        across = {2: (w - x, y), 3: (w - x, h - y), 4: (x, h - y), 5: (y, x), 6: (h - y, x), 8: (y, w - x)}
+        return across.get(orientation, (w - y, h - x) if back else (h - y, w - x))
+
+    result = dict(record)
+    flat = record.get("keypoints") or []
+    joints = [(*turn(x, y), v) if v else (x, y, v) for x, y, v in zip(*(iter(flat),) * 3, strict=True)]
+    result["keypoints"] = [number for joint in joints for number in joint]
+    if record.get("bbox") is not None:
+        x, y, w, h = record["bbox"]
+        xs, ys = zip(turn(x, y), turn(x + w, y + h), strict=True)
+        result["bbox"] = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return result
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -10,12 +10,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ofa_pose.formats import coco_json, cvat, deeplabcut, label_studio, labelme, sleap, yolo
 from ofa_pose.formats.annotated import LOSSES, AnnotatedImages, AnnotationFormat, Given
-from ofa_pose.formats.image_files import SUFFIXES
-from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.formats.image_files import SUFFIXES, turned_records
+from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.files import sha256
 
 FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads it; COCO takes the rest
@@ -27,6 +28,7 @@ FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads 
     "labelme": labelme.FORMAT,
     "coco": coco_json.FORMAT,
 }
+_UPRIGHT = frozenset(("yolo", "cvat", "label-studio", "labelme"))  # these show photos as EXIF turns them
 _MOST_TEXT = 4 * 2**30  # bytes of annotations that a zip file may hold unpacked
 
 
@@ -53,7 +55,10 @@ def format_of(given: Given) -> str:
 def read_splits(given: Given) -> tuple[str, list[AnnotatedImages]]:
     """The name of the format, and every split of what a path names; zip files are to be unpacked before."""
     name = format_of(given)
-    return name, FORMATS[name].read(given)
+    parts = FORMATS[name].read(given)
+    if name in _UPRIGHT:
+        parts = [replace(part, value=turned_records(part.value, part.origins or (), upright=False)) for part in parts]
+    return name, parts
 
 
 @contextmanager
@@ -81,7 +86,12 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                 archive.extractall(folder, members if with_images else texts)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except InputError as error:  # say where in the zip file
+            faults = [(fault.what, fault.where, fault.hint) for fault in error.faults]
+            named = [[text.replace(folder, str(path)) for text in texts] for texts in faults]
+            raise InputError.of([Fault(*texts) for texts in named]) from None
 
 
 def read_annotations(named: str | Path, images: str | Path, joints: tuple[str, ...] = ()) -> AnnotatedImages:

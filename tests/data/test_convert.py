@@ -268,18 +268,52 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert same.splits["train"]["people"] == 1
 
 
-@pytest.mark.skipif(not (SHARED / "coco_mini").is_dir(), reason="no ../shared/data/coco_mini")
-def test_coco_photos_to_yolo_and_back(tmp_path: Path) -> None:
-    done = convert(SHARED / "coco_mini", tmp_path / "yolo", "yolo")
-    assert {name: (one["count"], one["people"]) for name, one in done.splits.items()} == {
-        "train": (40, 86),
-        "val": (43, 68),
-    }
-    for split in ("train", "val"):
-        annotations = SHARED / "coco_mini" / "annotations" / f"person_keypoints_{split}2017.json"
-        before = load_dataset(annotations, SHARED / "coco_mini" / "images" / f"{split}2017")
+REAL = {  # dataset: split, its annotations and its images
+    "coco_mini": [(s, f"annotations/person_keypoints_{s}2017.json", f"images/{s}2017") for s in ("train", "val")],
+    "flies": [(s, f"{s}.json", f"images/{s}") for s in ("train", "val")],
+    "mouse": [(s, f"{s}.json", f"images/{s}") for s in ("train", "val")],
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_datasets_to_yolo_and_back(tmp_path: Path, name: str) -> None:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"no ../shared/data/{name}")
+    done = convert(folder, tmp_path / "yolo", "yolo")
+    assert list(done.splits) == ["train", "val"]
+    for split, file, images in REAL[name]:
+        before = load_dataset(folder / file, folder / images)
         after = load_dataset(f"{tmp_path}/yolo:{split}", tmp_path / "yolo" / "images" / split)
+        assert (len(after), after.people) == (len(before), before.people) and after.people > 0
         people = {image.path.name: image.keypoints for image in after.images}
         for image in before.images:
             np.testing.assert_array_equal(people[image.path.name][..., 2], image.keypoints[..., 2])
             np.testing.assert_allclose(people[image.path.name], image.keypoints, atol=1e-3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(60, 40), (50, 50)])
+def test_photos_that_exif_turns(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
+    """A bright spot under a joint is under it in the stored photo, in YOLO's upright one, and back."""
+    from PIL import Image
+
+    width, height = size
+    stored = np.zeros((height, width, 3), np.uint8)
+    stored[28:32, 8:12] = 255  # around (10, 30)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "images").mkdir()
+    Image.fromarray(stored).save(tmp_path / "images" / "0.jpg", exif=exif, quality=100)
+    value = contents(1, *size)
+    value["images"][0]["file_name"] = "0.jpg"
+    value["annotations"] = [annotation(1, 0, [10, 30, 2] + [0] * 12, bbox=[8, 28, 4, 4])]
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    convert(tmp_path / "a.json", tmp_path / "yolo", "yolo")
+    shown = cv2.imread(str(tmp_path / "yolo" / "images" / "train" / "0.jpg"))
+    numbers = np.array((tmp_path / "yolo" / "labels" / "train" / "0.txt").read_text().split(), np.float64)
+    x, y = numbers[5:7] * (shown.shape[1], shown.shape[0])
+    assert shown[int(y), int(x)].min() > 200 and np.allclose(numbers[1:3], numbers[5:7])
+    (image,) = load_dataset(tmp_path / "yolo", tmp_path / "yolo" / "images", check_images="decode").images
+    x, y = image.keypoints[0, 0, :2]
+    assert image.read()[int(y), int(x)].min() > 200

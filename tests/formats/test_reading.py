@@ -142,6 +142,13 @@ def test_zip_files_are_read(tmp_path: Path) -> None:
     assert len(load_dataset(f"{path}:val", tmp_path, check_images="none")) == 4
 
 
+def test_faults_in_a_zip_file_name_it(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "task.zip", {"annotations.xml": "<annotations>"})
+    with pytest.raises(InputError) as caught:
+        read_annotations(path, tmp_path)
+    assert str(caught.value).startswith(f"{path}/annotations.xml:1:14: is not valid XML")
+
+
 @pytest.mark.parametrize("name", ["../a.xml", "/a.xml", "x/../../a.xml", "..\\a.xml"])
 def test_members_of_a_zip_file_stay_in_it(tmp_path: Path, name: str) -> None:
     path = zipped(tmp_path / "a.zip", {name: "<annotations/>"})
