@@ -50,7 +50,7 @@ def turned_records(value: Mapping[str, Any], paths: Sequence[Any], upright: bool
     images, turns = [], {}
     for image, path in zip(value["images"], paths, strict=True):
         size = image["width"], image["height"]
-        stored, orientation = _head(path) if isinstance(path, Path) and path.is_file() else (size, 1)
+        stored, orientation = _head(path) if isinstance(path, Path) and os.path.isfile(path) else (size, 1)
         shown = stored[::-1] if orientation in _ON_ITS_SIDE else stored
         if orientation != 1 and size == stored and (upright or size == shown):
             turns[image["id"]] = (orientation, stored)
@@ -123,10 +123,10 @@ class ImageFinder:
         if not allowed:
             hint = "name the folder of the images with --images"
             raise InputError(f"its image {name!r:.80} leads out of {self._roots[0]}", where, hint)
-        found = next((path for path in allowed if path.is_file()), None)
+        found = next((path for path in allowed if os.path.isfile(path)), None)
         if found is None:
             flat = (folder / plain.name for folder in self._folders)
-            found = next((path for path in flat if path.is_file()), None) or self._by_name(plain.name)
+            found = next((path for path in flat if os.path.isfile(path)), None) or self._by_name(plain.name)
             if found is not None and self._claimed.setdefault(found, name) != name:
                 what = f"its image {name!r:.80} and {self._claimed[found]!r:.80} would both be {found}"
                 raise InputError(what, where, "keep the images in the folders that the annotations name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,8 @@ def _where(given: Given, task: Any, place: int) -> str:
 
 
 def _annotations(task: Any, where: str) -> list[Any]:
-    found = task.get("annotations", task.get("completions")) if isinstance(task, dict) else None
+    known = isinstance(task, dict) and isinstance(task.get("data"), dict)
+    found = task.get("annotations", task.get("completions")) if known else None
     if not isinstance(found, list):
         raise InputError("has no annotations", where, _EXPORT)
     return found
@@ -76,6 +78,12 @@ def _results(annotation: Any, where: str) -> list[dict[str, Any]]:
     found = annotation.get("result") if isinstance(annotation, dict) else None
     if not isinstance(found, list) or not all(isinstance(region, dict) for region in found):
         raise InputError("has an annotation without a result", where, _EXPORT)
+    for region in found:
+        odd = [
+            key for key in ("id", "parentID", "from_id", "to_id") if not isinstance(region.get(key), str | int | None)
+        ]
+        if odd:
+            raise InputError(f"a region's {odd[0]} is {region[odd[0]]!r:.40}", where, _EXPORT)
     return found
 
 
@@ -103,11 +111,11 @@ class _Tasks:
         name = _image_name(task, where)
         path = self._finder.find(name, where)
         uploaded = PurePosixPath(name).name
-        if not path.is_file() and _UPLOADED.match(uploaded):
+        if not os.path.isfile(path) and _UPLOADED.match(uploaded):
             without = self._finder.find(_UPLOADED.sub("", uploaded), where)
-            del self._finder.missing[-1 - (not without.is_file()) :]
-            path = without if without.is_file() else path
-            if not path.is_file():
+            del self._finder.missing[-1 - (not os.path.isfile(without)) :]
+            path = without if os.path.isfile(without) else path
+            if not os.path.isfile(path):
                 self._finder.missing.append(path)
         regions = _results(kept[0], where)
         sized = next((region for region in regions if "original_width" in region), None)

@@ -68,6 +68,8 @@ def _shapes(path: Path, value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for place, shape in enumerate(shapes):
         if not isinstance(shape, dict) or not isinstance(shape.get("points"), list) or "label" not in shape:
             raise InputError("has no label and points", f"{path}: shape at place {place}", _HINT)
+        if not isinstance(shape.get("group_id"), int | str | None):
+            raise InputError(f"group_id is {shape['group_id']!r:.40}", f"{path}: shape at place {place}", _HINT)
         yield {"shape_type": "polygon", "group_id": None, **shape}
 
 
@@ -82,11 +84,11 @@ def _read_image(gathered: Gathered, finder: ImageFinder, path: Path, value: dict
     number = gathered.add_image(beside.as_posix(), size, image, path)
     points: dict[Any, dict[str, Point]] = {}
     boxes: dict[Any, list[float]] = {}
-    gathered.losses["attributes"] += sum(bool(flag) for flag in (value.get("flags") or {}).values())
+    gathered.losses["attributes"] += _flags(value)
     for place, shape in enumerate(_shapes(path, value)):
         where, group = f"{path}: shape at place {place}", shape["group_id"]
         corners = [_corner(corner, where) for corner in shape["points"]]
-        gathered.losses["attributes"] += sum(bool(flag) for flag in (shape.get("flags") or {}).values())
+        gathered.losses["attributes"] += _flags(shape)
         if shape["shape_type"] == "point" and len(corners) == 1:
             person = points.setdefault(group, {})
             if shape["label"] in person:
@@ -99,6 +101,12 @@ def _read_image(gathered: Gathered, finder: ImageFinder, path: Path, value: dict
             gathered.losses["other_shapes"] += 1
     for group in in_order([*points, *boxes]):
         gathered.add_person(number, points.get(group, {}), boxes.get(group))
+
+
+def _flags(holder: dict[str, Any]) -> int:
+    """How many flags of an image or a shape are set."""
+    flags = holder.get("flags")
+    return sum(map(bool, flags.values())) if isinstance(flags, dict) else 0
 
 
 def _corner(corner: Any, where: str) -> tuple[float, float]:

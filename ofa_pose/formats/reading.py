@@ -55,7 +55,11 @@ def format_of(given: Given) -> str:
 def read_splits(given: Given) -> tuple[str, list[AnnotatedImages]]:
     """The name of the format, and every split of what a path names; zip files are to be unpacked before."""
     name = format_of(given)
-    parts = FORMATS[name].read(given)
+    try:
+        parts = FORMATS[name].read(given)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:  # what no check names
+        what = f"is not what {FORMATS[name].title} holds ({type(error).__name__}: {error!s:.80})"
+        raise InputError(what, given.path, "export it again") from error
     if name in _UPRIGHT:
         parts = [replace(part, value=turned_records(part.value, part.origins or (), upright=False)) for part in parts]
     return name, parts

@@ -137,11 +137,11 @@ def _images(path: Path, value: Mapping[str, Any], split: str) -> Iterator[Path]:
     stated = value.get("path")
     if isinstance(stated, str) and stated:
         named = base / stated
-        base = named if named.is_dir() else base
+        base = named if os.path.isdir(named) else base
     entries = value[split] if isinstance(value[split], list) else [value[split]]
     for entry in map(str, entries):
         options = [base / entry, *([base / entry[3:]] if entry.startswith("../") else [])]  # as Ultralytics does
-        place = next((option for option in options if option.exists()), None)
+        place = next((option for option in options if os.path.exists(option)), None)
         if place is None:
             raise InputError(f"{split}: no such folder of images: {options[0]}", path, "correct path, or that entry")
         if place.is_dir():
@@ -158,7 +158,7 @@ def _images(path: Path, value: Mapping[str, Any], split: str) -> Iterator[Path]:
 def _listed(file: Path, number: int, line: str, base: Path) -> Path:
     """An image that a line of a text file names, from that file's folder or the dataset's."""
     options = [Path(os.path.normpath(folder / line)) for folder in (file.parent, base)]
-    found = next((option for option in options if option.is_file()), None)
+    found = next((option for option in options if os.path.isfile(option)), None)
     if found is None:
         raise InputError(f"no such image: {options[0]}", f"{file}:{number}", "restore it, or remove the line")
     return found

@@ -152,6 +152,8 @@ FAULTS = [
     ),
     (_region({"value": {"y": 1, "keypointlabels": ["head"]}}), "x is None, not a number"),
     (_region({"value": {"x": float("nan"), "y": 1, "keypointlabels": ["head"]}}), "x is nan, not a number"),
+    (_region({"parentID": ["box0"]}), r"task 7: a region's parentID is \['box0'\]"),
+    (lambda one: one.update(data="a.png"), "task 7: has no annotations"),
     (_region({"image_rotation": 45}), "region head0: image_rotation is 45"),
     (lambda one: one.update(data={"text": "no image"}), "task 7: its data names no image file"),
     (lambda one: one.update(data={"image": "/data/local-files/?d=../../a.png"}), "leads out of"),

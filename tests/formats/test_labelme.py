@@ -73,6 +73,7 @@ FAULTS = [
     ({"shapes": [{"label": "head"}]}, "0.json: shape at place 0: has no label and points"),
     ({"shapes": [{"label": "head", "points": [[1]], "shape_type": "point"}]}, r"shape at place 0: a point is \[1\]"),
     ({"shapes": [{"label": "head", "points": [["a", 1]], "shape_type": "point"}]}, "x is 'a', not a number"),
+    ({"shapes": [{"label": "a", "points": [[1, 1]], "group_id": []}]}, r"shape at place 0: group_id is \[\]"),
     ({"imagePath": 5}, "imagePath is 5"),
     ({"imagePath": "../../a.png"}, "leads out of"),
     ({"imageWidth": "wide"}, "imageWidth or imageHeight is 'wide'"),
