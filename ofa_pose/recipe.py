@@ -13,7 +13,7 @@ from pydantic import Field
 from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.data.keypoint_dataset import SPLITS, DataSettings
 from ofa_pose.data.transforms import Augmentation
-from ofa_pose.pose.settings import DecodeSettings
+from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.utils.config import Config, apply_overrides, check_config
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import find_yaml, read_yaml
@@ -52,6 +52,19 @@ class LossSettings(Config):
     push: float = Field(4e-2, ge=0, description="weight of the loss that sets people's tags apart")
     pull: float = Field(1e-2, ge=0, description="weight of the loss that draws one person's tags together")
     distill: float = Field(0.5, ge=0, le=1, description="share of the heatmap loss that comes from the teacher")
+
+
+class DecodeSettings(Config):
+    """Those of `DecodeConfig`'s settings that depend on how a net was trained."""
+
+    threshold: float = Field(DecodeConfig.threshold, gt=0, description="height above which a peak is a joint")
+    tag_threshold: float = Field(
+        DecodeConfig.tag_threshold, gt=0, description="twice what a joint's tag may differ from its person's"
+    )
+
+    def config(self) -> DecodeConfig:
+        """As the decoder takes them."""
+        return DecodeConfig(**self.model_dump())
 
 
 class SearchSettings(Config):

@@ -85,8 +85,7 @@ def test_no_file_has_the_name_of_another_packages_file() -> None:
     homes: dict[str, set[str]] = defaultdict(set)
     for package, path in packages():
         homes[path.stem].add(package)
-    for usual in ("__init__", "settings"):
-        del homes[usual]
+    del homes["__init__"]
     assert not {name: sorted(where) for name, where in homes.items() if len(where) > 1}
 
 

@@ -16,8 +16,8 @@ import ofa_pose
 from ofa_pose.data.loader import Batch, normalise
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.geometry import HIGH_STRIDE
+from ofa_pose.train.losses import heatmaps
 from ofa_pose.train.objectives import Losses, label_losses
-from ofa_pose.train.targets import heatmaps
 from ofa_pose.train.training_run import TrainingRun
 
 

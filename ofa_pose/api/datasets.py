@@ -100,7 +100,6 @@ def data_check(
     Args:
         annotations: COCO-format annotation file, or another format that data convert reads.
         images: folder of its images.
-        skeleton: YAML of a custom skeleton.
         write_skeleton: write a first draft of the skeleton's YAML here.
 
     Raises:

@@ -6,23 +6,51 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, FORMATS, SUFFIXES, listed
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import COMMAND_WORDS
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+SHARED = {  # parameters of several functions, as their docstrings explain them that do not say more
+    "out": "run directory to write.",
+    "recipe": "a YAML file or a shipped recipe's name.",
+    "overrides": "override a recipe key; may be repeated.",
+    "resume": "go on where the run in `out` was cut off.",
+    "seed": "of everything random (recipe key: seed).",
+    "device": "cpu, cuda, cuda:1 …; default: a GPU if any.",
+    "init": "checkpoint, run directory or shipped weights.",
+    "supernet": "checkpoint or run directory of a supernet.",
+    "macs_convention": "thop (as LitePose's tables), exact or paper.",
+    "skeleton": "YAML of a custom skeleton.",
+    "space": "search space: a YAML file or a shipped space's name.",
+    "joints": "number of keypoints.",
+    "share": "measure this share of the pieces, interpolate the rest.",
+}
+WORDS = {  # what stands in docstrings for the runtimes that there are
+    "{backends}": listed(BACKENDS),
+    "{bundles}": listed(BUNDLES),
+    "{formats}": ", ".join(name for name in FORMATS if name != "onnx"),
+    "{suffixes}": listed(SUFFIXES),
+}
+
 
 def recorded(function: Callable[P, R]) -> Callable[P, R]:
-    """Have the run that a function writes say the call in its command.txt, in the shell's words."""
+    """Have the run that a function writes say the call in its command.txt, in the shell's words.
+
+    Its docstring is completed: with `WORDS`, and with those `SHARED` parameters that its Args leaves out.
+    """
     signature = inspect.signature(function)
+    function.__doc__ = _completed(inspect.getdoc(function) or "", signature.parameters)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        from ofa_pose.utils.run_dir import COMMAND_WORDS
+
         if COMMAND_WORDS.get():  # the shell's own, which called this
             return function(*args, **kwargs)
         given = signature.bind(*args, **kwargs).arguments
@@ -33,6 +61,13 @@ def recorded(function: Callable[P, R]) -> Callable[P, R]:
             COMMAND_WORDS.reset(before)
 
     return call
+
+
+def _completed(text: str, parameters: Iterable[str]) -> str:
+    for name, word in WORDS.items():
+        text = text.replace(name, word)
+    left_out = [name for name in parameters if name in SHARED and f"\n    {name}: " not in text]
+    return text.replace("Args:\n", "Args:\n" + "".join(f"    {name}: {SHARED[name]}\n" for name in left_out), 1)
 
 
 def _words(given: Mapping[str, Any]) -> Iterator[str]:
@@ -65,19 +100,9 @@ def single_process(function: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
-def naming(**words: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Put words in the place of {names} in a function's docstring, such as those of the runtimes that there are."""
-
-    def named(function: Callable[P, R]) -> Callable[P, R]:
-        for name, text in words.items():
-            function.__doc__ = (function.__doc__ or "").replace(f"{{{name}}}", text)
-        return function
-
-    return named
-
-
-def check_range(option: str, value: float, least: float, most: float = math.inf) -> None:
-    """Raise InputError where the value of an option is out of its range."""
-    if not least <= value <= most:
-        limits = f"from {least:g}" + (f" to {most:g}" if most < math.inf else "")
-        raise InputError(f"{option} {value:g} is out of range", hint=f"give a number {limits}")
+def check_range(least: float, most: float = math.inf, **options: float | None) -> None:
+    """Raise InputError where the value of an option is out of its range; None is in it."""
+    for name, value in options.items():
+        if value is not None and not least <= value <= most:
+            limits = f"from {least:g}" + (f" to {most:g}" if most < math.inf else "")
+            raise InputError(f"--{name} {value:g} is out of range", hint=f"give a number {limits}")

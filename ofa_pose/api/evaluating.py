@@ -1,20 +1,22 @@
-"""`ofa_pose.evaluate` (`ofa-pose eval`) and `predict`."""
+"""`ofa_pose.load`, `evaluate` (`ofa-pose eval`) and `predict`."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.decorators import check_range, naming, single_process
-from ofa_pose.backends.runtimes import SUFFIXES, listed
+from ofa_pose.api.decorators import check_range, single_process
+from ofa_pose.backends.runtimes import SUFFIXES
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
+    from ofa_pose.checkpoints.checkpoint import Checkpoint
     from ofa_pose.data.keypoint_dataset import CheckImages, KeypointDataset
-    from ofa_pose.inference.evaluate import MakeEvaluator
+    from ofa_pose.inference.evaluate import Evaluation, Evaluator, MakeEvaluator
     from ofa_pose.inference.pose_model import PoseModel
     from ofa_pose.inference.predict import PredictionResult
     from ofa_pose.skeleton import Skeleton
@@ -47,7 +49,56 @@ class EvaluationResult(Result):
         return {name: value for name, value in super().to_dict().items() if value is not None}
 
 
-@naming(suffixes=listed(SUFFIXES))
+def load(
+    checkpoint: str | Path, device: str | None = None, resolution: int | None = None, flip: bool = False
+) -> PoseModel:
+    """A model that finds the poses on an image: `model(image)`, see `ofa_pose.inference.pose_model.PoseModel`.
+
+    Args:
+        checkpoint: a checkpoint file, a run directory (its best checkpoint), a shipped name, or an exported model
+            (such as an .onnx file).
+        device: such as 'cpu' or 'cuda:1'; None takes the GPU if there is one. Exported models run on the CPU.
+        resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
+        flip: average with the mirrored image: better and half as fast.
+
+    Raises:
+        InputError: no such checkpoint, one of a supernet, a device for an exported model, or torch is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        hint = "install it; a device without it runs exported models with ofa_pose.runtime.load"
+        raise InputError("torch is not installed", hint=hint)
+    return _load(checkpoint, device, resolution, flip)
+
+
+def _load(
+    model: str | Path | Checkpoint, device: str | None, resolution: int | None, flip: bool, latency: bool = True
+) -> PoseModel:
+    """See `load`; `latency`: one image is to be done soon, rather than many at once; see `FastestRunner`."""
+    import torch
+
+    from ofa_pose.backends.fastest import FastestRunner
+    from ofa_pose.backends.torch_net import pick_device
+    from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
+    from ofa_pose.inference.pose_model import PoseModel, load_exported
+    from ofa_pose.pose.geometry import check_resolution
+
+    if not isinstance(model, Checkpoint) and _is_exported(model):
+        if device is not None:
+            raise InputError("an exported model runs on the CPU", model, "name no device, or a checkpoint")
+        threads, streams = (0, 1) if latency else (1, torch.get_num_threads())
+        return load_exported(model, threads, resolution, flip, streams)
+    source, where = (model, "") if isinstance(model, Checkpoint) else (load_checkpoint(model), model)
+    net = fixed_net(source, where)
+    if resolution is not None:
+        check_resolution(resolution)
+    runner, side = FastestRunner(pick_device(device), latency)(net), resolution or source.spec.resolution
+    return PoseModel(runner, source.spec, source.skeleton, side, flip, source.decode)
+
+
+def _is_exported(name: str | Path) -> bool:
+    return Path(name).suffix in SUFFIXES
+
+
 @single_process
 def evaluate(
     checkpoint: str | Path | None = None,
@@ -85,57 +136,82 @@ def evaluate(
         scales: also average with these sizes, times the resolution, as in 0.75,1.5.
         decoding: ours (the default), or reference: input and decoding as in LitePose's own code.
         batch: images a batch; default: 16.
-        skeleton: YAML of a custom skeleton.
         out: also write metrics.json and, of a checkpoint, results.json here.
         breakdown: also AP and AR of each joint and size.
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
 
     Raises:
         InputError: options that exclude each other, no ground truth, or files that do not fit.
     """
+    from ofa_pose.inference.evaluate import Evaluation, break_down, make_evaluator, read_results
     from ofa_pose.pose.metrics import METRICS
     from ofa_pose.utils import files
 
-    if isinstance(metric, str) and metric not in METRICS:
-        raise InputError(f"no such metric: '{metric}'", hint=nearest(metric, METRICS))
-    if decoding is not None and decoding not in DECODINGS:
-        raise InputError(f"no such decoding: '{decoding}'", hint=nearest(decoding, DECODINGS))
-    if batch is not None:
-        check_range("--batch", batch, 1)
+    for what, given, known in (("metric", metric, METRICS), ("decoding", decoding, DECODINGS)):
+        if isinstance(given, str) and given not in known:
+            raise InputError(f"no such {what}: '{given}'", hint=nearest(given, known))
+    check_range(1, batch=batch)
     if (checkpoint is None) == (results is None):
         raise InputError("eval needs --checkpoint or --results, and not both", hint="name one of them")
     of_a_network = {"images": images, "flip/--no-flip": flip, "resolution": resolution, "scales": scales}
     of_a_network |= {"decoding": decoding, "batch": batch, "device": device}
     if results is not None and any(value is not None for value in of_a_network.values()):
-        given = ", ".join(f"--{name}" for name, value in of_a_network.items() if value is not None)
-        raise InputError("--results are decoded already", hint=f"leave out {given}")
+        named = ", ".join(f"--{name}" for name, value in of_a_network.items() if value is not None)
+        raise InputError("--results are decoded already", hint=f"leave out {named}")
     if out:
         files.check_folder(out)
+    sides = None
     if checkpoint is not None:
-        from ofa_pose.checkpoints.checkpoint import load_checkpoint
-        from ofa_pose.checkpoints.compatibility import check_joints
-        from ofa_pose.inference.load import is_exported, load_model
+        from ofa_pose.checkpoints.checkpoint import check_joints, load_checkpoint
 
-        source = checkpoint if is_exported(checkpoint) else load_checkpoint(checkpoint, kind="net")
-        model = load_model(source, device, resolution, flip is not False, latency=False)
-        further = _scaled(model.resolution, scales or (), decoding == "reference")
+        source = checkpoint if _is_exported(checkpoint) else load_checkpoint(checkpoint, kind="net")
+        model = _load(source, device, resolution, flip is not False, latency=False)
+        as_reference = decoding == "reference"
+        resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]
         dataset = _ground_truth(getattr(source, "recipe", None), annotations, images, skeleton, model.skeleton)
         check_joints(model.skeleton, dataset, "the network")
-        resolutions = [model.resolution, *further]
-        done = _evaluate(model, dataset, resolutions, metric, batch or 16, out, breakdown, decoding == "reference")
+        evaluator = make_evaluator(dataset, metric)
+        done, sides = _run(model, dataset, evaluator, resolutions, batch or 16, as_reference)
+        if out:
+            files.write_json(Path(out) / "results.json", done.results.entries(dataset.category["id"]))
     else:
-        from ofa_pose.inference.evaluate import break_down, make_evaluator, read_results
-
         assert results is not None
         if annotations is None:
             raise InputError("eval --results needs --annotations", hint="name the ground truth")
         dataset = _ground_truth({}, annotations, Path(annotations).parent, skeleton, check_images="none")
         evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
-        parts = break_down(evaluator, found) if breakdown else None
-        done = EvaluationResult(evaluator.score(found), len(dataset), None, None, {}, parts)
+        done = Evaluation(evaluator.score(found), found, len(dataset))
+    parts = break_down(evaluator, done.results) if breakdown else None
+    flipped = None if checkpoint is None else flip is not False
+    result = EvaluationResult(done.metrics, done.images, sides, flipped, done.seconds, parts)
     if out:
-        files.write_json(Path(out) / "metrics.json", done.to_dict())
-    return done
+        files.write_json(Path(out) / "metrics.json", result.to_dict())
+    return result
+
+
+def _run(
+    model: PoseModel,
+    dataset: KeypointDataset,
+    evaluator: Evaluator,
+    resolutions: Sequence[int],
+    batch: int,
+    as_reference: bool,
+) -> tuple[Evaluation, tuple[int, ...]]:
+    """What a network finds, and the sides of its inputs, which LitePose's code rounds."""
+    from ofa_pose.inference.evaluate import evaluate, read_inputs
+    from ofa_pose.pose.geometry import check_resolution, input_frame, warp
+    from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher
+    from ofa_pose.utils.console import progress
+
+    for resolution in resolutions:
+        check_resolution(resolution)
+    if as_reference:
+        load_matcher()  # refuses before any work where its package is missing
+    frame, sample = (litepose_frame, litepose_warp) if as_reference else (input_frame, warp)
+    inputs = read_inputs(dataset, resolutions[0], batch, frame, sample, more=resolutions[1:])
+    ways = (model.config, model.flip, decode_litepose if as_reference else None)
+    with progress("eval", len(dataset)) as meter:
+        done = evaluate(model.runner, dataset, inputs, evaluator, *ways, step=meter.step)
+    return done, tuple(round(side * frame(side, side, side).scale) for side in resolutions)
 
 
 def _ground_truth(
@@ -150,19 +226,19 @@ def _ground_truth(
     from ofa_pose.data.keypoint_dataset import DataSettings, Source, load_splits
     from ofa_pose.utils.config import check_config
 
-    if annotations is None and recipe is None:
-        raise InputError("eval of an exported model needs ground truth", hint="add --annotations and --images")
     recipe_data = (recipe or {}).get("data") or {}
-    if annotations is None:
+    if annotations is not None:
+        if images is None:
+            raise InputError("eval --annotations needs --images", hint="name the folder of the images")
+        named = Source(annotations=str(annotations), images=str(images))
+        data = DataSettings(test=named, metric=recipe_data.get("metric", "coco"))
+    elif recipe is None:
+        raise InputError("eval of an exported model needs ground truth", hint="add --annotations and --images")
+    else:
         data = check_config(DataSettings, recipe_data, "the checkpoint's recipe")
         if data.test is None or images is not None:
             what = "eval --checkpoint needs ground truth"
             raise InputError(what, hint="add --annotations and --images, or give its recipe a data.test")
-    elif images is None:
-        raise InputError("eval --annotations needs --images", hint="name the folder of the images")
-    else:
-        named = Source(annotations=str(annotations), images=str(images))
-        data = DataSettings(test=named, metric=recipe_data.get("metric", "coco"))
     chosen = {"skeleton": str(skeleton)} if skeleton else {}
     (dataset,) = load_splits(data.model_copy(update=chosen), "test", trained=trained, check_images=check_images)
     return dataset
@@ -170,57 +246,21 @@ def _ground_truth(
 
 def _scaled(resolution: int, scales: Sequence[float], as_reference: bool) -> list[int]:
     """The further resolutions that --scales names, in multiples of 32 and each once."""
-    from ofa_pose.arch.space import RESOLUTION_MULTIPLE
+    from ofa_pose.arch.space import RESOLUTION_MULTIPLE as MULTIPLE
 
-    if not scales:
-        return []
-    if as_reference:
+    if scales and as_reference:
         raise InputError("--decoding reference knows one scale", hint="leave out --scales")
-    named = ",".join(map(str, scales))
+    named = f"--scales {','.join(map(str, scales))}"
     if not all(0 < scale < 100 for scale in scales):
-        raise InputError(f"--scales {named} are not sizes", hint="give positive numbers, such as 0.75,1.5")
-    multiple = RESOLUTION_MULTIPLE
-    sides = [max(1, round(resolution * scale / multiple)) * multiple for scale in scales]
-    if not set(sides) - {resolution}:
-        what = f"--scales {named} round to the resolution itself, {resolution} pixels"
-        raise InputError(what, hint=f"choose sizes that differ by {multiple} pixels or more")
-    return [side for side in dict.fromkeys(sides) if side != resolution]
+        raise InputError(f"{named} are not sizes", hint="give positive numbers, such as 0.75,1.5")
+    sides = dict.fromkeys(max(1, round(resolution * scale / MULTIPLE)) * MULTIPLE for scale in scales)
+    further = [side for side in sides if side != resolution]
+    if scales and not further:
+        what = f"{named} round to the resolution itself, {resolution} pixels"
+        raise InputError(what, hint=f"choose sizes that differ by {MULTIPLE} pixels or more")
+    return further
 
 
-def _evaluate(
-    model: PoseModel,
-    dataset: KeypointDataset,
-    resolutions: Sequence[int],
-    metric: str | MakeEvaluator | None,
-    batch: int,
-    out: str | Path | None,
-    breakdown: bool,
-    as_reference: bool,
-) -> EvaluationResult:
-    from ofa_pose.inference import evaluate as evaluation
-    from ofa_pose.pose.geometry import check_resolution, input_frame, warp
-    from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp, load_matcher
-    from ofa_pose.utils import files
-    from ofa_pose.utils.console import progress
-
-    for resolution in resolutions:
-        check_resolution(resolution)
-    if as_reference:
-        load_matcher()  # refuses before any work where its package is missing
-    frame, sample = (litepose_frame, litepose_warp) if as_reference else (input_frame, warp)
-    inputs = evaluation.read_inputs(dataset, resolutions[0], batch, frame, sample, more=resolutions[1:])
-    evaluator = evaluation.make_evaluator(dataset, metric)
-    ways = (model.config, model.flip, decode_litepose if as_reference else None)
-    with progress("eval", len(dataset)) as meter:
-        done = evaluation.evaluate(model.runner, dataset, inputs, evaluator, *ways, step=meter.step)
-    if out:
-        files.write_json(Path(out) / "results.json", done.results.entries(dataset.category["id"]))
-    parts = evaluation.break_down(evaluator, done.results) if breakdown else None
-    sides = tuple(round(side * frame(side, side, side).scale) for side in resolutions)  # LitePose's code rounds them
-    return EvaluationResult(done.metrics, done.images, sides, model.flip, done.seconds, parts)
-
-
-@naming(suffixes=listed(SUFFIXES))
 @single_process
 def predict(
     source: str | Path | int,
@@ -247,17 +287,13 @@ def predict(
         resolution: short side; default: the net's.
         threshold: count people, and draw people and joints, above this score.
         frames: take so many frames of a video or camera at most.
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
 
     Raises:
         InputError: there is nothing to read, no such checkpoint, or the overlays would replace the source.
         OfaPoseError: the video cannot be written.
     """
-    from ofa_pose.inference.load import load_model
     from ofa_pose.inference.predict import predict_source
 
-    check_range("--threshold", threshold, 0, 1)
-    if frames is not None:
-        check_range("--frames", frames, 1)
-    model = load_model(checkpoint, device, resolution, flip)
-    return predict_source(model, source, out, threshold, frames)
+    check_range(0, 1, threshold=threshold)
+    check_range(1, frames=frames)
+    return predict_source(_load(checkpoint, device, resolution, flip), source, out, threshold, frames)

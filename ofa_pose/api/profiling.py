@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.decorators import check_range, naming, single_process
-from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, listed
+from ofa_pose.api.decorators import check_range, single_process
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.result import Result
+from ofa_pose.utils.result import Result, plain
 
 if TYPE_CHECKING:
     from ofa_pose.arch.spec import ArchSpec
@@ -38,9 +37,8 @@ class ProfileResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, and what else was asked for by its name."""
-        asked = {"thop_recount": self.thop_recount, "latency": self.latency and self.latency.to_dict()}
-        asked["layers"] = self.layers
-        return self.figures | {name: value for name, value in asked.items() if value is not None}
+        asked = {"thop_recount": self.thop_recount, "latency": self.latency, "layers": self.layers}
+        return self.figures | {name: plain(value) for name, value in asked.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -59,20 +57,21 @@ class LatencyTableResult(Result):
         """
         import numpy as np
 
-        from ofa_pose.latency.interpolate import Interpolator
-        from ofa_pose.latency.predictor import Predictor
+        from ofa_pose.latency.predictor import Interpolator, Predictor
 
         header, pieces = self.table.header, self.table.pieces
-        result: dict[str, Any] = {name: getattr(header, name) for name in ("device", "runtime", "threads")}
-        result |= {"space": header.space.name, "joints": header.joints, "pieces": len(pieces)}
-        result |= {"nets": len(self.table.nets), "net_error": Predictor(self.table).error}
-        left_out = np.abs(Interpolator(pieces).leave_out_errors()) if header.share < 1 else np.array([])
-        if len(left_out):
+        result: dict[str, Any] = {
+            **{name: getattr(header, name) for name in ("device", "runtime", "threads")},
+            "space": header.space.name,
+            "joints": header.joints,
+            "pieces": len(pieces),
+            "nets": len(self.table.nets),
+            "net_error": Predictor(self.table).error,
+        }
+        if header.share < 1 and len(left_out := np.abs(Interpolator(pieces).leave_out_errors())):
             median, p90 = np.percentile(left_out, (50, 90)).tolist()
             result["interpolation_error"] = {"median": median, "p90": p90, "pieces": len(left_out)}
-        if self.seconds is not None:
-            result["seconds"] = self.seconds
-        return {**result, "out": str(self.out)}
+        return result | ({} if self.seconds is None else {"seconds": self.seconds}) | {"out": str(self.out)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,6 @@ class BundleResult(Result):
     bytes: int
 
 
-@naming(backends=listed(BACKENDS))
 @single_process
 def profile(
     net: str | Path,
@@ -113,29 +111,26 @@ def profile(
         threads: with --measure; default 1.
 
     Raises:
-        InputError: no such network or backend, its package is missing, or a number is out of range.
+        InputError: no such network or backend, or its package is missing.
     """
     from ofa_pose.costs import profile as costs
 
     if not measure and (backend is not None or threads is not None):
         raise InputError("--backend and --threads say how to measure", hint="add --measure")
-    for option, number in (("--joints", joints), ("--threads", threads)):
-        if number is not None:
-            check_range(option, number, 1)
+    check_range(1, joints=joints, threads=threads)
     spec = _spec_of(str(net), joints)
-    figures, recount, measured = costs.profile(spec, name=str(net)), None, None
+    result = ProfileResult(spec, costs.profile(spec, str(net)), layers=costs.layer_rows(spec) if layers else None)
     if check:
-        from ofa_pose.models.thop_count import check_with_thop
+        from ofa_pose.models.litepose import check_with_thop
 
-        recount = check_with_thop(spec)
+        result = replace(result, thop_recount=check_with_thop(spec))
     if measure:
         from ofa_pose.latency.network_time import measure_network
 
-        measured = measure_network(spec, backend or "onnxruntime", threads or 1)
-    return ProfileResult(spec, figures, recount, measured, costs.layer_rows(spec) if layers else None)
+        result = replace(result, latency=measure_network(spec, backend or "onnxruntime", threads or 1))
+    return result
 
 
-@naming(backends=listed(BACKENDS))
 @single_process
 def latency_build(
     space: str | Path,
@@ -155,24 +150,22 @@ def latency_build(
     Example: ofa-pose latency build --space litepose-nano --backend onnxruntime --threads 1 --out nano.json
 
     Args:
-        space: search space: a YAML file or a shipped space's name.
         out: table to write, JSON.
         backend: runtime: {backends}.
         threads: threads of a run.
-        joints: number of keypoints.
-        share: measure this share of the pieces, interpolate the rest.
         rounds: how many times each is measured.
         resume: go on with a table that was cut off.
 
     Raises:
-        InputError: no such space or backend, its package is missing, a number is out of range, or the table exists.
+        InputError: no such space or backend, its package is missing, or the table exists.
     """
     import time
 
     from ofa_pose.arch.space import load_space
-    from ofa_pose.latency.build import build_table
+    from ofa_pose.latency.measure import build_table
 
-    _check_numbers(joints=joints, share=share, threads=threads, rounds=rounds)
+    check_range(1, joints=joints, threads=threads, rounds=rounds)
+    check_range(0.05, 1, share=share)
     start = time.monotonic()
     table = build_table(Path(out), load_space(str(space)), joints, backend, threads, share, rounds, resume)
     return LatencyTableResult(table, Path(out), round(time.monotonic() - start, 1))
@@ -202,8 +195,8 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     from ofa_pose.utils.console import warn
     from ofa_pose.utils.files import check_folder
 
-    check_range("--nets", nets, 2)
-    check_range("--seed", seed, 0)
+    check_range(2, nets=nets)
+    check_range(0, seed=seed)
     if out is not None:
         if Path(out).suffix not in (".png", ".svg", ".pdf"):
             raise InputError(f"--out {out} is not a picture's name", hint="end it in .png, .svg or .pdf")
@@ -221,7 +214,6 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     return verification
 
 
-@naming(formats=listed(BUNDLES))
 @single_process
 def latency_bundle(
     space: str | Path, *, out: str | Path, format: str = "onnx", joints: int = 17, share: float = 1.0
@@ -231,19 +223,17 @@ def latency_bundle(
     Example: ofa-pose latency bundle --space litepose --format onnx --out bundle
 
     Args:
-        space: search space: a YAML file or a shipped space's name.
         out: folder to write.
-        format: {formats}: what the device's runtime opens.
-        joints: number of keypoints.
-        share: measure this share of the pieces, interpolate the rest.
+        format: {bundles}: what the device's runtime opens.
 
     Raises:
-        InputError: no such space or format, a number is out of range, or the folder holds something.
+        InputError: no such space or format, or the folder holds something.
     """
     from ofa_pose.arch.space import load_space
     from ofa_pose.latency.bundle import write_bundle
 
-    _check_numbers(joints=joints, share=share)
+    check_range(1, joints=joints)
+    check_range(0.05, 1, share=share)
     count = write_bundle(Path(out), load_space(str(space)), joints, format, share)
     size = sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
     return BundleResult(Path(out), count, size)
@@ -264,12 +254,12 @@ def latency_import(results: str | Path, *, out: str | Path) -> LatencyTableResul
     """
     from ofa_pose.latency.bundle import import_results
 
-    if Path(out).exists():
+    path, out = Path(results), Path(out)
+    if out.exists():
         raise InputError("exists already", out, "name another file")
-    path = Path(results)
     table = import_results(path / "results.csv" if path.is_dir() else path)
     table.save(out)
-    return LatencyTableResult(table, Path(out))
+    return LatencyTableResult(table, out)
 
 
 def _spec_of(net: str, joints: int | None) -> ArchSpec:
@@ -284,9 +274,3 @@ def _spec_of(net: str, joints: int | None) -> ArchSpec:
 
     spec = load_checkpoint(net).spec
     return spec if joints is None else spec.with_joints(joints)
-
-
-def _check_numbers(joints: int, share: float, threads: int = 1, rounds: int = 1) -> None:
-    for option, number in (("--joints", joints), ("--threads", threads), ("--rounds", rounds)):
-        check_range(option, number, 1)
-    check_range("--share", share, 0.05, 1)

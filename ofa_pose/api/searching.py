@@ -41,22 +41,14 @@ def search(
     Example: ofa-pose search --supernet runs/supernet --macs 1.2G --out runs/search
 
     Args:
-        supernet: checkpoint or run directory of a supernet.
-        out: run directory to write.
         macs: at most so many multiply-adds: 1.2G, 442M.
         params: at most so many parameters: 2M.
         latency: at most so long a forward pass on a device: 30ms.
         latency_table: of that device, from 'latency build'; without `latency` only recorded.
-        macs_convention: thop (as LitePose's tables), exact or paper.
         algorithm: evolution, nsga2 or random (recipe key: search.algorithm). In Python also a callable, an
             `ofa_pose.searches.candidates.Algorithm`.
         surrogate: a model of the AP chooses what to evaluate (search.surrogate).
         archive: archive of evaluations to share: a file, or another search's run directory.
-        recipe: a YAML file or a shipped recipe's name.
-        overrides: override a recipe key; may be repeated.
-        resume: go on where the run in `out` was cut off.
-        seed: of everything random (recipe key: seed).
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
 
     Returns:
         What was found; None on another rank of torchrun than 0.

@@ -1,12 +1,14 @@
-"""`ofa_pose.table` and `ofa_pose.fidelity`: studies of a supernet, with which searches and their settings compare."""
+"""`ofa_pose.table` and `fidelity`, with which searches and their settings compare, and `report`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_pose.api.decorators import single_process
+from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
     from ofa_pose.studies.exhaustive import ExhaustiveTable
@@ -31,13 +33,7 @@ def table(
     Example: ofa-pose table --supernet runs/supernet --out runs/table
 
     Args:
-        supernet: checkpoint or run directory of a supernet.
-        out: run directory to write.
-        recipe: a YAML file or a shipped recipe's name.
-        overrides: override a recipe key; may be repeated.
-        resume: go on where the run in `out` was cut off.
         limit: refuse a space of more subnets than this.
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
 
     Raises:
         InputError: the space is too large, an input does not fit another, `out` holds another run, or the table to
@@ -81,21 +77,13 @@ def fidelity(
     Example: ofa-pose fidelity --supernet runs/supernet --macs 1.2G --out runs/fidelity
 
     Args:
-        supernet: checkpoint or run directory of a supernet.
-        out: run directory to write.
         macs: only subnets of at most so many multiply-adds.
         params: only subnets of at most so many parameters.
-        macs_convention: thop (as LitePose's tables), exact or paper.
         subnets: how many are evaluated, spread over the costs.
         images: numbers of search images to compare.
         calibration: numbers of recalibration images to compare.
         steps: of fine-tuning each subnet; 0: none.
         teacher: checkpoint that fine-tuning distils heatmaps from.
-        recipe: a YAML file or a shipped recipe's name.
-        overrides: override a recipe key; may be repeated.
-        resume: go on where the run in `out` was cut off.
-        seed: of everything random (recipe key: seed).
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
 
     Raises:
         InputError: no subnet keeps the budget, fewer than three can be ranked, an input does not fit another, `out`
@@ -118,3 +106,32 @@ def fidelity(
     settings = FidelitySettings(tuple(sorted({*images})), tuple(sorted({*calibration})), subnets, steps)
     study = FidelityStudy.from_checkpoint(source, feasible, settings, master, recipe, overrides, seed, device)
     return study.run(out, resume)
+
+
+@dataclass(frozen=True)
+class ReportResult(Result):
+    """A report: its file and its size in bytes."""
+
+    out: Path
+    bytes: int
+
+
+@single_process
+def report(run: str | Path, out: str | Path | None = None) -> ReportResult:
+    """Write one HTML page that explains a run: the network, the search behind it, the training, where it comes from.
+
+    Runs that it started from (supernet, search, teacher, starting weights) are on it too, where they can be found.
+
+    Example: ofa-pose report runs/final --out report.html
+
+    Args:
+        run: run directory of a training or a search.
+        out: file to write; default: report.html in the run.
+
+    Raises:
+        InputError: there is no run, or what it wrote cannot be read; or `out` cannot be written.
+    """
+    from ofa_pose.reports.page import write_report
+
+    path = write_report(run, out)
+    return ReportResult(path, path.stat().st_size)

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_pose.api.decorators import single_process
-from ofa_pose.utils.console import warn
 
 if TYPE_CHECKING:
-    from ofa_pose.train.loop import TrainingResult
-    from ofa_pose.train.trainings import MakeObjective
+    from ofa_pose.train.loop import MakeObjective, TrainingResult
 
 
 @single_process
@@ -33,14 +31,8 @@ def pretrain(
     --set data.val.annotations=B.json --set data.val.images=DIR2 --out runs/largest
 
     Args:
-        out: run directory to write.
         recipe: a YAML file or a shipped recipe's name; default: that of `init`.
         net: preset or spec file; default: the recipe's space's largest net.
-        init: checkpoint, run directory or shipped weights.
-        overrides: override a recipe key; may be repeated.
-        resume: go on where the run in `out` was cut off.
-        seed: of everything random (recipe key: seed).
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
         objective: what to minimise: called with the network and the `TrainingRun`, it gives an
             `ofa_pose.train.objectives.Objective` of that network; default: `TrainingRun.objective`.
 
@@ -51,17 +43,14 @@ def pretrain(
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.recipe import load_recipe
-    from ofa_pose.train import trainings
+    from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
 
     source = load_checkpoint(init) if init else None
-    resolved, carried = load_recipe("pretrain", recipe, overrides, source.recipe if source else None, seed)
-    space = None if net else load_space(resolved.space)
-    spec = load_spec(net) if net else load_space(resolved.space).largest(1)
-    trained = source.skeleton if source else None
-    training = TrainingRun.prepare("pretrain", resolved, carried, out, resume, device, trained)
-    return trainings.pretrain(training, spec, space, source, objective)
+    training = TrainingRun.prepare("pretrain", source, out, recipe, overrides, resume, seed, device)
+    space = None if net else load_space(training.space)
+    spec = space.largest(1) if space else load_spec(str(net))
+    return loop.pretrain(training, spec, space, source, objective)
 
 
 @single_process
@@ -84,33 +73,24 @@ def train_supernet(
     --set data.train.images=DIR --set data.val.annotations=B.json --set data.val.images=DIR2 --out runs/supernet
 
     Args:
-        out: run directory to write.
         recipe: a YAML file or a shipped recipe's name; default: that of `init`.
-        init: checkpoint, run directory or shipped weights.
-        overrides: override a recipe key; may be repeated.
-        resume: go on where the run in `out` was cut off.
-        seed: of everything random (recipe key: seed).
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
         objective: what to minimise, see `ofa_pose.pretrain`; the network is a `Supernet`.
 
     Raises:
-        InputError: the recipe, the data, the checkpoint or `out` is at fault; nothing is written then.
-        OfaPoseError: the loss is no longer a finite number.
+        InputError, OfaPoseError: as `ofa_pose.pretrain`.
     """
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.recipe import load_recipe
-    from ofa_pose.train import trainings
+    from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
+    from ofa_pose.utils.console import warn
 
     source = load_checkpoint(init) if init else None
-    resolved, carried = load_recipe("train-supernet", recipe, overrides, source.recipe if source else None, seed)
-    space = load_space(resolved.space)
+    training = TrainingRun.prepare("train-supernet", source, out, recipe, overrides, resume, seed, device)
     if source is None and not resume:
         warn("without --init the supernet starts from random weights and needs far more steps")
-    trained = source.skeleton if source else None
-    training = TrainingRun.prepare("train-supernet", resolved, carried, out, resume, device, trained)
-    return trainings.train_supernet(training, space, source, objective)
+    space = load_space(training.space)
+    return loop.pretrain(training, space, space, source, objective)
 
 
 @single_process
@@ -135,36 +115,28 @@ def finetune(
     Args:
         subnet: the chosen subnet: best.yaml of a search, spec or preset.
         supernet: checkpoint or run of the supernet it comes from.
-        out: run directory to write.
         teacher: checkpoint that heatmaps are distilled from.
         recipe: a YAML file or a shipped recipe's name; default: the supernet's.
-        overrides: override a recipe key; may be repeated.
-        resume: go on where the run in `out` was cut off.
-        seed: of everything random (recipe key: seed).
-        device: cpu, cuda, cuda:1 …; default: a GPU if any.
         objective: what to minimise, see `ofa_pose.pretrain`; the teacher is `TrainingRun.teacher`.
 
     Raises:
-        InputError: the recipe, the data, a checkpoint, the subnet or `out` is at fault; nothing is written then.
-        OfaPoseError: the loss is no longer a finite number.
+        InputError, OfaPoseError: as `ofa_pose.pretrain`; also where the subnet is not one of the supernet's.
     """
     from ofa_pose.arch.presets import load_spec
-    from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.checkpoints.compatibility import check_joints, check_space
+    from ofa_pose.checkpoints.checkpoint import check_joints, check_space, load_checkpoint
     from ofa_pose.models.elastic import Supernet
-    from ofa_pose.recipe import load_recipe
-    from ofa_pose.train import trainings
+    from ofa_pose.models.recalibrate import inherit
+    from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
 
     source = load_checkpoint(supernet, kind="supernet")
     spec = load_spec(subnet, source.spec.joints)
     assert source.space is not None
     source.space.check_subnet(spec)
-    resolved, carried = load_recipe("finetune", recipe, overrides, source.recipe, seed)
-    check_space(source, resolved.space)
-    training = TrainingRun.prepare("finetune", resolved, carried, out, resume, device, source.skeleton, teacher)
+    training = TrainingRun.prepare("finetune", source, out, recipe, overrides, resume, seed, device, teacher)
+    check_space(source, training.space)
     check_joints(source.skeleton, training.train, "the supernet")
     whole = source.build()
     assert isinstance(whole, Supernet)
-    net = trainings.inherit(whole, spec, training.train, training.device)
-    return trainings.finetune(training, net, source.space, objective)
+    net = inherit(whole, spec, training.train, training.device)
+    return loop.finetune(training, net, source.space, objective)

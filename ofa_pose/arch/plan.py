@@ -1,14 +1,15 @@
 """The layer plan: every layer of a network with its shape, and how they join. The single truth about a network.
 
 Supernet, extracted net, MAC counter, channel sorting and latency tables all read it, so they cannot drift apart.
+What computes the layers is left open: a net, a supernet, or the writer of another runtime's graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from ofa_pose.arch.spec import ArchSpec
 
@@ -16,6 +17,7 @@ STEM_WIDTH = 32  # channels before the stem's pointwise convolution; not elastic
 STAGE_STRIDES = (2, 2, 2, 1)
 DECONV_KERNEL = 4
 HEAD_KERNEL = 5
+Kind = Literal["conv", "deconv", "norm"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Layer:
     """
 
     name: str
-    kind: Literal["conv", "deconv", "norm"]
+    kind: Kind
     reads: str
     writes: str
     cin: int
@@ -60,12 +62,35 @@ class Layer:
         return (self.kernel - self.stride) // 2 if self.kind == "deconv" else self.kernel // 2
 
 
+class Addable(Protocol):
+    """What flows along a plan: a tensor, or what stands for one in a graph that is being written."""
+
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+Value = TypeVar("Value", bound=Addable)
+Apply = Callable[[Layer, Any], Any]
+"""`apply(layer, input)` computes one layer with its normalisation and activation."""
+
+
+def run_layers(layers: Sequence[Layer], x: Value, apply: Apply) -> Value:
+    """Layers one after another; the stem's: (B, 3, H, W) → (B, C0, H/2, W/2)."""
+    for layer in layers:
+        x = apply(layer, x)
+    return x
+
+
 @dataclass(frozen=True)
 class Block:
     """An MBConv block: expand, depthwise, project; `residual` adds its input to its output."""
 
     layers: tuple[Layer, Layer, Layer]
     residual: bool
+
+    def run(self, x: Value, apply: Apply) -> Value:
+        """(B, cin, h, w) → (B, cout, h/stride, w/stride)."""
+        y = run_layers(self.layers, x, apply)
+        return x + y if self.residual else y
 
 
 @dataclass(frozen=True)
@@ -75,6 +100,11 @@ class Output:
     refined: tuple[Layer, Layer]
     raw: tuple[Layer, Layer] | None
     raw_source: int
+
+    def run(self, refined: Value, raw: Value, apply: Apply) -> Value:
+        """(B, ·, h, w) of both maps → (B, J or 2J, h, w)."""
+        refined = run_layers(self.refined, refined, apply)
+        return refined + run_layers(self.raw, raw, apply) if self.raw else refined
 
 
 @dataclass(frozen=True)
@@ -86,6 +116,14 @@ class DeconvStep:
     raw_source: int
     norm: Layer
     output: Output | None
+
+    def run(self, refined: Value, raw: Value, apply: Apply) -> Value:
+        """The step without its output: (B, ·, h, w) of both maps → (B, filters, 2h, 2w)."""
+        refined = apply(self.refined, refined)
+        if self.raw:
+            refined = refined + apply(self.raw, raw)
+        result: Value = apply(self.norm, refined)
+        return result
 
 
 @dataclass(frozen=True)
@@ -99,6 +137,29 @@ class Plan:
     stem: tuple[Layer, ...]
     stages: tuple[tuple[Block, ...], ...]
     deconv: tuple[DeconvStep, ...]
+
+    def run(self, image: Value, apply: Apply) -> tuple[Value, Value]:
+        """Compute the network, each layer with `apply(layer, input)`.
+
+        Args:
+            image: (B, 3, H, W) float, H and W multiples of 16.
+
+        Returns:
+            low (B, 2J, H/4, W/4): J heatmaps, then J tag maps; high (B, J, H/2, W/2): heatmaps.
+        """
+        maps = [run_layers(self.stem, image, apply)]
+        for stage in self.stages:
+            x = maps[-1]
+            for block in stage:
+                x = block.run(x, apply)
+            maps.append(x)
+        refined, outputs = maps[-1], []
+        for step in self.deconv:
+            refined = step.run(refined, maps[step.raw_source], apply)
+            if step.output:
+                outputs.append(step.output.run(refined, maps[step.output.raw_source], apply))
+        low, high = outputs
+        return low, high
 
     def layers(self) -> Iterator[Layer]:
         """Every layer, in the order of execution."""
@@ -132,71 +193,62 @@ def build_plan(spec: ArchSpec) -> Plan:
     Where fields are integer NumPy arrays that broadcast, the plan is that of many networks at once: channels and sides
     of its layers are arrays too. Depths are those of `spec.expansions`, the same in all of them.
     """
-    side = spec.resolution // 2
-    stem = (
-        Layer("stem.0", "conv", "image", "stem.0", 3, STEM_WIDTH, spec.resolution, side, 3, 2, act="relu6"),
-        Layer("stem.1", "conv", "stem.0", "stem.0", STEM_WIDTH, STEM_WIDTH, side, side, 3, 1, True, act="relu6"),
-        Layer("stem.2", "conv", "stem.0", "stem", STEM_WIDTH, spec.stem, side, side),
+    half, fusion = spec.resolution // 2, spec.head == "fusion"
+    image, first, last = (
+        _Map("image", 3, spec.resolution),
+        _Map("stem.0", STEM_WIDTH, half),
+        _Map("stem", spec.stem, half),
     )
-    stages, maps = [], [_Map("stem", spec.stem, side)]
-    for index in range(len(spec.stages)):
-        stages.append(_stage(spec, index, maps[-1]))
-        last = stages[-1][-1].layers[2]
-        maps.append(_Map(last.writes, last.cout, last.side_out))
-    return Plan(spec, stem, tuple(stages), _deconv_steps(spec, maps))
+    stem = (
+        image.to(first, "stem.0", kernel=3, stride=2, act="relu6"),
+        first.to(first, "stem.1", kernel=3, depthwise=True, act="relu6"),
+        first.to(last, "stem.2"),
+    )
+    stages: list[list[Block]] = []
+    maps = [last]
+    for index, expansions in enumerate(spec.expansions):
+        stages.append([])
+        for number, expansion in enumerate(expansions):
+            name, stride = f"stages.{index}.{number}", STAGE_STRIDES[index] if number == 0 else 1
+            wide = _Map(f"{name}.hidden", last.channels * expansion, last.side)
+            small = wide._replace(side=last.side // stride)
+            source, last = last, _Map(f"stages.{index}", spec.stages[index], small.side)
+            expand = source.to(wide, f"{name}.expand", act="relu6")
+            mix = wide.to(small, f"{name}.depthwise", kernel=spec.kernel, stride=stride, depthwise=True, act="relu6")
+            stages[-1].append(Block((expand, mix, small.to(last, f"{name}.project")), residual=number > 0))
+        maps.append(last)
+    steps: list[DeconvStep] = []
+    for index, filters in enumerate(spec.deconv):
+        raw, name = len(maps) - 2 - index, f"deconv.{index}"
+        source, last = last, _Map(name, filters, last.side * 2)
+        refined, fused = (
+            one.to(last, f"{name}.{path}", "deconv", kernel=DECONV_KERNEL, stride=2, norm=False)
+            for one, path in ((source, "refined"), (maps[raw], "raw"))
+        )
+        norm, output = last.to(last, f"{name}.norm", "norm", act="relu"), None
+        if index:
+            result = _Map(f"outputs.{index - 1}", spec.joints * 2 if index == 1 else spec.joints, last.side)
+            ways = (_separable(last, result, "refined"), _separable(maps[raw - 1], result, "raw") if fusion else None)
+            output = Output(*ways, raw - 1)
+        steps.append(DeconvStep(refined, fused if fusion else None, raw, norm, output))
+    return Plan(spec, stem, tuple(map(tuple, stages)), tuple(steps))
 
 
-@dataclass(frozen=True)
-class _Map:
+class _Map(NamedTuple):
+    """What layers read and write: its group, and how many channels and cells a side it has."""
+
     group: str
     channels: int
     side: int
 
-
-def _stage(spec: ArchSpec, index: int, source: _Map) -> tuple[Block, ...]:
-    blocks = []
-    for number, expansion in enumerate(spec.expansions[index]):
-        name, stride = f"stages.{index}.{number}", STAGE_STRIDES[index] if number == 0 else 1
-        inner, group, width = f"{name}.hidden", f"stages.{index}", spec.stages[index]
-        hidden, side = source.channels * expansion, source.side // stride
-        sides = (source.side, source.side)
-        expand = Layer(f"{name}.expand", "conv", source.group, inner, source.channels, hidden, *sides, act="relu6")
-        shape = (hidden, hidden, source.side, side, spec.kernel, stride)
-        depthwise = Layer(f"{name}.depthwise", "conv", inner, inner, *shape, depthwise=True, act="relu6")
-        project = Layer(f"{name}.project", "conv", inner, group, hidden, width, side, side)
-        blocks.append(Block((expand, depthwise, project), residual=number > 0))
-        source = _Map(group, width, side)
-    return tuple(blocks)
+    def to(self, other: _Map, name: str, kind: Kind = "conv", **options: Any) -> Layer:
+        """The layer that makes another map of this one."""
+        return Layer(
+            name, kind, self.group, other.group, self.channels, other.channels, self.side, other.side, **options
+        )
 
 
-def _deconv_steps(spec: ArchSpec, maps: list[_Map]) -> tuple[DeconvStep, ...]:
-    refined, steps = maps[-1], []
-    for index, filters in enumerate(spec.deconv):
-        source, side, group = len(maps) - 2 - index, refined.side * 2, f"deconv.{index}"
-        step = _Map(group, filters, side)
-        norm = Layer(f"{group}.norm", "norm", group, group, filters, filters, side, side, act="relu")
-        raw = _deconv("raw", maps[source], step) if spec.head == "fusion" else None
-        output = _output(spec, index - 1, step, maps[source - 1], source - 1) if index else None
-        steps.append(DeconvStep(_deconv("refined", refined, step), raw, source, norm, output))
-        refined = step
-    return tuple(steps)
-
-
-def _deconv(path: str, source: _Map, step: _Map) -> Layer:
-    shape = (source.channels, step.channels, source.side, step.side, DECONV_KERNEL, 2)
-    return Layer(f"{step.group}.{path}", "deconv", source.group, step.group, *shape, norm=False)
-
-
-def _output(spec: ArchSpec, index: int, refined: _Map, raw: _Map, raw_source: int) -> Output:
-    channels = spec.joints * 2 if index == 0 else spec.joints
-
-    def separable(path: str, source: _Map) -> tuple[Layer, Layer]:
-        name, width, side = f"outputs.{index}.{path}", source.channels, source.side
-        shape = (width, width, side, side, HEAD_KERNEL)
-        depthwise = Layer(f"{name}.depthwise", "conv", source.group, source.group, *shape, depthwise=True, act="relu")
-        shape = (width, channels, side, side, 1)
-        pointwise = Layer(f"{name}.pointwise", "conv", source.group, f"outputs.{index}", *shape, norm=False)
-        return depthwise, pointwise
-
-    raw_layers = separable("raw", raw) if spec.head == "fusion" else None
-    return Output(separable("refined", refined), raw_layers, raw_source)
+def _separable(source: _Map, result: _Map, path: str) -> tuple[Layer, Layer]:
+    name = f"{result.group}.{path}"
+    depthwise = source.to(source, f"{name}.depthwise", kernel=HEAD_KERNEL, depthwise=True, act="relu")
+    return depthwise, source.to(result, f"{name}.pointwise", norm=False)

@@ -1,16 +1,20 @@
-"""Networks with names: the published searched nets and the uniformly scaled ones, for any number of joints."""
+"""Networks with names, and networks in files: spec files, and the LitePose repository's JSON configs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ofa_pose.arch.litepose_config import is_litepose_config, spec_from_litepose
+from ofa_pose.arch.plan import STAGE_STRIDES
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import read_json, read_yaml
 
 _BLOCKS = (6, 8, 10, 10)
+WIDTH_MULTIPLE = 8  # the LitePose repository's code rounds the widths of stem and stages to it
+KEYS = ("img_size", "input_channel", "deconv_setting", "backbone_setting")
 
 
 def _litepose(resolution: int, stem: int, stages: tuple[int, ...], deconv: tuple[int, ...]) -> ArchSpec:
@@ -49,8 +53,82 @@ def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
                 raise InputError("no such file", path, "name a preset, a spec file or a checkpoint")
             raise InputError(f"no such network: '{name}'", hint=nearest(str(name), PRESETS))
         value = read_json(path) if path.suffix == ".json" else read_yaml(path)
-        if is_litepose_config(value):
+        if isinstance(value, dict) and "backbone_setting" in value:
             spec = spec_from_litepose(value, where=path)
         else:
             spec = ArchSpec.from_dict(value["spec"] if isinstance(value, dict) and "spec" in value else value, path)
     return spec.with_joints(joints) if joints is not None else spec
+
+
+def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> ArchSpec:
+    """The network of a parsed LitePose config; such a config does not hold the number of joints.
+
+    Raises:
+        InputError: a key is missing or malformed, or the network has strides or mixed kernels that no spec describes.
+    """
+    if not isinstance(value, Mapping):
+        raise InputError("holds no LitePose config", where, f"give {', '.join(KEYS)}")
+    for key in KEYS:
+        if key not in value:
+            raise InputError(f"the LitePose config has no '{key}'", where, "add it")
+    try:
+        stages = list(value["backbone_setting"])
+        strides = tuple(stage["stride"] for stage in stages)
+        widths = [stage["channel"] for stage in stages]
+        depths = [stage["num_blocks"] for stage in stages]
+        blocks = [[(expansion, kernel) for expansion, kernel in stage["block_setting"]] for stage in stages]
+        kernels = {kernel for stage in blocks for _, kernel in stage}
+    except KeyError as error:
+        raise InputError(f"a stage of backbone_setting has no {error}", where, "add it") from None
+    except (TypeError, ValueError):
+        hint = "write stages as {num_blocks, stride, channel, block_setting: [[expansion, kernel], …]}"
+        raise InputError("backbone_setting is malformed", where, hint) from None
+    if strides != STAGE_STRIDES:
+        what = f"its stages have strides {list(strides)}"
+        raise InputError(what, where, f"LitePose's are {list(STAGE_STRIDES)}")
+    for number, (depth, settings) in enumerate(zip(depths, blocks, strict=True), 1):
+        if depth != len(settings):
+            what = f"stage {number} has num_blocks {depth} but {len(settings)} entries in block_setting"
+            raise InputError(what, where, "make them agree")
+    if len(kernels) != 1:
+        what = f"its blocks have kernels {', '.join(map(str, sorted(kernels, key=str)))}"
+        raise InputError(what, where, "use one kernel size in all blocks")
+    spec = {"resolution": value["img_size"], "stem": value["input_channel"], "deconv": value["deconv_setting"]}
+    spec |= {"stages": widths, "expansions": [[expansion for expansion, _ in stage] for stage in blocks]}
+    return ArchSpec.from_dict(spec | {"kernel": kernels.pop(), "joints": joints}, where)
+
+
+def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
+    """The LitePose config of a network, as plain values for JSON; the inverse of `spec_from_litepose`.
+
+    Raises:
+        InputError: the network has a plain head, which that repository does not build.
+    """
+    if spec.head != "fusion":
+        raise InputError(f"a LitePose config knows no {spec.head} head", hint="use the format yaml")
+    stages = []
+    for stride, width, expansions in zip(STAGE_STRIDES, spec.stages, spec.expansions, strict=True):
+        blocks = [[expansion, spec.kernel] for expansion in expansions]
+        stages.append({"num_blocks": len(blocks), "stride": stride, "channel": width, "block_setting": blocks})
+    sizes = {"img_size": spec.resolution, "input_channel": spec.stem, "deconv_setting": list(spec.deconv)}
+    return sizes | {"backbone_setting": stages}
+
+
+def check_residuals(spec: ArchSpec, where: object = "") -> None:
+    """Raise InputError where that repository's code has a residual that no spec describes.
+
+    It adds one wherever a block keeps stride and width; stage 4 keeps the stride, so its width must change.
+    """
+    if spec.stages[2] == spec.stages[3]:
+        what = f"stages 3 and 4 are both {spec.stages[3]} wide: LitePose's code adds a residual between them, ours none"
+        raise InputError(what, where, "give them different widths and train anew")
+
+
+def check_rebuildable(spec: ArchSpec) -> None:
+    """Raise InputError where that repository's code would build another net from `litepose_from_spec(spec)`."""
+    litepose_from_spec(spec)  # raises where its config cannot say what the net is
+    check_residuals(spec)
+    for name, width in (("stem", spec.stem), *((f"stage {i}", width) for i, width in enumerate(spec.stages, 1))):
+        if width % WIDTH_MULTIPLE:
+            what = f"{name} is {width} wide: LitePose's code rounds that to a multiple of {WIDTH_MULTIPLE}"
+            raise InputError(what, hint="search a space whose widths are such multiples, as 'litepose'")

@@ -15,11 +15,18 @@ import numpy as np
 
 from ofa_pose.arch.plan import Layer
 from ofa_pose.arch.spec import MEAN, STD
-from ofa_pose.arch.walk import Units, run_plan
 from ofa_pose.backends import INPUT, OUTPUTS
 
 if TYPE_CHECKING:
-    from ofa_pose.models.litepose import LitePose
+    from ofa_pose.models.litepose import LitePose, Unit
+
+
+class Units(Protocol):
+    """What holds the weights of plan layers: a network, or a lone part of one."""
+
+    def unit(self, layer: Layer) -> Unit:
+        """The modules of one layer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,7 @@ def whole(net: LitePose) -> NetPart:
     """A network as a part. Outputs are 'low': J heatmaps, then J tag maps, at 1/4, and 'high': J heatmaps, at 1/2."""
     joints = net.spec.joints
     channels = dict(zip(OUTPUTS, (2 * joints, joints), strict=True))
-    return NetPart(
-        net, {INPUT: (3, net.spec.resolution)}, channels, lambda apply, image: run_plan(net.plan, image, apply)
-    )
+    return NetPart(net, {INPUT: (3, net.spec.resolution)}, channels, lambda apply, image: net.plan.run(image, apply))
 
 
 class Graph(Protocol):

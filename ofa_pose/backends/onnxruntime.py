@@ -39,17 +39,14 @@ def onnx_model(part: NetPart, metadata: Mapping[str, str] | None = None) -> onnx
 
     graph = _OnnxGraph()
     write_part(graph, part)
-    shapes: dict[str, tuple[int | str, ...]] = {
-        name: (channels, "height", "width") for name, (channels, _) in part.inputs.items()
-    }
-    for name, channels in part.outputs.items():
-        cells = f"/{OUTPUTS[name]}" if name in OUTPUTS else f".{name}"
-        shapes[name] = (channels, f"height{cells}", f"width{cells}")
-    infos = {
-        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
-        for name, shape in shapes.items()
-    }
-    reads, writes = ([infos[name] for name in names] for names in (part.inputs, part.outputs))
+
+    def described(name: str, channels: int, cells: str = "") -> onnx.ValueInfoProto:
+        shape = ("batch", channels, f"height{cells}", f"width{cells}")
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    reads = [described(name, channels) for name, (channels, _) in part.inputs.items()]
+    cells = {name: f"/{OUTPUTS[name]}" if name in OUTPUTS else f".{name}" for name in part.outputs}
+    writes = [described(name, channels, cells[name]) for name, channels in part.outputs.items()]
     model = helper.make_model(
         helper.make_graph(graph.nodes, "LitePose", reads, writes, list(graph.initialisers.values())),
         producer_name="ofa-pose",

@@ -90,14 +90,13 @@ class Entry:
         format: of its models, as export names it.
         suffix: by which eval, predict and `ofa_pose.runtime` know its models; "" where they do not open them.
         file: of this folder that holds its `Backend`; default: the name.
-        timed: whether it is a --backend; bundled: whether device bundles can be made for it.
+        bundled: whether device bundles can be made for it.
     """
 
     name: str
     format: str = ""
     suffix: str = ""
     file: str = ""
-    timed: bool = True
     bundled: bool = False
 
     @property
@@ -109,12 +108,11 @@ class Entry:
 
 TABLE = (
     Entry("onnxruntime", "onnx", ".onnx", bundled=True),
-    Entry("torch", file="torch_net"),
+    Entry("torch", "torchscript", file="torch_net"),
     Entry("openvino", "openvino", ".xml"),
     Entry("ncnn", "ncnn", ".param", bundled=True),
-    Entry("torchscript", "torchscript", timed=False),
 )
-BACKENDS = {entry.name: entry for entry in TABLE if entry.timed}
+BACKENDS = {entry.name: entry for entry in TABLE}
 FORMATS = {entry.format: entry for entry in TABLE if entry.format}
 BUNDLES = {entry.format: entry for entry in TABLE if entry.bundled}
 SUFFIXES = {entry.suffix: entry for entry in TABLE if entry.suffix}

@@ -1,4 +1,7 @@
-"""Checkpoints that carry all that is needed to rebuild their network: shape, joints, recipe, weights."""
+"""Checkpoints that carry all that is needed to rebuild their network: shape, joints, recipe, weights.
+
+And whether what one is used with is what it was made for: its space, its joints, the images kept from it.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
+from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset
+from ofa_pose.formats.reading import fingerprint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.pose.decode import DecodeConfig
+from ofa_pose.recipe import Recipe
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
+from ofa_pose.utils.config import check_config
+from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, nearest
 
 FORMAT = "ofa-pose-checkpoint"
@@ -51,6 +60,11 @@ class Checkpoint:
     info: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     path: Path | None = None
+
+    @property
+    def decode(self) -> DecodeConfig:
+        """How poses are read from the network's maps. Raises InputError where the recipe says nothing valid."""
+        return DecodeConfig.from_dict(self.recipe.get("decode") or {}, "decode of the checkpoint's recipe")
 
     def build(self, device: str | torch.device = "cpu") -> LitePose:
         """The network in eval mode on `device`: a `Supernet` or a `LitePose`. Raises InputError on wrong weights."""
@@ -168,3 +182,41 @@ def find_checkpoint(name: str | Path) -> Path:
     named = str(path) == path.name and not path.suffix
     hint = nearest(path.name, shipped) if named and shipped else "check the path"
     raise InputError("no such checkpoint", path, hint)
+
+
+def check_space(supernet: Checkpoint, space: str) -> None:
+    """Raise InputError where a recipe names another space than the supernet's: its weights cannot change theirs."""
+    trained = supernet.recipe.get("space", Recipe().space)
+    if space != trained and load_space(space) != supernet.space:
+        raise InputError(f"the supernet was trained in the space {trained}, not {space}", hint=f"set space={trained}")
+
+
+def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> None:
+    """Raise InputError where a dataset has other joints than a network."""
+    if skeleton.joints != dataset.skeleton.joints:
+        there, here = dataset.skeleton, skeleton
+        fault = f"{what} has {len(here.joints)} joints ({here.name}), the data {len(there.joints)} ({there.name})"
+        raise InputError(fault, dataset.annotations_path, "use data and a checkpoint with the same joints")
+
+
+def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
+    """Refuse to search on a share of train that the supernet was not kept from.
+
+    What is held out follows from the annotation file's content and the share, wherever the file lies now. An imported
+    supernet was trained elsewhere: nothing is known of it, and a warning says so.
+
+    Raises:
+        InputError: no data.search is named, and what is held out of train has changed since.
+    """
+    if data.search is not None or data.train is None:
+        return
+    if "imported_from" in supernet.info:
+        warn("the imported supernet may have seen the images held out of data.train; better name data.search")
+        return
+    trained = check_config(DataSettings, supernet.recipe.get("data") or {}, "the supernet's recipe")
+    now = (None, data.search_share, fingerprint(data.train.annotations, data.train.images))
+    then = (trained.search, trained.search_share, supernet.info.get("train_sha256", now[2]))
+    for key, new, old in zip(("search", "search_share", "train"), now, then, strict=True):
+        if new != old:
+            what = f"data.{key} is not what the supernet was trained with: it may have seen the search images"
+            raise InputError(what, hint="leave it as it was, or name images of their own in data.search")

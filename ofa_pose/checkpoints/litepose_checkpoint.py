@@ -5,7 +5,8 @@ Its supernet takes leading slices too, with the same BatchNorm, so that weights 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofa_pose.arch.litepose_config import check_rebuildable, check_residuals
-from ofa_pose.arch.plan import Plan
-from ofa_pose.arch.presets import PRESETS
+from ofa_pose.arch.presets import PRESETS, check_rebuildable, check_residuals
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import FORMAT, Checkpoint
@@ -26,9 +25,20 @@ from ofa_pose.utils import files
 from ofa_pose.utils.errors import Fault, InputError
 
 WRAPPERS = ("state_dict", "best_state_dict")  # keys of its training checkpoints that hold a state dict
-PREFIXES = ("module.", "1.")  # what DataParallel and its half-precision wrapper put before a name
+PREFIXES = re.compile(r"^((module|1)\.)+")  # what DataParallel and its half-precision wrapper put before a name
 TOPS = ("first.", "stage.", "deconv_refined.", "deconv_raw.", "deconv_bnrelu.", "final_refined.", "final_raw.")
-BLOCK_PARTS = {"expand": "inv", "depthwise": "depth_conv", "project": "point_conv"}
+RENAMED = (  # our name of a module -> its name there, the first that fits; a 'conv' after it is 0, a 'norm' 1
+    (r"stem\.2\.conv", r"first.2"),
+    (r"stem\.2\.norm", r"first.3"),
+    (r"stem\.(\d+)", r"first.\1"),
+    (r"stages\.(\d+)\.(\d+)\.expand", r"stage.\1.\2.inv"),
+    (r"stages\.(\d+)\.(\d+)\.depthwise", r"stage.\1.\2.depth_conv"),
+    (r"stages\.(\d+)\.(\d+)\.project", r"stage.\1.\2.point_conv"),
+    (r"deconv\.(\d+)\.norm\.norm", r"deconv_bnrelu.\1.0"),
+    (r"deconv\.(\d+)\.(\w+)\.conv", r"deconv_\2.\1"),
+    (r"outputs\.(\d+)\.(\w+)\.depthwise", r"final_\2.\1.conv"),
+    (r"outputs\.(\d+)\.(\w+)\.pointwise\.conv", r"final_\2.\1.conv.3"),
+)
 UNUSED = {"Linear5x5": 25, "Linear3x3": 9}  # kernel transforms in its supernet's blocks, for kernels that it never uses
 COUNTER = ".num_batches_tracked"
 
@@ -72,13 +82,16 @@ def import_checkpoint(
         net = LitePose(shape.with_joints(joints))
     check_residuals(net.spec, path)
     own = net.state_dict()
-    theirs = tensor_names(net.plan, own)
+    theirs = tensor_names(own)
     known = set(theirs.values())
     left = tuple(key for key in found if key not in known)
     faults = [*_faults(found, own, theirs), *(f"'{key}' is not a part of the net" for key in left if _is_part(key))]
     if faults:
         raise InputError.of([Fault(fault, str(path), _hint(fault, found, shape, joints)) for fault in faults])
-    weights = {name: _copy(found[key], own[name]) if key in found else own[name] for name, key in theirs.items()}
+    weights = dict(own)
+    for name, key in theirs.items():
+        if key in found:
+            weights[name] = found[key].detach().to(own[name].dtype).clone(memory_format=torch.contiguous_format)
     used, missed = (tuple(key for key in theirs.values() if (key in found) is there) for there in (True, False))
     kind, space = ("supernet", shape) if isinstance(shape, SearchSpace) else ("net", None)
     info = {"imported_from": Path(path).name, "imported_sha256": files.sha256(path)}
@@ -105,7 +118,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
         raise InputError("holds no state dict", path, "name a checkpoint of the LitePose repository")
     found: dict[str, Any] = {}
     for key, tensor in inner.items():
-        name = _without_prefixes(str(key))
+        name = PREFIXES.sub("", str(key))
         if name in found:
             raise InputError(f"holds '{name}' twice, with and without a prefix", path, "save one state dict alone")
         found[name] = tensor
@@ -122,7 +135,7 @@ def litepose_state_dict(net: LitePose) -> dict[str, Tensor]:
     """
     check_loadable(net)
     own = net.state_dict()
-    written = {key: own[name].detach().cpu().contiguous() for name, key in tensor_names(net.plan, own).items()}
+    written = {key: own[name].detach().cpu().contiguous() for name, key in tensor_names(own).items()}
     if isinstance(net, Supernet):
         for stage, blocks in enumerate(net.plan.stages):
             for block in range(len(blocks)):
@@ -144,47 +157,14 @@ def check_loadable(net: LitePose) -> None:
             raise InputError(fault, hint="export a supernet of the space 'litepose', or a fixed net")
 
 
-def tensor_names(plan: Plan, own: Mapping[str, Tensor]) -> dict[str, str]:
+def tensor_names(own: Iterable[str]) -> dict[str, str]:
     """Our names of a state dict's tensors -> the LitePose repository's: 'stem.0.conv.weight' -> 'first.0.0.weight'."""
-    modules = dict(_module_names(plan))
-    split = ((name, *name.rsplit(".", 1)) for name in own)
-    return {name: f"{modules[module]}.{kind}" for name, module, kind in split}
-
-
-def _module_names(plan: Plan) -> Iterator[tuple[str, str]]:
-    for layer in plan.layers():
-        conv, norm = _places(layer.name)
-        if layer.kind != "norm":
-            yield f"{layer.name}.conv", conv
-        if layer.norm:
-            yield f"{layer.name}.norm", norm
-
-
-def _places(layer: str) -> tuple[str, str]:
-    """Where a layer's convolution and its BatchNorm stand in that repository's net ('' where it has none)."""
-    match layer.split("."):
-        case ["stem", "2"]:
-            return "first.2", "first.3"
-        case ["stem", index]:
-            return f"first.{index}.0", f"first.{index}.1"
-        case ["stages", stage, block, part]:
-            place = f"stage.{stage}.{block}.{BLOCK_PARTS[part]}"
-            return f"{place}.0", f"{place}.1"
-        case ["deconv", index, "norm"]:
-            return "", f"deconv_bnrelu.{index}.0"
-        case ["deconv", index, path]:
-            return f"deconv_{path}.{index}", ""
-        case ["outputs", index, path, "depthwise"]:
-            return f"final_{path}.{index}.conv.0", f"final_{path}.{index}.conv.1"
-        case ["outputs", index, path, "pointwise"]:
-            return f"final_{path}.{index}.conv.3", ""
-    raise ValueError(f"no layer of a LitePose: {layer}")
-
-
-def _without_prefixes(key: str) -> str:
-    while key.startswith(PREFIXES):
-        key = key.split(".", 1)[1]
-    return key
+    names = {}
+    for name in own:
+        found, theirs = next((match, theirs) for ours, theirs in RENAMED if (match := re.match(ours, name)))
+        rest = name[found.end() :].replace(".conv.", ".0.").replace(".norm.", ".1.")
+        names[name] = found.expand(theirs) + rest
+    return names
 
 
 def _is_part(key: str) -> bool:
@@ -218,7 +198,3 @@ def _hint(fault: str, found: Mapping[str, Any], shape: ArchSpec | SearchSpace, j
     if isinstance(shape, SearchSpace):
         return "name the supernet's own --space, or --arch if the file holds a fixed net"
     return "name the net's own config with --arch, or --supernet if the file holds one"
-
-
-def _copy(value: Tensor, like: Tensor) -> Tensor:
-    return value.detach().to(like.dtype).clone(memory_format=torch.contiguous_format)

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, evaluating, exporting, importing, profiling, reporting, searching, studying, training
+from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, studying, training
 from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
 from ofa_pose.utils.errors import OfaPoseError
@@ -48,54 +48,30 @@ def _options(
 
 data_app = typer.Typer(help="Make, check and convert datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-add_command(data_app, "synth", datasets.data_synth, arguments=("out",))
+add_command(data_app, "synth", datasets.data_synth, ["out"])
 add_command(data_app, "check", datasets.data_check)
-add_command(
-    data_app,
-    "convert",
-    datasets.data_convert,
-    arguments=("source",),
-    show_result=views.show_conversion,
-    after=views.after_convert,
-)
-add_command(app, "pretrain", training.pretrain, after=views.after_pretrain, only_in_python=("objective",))
-add_command(
-    app,
-    "train-supernet",
-    training.train_supernet,
-    after=views.after_train_supernet,
-    only_in_python=("objective",),
-)
-add_command(app, "search", searching.search, show_result=views.show_search, after=views.after_search)
+add_command(data_app, "convert", datasets.data_convert, ["source"], views.show_conversion, views.after_convert)
+add_command(app, "pretrain", training.pretrain, after=views.after_pretrain)
+searched = views.suggest("search --supernet {out} --macs … --out …")
+add_command(app, "train-supernet", training.train_supernet, after=searched)
+tuned = views.suggest("finetune --subnet {subnet} --supernet {supernet} --teacher … --out …")
+add_command(app, "search", searching.search, show_result=views.show_search, after=tuned)
 add_command(app, "table", studying.table)
 add_command(app, "fidelity", studying.fidelity, show_result=views.show_fidelity)
-add_command(app, "finetune", training.finetune, after=views.after_finetune, only_in_python=("objective",))
-add_command(
-    app,
-    "import-litepose",
-    importing.import_litepose,
-    arguments=("file",),
-    show_result=views.show_import,
-    after=views.after_import,
-)
+used = views.suggest("eval --checkpoint {out} --annotations … --images …", "export {out} --out …")
+add_command(app, "finetune", training.finetune, after=used)
+add_command(app, "import-litepose", exchanging.import_litepose, ["file"], views.show_import, views.after_import)
 add_command(app, "eval", evaluating.evaluate, show_result=views.show_evaluation)
-add_command(app, "predict", evaluating.predict, arguments=("source",), after=views.after_predict)
-add_command(app, "profile", profiling.profile, arguments=("net",), show_result=views.show_profile)
-add_command(
-    app,
-    "export",
-    exporting.export,
-    arguments=("checkpoint",),
-    show_result=views.show_export,
-    after=views.warn_of_export,
-)
-add_command(app, "report", reporting.report, arguments=("run",))
+add_command(app, "predict", evaluating.predict, ["source"], after=views.after_predict)
+add_command(app, "profile", profiling.profile, ["net"], views.show_profile)
+add_command(app, "export", exchanging.export, ["checkpoint"], views.show_export, views.warn_of_export)
+add_command(app, "report", studying.report, ["run"])
 latency_app = typer.Typer(help="Tables that predict how long a network takes on a device.", no_args_is_help=True)
 app.add_typer(latency_app, name="latency")
 add_command(latency_app, "build", profiling.latency_build)
 add_command(latency_app, "verify", profiling.latency_verify, show_result=views.show_verification)
 add_command(latency_app, "bundle", profiling.latency_bundle, after=views.after_bundle)
-add_command(latency_app, "import", profiling.latency_import, arguments=("results",))
+add_command(latency_app, "import", profiling.latency_import, ["results"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,35 +9,29 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import typer
 from rich.markup import escape
 
-from ofa_pose.cli.tables import key_table
-from ofa_pose.utils.console import show
+from ofa_pose.cli.views import show_values
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result
 
 OPTIONS = {"overrides": "--set", "formats": "--format"}  # those not called as their parameters are
-METAVARS = {  # what stands for a value in the help, of an option or of a type; a flag takes none
-    "overrides": "A.B=VALUE",
-    "Sequence[str]": "<str>",
-    "Sequence[int]": "N,N,…",
-    "Sequence[float]": "X,X,…",
-    "Path": "<path>",
-    "bool": "",
-}
-SHELL_TYPES = {  # what the shell takes for a parameter: the first of its annotation's alternatives that is found here
-    "Sequence[str]": list[str],  # repeated
-    "Sequence[int]": str,  # numbers with commas
-    "Sequence[float]": str,
-    "Path": str,
-    "str": str,
-    "float": float,
-    "int": int,
-    "bool": bool,
+ONLY_IN_PYTHON = ("objective",)  # parameters that take what a shell cannot give
+# What the shell takes for a parameter, the first of its annotation's alternatives that is found here, and what stands
+# for a value in the help: of lists of text, an option that is repeated; of numbers, text with commas.
+SHELL_TYPES: dict[str, tuple[Any, str | None]] = {
+    "Sequence[str]": (list[str], "<str>"),
+    "Sequence[int]": (str, "N,N,…"),
+    "Sequence[float]": (str, "X,X,…"),
+    "Path": (str, "<path>"),
+    "str": (str, None),
+    "float": (float, None),
+    "int": (int, None),
+    "bool": (bool, ""),
 }
 
 
@@ -45,11 +39,9 @@ def add_command(
     app: typer.Typer,
     name: str,
     function: Callable[..., Result | None],
-    arguments: tuple[str, ...] = (),
+    arguments: Sequence[str] = (),
     show_result: Callable[[Any], None] | None = None,
     after: Callable[[Any, Mapping[str, Any]], None] | None = None,
-    options: Mapping[str, str] | None = None,
-    only_in_python: tuple[str, ...] = (),
 ) -> None:
     """Add a command that calls `function` and prints what it returns.
 
@@ -61,15 +53,13 @@ def add_command(
         arguments: parameters that stand on the command line without a name.
         show_result: prints a result for people; default: a table of its names and values.
         after: called with the result and the call's arguments when the result was printed: hints on what comes next.
-        options: parameters' options where neither their name nor `OPTIONS` says them: {'flip': '--flip/--no-flip'}.
-        only_in_python: parameters that take what a shell cannot give, such as functions.
     """
     text, helps = read_docstring(function)
     parameters = dict(inspect.signature(function).parameters)
     assert helps.keys() == parameters.keys(), f"{function.__name__}: Args explains {[*helps]}, it takes {[*parameters]}"
-    names = {key: f"--{key.replace('_', '-')}" for key in parameters} | OPTIONS | dict(options or {})
+    names = {key: f"--{key.replace('_', '-')}" for key in parameters} | OPTIONS
     names |= {key: key for key in arguments}
-    parameters = {key: one for key, one in parameters.items() if key not in only_in_python}
+    parameters = {key: one for key, one in parameters.items() if key not in ONLY_IN_PYTHON}
     kinds = {key: _kind(function, one) for key, one in parameters.items()}
     shown = [_shell_parameter(one, kinds[key], names, helps[key]) for key, one in parameters.items()]
     as_json = typer.Option(False, "--json", help="Print the result, and only it, as JSON on stdout.")
@@ -86,7 +76,7 @@ def add_command(
         elif show_result:
             show_result(result)
         else:
-            show(key_table(result.to_dict()))
+            show_values(result.to_dict())
         if after:
             after(result, values)
 
@@ -124,8 +114,7 @@ def _in_the_shell(text: str, names: Mapping[str, str]) -> str:
     What begins with 'In Python' is left out. typer takes square brackets for rich's markup.
     """
     text = text.partition(" In Python")[0]
-    called = re.sub(r"`(\w+)`", lambda word: names.get(word[1], word[0]).partition("/")[0], text)
-    return escape(called)
+    return escape(re.sub(r"`(\w+)`", lambda word: names.get(word[1], word[0]), text))
 
 
 def _sentence(text: str, default: Any) -> str:
@@ -137,10 +126,8 @@ def _sentence(text: str, default: Any) -> str:
 
 def _shell_parameter(parameter: inspect.Parameter, kind: str, names: Mapping[str, str], said: str) -> inspect.Parameter:
     key, default = parameter.name, parameter.default
-    base: Any = SHELL_TYPES[kind]
+    base, metavar = SHELL_TYPES[kind]
     option, text = names[key], _in_the_shell(_sentence(said, default), names)
-    if kind == "bool" and default is not False and "/" not in option:
-        option = f"{option}/--no-{option[2:]}"
     if default is None or default == ():
         base, default = base | None, None
     elif default is parameter.empty:
@@ -149,12 +136,12 @@ def _shell_parameter(parameter: inspect.Parameter, kind: str, names: Mapping[str
         default = ",".join(map(str, default))
     elif base is str:
         default = str(default)
-    metavar = METAVARS.get(key, METAVARS.get(kind))
-    is_argument = option == key
-    info = (
-        typer.Argument(default, help=text) if is_argument else typer.Option(default, option, help=text, metavar=metavar)
-    )
-    return _keyword(key, base, info)
+    if option == key:
+        return _keyword(key, base, typer.Argument(default, help=text))
+    if kind == "bool" and default is not False:
+        option = f"{option}/--no-{option[2:]}"
+    metavar = "A.B=VALUE" if key == "overrides" else metavar
+    return _keyword(key, base, typer.Option(default, option, help=text, metavar=metavar))
 
 
 def _keyword(name: str, annotation: Any, info: Any) -> inspect.Parameter:

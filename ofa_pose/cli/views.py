@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
 
-from ofa_pose.api.importing import SHOWN_KEYS
-from ofa_pose.cli.tables import format_value, key_table, rows_table, suggest
 from ofa_pose.utils.console import say, show, warn
 from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.numbers import format_count
@@ -17,7 +18,7 @@ from ofa_pose.utils.numbers import format_count
 if TYPE_CHECKING:
     from ofa_pose.api.datasets import ConvertResult
     from ofa_pose.api.evaluating import EvaluationResult
-    from ofa_pose.api.importing import ImportResult
+    from ofa_pose.api.exchanging import ImportResult
     from ofa_pose.api.profiling import BundleResult, ProfileResult
     from ofa_pose.exports import ExportResult
     from ofa_pose.inference.predict import PredictionResult
@@ -29,6 +30,59 @@ if TYPE_CHECKING:
 Given = Mapping[str, Any]  # a call's arguments
 
 
+def show_values(result: Mapping[str, Any], without: Sequence[str] = ()) -> None:
+    """A table of names and values; numbers that are not integers with four decimals."""
+    shown = {key: value for key, value in result.items() if key not in without}
+    show_rows(("", ""), (), _rows(shown), show_header=False)
+
+
+def show_rows(text: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]], **style: Any) -> None:
+    """A table of columns of text, then columns of numbers, which stand to the right; `style` as rich's Table has it."""
+    table = Table(**style)
+    for name in text:
+        table.add_column(escape(name), overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*map(escape, row))  # a path may hold what rich takes for markup
+    show(table)
+
+
+def _rows(result: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
+    """Plain values in one row each; a mapping of plain values in one row; what is deeper below it, indented."""
+    for key, value in result.items():
+        if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
+            yield f"{indent}{key}", ""
+            yield from _rows(value, indent + "  ")
+        elif isinstance(value, Mapping):
+            if value:
+                yield f"{indent}{key}", "  ".join(f"{k} {format_value(v)}" for k, v in value.items())
+        elif isinstance(value, list | tuple) and value and all(isinstance(inner, str) for inner in value):
+            yield f"{indent}{key}", "\n".join(value)
+        elif value != []:
+            yield f"{indent}{key}", format_value(value)
+
+
+def format_value(value: Any) -> str:
+    """A value as people read it."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "–" if value is None else str(value)
+
+
+def suggest(*commands: str) -> Callable[[Any, Given], None]:
+    """What says the next commands: {names} are those of the result or the call, '…' is what the user chooses."""
+
+    def say_next(result: Any, given: Given) -> None:
+        known = {name: shlex.quote(str(value)) for name, value in {**given, **vars(result)}.items()}
+        for command in commands:
+            say(f"next: ofa-pose {command.format_map(known)}")
+
+    return say_next
+
+
 def show_conversion(result: ConvertResult) -> None:
     """A row a split; below what to know of the data, and what was lost."""
     from ofa_pose.formats.annotated import LOSSES
@@ -38,7 +92,7 @@ def show_conversion(result: ConvertResult) -> None:
         for name, one in result.splits.items()
     ]
     title = f"Read as {result.source_format}"
-    show(rows_table(("split", "annotations", "images folder"), ("images", "people"), rows, title=title))
+    show_rows(("split", "annotations", "images folder"), ("images", "people"), rows, title=title)
     if result.skeleton:
         say(f"flip pairs, sigmas and limbs, to check by eye: {result.skeleton}")
     for note in result.notes:
@@ -51,44 +105,25 @@ def after_convert(result: ConvertResult, given: Given) -> None:
     """A converted dataset is looked over."""
     one = next(iter(result.splits.values()))
     if given["format"] == "coco":
-        suggest("data", "check", "--annotations", one["annotations"], "--images", one["images"])
+        suggest("data check --annotations {annotations} --images {images}")(result, {**given, **one})
 
 
 def after_pretrain(result: TrainingResult, given: Given) -> None:
     """The largest net of a space is there for its supernet."""
     if given["net"] is None:
-        suggest("train-supernet", "--init", result.out, "--out", "…")
-
-
-def after_train_supernet(result: TrainingResult, given: Given) -> None:
-    """A supernet is there to be searched."""
-    suggest("search", "--supernet", result.out, "--macs", "…", "--out", "…")
+        suggest("train-supernet --init {out} --out …")(result, given)
 
 
 def show_search(result: SearchResult) -> None:
     """All but the front, which the search has shown."""
-    shown = {key: value for key, value in result.to_dict().items() if key not in ("chosen", "front", "uniform")}
-    show(key_table(shown))
-
-
-def after_search(result: SearchResult, given: Given) -> None:
-    """The chosen subnet is there to be trained on."""
-    words = ("--subnet", result.subnet, "--supernet", given["supernet"], "--teacher", "…", "--out", "…")
-    suggest("finetune", *words)
-
-
-def after_finetune(result: TrainingResult, given: Given) -> None:
-    """A finished net is evaluated and exported."""
-    suggest("eval", "--checkpoint", result.out, "--annotations", "…", "--images", "…")
-    suggest("export", result.out, "--out", "…")
+    show_values(result.to_dict(), without=("chosen", "front", "uniform"))
 
 
 def after_import(result: ImportResult, given: Given) -> None:
     """An imported checkpoint goes on as one of ours would."""
-    if result.kind == "supernet":
-        suggest("search", "--supernet", result.checkpoint, "--recipe", "coco", "--macs", "…", "--out", "…")
-    else:
-        suggest("eval", "--checkpoint", result.checkpoint, "--annotations", "…", "--images", "…")
+    supernet = "search --supernet {checkpoint} --recipe coco --macs … --out …"
+    net = "eval --checkpoint {checkpoint} --annotations … --images …"
+    suggest(supernet if result.kind == "supernet" else net)(result, given)
 
 
 def after_predict(result: PredictionResult, given: Given) -> None:
@@ -113,33 +148,32 @@ def show_fidelity(result: FidelityResult) -> None:
     most, tuned = result.images[-1], result.finetuned
     if tuned:
         rows.append((f"{most.count} images, inherited", f"after {tuned.steps} steps", *cells(tuned, most.seconds)))
-    title, columns = f"Rank correlation over {result.subnets} subnets of all costs", ("Kendall's tau", "95 % interval")
-    table = rows_table(("evaluated on", "against"), (*columns, "s a subnet"), rows, title=title, caption=result.advice)
-    table.caption_justify = "left"
-    show(table)
+    columns = ("Kendall's tau", "95 % interval", "s a subnet")
+    title = f"Rank correlation over {result.subnets} subnets of all costs"
+    style = {"title": title, "caption": result.advice, "caption_justify": "left"}
+    show_rows(("evaluated on", "against"), columns, rows, **style)
     say(f"every figure: {result.table}" + (f", drawn: {result.picture}" if result.picture else ""))
 
 
 def show_import(result: ImportResult) -> None:
     """Keys are counted, the first ones named."""
-
-    def some(keys: tuple[str, ...]) -> str:
-        listed = ", ".join(keys[:SHOWN_KEYS]) + (" …" if len(keys) > SHOWN_KEYS else "")
-        return f"{len(keys)} keys" + (f": {listed}" if keys else "")
-
-    keys = {"used": some(result.used), "ignored": some(result.ignored), "missed": some(result.missed)}
-    show(key_table(result.to_dict() | keys))
+    shown = result.to_dict()
+    for name in ("used", "ignored", "missed"):
+        count, first = shown[name]["count"], shown[name]["keys"]
+        listed = ", ".join(first) + (" …" if count > len(first) else "")
+        shown[name] = f"{count} keys" + (f": {listed}" if first else "")
+    show_values(shown)
 
 
 def show_evaluation(result: EvaluationResult) -> None:
     """The metrics first; a table for each part of the breakdown."""
     shown = result.to_dict()
     parts = shown.pop("breakdown", {})
-    show(key_table({**shown.pop("metrics"), **shown, "resolutions": ", ".join(map(str, result.resolutions or ()))}))
+    show_values({**shown.pop("metrics"), **shown, "resolutions": ", ".join(map(str, result.resolutions or ()))})
     columns = ("AP", "AR", "people")
     for what, part in parts.items():
         rows = [(name, *(format_value(row[column]) for column in columns)) for name, row in part.items()]
-        show(rows_table([what], columns, rows))
+        show_rows([what], columns, rows)
 
 
 def show_export(result: ExportResult) -> None:
@@ -157,7 +191,7 @@ def show_export(result: ExportResult) -> None:
         if "float_ms" in report:
             rows.append(("", "the same in float32", _size(report["float_bytes"]), "–", f"{report['float_ms']:.1f}"))
     folder = next(iter(result.files.values())).parent
-    show(rows_table(("format", f"files in {folder}"), ("size", "max difference", "ms, one thread"), rows))
+    show_rows(("format", f"files in {folder}"), ("size", "max difference", "ms, one thread"), rows)
     for name, report in result.reports.items():
         if "AP" in report:
             ap = report["AP"]
@@ -177,9 +211,8 @@ def _size(count: int) -> str:
 
 def show_profile(result: ProfileResult) -> None:
     """The figures, then the layers and the parts."""
-    figures = {key: value for key, value in result.to_dict().items() if key not in ("layers", "latency")}
-    measured = result.latency.to_dict() if result.latency else {}
-    show(key_table({**figures, **{key: value for key, value in measured.items() if key != "parts"}}))
+    figures = result.to_dict()
+    show_values({**figures, **figures.get("latency", {})}, without=("layers", "latency", "parts"))
     if result.layers:
         columns = ("in", "out", "side", "params", *result.layers[0]["macs"])
         rows = [
@@ -188,11 +221,11 @@ def show_profile(result: ProfileResult) -> None:
             for row in result.layers
         ]
         title = f"{result.spec}, {result.spec.joints} joints: MACs by convention"
-        show(rows_table(("layer", "operator"), columns, rows, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0)))
+        show_rows(("layer", "operator"), columns, rows, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     if result.latency:
         title = f"Parts, each measured alone: {result.latency.runtime}"
         parts = [(part.name, f"{part.ms:.3f}", f"{part.share:.1%}") for part in result.latency.parts]
-        show(rows_table(["part"], ("ms", "share"), parts, title=title, box=SIMPLE_HEAD, title_justify="left"))
+        show_rows(["part"], ("ms", "share"), parts, title=title, box=SIMPLE_HEAD, title_justify="left")
 
 
 def show_verification(result: Verification) -> None:
@@ -203,12 +236,12 @@ def show_verification(result: Verification) -> None:
     ]
     rows = sorted(zip(names, result.measured, result.predicted, result.errors, strict=True), key=lambda row: row[1])
     shown = [(name, f"{ms:.2f}", f"{predicted:.2f}", f"{error:+.1%}") for name, ms, predicted, error in rows]
-    show(rows_table(["subnet: what differs"], ("measured, ms", "predicted, ms", "error"), shown))
+    show_rows(["subnet: what differs"], ("measured, ms", "predicted, ms", "error"), shown)
     say(f"the table's own networks take {result.drift:.3f} times as long now; that is divided out")
-    show(key_table(result.to_dict()))
+    show_values(result.to_dict())
 
 
 def after_bundle(result: BundleResult, given: Given) -> None:
     """Say what to do with a bundle."""
-    name = Path(result.out).name
-    say(f"on the device: python {name}/measure.py; then here: ofa-pose latency import results.csv --out TABLE")
+    there, here = f"python {result.out.name}/measure.py", "ofa-pose latency import results.csv --out TABLE"
+    say(f"on the device: {there}; then here: {here}")

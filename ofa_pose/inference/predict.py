@@ -5,29 +5,35 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ofa_pose.inference.overlays import open_overlays
 from ofa_pose.inference.pose_model import DRAWN, PoseModel
-from ofa_pose.inference.sources import ELSEWHERE, Item, Photos, find_images, is_image
-from ofa_pose.inference.streams import Stream, quiet_opencv
+from ofa_pose.inference.sources import ELSEWHERE, Item, Photos, Stream, find_images, is_image, quiet_opencv
 from ofa_pose.pose.decode import Poses
 from ofa_pose.pose.metrics import to_results
 from ofa_pose.utils import files
-from ofa_pose.utils.console import progress
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.console import progress, warn
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.result import Result
 
 BATCH = 8
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
+WRITERS = 4
+QUALITY = 90  # of JPEG
+CODEC = "mp4v"  # MPEG-4 part 2: every build of OpenCV writes it, and players know it
+
+Draw = Callable[[np.ndarray, Poses], np.ndarray]  # from an RGB uint8 image (H, W, 3) and its poses, what is written
+Overlay = Callable[[Sequence[Item], Sequence[Poses]], None]  # takes a batch; all is written when its context ends
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,7 @@ def open_source(source: str | Path | int, overlays: Path, frames: int | None = N
 
 
 def predict_source(
-    model: PoseModel,
-    source: str | Path | int,
-    out: str | Path,
-    threshold: float = DRAWN,
-    frames: int | None = None,
+    model: PoseModel, source: str | Path | int, out: str | Path, threshold: float = DRAWN, frames: int | None = None
 ) -> PredictionResult:
     """Find the poses on every image of a source; write overlays and `out/predictions.json`.
 
@@ -105,58 +107,37 @@ def predict_source(
     """
     start, out = time.perf_counter(), Path(out)
     files.check_folder(out)
-    results: list[_Result] = []
+    results: list[tuple[int, int | str, dict[str, Any], Poses]] = []  # without pixels: a video has very many
     seconds = {"network": 0.0, "decode": 0.0}
 
     with quiet_opencv():
-        images = open_source(source, out / "overlays", frames)
+        images, draw = open_source(source, out / "overlays", frames), partial(model.draw, threshold=threshold)
         with (
             closing(images.read(model.prepare)) as items,
             progress("predict", images.total, images.unit) as meter,
-            open_overlays(images, partial(model.draw, threshold=threshold)) as overlay,
+            _photo_overlays(draw) if isinstance(images, Photos) else _video_overlay(images, draw) as overlay,
         ):
             for batch in _batches(items):
                 found, spent = model.run([item.frame for item in batch], np.stack([item.prepared for item in batch]))
                 overlay(batch, found)
-                results += [_Result.of(item, poses) for item, poses in zip(batch, found, strict=True)]
+                results += [(item.index, item.id, item.entry, poses) for item, poses in zip(batch, found, strict=True)]
                 seconds = {stage: value + spent[stage] for stage, value in seconds.items()}
                 meter.step(len(batch))
             if images.failed and images.total is not None:
                 meter.step(images.failed)  # so that the total is reached
-    results.sort(key=lambda result: result.index)
-    _write_results(out / "predictions.json", results)
+    results.sort(key=itemgetter(0))
+    with files.replacing(out / "predictions.json") as temporary, temporary.open("w", encoding="utf-8") as file:
+        between = "["
+        for _, image_id, entry, poses in results:
+            for person in to_results(image_id, poses.keypoints, poses.scores):
+                file.write(between + json.dumps(person | entry, allow_nan=False))
+                between = ", "
+        file.write("]\n" if between == ", " else "[]\n")
     seconds["total"] = time.perf_counter() - start
-    people = sum(int((result.poses.scores >= threshold).sum()) for result in results)
-    candidates = sum(len(result.poses) for result in results)
+    people = sum(int((poses.scores >= threshold).sum()) for *_, poses in results)
+    candidates = sum(len(poses) for *_, poses in results)
     written = (out / "predictions.json", out / "overlays")
     return PredictionResult(len(results), images.unit, images.failed, people, candidates, seconds, *written)
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """The poses on an image and what the results say of it, without its pixels: a video has very many of them."""
-
-    index: int
-    id: int | str
-    entry: dict[str, Any]
-    poses: Poses
-
-    @classmethod
-    def of(cls, item: Item, poses: Poses) -> _Result:
-        time_s = {} if item.time_s is None else {"time_s": round(item.time_s, 6)}
-        return cls(item.index, item.id, {"file_name": item.name, **time_s}, poses)
-
-
-def _write_results(path: Path, results: Iterable[_Result]) -> None:
-    """Write COCO results as one JSON list, an image's entries at a time."""
-    with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write("[")
-        between = ""
-        for result in results:
-            for person in to_results(result.id, result.poses.keypoints, result.poses.scores):
-                file.write(between + json.dumps(person | result.entry, allow_nan=False))
-                between = ", "
-        file.write("]\n")
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -170,3 +151,71 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         elif sum(item.image.size // 3 for group in waiting.values() for item in group) > WAITING_PIXELS:
             yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
     yield from waiting.values()
+
+
+@contextmanager
+def _behind(write: Callable[[Item, Poses], None], threads: int) -> Iterator[Overlay]:
+    """Calls `write` in threads, in order where there is one. A batch waits for the one before: no more are held."""
+    waiting: list[Future[None]] = []
+
+    def add(items: Sequence[Item], poses: Sequence[Poses]) -> None:
+        for done in waiting:
+            done.result()  # what could not be written raises here
+        waiting[:] = [pool.submit(write, *pair) for pair in zip(items, poses, strict=True)]
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield add
+        add((), ())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _photo_overlays(draw: Draw) -> AbstractContextManager[Overlay]:
+    """Photos with their poses drawn on: each whole or not there; one too large for JPEG is reported and left out."""
+
+    def write(item: Item, poses: Poses) -> None:
+        assert item.overlay is not None
+        image = cv2.cvtColor(draw(item.image, poses), cv2.COLOR_RGB2BGR)
+        fits, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        if not fits:
+            size = f"{image.shape[1]} x {image.shape[0]} pixels"
+            warn(f"{item.name}: no overlay is written, JPEG holds no {size}; its poses are in the results")
+            return
+        with files.replacing(item.overlay) as temporary:
+            temporary.write_bytes(encoded.tobytes())
+
+    return _behind(write, WRITERS)
+
+
+@contextmanager
+def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
+    """A video with its poses drawn on; it is there only when the context ends well, and whole then."""
+    written, start = 0, 0.0
+    before: np.ndarray | None = None
+
+    def write(item: Item, poses: Poses) -> None:
+        nonlocal written, start, before
+        assert item.time_s is not None
+        image = cv2.cvtColor(draw(item.image, poses), cv2.COLOR_RGB2BGR)
+        start = item.time_s if written == 0 else start
+        # A camera's frames come as fast as they are done, and a file's rate may vary: each is due by its own time.
+        due = round((item.time_s - start) * stream.fps) + 1
+        if stream.promised is not None:  # a time stamp gone astray fills no disk
+            due = min(due, max(written + 1, stream.promised))
+        while written < due:
+            writer.write(image if before is None or written == due - 1 else before)
+            written += 1
+        before = image
+
+    with files.replacing(stream.overlay) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*CODEC), stream.fps, stream.size)
+        try:
+            if not writer.isOpened():
+                raise OfaPoseError(f"{stream.overlay}: this OpenCV writes no {CODEC} video of this size and rate")
+            with _behind(write, 1) as add:
+                yield add
+        finally:
+            writer.release()
+        if not cv2.VideoCapture(str(temporary)).isOpened():  # nothing else reports a full disk
+            raise OfaPoseError(f"{stream.overlay}: could not be written whole; is the disk full?")

@@ -1,27 +1,37 @@
-"""What poses are looked for on: the images of any source as one kind of item, and photos."""
+"""What poses are looked for on: photos, videos and cameras, the images of each as one kind of item."""
 
 from __future__ import annotations
 
 import glob
 import itertools
+import math
 import os
+import signal
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from ofa_pose.data.images import read_upright
 from ofa_pose.pose.geometry import InputFrame
-from ofa_pose.utils.console import warn
+from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.threads import map_ahead
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 READERS = 4
+AHEAD = 8  # frames that are read while the network is busy
+AHEAD_PIXELS = 10**8  # they hold at most so many pixels (300 MB)
+FPS, MAX_FPS = 30.0, 500.0  # what is taken where a stream names no rate, or a higher one: a mere clock's ticks
+SLACK, SLACK_SHARE = 5, 0.05  # frames that a container may promise too many: some only estimate their number
 _HINT = "name an image, a video, a camera's number, a folder of images, or a glob in quotes such as 'photos/*.jpg'"
 ELSEWHERE = "choose another folder for --out"
 
@@ -50,6 +60,11 @@ class Item:
     frame: InputFrame
     prepared: np.ndarray
 
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What the results say of it besides its id and poses."""
+        return {"file_name": self.name} | ({} if self.time_s is None else {"time_s": round(self.time_s, 6)})
+
 
 def find_images(source: str | Path) -> list[Path]:
     """The image files that an image, a folder (not those inside it) or a glob names, sorted.
@@ -72,6 +87,15 @@ def find_images(source: str | Path) -> list[Path]:
     return images
 
 
+class _Photo(NamedTuple):
+    """An image file, its image_id and name in the results, and the overlay to write."""
+
+    path: Path
+    id: int | str
+    name: str
+    overlay: Path
+
+
 class Photos:
     """Image files. `failed` counts those that could not be read; a warning names each."""
 
@@ -79,37 +103,27 @@ class Photos:
 
     def __init__(self, paths: Sequence[Path], overlays: Path) -> None:
         self._photos = _name_photos(paths, overlays)
-        self.total: int | None = len(self._photos)
+        self.total: int | None = len(paths)
         self.failed = 0
 
     def read(self, prepare: Prepare) -> Generator[Item, None, None]:
         """The photos in order, but for the broken ones."""
 
-        def read(photo: _Photo) -> Item | InputError:
+        def read(indexed: tuple[int, _Photo]) -> Item | InputError:
+            index, photo = indexed
             try:
                 image = read_upright(photo.path)
-                return Item(photo.index, photo.id, photo.name, None, photo.overlay, image, *prepare(image))
+                return Item(index, photo.id, photo.name, None, photo.overlay, image, *prepare(image))
             except InputError as error:
                 return error
 
-        with closing(map_ahead(read, self._photos, READERS, READERS)) as items:
+        with closing(map_ahead(read, enumerate(self._photos), READERS, READERS)) as items:
             for item in items:
                 if isinstance(item, InputError):
                     self.failed += 1
                     warn(str(item))
                 else:
                     yield item
-
-
-@dataclass(frozen=True)
-class _Photo:
-    """An image file: its place in the source, image_id, name in the results, and the overlay to write."""
-
-    index: int
-    path: Path
-    id: int | str
-    name: str
-    overlay: Path
 
 
 def is_image(path: Path) -> bool:
@@ -122,29 +136,177 @@ def _is_video(path: Path) -> bool:
 
 def _name_photos(paths: Sequence[Path], overlays: Path) -> list[_Photo]:
     """Ids and overlays for these images, each of them unique: files may differ only in folder or suffix."""
-    root = os.path.commonpath([path.parent for path in paths])
+    root, sources = os.path.commonpath([path.parent for path in paths]), {path.resolve() for path in paths}
     names = [path.relative_to(root) for path in paths]
     ids = [int(name.stem) if name.stem.isascii() and name.stem.isdigit() else name.as_posix() for name in names]
     drawn = [name.with_suffix(".jpg") for name in names]
-    id_count, drawn_count = Counter(ids), Counter(str(path).lower() for path in drawn)
+    id_count, drawn_count = Counter(ids), Counter(map(_folded, drawn))
     taken = {overlay for overlay, count in drawn_count.items() if count == 1}
     photos = []
-    for index, (path, name, image_id, overlay) in enumerate(zip(paths, names, ids, drawn, strict=True)):
+    for path, name, image_id, overlay in zip(paths, names, ids, drawn, strict=True):
         unique_id = image_id if id_count[image_id] == 1 else name.as_posix()
-        unique = overlay if drawn_count[str(overlay).lower()] == 1 else _untaken(name, taken)
-        photos.append(_Photo(index, path, unique_id, name.as_posix(), overlays / unique))
-    sources = {path.resolve() for path in paths}
-    for photo in photos:
-        if photo.overlay.resolve() in sources:
-            raise InputError("the overlay would replace this image", photo.path, ELSEWHERE)
+        if _folded(overlay) not in taken:
+            suffixes = itertools.chain([".jpg"], (f"-{number}.jpg" for number in itertools.count(2)))
+            tried = (name.with_name(name.name + suffix) for suffix in suffixes)
+            overlay = next(one for one in tried if _folded(one) not in taken)
+            taken.add(_folded(overlay))
+        if (overlays / overlay).resolve() in sources:
+            raise InputError("the overlay would replace this image", path, ELSEWHERE)
+        photos.append(_Photo(path, unique_id, name.as_posix(), overlays / overlay))
     return photos
 
 
-def _untaken(name: Path, taken: set[str]) -> Path:
-    """The overlay NAME.SUFFIX.jpg, or the first NAME.SUFFIX-2.jpg, -3 and so on that is not taken; it then is."""
-    for number in itertools.count(1):
-        overlay = name.with_name(f"{name.name}.jpg" if number == 1 else f"{name.name}-{number}.jpg")
-        if str(overlay).lower() not in taken:
-            break
-    taken.add(str(overlay).lower())
-    return overlay
+def _folded(path: Path) -> str:
+    """What a file system that knows no case takes a path for."""
+    return str(path).lower()
+
+
+class Stream:
+    """The frames of a video, or of a camera until Ctrl-C; all of one size, turned as the video says.
+
+    Opening it reads the first frame. `promised` is a file's length in frames at `fps` where known: it holds fewer where
+    its rate varies. `total` is the same but for the limit; `failed` the number of the missing ones where the stream
+    breaks off (1 where a camera ends by itself), which a warning says.
+    """
+
+    unit = "frames"
+
+    def __init__(self, source: Path | int, name: str, overlay: Path, limit: int | None = None) -> None:
+        """Raises InputError where it cannot be opened or holds no frame."""
+        self.live = isinstance(source, int)
+        self.name, self.overlay, self.failed = name, overlay, 0
+        self._where = f"camera {source}" if self.live else str(source)
+        self._limit = limit
+        self._capture = self._open(source)
+        self._start = self._last = 0.0
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = rate if 0 < rate <= MAX_FPS else FPS  # NaN fails both
+        count = 0.0 if self.live else self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if rate > self.fps:  # the count is the duration times a rate that was not taken
+            count *= self.fps / rate
+        self.promised = math.ceil(count) if 0 < count < 2**31 else None  # unknown: zero, negative, NaN or absurd
+        self.total: int | None = min((most for most in (self.promised, limit) if most is not None), default=None)
+        first = self._grab(0)
+        if first is None:
+            hint = "close other programs that use it" if self.live else "copy or download the file again"
+            raise InputError("gives no picture" if self.live else "holds no frame that can be read", self._where, hint)
+        self._first: tuple[np.ndarray, float] | None = first
+        self.size = (first[0].shape[1], first[0].shape[0])
+
+    def read(self, prepare: Prepare) -> Generator[Item, None, None]:
+        """The frames in order. Ctrl-C ends a camera as if it had no more; a second one interrupts as ever."""
+        stopped, done = threading.Event(), 0
+        if self.live and self._limit is None:
+            say(f"{self._where}: Ctrl-C ends it, and all that was done is kept")
+
+        def read(number: int) -> Item | None:
+            grabbed, self._first = self._first or self._grab(number), None
+            if grabbed is None:
+                return None
+            image, time_s = grabbed
+            return Item(number, number, self.name, time_s, None, image, *prepare(image))
+
+        numbers = itertools.count() if self._limit is None else range(self._limit)
+        ahead = max(2, min(AHEAD, AHEAD_PIXELS // (self.size[0] * self.size[1])))
+        try:
+            with (
+                _caught_interrupt(stopped) if self.live else nullcontext(),
+                closing(map_ahead(read, numbers, 1, ahead)) as items,
+            ):
+                for item in itertools.takewhile(lambda item: item is not None and not stopped.is_set(), items):
+                    assert item is not None
+                    done += 1
+                    yield item
+        finally:
+            self._capture.release()
+        if not stopped.is_set():
+            self._check_end(done)
+
+    def _open(self, source: Path | int) -> Any:
+        try:
+            capture = open_capture(source if isinstance(source, int) else str(source))
+        except (cv2.error, OverflowError):  # a number that no camera can have
+            capture = None
+        if capture is None or not capture.isOpened():
+            if self.live:
+                raise InputError("is not there, or in use", self._where, "see which cameras the system has")
+            hint = "copy or download the file again, or name an image or a video"
+            raise InputError("is not an image and cannot be opened as a video", self._where, hint)
+        return capture
+
+    def _grab(self, number: int) -> tuple[np.ndarray, float] | None:
+        """The next frame, RGB in the first one's size, and its time in seconds; None at the end."""
+        whole, pixels = self._capture.read()
+        if not whole:
+            return None
+        if number and (pixels.shape[1], pixels.shape[0]) != self.size:
+            pixels = cv2.resize(pixels, self.size, interpolation=cv2.INTER_AREA)
+        if self.live:
+            now = time.monotonic()
+            self._start = self._start if number else now
+            stamp = now - self._start
+        else:
+            stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if not math.isfinite(stamp) or stamp < 0 or (number and stamp <= self._last):
+                stamp = self._last + 1 / self.fps if number else 0.0  # a stream without time stamps
+        self._last = stamp
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), stamp
+
+    def _check_end(self, done: int) -> None:
+        if self.live and (self._limit is None or done < self._limit):
+            self.failed = 1
+            warn(f"{self._where}: ended by itself after {done} frames; these are kept")
+        elif self.promised is not None and done:
+            # Many containers know a duration alone, and name it times the rate as their count. So the frames there
+            # should be are those that came, in proportion to the time that they took.
+            whole = round(done * self.promised / (self._last * self.fps + 1))
+            wanted = whole if self._limit is None else min(whole, self._limit)
+            if wanted - done <= max(SLACK, SLACK_SHARE * wanted):
+                return
+            self.failed = wanted - done
+            what = f"gives {done} of {wanted} frames, the last at {self._last:.2f} s"
+            warn(f"{self._where}: {what}; these are kept, the rest of the file is damaged or missing")
+
+
+def open_capture(source: str | int) -> Any:
+    """OpenCV's reader of a video file or a camera."""
+    return cv2.VideoCapture(source)
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """What OpenCV and FFmpeg say about broken files stays off the terminal, unless their own variables ask for it.
+
+    FFmpeg takes note only if the process opened no video before.
+    """
+    ours = "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
+    level = cv2.utils.logging.getLogLevel()
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if ours:
+        os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # AV_LOG_QUIET
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+        if ours:
+            os.environ.pop("OPENCV_FFMPEG_LOGLEVEL", None)
+
+
+@contextmanager
+def _caught_interrupt(stopped: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C sets `stopped`; only the main thread may catch it, so elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+
+    def stop(*_: object) -> None:
+        stopped.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -14,8 +14,7 @@ from ofa_pose.backends import on_device
 from ofa_pose.backends.runtimes import BUNDLES, Entry
 from ofa_pose.latency.latency_table import Header, LatencyTable, Samples, read_times
 from ofa_pose.latency.measure import net_part
-from ofa_pose.latency.pieces import Piece
-from ofa_pose.latency.subjects import Subject, table_subjects
+from ofa_pose.latency.pieces import Piece, Subject, table_subjects
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.latency.pieces import Piece
-from ofa_pose.latency.subjects import Subject, table_subjects
+from ofa_pose.latency.pieces import Piece, Subject, table_subjects
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 
@@ -49,7 +48,11 @@ class Header:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"space": self.space.to_dict()}
+        return {**vars(self), "space": self.space.to_dict()}
+
+    def differing(self, other: Header) -> list[str]:
+        """The names of the fields, but the date, in which two differ."""
+        return [name for name, value in vars(self).items() if name != "date" and value != getattr(other, name)]
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], where: object = "") -> Header:
@@ -87,45 +90,33 @@ class LatencyTable:
     anchor: list[float] = field(default_factory=list)
     ratios: Samples = field(default_factory=dict)
 
-    @property
-    def anchor_ms(self) -> float:
-        """The anchor's median time, in milliseconds."""
-        return median(self.anchor)
-
     def ms(self, subject: Subject) -> float:
         """The median over the rounds, in milliseconds. Raises KeyError where it was not measured."""
-        return median(self.ratios[subject]) * self.anchor_ms
+        return median(self.ratios[subject]) * median(self.anchor)
 
     @property
     def pieces(self) -> dict[Piece, float]:
         """Milliseconds of every measured piece."""
-        return {
-            subject: self.ms(subject) for subject, seen in self.ratios.items() if seen and isinstance(subject, Piece)
-        }
+        return {one: self.ms(one) for one, seen in self.ratios.items() if seen and isinstance(one, Piece)}
 
     @property
     def nets(self) -> dict[ArchSpec, float]:
         """Milliseconds of the whole networks that were measured."""
-        return {
-            subject: self.ms(subject) for subject, seen in self.ratios.items() if seen and isinstance(subject, ArchSpec)
-        }
+        return {one: self.ms(one) for one, seen in self.ratios.items() if seen and isinstance(one, ArchSpec)}
 
     def save(self, path: str | Path) -> None:
         """Write the table as JSON, a line for each piece; at once or not at all."""
-        pieces = {str(s): _rounded(seen) for s, seen in self.ratios.items() if isinstance(s, Piece)}
-        nets = [
-            {"spec": s.to_dict(), "ratios": _rounded(seen)}
-            for s, seen in self.ratios.items()
-            if not isinstance(s, Piece)
-        ]
-        value = {
-            "format": FORMAT,
-            **self.header.to_dict(),
-            "anchor_ms": _rounded(self.anchor),
-            "nets": nets,
-            "pieces": pieces,
-        }
-        files.write_text(path, _lines(value))
+        head = {"format": FORMAT, **self.header.to_dict(), "anchor_ms": _rounded(self.anchor)}
+        lines = [f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in head.items()]
+        nets, pieces = [], []
+        for subject, ratios in self.ratios.items():
+            row = json.dumps(_rounded(ratios))
+            if isinstance(subject, Piece):
+                pieces.append(f"  {json.dumps(str(subject))}: {row}")
+            else:
+                nets.append(f'  {{"spec": {json.dumps(subject.to_dict())}, "ratios": {row}}}')
+        lines += [' "nets": [\n' + ",\n".join(nets) + "\n ]", ' "pieces": {\n' + ",\n".join(pieces) + "\n }"]
+        files.write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
@@ -156,10 +147,6 @@ class LatencyTable:
             what = f"measuring was cut off: {waiting:,} of {len(expected) * self.header.rounds:,} timings wait"
             raise InputError(what, where, hint)
 
-    def same_task(self, header: Header) -> bool:
-        """Whether another table's measuring is this one's, but for its date."""
-        return replace(header, date=self.header.date) == self.header
-
 
 def _rounded(values: list[float]) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
@@ -171,18 +158,3 @@ def read_times(values: Any) -> list[float]:
     if not all(0 < number < 1e9 for number in numbers):
         raise ValueError("a time is not a positive number")
     return numbers
-
-
-def _lines(value: Mapping[str, Any]) -> str:
-    """JSON with a line for each key, and for each entry of what is measured."""
-    parts = []
-    for key, entry in value.items():
-        if key == "pieces":
-            rows = (f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in entry.items())
-            text = "{\n" + ",\n".join(rows) + "\n }"
-        elif key == "nets":
-            text = "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in entry) + "\n ]"
-        else:
-            text = json.dumps(entry, allow_nan=False)
-        parts.append(f" {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"

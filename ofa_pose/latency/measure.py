@@ -1,25 +1,32 @@
-"""Pieces and whole networks, made runnable on the runtimes of this machine."""
+"""Measuring on the runtimes of this machine: pieces and networks made runnable, and timed into a latency table."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output
+from ofa_pose.arch.plan import Apply, Layer
+from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.arch.walk import Apply, run_block, run_layers, run_output, run_step
-from ofa_pose.backends import INPUT
+from ofa_pose.backends import INPUT, on_device
 from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, keep_memory, processors
 from ofa_pose.backends.runtimes import find_backend
-from ofa_pose.latency.pieces import Part, part_layers, piece_part
-from ofa_pose.latency.subjects import Subject
+from ofa_pose.latency.latency_table import Header, LatencyTable
+from ofa_pose.latency.pieces import Part, Subject, piece_part, table_subjects
 from ofa_pose.models.litepose import LitePose, Unit, make_layer
+from ofa_pose.utils import files
+from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
+
+SAVE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,20 +68,22 @@ def net_part(subject: Subject) -> NetPart:
     generator = torch.Generator().manual_seed(0)
     if isinstance(subject, ArchSpec):
         return whole(LitePose(subject, generator).eval().requires_grad_(False))
-    net = PieceNet(piece_part(subject), generator)
-    return NetPart(net, _inputs(net.part), {"y": net.layers[-1].cout}, net.walk)
+    part = piece_part(subject)
+    names = {"stem": (INPUT,), "block": ("x",)}.get(subject.kind, ("x.0", "x.1"))
+    inputs = {name: (layer.cin, layer.side_in) for name, layer in zip(names, part.reads, strict=False)}
+    net = PieceNet(part, generator)
+    return NetPart(net, inputs, {"y": part.layers[-1].cout}, net.walk)
 
 
 class PieceNet(nn.Module):
-    """A piece as a module in eval mode."""
+    """A part of a network as a module in eval mode."""
 
     def __init__(self, part: Part, generator: torch.Generator) -> None:
         super().__init__()
-        self.part, self.layers = part, tuple(part_layers(part))  # in the order of execution
-        self._names = {layer.name: f"layer{index}" for index, layer in enumerate(self.layers)}
-        for layer in self.layers:
+        self.part = part
+        for layer in part.layers:
             unit = make_layer(layer)
-            self.add_module(self._names[layer.name], unit)
+            self.add_module(layer.name.replace(".", "_"), unit)
             if layer.kind != "norm":
                 LitePose.init_conv(layer, unit.conv.weight, generator)
         self.eval().requires_grad_(False)
@@ -85,25 +94,51 @@ class PieceNet(nn.Module):
 
     def unit(self, layer: Layer) -> Unit:
         """The modules of one layer."""
-        return getattr(self, self._names[layer.name])
+        return getattr(self, layer.name.replace(".", "_"))
 
     def walk(self, apply: Apply, *inputs: Any) -> tuple[Any]:
-        """Compute the piece with `apply(layer, input)`."""
-        part, first, last = self.part, inputs[0], inputs[-1]
-        if isinstance(part, tuple):
-            return (run_layers(part, first, apply),)
-        if isinstance(part, Block):
-            return (run_block(part, first, apply),)
-        if isinstance(part, DeconvStep):
-            return (run_step(part, first, last, apply),)
-        return (run_output(part, first, last, apply),)
+        """Compute the part with `apply(layer, input)`."""
+        return (self.part.run(inputs[0], inputs[-1], apply),)
 
 
-def _inputs(part: Part) -> dict[str, tuple[int, int]]:
-    """The name of every input, and its (channels, side)."""
-    if isinstance(part, tuple):
-        return {INPUT: (3, part[0].side_in)}
-    if isinstance(part, Block):
-        return {"x": (part.layers[0].cin, part.layers[0].side_in)}
-    refined, raw = (part.refined[0], part.raw and part.raw[0]) if isinstance(part, Output) else (part.refined, part.raw)
-    return {f"x.{index}": (layer.cin, layer.side_in) for index, layer in enumerate((refined, raw)) if layer}
+def build_table(
+    path: Path, space: SearchSpace, joints: int, backend: str, threads: int, share: float, rounds: int, resume: bool
+) -> LatencyTable:
+    """Measure pieces and whole networks of a space into a table, written as it grows.
+
+    Raises:
+        InputError: the table exists and `resume` is not given, or it holds something else; a package is missing.
+    """
+    files.check_folder(path.parent)
+    device = open_device(backend, threads)
+    machine = (on_device.cpu_name(), os.cpu_count() or 1, on_device.today())
+    header = Header(space, joints, backend, device.runtime, threads, *machine, share, rounds)
+    table = _open(path, header, resume)
+    subjects = table_subjects(space, joints, share)
+    for subject in subjects:
+        table.ratios.setdefault(subject, [])
+    done = sum(len(table.ratios[subject]) for subject in subjects)
+    saved = time.monotonic()
+    try:
+        with progress("latency", rounds * len(subjects), "timings", done) as meter:
+            anchor: Subject = space.smallest(joints)
+            for new in on_device.sweep(device.load, threads, anchor, table.anchor, table.ratios, rounds):
+                meter.step(len(new), f"anchor {table.anchor[-1]:.2f} ms")
+                if time.monotonic() - saved > SAVE_S:
+                    table.save(path)
+                    saved = time.monotonic()
+    finally:
+        if table.anchor:
+            table.save(path)
+    return table
+
+
+def _open(path: Path, header: Header, resume: bool) -> LatencyTable:
+    if not path.exists():
+        return LatencyTable(header)
+    if not resume:
+        raise InputError("exists already", path, "add --resume to go on with it, or name another file")
+    table = LatencyTable.load(path)
+    if differing := ", ".join(table.header.differing(header)):
+        raise InputError(f"is a table with other settings ({differing})", path, "name another file")
+    return table

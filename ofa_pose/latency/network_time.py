@@ -15,14 +15,13 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.on_device import Run, time_runs, visit
 from ofa_pose.backends.runtimes import make_runner
 from ofa_pose.latency.measure import open_device
-from ofa_pose.latency.pieces import Piece, part_layers, plan_parts, plan_pieces
+from ofa_pose.latency.pieces import Piece, plan_parts
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.result import Result
 
 WARM_UP = 5
 LEAST_S = 1.0  # what is timed goes on so long at least
 BATCH = 8
-STEPS = {"stem": 1, "stages": 3, "deconv": 2, "outputs": 2}  # of a layer's path, those that lead to its part
 
 
 @dataclass(frozen=True)
@@ -76,20 +75,11 @@ def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int
     return NetworkTime(backend, device.runtime, threads, median, p90, throughput, memory, parts)
 
 
-def part_names(plan: Plan) -> list[str]:
-    """The names of a plan's parts, in the order of `plan_parts`; each is the path of its layers."""
-    paths = (next(iter(part_layers(part))).name.split(".") for part in plan_parts(plan))
-    return [".".join(path[: STEPS[path[0]]]) for path in paths]
-
-
 def _parts(plan: Plan, measure: Callable[[Piece], float]) -> list[PartTime]:
-    pieces = plan_pieces(plan)
-    known = {piece: measure(piece) for piece in dict.fromkeys(pieces)}
-    total = sum(known[piece] for piece in pieces)
-    return [
-        PartTime(name, round(known[piece], 4), round(known[piece] / total, 4))
-        for name, piece in zip(part_names(plan), pieces, strict=True)
-    ]
+    parts = plan_parts(plan)
+    ms = {piece: measure(piece) for piece in dict.fromkeys(part.piece for part in parts)}
+    total = sum(ms[part.piece] for part in parts)
+    return [PartTime(part.name, round(ms[part.piece], 4), round(ms[part.piece] / total, 4)) for part in parts]
 
 
 def _times(run: Run, repeats: int) -> list[float]:

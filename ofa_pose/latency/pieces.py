@@ -1,23 +1,27 @@
-"""Pieces: what networks are cut into to be measured. Single layers would mislead, because runtimes fuse them.
+"""What a latency table measures: pieces that networks are cut into, and some whole networks that span a space.
 
-Pieces are read off the layer plan, of one network or of many at once, and are equal where a runtime has the same work.
+Single layers would mislead, because runtimes fuse them. Pieces are read off the layer plan, of one network or of many
+at once, and are equal where a runtime has the same work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, build_plan
+from ofa_pose.arch.plan import Block, DeconvStep, Layer, Output, Plan, build_plan, make_plan, run_layers
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import Grid
+from ofa_pose.costs.macs import Grid, layer_macs
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.seeding import generator
 
+NETS = 20  # whole networks in a table
+POOL = 200  # random networks that they are chosen from
 # In what the pieces of a kind differ. Sides are the input's, in cells; `raw` is 0 in a plain head.
 FIELDS = {
     "stem": ("cout", "side"),
@@ -29,8 +33,6 @@ ALWAYS = ("stem", "output")  # kinds that are measured whatever share is asked f
 WIDTHS = {"cin", "hidden", "cout", "refined", "raw", "filters"}  # channels: what may be interpolated
 BITS = {"side": 12, "stride": 2, "kernel": 5, "residual": 1}  # of a piece's code
 WIDTH_BITS = 14
-
-Part = tuple[Layer, ...] | Block | DeconvStep | Output  # of a plan; a tuple of layers: the stem
 
 
 @dataclass(frozen=True, order=True)
@@ -45,12 +47,26 @@ class Piece:
     kind: str
     sizes: tuple[Any, ...]
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The sizes by name."""
+        return dict(zip(FIELDS[self.kind], self.sizes, strict=True))
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """All but the widths: the pieces of a group differ in widths alone."""
+        return (self.kind, *((name, value) for name, value in self.fields.items() if name not in WIDTHS))
+
+    @property
+    def widths(self) -> list[int]:
+        """The widths, in the order of the fields."""
+        return [value for name, value in self.fields.items() if name in WIDTHS]
+
     def __str__(self) -> str:
-        fields = zip(FIELDS[self.kind], self.sizes, strict=True)
-        return " ".join((self.kind, *(f"{name}={int(value)}" for name, value in fields)))
+        return " ".join((self.kind, *(f"{name}={int(value)}" for name, value in self.fields.items())))
 
     def __getitem__(self, field: str) -> Any:
-        return self.sizes[FIELDS[self.kind].index(field)]
+        return self.fields[field]
 
     @classmethod
     def parse(cls, text: str, where: object = "") -> Piece:
@@ -65,7 +81,7 @@ class Piece:
     def code(self) -> Any:
         """The sizes as one whole number (or array of them), another for each piece of the kind."""
         code: Any = np.int64(0)
-        for name, value in zip(FIELDS[self.kind], self.sizes, strict=True):
+        for name, value in self.fields.items():
             bits = BITS.get(name, WIDTH_BITS)
             if np.max(value, initial=0) >> bits:
                 raise InputError(f"a {self.kind} with {name} {np.max(value)} is too large for a latency table")
@@ -73,35 +89,92 @@ class Piece:
         return code
 
 
+Subject = Piece | ArchSpec  # what is measured: a piece, or a whole network
+
+
+class Part(NamedTuple):
+    """The layers of a plan that a piece stands for.
+
+    Attributes:
+        layers: in the order of execution.
+        reads: of them those that read its inputs, one for each.
+        run: `run(first, last, apply)` computes it from its first and its last input.
+    """
+
+    piece: Piece
+    layers: tuple[Layer, ...]
+    reads: tuple[Layer, ...]
+    run: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        """A path; those of the layers begin with it."""
+        return self.layers[0].name.rpartition(".")[0] if self.piece.kind == "block" else self.layers[-1].writes
+
+
 def plan_parts(plan: Plan) -> list[Part]:
     """The parts of a network that are measured as a whole, in the order of execution.
 
     They are the stem, each block, then for each deconv step the step and, where it has one, its output.
     """
-    parts: list[Part] = [plan.stem, *(block for stage in plan.stages for block in stage)]
+    piece = Piece("stem", (plan.stem[-1].cout, plan.stem[0].side_in))
+    parts = [Part(piece, plan.stem, plan.stem[:1], lambda x, _, apply: run_layers(plan.stem, x, apply))]
+    parts += [_block(block) for stage in plan.stages for block in stage]
     for step in plan.deconv:
-        parts += [step, step.output] if step.output else [step]
+        parts += [_step(step), _output(step.output)] if step.output else [_step(step)]
     return parts
+
+
+def _block(block: Block) -> Part:
+    expand, depthwise, project = block.layers
+    widths = (expand.cin, expand.cout, project.cout)
+    shape = (expand.side_in, depthwise.stride, depthwise.kernel, int(block.residual))
+    piece = Piece("block", (*widths, *shape))
+    return Part(piece, block.layers, (expand,), lambda x, _, apply: block.run(x, apply))
+
+
+def _step(step: DeconvStep) -> Part:
+    reads = (step.refined, step.raw) if step.raw else (step.refined,)
+    piece = Piece("deconv", (*_read_widths(reads), step.norm.cout, step.refined.side_in))
+    return Part(piece, (*reads, step.norm), reads, step.run)
+
+
+def _output(output: Output) -> Part:
+    layers = (*output.refined, *(output.raw or ()))
+    reads, last = layers[::2], layers[-1]
+    piece = Piece("output", (*_read_widths(reads), last.cout, last.side_in))
+    return Part(piece, layers, reads, output.run)
+
+
+def _read_widths(reads: tuple[Layer, ...]) -> tuple[int, int]:
+    return reads[0].cin, reads[1].cin if len(reads) > 1 else 0
 
 
 def plan_pieces(plan: Plan) -> list[Piece]:
     """The pieces of a network, one for each part; of many networks at once where the plan's fields are arrays."""
-    return [_piece(part) for part in plan_parts(plan)]
+    return [part.piece for part in plan_parts(plan)]
 
 
-def _piece(part: Part) -> Piece:
-    if isinstance(part, tuple):
-        return Piece("stem", (part[-1].cout, part[0].side_in))
-    if isinstance(part, Block):
-        expand, depthwise, project = part.layers
-        shape = (expand.cin, expand.cout, project.cout, expand.side_in, depthwise.stride, depthwise.kernel)
-        return Piece("block", (*shape, int(part.residual)))
-    if isinstance(part, DeconvStep):
-        refined, raw = part.refined, part.raw.cin if part.raw else 0
-        return Piece("deconv", (refined.cin, raw, refined.cout, refined.side_in))
-    depthwise, pointwise = part.refined
-    raw = part.raw[0].cin if part.raw else 0
-    return Piece("output", (depthwise.cin, raw, pointwise.cout, depthwise.side_in))
+def piece_part(piece: Piece) -> Part:
+    """The part that a piece of whole numbers stands for, in a narrow network that has it."""
+    sizes = piece.fields
+    raw, scale, stem, stages, joints = sizes.get("raw", 1), 1, 1, [1] * 4, 1
+    expansions, deconv = [(1,)] * 4, [1] * 3
+    if piece.kind == "stem":
+        stem = sizes["cout"]
+    elif piece.kind == "block":
+        stage = 4 - sizes["stride"]  # of the last two, the first halves the side
+        scale, stages[stage - 1], stages[stage] = 2 ** (stage + 1), sizes["cin"], sizes["cout"]
+        expansions[stage] = (1,) * sizes["residual"] + (sizes["hidden"] // sizes["cin"],)
+    elif piece.kind == "deconv":
+        scale, stages[2], stages[3], deconv[0] = 16, raw or 1, sizes["refined"], sizes["filters"]
+    elif sizes["channels"] % 2:
+        scale, stem, deconv[2], joints = 2, raw or 1, sizes["refined"], sizes["channels"]
+    else:  # 2J channels stand at 1/4, where any side fits
+        scale, stages[0], deconv[1], joints = 4, raw or 1, sizes["refined"], sizes["channels"] // 2
+    widths = (stem, tuple(stages), tuple(expansions), tuple(deconv))
+    spec = ArchSpec(scale * sizes["side"], *widths, sizes.get("kernel", 1), joints, "fusion" if raw else "plain")
+    return next(part for part in plan_parts(build_plan(spec)) if part.piece == piece)
 
 
 def space_pieces(space: SearchSpace, joints: int) -> list[Piece]:
@@ -145,70 +218,42 @@ def farthest(points: NDArray[np.float64], chosen: list[int], count: float) -> li
     return chosen
 
 
-def groups(pieces: list[Piece]) -> dict[tuple[Any, ...], list[Piece]]:
-    """Pieces by all but their widths: those of a group differ in widths alone."""
+def groups(pieces: Iterable[Piece]) -> dict[tuple[Any, ...], list[Piece]]:
+    """Pieces by their group."""
     found: dict[tuple[Any, ...], list[Piece]] = {}
     for piece in pieces:
-        found.setdefault(group_of(piece), []).append(piece)
+        found.setdefault(piece.group, []).append(piece)
     return found
-
-
-def group_of(piece: Piece) -> tuple[Any, ...]:
-    """What the pieces of a group have in common."""
-    fields = zip(FIELDS[piece.kind], piece.sizes, strict=True)
-    return (piece.kind, *((name, value) for name, value in fields if name not in WIDTHS))
-
-
-def widths(piece: Piece) -> list[int]:
-    """The widths of a piece, in the order of its fields."""
-    return [value for name, value in zip(FIELDS[piece.kind], piece.sizes, strict=True) if name in WIDTHS]
 
 
 def scaled_widths(group: list[Piece]) -> NDArray[np.float64]:
     """(pieces, widths): 0 at the narrowest of a group, 1 at the widest."""
-    points = np.array([widths(piece) for piece in group], np.float64)
+    points = np.array([piece.widths for piece in group], np.float64)
     return (points - points.min(0)) / np.maximum(np.ptp(points, axis=0), 1)
 
 
-def piece_part(piece: Piece) -> Part:
-    """The part of a plan that a piece of whole numbers stands for: some network has it, and its layers."""
-    return next(part for part in plan_parts(build_plan(_home(piece))) if _piece(part) == piece)
+def table_subjects(space: SearchSpace, joints: int, share: float) -> list[Subject]:
+    """What a table of a space measures: pieces, then whole networks."""
+    return [*spanning_pieces(space_pieces(space, joints), share), *reference_nets(space, joints)]
 
 
-def _home(piece: Piece) -> ArchSpec:
-    """The narrowest network that has a piece."""
-    shape: dict[str, Any] = {"stem": 1, "stages": (1, 1, 1, 1), "deconv": (1, 1, 1), "kernel": 1, "joints": 1}
-    shape["expansions"] = ((1,), (1,), (1,), (1,))
-    if piece.kind == "stem":
-        return ArchSpec(piece["side"], **shape | {"stem": piece["cout"]})
-    if piece.kind == "block":
-        cin, cout, factor = piece["cin"], piece["cout"], piece["hidden"] // piece["cin"]
-        shape["kernel"] = piece["kernel"]
-        if piece["stride"] == 2:
-            shape |= {"stages": (1, cin, cout, 1), "expansions": ((1,), (1,), (factor,), (1,))}
-            return ArchSpec(8 * piece["side"], **shape)
-        last = (1, factor) if piece["residual"] else (factor,)
-        shape |= {"stages": (1, 1, 1 if piece["residual"] else cin, cout), "expansions": ((1,), (1,), (1,), last)}
-        return ArchSpec(16 * piece["side"], **shape)
-    shape["head"], raw, refined = "fusion" if piece["raw"] else "plain", piece["raw"] or 1, piece["refined"]
-    if piece.kind == "deconv":
-        return ArchSpec(
-            16 * piece["side"], **shape | {"stages": (1, 1, raw, refined), "deconv": (piece["filters"], 1, 1)}
-        )
-    if piece["channels"] % 2 == 0:  # 2J channels stand at 1/4, where any side fits
-        shape |= {"stages": (raw, 1, 1, 1), "deconv": (1, refined, 1), "joints": piece["channels"] // 2}
-        return ArchSpec(4 * piece["side"], **shape)
-    shape |= {"stem": raw, "deconv": (1, 1, refined), "joints": piece["channels"]}
-    return ArchSpec(2 * piece["side"], **shape)
+def reference_nets(space: SearchSpace, joints: int, count: int = NETS) -> list[ArchSpec]:
+    """Networks that span a space: its smallest and largest, then of random ones what is farthest from those chosen.
+
+    Networks are near that divide their multiply-adds alike between stem, stages and head.
+    """
+    rng = generator("latency", "reference nets")
+    pool = [space.smallest(joints), space.largest(joints)]
+    pool += [space.decode(space.sample(rng), joints) for _ in range(POOL)]
+    pool = list(dict.fromkeys(pool))
+    points = np.array([_work(spec) for spec in pool])
+    points = (points - points.mean(0)) / np.maximum(points.std(0), 1e-9)
+    return [pool[index] for index in farthest(points, list(range(min(2, len(pool)))), count)]
 
 
-def part_layers(part: Part) -> Iterator[Layer]:
-    """The layers of a part, in the order of execution."""
-    if isinstance(part, tuple):
-        yield from part
-    elif isinstance(part, Block):
-        yield from part.layers
-    elif isinstance(part, Output):
-        yield from (*part.refined, *(part.raw or ()))
-    else:
-        yield from (part.refined, *((part.raw,) if part.raw else ()), part.norm)
+def _work(spec: ArchSpec) -> list[float]:
+    """Logarithms of the multiply-adds of the stem, the stages and the head."""
+    plan = make_plan(spec)
+    stages = [[layer for block in stage for layer in block.layers] for stage in plan.stages]
+    parts = (plan.stem, *stages, plan.head())
+    return [float(np.log(sum(layer_macs(layer).exact for layer in part))) for part in parts]

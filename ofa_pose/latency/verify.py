@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import on_device
-from ofa_pose.latency.latency_table import LatencyTable, Samples
+from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.latency.measure import Device
+from ofa_pose.latency.pieces import Subject
 from ofa_pose.latency.predictor import Predictor
-from ofa_pose.latency.subjects import Subject
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
@@ -69,23 +69,16 @@ def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:
 
 
 def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], rounds: int = ROUNDS) -> Verification:
-    """Measure networks whole, among the table's own, and predict them.
-
-    Raises:
-        InputError: the table is not complete.
-    """
-    header = table.header
-    predictor = Predictor(table)
-    ratios: Samples = {spec: [] for spec in [*table.nets, *specs]}
-    times: list[float] = []
-    with progress("latency verify", rounds * len(ratios), "timings") as meter:
+    """Measure networks whole, among the table's own, and predict them. Raises InputError if the table is incomplete."""
+    predictor, header = Predictor(table), table.header
+    now = LatencyTable(header, [], {spec: [] for spec in [*table.nets, *specs]})
+    with progress("latency verify", rounds * len(now.ratios), "timings") as meter:
         anchor: Subject = header.space.smallest(header.joints)
-        for new in on_device.sweep(device.load, device.threads, anchor, times, ratios, rounds):
+        for new in on_device.sweep(device.load, device.threads, anchor, now.anchor, now.ratios, rounds):
             meter.step(len(new))
-    now = {spec: median(seen) * median(times) for spec, seen in ratios.items()}
-    drift = median(now[spec] / ms for spec, ms in table.nets.items())
-    measured = np.array([now[spec] / drift for spec in specs])
-    return Verification(list(specs), measured, np.array([predictor.predict_ms(spec) for spec in specs]), drift)
+    drift = median(now.ms(spec) / ms for spec, ms in table.nets.items())
+    measured, predicted = np.array([(now.ms(spec) / drift, predictor.predict_ms(spec)) for spec in specs]).T
+    return Verification(list(specs), measured, predicted, drift)
 
 
 def draw(path: str | Path, found: Verification, title: str) -> None:

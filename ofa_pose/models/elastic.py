@@ -15,7 +15,6 @@ from torch import Tensor
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.arch.walk import run_plan
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
@@ -46,7 +45,7 @@ class Supernet(LitePose):
         if spec is not None and (warning := self.space.check_subnet(spec)):
             warnings.warn(warning, stacklevel=2)
         plan = self.plan if spec is None else make_plan(spec)
-        return run_plan(plan, image, self.apply_layer)
+        return plan.run(image, self.apply_layer)
 
     def apply_layer(self, layer: Layer, x: Tensor) -> Tensor:
         """Compute one layer of a subnet's plan with the slices of this layer's weights."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import cast
 
 import numpy as np
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.arch.walk import run_plan
+from ofa_pose.costs.macs import spec_macs, spec_params
+from ofa_pose.utils.errors import OfaPoseError
 
 ACTIVATIONS = {"relu6": nn.ReLU6, "relu": nn.ReLU}
 OUTPUT_STD = 1e-3  # near-zero outputs at the start: large random heatmaps take thousands of steps to unlearn
@@ -25,7 +28,7 @@ class Unit(nn.Sequential):
     act: nn.Module
 
     def weight(self) -> NDArray[np.float64]:
-        """The convolution's weights in float64."""
+        """The convolution's: (cout, cin / groups, k, k), or (cin, cout, k, k) of a transposed one; float64."""
         return _array(self.conv.weight)
 
     def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -71,7 +74,7 @@ class LitePose(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised images → low (B, 2J, H/4, W/4), high (B, J, H/2, W/2)."""
-        return run_plan(self.plan, image, self.apply_layer)
+        return self.plan.run(image, self.apply_layer)
 
     def apply_layer(self, layer: Layer, x: Tensor) -> Tensor:
         """Compute one layer of the plan."""
@@ -99,6 +102,22 @@ class LitePose(nn.Module):
             fan_out //= layer.stride**2
         std = OUTPUT_STD if layer.name.endswith(".pointwise") else (2.0 / fan_out) ** 0.5
         weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+
+
+def check_with_thop(spec: ArchSpec) -> int:
+    """The MACs as `thop.profile` counts them. Raises OfaPoseError where we count these or the parameters otherwise."""
+    import thop
+
+    # thop leaves buffers and hooks behind, so it gets a throwaway net; on the meta device that has shapes only
+    with torch.device("meta"):
+        net = LitePose(spec)
+        image = torch.empty(1, 3, spec.resolution, spec.resolution)
+    with contextlib.redirect_stdout(io.StringIO()):
+        macs, params = thop.profile(net, inputs=(image,), verbose=False)
+    counted = (spec_macs(spec).thop, spec_params(spec))
+    if (macs, params) != counted:
+        raise OfaPoseError(f"{spec}: thop counts {macs:.0f} MACs and {params:.0f} parameters, we count {counted}")
+    return int(macs)
 
 
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:

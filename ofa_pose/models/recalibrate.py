@@ -9,11 +9,15 @@ from contextlib import closing
 import torch
 from torch import Tensor, nn
 
+from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.loader import clean_batches, normalise
+from ofa_pose.models.elastic import Supernet, extract
+from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.threads import map_ahead
 
 CALIBRATION_BATCH = 16
+CALIBRATION_IMAGES = 64
 
 
 def calibration_batches(
@@ -45,6 +49,15 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor], streams: int = 1) -> 
         norm.running_mean.copy_(mean / count)
         norm.running_var.copy_(variance / count)
         norm.num_batches_tracked.fill_(count)
+
+
+def inherit(
+    supernet: Supernet, spec: ArchSpec, train: KeypointDataset, device: torch.device, images: int = CALIBRATION_IMAGES
+) -> LitePose:
+    """The subnet `spec` of a supernet with statistics of its own, from so many training images; in eval mode."""
+    net = extract(supernet.to(device), spec)
+    recalibrate(net, calibration_batches(train, spec.resolution, images, device))
+    return net
 
 
 @torch.no_grad()

@@ -98,7 +98,10 @@ def decode(low: Any, high: Any, order: Sequence[int], config: DecodeConfig | Non
         ValueError: the maps do not fit each other, or `order` does not fit them.
     """
     config = config or DecodeConfig()
-    low, high = _as_array(low), _as_array(high)
+    # a torch tensor as a NumPy array; bfloat16, which NumPy does not know, as float32
+    low, high = (
+        np.asarray(maps.detach().float().cpu().numpy() if hasattr(maps, "detach") else maps) for maps in (low, high)
+    )
     if low.ndim != 4 or high.ndim != 4 or low.shape[1] % high.shape[1] or low.shape[1] < 2 * high.shape[1]:
         raise ValueError(f"low {low.shape} does not hold heatmaps and tags of the joints of high {high.shape}")
     batch, joints, height, width = high.shape
@@ -109,13 +112,6 @@ def decode(low: Any, high: Any, order: Sequence[int], config: DecodeConfig | Non
     step = max(1, CHUNK_CELLS // (joints * height * width))
     chunks = (slice(start, start + step) for start in range(0, batch, step))
     return [poses for chunk in chunks for poses in _decode_chunk(low[chunk], high[chunk], order, config)]
-
-
-def _as_array(maps: Any) -> np.ndarray:
-    """A torch tensor as a NumPy array; bfloat16, which NumPy does not know, as float32."""
-    if hasattr(maps, "detach"):
-        maps = maps.detach().float().cpu().numpy()
-    return np.asarray(maps)
 
 
 def _decode_chunk(low: np.ndarray, high: np.ndarray, order: Sequence[int], config: DecodeConfig) -> Iterator[Poses]:
@@ -210,9 +206,14 @@ def _recover(
     if not len(person):
         return
     centre = np.stack([spots.x + 0.5, spots.y + 0.5], axis=1) * HIGH_STRIDE
-    middle, extent = _middle_and_extent(keypoints[..., :2], found)
+    here, xy = found[..., None], keypoints[..., :2]
+    middle = np.where(here, xy, 0).sum(axis=1) / found.sum(axis=1)[:, None]
+    sides = np.where(here, xy, -np.inf).max(axis=1) - np.where(here, xy, np.inf).min(axis=1)
+    extent = np.maximum(sides.max(axis=1), MIN_EXTENT)  # the longer side of the found joints' box
     chosen, steps = np.empty(len(person), np.int64), np.empty(len(person))
-    for block in _blocks(count):
+    cuts = 1 + np.flatnonzero(np.diff(np.cumsum(count) // BLOCK_CELLS))
+    for start, end in pairwise([0, *cuts.tolist(), len(count)]):
+        block = slice(start, end)
         length = count[block]
         ends = np.cumsum(length)
         mine = np.arange(ends[-1]) + np.repeat(first[block] - ends + length, length)
@@ -220,7 +221,9 @@ def _recover(
         step = np.round(_distance(spots.tags, mine, mean_tag[who], length) / tag_threshold)
         away = _distance(centre, mine, middle[who], length)
         worth = spots.heat.take(mine) - step - np.repeat(NEARNESS / extent[who], length) * away
-        best = _first_maximum(worth, ends - length, length)
+        highest = np.maximum.reduceat(worth, ends - length)
+        hits = np.flatnonzero(worth == np.repeat(highest, length))
+        best = hits[np.searchsorted(hits, ends - length)]  # each run's first maximum
         chosen[block], steps[block] = mine[best], step[best]
     keypoints[person, joint] = place(maps, spots.take(chosen))
     guessed = steps > 0
@@ -250,28 +253,6 @@ def _places(maps: Maps, warm: np.ndarray, heat: np.ndarray) -> Spots:
         hottest &= ~(maps.fused.ravel().take(mate) > heat)
     plane, x, y = maps.split(warm[hottest])
     return Spots(plane, x, y, heat[hottest], maps.tags_at(plane, x, y))
-
-
-def _blocks(count: np.ndarray) -> Iterator[slice]:
-    """Runs of entries whose counts add up to little more than `BLOCK_CELLS`."""
-    cuts = 1 + np.flatnonzero(np.diff(np.cumsum(count) // BLOCK_CELLS))
-    for start, end in pairwise([0, *cuts.tolist(), len(count)]):
-        yield slice(start, end)
-
-
-def _first_maximum(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The index of the first maximum of each run of values."""
-    highest = np.maximum.reduceat(values, starts)
-    hits = np.flatnonzero(values == np.repeat(highest, lengths))
-    return hits[np.searchsorted(hits, starts)]
-
-
-def _middle_and_extent(xy: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean place (P, 2) and the longer side (P,) of each person's found joints, of places xy (P, J, 2)."""
-    here = found[..., None]
-    middle = np.where(here, xy, 0).sum(axis=1) / found.sum(axis=1)[:, None]
-    sides = np.where(here, xy, -np.inf).max(axis=1) - np.where(here, xy, np.inf).min(axis=1)
-    return middle, np.maximum(sides.max(axis=1), MIN_EXTENT)
 
 
 def _distance(cells: np.ndarray, cell: np.ndarray, people: np.ndarray, repeats: np.ndarray) -> np.ndarray:

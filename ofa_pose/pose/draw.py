@@ -50,38 +50,24 @@ def _draw_person(
     canvas: np.ndarray, xy: np.ndarray, seen: np.ndarray, skeleton: Skeleton, colour: tuple[int, int, int]
 ) -> None:
     """Draw one person's joints xy (J, 2), where seen (J,), into the canvas."""
-    short = min(canvas.shape[:2])
     extent = float(np.ptp(xy[seen], axis=0).max())
-    width = max(1, round(min(LINE_OF_PERSON * extent, LINE_OF_IMAGE * short)))
+    width = max(1, round(min(LINE_OF_PERSON * extent, LINE_OF_IMAGE * min(canvas.shape[:2]))))
     rim = max(1, round(width / 3))
-    colours = _side_colours(colour)
-    side = _sides(skeleton)
+    tint, shade = ([round(c + (to - c) * by) for c in colour] for to, by in ((255, LEFT_TINT), (0, RIGHT_SHADE)))
+    colours, side = {1: tint, 0: colour, -1: shade}, np.zeros(len(skeleton.joints), int)
+    for left, right in skeleton.flip_pairs:
+        side[left], side[right] = 1, -1
     # OpenCV's pixel centres are whole numbers; places far outside would overflow its integers
     points = np.round((np.clip(xy, -4 * max(canvas.shape), 5 * max(canvas.shape)) - 0.5) * 2**SHIFT, 0)
     points = np.where(seen[:, None], points, 0).astype(int)
-    limbs = [(a, b) for a, b in skeleton.limbs if seen[a] and seen[b]]
     for under in (True, False):
-        for a, b in limbs:
-            # a limb from the middle to a side, such as neck to shoulder, belongs to that side
-            sides = {side[a], side[b]} - {0}
-            paint = OUTLINE if under else colours[sides.pop() if len(sides) == 1 else 0]
-            thick = width + 2 * rim if under else width
-            cv2.line(canvas, points[a].tolist(), points[b].tolist(), paint, thick, cv2.LINE_AA, SHIFT)
+        for a, b in skeleton.limbs:
+            if seen[a] and seen[b]:
+                # a limb from the middle to a side, such as neck to shoulder, belongs to that side
+                paint = OUTLINE if under else colours[np.sign(side[a] + side[b])]
+                thick = width + 2 * rim if under else width
+                cv2.line(canvas, points[a].tolist(), points[b].tolist(), paint, thick, cv2.LINE_AA, SHIFT)
     radius = round(JOINT_OF_LINE * width * 2**SHIFT)
     for joint in np.flatnonzero(seen):
         cv2.circle(canvas, points[joint].tolist(), radius + rim * 2**SHIFT, OUTLINE, -1, cv2.LINE_AA, SHIFT)
         cv2.circle(canvas, points[joint].tolist(), radius, colours[side[joint]], -1, cv2.LINE_AA, SHIFT)
-
-
-def _side_colours(colour: tuple[int, int, int]) -> dict[int, tuple[int, ...]]:
-    tint = tuple(round(c + (255 - c) * LEFT_TINT) for c in colour)
-    shade = tuple(round(c * (1 - RIGHT_SHADE)) for c in colour)
-    return {1: tint, 0: colour, -1: shade}
-
-
-def _sides(skeleton: Skeleton) -> list[int]:
-    """1 for each left joint, -1 for each right one, 0 for those in the middle."""
-    side = [0] * len(skeleton.joints)
-    for left, right in skeleton.flip_pairs:
-        side[left], side[right] = 1, -1
-    return side

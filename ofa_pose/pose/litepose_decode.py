@@ -95,12 +95,11 @@ def _decode_image(low: np.ndarray, high: np.ndarray, order: Sequence[int], match
     size = (height * HIGH_STRIDE, width * HIGH_STRIDE)
     heat = _resize((enlarged[:joints] + high) / 2, *size)
     tags = _resize(enlarged[joints:], *size).reshape(-1, joints, *size).transpose(1, 2, 3, 0)  # (J, H, W, T)
-    people = [_shift(person, heat) for person in _group(*_peaks(heat, tags), order, match)]
-    scores = [person[:, 2].mean() for person in people]
-    filled = [_fill(person, heat, tags) for person in people]
-    keypoints = np.array(filled, np.float32).reshape(-1, joints, 3)
-    best = np.argsort(-np.array(scores), kind="stable") if people else np.zeros(0, int)
-    return Poses(keypoints[best], np.array(scores, np.float32)[best])
+    people = _group(*_peaks(heat, tags), order, match)
+    scores = np.array([person[:, 2].mean() for person in people])
+    keypoints = np.array([_placed(person, heat, tags) for person in people], np.float32).reshape(-1, joints, 3)
+    best = np.argsort(-scores, kind="stable")
+    return Poses(keypoints[best], scores[best].astype(np.float32))
 
 
 def _resize(maps: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -145,29 +144,19 @@ def _group(peaks: np.ndarray, tags: np.ndarray, order: Sequence[int], match: Mat
     return people
 
 
-def _shift(person: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Each joint that was found, moved by a quarter pixel to the higher neighbour, and to the pixel's centre."""
-    moved = person.copy()
-    for joint in np.flatnonzero(person[:, 2] > 0):
-        moved[joint, :2] = _beside(heat[joint], int(person[joint, 0]), int(person[joint, 1]))
-    return moved
+def _placed(person: np.ndarray, heat: np.ndarray, tags: np.ndarray) -> np.ndarray:
+    """A person's joints, a quarter pixel from their pixels' centres to the higher neighbours.
 
-
-def _beside(heat: np.ndarray, x: int, y: int) -> tuple[float, float]:
-    height, width = heat.shape
-    right = heat[y, min(x + 1, width - 1)] > heat[y, max(x - 1, 0)]
-    below = heat[min(y + 1, height - 1), x] > heat[max(y - 1, 0), x]
-    return x + 0.5 + (0.25 if right else -0.25), y + 0.5 + (0.25 if below else -0.25)
-
-
-def _fill(person: np.ndarray, heat: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """Missing joints at the place with the most heat, less the rounded distance from the person's mean tag."""
-    found = np.flatnonzero(person[:, 2] > 0)
-    mean = np.mean([tags[j, int(person[j, 1]), int(person[j, 0])] for j in found], axis=0)
-    filled = person.copy()
-    for joint in np.flatnonzero(person[:, 2] == 0):
-        worth = heat[joint] - np.round(np.linalg.norm(tags[joint] - mean, axis=-1))
-        y, x = np.unravel_index(np.argmax(worth), worth.shape)
-        if heat[joint, y, x] > 0:
-            filled[joint] = (*_beside(heat[joint], int(x), int(y)), heat[joint, y, x])
-    return filled
+    A missing joint is put where there is most heat, less the rounded distance from the person's mean tag.
+    """
+    joints, height, width = heat.shape
+    joint, (x, y), found = np.arange(joints), person[:, :2].astype(int).T, person[:, 2] > 0
+    mean = np.mean(np.ascontiguousarray(tags[joint[found], y[found], x[found]]), axis=0)
+    for missing in np.flatnonzero(~found):
+        worth = heat[missing] - np.round(np.linalg.norm(tags[missing] - mean, axis=-1))
+        y[missing], x[missing] = np.unravel_index(np.argmax(worth), worth.shape)
+    right = heat[joint, y, np.minimum(x + 1, width - 1)] > heat[joint, y, np.maximum(x - 1, 0)]
+    below = heat[joint, np.minimum(y + 1, height - 1), x] > heat[joint, np.maximum(y - 1, 0), x]
+    high = heat[joint, y, x]
+    placed = np.stack([x + np.where(right, 0.75, 0.25), y + np.where(below, 0.75, 0.25), high], axis=1)
+    return np.where(high[:, None] > 0, placed, 0)

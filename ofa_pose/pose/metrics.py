@@ -61,11 +61,9 @@ class Detections:
     @classmethod
     def read(cls, entries: Iterable[Mapping[str, Any]], joints: int) -> Detections:
         """From entries of a COCO results file. Raises InputError naming the first with another number of joints."""
-        rows, ids, scores = [], [], []
-        for number, entry in enumerate(entries, start=1):
-            rows.append(joint_array(entry["keypoints"], joints, f"detection {number}"))
-            ids.append(entry["image_id"])
-            scores.append(entry["score"])
+        entries = list(entries)
+        rows = [joint_array(entry["keypoints"], joints, f"detection {n}") for n, entry in enumerate(entries, 1)]
+        ids, scores = [entry["image_id"] for entry in entries], [entry["score"] for entry in entries]
         return cls(ids, np.array(rows, np.float64).reshape(-1, joints, 3), np.array(scores, np.float64))
 
     @classmethod
@@ -156,25 +154,21 @@ class KeypointEvaluator:
         just on a border is of both. `people` is how many are wanted; where there are none, AP and AR are None.
         """
         scorer, people = self._scorer(detections), self._people
-        joints = {}
+        joints, sizes = {}, {}
         for number, name in enumerate(self._skeleton.joints):
-            count = int((people.wanted & people.labelled[:, number]).sum())
-            joints[name] = _summary(scorer.run([EVERY_SIZE], joint=number)[0], count)
-        sizes = {}
+            wanted = people.wanted & people.labelled[:, number]
+            joints[name] = _summary(scorer.run([EVERY_SIZE], joint=number)[0], wanted)
         for (name, (least, most)), score in zip(SIZES.items(), scorer.run(list(SIZES.values())), strict=True):
-            fitting = people.wanted & (least <= people.area) & (people.area <= most)
-            sizes[name] = _summary(score, int(fitting.sum()))
+            sizes[name] = _summary(score, people.wanted & (least <= people.area) & (people.area <= most))
         return {"joints": joints, "sizes": sizes}
 
     def _scorer(self, detections: Detections | Iterable[Mapping[str, Any]]) -> Scorer:
+        """Of the detections that count, in order; what is not a number is 0."""
+        joints = len(self._skeleton.joints)
         if not isinstance(detections, Detections):
-            detections = Detections.read(detections, len(self._skeleton.joints))
-        return Scorer(self._people, self._best(detections), self._skeleton.sigmas, len(self._number))
-
-    def _best(self, detections: Detections) -> Found:
-        """The detections that count, in order; what is not a number is 0."""
-        if len(detections) and detections.keypoints.shape[1] != len(self._skeleton.joints):
-            raise ValueError(f"detections {detections.keypoints.shape} are not of {len(self._skeleton.joints)} joints")
+            detections = Detections.read(detections, joints)
+        if len(detections) and detections.keypoints.shape[1] != joints:
+            raise ValueError(f"detections {detections.keypoints.shape} are not of {joints} joints")
         image = np.array([self._image(i, f"detection {n}") for n, i in enumerate(detections.image_ids, 1)], np.int64)
         score = np.nan_to_num(detections.scores.astype(np.float64))
         order = np.lexsort((-score, image))  # stable: of equal ones the first
@@ -183,31 +177,28 @@ class KeypointEvaluator:
         xy = np.nan_to_num(detections.places[order])
         with np.errstate(over="ignore", invalid="ignore"):
             area = np.ptp(xy, axis=1).prod(axis=1) if len(xy) else np.zeros(0)
-        return Found(image[order], xy, score[order], area)
+        found = Found(image[order], xy, score[order], area)
+        return Scorer(self._people, found, self._skeleton.sigmas, len(self._number))
 
     def _gather(self, annotations: Sequence[Mapping[str, Any]]) -> People:
         count = len(annotations)
-        wheres = [f"annotation {record.get('id', number)}" for number, record in enumerate(annotations, start=1)]
-        image = np.array([self._image(a["image_id"], w) for a, w in zip(annotations, wheres, strict=True)], np.int64)
-        joints = np.zeros((count, len(self._skeleton.joints), 3))
+        image, joints = np.zeros(count, np.int64), np.zeros((count, len(self._skeleton.joints), 3))
         box, area, wanted, crowd = np.zeros((count, 4)), np.zeros(count), np.zeros(count, bool), np.zeros(count, bool)
-        for n, (record, where) in enumerate(zip(annotations, wheres, strict=True)):
+        for n, record in enumerate(annotations):
+            where = f"annotation {record.get('id', n + 1)}"
+            image[n] = self._image(record["image_id"], where)
             if record.get("keypoints"):
                 joints[n] = joint_array(record["keypoints"], joints.shape[1], where)
             labelled = joints[n, joints[n, :, 2] > 0, :2]
-            given = record.get("bbox")
+            given, size, stored = record.get("bbox"), record.get("area"), record.get("num_keypoints")
             box[n] = given if given and np.isfinite(given).all() else box_round(labelled)
-            area[n] = self._area(record, box[n])
+            stated = self.metric == "coco" and size is not None and 0 < size < np.inf
+            area[n] = size if stated else box[n, 3] * box[n, 2] * AREA_OF_BOX
             crowd[n] = bool(record.get("iscrowd"))
-            stored = record.get("num_keypoints")
             wanted[n] = not crowd[n] and (len(labelled) if stored is None else stored) > 0
         order = np.argsort(image, kind="stable")
         parts = (image, joints[..., :2], joints[..., 2] > 0, box, area, wanted, crowd)
         return People(*(part[order] for part in parts))
-
-    def _area(self, record: Mapping[str, Any], box: np.ndarray) -> float:
-        given = record.get("area") if self.metric == "coco" else None
-        return float(given) if given is not None and 0 < given < np.inf else float(box[3] * box[2] * AREA_OF_BOX)
 
     def _image(self, image_id: Any, where: str) -> int:
         number = self._number.get(image_id)
@@ -216,5 +207,5 @@ class KeypointEvaluator:
         return number
 
 
-def _summary(score: Score, people: int) -> Score:
-    return {"AP": score["AP"], "AR": score["AR"], "people": people}
+def _summary(score: Score, wanted: np.ndarray) -> Score:
+    return {"AP": score["AP"], "AR": score["AR"], "people": int(wanted.sum())}

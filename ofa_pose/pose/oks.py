@@ -5,10 +5,9 @@ The similarities are of any set of joints; matching and summing up are faster-co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO as Index
@@ -18,6 +17,11 @@ CHUNK = 1 << 16  # pairs at a time: their temporaries stay in a processor's cach
 LEAST_MATCH = 0.5  # the lowest of the metrics' thresholds
 CATEGORY = 1
 Score = dict[str, float | None]
+FIGURES = {  # name -> what is averaged, and at which threshold; None: at all of them
+    f"{name}{suffix}": (key, threshold)
+    for name, key in (("AP", "precision"), ("AR", "recall"))
+    for suffix, threshold in (("", None), ("50", 0.5), ("75", 0.75))
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,39 +65,71 @@ class Found:
         return len(self.image)
 
 
-class Pairs:
-    """Every detection with every person of its image."""
+class Scorer:
+    """Scores one set of detections against the people on `images` images, whose numbers are 0, 1, …
+
+    Args:
+        people, found: in the order of their images' numbers.
+        sigmas: of the J joints.
+        images: how many.
+    """
 
     def __init__(self, people: People, found: Found, sigmas: Sequence[float], images: int) -> None:
-        self._people, self._found = people, found
+        self._people, self._found, self._images = people, found, images
+        self._detections = self._index(image_id=found.image, score=found.score, area=found.area)
         self._variances = (2 * np.asarray(sigmas, np.float64)) ** 2
-        first_person, first_found = (np.searchsorted(part.image, np.arange(images + 1)) for part in (people, found))
-        self._people_on, self._found_on = np.diff(first_person), np.diff(first_found)
-        counts = self._people_on * self._found_on
+        # Every detection is paired with every person of its image.
+        first_found, first_person = (np.searchsorted(part.image, np.arange(images + 1)) for part in (found, people))
+        self._shapes = np.stack([np.diff(first_found), np.diff(first_person)], axis=1)
+        counts = self._shapes.prod(axis=1)
         self._ends = np.cumsum(counts)
         image = np.repeat(np.arange(images), counts)
         place = np.arange(len(image)) - np.repeat(self._ends - counts, counts)
-        detection, person = np.divmod(place, self._people_on[image])
+        detection, person = np.divmod(place, self._shapes[image, 1])
         self._detection, self._person = detection + first_found[image], person + first_person[image]
 
-    def split(self, values: np.ndarray) -> Iterator[np.ndarray]:
-        """Values of all pairs, image by image: (detections, people)."""
-        for part, *shape in zip(np.split(values, self._ends[:-1]), self._found_on, self._people_on, strict=True):
-            yield part.reshape(shape)
+    def run(
+        self, areas: Sequence[tuple[float, float]], images: Sequence[int] | None = None, joint: int | None = None
+    ) -> list[Score]:
+        """AP, AP50, AP75, AR, AR50, AR75 within each of some ranges of areas.
+
+        Args:
+            areas: (least, most) in square pixels; people, and wrong detections, outside of it are ignored.
+            images: the numbers of the images that count; all by default.
+            joint: the only joint that counts; people without it are ignored. All joints by default.
+
+        Returns:
+            A score for each range; its figures are None where it holds no people to find.
+        """
+        numbers = range(self._images) if images is None else images
+        if not numbers:
+            return [dict.fromkeys(FIGURES) for _ in areas]
+        people, similarity, wanted = self._people, self._whole, self._people.wanted
+        if joint is not None:
+            similarity, wanted = self._alone(joint), wanted & people.labelled[:, joint]
+        parts = zip(np.split(similarity, self._ends[:-1]), self._shapes, strict=True)
+        # of num_keypoints only whether it is 0 matters
+        columns = {"image_id": people.image, "area": people.area, "iscrowd": people.crowd, "num_keypoints": wanted}
+        truth = self._index(**columns)
+        evaluation = _Evaluation(truth, self._detections, [part.reshape(shape) for part, shape in parts])
+        evaluation.params.imgIds, evaluation.params.catIds = list(numbers), [CATEGORY]
+        evaluation.params.areaRng = [list(area) for area in areas]
+        evaluation.evaluate()
+        return [evaluation.score(index) for index in range(len(areas))]
 
     @cached_property
-    def whole(self) -> np.ndarray:
+    def _whole(self) -> np.ndarray:
         """The OKS of each pair, over all joints."""
         return self._similarity(range(len(self._variances)))
 
-    def alone(self, joint: int) -> np.ndarray:
+    def _alone(self, joint: int) -> np.ndarray:
         """The OKS of each pair if this were the only joint.
 
         A detection that is, as a whole, one of a person without this joint is on that person wherever it has the joint:
         nobody knows the right place.
         """
         without = ~self._people.labelled[self._person, joint]
-        return np.where(without & (self.whole >= LEAST_MATCH), 1.0, self._similarity([joint]))
+        return np.where(without & (self._whole >= LEAST_MATCH), 1.0, self._similarity([joint]))
 
     def _similarity(self, joints: Sequence[int]) -> np.ndarray:
         """The OKS of each pair, counting these joints only.
@@ -120,62 +156,15 @@ class Pairs:
                     total[part] += np.exp(-error) * counts[person]
         return total / counted.sum(axis=1)[self._person]
 
-
-class Scorer:
-    """Scores one set of detections against the people on `images` images, whose numbers are 0, 1, …
-
-    Args:
-        people, found: in the order of their images' numbers.
-        sigmas: of the J joints.
-        images: how many.
-    """
-
-    def __init__(self, people: People, found: Found, sigmas: Sequence[float], images: int) -> None:
-        self._people, self._images = people, images
-        self._pairs = Pairs(people, found, sigmas, images)
-        self._found = self._index(
-            {"id": n, "image_id": image, "category_id": CATEGORY, "score": score, "area": area}
-            for n, (image, score, area) in enumerate(_rows(found.image, found.score, found.area), start=1)
-        )
-
-    def run(
-        self, areas: Sequence[tuple[float, float]], images: Sequence[int] | None = None, joint: int | None = None
-    ) -> list[Score]:
-        """AP, AP50, AP75, AR, AR50, AR75 within each of some ranges of areas.
-
-        Args:
-            areas: (least, most) in square pixels; people, and wrong detections, outside of it are ignored.
-            images: the numbers of the images that count; all by default.
-            joint: the only joint that counts; people without it are ignored. All joints by default.
-
-        Returns:
-            A score for each range; its figures are None where it holds no people to find.
-        """
-        numbers = range(self._images) if images is None else images
-        if not numbers:
-            return [_score(None, 0) for _ in areas]
-        wanted = self._people.wanted if joint is None else self._people.wanted & self._people.labelled[:, joint]
-        similarity = self._pairs.whole if joint is None else self._pairs.alone(joint)
-        evaluation = _Evaluation(self._truth(wanted), self._found, list(self._pairs.split(similarity)))
-        evaluation.params.imgIds, evaluation.params.catIds = list(numbers), [CATEGORY]
-        evaluation.params.areaRng = [list(area) for area in areas]
-        evaluation.evaluate()
-        return [_score(evaluation, index) for index in range(len(areas))]
-
-    def _truth(self, wanted: np.ndarray) -> Index:
-        people = self._people
-        rows = _rows(people.image, people.area, people.crowd, wanted)
-        return self._index(
-            {"id": n, "image_id": image, "category_id": CATEGORY, "area": area, "iscrowd": int(crowd)}
-            | {"num_keypoints": int(counts)}  # only whether it is 0 matters
-            for n, (image, area, crowd, counts) in enumerate(rows, start=1)
-        )
-
-    def _index(self, records: Iterable[Mapping[str, Any]]) -> Index:
+    def _index(self, **columns: np.ndarray) -> Index:
+        """An index of annotations with these values, one a row."""
+        count = len(columns["image_id"])
+        columns |= {"id": np.arange(1, count + 1), "category_id": np.full(count, CATEGORY)}
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         index = Index()
         index.dataset = {
             "images": [{"id": number} for number in range(self._images)],
-            "annotations": list(records),
+            "annotations": [dict(zip(columns, row, strict=True)) for row in rows],
             "categories": [{"id": CATEGORY, "name": "person"}],
         }
         index.createIndex()
@@ -192,20 +181,12 @@ class _Evaluation(COCOeval_faster):
     def computeOks(self, imgId: int, catId: int) -> np.ndarray:
         return self._similarity[imgId]
 
-
-def _rows(*columns: np.ndarray) -> Any:
-    return zip(*(column.tolist() for column in columns), strict=True)
-
-
-def _score(evaluation: _Evaluation | None, area: int) -> Score:
-    score: Score = {}
-    for name, key in (("AP", "precision"), ("AR", "recall")):
-        for suffix, threshold in (("", None), ("50", 0.5), ("75", 0.75)):
-            if evaluation is None:
-                score[name + suffix] = None
-                continue
-            values = np.asarray(evaluation.eval[key])[..., area, :]
-            of = slice(None) if threshold is None else np.isclose(evaluation.params.iouThrs, threshold)
+    def score(self, area: int) -> Score:
+        """The figures within one range of areas."""
+        score: Score = {}
+        for name, (key, threshold) in FIGURES.items():
+            values = np.asarray(self.eval[key])[..., area, :]
+            of = slice(None) if threshold is None else np.isclose(self.params.iouThrs, threshold)
             known = values[of][values[of] > -1]  # -1: nobody to find
-            score[name + suffix] = float(known.mean()) if known.size else None
-    return score
+            score[name] = float(known.mean()) if known.size else None
+        return score

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 HEAD = """<!doctype html>
 <html lang="en">
@@ -48,9 +48,10 @@ def details(summary: str, text: str) -> str:
     return f"<details>{element('summary', summary)}{element('pre', text)}</details>"
 
 
-def tiles(pairs: Iterable[tuple[str, str]]) -> str:
-    """Figures side by side: of (name, value)."""
-    shown = (f'<div class="tile">{element("b", value)}{element("span", name)}</div>' for name, value in pairs)
+def tiles(figures: Mapping[str, str | None]) -> str:
+    """Figures side by side, those that there are, by name."""
+    known = {name: value for name, value in figures.items() if value is not None}
+    shown = (f'<div class="tile">{element("b", value)}{element("span", name)}</div>' for name, value in known.items())
     return f'<div class="tiles">{"".join(shown)}</div>'
 
 

@@ -172,17 +172,17 @@ def _search_lead(search: Searched) -> str:
 
 
 def _network(spec: ArchSpec, main: Run, search: Searched | None) -> list[str]:
-    figures: list[tuple[str, str]] = []
     chosen = search.chosen if search is not None else {}
-    if (ap := chosen.get("AP")) is not None:
-        figures.append(("AP, search images, inherited weights", f"{ap:.3f}"))
-    if main.aps:
-        figures.append(("AP, validation images", f"{max(ap for _, ap in main.aps):.3f}"))
-    figures.append(("resolution", f"{spec.resolution} px"))
-    if (latency := chosen.get("latency_ms")) is not None:
-        figures.append(("latency, predicted", show_ms(latency)))
-    figures += [(f"MACs, {name}", format_count(value)) for name, value in spec_macs(spec).to_dict().items()]
-    figures += [("parameters", format_count(spec_params(spec))), ("joints", str(spec.joints))]
+    ap, best, latency = chosen.get("AP"), max((ap for _, ap in main.aps), default=None), chosen.get("latency_ms")
+    figures = {
+        "AP, search images, inherited weights": None if ap is None else f"{ap:.3f}",
+        "AP, validation images": None if best is None else f"{best:.3f}",
+        "resolution": f"{spec.resolution} px",
+        "latency, predicted": None if latency is None else show_ms(latency),
+        **{f"MACs, {name}": format_count(value) for name, value in spec_macs(spec).to_dict().items()},
+        "parameters": format_count(spec_params(spec)),
+        "joints": str(spec.joints),
+    }
     largest = search.space.largest(spec.joints) if search is not None and search.space and search.genome else None
     note = "Dashed: the largest of its search space. " if largest is not None else ""
     return [
@@ -197,42 +197,40 @@ def _network(spec: ArchSpec, main: Run, search: Searched | None) -> list[str]:
 
 def _parts_table(spec: ArchSpec) -> str:
     plan = make_plan(spec)
-    parts: list[tuple[str, Sequence[Layer]]] = [("stem", plan.stem)]
+    parts: dict[str, Sequence[Layer]] = {"stem": plan.stem}
     for number, blocks in enumerate(plan.stages, start=1):
-        layers = [layer for block in blocks for layer in block.layers]
-        parts.append((f"stage {number}, {len(blocks)} blocks", layers))
-    parts.append(("deconv head and outputs", list(plan.head())))
-    total = sum(layer_macs(layer).thop for _, part in parts for layer in part)
-    rows = []
-    for name, part in parts:
-        macs = sum(layer_macs(layer).thop for layer in part)
+        parts[f"stage {number}, {len(blocks)} blocks"] = [layer for block in blocks for layer in block.layers]
+    parts["deconv head and outputs"] = list(plan.head())
+    macs = {name: sum(layer_macs(layer).thop for layer in part) for name, part in parts.items()}
+    total, rows = sum(macs.values()), []
+    for name, part in parts.items():
         side = f"{part[0].side_in} → {part[-1].side_out}"
-        params = sum(layer_params(layer) for layer in part)
-        rows.append((name, side, format_count(macs), f"{macs / total:.0%}", format_count(params)))
+        params = format_count(sum(layer_params(layer) for layer in part))
+        rows.append((name, side, format_count(macs[name]), f"{macs[name] / total:.0%}", params))
     return table(("part", "map, cells", "MACs (thop)", "share", "parameters"), rows)
 
 
 def _search_section(search: Searched) -> list[str]:
     """The HTML of a search."""
-    body = [element("h2", "The search")]
-    said = " ".join(_rests_on(search))
-    if said:
-        body.append(element("p", said))
-    picture = search.run.path / PICTURE
+    said, picture = " ".join(_rests_on(search)), search.run.path / PICTURE
+    body = [element("h2", "The search"), *([element("p", said)] if said else [])]
     if picture.exists() and picture.stat().st_size:
         content = base64.b64encode(picture.read_bytes()).decode()
         body.append(f'<img alt="AP over cost of all subnets evaluated" src="data:image/png;base64,{content}">')
     if search.history:
         body.append(charts.svg(charts.progress_chart([row["AP"] for row in search.history.values()]), "progress"))
     body += _front(search)
-    genes = _genes(search)
-    if genes:
+    evaluated = [row for row in search.history.values() if row["AP"] is not None]
+    labels = search.space.labels if search.space is not None else ()
+    choices = {label: [(row[label], row["AP"]) for row in evaluated] for label in labels}
+    choices = {label: pairs for label, pairs in choices.items() if len({value for value, _ in pairs}) > 1}
+    if choices:
         bold = "; bold: chosen" if search.chosen else ""
         note = (
             f"Every dot is a subnet that was evaluated; red: the best with this choice, blue: their median{bold}. "
             "All keep the budget, so what is wide here is narrow elsewhere."
         )
-        chart = charts.svg(charts.choices_chart(genes, search.chosen), "choices")
+        chart = charts.svg(charts.choices_chart(choices, search.chosen), "choices")
         body += [element("h3", "What the choices were worth"), chart, element("p", note)]
     return body
 
@@ -287,14 +285,6 @@ def _front(search: Searched) -> list[str]:
     return [element("h3", "The Pareto front"), table(head, rows, kinds), *notes]
 
 
-def _genes(search: Searched) -> dict[str, list[tuple[int, float]]]:
-    """By gene, the value and the AP of every subnet; of genes that vary."""
-    labels = search.space.labels if search.space is not None else ()
-    rows = [row for row in search.history.values() if row["AP"] is not None]
-    found = {label: [(row[label], row["AP"]) for row in rows] for label in labels}
-    return {label: pairs for label, pairs in found.items() if len({value for value, _ in pairs}) > 1}
-
-
 def _training(run: Run, role: str, salt: str) -> list[str]:
     chart = charts.svg(charts.training_chart(run.trained, run.validated), salt)
     body = [element("h2", f"Training: {run.name}" + (f" ({role})" if role else "")), chart]
@@ -314,11 +304,8 @@ def _origin(runs: Sequence[tuple[Run, str]]) -> list[str]:
     for run, role in runs:
         body.append(element("h3", run.name + (f": {role}" if role else "")))
         body += [element("pre", shlex.join(["ofa-pose", *words])) for words in run.commands]
-        lost = [
-            f"{option} {value} ({SOURCES[option]})"
-            for option, value in run.sources.items()
-            if value not in shipped and run.locate(value) is None
-        ]
+        named = {option: value for option in SOURCES if (value := run.option(option)) and value not in shipped}
+        lost = [f"{name} {value} ({SOURCES[name]})" for name, value in named.items() if run.locate(value) is None]
         if lost:
             warn(f"{run.path}: what it started from is not found from here: {', '.join(lost)}")
             body.append(element("p", f"Not found when this page was made: {', '.join(lost)}."))

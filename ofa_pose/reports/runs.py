@@ -33,7 +33,8 @@ class Run:
     """What a run directory holds.
 
     Attributes:
-        commands: the words of every command that ran in it, without 'ofa-pose'; all but the first resumed it.
+        commands: the words of every command that ran in it, one at least, without 'ofa-pose'; all but the first
+            resumed it.
         metrics: the records of metrics.jsonl, in their order.
         recipe: the text of recipe.yaml; empty where there is none.
     """
@@ -51,22 +52,14 @@ class Run:
     @property
     def job(self) -> str:
         """The command's name, such as 'finetune'."""
-        return self._words[0] if self._words else "run"
-
-    @property
-    def _words(self) -> tuple[str, ...]:
-        return self.commands[-1] if self.commands else ()
+        return next(iter(self.commands[-1]), "run")
 
     def option(self, name: str) -> str | None:
         """The value that the last command gave an option, if it did."""
-        found = [after for word, after in itertools.pairwise(self._words) if word == name]
-        found += [word.removeprefix(f"{name}=") for word in self._words if word.startswith(f"{name}=")]
+        words = self.commands[-1]
+        found = [after for word, after in itertools.pairwise(words) if word == name]
+        found += [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
         return found[-1] if found else None
-
-    @property
-    def sources(self) -> dict[str, str]:
-        """What the command names of SOURCES: option and value."""
-        return {name: value for name in SOURCES if (value := self.option(name))}
 
     def locate(self, value: str) -> Path | None:
         """What a path of the command means now: from here, else from where the command ran, which --out shows."""
@@ -85,7 +78,7 @@ class Run:
     def validated(self) -> list[Mapping[str, Any]]:
         """The records of validations: a step and 'val', metrics by name, of which one is a finite AP."""
         records = [r for r in self.metrics if type(r.get("step")) is int and isinstance(r.get("val"), Mapping)]
-        return [r for r in records if any(_is_finite(r["val"].get(name)) for name in ("AP", "AP_largest"))]
+        return [r for r in records if _is_finite(r["val"].get("AP")) or _is_finite(r["val"].get("AP_largest"))]
 
     @property
     def aps(self) -> list[tuple[int, float]]:
@@ -117,7 +110,7 @@ def read_run(path: str | Path) -> Run:
         raise InputError("is not a run directory" if folder.exists() else "no such run directory", folder, HINT)
     if not (folder / COMMAND).exists():
         raise InputError(f"holds no run ({COMMAND} is missing)", folder, HINT)
-    commands = tuple(_split(line) for line in files.read_text(folder / COMMAND).splitlines())
+    commands = tuple(map(_split, files.read_text(folder / COMMAND).splitlines() or [""]))
     recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
     metrics = read_records(folder / METRICS) if (folder / METRICS).exists() else ()
     run = Run(folder, commands, tuple(record for _, record in metrics), recipe)

@@ -21,8 +21,7 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
 from ofa_pose.backends.fastest import FastestRunner
-from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.checkpoints.compatibility import check_held_out, check_joints, check_space
+from ofa_pose.checkpoints.checkpoint import Checkpoint, check_held_out, check_joints, check_space
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import genome_text

@@ -17,6 +17,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.archive import ARCHIVE, Archive, check_archive, find_archive
@@ -25,7 +26,6 @@ from ofa_pose.searches.distributed import Team, restarted
 from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator, task_of
 from ofa_pose.searches.plots import draw_pareto
 from ofa_pose.searches.results import History, SearchResult, describe, front_table, rivals, write_best, write_front
-from ofa_pose.train.trainings import inherit
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, show, warn

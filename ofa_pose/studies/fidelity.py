@@ -19,17 +19,17 @@ from matplotlib.figure import Figure
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.backends.torch_net import pick_device
-from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.checkpoints.compatibility import check_joints
+from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.results import first_limit, uniform_genomes
 from ofa_pose.studies.exhaustive import timed
+from ofa_pose.train.loop import finetune
 from ofa_pose.train.training_run import TrainingRun
-from ofa_pose.train.trainings import finetune, inherit
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, warn

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN, Skeleton
+from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN
 from ofa_pose.synthetic.scenes import Person, Scene, check_size, draw_scene
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError, nearest
@@ -49,8 +49,8 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
         raise InputError(f"{workers} worker processes were asked for", hint="ask for at least 1")
     check_size(size)
     out = Path(out)
-    info: dict[str, Any] = {"description": "ofa-pose synthetic people", "seed": seed, "size": size, "joints": joints}
-    info |= {"images": images, "version": VERSION}
+    about: dict[str, Any] = {"description": "ofa-pose synthetic people", "seed": seed, "size": size, "joints": joints}
+    info = about | {"images": images, "version": VERSION}
     path = out / "annotations.json"
     if out.is_dir() and _holds(out, path, info):
         console.say(f"{out} already holds this dataset; it is used as it is")
@@ -58,12 +58,17 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
     check_folder(out)
     (out / "images").mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_scene, out / "images", seed, size, joints)
-    records: list[Record] = []
+    skeleton = BUILT_IN[joints]
+    category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.joints)}
+    category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.limbs]
+    document: dict[str, Any] = {"info": info, "licenses": [], "images": [], "annotations": [], "categories": [category]}
     with console.progress("drawing scenes", images) as meter:
-        for record in _drawn(work, images, min(workers, images)):
-            records.append(record)
+        for image, annotations in _drawn(work, images, min(workers, images)):
+            document["images"].append(image)
+            for annotation in annotations:
+                document["annotations"].append({"id": len(document["annotations"]) + 1, **annotation})
             meter.step()
-    write_json(path, _document(info, BUILT_IN[joints], records), indent=None)
+    write_json(path, document, indent=None)
     return path
 
 
@@ -105,34 +110,12 @@ def _write_scene(folder: Path, seed: int, size: int, joints: str, index: int) ->
     crowd = joints == "crowdpose"
     if crowd:
         image["crowdIndex"] = round(scene.crowd_index, 2)
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for person in scene.people:
-        keypoints = np.round(person.keypoints, 2)
-        x, y, w, h = person.bbox
-        annotations.append(
-            {
-                "image_id": index + 1,
-                "category_id": 1,
-                "iscrowd": 0,
-                "num_keypoints": int(np.count_nonzero(keypoints[:, 2])),
-                "keypoints": [int(value) if value == int(value) else value for value in keypoints.ravel().tolist()],
-                "bbox": [x, y, w, h],
-                "area": round(AREA_OF_BOX * w * h, 2) if crowd else person.area,
-                "segmentation": [list(polygon) for polygon in person.segmentation],
-            }
-        )
+        numbers = np.round(person.keypoints, 2).ravel().tolist()
+        one: dict[str, Any] = {"image_id": index + 1, "category_id": 1, "iscrowd": 0}
+        one["num_keypoints"] = int(np.count_nonzero(person.keypoints[:, 2]))
+        one["keypoints"] = [int(value) if value == int(value) else value for value in numbers]
+        area = round(AREA_OF_BOX * person.bbox[2] * person.bbox[3], 2) if crowd else person.area
+        annotations.append(one | {"bbox": person.bbox, "area": area, "segmentation": person.segmentation})
     return image, annotations
-
-
-def _document(info: dict[str, Any], skeleton: Skeleton, records: list[Record]) -> dict[str, Any]:
-    annotations = [annotation for _, several in records for annotation in several]
-    limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]
-    category: dict[str, Any] = {"id": 1, "name": "person", "supercategory": "person"}
-    category |= {"keypoints": list(skeleton.joints), "skeleton": limbs}
-    return {
-        "info": info,
-        "licenses": [],
-        "images": [image for image, _ in records],
-        "annotations": [{"id": number, **one} for number, one in enumerate(annotations, 1)],
-        "categories": [category],
-    }

@@ -23,6 +23,15 @@ _HAIRS = np.array(
     [(22, 18, 16), (48, 34, 24), (92, 60, 36), (150, 104, 58), (206, 170, 104), (130, 56, 28), (170,) * 3]
 )
 _PATTERNS = ("stripes", "checks", "dots", "gradient", "noise")
+# Part, material, joints at both ends, radii there (but of feet and hands for a girth of 1), and how far it is in front.
+_BARE_LIMBS = (
+    ("foot", "shoes", "heel", "toe", 0.026, 0.018, -0.056),
+    ("shin", "skin", "knee", "ankle", 0.041, 0.024, -0.053),
+    ("thigh", "skin", "hip", "knee", 0.062, 0.042, -0.052),
+    ("hand", "skin", "wrist", "hand", 0.02, 0.019, 0.002),
+    ("forearm", "skin", "elbow", "wrist", 0.029, 0.02, 0.001),
+    ("upper_arm", "skin", "shoulder", "elbow", 0.038, 0.03, 0.0),
+)
 
 
 @dataclass(frozen=True)
@@ -127,8 +136,8 @@ def vivid(rng: np.random.Generator) -> Array:
 
 
 def body_shapes(figure: Figure, outfit: Outfit) -> list[Shape]:
-    """All shapes of a dressed figure but the head, unordered."""
-    return [*_torso(figure, outfit), *_leg_shapes(figure, outfit), *_arm_shapes(figure, outfit), *_hair(figure, outfit)]
+    """All shapes of a dressed figure but the head and its face, unordered."""
+    return [*_torso(figure, outfit), *_limbs(figure, outfit), *_hair_and_ears(figure, outfit)]
 
 
 def capsule(part: str, material: str, a: Array, b: Array, ra: float, rb: float, bias: float = 0.0) -> Shape:
@@ -173,27 +182,33 @@ def _torso(figure: Figure, outfit: Outfit) -> list[Shape]:
     neck = capsule("neck", "skin", p["neck"] + figure.chest @ (0, -0.01, 0), p["skull_base"], 0.034, 0.03, -0.03)
     collar = p["neck"] + figure.chest @ (0, -0.012, 0)
     pads = [capsule("torso", "top", p[f"{s}_shoulder"], collar, 0.04, 0.03, -0.021) for s, _ in SIDES]
-    return [neck, _rings("torso", "top", top, -0.02), _rings("pelvis", "bottom", bottom, -0.04), *pads]
+    trunk = [neck, _rings("torso", "top", top, -0.02), _rings("pelvis", "bottom", bottom, -0.04), *pads]
+    return [*trunk, _skirt(figure, outfit)] if outfit.skirt else trunk
 
 
-def _leg_shapes(figure: Figure, outfit: Outfit) -> list[Shape]:
-    p, g = figure.points, figure.body.girth
-    cloth_g = g * outfit.loose
+def _limbs(figure: Figure, outfit: Outfit) -> list[Shape]:
+    """Arms and legs, and what is worn over them."""
+    points, girth = figure.points, figure.body.girth
+    sleeve, leg = min(outfit.sleeve, 1.0), min(outfit.leg, 1.0)
+    rows: list[tuple[str, str, str, str, float, float, float]] = list(_BARE_LIMBS)
+    if outfit.leg:
+        rows.append(("thigh", "bottom", "hip", "knee", 0.066, 0.062 - 0.018 * leg, -0.05))
+    if outfit.leg > 1:
+        rows.append(("shin", "bottom", "knee", "ankle", 0.044, 0.031, -0.0505))
+    if outfit.sleeve:
+        rows.append(("upper_arm", "top", "shoulder", "elbow", 0.041, 0.035, 0.0005))
+    if outfit.sleeve > 1:
+        rows.append(("forearm", "top", "elbow", "wrist", 0.033, 0.026, 0.003))
     shapes = []
     for side, _ in SIDES:
-        hip, knee, ankle = (p[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle"))
-        thigh, shin, foot = (f"{side}_{part}" for part in ("thigh", "shin", "foot"))
-        shapes.append(capsule(foot, "shoes", p[f"{side}_heel"], p[f"{side}_toe"], 0.026, 0.018, -0.056))
-        shapes.append(capsule(shin, "skin", knee, ankle, 0.041 * g, 0.024 * g, -0.053))
-        shapes.append(capsule(thigh, "skin", hip, knee, 0.062 * g, 0.042 * g, -0.052))
-        if outfit.leg:
-            stop = hip + (knee - hip) * min(outfit.leg, 1.0)
-            end = (0.062 - 0.018 * min(outfit.leg, 1.0)) * cloth_g
-            shapes.append(capsule(thigh, "bottom", hip, stop, 0.066 * cloth_g, end, -0.05))
-        if outfit.leg >= 1:
-            shapes.append(capsule(shin, "bottom", knee, ankle, 0.044 * cloth_g, 0.031 * cloth_g, -0.0505))
-    if outfit.skirt:
-        shapes.append(_skirt(figure, outfit))
+        for part, material, start, stop, ra, rb, bias in rows:
+            a, b = points[f"{side}_{start}"], points[f"{side}_{stop}"]
+            grow = 1.0 if part in ("foot", "hand") else girth
+            if material in ("top", "bottom"):
+                grow = girth * outfit.loose
+                if part in ("thigh", "upper_arm"):
+                    b = a + (b - a) * (leg if part == "thigh" else sleeve)
+            shapes.append(capsule(f"{side}_{part}", material, a, b, ra * grow, rb * grow, bias))
     return shapes
 
 
@@ -207,34 +222,22 @@ def _skirt(figure: Figure, outfit: Outfit) -> Shape:
     return _rings("skirt", "bottom", rings, -0.03)
 
 
-def _arm_shapes(figure: Figure, outfit: Outfit) -> list[Shape]:
-    p, g = figure.points, figure.body.girth
-    cloth_g = g * outfit.loose
-    shapes = []
-    for side, _ in SIDES:
-        shoulder, elbow, wrist = (p[f"{side}_{joint}"] for joint in ("shoulder", "elbow", "wrist"))
-        upper, fore = f"{side}_upper_arm", f"{side}_forearm"
-        shapes.append(capsule(f"{side}_hand", "skin", wrist, p[f"{side}_hand"], 0.02, 0.019, 0.002))
-        shapes.append(capsule(fore, "skin", elbow, wrist, 0.029 * g, 0.02 * g, 0.001))
-        shapes.append(capsule(upper, "skin", shoulder, elbow, 0.038 * g, 0.03 * g))
-        if outfit.sleeve:
-            stop = shoulder + (elbow - shoulder) * min(outfit.sleeve, 1.0)
-            shapes.append(capsule(upper, "top", shoulder, stop, 0.041 * cloth_g, 0.035 * cloth_g, 0.0005))
-        if outfit.sleeve > 1:
-            shapes.append(capsule(fore, "top", elbow, wrist, 0.033 * cloth_g, 0.026 * cloth_g, 0.003))
-    return shapes
-
-
-def _hair(figure: Figure, outfit: Outfit) -> list[Shape]:
-    p, head, turn = figure.points, figure.body.head, figure.skull
-    back = p["skull"] + turn @ (0, 0.1 * head, -0.35 * head)
+def _hair_and_ears(figure: Figure, outfit: Outfit) -> list[Shape]:
+    """Hair that stands off the head; long hair hides the ears."""
+    points, skull, head, turn = figure.points, figure.points["skull"], figure.body.head, figure.skull
     if outfit.hair == "long":
-        tip = p["skull"] + figure.chest @ (0, -1.75 * head, -0.6 * head)
-        return [capsule("hair", "hair", back, tip, 0.74 * head, 0.55 * head, 2.0 * (back[2] - p["skull"][2]))]
+        back = skull + turn @ (0, 0.1 * head, -0.35 * head)
+        tip = skull + figure.chest @ (0, -1.75 * head, -0.6 * head)
+        return [capsule("hair", "hair", back, tip, 0.74 * head, 0.55 * head, 2.0 * (back[2] - skull[2]))]
+    shapes = []
     if outfit.hair == "bun" and not outfit.hat:
-        tip = p["skull"] + turn @ (0, 0.75 * head, -0.85 * head)
-        return [capsule("hair", "hair", tip, tip, 0.34 * head, 0.34 * head, 0.5 * (tip[2] - p["skull"][2]))]
-    return []
+        tip = skull + turn @ (0, 0.75 * head, -0.85 * head)
+        shapes.append(capsule("hair", "hair", tip, tip, 0.34 * head, 0.34 * head, 0.5 * (tip[2] - skull[2])))
+    for side, _ in SIDES:
+        ear, step = points[f"{side}_ear"], turn @ (0, 0.12 * head, 0)
+        bias = 0.002 * np.sign(ear[2] - skull[2] + 0.1 * head) - ear[2] + skull[2]
+        shapes.append(capsule(f"{side}_ear", "skin", ear + step, ear - step, 0.17 * head, 0.13 * head, bias))
+    return shapes
 
 
 def _fraction(value: Array) -> Array:

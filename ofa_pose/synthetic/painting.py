@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ofa_pose.synthetic.figures import SIDES, Array, Figure, on_sphere, project, skull_radii
+from ofa_pose.synthetic.figures import Array, Figure, on_sphere, project, skull_radii
 from ofa_pose.synthetic.outfits import Material, Outfit, Shape, body_shapes, capsule
 
 FACTOR = 2  # canvas pixels a side per image pixel
@@ -15,7 +15,7 @@ OBJECT = 255  # the owner of pixels of things that stand in front of people
 _SHIFT = 4
 _LAYERS = ((1.0, 0.0, 92), (0.74, 0.12, 120), (0.42, 0.24, 140))  # share of the radius, shift to the light, brightness
 _FLAT = 118
-_HEAD = (("head", "skin"), ("hair", "hair"), ("hat", "hat"))  # its parts, painted together, and their materials
+_HEAD = (("head", "skin"), ("hair", "hair"), ("hat", "hat"))  # its parts, coded after the shapes, and their materials
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class Model:
 
     def __init__(self, figure: Figure, outfit: Outfit) -> None:
         self.figure, self.outfit = figure, outfit
-        skull = float(figure.points["skull"][2])
-        # From back to front; the head is painted before shape `skull_at`.
-        self.shapes = sorted(body_shapes(figure, outfit) + _ears(figure, outfit, skull), key=lambda shape: shape.depth)
-        self.skull_at = sum(shape.depth < skull for shape in self.shapes)
-        self.shapes[self.skull_at : self.skull_at] = _face(figure, outfit, skull)
+        skull = figure.points["skull"]
+        # From back to front; the head is painted before shape `head_at`.
+        self.shapes = sorted(body_shapes(figure, outfit), key=lambda shape: shape.depth)
+        self.head_at = sum(shape.depth < skull[2] for shape in self.shapes)
+        self.shapes[self.head_at : self.head_at] = _face(figure, outfit, float(skull[2]))
         self.clouds = np.stack([shape.cloud for shape in self.shapes])
         self.spines = np.stack([shape.spine for shape in self.shapes])
-        centre, grow = project(figure.points["skull"])
+        centre, grow = project(skull)
         reach = grow * figure.body.head
         self.low = np.minimum(self.clouds.min((0, 1)), centre - reach)
         self.high = np.maximum(self.clouds.max((0, 1)), centre + reach)
@@ -89,33 +89,34 @@ class Model:
         window = np.s_[corner[1] : end[1], corner[0] : end[0]]
         size = (end[1] - corner[1], end[0] - corner[0])
         codes, shade = np.zeros(size, np.uint8), np.full(size, _FLAT, np.uint8)
-        surfaces = [(shape.part, shape.material) for shape in self.shapes]
-        surfaces[self.skull_at : self.skull_at] = _HEAD
-        parts = ("", *(part for part, _ in surfaces))
-        materials = [self.outfit.materials[name] for name in ("skin", *(name for _, name in surfaces))]
+        surfaces = [("", "skin"), *((shape.part, shape.material) for shape in self.shapes), *_HEAD]
         inner = offset - corner / FACTOR
         outlines = self._outlines(canvas.light, scale, inner)
-        for index in range(len(self.shapes) + 1):
-            if index == self.skull_at:
-                self._skull(codes, shade, canvas.light, scale, inner)
-            if index < len(self.shapes):
-                self._fill(codes, shade, outlines[index], self._code(index), self.shapes[index].part == "face")
-        layer = _colours(codes, materials)
-        for index, (shape, outline) in enumerate(zip(self.shapes, outlines, strict=True)):
-            code = self._code(index)
+        for code in range(1, len(self.shapes) + 2):
+            if code == self.head_at + 1:
+                self._paint_head(codes, shade, canvas.light, scale, inner)
+            if code <= len(self.shapes):
+                hulls = [cv2.convexHull(outline) for outline in outlines[code - 1]]
+                cv2.fillConvexPoly(codes, hulls[0], code, cv2.LINE_8, _SHIFT)
+                for hull, (_, _, brightness) in zip(hulls, _LAYERS, strict=True):
+                    if surfaces[code][0] != "face":
+                        cv2.fillConvexPoly(shade, hull, brightness, cv2.LINE_8, _SHIFT)
+        table = np.zeros((256, 1, 3), np.uint8)
+        materials = [self.outfit.materials[name] for _, name in surfaces]
+        table[: len(materials), 0] = np.stack([material.colour for material in materials]).astype(np.uint8)
+        layer = cv2.LUT(cv2.merge([codes] * 3), table)
+        for code, (shape, outline) in enumerate(zip(self.shapes, outlines, strict=True), 1):
             if materials[code].pattern != "plain":
                 _weave(layer, codes, code, outline[0], materials[code], shape.spine[-1] - shape.spine[0], scale)
         blur = max(1, int(scale * FACTOR * 0.012)) | 1
         shade = cv2.multiply(cv2.blur(shade, (blur, blur)), canvas.folds[window], scale=1 / 128)
         layer = cv2.multiply(layer, cv2.merge([shade] * 3), scale=1 / 128)
-        mask = (codes > 0).view(np.uint8)
-        overlay(canvas, window, layer, mask, owner)
+        overlay(canvas, window, layer, (codes > 0).view(np.uint8), owner)
+        points = np.stack(list(self.figure.points.values()))
+        places = np.concatenate([project(points)[0] * scale + offset, points[:, 2:]], axis=1)
+        joints = dict(zip(self.figure.points, places, strict=True))
         height = float((self.high - self.low)[1] * scale)
-        return Painted(self.figure, self._joints(scale, offset), codes, corner, parts, scale, height)
-
-    def _code(self, index: int) -> int:
-        """What marks a shape's pixels: codes number the parts from back to front, those of the head among them."""
-        return index + 1 + (len(_HEAD) if index >= self.skull_at else 0)
+        return Painted(self.figure, joints, codes, corner, tuple(part for part, _ in surfaces), scale, height)
 
     def _outlines(self, light: Array, scale: float, offset: Array) -> Array:
         """(P, layers, 24, 2) fixed-point outlines for cv2, pixel centres at integers."""
@@ -125,77 +126,32 @@ class Model:
         points = (np.stack(layers, axis=1) * scale + offset) * FACTOR - 0.5
         return np.round(points * (1 << _SHIFT)).astype(np.int32)
 
-    @staticmethod
-    def _fill(codes: Array, shade: Array, outlines: Array, code: int, flat: bool) -> None:
-        hull = cv2.convexHull(outlines[0])
-        cv2.fillConvexPoly(codes, hull, code, cv2.LINE_8, _SHIFT)
-        if flat:
-            return
-        cv2.fillConvexPoly(shade, hull, _LAYERS[0][2], cv2.LINE_8, _SHIFT)
-        for outline, (_, _, brightness) in zip(outlines[1:], _LAYERS[1:], strict=True):
-            cv2.fillConvexPoly(shade, cv2.convexHull(outline), brightness, cv2.LINE_8, _SHIFT)
-
-    def _skull(self, codes: Array, shade: Array, light: Array, scale: float, offset: Array) -> None:
+    def _paint_head(self, codes: Array, shade: Array, light: Array, scale: float, offset: Array) -> None:
         """Paint the head as an ellipsoid, pixel by pixel, so that hair and hat sit right from every side."""
-        head = self.skull_at + 1
-        for hat in (False, True)[: 1 + self.outfit.hat]:
-            found = self._ellipsoid(codes.shape, scale * (1.12 if hat else 1.0), scale, offset)
-            if found is None:
-                continue
-            window, inside, normal, brightness = found
-            if hat:
-                inside = inside & (normal[1] > 0.22)
-            codes[window][inside] = head + 2 if hat else np.where(self._hairy(normal), head + 1, head)[inside]
-            glow = 116 + 26 * (brightness[0] * light[0] + brightness[1] * light[1])
-            shade[window][inside] = glow[inside].astype(np.uint8)
-
-    def _ellipsoid(
-        self, size: tuple[int, ...], radius: float, scale: float, offset: Array
-    ) -> tuple[tuple[slice, slice], Array, Array, tuple[Array, Array]] | None:
-        """The head's window, mask, unit-sphere coordinates (3, h, w) in its own frame, and x, y on the disc."""
-        plane, grow = project(self.figure.points["skull"])
-        centre, unit = (plane * scale + offset) * FACTOR, float(grow) * radius * FACTOR
-        reach = unit * self.figure.body.head * 1.02
-        x0, y0 = np.maximum(np.floor(centre - reach), 0).astype(int)
-        x1, y1 = np.minimum(np.ceil(centre + reach), (size[1], size[0])).astype(int)
-        if x0 >= x1 or y0 >= y1:
-            return None
-        x = ((np.arange(x0, x1) + 0.5 - centre[0]) / unit)[None, :]
-        y = (-(np.arange(y0, y1) + 0.5 - centre[1]) / unit)[:, None]
-        radii, turn = skull_radii(self.figure.body), self.figure.skull
+        head, turn, radii = self.figure.body.head, self.figure.skull, skull_radii(self.figure.body)
         form = turn @ np.diag(1 / radii**2) @ turn.T
-        half = form[0, 2] * x + form[1, 2] * y
-        rest = form[0, 0] * x * x + 2 * form[0, 1] * x * y + form[1, 1] * y * y - 1
-        room = half * half - form[2, 2] * rest
-        z = (np.sqrt(np.maximum(room, 0)) - half) / form[2, 2]
-        normal = np.stack([(turn[0, k] * x + turn[1, k] * y + turn[2, k] * z) / radii[k] for k in range(3)])
-        head = self.figure.body.head
-        return np.s_[y0:y1, x0:x1], room > 0, normal, (x / head, -y / head)
-
-    def _hairy(self, normal: Array) -> Array:
-        if self.outfit.hair == "bald":
-            return np.zeros(normal.shape[1:], bool)
-        line = -0.04 + 0.58 * normal[2]
-        if self.outfit.hair == "long":
-            line = line - 1.3 * (normal[2] < 0.28)
-        return normal[1] > line
-
-    def _joints(self, scale: float, offset: Array) -> dict[str, Array]:
-        points = np.stack(list(self.figure.points.values()))
-        plane = project(points)[0] * scale + offset
-        return dict(zip(self.figure.points, np.concatenate([plane, points[:, 2:]], axis=1), strict=True))
-
-
-def _ears(figure: Figure, outfit: Outfit, skull: float) -> list[Shape]:
-    if outfit.hair == "long":
-        return []
-    head, p, shapes = figure.body.head, figure.points, []
-    for side, _ in SIDES:
-        ear = p[f"{side}_ear"]
-        step = figure.skull @ (0, 0.12 * head, 0)
-        bias = 0.002 * np.sign(ear[2] - skull + 0.1 * head) - ear[2] + skull
-        shapes.append(capsule(f"{side}_ear", "skin", ear + step, ear - step, 0.17 * head, 0.13 * head, bias))
-    return shapes
+        plane, grow = project(self.figure.points["skull"])
+        centre, limit = (plane * scale + offset) * FACTOR, codes.shape[::-1]
+        for hat in (False, True)[: 1 + self.outfit.hat]:
+            unit = float(grow) * (scale * 1.12 if hat else scale) * FACTOR
+            x0, y0 = np.maximum(np.floor(centre - unit * head * 1.02), 0).astype(int)
+            x1, y1 = np.clip(np.ceil(centre + unit * head * 1.02), 0, limit).astype(int)
+            x = ((np.arange(x0, x1) + 0.5 - centre[0]) / unit)[None, :]
+            y = (-(np.arange(y0, y1) + 0.5 - centre[1]) / unit)[:, None]
+            half = form[0, 2] * x + form[1, 2] * y
+            rest = form[0, 0] * x * x + 2 * form[0, 1] * x * y + form[1, 1] * y * y - 1
+            room = half * half - form[2, 2] * rest
+            z = (np.sqrt(np.maximum(room, 0)) - half) / form[2, 2]
+            up, front = ((turn[0, k] * x + turn[1, k] * y + turn[2, k] * z) / radii[k] for k in (1, 2))
+            inside = (room > 0) & (up > 0.22) if hat else room > 0
+            line = -0.04 + 0.58 * front
+            if self.outfit.hair == "long":
+                line -= 1.3 * (front < 0.28)
+            hairy = (up > line) & (self.outfit.hair != "bald")
+            part = 2 if hat else hairy[inside]  # of _HEAD
+            codes[y0:y1, x0:x1][inside] = len(self.shapes) + 1 + part
+            glow = 116 + 26 * (x / head * light[0] + -y / head * light[1])
+            shade[y0:y1, x0:x1][inside] = glow[inside].astype(np.uint8)
 
 
 def _face(figure: Figure, outfit: Outfit, skull: float) -> list[Shape]:
@@ -219,13 +175,6 @@ def _face(figure: Figure, outfit: Outfit, skull: float) -> list[Shape]:
         brim = [capsule("hat", "hat", place(0, 25, 0.7), place(0, 18, 1.7), 0.6 * head, 0.45 * head)]
         shapes = shapes + brim if brim[0].depth > skull - 0.1 * head else brim + shapes
     return shapes
-
-
-def _colours(codes: Array, materials: list[Material]) -> Array:
-    table = np.zeros((256, 1, 3), np.uint8)
-    table[: len(materials), 0] = np.stack([material.colour for material in materials]).astype(np.uint8)
-    layer: Array = cv2.LUT(cv2.merge([codes] * 3), table)
-    return layer
 
 
 def _weave(

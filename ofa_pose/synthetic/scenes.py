@@ -16,9 +16,9 @@ import numpy as np
 
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.synthetic.backdrops import new_canvas, photograph, put_thing
-from ofa_pose.synthetic.figures import SIDES, Array, pick, sample_figure
+from ofa_pose.synthetic.figures import Array, pick, sample_figure
 from ofa_pose.synthetic.outfits import Outfit
-from ofa_pose.synthetic.painting import FACTOR, Canvas, Model, Painted
+from ofa_pose.synthetic.painting import FACTOR, OBJECT, Canvas, Model, Painted
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
@@ -29,24 +29,21 @@ _LEAST_HEIGHT, _MOST_HEIGHT = 0.25, 0.9
 _LEAST_AREA = 4e-4  # of the image; less of a person is not a person
 
 NEIGHBOURHOOD = 0.1  # standing heights; a hidden joint is guessed if so near to it something of the person is seen
-_FACE = frozenset({"nose", "face", "head"})
-_SHOWS: dict[str, frozenset[str]] = {
+_FACE = ("nose", "face", "head")
+_SHOWS = {  # the parts through which a joint shows, of its own side where they have one
     "nose": _FACE,
-    "head": frozenset({"head", "hair", "hat", "face"}),
-    "neck": frozenset({"neck", "torso"}),
+    "eye": _FACE,
+    "ear": ("ear", "head"),
+    "head": ("head", "hair", "hat", "face"),
+    "neck": ("neck", "torso"),
+    "shoulder": ("torso", "neck", "upper_arm"),
+    "elbow": ("upper_arm", "forearm"),
+    "wrist": ("forearm", "hand"),
+    "hip": ("torso", "pelvis", "skirt", "thigh"),
+    "knee": ("thigh", "shin", "skirt"),
+    "ankle": ("shin", "foot"),
 }
-for _side, _ in SIDES:
-    _SHOWS |= {
-        f"{_side}_eye": _FACE,
-        f"{_side}_ear": frozenset({f"{_side}_ear", "head"}),
-        f"{_side}_shoulder": frozenset({"torso", "neck", f"{_side}_upper_arm"}),
-        f"{_side}_elbow": frozenset({f"{_side}_upper_arm", f"{_side}_forearm"}),
-        f"{_side}_wrist": frozenset({f"{_side}_forearm", f"{_side}_hand"}),
-        f"{_side}_hip": frozenset({"torso", "pelvis", "skirt", f"{_side}_thigh"}),
-        f"{_side}_knee": frozenset({f"{_side}_thigh", f"{_side}_shin", "skirt"}),
-        f"{_side}_ankle": frozenset({f"{_side}_shin", f"{_side}_foot"}),
-    }
-_TRUNK = frozenset({"torso", "pelvis", "skirt", "neck"})
+_TRUNK = ("torso", "pelvis", "skirt", "neck")
 # How far behind the trunk's middle (standing heights) a joint may lie and still show through its surface.
 _BEHIND = {"shoulder": 0.075, "hip": 0.048}
 # Nearness on the unit head from which a facial joint can be seen, and from which an annotator would guess it.
@@ -94,9 +91,8 @@ class Scene:
         """The mean over people of others' joints to own joints inside the box, at most 1 (Li et al., CVPR 2019)."""
         ratios = []
         for person in self.people:
-            inside = sum(_inside(other.keypoints, person.bbox) for other in self.people)
-            own = _inside(person.keypoints, person.bbox)
-            ratios.append((inside - own) / own if own else 0.0)
+            own, *inside = (_inside(other.keypoints, person.bbox) for other in (person, *self.people))
+            ratios.append((sum(inside) - own) / own if own else 0.0)
         return min(float(np.mean(ratios)), 1.0)
 
 
@@ -118,11 +114,11 @@ def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
         people = tuple(person for person in found if person is not None)
         if people:
             break
-    kept = np.zeros(256, np.uint8)
-    kept[255] = 255
-    kept[[i + 1 for i, person in enumerate(found) if person is not None]] = np.arange(1, len(people) + 1)
+    new_number = np.zeros(256, np.uint8)
+    new_number[OBJECT] = OBJECT
+    new_number[[number for number, person in enumerate(found, 1) if person]] = np.arange(1, len(people) + 1)
     image = cv2.resize(canvas.image, (size, size), interpolation=cv2.INTER_AREA)
-    return Scene(photograph(rng, image), people, kept[owner])
+    return Scene(photograph(rng, image), people, new_number[owner])
 
 
 def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> list[Painted]:
@@ -135,12 +131,12 @@ def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> list[P
     placed = []
     for _ in range(count):
         model = Model(sample_figure(rng), Outfit.sample(rng))
-        extent = model.high - model.low
+        wide, tall = model.high - model.low
         share = float(np.clip(middle * np.exp(rng.normal(0, 0.15)), _LEAST_HEIGHT + 0.005, _MOST_HEIGHT))
-        scale = max(min(share / extent[1], 0.96 / extent[0]), (_LEAST_HEIGHT + 0.005) / extent[1]) * size
-        offset, box = _place(rng, model, scale, share, size, gather, boxes)
-        boxes.append(box)
-        placed.append((box[3] + rng.normal(0, 0.06) * size, model, scale, offset, box))
+        scale = max(min(share / tall, 0.96 / wide), (_LEAST_HEIGHT + 0.005) / tall) * size
+        boxes.append(_place(rng, (model.high - model.low) * scale, share, size, gather, boxes))
+        offset = boxes[-1][:2] - model.low * scale
+        placed.append((boxes[-1][3] + rng.normal(0, 0.06) * size, model, scale, offset, boxes[-1]))
     placed.sort(key=lambda one: one[0])
     things = np.bincount(rng.integers(0, count, pick(rng, range(4), _THING_ODDS)), minlength=count)
     painted = []
@@ -152,34 +148,28 @@ def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> list[P
 
 
 def _place(
-    rng: np.random.Generator,
-    model: Model,
-    scale: float,
-    share: float,
-    size: int,
-    gather: float | None,
-    boxes: list[Array],
-) -> tuple[Array, Array]:
-    """Where to put the pelvis, and the figure's box (x0, y0, x1, y1), in image pixels; seldom right behind another."""
-    extent = (model.high - model.low) * scale
-    least, best = math.inf, np.zeros(2)
+    rng: np.random.Generator, extent: Array, share: float, size: int, gather: float | None, boxes: list[Array]
+) -> Array:
+    """The box (x0, y0, x1, y1) of a figure of this extent, in image pixels; seldom right behind one of the others."""
+    least, best = math.inf, np.zeros(4)
     for _ in range(16):
         across = rng.uniform(0.06, 0.94) if gather is None else gather + rng.normal(0, 0.25)
         foot = 0.5 + 0.48 * share + rng.normal(0, 0.07)
         corner = np.array([across * size - extent[0] / 2, foot * size - extent[1]])
         corner = np.clip(corner, -0.22 * extent, size - 0.78 * extent)
-        hidden = max((_overlap(corner, extent, box) for box in boxes), default=0.0)
+        box = np.concatenate([corner, corner + extent])
+        hidden = max((_overlap(box, other) for other in boxes), default=0.0)
         if hidden < least:
-            least, best = hidden, corner
+            least, best = hidden, box
         if hidden < 0.2:
             break
-    return best - model.low * scale, np.concatenate([best, best + extent])
+    return best
 
 
-def _overlap(corner: Array, extent: Array, box: Array) -> float:
+def _overlap(box: Array, other: Array) -> float:
     """The shared area over the smaller of the two boxes."""
-    shared = np.clip(np.minimum(corner + extent, box[2:]) - np.maximum(corner, box[:2]), 0, None).prod()
-    return float(shared / min(extent.prod(), (box[2:] - box[:2]).prod()))
+    shared = np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None).prod()
+    return float(shared / min((box[2:] - box[:2]).prod(), (other[2:] - other[:2]).prod()))
 
 
 def _annotate(canvas: Canvas, owner: Array, number: int, painted: Painted, skeleton: Skeleton) -> Person | None:
@@ -203,41 +193,31 @@ def label_joints(painted: Painted, owner: Array, number: int, joints: Sequence[s
     `owner` is the image-sized map of who is on top: v = 2 lies on a pixel of the person's own.
     """
     labels = np.zeros((len(joints), 3))
-    side = owner.shape[0]
-    reach = max(2.0, NEIGHBOURHOOD * painted.scale)
     for row, name in enumerate(joints):
         x, y = painted.joints[name][:2]
-        if not (0 <= x < side and 0 <= y < side):
-            continue
-        seen = _visibility(painted, owner, number, name, reach)
-        if seen:
+        if 0 <= x < len(owner) and 0 <= y < len(owner) and (seen := _visibility(painted, owner, number, name)):
             # two decimals, as stored, must not round a joint out of the image or off its pixel
             labels[row] = (np.floor(x * 100) / 100, np.floor(y * 100) / 100, seen)
     return labels
 
 
-def _visibility(painted: Painted, owner: Array, number: int, name: str, reach: float) -> int:
+def _visibility(painted: Painted, owner: Array, number: int, name: str) -> int:
     x, y = (int(value) for value in painted.joints[name][:2])
-    kind = name.rpartition("_")[2]
-    turned = False
-    if kind in _SEEN:
-        seen_from, guessed_from = _SEEN[kind]
-        if painted.nearness(name) < seen_from:
-            return 0
-        turned = painted.nearness(name) < guessed_from
-    part = painted.part_at(x * FACTOR + FACTOR // 2, y * FACTOR + FACTOR // 2)
-    shows = part in _SHOWS[name] and not _behind(painted, name, kind, part)
-    if shows and owner[y, x] == number:
-        return 2
-    if turned:  # the far side of a head, and something in front of it as well
+    side, _, kind = name.rpartition("_")
+    seen_from, guessed_from = _SEEN.get(kind, (-math.inf, -math.inf))
+    nearness = painted.nearness(name)
+    if nearness < seen_from:
         return 0
-    near = owner[max(int(y - reach), 0) : int(y + reach) + 1, max(int(x - reach), 0) : int(x + reach) + 1]
-    return 1 if (near == number).any() else 0
-
-
-def _behind(painted: Painted, name: str, kind: str, part: str) -> bool:
-    middle = painted.joints["neck" if kind == "shoulder" else "pelvis"][2]
-    return kind in _BEHIND and part in _TRUNK and bool(painted.joints[name][2] < middle - _BEHIND[kind])
+    part = painted.part_at(x * FACTOR + FACTOR // 2, y * FACTOR + FACTOR // 2).removeprefix(f"{side}_")
+    depth = painted.joints["neck" if kind == "shoulder" else "pelvis"][2] - painted.joints[name][2]
+    behind = part in _TRUNK and depth > _BEHIND.get(kind, math.inf)
+    if part in _SHOWS[kind] and not behind and owner[y, x] == number:
+        return 2
+    if nearness < guessed_from:  # the far side of a head, and something in front of it as well
+        return 0
+    reach = max(2.0, NEIGHBOURHOOD * painted.scale)
+    around = owner[max(int(y - reach), 0) : int(y + reach) + 1, max(int(x - reach), 0) : int(x + reach) + 1]
+    return int((around == number).any())
 
 
 def _polygons(canvas: Canvas, number: int, bbox: tuple[float, float, float, float]) -> tuple[tuple[float, ...], ...]:
@@ -246,15 +226,10 @@ def _polygons(canvas: Canvas, number: int, bbox: tuple[float, float, float, floa
     x0, y0 = max(x - FACTOR, 0), max(y - FACTOR, 0)
     mask = (canvas.owner[y0 : y + h + FACTOR, x0 : x + w + FACTOR] == number).astype(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    polygons = []
-    for contour in contours:
-        points = cv2.approxPolyDP(contour, 0.8, True).reshape(-1, 2)
-        if len(points) >= 3:
-            polygons.append(tuple(((points + (x0 + 0.5, y0 + 0.5)) / FACTOR).ravel().tolist()))
-    if not polygons:
-        left, top, wide, tall = bbox
-        polygons = [(left, top, left + wide, top, left + wide, top + tall, left, top + tall)]
-    return tuple(polygons)
+    rims = [cv2.approxPolyDP(contour, 0.8, True).reshape(-1, 2) + (x0 + 0.5, y0 + 0.5) for contour in contours]
+    left, top, wide, tall = bbox
+    box = (left, top, left + wide, top, left + wide, top + tall, left, top + tall)
+    return tuple(tuple((rim / FACTOR).ravel().tolist()) for rim in rims if len(rim) >= 3) or (box,)
 
 
 def _inside(keypoints: Array, bbox: tuple[float, float, float, float]) -> int:

@@ -1,11 +1,11 @@
-"""The training loop: one for all trainings, which differ in what they minimise, their `Objective`."""
+"""Training: of a fixed net, a supernet, a chosen subnet. One loop for all, which differ in their `Objective`."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,22 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.objectives import Objective
+from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import progress, say
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
+from ofa_pose.utils.seeding import key_seed
+
+MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,11 @@ def fit(
     training.run.forget_after(start)
     if evaluate_start and training.run.fresh:
         loop.evaluate(0)
+    order = (settings.batch, training.seed, objective.resolution, start, settings.steps)
+    batches = training_batches(training.train, *order, training.augmentation, settings.workers)
+    loop.began = time.monotonic()
     with progress("train", settings.steps, "steps", start) as meter:
-        for step, batch in enumerate(loop.batches(start), start=start + 1):
+        for step, batch in enumerate(batches, start=start + 1):
             loss = loop.learn(batch, step)
             meter.step(note=f"loss {loss:.4f}")
             if step % settings.evaluate_every == 0 or step == settings.steps:
@@ -78,6 +86,35 @@ def fit(
             if step % settings.checkpoint_every == 0 or step == settings.steps:
                 loop.save(step)
     return TrainingResult(**loop.best, steps=settings.steps, checkpoint=training.run.best, out=training.run.path)
+
+
+def pretrain(
+    training: TrainingRun,
+    shape: ArchSpec | SearchSpace,
+    space: SearchSpace | None,
+    init: Checkpoint | None = None,
+    make: MakeObjective | None = None,
+) -> TrainingResult:
+    """Train a net of this shape, or the supernet of this space, from random weights or from a checkpoint's."""
+    joints = len(training.train.skeleton.joints)
+    weights = torch.Generator().manual_seed(key_seed(training.seed, "weights") >> 1)
+    if isinstance(shape, SearchSpace):
+        net: LitePose = Supernet(shape, joints, weights)
+    else:
+        net = LitePose(shape.with_joints(joints), weights)
+    for note in initialise(net, init, training.train.skeleton) if init else ():
+        say(f"init: {note}")
+    objective = make(net, training) if make else training.objective(net)
+    return fit(training, objective, training.evaluation(net), space)
+
+
+def finetune(
+    training: TrainingRun, net: LitePose, space: SearchSpace | None, make: MakeObjective | None = None
+) -> TrainingResult:
+    """Train a subnet on at its own resolution, under the run's teacher where there is one."""
+    training = replace(training, settings=training.settings.model_copy(update={"resolutions": None}))
+    objective = make(net, training) if make else training.objective(net)
+    return fit(training, objective, training.evaluation(net), space, evaluate_start=True)
 
 
 class _Loop:
@@ -93,7 +130,7 @@ class _Loop:
         self._training, self._objective, self._evaluate, self._space = training, objective, evaluate, space
         self._network = objective.network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = make_optimizer(self._network, training.settings)
-        self._began = 0.0
+        self.began = 0.0
         self.best: dict[str, Any] = {"AP": -1.0, "step": 0}
 
     def restore(self) -> int:
@@ -101,10 +138,12 @@ class _Loop:
         training, network = self._training, self._network
         checkpoint = load_checkpoint(training.run.last)
         state = checkpoint.training
+        hint = "resume with the recipe of that run, or choose another --out"
         if checkpoint.spec != network.spec or state is None:
-            raise self._refusal(f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})")
+            what = f"holds a run of another net ({checkpoint.spec}), this one is ({network.spec})"
+            raise InputError(what, training.run.last, hint)
         if isinstance(network, Supernet) and checkpoint.space != network.space:
-            raise self._refusal("holds a supernet of another space")
+            raise InputError("holds a supernet of another space", training.run.last, hint)
         check_basis(state.get("origin", training.origin), training.origin, training.run.last)
         if state["step"] > training.settings.steps:
             what = f"has gone {state['step']} steps already, the recipe goes {training.settings.steps}"
@@ -117,38 +156,21 @@ class _Loop:
         self.best = state["best"]
         return int(state["step"])
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """The batches of the steps after `start`; a step's is a pure function of the seed and the step."""
-        training = self._training
-        batches = training_batches(
-            training.train,
-            batch=training.settings.batch,
-            seed=training.seed,
-            resolution_of_step=self._objective.resolution,
-            first_step=start,
-            steps=training.settings.steps,
-            augmentation=training.augmentation,
-            workers=training.settings.workers,
-        )
-        self._began = time.monotonic()
-        return batches
-
     def learn(self, batch: Batch, step: int) -> float:
         """One optimiser step, and its line in metrics.jsonl; returns the loss."""
         training = self._training
         self._network.train()
-        set_rate(self._optimizer, training.settings, step - 1)
+        rate = set_rate(self._optimizer, training.settings, step - 1)
         losses = self._objective.loss(batch.to(training.device), step - 1)
         record = update(self._network, self._optimizer, losses, training.settings.clip)
-        rate = self._optimizer.param_groups[0]["lr"]
         training.run.log({"step": step, **record, "lr": rate, "side": batch.resolution})
         return record["loss"]
 
     def evaluate(self, step: int) -> None:
         """Evaluate the network; if its AP is the best so far, save it as the best checkpoint."""
-        seconds = time.monotonic() - self._began if step else 0.0
+        seconds = time.monotonic() - self.began if step else 0.0
         metrics = self._evaluate()
-        ap = float(metrics["AP"]) if metrics.get("AP") is not None else 0.0
+        ap = float(metrics.get("AP") or 0.0)
         self._training.run.log({"step": step, "val": metrics, "seconds": round(seconds, 1)})
         say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
         if ap > self.best["AP"]:
@@ -158,14 +180,9 @@ class _Loop:
 
     def save(self, step: int) -> None:
         """Write the checkpoint that the run is resumed from."""
-        origin = dict(self._training.origin)
-        state = {"step": step, "best": self.best, "optimizer": self._optimizer.state_dict(), "origin": origin}
-        checkpoint = self._training.checkpoint(self._network, self._space, {"step": step}, state)
-        save_checkpoint(self._training.run.last, checkpoint)
-
-    def _refusal(self, what: str) -> InputError:
-        hint = "resume with the recipe of that run, or choose another --out"
-        return InputError(what, self._training.run.last, hint)
+        training, state = self._training, {"step": step, "best": self.best, "optimizer": self._optimizer.state_dict()}
+        state["origin"] = dict(training.origin)
+        save_checkpoint(training.run.last, training.checkpoint(self._network, self._space, {"step": step}, state))
 
 
 def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
@@ -176,22 +193,20 @@ def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
     return AdamW(groups, lr=settings.lr)
 
 
-def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> None:
-    """Linear warm-up, then a cosine to zero; a function of the step alone."""
+def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> float:
+    """Linear warm-up, then a cosine to zero; a function of the step alone. Returns the rate."""
     warmup = max(1, round(settings.warmup * settings.steps))
-    if step < warmup:
-        rate = (step + 1) / warmup
-    else:
-        rate = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
+    rate = settings.lr * ((step + 1) / warmup if step < warmup else cosine)
     for group in optimizer.param_groups:
-        group["lr"] = settings.lr * rate
+        group["lr"] = rate
+    return rate
 
 
 def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip: float) -> dict[str, float]:
     """One optimiser step; returns the losses and the gradient norm.
 
-    Raises:
-        OfaPoseError: the loss or its gradient is not finite; the weights are as they were.
+    Raises OfaPoseError where the loss or its gradient is not finite; the weights are then as they were.
     """
     loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)

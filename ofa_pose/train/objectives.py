@@ -11,15 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.data.loader import Batch, normalise
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE
 from ofa_pose.recipe import LossSettings
-from ofa_pose.train.losses import distillation_loss, heatmap_loss, tag_loss
-from ofa_pose.train.targets import heatmaps
+from ofa_pose.train.losses import distillation_loss, heatmap_loss, heatmaps, tag_loss
 from ofa_pose.utils.seeding import generator
 
 Losses = dict[str, Tensor]
@@ -73,11 +71,6 @@ class FixedNet:
         return label_losses(low, high, batch, self._settings)
 
 
-def subnet_of_step(space: SearchSpace, joints: int, seed: int, step: int) -> ArchSpec:
-    """The subnet, resolution included, that a supernet trains at a step: uniform over every choice."""
-    return space.decode(space.sample(generator(seed, "subnet", step)), joints)
-
-
 class UniformSampling:
     """A supernet learns from labels, one uniformly sampled subnet and resolution a step."""
 
@@ -85,8 +78,9 @@ class UniformSampling:
         self.network, self._seed, self._settings = supernet, seed, settings
 
     def subnet(self, step: int) -> ArchSpec:
-        """The subnet of a step."""
-        return subnet_of_step(self.network.space, self.network.spec.joints, self._seed, step)
+        """The subnet of a step, resolution included: uniform over every choice."""
+        space = self.network.space
+        return space.decode(space.sample(generator(self._seed, "subnet", step)), self.network.spec.joints)
 
     def resolution(self, step: int) -> int:
         """The resolution of the step's subnet."""
@@ -98,7 +92,7 @@ class UniformSampling:
         return label_losses(low, high, batch, self._settings)
 
 
-class Distillation:
+class Distillation(FixedNet):
     """A student learns heatmaps from labels and from a teacher's heatmaps, and tags from labels alone.
 
     Tags are relative to whoever gives them, so a teacher's say nothing to a student. The teacher sees the same crops
@@ -108,30 +102,20 @@ class Distillation:
     def __init__(
         self, net: LitePose, resolutions: tuple[int, ...], seed: int, settings: LossSettings, teacher: LitePose
     ) -> None:
-        self._labels = FixedNet(net, resolutions, seed, settings)
-        self.network, self._settings = net, settings
+        super().__init__(net, resolutions, seed, settings)
         self._teacher = teacher.eval().requires_grad_(False)
-
-    def resolution(self, step: int) -> int:
-        """The student's resolution."""
-        return self._labels.resolution(step)
 
     def loss(self, batch: Batch, step: int) -> Losses:
         """Labels' heatmap losses weighted 1 - distill, the teacher's weighted distill, and the tags' losses."""
-        images = normalise(batch.images)
+        images, settings = normalise(batch.images), self._settings
         low, high = self.network(images)
         teacher_low, teacher_high = self._teach(images)
-        share, joints = self._settings.distill, high.shape[1]
-        losses = label_losses(low, high, batch, self._settings)
-        losses["low"] = (1 - share) * losses["low"]
-        losses["high"] = (1 - share) * losses["high"]
-        foreground = self._settings.foreground
-        losses["teacher_low"] = share * distillation_loss(
-            low[:, :joints], teacher_low[:, :joints], batch.mask, foreground
-        )
-        losses["teacher_high"] = (
-            share * self._settings.high * distillation_loss(high, teacher_high, batch.mask, foreground)
-        )
+        losses, joints = label_losses(low, high, batch, settings), high.shape[1]
+        pairs = {"low": (low[:, :joints], teacher_low[:, :joints]), "high": (high, teacher_high)}
+        for name, (own, taught) in pairs.items():
+            weight = settings.distill * (settings.high if name == "high" else 1.0)
+            losses[name] = (1 - settings.distill) * losses[name]
+            losses[f"teacher_{name}"] = weight * distillation_loss(own, taught, batch.mask, settings.foreground)
         return losses
 
     @torch.no_grad()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ofa_pose.arch.plan import Layer, Plan
 from ofa_pose.checkpoints.checkpoint import Checkpoint
+from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError
@@ -14,14 +14,11 @@ from ofa_pose.utils.errors import InputError
 FIXED_GROUPS = ("image", "stem.0")  # never elastic; 'outputs.*' neither: their order is the joints'
 
 
-def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool, skeleton: Skeleton | None = None) -> list[str]:
-    """Load a checkpoint of the same widths into `net`, optionally sorting its channels; returns what to tell the user.
+def initialise(net: LitePose, checkpoint: Checkpoint, skeleton: Skeleton) -> list[str]:
+    """Load a checkpoint of the same widths into `net`, which is for these joints; returns what to tell the user.
 
-    A supernet's channels are in order already and its subnets rely on it, so they are never sorted again. With
-    other joints the trunk is kept and the output layers stay as they are, fresh.
-
-    Args:
-        skeleton: the joints that `net` is for; None: the checkpoint's, if their number is the net's.
+    A fixed net's channels are sorted for a supernet; a supernet's are in order already, and its subnets rely on it.
+    With other joints the trunk is kept and the output layers stay as they are, fresh.
 
     Raises:
         InputError: the checkpoint's net has other widths than `net`.
@@ -31,35 +28,29 @@ def initialise(net: LitePose, checkpoint: Checkpoint, sort: bool, skeleton: Skel
         what = f"the checkpoint holds another net ({checkpoint.spec}), this one is ({net.spec})"
         raise InputError(what, hint="name a checkpoint of this space's largest net, or the space it was trained in")
     notes, fresh = [], net.state_dict()
-    sort = sort and checkpoint.kind == "net"
-    weights = _sorted_weights(checkpoint) if sort else dict(checkpoint.weights)
-    same_names = skeleton is None or skeleton.joints == checkpoint.skeleton.joints
-    if checkpoint.spec.joints != net.spec.joints or not same_names:
-        outputs = [name for name in fresh if ".pointwise." in name]
-        weights.update({name: fresh[name] for name in outputs})
+    weights, sort = checkpoint.weights, isinstance(net, Supernet) and checkpoint.kind == "net"
+    if sort:  # before output layers start anew: importance comes from trained outputs, not from random ones
+        whole = LitePose(checkpoint.spec)
+        whole.load_state_dict(weights)
+        sort_channels(whole)
+        weights = whole.state_dict()
+    if skeleton.joints != checkpoint.skeleton.joints:
+        outputs = {name: value for name, value in fresh.items() if ".pointwise." in name}
+        weights = weights | outputs
         there = f"{checkpoint.spec.joints} joints there ({checkpoint.skeleton.name})"
-        change = f"{there}, {net.spec.joints} here" + (f" ({skeleton.name})" if skeleton else "")
-        notes.append(f"{change}: the trunk is kept, {len(outputs)} output layers start anew")
+        here = f"{net.spec.joints} here ({skeleton.name})"
+        notes.append(f"{there}, {here}: the trunk is kept, {len(outputs)} output layers start anew")
     net.load_state_dict({name: weights[name] for name in fresh})
-    if sort:
-        notes.append("channels sorted by importance")
-    return notes
-
-
-def _sorted_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    # Before output layers start anew for other joints: importance comes from trained outputs, not from random ones.
-    whole = LitePose(checkpoint.spec)
-    whole.load_state_dict(checkpoint.weights)
-    sort_channels(whole)
-    return whole.state_dict()
+    return [*notes, "channels sorted by importance"] if sort else notes
 
 
 @torch.no_grad()
 def sort_channels(net: LitePose) -> None:
     """Order the channels of every elastic group by importance, most important first, keeping the net's function."""
     found = importances(net)
-    for group in sorted(_elastic_groups(net.plan)):
-        _permute(net, group, torch.argsort(found[group], descending=True, stable=True))
+    for group in sorted({layer.writes for layer in net.plan.layers()}):
+        if group not in FIXED_GROUPS and not group.startswith("outputs."):
+            _permute(net, group, torch.argsort(found[group], descending=True, stable=True))
 
 
 @torch.no_grad()
@@ -76,31 +67,23 @@ def importances(net: LitePose) -> dict[str, Tensor]:
     for layer in reversed(list(net.plan.layers())):
         if layer.kind == "norm" or layer.depthwise:
             continue
-        weight = net.unit(layer).conv.weight.abs().transpose(0, _input_axis(layer)).flatten(2).sum(2)  # (cin, cout)
+        weight = net.unit(layer).conv.weight.abs().flatten(2).sum(2)
+        weight = weight if layer.kind == "deconv" else weight.T  # (cin, cout)
         shares = weight / weight.sum(0).clamp_min(torch.finfo(weight.dtype).tiny)
         outputs = found.get(layer.writes, weight.new_ones(layer.cout))
         found[layer.reads] = found.get(layer.reads, weight.new_zeros(layer.cin)) + shares @ outputs
     return found
 
 
-def _elastic_groups(plan: Plan) -> set[str]:
-    groups = {layer.writes for layer in plan.layers()}
-    return {g for g in groups if g not in FIXED_GROUPS and not g.startswith("outputs.")}
-
-
-def _input_axis(layer: Layer) -> int:
-    return 0 if layer.kind == "deconv" else 1
-
-
 def _permute(net: LitePose, group: str, order: Tensor) -> None:
     for layer in net.plan.layers():
         unit = net.unit(layer)
         if layer.kind != "norm":
-            weight = unit.conv.weight
+            weight, reads = unit.conv.weight, 0 if layer.kind == "deconv" else 1  # the axis of what it reads
             if layer.reads == group and not layer.depthwise:
-                weight.copy_(weight.index_select(_input_axis(layer), order))
+                weight.copy_(weight.index_select(reads, order))
             if layer.writes == group:
-                weight.copy_(weight.index_select(1 - _input_axis(layer), order))
+                weight.copy_(weight.index_select(1 - reads, order))
         if layer.norm and layer.writes == group:
             for tensor in (*unit.norm.parameters(), *unit.norm.buffers()):
                 if tensor.ndim:  # not the count of batches

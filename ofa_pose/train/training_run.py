@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from ofa_pose.arch.space import SearchSpace
+from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.torch_net import pick_device
-from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
-from ofa_pose.checkpoints.compatibility import check_joints
+from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints, find_checkpoint, load_checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
-from ofa_pose.inference.evaluate import check_evaluable
+from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe import LossSettings, Recipe, TrainSettings
-from ofa_pose.skeleton import Skeleton
+from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
@@ -42,6 +43,7 @@ class TrainingRun:
         teacher: a network that heatmaps are distilled from.
         recipe: what the checkpoints carry for later commands.
         origin: what a resumed run must share with the one that began it, besides the net.
+        space: the search space that the recipe names.
     """
 
     train: KeypointDataset
@@ -56,59 +58,49 @@ class TrainingRun:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str | None] = field(default_factory=dict)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    space: str = ""
 
     @classmethod
     def prepare(
         cls,
         command: str,
-        recipe: Recipe,
-        carried: Mapping[str, Any],
+        source: Checkpoint | None,
         out: str | Path,
+        recipe_name: str | Path | None,
+        overrides: Sequence[str] = (),
         resume: bool = False,
+        seed: int | None = None,
         device: str | None = None,
-        trained: Skeleton | None = None,
         teacher: str | Path | None = None,
     ) -> TrainingRun:
         """Read and check all parts of a run; nothing is written yet.
 
         Args:
             command: that trains; a run is resumed by the command that began it.
-            recipe, carried: see `load_recipe`.
-            trained: the joints of the network that is trained on, if there is one; see `load_dataset`.
+            source: what the training starts from: its recipe and its joints are taken where none are named.
+            recipe_name, overrides, seed: see `load_recipe`.
             teacher: checkpoint of a network to distil from.
 
         Raises:
-            InputError: no such device, `out` cannot take the run, the data are at fault, nobody in data.val can be
-                evaluated, or val or the teacher has other joints than train.
+            InputError: no such device, `out` cannot take the run, the recipe or the data are at fault, nobody in
+                data.val can be evaluated, or val or the teacher has other joints than train.
         """
+        recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
         master = load_checkpoint(teacher, kind="net") if teacher else None
+        taught = files.sha256(find_checkpoint(teacher)) if teacher else None
         chosen = pick_device(device)
         run = plan_run(out, config_text(recipe), resume)
-        (train,) = load_splits(recipe.data, "train", trained=trained)
+        (train,) = load_splits(recipe.data, "train", trained=source.skeleton if source else None)
         (val,) = load_splits(recipe.data, "val", trained=train.skeleton)
         check_joints(train.skeleton, val, "data.train")
         if master:
             check_joints(master.skeleton, train, "the teacher")
         val = val.limit(recipe.train.evaluate_images)
         check_evaluable(val, "raise train.evaluate_images, or name another data.val")
-        return cls(
-            train,
-            val,
-            recipe.train,
-            recipe.augment,
-            recipe.loss,
-            recipe.seed,
-            run,
-            chosen,
-            master.build() if master else None,
-            carried,
-            {
-                "command": command,
-                "teacher": files.sha256(find_checkpoint(teacher)) if teacher else None,
-                "metric": val.metric,
-            },
-            recipe.decode.config(),
-        )
+        settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
+        origin = {"command": command, "teacher": taught, "metric": val.metric}
+        network = master.build() if master else None
+        return cls(train, val, *settings, run, chosen, network, carried, origin, recipe.decode.config(), recipe.space)
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
@@ -120,21 +112,40 @@ class TrainingRun:
         teacher = self.teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Distillation(network, resolutions, self.seed, self.loss, teacher)
 
+    def evaluation(self, network: LitePose) -> Callable[[], dict[str, Any]]:
+        """What gives the metrics of a network as it is, on the validation images.
+
+        Of a supernet: the APs of its largest, middle and smallest subnet, and as 'AP' their mean.
+        """
+        evaluator, runner, batch = make_evaluator(self.val), FastestRunner(self.device), self.settings.batch
+
+        def score(net: LitePose, inputs: Iterable[Inputs]) -> dict[str, Any]:
+            return evaluate(runner(net), self.val, inputs, evaluator, self.decode).metrics
+
+        if not isinstance(network, Supernet):
+            inputs = list(read_inputs(self.val, network.spec.resolution, batch))
+            return lambda: score(network, inputs)
+        space, joints = network.space, network.spec.joints
+        middle = space.decode([(len(choices) - 1) // 2 for choices in space.choices], joints)
+        subnets = {"largest": space.largest(joints), "middle": middle, "smallest": space.smallest(joints)}
+
+        def score_subnets() -> dict[str, Any]:
+            metrics: dict[str, Any] = {}
+            for name, spec in subnets.items():
+                net = inherit(network, spec, self.train, self.device)
+                metrics[f"AP_{name}"] = score(net, read_inputs(self.val, spec.resolution, batch))["AP"] or 0.0
+            return {"AP": float(np.mean(list(metrics.values()))), **metrics}
+
+        return score_subnets
+
     def checkpoint(
         self, network: LitePose, space: SearchSpace | None, info: Mapping[str, Any], state: dict[str, Any] | None = None
     ) -> Checkpoint:
         """The network as it is, with what later commands need to know of this run; `state` resumes the training."""
+        kind: Literal["net", "supernet"] = "supernet" if isinstance(network, Supernet) else "net"
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        return Checkpoint(
-            "supernet" if isinstance(network, Supernet) else "net",
-            network.spec,
-            space,
-            self.train.skeleton,
-            weights,
-            dict(self.recipe),
-            {**info, "train_sha256": self._train_sha256},
-            state,
-        )
+        info = {**info, "train_sha256": self._train_sha256}
+        return Checkpoint(kind, network.spec, space, self.train.skeleton, weights, dict(self.recipe), info, state)
 
     @cached_property
     def _train_sha256(self) -> str:

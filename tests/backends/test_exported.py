@@ -13,8 +13,7 @@ import pytest
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.runtimes import SUFFIXES, open_runner
-from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.backends.torchscript import TorchscriptRunner
+from ofa_pose.backends.torch_net import TorchRunner, TorchscriptRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.exports import export_checkpoint
 from ofa_pose.models.litepose import LitePose

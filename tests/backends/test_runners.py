@@ -17,9 +17,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ofa_pose.arch.plan import Apply
 from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import HEADS, ArchSpec, Head
-from ofa_pose.arch.walk import Apply, run_block, run_step
 from ofa_pose.backends import Runner
 from ofa_pose.backends.folding import NetPart
 from ofa_pose.backends.inputs import check_sides
@@ -173,7 +173,7 @@ class Lone:
         self.block, self.step = net.plan.stages[1][1], net.plan.deconv[0]
 
     def walk(self, apply: Apply, x: Any, refined: Any, raw: Any) -> list[Any]:
-        return [run_block(self.block, x, apply), run_step(self.step, refined, raw, apply)]
+        return [self.block.run(x, apply), self.step.run(refined, raw, apply)]
 
 
 def test_a_part_of_a_network_as_ncnn(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_line_agrees_with_its_record(entry: Entry) -> None:
     backend = entry.backend
     assert (backend.write is not None) == (backend.open is not None) == bool(entry.format) == bool(backend.files)
     assert backend.run or backend.write
-    assert (backend.prepare is not None) == entry.timed and (backend.bundle is not None) == entry.bundled
+    assert backend.prepare is not None and (backend.bundle is not None) == entry.bundled
     assert not entry.suffix or backend.files[0].endswith(entry.suffix)
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")

@@ -20,7 +20,7 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ofa_pose.arch.litepose_config import spec_from_litepose
+from ofa_pose.arch.presets import spec_from_litepose
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
@@ -29,7 +29,6 @@ from ofa_pose.data.loader import normalise
 from ofa_pose.inference.evaluate import Evaluation, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp
-from ofa_pose.pose.settings import decode_config
 from ofa_pose.skeleton import COCO
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.console import show
@@ -69,7 +68,7 @@ def choose(folder: Path, images: int) -> tuple[str, Checkpoint, KeypointDataset]
 
 def measure(checkpoint: Checkpoint, dataset: KeypointDataset, rounds: int) -> dict[str, Any]:
     """Median milliseconds an image of each way, taken in turn, their AP, and the median of XS's forward passes."""
-    evaluator, config = make_evaluator(dataset), decode_config(checkpoint.recipe)
+    evaluator, config = make_evaluator(dataset), checkpoint.decode
     side, net = checkpoint.spec.resolution, checkpoint.build()
 
     def ours() -> Evaluation:

@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ofa_pose.arch.litepose_config import spec_from_litepose
-from ofa_pose.arch.presets import load_spec
+from ofa_pose.arch.presets import load_spec, spec_from_litepose
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -194,7 +193,7 @@ def test_a_supernet_of_ones_own_space(tiny_space: SearchSpace, tmp_path: Path) -
     """Its subnets compute what they did, from the shared statistics."""
     supernet = randomised(Supernet(tiny_space, 14, torch.Generator().manual_seed(1))).eval()
     own = supernet.state_dict()
-    torch.save({key: own[name] for name, key in tensor_names(supernet.plan, own).items()}, tmp_path / "theirs.pt")
+    torch.save({key: own[name] for name, key in tensor_names(own).items()}, tmp_path / "theirs.pt")
     done = import_checkpoint(tmp_path / "theirs.pt", tiny_space, CROWDPOSE, {"space": "tiny"})
     assert (done.checkpoint.kind, done.checkpoint.space) == ("supernet", tiny_space)
     assert done.checkpoint.recipe == {"space": "tiny"}

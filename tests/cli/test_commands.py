@@ -132,19 +132,20 @@ def test_values_arrive_as_the_function_takes_them(
         (("--numbers", "5,many"), "--numbers '5,many' is not a list of numbers; write whole numbers as in 50,100"),
         (("--numbers", "5,"), "--numbers '5,' is not a list of numbers"),
         (("--numbers", "1.5"), "--numbers '1.5' is not a list of numbers"),
-        (("--sizes", "x"), "--sizes 'x' is not a list of numbers; write numbers as in 0.75,1.5"),
+        (("--scales", "x"), "--scales 'x' is not a list of numbers; write numbers as in 0.75,1.5"),
     ],
 )
 def test_wrong_lists_of_numbers(capfd: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError) as error:
-        call_toy(capfd, *words, options={"scales": "--sizes"})
+        call_toy(capfd, *words)
     assert message in str(error.value)
 
 
 def test_options_are_called_as_one_says() -> None:
-    app = app_of(every_kind, options={"resume": "--resume/--no-resume", "count": "--macs"})
-    assert (option(app, "resume").opts, option(app, "resume").secondary_opts) == (["--resume"], ["--no-resume"])
-    assert option(app, "count").opts == ["--macs"]
+    app = app_of(every_kind)
+    assert (option(app, "flip").opts, option(app, "flip").secondary_opts) == (["--flip"], ["--no-flip"])
+    assert (option(app, "resume").opts, option(app, "resume").secondary_opts) == (["--resume"], [])
+    assert option(app, "overrides").opts == ["--set"]
     assert option(app, "source").opts == ["--source"] and option(app, "source").required
     assert not option(app, "flip").required and option(app, "surrogate").default is None
     assert option(app_of(every_kind, arguments=("source",)), "source").opts == ["source"]
@@ -167,19 +168,19 @@ def test_help_is_the_docstring() -> None:
 
 
 def test_some_parameters_are_for_python_only(capfd: pytest.CaptureFixture[str]) -> None:
-    def trained(out: str, loss: Callable[[], float] | None = None) -> Given:
+    def trained(out: str, objective: Callable[[], float] | None = None) -> Given:
         """Example: ofa-pose toy
 
         Args:
             out: folder.
-            loss: what is made smaller.
+            objective: what is made smaller.
         """
         return Given(dict(locals()))
 
-    app = app_of(trained, only_in_python=("loss",))
+    app = app_of(trained)
     assert {one.name for one in get_command(app).commands["toy"].params} == {"out", "as_json"}  # type: ignore[attr-defined]
     app(["toy", "--out", "a", "--json"], standalone_mode=False)
-    assert json.loads(capfd.readouterr().out) == {"values": {"out": "a", "loss": None}}
+    assert json.loads(capfd.readouterr().out) == {"values": {"out": "a", "objective": None}}
 
 
 def test_a_default_value_is_not_written_with_a_capital() -> None:

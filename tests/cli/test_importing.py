@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ofa_pose.arch.litepose_config import litepose_from_spec
+from ofa_pose.arch.presets import litepose_from_spec
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import tensor_names
@@ -28,7 +28,7 @@ SPACE = SearchSpace.from_dict(TINY_SPACE)
 def save_theirs(net: LitePose, path: Path) -> Path:
     """A network as the LitePose repository's training saves it."""
     own = randomised(net).state_dict()
-    state = {f"module.{key}": own[name] for name, key in tensor_names(net.plan, own).items()}
+    state = {f"module.{key}": own[name] for name, key in tensor_names(own).items()}
     torch.save({"epoch": 1, "state_dict": state}, path)
     return path
 

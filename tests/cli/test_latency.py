@@ -81,7 +81,7 @@ def test_ctrl_c_is_reported(call: Call, space_file: Path, tmp_path: Path, monkey
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ofa_pose.latency.build.build_table", interrupted)
+    monkeypatch.setattr("ofa_pose.latency.measure.build_table", interrupted)
     done = call("latency", "build", "--space", space_file, "--out", tmp_path / "table.json")
     assert (done.code, done.out) == (130, "")
     assert done.err == "error: interrupted; commands with --resume go on where they were\n"

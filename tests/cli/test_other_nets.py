@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_pose.arch.litepose_config import litepose_from_spec
+from ofa_pose.arch.presets import litepose_from_spec
 from ofa_pose.arch.spec import Head
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.utils.files import dump_yaml

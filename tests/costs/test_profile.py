@@ -10,7 +10,7 @@ from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs import profile as profiling
 from ofa_pose.costs.macs import Macs, spec_macs
-from ofa_pose.models import thop_count
+from ofa_pose.models import litepose
 from ofa_pose.utils.errors import OfaPoseError
 
 TINY = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (3,), (2,), (2,)), (8, 12, 8), kernel=3, joints=5)
@@ -52,12 +52,12 @@ def test_layer_rows_describe_the_layers() -> None:
 
 
 def test_thop_agrees_and_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    assert thop_count.check_with_thop(TINY) == spec_macs(TINY).thop
-    assert thop_count.check_with_thop(TINY) == spec_macs(TINY).thop  # nothing left behind by the first
+    assert litepose.check_with_thop(TINY) == spec_macs(TINY).thop
+    assert litepose.check_with_thop(TINY) == spec_macs(TINY).thop  # nothing left behind by the first
     assert capsys.readouterr().out == ""
 
 
 def test_thop_that_disagrees_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thop_count, "spec_macs", lambda spec: Macs(1, 2, 3))
+    monkeypatch.setattr(litepose, "spec_macs", lambda spec: Macs(1, 2, 3))
     with pytest.raises(OfaPoseError, match="thop counts"):
-        thop_count.check_with_thop(TINY)
+        litepose.check_with_thop(TINY)

@@ -14,8 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ofa_pose.arch.litepose_config import spec_from_litepose
-from ofa_pose.arch.presets import load_spec
+from ofa_pose.arch.presets import load_spec, spec_from_litepose
 from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import MEAN, STD, ArchSpec
 from ofa_pose.backends import onnxruntime

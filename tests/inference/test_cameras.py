@@ -17,7 +17,7 @@ import torch
 
 from ofa_pose import cli
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from ofa_pose.inference import streams
+from ofa_pose.inference import sources
 from ofa_pose.inference.predict import BATCH, PoseModel, predict_source
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
@@ -65,7 +65,7 @@ def model() -> PoseModel:
 @pytest.fixture
 def plug_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[Camera], Camera]:
     def plug(camera: Camera) -> Camera:
-        monkeypatch.setattr(streams, "open_capture", lambda source: camera)
+        monkeypatch.setattr(sources, "open_capture", lambda source: camera)
         return camera
 
     return plug
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_a_camera(
     camera, before = plug_in(Camera()), signal.getsignal(signal.SIGINT)
     summary = predict_source(model_of(InterruptedRunner(2)), "0", tmp_path / "out")
     assert (summary.images, summary.failed, summary.people) == (3 * BATCH, 0, 3 * BATCH)
-    assert camera.released and camera.given <= 3 * BATCH + streams.AHEAD
+    assert camera.released and camera.given <= 3 * BATCH + sources.AHEAD
     assert signal.getsignal(signal.SIGINT) is before
     assert files_in(tmp_path / "out") == ["overlays/camera-0.mp4", "predictions.json"]
     predictions = predictions_of(tmp_path / "out")
@@ -151,7 +151,7 @@ def test_a_cameras_overlay_plays_as_fast_as_the_scene_went(
             return cls.now
 
     plug_in(Camera(fps=fps))
-    monkeypatch.setattr(streams, "time", Clock)
+    monkeypatch.setattr(sources, "time", Clock)
     predict_source(model, 0, tmp_path / "out", frames=11)
     times = [entry["time_s"] for entry in predictions_of(tmp_path / "out")]
     np.testing.assert_allclose(times, np.arange(11) / 10, atol=1e-5)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ofa_pose.inference import overlays, streams
+from ofa_pose.inference import predict, sources
 from ofa_pose.inference.predict import BATCH, PoseModel, predict_source
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from tests.inference.light_scenes import LightRunner, scene
@@ -182,12 +182,12 @@ def test_a_few_missing_frames_are_no_fault(
             self.inner = cv2.VideoCapture(path)
 
         def get(self, what: int) -> float:
-            return self.inner.get(what) + (streams.SLACK if what == cv2.CAP_PROP_FRAME_COUNT else 0)
+            return self.inner.get(what) + (sources.SLACK if what == cv2.CAP_PROP_FRAME_COUNT else 0)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.inner, name)
 
-    monkeypatch.setattr(streams, "open_capture", Optimist)
+    monkeypatch.setattr(sources, "open_capture", Optimist)
     summary = predict_source(model, write_video(tmp_path / "video.mp4"), tmp_path / "out")
     assert (summary.images, summary.failed, capsys.readouterr().err) == (12, 0, "")
 
@@ -215,9 +215,9 @@ def test_opencv_and_ffmpeg_keep_off_the_terminal(tmp_path: Path) -> None:
     broken = cut(write_video(tmp_path / "cut.mkv", 40), 0.6), cut(write_video(tmp_path / "cut.mp4"), 0.5)
     code = f"""
 import contextlib, sys
-from ofa_pose.inference import predict, streams
+from ofa_pose.inference import predict, sources
 from pathlib import Path
-with streams.quiet_opencv() if sys.argv[1] == "quiet" else contextlib.nullcontext():
+with sources.quiet_opencv() if sys.argv[1] == "quiet" else contextlib.nullcontext():
     for source in ({str(broken[0])!r}, {str(broken[1])!r}, "77"):
         try:
             print(len(list(predict.open_source(source, Path("none")).read(lambda image: (None, image)))))
@@ -269,7 +269,7 @@ def test_a_video_that_cannot_be_written(model: PoseModel, tmp_path: Path, monkey
         patch.setattr(cv2, "VideoWriter", type("Full", (FullDisk,), {"fourcc": cv2.VideoWriter.fourcc}))
         with pytest.raises(OfaPoseError, match=r"video\.mp4: could not be written whole; is the disk full\?"):
             predict_source(model, video, tmp_path / "out")
-    monkeypatch.setattr(overlays, "CODEC", "none")
+    monkeypatch.setattr(predict, "CODEC", "none")
     with pytest.raises(OfaPoseError, match="this OpenCV writes no none video"):
         predict_source(model, video, tmp_path / "out")
     assert files_in(tmp_path / "out") == []
@@ -289,11 +289,11 @@ def test_opencv_speaks_again_afterwards(model: PoseModel, tmp_path: Path, monkey
     monkeypatch.delenv("OPENCV_LOG_LEVEL", raising=False)
     monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL", raising=False)
     level = cv2.utils.logging.getLogLevel()
-    with streams.quiet_opencv():
+    with sources.quiet_opencv():
         assert cv2.utils.logging.getLogLevel() == 0 and os.environ["OPENCV_FFMPEG_LOGLEVEL"] == "-8"
     assert cv2.utils.logging.getLogLevel() == level and "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
     monkeypatch.setenv("OPENCV_LOG_LEVEL", "INFO")
     monkeypatch.setenv("OPENCV_FFMPEG_LOGLEVEL", "32")
-    with streams.quiet_opencv():
+    with sources.quiet_opencv():
         assert cv2.utils.logging.getLogLevel() == level and os.environ["OPENCV_FFMPEG_LOGLEVEL"] == "32"
     assert os.environ["OPENCV_FFMPEG_LOGLEVEL"] == "32"

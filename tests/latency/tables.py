@@ -13,10 +13,9 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import on_device
 from ofa_pose.backends.on_device import Run
-from ofa_pose.latency.interpolate import work
 from ofa_pose.latency.latency_table import Header, LatencyTable
-from ofa_pose.latency.pieces import Piece, plan_pieces
-from ofa_pose.latency.subjects import Subject, table_subjects
+from ofa_pose.latency.pieces import Piece, Subject, plan_pieces, table_subjects
+from ofa_pose.latency.predictor import work
 
 
 def header(space: SearchSpace, joints: int = 14, share: float = 1.0) -> Header:

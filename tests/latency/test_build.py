@@ -10,18 +10,17 @@ import pytest
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends import on_device
 from ofa_pose.backends.on_device import sweep
-from ofa_pose.latency import build
-from ofa_pose.latency.build import build_table
+from ofa_pose.latency import measure
 from ofa_pose.latency.latency_table import LatencyTable, Samples
-from ofa_pose.latency.pieces import space_pieces
-from ofa_pose.latency.subjects import reference_nets
+from ofa_pose.latency.measure import build_table
+from ofa_pose.latency.pieces import reference_nets, space_pieces
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import FakeDevice, clock, net_ms, subject_ms
 
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "open_device", lambda backend, threads: FakeDevice())
+    monkeypatch.setattr(measure, "open_device", lambda backend, threads: FakeDevice())
     monkeypatch.setattr(on_device, "visit", clock(lambda: 1.0))
 
 

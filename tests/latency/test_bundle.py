@@ -20,8 +20,8 @@ from ofa_pose.backends.runtimes import BUNDLES
 from ofa_pose.latency import bundle as bundle_module
 from ofa_pose.latency.bundle import import_results, write_bundle
 from ofa_pose.latency.measure import net_part
+from ofa_pose.latency.pieces import Subject, table_subjects
 from ofa_pose.latency.predictor import Predictor
-from ofa_pose.latency.subjects import Subject, table_subjects
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import measure_bundle
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ofa_pose.arch.space import load_space
-from ofa_pose.latency.interpolate import Interpolator
 from ofa_pose.latency.pieces import Piece, space_pieces, spanning_pieces
+from ofa_pose.latency.predictor import Interpolator
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import piece_ms
 

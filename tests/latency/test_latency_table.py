@@ -110,5 +110,5 @@ def test_every_round_counts(tiny_space: SearchSpace) -> None:
 
 def test_the_date_alone_does_not_make_another_task(tiny_space: SearchSpace) -> None:
     table = make_table(tiny_space)
-    assert table.same_task(replace(header(tiny_space), date="2027-01-01"))
-    assert not table.same_task(replace(header(tiny_space), threads=2))
+    assert table.header.differing(replace(header(tiny_space), date="2027-01-01")) == []
+    assert table.header.differing(replace(header(tiny_space), threads=2)) == ["threads"]

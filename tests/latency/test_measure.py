@@ -33,7 +33,7 @@ def test_pieces_one_after_another_are_the_network(tiny_spec: ArchSpec, head: str
     plan, net = make_plan(spec), LitePose(spec, torch.Generator().manual_seed(0)).eval()
     parts = [PieceNet(piece_part(piece), torch.Generator()) for piece in plan_pieces(plan)]
     for part, layers in zip(parts, _layers_of_pieces(plan), strict=True):
-        for mine, layer in zip(part.layers, layers, strict=True):
+        for mine, layer in zip(part.part.layers, layers, strict=True):
             part.unit(mine).load_state_dict(net.unit(layer).state_dict())
     image = torch.randn(1, 3, spec.resolution, spec.resolution, generator=torch.Generator().manual_seed(1))
     queue = iter(parts)

@@ -6,7 +6,7 @@ from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.latency import network_time
-from ofa_pose.latency.pieces import plan_pieces
+from ofa_pose.latency.pieces import plan_parts, plan_pieces
 from ofa_pose.utils.errors import InputError
 
 pytest.importorskip("onnxruntime")
@@ -36,7 +36,7 @@ def test_a_network_of_larger_images_takes_more_memory(tiny_spec: ArchSpec) -> No
 
 def test_parts_are_named_after_their_layers() -> None:
     plan = make_plan(PRESETS["litepose-xs"])
-    names = network_time.part_names(plan)
+    names = [part.name for part in plan_parts(plan)]
     layers = {layer.name for layer in plan.layers()}
     assert len(set(names)) == len(names) == len(plan_pieces(plan))
     assert all(any(layer.startswith(f"{name}.") for layer in layers) for name in names)

@@ -1,4 +1,4 @@
-"""Pieces against the layers of the plans that they are read off."""
+"""Pieces against the layers of the plans that they are read off; networks that span a space."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import HEADS, ArchSpec
 from ofa_pose.costs.macs import layer_macs, plan_macs
 from ofa_pose.latency.pieces import (
+    NETS,
     Piece,
     groups,
-    part_layers,
     piece_part,
     plan_pieces,
+    reference_nets,
     scaled_widths,
     space_pieces,
     spanning_pieces,
-    widths,
 )
 from ofa_pose.utils.errors import InputError
+from tests.latency.tables import few_networks
 
 widths_ = st.integers(1, 200)
 
@@ -48,7 +49,7 @@ def specs(draw: st.DrawFn) -> ArchSpec:
 def test_the_parts_of_pieces_make_up_the_network(spec: ArchSpec) -> None:
     plan = make_plan(spec)
     parts = [piece_part(piece) for piece in plan_pieces(plan)]
-    layers = [layer for part in parts for layer in part_layers(part)]
+    layers = [layer for part in parts for layer in part.layers]
     assert sum(layer_macs(layer).thop for layer in layers) == plan_macs(plan).thop
 
     def shape(layer):
@@ -57,7 +58,7 @@ def test_the_parts_of_pieces_make_up_the_network(spec: ArchSpec) -> None:
 
     assert sorted(map(shape, layers), key=str) == sorted(map(shape, plan.layers()), key=str)
     residuals = [block.residual for stage in plan.stages for block in stage]
-    assert [part.residual for part in parts if hasattr(part, "residual")] == residuals
+    assert [part.piece["residual"] for part in parts if part.piece.kind == "block"] == residuals
 
 
 @settings(max_examples=60)
@@ -115,7 +116,7 @@ def test_spanning_pieces_reach_the_ends_of_every_width(name: str, share: float) 
         assert kept == pieces
     inside = groups(kept)
     for key, group in groups(pieces).items():
-        whole, part = (np.array([widths(one) for one in some]) for some in (group, inside[key]))
+        whole, part = (np.array([one.widths for one in some]) for some in (group, inside[key]))
         assert (whole.min(0) == part.min(0)).all() and (whole.max(0) == part.max(0)).all()
         assert scaled_widths(group).max() <= 1
 
@@ -128,3 +129,16 @@ def test_a_share_is_about_what_is_kept() -> None:
 def test_sizes_beyond_the_codes_are_refused() -> None:
     with pytest.raises(InputError, match="too large"):
         Piece("stem", (20_000, 64)).code()
+
+
+def test_reference_nets_span_the_space() -> None:
+    space = load_space("litepose")
+    nets = reference_nets(space, 17)
+    assert len(set(nets)) == len(nets) == NETS
+    assert nets == reference_nets(space, 17)
+    assert {space.smallest(17), space.largest(17)} <= set(nets)
+    assert {spec.resolution for spec in nets} == set(space.resolution)
+
+
+def test_a_space_of_few_networks_gives_them_all(tiny_space: SearchSpace) -> None:
+    assert len(reference_nets(few_networks(tiny_space), 14)) == 2

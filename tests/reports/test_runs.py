@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_pose.reports.runs import chain, read_run, source
+from ofa_pose.reports.runs import SOURCES, chain, read_run, source
 from ofa_pose.utils.errors import InputError
 
 
@@ -39,7 +39,8 @@ def test_a_damaged_command_is_no_fault(command: str, tmp_path: Path) -> None:
 def test_sources_are_what_the_command_names(tmp_path: Path) -> None:
     words = "finetune --subnet s/best.yaml --supernet=super --teacher litepose-nano-coco --seed 3 --init"
     run = read_run(make_run(tmp_path / "a", words))
-    assert run.sources == {"--subnet": "s/best.yaml", "--supernet": "super", "--teacher": "litepose-nano-coco"}
+    named = {option: value for option in SOURCES if (value := run.option(option))}
+    assert named == {"--subnet": "s/best.yaml", "--supernet": "super", "--teacher": "litepose-nano-coco"}
 
 
 def test_the_chain_is_followed_to_its_beginning_each_run_once(tmp_path: Path) -> None:

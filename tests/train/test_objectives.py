@@ -16,9 +16,9 @@ from ofa_pose.data.loader import Batch, normalise
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import LossSettings
-from ofa_pose.train.losses import distillation_loss, heatmap_loss, tag_loss
-from ofa_pose.train.objectives import Distillation, FixedNet, UniformSampling, label_losses, subnet_of_step
-from ofa_pose.train.targets import heatmaps
+from ofa_pose.train.losses import distillation_loss, heatmap_loss, heatmaps, tag_loss
+from ofa_pose.train.objectives import Distillation, FixedNet, UniformSampling, label_losses
+from ofa_pose.utils.seeding import generator
 from tests.networks import randomised
 
 SETTINGS = LossSettings(sigma=1.5, foreground=10.0, push=0.1, pull=0.2, high=0.5)
@@ -72,9 +72,10 @@ def test_a_fixed_net_learns_from_labels(make_net: Callable[..., LitePose]) -> No
 
 
 def test_the_subnet_of_a_step_is_a_function_of_the_step_and_uniform(tiny_space: SearchSpace) -> None:
-    drawn = [subnet_of_step(tiny_space, 14, 3, step) for step in range(600)]
-    assert [subnet_of_step(tiny_space, 14, 3, step) for step in range(599, -1, -1)] == drawn[::-1]
-    assert drawn[:50] != [subnet_of_step(tiny_space, 14, 4, step) for step in range(50)]
+    objective, other = (UniformSampling(Supernet(tiny_space, 14), seed, SETTINGS) for seed in (3, 4))
+    drawn = [objective.subnet(step) for step in range(600)]
+    assert [objective.subnet(step) for step in range(599, -1, -1)] == drawn[::-1]
+    assert drawn[:50] != [other.subnet(step) for step in range(50)]
     genomes = np.array([tiny_space.encode(spec) for spec in drawn])
     for column, choices in zip(genomes.T, tiny_space.choices, strict=True):
         assert np.abs(np.bincount(column, minlength=len(choices)) / 600 - 1 / len(choices)).max() < 0.08
@@ -86,7 +87,7 @@ def test_a_supernet_learns_the_steps_subnet_at_its_resolution(tiny_space: Search
     objective = UniformSampling(supernet, 3, SETTINGS)
     seen = set()
     for step in range(6):
-        spec = subnet_of_step(tiny_space, 14, 3, step)
+        spec = tiny_space.decode(tiny_space.sample(generator(3, "subnet", step)), 14)
         assert objective.subnet(step) == spec and objective.resolution(step) == spec.resolution
         batch = labelled(spec.resolution, step)
         losses = objective.loss(batch, step)

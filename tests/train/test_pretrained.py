@@ -105,7 +105,7 @@ def test_a_pretrained_net_starts_a_supernet_sorted(tiny_space: SearchSpace) -> N
     source = randomised(LitePose(tiny_space.largest(14), torch.Generator().manual_seed(0))).eval()
     checkpoint = packed(source)
     supernet = Supernet(tiny_space, 14)
-    assert initialise(supernet, checkpoint, sort=True) == ["channels sorted by importance"]
+    assert initialise(supernet, checkpoint, checkpoint.skeleton) == ["channels sorted by importance"]
     with torch.no_grad():
         for one, other in zip(supernet.eval()(picture()), source(picture()), strict=True):
             assert (one - other).abs().max() <= 1e-4
@@ -115,19 +115,19 @@ def test_a_pretrained_net_starts_a_supernet_sorted(tiny_space: SearchSpace) -> N
 
 def test_without_sorting_the_weights_are_taken_as_they_are(tiny_spec: ArchSpec) -> None:
     source, net = randomised(LitePose(tiny_spec)), LitePose(tiny_spec)
-    assert initialise(net, packed(source), sort=False) == []
+    assert initialise(net, packed(source), packed(source).skeleton) == []
     assert same_state(net, source)
 
 
 def test_a_supernets_checkpoint_is_never_sorted_again(tiny_space: SearchSpace) -> None:
     source, supernet = randomised(Supernet(tiny_space, 14)), Supernet(tiny_space, 14)
-    assert initialise(supernet, packed(source, tiny_space), sort=True) == []
+    assert initialise(supernet, packed(source, tiny_space), packed(source).skeleton) == []
     assert same_state(supernet, source)
 
 
 def test_the_resolution_of_the_checkpoint_does_not_matter(tiny_spec: ArchSpec) -> None:
     source, net = randomised(LitePose(tiny_spec.at(320))), LitePose(tiny_spec)
-    initialise(net, packed(source), sort=False)
+    initialise(net, packed(source), packed(source).skeleton)
     assert same_state(net, source) and net.spec.resolution == tiny_spec.resolution
 
 
@@ -136,9 +136,9 @@ def test_other_joints_keep_the_trunk_and_start_the_outputs_anew(tiny_spec: ArchS
     net = LitePose(tiny_spec, torch.Generator().manual_seed(3))
     fresh = copy.deepcopy(net.state_dict())
     checkpoint = packed(source)
-    notes = initialise(net, checkpoint, sort=False)
+    notes = initialise(net, checkpoint, CROWDPOSE)
     there = f"17 joints there ({checkpoint.skeleton.name})"
-    assert notes == [f"{there}, 14 here: the trunk is kept, 4 output layers start anew"]
+    assert notes == [f"{there}, 14 here (crowdpose): the trunk is kept, 4 output layers start anew"]
     for name, value in net.state_dict().items():
         origin = fresh if ".pointwise." in name else source.state_dict()
         assert torch.equal(value, origin[name]), name
@@ -149,8 +149,8 @@ def test_other_joints_keep_the_trunk_and_start_the_outputs_anew(tiny_spec: ArchS
 def test_importance_comes_from_the_trained_outputs_where_they_start_anew(tiny_space: SearchSpace) -> None:
     source = packed(randomised(LitePose(tiny_space.largest(17))))
     same, other = Supernet(tiny_space, 17), Supernet(tiny_space, 14)
-    initialise(same, source, sort=True)
-    initialise(other, source, sort=True)
+    initialise(same, source, COCO)
+    initialise(other, source, CROWDPOSE)
     for name, value in other.state_dict().items():
         if ".pointwise." not in name or not name.startswith("outputs"):
             assert torch.equal(value, same.state_dict()[name]), name
@@ -162,7 +162,7 @@ def test_as_many_joints_of_other_names_start_the_outputs_anew_too(tiny_spec: Arc
     other = replace(source.skeleton, name="points", joints=names)
     for skeleton, outputs_kept in ((source.skeleton, True), (other, False)):
         net = LitePose(tiny_spec)
-        notes = initialise(net, source, False, skeleton)
+        notes = initialise(net, source, skeleton)
         assert bool(notes) != outputs_kept
         same = [torch.equal(v, source.weights[n]) for n, v in net.state_dict().items() if ".pointwise." in n]
         assert all(same) if outputs_kept else not any(same)
@@ -176,6 +176,6 @@ def test_another_space_is_refused_naming_both(tiny_spec: ArchSpec, change: dict[
     net = LitePose(tiny_spec)
     before = copy.deepcopy(net)
     with pytest.raises(InputError) as error:
-        initialise(net, packed(LitePose(other)), sort=True)
+        initialise(net, packed(LitePose(other)), CROWDPOSE)
     assert str(other) in str(error.value) and str(tiny_spec) in str(error.value)
     assert same_state(net, before)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ofa_pose.train.targets import CUT, heatmaps, tag_cells
+from ofa_pose.train.losses import CUT, heatmaps, tag_cells
 
 
 def people(seed: int, batch: int, persons: int, joints: int, side: float) -> Tensor:

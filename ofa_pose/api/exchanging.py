@@ -1,8 +1,9 @@
-"""`ofa_pose.import_litepose`."""
+"""`ofa_pose.export` and `import_litepose`."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
+    from ofa_pose.exports import ExportResult
     from ofa_pose.skeleton import Skeleton
 
 SHOWN_KEYS = 5
@@ -44,6 +46,56 @@ class ImportResult(Result):
         keys = {"used": self.used, "ignored": self.ignored, "missed": self.missed}
         counted = {name: {"count": len(some), "keys": list(some[:SHOWN_KEYS])} for name, some in keys.items()}
         return super().to_dict() | counted
+
+
+@single_process
+def export(
+    checkpoint: str | Path,
+    *,
+    out: str | Path,
+    formats: Sequence[str] | None = None,
+    calibration_annotations: str | Path | None = None,
+    calibration_images: str | Path | None = None,
+    annotations: str | Path | None = None,
+    images: str | Path | None = None,
+) -> ExportResult:
+    """Write a net's config (YAML, LitePose's JSON), weights (safetensors) and models for runtimes.
+
+    Models take RGB from 0 to 255, any batch (ncnn: one image) and any sides that are multiples of 16, and say in their
+    metadata how to read their outputs. Each is compared with torch on two sizes, and timed.
+    onnx-int8 is quantised after training, on images; its AP, size and time are shown beside those of single precision.
+    litepose-weights is a .pth.tar that the LitePose repository's code loads, of a fixed net or of a supernet.
+
+    Example: ofa-pose export runs/finetuned --format onnx --format ncnn --out runs/export
+
+    Args:
+        checkpoint: checkpoint or run directory.
+        out: folder to write.
+        formats: yaml, litepose, safetensors, onnx (these by default), onnx-int8, {formats}, litepose-weights; may be
+            repeated.
+        calibration_annotations: training images that onnx-int8 is calibrated on; default: data.train of its recipe.
+        calibration_images: folder of their images.
+        annotations: ground truth of onnx-int8's AP; default: data.test or data.val of its recipe.
+        images: folder of its images.
+
+    Raises:
+        InputError: no such checkpoint or format, a network that a format cannot hold, a missing package, or images that
+            do not go together; nothing is written then.
+        OfaPoseError: a runtime does not compute what torch computes; that format is not written.
+    """
+    from ofa_pose.exports import INT8, export_checkpoint
+
+    calibration = _pair("calibration-", calibration_annotations, calibration_images)
+    evaluation = _pair("", annotations, images)
+    if (calibration or evaluation) and INT8 not in (formats or ()):
+        raise InputError("annotations and images are for onnx-int8", hint=f"add --format {INT8}, or leave them out")
+    return export_checkpoint(checkpoint, formats or None, out, calibration=calibration, evaluation=evaluation)
+
+
+def _pair(prefix: str, annotations: str | Path | None, images: str | Path | None) -> tuple[Path, Path] | None:
+    if (annotations is None) != (images is None):
+        raise InputError(f"--{prefix}annotations and --{prefix}images go together", hint="give both")
+    return None if annotations is None or images is None else (Path(annotations), Path(images))
 
 
 @single_process
@@ -105,8 +157,8 @@ def import_litepose(
     save_checkpoint(out, done.checkpoint)
     spec, kind = done.checkpoint.spec, done.checkpoint.kind
     figures = profile(spec, out.name)
-    keys = (done.used, done.ignored, done.missed)
-    return ImportResult(out, kind, str(spec), spec.joints, chosen.name, figures["params"], figures["macs"], *keys)
+    net = (kind, str(spec), spec.joints, chosen.name, figures["params"], figures["macs"])
+    return ImportResult(out, *net, done.used, done.ignored, done.missed)
 
 
 def _skeleton(joints: int | None, path: str | Path | None) -> Skeleton:
