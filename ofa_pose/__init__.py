@@ -11,8 +11,7 @@ from ofa_pose.api.datasets import data_check, data_convert, data_synth
 from ofa_pose.api.evaluating import evaluate, load, predict
 from ofa_pose.api.exchanging import export, import_litepose
 from ofa_pose.api.profiling import latency_build, latency_bundle, latency_import, latency_verify, profile
-from ofa_pose.api.searching import search
-from ofa_pose.api.studying import fidelity, report, table
+from ofa_pose.api.searching import fidelity, report, search, table
 from ofa_pose.api.training import finetune, pretrain, train_supernet
 
 __version__ = "0.1.0"

@@ -8,9 +8,9 @@ import sys
 def main() -> None:
     """Run the command line; where a package is missing, as on a device that has the runtime alone, say so in a line."""
     try:
-        from ofa_pose.cli import main as command_line
+        from ofa_pose.cli import run
 
-        command_line()
+        sys.exit(run())
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] == "ofa_pose":
             raise

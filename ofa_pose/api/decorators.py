@@ -87,17 +87,16 @@ def _words(given: Mapping[str, Any]) -> Iterator[str]:
 
 def single_process(function: Callable[P, R]) -> Callable[P, R]:
     """`recorded`, and refused under torchrun: the function shares no work, so each process would do all of it."""
-    run = recorded(function)
 
     @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
         world = os.environ.get("WORLD_SIZE", "1")
         if world not in ("", "1"):
             what = f"{function.__name__.replace('_', '-')} does not share its work, and {world} processes were started"
             raise InputError(what, hint="start it without torchrun; 'ofa-pose search' shares its evaluations")
-        return run(*args, **kwargs)
+        return function(*args, **kwargs)
 
-    return checked
+    return recorded(alone)
 
 
 def check_range(least: float, most: float = math.inf, **options: float | None) -> None:

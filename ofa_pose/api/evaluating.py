@@ -82,7 +82,7 @@ def _load(
     from ofa_pose.inference.pose_model import PoseModel, load_exported
     from ofa_pose.pose.geometry import check_resolution
 
-    if not isinstance(model, Checkpoint) and _is_exported(model):
+    if not isinstance(model, Checkpoint) and Path(model).suffix in SUFFIXES:
         if device is not None:
             raise InputError("an exported model runs on the CPU", model, "name no device, or a checkpoint")
         threads, streams = (0, 1) if latency else (1, torch.get_num_threads())
@@ -93,10 +93,6 @@ def _load(
         check_resolution(resolution)
     runner, side = FastestRunner(pick_device(device), latency)(net), resolution or source.spec.resolution
     return PoseModel(runner, source.spec, source.skeleton, side, flip, source.decode)
-
-
-def _is_exported(name: str | Path) -> bool:
-    return Path(name).suffix in SUFFIXES
 
 
 @single_process
@@ -163,7 +159,7 @@ def evaluate(
     if checkpoint is not None:
         from ofa_pose.checkpoints.checkpoint import check_joints, load_checkpoint
 
-        source = checkpoint if _is_exported(checkpoint) else load_checkpoint(checkpoint, kind="net")
+        source = checkpoint if Path(checkpoint).suffix in SUFFIXES else load_checkpoint(checkpoint, kind="net")
         model = _load(source, device, resolution, flip is not False, latency=False)
         as_reference = decoding == "reference"
         resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]

@@ -79,8 +79,7 @@ def export(
         images: folder of its images.
 
     Raises:
-        InputError: no such checkpoint or format, a network that a format cannot hold, a missing package, or images that
-            do not go together; nothing is written then.
+        InputError: the checkpoint, a format, its package or the images are at fault; nothing is written then.
         OfaPoseError: a runtime does not compute what torch computes; that format is not written.
     """
     from ofa_pose.exports import INT8, export_checkpoint
@@ -126,8 +125,7 @@ def import_litepose(
         skeleton: YAML of any other skeleton.
 
     Raises:
-        InputError: options that exclude each other, or the file does not hold that net: every key that is missing, left
-            over or of another shape is named.
+        InputError: options that exclude each other, or every key that is missing, left over or of another shape.
     """
     out = Path(out)
     if (arch is None) == (not supernet):

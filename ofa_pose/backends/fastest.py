@@ -48,8 +48,7 @@ class FastestRunner:
         if not self._compared:
             self._compared = True
             reference = TorchRunner(net, self._device, self._streams)
-            difference = _difference(runner, reference)
-            if not difference <= TOLERANCE:
+            if not (difference := _difference(runner, reference)) <= TOLERANCE:
                 warn(f"ONNX Runtime differs from torch by {difference:.2g}; torch is used, which is slower")
                 self._use_onnx = False
                 return reference

@@ -61,15 +61,13 @@ class Graph(Protocol):
     def centre(self, image: str, mean: np.ndarray) -> str:
         """The image less `mean` (3,)."""
 
-    def conv(self, layer: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
-        """A convolution, weight (cout, cin / groups, k, k), and its layer's activation."""
+    def concat(self, name: str, maps: list[str]) -> str:
+        """Several maps' channels, one after another."""
 
-    def deconv(self, layer: Layer, norm: Layer, reads: tuple[str, ...], weight: np.ndarray, bias: np.ndarray) -> str:
-        """A transposed convolution of several maps' channels, weight (cin, cout, k, k), and its norm's activation.
+    def conv(self, layer: Layer, named: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
+        """A convolution of `layer`'s shape, plain or transposed, with the name and the activation of `named`.
 
-        Args:
-            layer: has kernel, stride and padding.
-            norm: has the name and the activation.
+        The weight has the layer's `weight_shape`.
         """
 
     def add(self, name: str, one: str, other: str) -> str:
@@ -109,8 +107,8 @@ class _Deconvs:
     The sum over the refined and the raw map is one over both maps' channels: a third faster, and the norm folds.
     """
 
-    layers: tuple[Layer, ...]
-    reads: tuple[str, ...]
+    layers: list[Layer]
+    reads: list[str]
 
     def __add__(self, other: _Deconvs) -> _Deconvs:
         return _Deconvs(self.layers + other.layers, self.reads + other.reads)
@@ -119,15 +117,16 @@ class _Deconvs:
 def _add_layer(graph: Graph, layer: Layer, units: Units, x: _Value | _Deconvs) -> _Value | _Deconvs:
     if layer.kind == "deconv":
         assert isinstance(x, _Value)
-        return _Deconvs((layer,), (x.name,))
+        return _Deconvs([layer], [x.name])
     if isinstance(x, _Deconvs):
         scale, shift = units.unit(layer).affine()
         weight = np.concatenate([units.unit(one).weight() for one in x.layers]) * scale[:, None, None]
-        return _Value(graph, graph.deconv(x.layers[0], layer, x.reads, weight, shift))
+        maps = graph.concat(f"{layer.name}.maps", x.reads) if len(x.reads) > 1 else x.reads[0]
+        return _Value(graph, graph.conv(x.layers[0], layer, maps, weight, shift))
     weight, bias = units.unit(layer).weight(), None
     if layer.reads == "image":
         weight = weight / (np.array(STD).reshape(1, 3, 1, 1) * 255)  # the image is centred, not scaled
     if layer.norm:
         scale, bias = units.unit(layer).affine()
         weight = weight * scale[:, None, None, None]
-    return _Value(graph, graph.conv(layer, x.name, weight, bias))
+    return _Value(graph, graph.conv(layer, layer, x.name, weight, bias))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,48 +67,44 @@ class _NcnnGraph:
 
     def param(self) -> str:
         """The text of the .param. A value that is read more than once goes through a Split."""
-        nodes = self._split()
-        blobs = sum(len(node.writes) for node in nodes)
-        return "\n".join((str(MAGIC), f"{len(nodes)} {blobs}", *map(str, nodes))) + "\n"
-
-    def _split(self) -> list[_Node]:
         readers = Counter(name for node in self.nodes for name in node.reads)
         copies: dict[str, list[str]] = {}
         nodes = []
         for node in self.nodes:
             reads = [copies[name].pop(0) if name in copies else name for name in node.reads]
-            nodes.append(_Node(node.operator, node.name, reads, node.parameters, node.writes))
+            nodes.append(replace(node, reads=reads))
             (written,) = node.writes
             if readers[written] > 1:
                 names = [f"{written}.{number}" for number in range(readers[written])]
                 nodes.append(_Node("Split", f"{written}.split", [written], {}, names))
                 copies[written] = list(names)
-        return nodes
+        blobs = sum(len(node.writes) for node in nodes)
+        return "\n".join((str(MAGIC), f"{len(nodes)} {blobs}", *map(str, nodes))) + "\n"
 
     def add_node(self, operator: str, name: str, reads: list[str], parameters: Mapping[int, object]) -> str:
         """Append a node; the name of its one output, which is the node's own."""
         self.nodes.append(_Node(operator, name, reads, parameters, [name]))
         return name
 
-    def _store(self, weight: np.ndarray, bias: np.ndarray | None = None) -> None:
-        self.weights += [FLOAT32, weight.astype("<f4").tobytes()]
-        if bias is not None:
-            self.weights.append(bias.astype("<f4").tobytes())
-
     def centre(self, image: str, mean: np.ndarray) -> str:
         self.weights.append((-mean).astype("<f4").tobytes())
         return self.add_node("Bias", "normalise", [image], {0: len(mean)})
 
-    def conv(self, layer: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
-        self._store(weight, bias)
-        operator, groups = ("ConvolutionDepthWise", {7: layer.groups}) if layer.groups > 1 else ("Convolution", {})
-        parameters = _shape(layer, weight) | {5: int(bias is not None)} | groups | _activation(layer)
-        return self.add_node(operator, layer.name, [x], parameters)
+    def concat(self, name: str, maps: list[str]) -> str:
+        return self.add_node("Concat", name, maps, {0: 0})
 
-    def deconv(self, layer: Layer, norm: Layer, reads: tuple[str, ...], weight: np.ndarray, bias: np.ndarray) -> str:
-        self._store(weight.swapaxes(0, 1), bias)
-        maps = self.add_node("Concat", f"{norm.name}.maps", list(reads), {0: 0}) if len(reads) > 1 else reads[0]
-        return self.add_node("Deconvolution", norm.name, [maps], _shape(layer, weight) | {5: 1} | _activation(norm))
+    def conv(self, layer: Layer, named: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
+        parameters: dict[int, object] = {0: layer.cout, 1: layer.kernel, 3: layer.stride, 4: layer.padding}
+        parameters |= {6: weight.size, 5: int(bias is not None)}
+        operator = "Convolution"
+        if layer.kind == "deconv":
+            operator, weight = "Deconvolution", weight.swapaxes(0, 1)
+        elif layer.groups > 1:
+            operator, parameters[7] = "ConvolutionDepthWise", layer.groups
+        if named.act:
+            parameters |= {9: CLIP, -23310: "2,0.0,6.0"} if named.act == "relu6" else {9: RELU}
+        self.weights += [FLOAT32, *(array.astype("<f4").tobytes() for array in (weight, bias) if array is not None)]
+        return self.add_node(operator, named.name, [x], parameters)
 
     def add(self, name: str, one: str, other: str) -> str:
         return self.add_node("BinaryOp", name, [one, other], {0: 0})
@@ -117,16 +113,6 @@ class _NcnnGraph:
         for node in self.nodes:
             if node.writes == [old]:
                 node.writes = [new]
-
-
-def _shape(layer: Layer, weight: np.ndarray) -> dict[int, object]:
-    return {0: layer.cout, 1: layer.kernel, 3: layer.stride, 4: layer.padding, 6: weight.size}
-
-
-def _activation(layer: Layer) -> dict[int, object]:
-    if layer.act == "relu6":
-        return {9: CLIP, -23310: "2,0.0,6.0"}
-    return {9: RELU} if layer.act else {}
 
 
 class NcnnRunner:

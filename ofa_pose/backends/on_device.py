@@ -22,7 +22,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,10 +99,9 @@ def sweep(
 
 def cpu_name() -> str:
     """The processor's name, as the system calls it."""
-    try:
+    text = ""
+    with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
     for key in ("model name", "Model", "Hardware"):
         found = re.search(rf"^{key}[ \t]*:[ \t]*(\S.*?)\s*$", text, re.MULTILINE)
         if found:
@@ -159,8 +160,7 @@ def onnx_session(model: str | bytes, threads: int) -> Any:
 
 def onnx_run(model: str | bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:
     """A run of an ONNX model, a file or its content."""
-    session = onnx_session(model, threads)
-    return lambda: session.run(None, inputs)
+    return partial(onnx_session(model, threads).run, None, inputs)
 
 
 def ncnn_net(param: Path, weights: Path, threads: int) -> Any:
@@ -178,10 +178,10 @@ def ncnn_net(param: Path, weights: Path, threads: int) -> Any:
 def ncnn_run(param: str, weights: bytes, inputs: dict[str, np.ndarray], outputs: Sequence[str], threads: int) -> Run:
     """A run of an ncnn model in full precision."""
     with tempfile.TemporaryDirectory() as folder:  # from memory ncnn would go on reading bytes that Python frees
-        files = [Path(folder, f"model.{suffix}") for suffix in ("param", "bin")]
-        files[0].write_text(param, encoding="ascii")
-        files[1].write_bytes(weights)
-        net = ncnn_net(files[0], files[1], threads)
+        paths = Path(folder, "model.param"), Path(folder, "model.bin")
+        paths[0].write_text(param, encoding="ascii")
+        paths[1].write_bytes(weights)
+        net = ncnn_net(*paths, threads)
     mat = runtime_module("ncnn").Mat
     mats = {name: mat(np.ascontiguousarray(x[0])).clone() for name, x in inputs.items()}
 
@@ -228,24 +228,22 @@ class Bundle:
 
 
 def read_results(path: Path) -> tuple[dict[str, Any], list[float], dict[str, list[float]]]:
-    """The header, the anchor's milliseconds and all ratios of a results.csv; a last line that was cut off is left out.
+    """The header, the anchor's milliseconds and all ratios of a results.csv, without a last line that was cut off.
 
-    Raises:
-        ValueError: it is not a file of results.
+    Raises ValueError where it is not a file of results.
     """
     text = path.read_text(encoding="utf-8")
     first, _, rest = text[: text.rfind("\n") + 1].partition("\n")
     header = json.loads(first[2:]) if first.startswith("# ") else None
     if not isinstance(header, dict):
         raise ValueError("it has no header")
-    times: list[float] = []
-    ratios: dict[str, list[float]] = {}
+    ratios: dict[str, list[float]] = {ANCHOR: []}
     try:
         for subject, value in csv.reader(io.StringIO(rest)):
-            (times if subject == ANCHOR else ratios.setdefault(subject, [])).append(float(value))
+            ratios.setdefault(subject, []).append(float(value))
     except csv.Error as error:
         raise ValueError(str(error)) from None
-    return header, times, ratios
+    return header, ratios.pop(ANCHOR), ratios
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -259,15 +257,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--threads goes from 1 to {processors()}, the processors here, and --rounds from 1")
     try:
         _measure(Bundle(Path(__file__).resolve().parent, given.threads), given.threads, given.rounds, given.out)
-        return 0
-    except ImportError as error:
-        message, code = f"{error}" + (f"; pip install {error.name}" if error.name else ""), 2
     except KeyboardInterrupt:
-        message, code = "stopped; started again it goes on where it was", 130
-    except (OSError, ValueError) as error:
-        message, code = str(error), 2
-    print(f"error: {message}", file=sys.stderr)
-    return code
+        print("error: stopped; started again it goes on where it was", file=sys.stderr)
+        return 130
+    except (ImportError, OSError, ValueError) as error:
+        package = getattr(error, "name", None)  # of an ImportError
+        print(f"error: {error}" + (f"; pip install {package}" if package else ""), file=sys.stderr)
+        return 2
+    return 0
 
 
 def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
@@ -286,10 +283,15 @@ def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
             raise ValueError(f"{out} is of another run (other {other}); name another file with --out")
         header = old
     ratios = {name: ratios.get(name, []) for name in bundle.subjects if name != ANCHOR}
-    _write(out, header, times, ratios)
+    beside = out.with_suffix(".part")  # anew, without a line that was cut off
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        file.write(f"# {json.dumps(header)}\n")
+        seen = ((name, value) for name, values in {ANCHOR: times, **ratios}.items() for value in values)
+        csv.writer(file).writerows(seen)
+    beside.replace(out)
     keep_memory()
-    total, done, shown, start = rounds * len(ratios), sum(map(len, ratios.values())), 0.0, time.monotonic()
-    first = done
+    total, first, shown, start = rounds * len(ratios), sum(map(len, ratios.values())), 0.0, time.monotonic()
+    done = first
     for new in sweep(bundle.load, threads, ANCHOR, times, ratios, rounds):
         with out.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([(ANCHOR, f"{times[-1]:.6g}"), *((name, f"{x:.6g}") for name, x in new)])
@@ -299,17 +301,6 @@ def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
             shown = now
             left = (now - start) / max(done - first, 1) * (total - done)
             print(f"{done}/{total} timings, {left:.0f} s left", file=sys.stderr)
-
-
-def _write(path: Path, header: dict[str, Any], times: list[float], ratios: dict[str, list[float]]) -> None:
-    """Begin the file anew, without a line that was cut off."""
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# {json.dumps(header)}\n")
-        writer = csv.writer(file)
-        writer.writerows((ANCHOR, value) for value in times)
-        writer.writerows((name, value) for name, seen in ratios.items() for value in seen)
-    beside.replace(path)
 
 
 if __name__ == "__main__":

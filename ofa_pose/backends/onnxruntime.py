@@ -81,35 +81,28 @@ class _OnnxGraph:
     def centre(self, image: str, mean: np.ndarray) -> str:
         return self.add_node("Sub", "normalise", [image, self.constant("mean", mean.reshape(1, 3, 1, 1))])
 
-    def conv(self, layer: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
-        constants = [self.constant(f"{layer.name}.weight", weight)]
-        if bias is not None:
-            constants.append(self.constant(f"{layer.name}.bias", bias))
-        y = self.add_node("Conv", layer.name, [x, *constants], group=layer.groups, **_shape(layer))
-        return self._activate(layer, y)
+    def concat(self, name: str, maps: list[str]) -> str:
+        return self.add_node("Concat", name, maps, axis=1)
 
-    def deconv(self, layer: Layer, norm: Layer, reads: tuple[str, ...], weight: np.ndarray, bias: np.ndarray) -> str:
-        constants = [self.constant(f"{norm.name}.weight", weight), self.constant(f"{norm.name}.bias", bias)]
-        maps = self.add_node("Concat", f"{norm.name}.maps", list(reads), axis=1) if len(reads) > 1 else reads[0]
-        return self._activate(norm, self.add_node("ConvTranspose", norm.name, [maps, *constants], **_shape(layer)))
+    def conv(self, layer: Layer, named: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
+        inputs = [x, self.constant(f"{named.name}.weight", weight)]
+        if bias is not None:
+            inputs.append(self.constant(f"{named.name}.bias", bias))
+        operator, groups = ("ConvTranspose", {}) if layer.kind == "deconv" else ("Conv", {"group": layer.groups})
+        shape = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
+        y = self.add_node(operator, named.name, inputs, **groups, **shape)
+        if named.act == "relu6":
+            limits = [self.constant("zero", np.array(0)), self.constant("six", np.array(6))]
+            return self.add_node("Clip", f"{named.name}.relu6", [y, *limits])
+        return self.add_node("Relu", f"{named.name}.relu", [y]) if named.act else y
 
     def add(self, name: str, one: str, other: str) -> str:
         return self.add_node("Add", name, [one, other])
-
-    def _activate(self, layer: Layer, y: str) -> str:
-        if layer.act == "relu6":
-            limits = [self.constant("zero", np.array(0)), self.constant("six", np.array(6))]
-            return self.add_node("Clip", f"{layer.name}.relu6", [y, *limits])
-        return self.add_node("Relu", f"{layer.name}.relu", [y]) if layer.act else y
 
     def rename(self, old: str, new: str) -> None:
         for node in self.nodes:
             if node.output[0] == old:
                 node.output[0] = new
-
-
-def _shape(layer: Layer) -> dict[str, Any]:
-    return {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
 
 
 class OnnxRunner:

@@ -30,10 +30,7 @@ class OpenvinoRunner:
     """
 
     def __init__(self, path: str | Path, threads: int = 0, streams: int = 1) -> None:
-        """Load and compile an .xml file with its .bin beside it: tenths of a second, as some hundred images take.
-
-        Raises InputError where it is not such a model.
-        """
+        """Load and compile an .xml file with its .bin beside it. Raises InputError where it is not such a model."""
         import openvino
 
         self.streams = streams
@@ -44,7 +41,8 @@ class OpenvinoRunner:
         try:
             model = core.read_model(str(path))
             check_names([part.any_name for part in model.inputs], [part.any_name for part in model.outputs], str(path))
-            self.metadata = _metadata(model)
+            section = model.get_rt_info([METADATA]).astype(dict) if model.has_rt_info([METADATA]) else {}
+            self.metadata = {key: value.astype(str) for key, value in section.items()}
             self._compiled = core.compile_model(model, "CPU", _options(threads, streams))
         except RuntimeError as error:
             what = f"cannot be loaded by OpenVINO ({str(error).strip().splitlines()[-1]})"
@@ -67,12 +65,6 @@ def _options(threads: int, streams: int = 1) -> dict[str, Any]:
     """What a model is compiled with; by default it would compute in half precision where it can, 1e-3 beside torch."""
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
     return options | ({"INFERENCE_NUM_THREADS": threads * streams} if threads else {})
-
-
-def _metadata(model: Any) -> dict[str, str]:
-    if not model.has_rt_info([METADATA]):
-        return {}
-    return {key: value.astype(str) for key, value in model.get_rt_info([METADATA]).astype(dict).items()}
 
 
 def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:

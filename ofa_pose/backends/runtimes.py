@@ -54,14 +54,6 @@ class Backend:
     bundle: Callable[[NetPart], tuple[bytes, dict[str, Any]]] | None = None
     tolerance: float = 1e-4
 
-    @property
-    def version(self) -> str:
-        """The version of the runtime's package."""
-        from ofa_pose.backends.on_device import runtime_module
-
-        version: str = runtime_module(self.packages[0]).__version__
-        return version.split("-")[0]
-
     def require(self, *packages: str) -> None:
         """Raise InputError that says what to install where a package is missing or broken; default: all of them.
 
@@ -83,21 +75,13 @@ class Backend:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a runtime before anything of it is imported.
+    """What is known of a runtime before anything of it is imported."""
 
-    Attributes:
-        name: as --backend and latency tables name it.
-        format: of its models, as export names it.
-        suffix: by which eval, predict and `ofa_pose.runtime` know its models; "" where they do not open them.
-        file: of this folder that holds its `Backend`; default: the name.
-        bundled: whether device bundles can be made for it.
-    """
-
-    name: str
-    format: str = ""
-    suffix: str = ""
-    file: str = ""
-    bundled: bool = False
+    name: str  # as --backend and latency tables name it
+    format: str = ""  # of its models, as export names it
+    suffix: str = ""  # by which eval, predict and `ofa_pose.runtime` know its models; "" where they do not open them
+    file: str = ""  # of this folder that holds its `Backend`; default: the name
+    bundled: bool = False  # whether device bundles can be made for it
 
     @property
     def backend(self) -> Backend:

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, studying, training
+from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, training
 from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
 from ofa_pose.utils.errors import OfaPoseError
@@ -56,8 +56,8 @@ searched = views.suggest("search --supernet {out} --macs … --out …")
 add_command(app, "train-supernet", training.train_supernet, after=searched)
 tuned = views.suggest("finetune --subnet {subnet} --supernet {supernet} --teacher … --out …")
 add_command(app, "search", searching.search, show_result=views.show_search, after=tuned)
-add_command(app, "table", studying.table)
-add_command(app, "fidelity", studying.fidelity, show_result=views.show_fidelity)
+add_command(app, "table", searching.table)
+add_command(app, "fidelity", searching.fidelity, show_result=views.show_fidelity)
 used = views.suggest("eval --checkpoint {out} --annotations … --images …", "export {out} --out …")
 add_command(app, "finetune", training.finetune, after=used)
 add_command(app, "import-litepose", exchanging.import_litepose, ["file"], views.show_import, views.after_import)
@@ -65,7 +65,7 @@ add_command(app, "eval", evaluating.evaluate, show_result=views.show_evaluation)
 add_command(app, "predict", evaluating.predict, ["source"], after=views.after_predict)
 add_command(app, "profile", profiling.profile, ["net"], views.show_profile)
 add_command(app, "export", exchanging.export, ["checkpoint"], views.show_export, views.warn_of_export)
-add_command(app, "report", studying.report, ["run"])
+add_command(app, "report", searching.report, ["run"])
 latency_app = typer.Typer(help="Tables that predict how long a network takes on a device.", no_args_is_help=True)
 app.add_typer(latency_app, name="latency")
 add_command(latency_app, "build", profiling.latency_build)
@@ -74,13 +74,8 @@ add_command(latency_app, "bundle", profiling.latency_bundle, after=views.after_b
 add_command(latency_app, "import", profiling.latency_import, ["results"])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code; each fault of the user's is one line, no traceback."""
-    sys.exit(run(argv))
-
-
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; returns its exit code. Each fault of the user's is one line, no traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     recorded = COMMAND_WORDS.set(words)
     try:

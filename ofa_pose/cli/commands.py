@@ -33,6 +33,10 @@ SHELL_TYPES: dict[str, tuple[Any, str | None]] = {
     "int": (int, None),
     "bool": (bool, ""),
 }
+NUMBERS: dict[str, tuple[Callable[[str], float], str]] = {  # what reads each of a list of numbers, and how to write it
+    "Sequence[int]": (int, "write whole numbers as in 50,100"),
+    "Sequence[float]": (float, "write numbers as in 0.75,1.5"),
+}
 
 
 def add_command(
@@ -46,8 +50,6 @@ def add_command(
     """Add a command that calls `function` and prints what it returns.
 
     Args:
-        app: the app or group that the command becomes a part of.
-        name: the command's.
         function: its parameters are annotated with `SHELL_TYPES` (in strings: by `from __future__ import
             annotations`), alone or as alternatives, and each is explained in its docstring.
         arguments: parameters that stand on the command line without a name.
@@ -57,11 +59,9 @@ def add_command(
     text, helps = read_docstring(function)
     parameters = dict(inspect.signature(function).parameters)
     assert helps.keys() == parameters.keys(), f"{function.__name__}: Args explains {[*helps]}, it takes {[*parameters]}"
-    names = {key: f"--{key.replace('_', '-')}" for key in parameters} | OPTIONS
-    names |= {key: key for key in arguments}
-    parameters = {key: one for key, one in parameters.items() if key not in ONLY_IN_PYTHON}
-    kinds = {key: _kind(function, one) for key, one in parameters.items()}
-    shown = [_shell_parameter(one, kinds[key], names, helps[key]) for key, one in parameters.items()]
+    names = {key: f"--{key.replace('_', '-')}" for key in parameters} | OPTIONS | {key: key for key in arguments}
+    kinds = {key: _kind(function, one) for key, one in parameters.items() if key not in ONLY_IN_PYTHON}
+    shown = [_shell_parameter(parameters[key], kind, names, helps[key]) for key, kind in kinds.items()]
     as_json = typer.Option(False, "--json", help="Print the result, and only it, as JSON on stdout.")
     shown.append(_keyword("as_json", bool, as_json))
 
@@ -92,9 +92,9 @@ def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     Paragraphs of the text, and what is said of a parameter, come on one line each.
     """
     text, *sections = re.split(r"\n(?=(?:Args|Returns|Raises):\n)", inspect.getdoc(function) or "")
-    section = next((one for one in sections if one.startswith("Args:\n")), "")
+    explained = "".join(section for section in sections if section.startswith("Args:\n"))
     helps: dict[str, str] = {}
-    for entry in re.split(r"\n    (?=\w)", section)[1:]:
+    for entry in re.split(r"\n    (?=\w)", explained)[1:]:
         names, _, said = entry.partition(":")
         helps |= dict.fromkeys(names.split(", "), " ".join(said.split()))
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")), helps
@@ -113,8 +113,7 @@ def _in_the_shell(text: str, names: Mapping[str, str]) -> str:
 
     What begins with 'In Python' is left out. typer takes square brackets for rich's markup.
     """
-    text = text.partition(" In Python")[0]
-    return escape(re.sub(r"`(\w+)`", lambda word: names.get(word[1], word[0]), text))
+    return escape(re.sub(r"`(\w+)`", lambda word: names.get(word[1], word[0]), text.partition(" In Python")[0]))
 
 
 def _sentence(text: str, default: Any) -> str:
@@ -132,7 +131,7 @@ def _shell_parameter(parameter: inspect.Parameter, kind: str, names: Mapping[str
         base, default = base | None, None
     elif default is parameter.empty:
         default = ...
-    elif kind in ("Sequence[int]", "Sequence[float]"):
+    elif kind in NUMBERS:
         default = ",".join(map(str, default))
     elif base is str:
         default = str(default)
@@ -153,11 +152,10 @@ def _read(value: Any, kind: str, option: str, parameter: inspect.Parameter) -> A
     """What an option holds as the function takes it."""
     if value is None:
         return parameter.default  # () or None
-    if kind not in ("Sequence[int]", "Sequence[float]"):
+    if kind not in NUMBERS:
         return value
-    whole = kind == "Sequence[int]"
+    number, hint = NUMBERS[kind]
     try:
-        return tuple((int if whole else float)(part) for part in value.split(","))
+        return tuple(map(number, value.split(",")))
     except ValueError:
-        hint = "write whole numbers as in 50,100" if whole else "write numbers as in 0.75,1.5"
         raise InputError(f"{option} '{value}' is not a list of numbers", hint=hint) from None

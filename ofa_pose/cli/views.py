@@ -136,9 +136,9 @@ def show_fidelity(result: FidelityResult) -> None:
     """The rank correlations, the advice below them; then where every figure is."""
 
     def cells(found: CountComparison | TuningComparison, seconds: float) -> tuple[str, str, str]:
-        if found.tau is None:
-            return "–", "–", f"{seconds:.2f}"
-        return f"{found.tau:.3f}", f"{found.low:.2f} to {found.high:.2f}", f"{seconds:.2f}"
+        known = found.tau is not None
+        tau, interval = (f"{found.tau:.3f}", f"{found.low:.2f} to {found.high:.2f}") if known else ("–", "–")
+        return tau, interval, f"{seconds:.2f}"
 
     rows = [
         (f"{line.count} {unit}", str(lines[-1].count), *cells(line, line.seconds))
@@ -167,10 +167,9 @@ def show_import(result: ImportResult) -> None:
 
 def show_evaluation(result: EvaluationResult) -> None:
     """The metrics first; a table for each part of the breakdown."""
-    shown = result.to_dict()
-    parts = shown.pop("breakdown", {})
-    show_values({**shown.pop("metrics"), **shown, "resolutions": ", ".join(map(str, result.resolutions or ()))})
-    columns = ("AP", "AR", "people")
+    shown, columns = result.to_dict(), ("AP", "AR", "people")
+    parts, sides = shown.pop("breakdown", {}), ", ".join(map(str, result.resolutions or ()))
+    show_values({**shown.pop("metrics"), **shown, "resolutions": sides})
     for what, part in parts.items():
         rows = [(name, *(format_value(row[column]) for column in columns)) for name, row in part.items()]
         show_rows([what], columns, rows)
@@ -215,11 +214,8 @@ def show_profile(result: ProfileResult) -> None:
     show_values({**figures, **figures.get("latency", {})}, without=("layers", "latency", "parts"))
     if result.layers:
         columns = ("in", "out", "side", "params", *result.layers[0]["macs"])
-        rows = [
-            (row["name"], row["operator"], *(str(row[key]) for key in ("cin", "cout", "side", "params")))
-            + tuple(map(format_count, row["macs"].values()))
-            for row in result.layers
-        ]
+        keys = ("name", "operator", "cin", "cout", "side", "params")
+        rows = [(*(str(row[key]) for key in keys), *map(format_count, row["macs"].values())) for row in result.layers]
         title = f"{result.spec}, {result.spec.joints} joints: MACs by convention"
         show_rows(("layer", "operator"), columns, rows, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     if result.latency:
@@ -234,9 +230,9 @@ def show_verification(result: Verification) -> None:
     names = [
         ";".join(part for part, *others in zip(own, *parts, strict=True) if set(others) != {part}) for own in parts
     ]
-    rows = sorted(zip(names, result.measured, result.predicted, result.errors, strict=True), key=lambda row: row[1])
-    shown = [(name, f"{ms:.2f}", f"{predicted:.2f}", f"{error:+.1%}") for name, ms, predicted, error in rows]
-    show_rows(["subnet: what differs"], ("measured, ms", "predicted, ms", "error"), shown)
+    found = sorted(zip(result.measured, result.predicted, result.errors, names, strict=True))
+    rows = [(name, f"{ms:.2f}", f"{predicted:.2f}", f"{error:+.1%}") for ms, predicted, error, name in found]
+    show_rows(["subnet: what differs"], ("measured, ms", "predicted, ms", "error"), rows)
     say(f"the table's own networks take {result.drift:.3f} times as long now; that is divided out")
     show_values(result.to_dict())
 

@@ -37,28 +37,19 @@ from ofa_pose.utils.seeding import generator
 
 REPEATS = 20
 LONG_S = 1.0  # of repeats: slow networks are repeated less often
-
-
 Outputs = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A network in eval mode on the CPU, and what its files say about it.
-
-    Attributes:
-        decode: how poses are read from its outputs.
-        recipe: what it was trained with.
-        name: what its files' names begin with.
-        int8: what an int8 form of it is made with; None where none is.
-    """
+    """A network in eval mode on the CPU, and what its files say about it."""
 
     net: LitePose
     skeleton: Skeleton
-    decode: DecodeConfig
-    recipe: Mapping[str, Any]
-    name: str
-    int8: Int8Data | None = None
+    decode: DecodeConfig  # how poses are read from its outputs
+    recipe: Mapping[str, Any]  # what it was trained with
+    name: str  # what its files' names begin with
+    int8: Int8Data | None = None  # what an int8 form of it is made with
 
 
 def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool) -> ExportSource:
@@ -85,6 +76,9 @@ def metadata(source: ExportSource, in_graph: bool) -> dict[str, str]:
     return {key: json.dumps(value) for key, value in values.items()}
 
 
+Write = Callable[[ExportSource, Path], dict[str, Any] | None]
+
+
 @dataclass(frozen=True)
 class Format:
     """One thing that a network can be written as.
@@ -97,7 +91,7 @@ class Format:
     """
 
     suffixes: tuple[str, ...]
-    write: Callable[[ExportSource, Path], dict[str, Any] | None]
+    write: Write
     backend: Backend | None = None
     check: Callable[[LitePose], object] | None = None
 
@@ -108,9 +102,9 @@ class ExportResult(Result):
 
     Attributes:
         files: each format's first file; bytes: of all files of a format.
-        reports: of a format what there is to say about it. A model's has what `write_model` gives ('max_difference',
-            'sizes', 'ms', 'seconds'), that of 'onnx-int8' also what `export_int8` gives, and of several files all
-            'files'. LitePose's JSON has a 'warning' where that repository's code would build another net from it.
+        reports: of a format what there is to say about it. A model's has 'max_difference', 'sizes', 'ms' and 'seconds',
+            that of 'onnx-int8' also what `export_int8` gives, and of several files all 'files'. LitePose's JSON has a
+            'warning' where that repository's code would build another net from it.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
@@ -198,17 +192,10 @@ def _write_safetensors(source: ExportSource, path: Path) -> None:
 
 
 def _write_int8(source: ExportSource, path: Path) -> dict[str, Any]:
-    data, resolution, config = source.int8, source.net.spec.resolution, source.decode
-    assert data is not None
-    onnx, suffixes = runtimes.FORMATS["onnx"].backend, _FORMATS[INT8].suffixes
-
-    def write(path: Path) -> dict[str, Any]:
-        exact = path.with_name("exact.onnx")
-        assert onnx.write
-        onnx.write(source.net, exact, metadata(source, in_graph=True))
-        return export_int8(exact, path, data, resolution, config, threads=1)
-
-    return write_model(onnx, source, path, suffixes, write, math.inf)
+    exact = path.with_name("exact.onnx")
+    assert ONNX.write and source.int8
+    ONNX.write(source.net, exact, metadata(source, in_graph=True))
+    return export_int8(exact, path, source.int8, source.net.spec.resolution, source.decode, threads=1)
 
 
 def make_reference(net: LitePose) -> list[tuple[np.ndarray, Outputs]]:
@@ -228,11 +215,7 @@ def compare(
 ) -> dict[str, Any]:
     """Run a model on a reference's images; raise OfaPoseError where outputs differ by more than the tolerance.
 
-    Args:
-        runtime: its name, for people; tolerance: see `Backend`.
-
-    Returns:
-        {'max_difference': largest absolute difference of any output, 'sizes': [(batch, height, width), …]}.
+    Returns {'max_difference': largest absolute difference of any output, 'sizes': [[batch, height, width], …]}.
     """
     worst = 0.0
     for images, outputs in reference:
@@ -246,58 +229,53 @@ def compare(
     return {"max_difference": worst, "sizes": [list(images.shape[:3]) for images, _ in reference]}
 
 
-def write_model(
-    backend: Backend,
-    source: ExportSource,
-    path: Path,
-    suffixes: tuple[str, ...],
-    write: Callable[[Path], dict[str, Any]] | None = None,
-    tolerance: float | None = None,
-) -> dict[str, Any]:
-    """Write a model that a runtime opens, if it computes what torch does; else raise OfaPoseError.
+def _model(backend: Backend, suffixes: tuple[str, ...], write: Write, tolerance: float) -> Format:
+    """A model that a runtime opens: written if it computes what torch does, else OfaPoseError is raised.
+
+    It reports 'seconds' (of writing), what `compare` and `write` give, and 'ms', the median time of one image at the
+    network's resolution in one thread, if `write` gives none.
 
     Args:
-        path: its first file, in a folder that may not exist; suffixes: of all its files.
-        write: `write(path)` writes it in a folder of its own, and gives what else there is to say of it; default: as
-            the runtime writes a network.
-        tolerance: default: the runtime's.
-
-    Returns:
-        {'seconds': of writing}, what `compare` and `write` give, and 'ms': the median time of one image at the
-        network's resolution in one thread, if `write` gives none.
+        write: see `Format`; it gets a path in a folder of its own.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        temporary, start, more = Path(folder, path.name), time.perf_counter(), dict[str, Any]()
-        assert backend.write and backend.open
-        if write:
-            more = write(temporary)
-        else:
-            backend.write(source.net, temporary, metadata(source, in_graph=True))
-        seconds = time.perf_counter() - start
-        runner, reference = backend.open(temporary, 1, 1), make_reference(source.net)
-        report = {"seconds": seconds, **compare(runner, reference, backend.title, tolerance or backend.tolerance)}
-        if "ms" not in more:
-            times = time_runs(lambda: runner(reference[0][0]), 1, REPEATS, LONG_S)
-            report["ms"] = float(np.median(times))
-        for suffix in reversed(suffixes):  # the file that leads to the others last
-            name = f"{source.name}{suffix}"
-            Path(folder, name).replace(path.parent / name)
-    return report | more
+
+    def write_compared(source: ExportSource, path: Path) -> dict[str, Any]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            temporary, start = Path(folder, path.name), time.perf_counter()
+            more = write(source, temporary) or {}
+            seconds = time.perf_counter() - start
+            assert backend.open
+            runner, reference = backend.open(temporary, 1, 1), make_reference(source.net)
+            report = {"seconds": seconds, **compare(runner, reference, backend.title, tolerance)}
+            if "ms" not in more:
+                times = time_runs(lambda: runner(reference[0][0]), 1, REPEATS, LONG_S)
+                report["ms"] = float(np.median(times))
+            for suffix in reversed(suffixes):  # the file that leads to the others last
+                name = f"{source.name}{suffix}"
+                Path(folder, name).replace(path.parent / name)
+        return report | more
+
+    return Format(suffixes, write_compared, backend)
 
 
-def _model(backend: Backend) -> Format:
-    return Format(backend.files, lambda source, path: write_model(backend, source, path, backend.files), backend)
+def _of_runtime(backend: Backend) -> Format:
+    def write(source: ExportSource, path: Path) -> None:
+        assert backend.write
+        backend.write(source.net, path, metadata(source, in_graph=True))
+
+    return _model(backend, backend.files, write, backend.tolerance)
 
 
+ONNX = runtimes.FORMATS["onnx"].backend
 INT8 = "onnx-int8"
 _FORMATS = {
     "yaml": Format((".yaml",), _write_yaml),
     "litepose": Format((".litepose.json",), _write_litepose, check=lambda net: litepose_from_spec(net.spec)),
     "litepose-weights": Format((".litepose.pth.tar",), _write_litepose_weights, check=check_loadable),
     "safetensors": Format((".safetensors",), _write_safetensors),
-    **{name: _model(entry.backend) for name, entry in runtimes.FORMATS.items()},
-    INT8: Format((".int8.onnx",), _write_int8, runtimes.FORMATS["onnx"].backend),
+    **{name: _of_runtime(entry.backend) for name, entry in runtimes.FORMATS.items()},
+    INT8: _model(ONNX, (".int8.onnx",), _write_int8, math.inf),
 }
 FORMATS = tuple(_FORMATS)
 SUPERNET_FORMATS = {"litepose-weights"}

@@ -15,10 +15,11 @@ weights are int8 for the file's sake.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,12 +50,7 @@ Pair: TypeAlias = tuple[Path, Path]
 
 @dataclass(frozen=True)
 class Int8Data:
-    """The images that a quantised model is made with and evaluated on.
-
-    Attributes:
-        calibration: training images, where the ranges of activations come from.
-        evaluation: where its AP is compared with that of the float model; None: nowhere.
-    """
+    """Training images that the ranges of activations come from, and those that its AP is taken of, if any."""
 
     calibration: KeypointDataset
     evaluation: KeypointDataset | None = None
@@ -68,15 +64,12 @@ def int8_data(
     Raises InputError: nothing to calibrate on, what is named cannot be read, or it is evaluated on other joints.
     """
     data = check_config(DataSettings, recipe.get("data") or {}, "the checkpoint's recipe")
-    named = (
-        split for split in (data.test, data.val) if split is not None and split_name(split.annotations)[0].exists()
-    )
-    test = _source(evaluation) if evaluation else next(named, None)
-    changed: dict[str, Any] = {"test": test}
-    if calibration:
-        given = _source(calibration)
-        changed |= {"train": given, "search": given}  # nothing of it is held out
-    data = data.model_copy(update=changed)
+    there = (split for split in (data.test, data.val) if split is not None)
+    named = (split for split in there if split_name(split.annotations)[0].exists())
+    given, test = (pair and Source(annotations=str(pair[0]), images=str(pair[1])) for pair in (calibration, evaluation))
+    test = test or next(named, None)
+    changed = {"train": given, "search": given} if given else {}  # nothing of it is held out
+    data = data.model_copy(update={**changed, "test": test})
     if data.train is None:
         hint = "add --calibration-annotations FILE --calibration-images DIR, training images"
         raise InputError("onnx-int8 needs images to calibrate on, and the checkpoint's recipe names none", hint=hint)
@@ -86,10 +79,6 @@ def int8_data(
     (evaluated,) = load_splits(data, "test", trained=skeleton)
     check_joints(skeleton, evaluated, "the network")
     return Int8Data(train, evaluated)
-
-
-def _source(pair: Pair) -> Source:
-    return Source(annotations=str(pair[0]), images=str(pair[1]))
 
 
 def export_int8(
@@ -158,11 +147,12 @@ def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray
     metadata["quantisation"] = json.dumps(how)
     # what its preprocessing would do (shapes, folded norms) our graph has; it wants that said
     onnx.helper.set_model_props(model, metadata | {"onnx.quant.pre_process": "onnxruntime.quant"})
+    batches = ({INPUT: planes(images)} for images in inputs)
     with files.replacing(target) as temporary:
         quantize_static(
             model,
             str(temporary),
-            _Calibration(inputs),
+            SimpleNamespace(get_next=partial(next, batches, None)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -176,22 +166,8 @@ def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray
 
 
 def float_nodes(names: Iterable[str]) -> list[str]:
-    """Of a graph's nodes those that stay float: the normalisation, the stem and the outputs."""
+    """Which nodes stay float: the normalisation, the stem and the outputs."""
     return [name for name in names if name.startswith(("normalise", "stem.", "outputs."))]
-
-
-class _Calibration:
-    """The calibration reader that ONNX Runtime asks for batches: `get_next` gives one, then None."""
-
-    def __init__(self, inputs: Iterable[np.ndarray]) -> None:
-        self._inputs: Iterator[np.ndarray] = iter(inputs)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self._inputs, None)
-        return None if batch is None else {INPUT: planes(batch)}
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return iter(self.get_next, None)
 
 
 def _times(runners: Sequence[Runner], side: int) -> list[float]:

@@ -15,7 +15,7 @@ import numpy as np
 from ofa_pose.backends import Runner
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
-from ofa_pose.inference.estimate import Decoder, Inputs, estimate
+from ofa_pose.inference.pose_model import Decoder, Inputs, estimate
 from ofa_pose.pose.decode import DecodeConfig, Poses
 from ofa_pose.pose.geometry import InputFrame, input_frame, warp
 from ofa_pose.pose.metrics import Detections, KeypointEvaluator
@@ -79,21 +79,19 @@ def read_inputs(
     def sizes(pair: tuple[ImageRecord, list[InputFrame]]) -> list[tuple[int, int]]:
         return [(frame.height, frame.width) for frame in pair[1]]
 
-    def frames_of(record: ImageRecord) -> list[InputFrame]:
+    framed: list[tuple[ImageRecord, list[InputFrame]]] = []
+    for record in dataset.images:
         try:
-            return [make_frame(record.width, record.height, side) for side in (resolution, *more)]
+            framed.append((record, [make_frame(record.width, record.height, side) for side in (resolution, *more)]))
         except InputError as error:
             raise InputError(error.faults[0].what, record.path, error.faults[0].hint) from None
-
-    framed = [(record, frames_of(record)) for record in dataset.images]
     framed.sort(key=lambda pair: (sizes(pair), pair[0].id))
-    largest = max((sum(frame.height * frame.width for frame in frames) for _, frames in framed), default=1)
+    largest = max((sum(height * width for height, width in sizes(pair)) for pair in framed), default=1)
     ahead = min(batch, 1 + BATCH_PIXELS // largest) + READERS
     with closing(map_ahead(read, framed, READERS, ahead)) as images:
         for shapes, group in groupby(framed, key=sizes):
-            members = list(group)
             size = max(1, min(batch, BATCH_PIXELS // sum(height * width for height, width in shapes)))
-            for part in (members[start : start + size] for start in range(0, len(members), size)):
+            while part := list(islice(group, size)):
                 ids = tuple(record.id for record, _ in part)
                 stacks = [np.stack(inputs) for inputs in zip(*islice(images, len(part)), strict=True)]
                 frames = zip(*(frames for _, frames in part), strict=True)
@@ -124,14 +122,11 @@ def evaluate(
         return batch, *estimate(runner, batch, dataset.skeleton, config, flip, decoder)
 
     def timed() -> Iterator[Inputs]:
-        iterator = iter(inputs)
-        while True:
-            before = time.perf_counter()
-            batch = next(iterator, None)
+        before = time.perf_counter()
+        for batch in inputs:
             seconds["read"] += time.perf_counter() - before
-            if batch is None:
-                return
             yield batch
+            before = time.perf_counter()
 
     with closing(map_ahead(work, timed(), runner.streams, runner.streams + 1)) as done:
         for batch, poses, spent in done:

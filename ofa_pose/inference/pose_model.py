@@ -1,27 +1,114 @@
-"""A network that finds poses, from an image to people in its pixels. It needs no torch: devices run this very code."""
+"""A network that finds poses: test-time augmentation (mirrored, other sizes), the decoder, people in image pixels.
+
+It needs no torch: devices run this very code.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import Runner
 from ofa_pose.backends.runtimes import open_runner
 from ofa_pose.data.images import read_upright
-from ofa_pose.inference.estimate import Inputs, estimate
-from ofa_pose.pose.decode import DecodeConfig, Poses
+from ofa_pose.pose.decode import DecodeConfig, Poses, decode
 from ofa_pose.pose.draw import draw_poses
-from ofa_pose.pose.geometry import InputFrame, check_resolution, input_frame, warp
+from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE, InputFrame, check_resolution, input_frame, warp
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError
 
 DRAWN = 0.2  # people and joints with lower scores are not drawn, people not returned
+Decoder = Callable[[np.ndarray, np.ndarray, Sequence[int]], list[Poses]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch of network inputs of one size.
+
+    Attributes:
+        ids: of the images; frames: how each lies in its input.
+        images: RGB uint8 (B, H, W, 3).
+        resized: the same images at other sizes, for a multi-scale test.
+    """
+
+    ids: tuple[int | str, ...]
+    frames: tuple[InputFrame, ...]
+    images: np.ndarray
+    resized: tuple[Inputs, ...] = ()
+
+
+def estimate(
+    runner: Runner,
+    inputs: Inputs,
+    skeleton: Skeleton,
+    config: DecodeConfig | None = None,
+    flip: bool = False,
+    decoder: Decoder | None = None,
+) -> tuple[list[Poses], dict[str, float]]:
+    """The poses, in input pixels of `inputs`, and the seconds of 'network' and 'decode'.
+
+    Args:
+        flip: average the heatmaps with those of the mirrored images, and group by the tags of both.
+        decoder: takes the place of our own, whose `config` then says nothing.
+    """
+    start = time.perf_counter()
+    low, high = _compute(runner, inputs.images, skeleton, flip)
+    heat, sizes = low[:, : len(skeleton.joints)], 1 + len(inputs.resized)
+    for resized in inputs.resized:
+        other_low, other_high = _compute(runner, resized.images, skeleton, flip)
+        for b, frames in enumerate(zip(inputs.frames, resized.frames, strict=True)):
+            heat[b] += _moved(other_low[b, : len(skeleton.joints)], *frames, low, LOW_STRIDE)
+            high[b] += _moved(other_high[b], *frames, high, HIGH_STRIDE)
+    if sizes > 1:
+        heat /= sizes
+        high /= sizes
+    middle = time.perf_counter()
+    order = skeleton.grouping_order
+    poses = decoder(low, high, order) if decoder else decode(low, high, order, config)
+    return poses, {"network": middle - start, "decode": time.perf_counter() - middle}
+
+
+def _compute(runner: Runner, images: np.ndarray, skeleton: Skeleton, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+    low, high = runner(images)
+    return _with_mirrored(low, high, *runner(images[:, :, ::-1]), skeleton.flip_index) if flip else (low, high)
+
+
+def _with_mirrored(
+    low: np.ndarray, high: np.ndarray, mirrored_low: np.ndarray, mirrored_high: np.ndarray, index: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Heatmaps averaged with the mirrored images' and the tags of both: low (B, 3J, h, w), high (B, J, H, W)."""
+    joints = len(index)
+    both = np.empty((len(low), 3 * joints, *low.shape[2:]), np.float32)
+    both[:, joints : 2 * joints] = low[:, joints:]
+    mean = np.empty_like(high)
+    for joint, other in enumerate(index):  # joint by joint: a copy of all mirrored maps would leave the cache
+        np.add(low[:, joint], mirrored_low[:, other, :, ::-1], out=both[:, joint])
+        np.add(high[:, joint], mirrored_high[:, other, :, ::-1], out=mean[:, joint])
+        both[:, 2 * joints + joint] = mirrored_low[:, joints + other, :, ::-1]
+    both[:, :joints] *= 0.5
+    mean *= 0.5
+    return both, mean
+
+
+def _moved(maps: np.ndarray, frame: InputFrame, source: InputFrame, like: np.ndarray, stride: int) -> np.ndarray:
+    """An image's maps (J, h, w) of the input `source`, sampled at the cells of `like` (B, C, H, W), of input `frame`.
+
+    A cell's centre is carried to image pixels and on; beyond the source there is what is at its edge.
+    """
+    scale = source.scale / frame.scale
+    own, other = (np.array((f.offset_x, f.offset_y)) / stride for f in (frame, source))
+    matrix = np.column_stack((scale * np.eye(2), scale * (0.5 - own) + other - 0.5))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size, border = like.shape[:1:-1], cv2.BORDER_REPLICATE
+    return np.stack([cv2.warpAffine(each, matrix, size, flags=flags, borderMode=border) for each in maps])
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,11 +173,8 @@ class PoseModel:
         """The poses, in image pixels, on inputs of one size, (B, H, W, 3); and the seconds of network and decoder."""
         batch = Inputs(tuple(range(len(frames))), tuple(frames), inputs)
         poses, seconds = estimate(self.runner, batch, self.skeleton, self.config, self.flip)
-        moved = [
-            replace(found, keypoints=frame.poses_to_image(found.keypoints))
-            for found, frame in zip(poses, frames, strict=True)
-        ]
-        return moved, seconds
+        placed = zip(poses, frames, strict=True)
+        return [replace(found, keypoints=frame.poses_to_image(found.keypoints)) for found, frame in placed], seconds
 
 
 def load_exported(
@@ -113,9 +197,8 @@ def load_exported(
     runner = open_runner(path, threads, streams)
     spec = ArchSpec.from_dict(_read(runner.metadata, "spec", path), path)
     skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
-    config = None
-    if "decode" in runner.metadata:
-        config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path)
+    says = "decode" in runner.metadata
+    config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path) if says else None
     return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
 
 

@@ -58,16 +58,12 @@ class PredictionResult(Result):
 
 
 def open_source(source: str | Path | int, overlays: Path, frames: int | None = None) -> Photos | Stream:
-    """The images of a source.
+    """The images of a source, which will be drawn into the folder `overlays`. Raises InputError.
 
     Args:
         source: an image; a video; a folder, whose images are taken (not its videos, nor what is in folders inside it);
             a glob of images; or a camera's number: an int or a text of digits ('./0' names a file).
-        overlays: the folder that will be drawn into.
         frames: of a video or a camera take so many at most.
-
-    Raises:
-        InputError: there is none, the video or camera cannot be opened, or the overlays would replace the source.
     """
     if isinstance(source, int) or (isinstance(source, str) and source.isascii() and source.isdigit()):
         return Stream(int(source), f"camera-{int(source)}", overlays / f"camera-{int(source)}.mp4", frames)
@@ -86,7 +82,7 @@ def open_source(source: str | Path | int, overlays: Path, frames: int | None = N
 def predict_source(
     model: PoseModel, source: str | Path | int, out: str | Path, threshold: float = DRAWN, frames: int | None = None
 ) -> PredictionResult:
-    """Find the poses on every image of a source; write overlays and `out/predictions.json`.
+    """See `ofa_pose.predict`: find the poses on every image of a source; write overlays and `out/predictions.json`.
 
     Overlays are `out/overlays/NAME.jpg` for a photo; for a video `NAME.mp4` with its size and rate, frame by frame; for
     a camera `camera-NUMBER.mp4`. Both play as fast as the scene went: frames are repeated or left out where the rate
@@ -94,12 +90,6 @@ def predict_source(
     that a photo is named after, else its name; a frame's number from 0), category_id, keypoints, score and file_name,
     of frames also time_s, their time in seconds.
     An unreadable photo is reported and left out; of a video that breaks off, what was read is kept.
-
-    Args:
-        source: an image, a video, a folder of images, a glob of images, or a camera's number; see
-            `open_source`. A camera goes on until Ctrl-C.
-        threshold: people and joints with a lower score are not drawn, such people not counted.
-        frames: of a video or a camera take so many at most.
 
     Raises:
         InputError: nothing to read, or the overlays would replace the source. Nothing is written then.

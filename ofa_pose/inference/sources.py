@@ -67,20 +67,16 @@ class Item:
 
 
 def find_images(source: str | Path) -> list[Path]:
-    """The image files that an image, a folder (not those inside it) or a glob names, sorted.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The image files that an image, a folder (not those inside it) or a glob names, sorted. Raises InputError."""
     path = Path(source)
     if path.is_file():
         return [path]
     folder = path.is_dir()
     found = list(path.iterdir()) if folder else [Path(name) for name in glob.glob(str(source), recursive=True)]
-    visible = [file for file in found if not file.name.startswith(".") and file.is_file()]
-    images = sorted(file for file in visible if is_image(file))
+    visible = sorted(file for file in found if not file.name.startswith(".") and file.is_file())
+    images = [file for file in visible if is_image(file)]
     if not images:
-        videos = sorted(file for file in visible if _is_video(file))
+        videos = [file for file in visible if _is_video(file)]
         what = "holds no images" if folder else "no such video" if _is_video(path) and not videos else "no image found"
         hint = f"videos are taken one at a time: name one, such as {videos[0]}" if videos else _HINT
         raise InputError(what, source, hint)
@@ -208,13 +204,12 @@ class Stream:
 
         numbers = itertools.count() if self._limit is None else range(self._limit)
         ahead = max(2, min(AHEAD, AHEAD_PIXELS // (self.size[0] * self.size[1])))
+        caught = _caught_interrupt(stopped) if self.live else nullcontext()
         try:
-            with (
-                _caught_interrupt(stopped) if self.live else nullcontext(),
-                closing(map_ahead(read, numbers, 1, ahead)) as items,
-            ):
-                for item in itertools.takewhile(lambda item: item is not None and not stopped.is_set(), items):
-                    assert item is not None
+            with caught, closing(map_ahead(read, numbers, 1, ahead)) as items:
+                for item in items:
+                    if item is None or stopped.is_set():
+                        break
                     done += 1
                     yield item
         finally:
@@ -261,11 +256,10 @@ class Stream:
             # should be are those that came, in proportion to the time that they took.
             whole = round(done * self.promised / (self._last * self.fps + 1))
             wanted = whole if self._limit is None else min(whole, self._limit)
-            if wanted - done <= max(SLACK, SLACK_SHARE * wanted):
-                return
-            self.failed = wanted - done
-            what = f"gives {done} of {wanted} frames, the last at {self._last:.2f} s"
-            warn(f"{self._where}: {what}; these are kept, the rest of the file is damaged or missing")
+            if wanted - done > max(SLACK, SLACK_SHARE * wanted):
+                self.failed = wanted - done
+                what = f"gives {done} of {wanted} frames, the last at {self._last:.2f} s"
+                warn(f"{self._where}: {what}; these are kept, the rest of the file is damaged or missing")
 
 
 def open_capture(source: str | int) -> Any:

@@ -41,40 +41,37 @@ def write_bundle(folder: Path, space: SearchSpace, joints: int, form: str, share
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError("is not empty", folder, "name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as temporary:
-        count = _write(Path(temporary), space, joints, entry, share)
-        for name in ("models", "manifest.json", "README.txt", "measure.py"):  # the script when all is there
-            Path(temporary, name).replace(folder / name)
-    return count
-
-
-def _write(folder: Path, space: SearchSpace, joints: int, entry: Entry, share: float) -> int:
-    models, names = folder / "models", dict[bytes, str]()
-    models.mkdir()
-
-    def described(subject: Subject) -> dict[str, Any]:
-        """A subject's line of the manifest; its model is written unless one for another side is there already."""
-        assert entry.backend.bundle
-        part = net_part(subject)
-        content, more = entry.backend.bundle(part)
-        if content not in names:
-            names[content] = f"{len(names)}{entry.suffix}"
-            (models / names[content]).write_bytes(content)
-        return {"model": names[content], "inputs": part.inputs, **more}
-
-    subjects = table_subjects(space, joints, share)
-    entries = {on_device.ANCHOR: described(space.smallest(joints))}
-    entries |= {_name(subject): described(subject) for subject in subjects}
-    nets = {_name(subject): subject.to_dict() for subject in subjects if isinstance(subject, ArchSpec)}
+    subjects = {
+        str(one) if isinstance(one, Piece) else f"net {one.digest}": one for one in table_subjects(space, joints, share)
+    }
+    nets = {name: one.to_dict() for name, one in subjects.items() if isinstance(one, ArchSpec)}
     header = {"space": space.to_dict(), "joints": joints, "backend": entry.name, "share": share, "nets": nets}
-    files.write_text(folder / "manifest.json", json.dumps({"header": header, "subjects": entries}))
-    shutil.copyfile(on_device.__file__, folder / "measure.py")
-    files.write_text(folder / "README.txt", README.format(package=entry.backend.packages[0]))
+    anchor: Subject = space.smallest(joints)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
+        temporary = Path(name)
+        entries = _write_models(temporary / "models", {on_device.ANCHOR: anchor, **subjects}, entry)
+        files.write_text(temporary / "manifest.json", json.dumps({"header": header, "subjects": entries}))
+        shutil.copyfile(on_device.__file__, temporary / "measure.py")
+        files.write_text(temporary / "README.txt", README.format(package=entry.backend.packages[0]))
+        for name in ("models", "manifest.json", "README.txt", "measure.py"):  # the script when all is there
+            (temporary / name).replace(folder / name)
     return len(subjects)
 
 
-def _name(subject: Subject) -> str:
-    return str(subject) if isinstance(subject, Piece) else f"net {subject.digest}"
+def _write_models(folder: Path, subjects: dict[str, Subject], entry: Entry) -> dict[str, dict[str, Any]]:
+    """The manifest's lines; a model that serves several sides is written once."""
+    folder.mkdir()
+    written: dict[bytes, str] = {}
+    lines = {}
+    for name, subject in subjects.items():
+        assert entry.backend.bundle
+        part = net_part(subject)
+        content, more = entry.backend.bundle(part)
+        if content not in written:
+            written[content] = f"{len(written)}{entry.suffix}"
+            (folder / written[content]).write_bytes(content)
+        lines[name] = {"model": written[content], "inputs": part.inputs, **more}
+    return lines
 
 
 def import_results(path: Path) -> LatencyTable:

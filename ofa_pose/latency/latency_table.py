@@ -56,12 +56,7 @@ class Header:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], where: object = "") -> Header:
-        """Read what `to_dict` gives, among other things perhaps.
-
-        Raises:
-            InputError: it holds no space; it names `where`.
-            KeyError, ValueError: something is missing, or is of another kind.
-        """
+        """Read what `to_dict` gives, and perhaps more. Raises InputError on its space, else KeyError or ValueError."""
         plain: dict[str, Any] = {name: value[name] for name in (*WORDS, *COUNTS)}
         for name, given in plain.items():
             if not (type(given) is str if name in WORDS else type(given) is int and given >= 1):

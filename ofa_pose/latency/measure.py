@@ -17,7 +17,7 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import INPUT, on_device
 from ofa_pose.backends.folding import NetPart, whole
-from ofa_pose.backends.on_device import Run, keep_memory, processors
+from ofa_pose.backends.on_device import Run
 from ofa_pose.backends.runtimes import find_backend
 from ofa_pose.latency.latency_table import Header, LatencyTable
 from ofa_pose.latency.pieces import Part, Subject, piece_part, table_subjects
@@ -51,16 +51,15 @@ class Device:
 def open_device(backend: str, threads: int) -> Device:
     """The device of a --backend.
 
-    Raises:
-        InputError: there is none, its package is missing, or there are more threads than processors, which would
-            measure how they wait for each other.
+    Raises InputError where there is none, its package is missing, or threads would wait for each other's processors.
     """
     record = find_backend(backend)
-    if threads > processors():
-        raise InputError(f"{threads} threads on {processors()} processors", hint=f"measure at most {processors()}")
-    keep_memory()
+    if threads > (there := on_device.processors()):
+        raise InputError(f"{threads} threads on {there} processors", hint=f"measure at most {there}")
+    on_device.keep_memory()
     assert record.prepare
-    return Device(f"{backend} {record.version}", threads, record.prepare)
+    version = on_device.runtime_module(record.packages[0]).__version__.split("-")[0]
+    return Device(f"{backend} {version}", threads, record.prepare)
 
 
 def net_part(subject: Subject) -> NetPart:
@@ -104,21 +103,14 @@ class PieceNet(nn.Module):
 def build_table(
     path: Path, space: SearchSpace, joints: int, backend: str, threads: int, share: float, rounds: int, resume: bool
 ) -> LatencyTable:
-    """Measure pieces and whole networks of a space into a table, written as it grows.
-
-    Raises:
-        InputError: the table exists and `resume` is not given, or it holds something else; a package is missing.
-    """
+    """See `ofa_pose.latency_build`; the table is written as it grows."""
     files.check_folder(path.parent)
     device = open_device(backend, threads)
     machine = (on_device.cpu_name(), os.cpu_count() or 1, on_device.today())
     header = Header(space, joints, backend, device.runtime, threads, *machine, share, rounds)
     table = _open(path, header, resume)
     subjects = table_subjects(space, joints, share)
-    for subject in subjects:
-        table.ratios.setdefault(subject, [])
-    done = sum(len(table.ratios[subject]) for subject in subjects)
-    saved = time.monotonic()
+    done, saved = sum(len(table.ratios.setdefault(subject, [])) for subject in subjects), time.monotonic()
     try:
         with progress("latency", rounds * len(subjects), "timings", done) as meter:
             anchor: Subject = space.smallest(joints)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,11 +67,13 @@ def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int
         repeats: at least so many runs are timed, batch 1, and for at least a second.
     """
     device = open_device(backend, threads)
-    before = _reset_peak()
+    before = _reset_peak()  # this and the peak are None where the system does not tell them
     median, p90 = np.percentile(_times(device.load(spec), repeats), (50, 90)).round(3).tolist()
     peak = _memory("VmHWM") if before is not None else None
     memory = None if before is None or peak is None else round(max(peak - before, 0) / 1024, 1)
-    throughput = round(_throughput(spec, backend, threads), 2)
+    runner, size = make_runner(LitePose(spec), backend, threads), (BATCH, spec.resolution, spec.resolution, 3)
+    images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    throughput = round(BATCH / float(np.median(_times(lambda: runner(images), 3))) * 1e3, 2)
     parts = _parts(make_plan(spec), lambda piece: visit(device.load(piece), threads))
     return NetworkTime(backend, device.runtime, threads, median, p90, throughput, memory, parts)
 
@@ -87,14 +90,6 @@ def _times(run: Run, repeats: int) -> list[float]:
     return time_runs(run, repeats, math.inf, LEAST_S, WARM_UP)
 
 
-def _throughput(spec: ArchSpec, backend: str, threads: int) -> float:
-    """Images a second."""
-    runner = make_runner(LitePose(spec), backend, threads)
-    size = (BATCH, spec.resolution, spec.resolution, 3)
-    images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    return BATCH / float(np.median(_times(lambda: runner(images), 3))) * 1e3
-
-
 def _reset_peak() -> int | None:
     """Forget the process's peak of memory; what it takes now, in kB. None where the system cannot do that."""
     with suppress(OSError):
@@ -106,7 +101,6 @@ def _reset_peak() -> int | None:
 def _memory(name: str) -> int | None:
     """A line of /proc/self/status, in kB."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1])
+        found = re.search(rf"^{name}:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+        return int(found[1]) if found else None
     return None

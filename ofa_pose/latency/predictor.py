@@ -49,12 +49,10 @@ class Predictor:
     def check_covers(self, space: SearchSpace, joints: int) -> tuple[int, int]:
         """How many of the pieces of a space's subnets are interpolated, and how many there are.
 
-        Raises:
-            InputError: the table cannot tell the latency of every subnet.
+        Raises InputError where the table cannot tell the latency of every subnet.
         """
-        built = self._joints
-        if joints != built:
-            what = f"the latency table is of networks of {built} joints, these have {joints}"
+        if joints != self._joints:
+            what = f"the latency table is of networks of {self._joints} joints, these have {joints}"
             raise InputError(what, self._where, f"build one with --joints {joints}")
         pieces = space_pieces(space, joints)
         interpolated = sum(piece not in self._measured for piece in pieces)
@@ -73,11 +71,7 @@ class Predictor:
         return np.broadcast_to(self._corrected(sums), np.shape(genomes)[:1]).copy()
 
     def _sums(self, plan: Plan, blocks: Sequence[Any] | None = None) -> list[Any]:
-        """Over the pieces that are there: the backbone's milliseconds, the head's, the number of pieces.
-
-        Args:
-            blocks: of a plan of many networks, which of them have each block.
-        """
+        """The backbone's milliseconds, the head's, the number of pieces; `blocks`: which of many networks have each."""
         pieces, find = plan_pieces(plan), self._one if blocks is None else self._many
         there: list[Any] = [True] * len(pieces)
         there[1 : 1 + len(blocks or ())] = blocks or ()
@@ -119,11 +113,7 @@ class Predictor:
 
 
 def _fitted(rows: NDArray[np.float64]) -> tuple[float, float, float]:
-    """What minimises the relative errors of whole networks, both factors at least 0.
-
-    Args:
-        rows: (networks, 3): the sums that are corrected, divided by what was measured.
-    """
+    """What minimises the relative errors of networks, both factors at least 0; `rows` (N, 3): sums over measured."""
     best, least = (1.0, 1.0, 0.0), np.inf
     for kept in ([0, 1, 2], [0, 2], [1, 2]) if len(rows) >= 4 else ():
         values = np.zeros(3)
@@ -207,7 +197,7 @@ class _Fit:
         self._axes = axes[real][: max(1, len(group) - 2)].T
         self._points = points @ self._axes
         count, dims = self._points.shape
-        self._linear = count > dims + 1
+        self._linear = dims if count > dims + 1 else 0
         basis = self._basis(self._points)
         system = np.zeros((count + basis.shape[1],) * 2)
         system[:count, :count] = -_distances(self._points, self._points)
@@ -217,11 +207,10 @@ class _Fit:
         self._least = float(ms.min())
 
     def _basis(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        ones = np.ones((len(points), 1))
-        return np.hstack([ones, points]) if self._linear else ones
+        return np.hstack([np.ones((len(points), 1)), points[:, : self._linear]])
 
     def __call__(self, piece: Piece) -> float:
-        point = (((np.array([work(piece)]) - self._centre) / self._scale) @ self._axes).reshape(1, -1)
+        point = ((np.array([work(piece)]) - self._centre) / self._scale) @ self._axes
         terms = np.hstack([-_distances(point, self._points), self._basis(point)])
         return float(max((terms @ self._weights)[0], self._least / 2))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import rc_context
@@ -36,12 +36,12 @@ def svg(figure: Figure, name: str) -> str:
 
 def training_chart(trained: Sequence[Mapping[str, Any]], validated: Sequence[Mapping[str, Any]]) -> Figure:
     """The loss and, where it was validated, the AP over the steps; of a supernet the AP of three of its subnets."""
-    names = [f"AP_{size}" for size in ("largest", "middle", "smallest")]
-    if not any(names[0] in record["val"] for record in validated):
-        names = ["AP"]
-    values = {name: [(r["step"], r["val"].get(name)) for r in validated] for name in names}
-    curves = {name: [(step, ap) for step, ap in pairs if isinstance(ap, int | float)] for name, pairs in values.items()}
-    curves = {name.removeprefix("AP_"): points for name, points in curves.items() if points}
+    of_supernet = any("AP_largest" in record["val"] for record in validated)
+    curves = {}
+    for name in ("AP_largest", "AP_middle", "AP_smallest") if of_supernet else ("AP",):
+        points = [(r["step"], ap) for r in validated if isinstance(ap := r["val"].get(name), int | float)]
+        if points:
+            curves[name.removeprefix("AP_")] = points
     panels = bool(trained) + bool(curves)
     figure = Figure(figsize=(4.6 * panels, 2.9), layout="constrained")
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
@@ -113,8 +113,7 @@ def choices_chart(choices: Mapping[str, Sequence[tuple[int, float]]], chosen: Ma
             axes.get_xticklabels()[values.index(chosen[name])].set_fontweight("bold")
         axes.set_xlim(-0.6, len(values) - 0.4)
         axes.set_title(name, fontsize=9)
-        axes.grid(alpha=0.25, axis="y")
-        axes.spines[["top", "right"]].set_visible(False)
+        _frame(axes, "", "", grid="y")
     return figure
 
 
@@ -138,9 +137,8 @@ def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> Figure:
         label = f"{name}\n{depth} blocks" if name.startswith("stage") else name.replace(" ", "\n")
         ticks.append((left + deepest / 2, label))
         left += max(deepest, depth) + gap
-    axes.set_xlim(-0.5, left)
-    axes.set_ylim(0, 1.15 * max(width for _, width, _ in (*reach, *parts)))
-    axes.set_xticks([place for place, _ in ticks], [label for _, label in ticks], fontsize=8)
+    axes.set(xlim=(-0.5, left), ylim=(0, 1.15 * max(width for _, width, _ in (*reach, *parts))))
+    axes.set_xticks(*zip(*ticks, strict=True), fontsize=8)
     _frame(axes, "", "channels")
     return figure
 
@@ -157,8 +155,7 @@ def _legend(axes: Axes) -> None:
     axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
-def _frame(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.25)
+def _frame(axes: Axes, x: str, y: str, grid: Literal["both", "y"] = "both") -> None:
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.25, axis=grid)
     axes.spines[["top", "right"]].set_visible(False)

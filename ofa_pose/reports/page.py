@@ -1,11 +1,12 @@
-"""The page itself: one HTML file that needs nothing beside it."""
+"""The page itself: one HTML file that needs nothing beside it; all text on it is escaped."""
 
 from __future__ import annotations
 
 import base64
+import html
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import read_subnets
 from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.reports import charts
-from ofa_pose.reports.html import details, document, element, table, tiles
 from ofa_pose.reports.runs import RESTORE, SOURCES, Run, chain, read_run, source
 from ofa_pose.searches.job import BASIS, HISTORY, PICTURE, RESULT
 from ofa_pose.searches.results import ap_cells, front_notes
@@ -33,18 +33,36 @@ from ofa_pose.utils.numbers import format_count
 
 SHOWN = 15  # rows of the front
 SETTINGS = ("algorithm", "population", "seed", "surrogate")
+HEAD = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1a202c; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.6rem; margin: 0 0 .3rem; }}
+h2 {{ font-size: 1.2rem; margin: 2.2rem 0 .6rem; }}
+h3 {{ font-size: 1rem; }}
+p.lead {{ color: #4a5568; margin: 0 0 1rem; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }}
+th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #e2e8f0; text-align: right; }}
+th:first-child, td:first-child {{ text-align: left; }}
+tr.chosen td {{ font-weight: 600; }}
+tr.aside td {{ color: #718096; }}
+.tiles {{ display: flex; flex-wrap: wrap; gap: .7rem; }}
+.tile {{ background: #f7fafc; border-radius: .5rem; padding: .6rem 1rem; }}
+.tile b {{ display: block; font-size: 1.25rem; }}
+.tile span {{ color: #4a5568; font-size: .85rem; }}
+svg, img {{ max-width: 100%; height: auto; }}
+pre {{ background: #f7fafc; padding: .6rem .8rem; overflow-x: auto; font-size: .8rem; }}
+footer {{ margin-top: 3rem; color: #718096; font-size: .85rem; }}
+</style>
+"""
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write one HTML page about a run and those that it started from; it loads nothing from elsewhere.
-
-    Args:
-        run: the directory of a training or a search.
-        out: the file to write; by default report.html in the run's directory.
-
-    Raises:
-        InputError: there is no run, or what it wrote cannot be read; or `out` cannot be written.
-    """
+    """See `ofa_pose.report`: one HTML page, which loads nothing from elsewhere."""
     path = Path(out) if out is not None else Path(run) / "report.html"
     files.check_file(path, "name a file, such as report.html")
     files.check_folder(path.parent)
@@ -66,7 +84,8 @@ def page(main: Run) -> str:
         if run.trained or run.validated:
             body += _training(run, role, f"training{number}")
     body += _origin(runs)
-    return document(main.name, [*body, f"<footer>ofa-pose {__version__}</footer>"])
+    body.append(f"<footer>ofa-pose {__version__}</footer>\n</html>\n")
+    return HEAD.format(title=html.escape(main.name)) + "\n".join(body)
 
 
 @dataclass(frozen=True)
@@ -149,8 +168,7 @@ def _lead(main: Run, search: Searched | None) -> list[str]:
             began = f"from AP {main.aps[0][1]:.3f} " if main.aps[0][0] == 0 else ""
             came = f" and came {began}to AP {max(ap for _, ap in main.aps):.3f} on the validation images"
         said.append(f"{main.job} ran {max(steps):,} steps{came}.")
-    teacher = main.option("--teacher")
-    if teacher:
+    if teacher := main.option("--teacher"):
         with suppress(InputError):
             spec = load_checkpoint(main.locate(teacher) or teacher).spec
             teacher += f" ({spec.resolution} px, {format_count(spec_macs(spec).thop)} MACs)"
@@ -270,14 +288,13 @@ def _front(search: Searched) -> list[str]:
         return []
     latency = front[0]["latency_ms"] is not None
 
-    def cells(name: str, net: Mapping[str, Any]) -> list[str]:
+    nets = [(f"front/{entry['rank']:03}.yaml", entry) for entry in front[:SHOWN]]
+    nets += [("uniformly scaled", net) for net in uniform]
+    rows, kinds = [], ["chosen" if tuple(entry["genome"]) == search.genome else "" for entry in front[:SHOWN]]
+    for name, net in nets:
         costs = [format_count(net["macs"]["thop"]), format_count(net["params"])]
         costs += [show_ms(net["latency_ms"])] if latency else []
-        return [name, str(net["resolution"]), *costs, *ap_cells(net)]
-
-    rows = [cells(f"front/{entry['rank']:03}.yaml", entry) for entry in front[:SHOWN]]
-    kinds = ["chosen" if tuple(entry["genome"]) == search.genome else "" for entry in front[:SHOWN]]
-    rows += [cells("uniformly scaled", net) for net in uniform]
+        rows.append([name, str(net["resolution"]), *costs, *ap_cells(net)])
     kinds += ["aside"] * len(uniform)
     head = ["", "resolution", "MACs (thop)", "parameters", *(["latency"] if latency else []), "AP", "uniform", "gain"]
     quantity = search.budget.limits[0].quantity.removeprefix("of ") if search.budget else "cost"
@@ -312,3 +329,31 @@ def _origin(runs: Sequence[tuple[Run, str]]) -> list[str]:
         if run.recipe:
             body.append(details("recipe.yaml", run.recipe))
     return body
+
+
+def element(name: str, text: object, kind: str = "") -> str:
+    """An element around a text, of a class where one is given."""
+    opening = f'{name} class="{kind}"' if kind else name
+    return f"<{opening}>{html.escape(str(text))}</{name}>"
+
+
+def details(summary: str, text: str) -> str:
+    """A long text, folded away."""
+    return f"<details>{element('summary', summary)}{element('pre', text)}</details>"
+
+
+def tiles(figures: Mapping[str, str | None]) -> str:
+    """Figures side by side, those that there are, by name."""
+    known = {name: value for name, value in figures.items() if value is not None}
+    shown = (f'<div class="tile">{element("b", value)}{element("span", name)}</div>' for name, value in known.items())
+    return f'<div class="tiles">{"".join(shown)}</div>'
+
+
+def table(head: Iterable[str], rows: Sequence[Sequence[str]], kinds: Sequence[str] = ()) -> str:
+    """A table; `kinds` are the classes of the rows, '' for none."""
+    top = "".join(element("th", name) for name in head)
+    lines = []
+    for row, kind in zip(rows, kinds or [""] * len(rows), strict=True):
+        cells = "".join(element("td", cell) for cell in row)
+        lines.append(f'<tr class="{kind}">{cells}</tr>' if kind else f"<tr>{cells}</tr>")
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

@@ -33,8 +33,7 @@ class Run:
     """What a run directory holds.
 
     Attributes:
-        commands: the words of every command that ran in it, one at least, without 'ofa-pose'; all but the first
-            resumed it.
+        commands: the words of every command that ran in it, without 'ofa-pose'; all but the first resumed it.
         metrics: the records of metrics.jsonl, in their order.
         recipe: the text of recipe.yaml; empty where there is none.
     """
@@ -52,13 +51,16 @@ class Run:
     @property
     def job(self) -> str:
         """The command's name, such as 'finetune'."""
-        return next(iter(self.commands[-1]), "run")
+        return self._words[0] if self._words else "run"
+
+    @property
+    def _words(self) -> tuple[str, ...]:
+        return self.commands[-1] if self.commands else ()
 
     def option(self, name: str) -> str | None:
         """The value that the last command gave an option, if it did."""
-        words = self.commands[-1]
-        found = [after for word, after in itertools.pairwise(words) if word == name]
-        found += [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
+        found = [after for word, after in itertools.pairwise(self._words) if word == name]
+        found += [word.removeprefix(f"{name}=") for word in self._words if word.startswith(f"{name}=")]
         return found[-1] if found else None
 
     def locate(self, value: str) -> Path | None:
@@ -110,7 +112,7 @@ def read_run(path: str | Path) -> Run:
         raise InputError("is not a run directory" if folder.exists() else "no such run directory", folder, HINT)
     if not (folder / COMMAND).exists():
         raise InputError(f"holds no run ({COMMAND} is missing)", folder, HINT)
-    commands = tuple(map(_split, files.read_text(folder / COMMAND).splitlines() or [""]))
+    commands = tuple(map(_split, files.read_text(folder / COMMAND).splitlines()))
     recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
     metrics = read_records(folder / METRICS) if (folder / METRICS).exists() else ()
     run = Run(folder, commands, tuple(record for _, record in metrics), recipe)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ofa_pose.inference.estimate import Inputs, estimate
+from ofa_pose.inference.pose_model import Inputs, estimate
 from ofa_pose.pose.geometry import input_frame, warp
 from ofa_pose.skeleton import Skeleton
 from tests.pose.maps import make_maps
