@@ -7,7 +7,7 @@ Every command of the shell is a function here, with the options as keyword argum
 torch comes with the first call that needs it. A device without torch loads exported models with `ofa_pose.runtime`.
 """
 
-from ofa_pose.api.datasets import data_check, data_synth
+from ofa_pose.api.datasets import data_check, data_convert, data_synth
 from ofa_pose.api.evaluating import evaluate, load, predict
 from ofa_pose.api.exchanging import export, import_litepose
 from ofa_pose.api.profiling import latency_build, latency_bundle, latency_import, latency_verify, profile
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "data_check",
+    "data_convert",
     "data_synth",
     "evaluate",
     "export",

@@ -25,6 +25,7 @@ FLOORS = (
     "arch",
     "costs",
     "pose",
+    "formats",
     "data",
     "synthetic",
     "recipe",

@@ -1,4 +1,4 @@
-"""`ofa_pose.data_synth` and `ofa_pose.data_check`."""
+"""`ofa_pose.data_synth`, `data_check` and `data_convert`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,27 @@ class CheckResult(Result):
     def to_dict(self) -> dict[str, Any]:
         """The figures."""
         return self.figures
+
+
+@dataclass(frozen=True)
+class ConvertResult(Result):
+    """A dataset in another format.
+
+    Attributes:
+        source_format: yolo, cvat, sleap, deeplabcut, label-studio, labelme or coco.
+        out: the new folder.
+        splits: of each split its annotations, the folder of its images, their count, and its people.
+        skeleton: the file of flip pairs, sigmas and limbs; None where the joints are a built-in skeleton's.
+        lost: how many things the new format cannot hold, by name.
+        notes: what to know of the data, a line each.
+    """
+
+    source_format: str
+    out: Path
+    splits: dict[str, dict[str, Any]]
+    skeleton: Path | None
+    lost: dict[str, int]
+    notes: tuple[str, ...]
 
 
 @single_process
@@ -77,7 +98,7 @@ def data_check(
     Example: ofa-pose data check --annotations person_keypoints_val2017.json --images val2017
 
     Args:
-        annotations: COCO-format annotation file.
+        annotations: COCO-format annotation file, or another format that data convert reads.
         images: folder of its images.
         write_skeleton: write a first draft of the skeleton's YAML here.
 
@@ -96,3 +117,39 @@ def data_check(
     if write_skeleton:
         files.write_text(write_skeleton, draft_skeleton_yaml(dataset))
     return CheckResult(statistics(dataset))
+
+
+@single_process
+def data_convert(
+    source: str | Path,
+    out: str | Path,
+    format: str = "coco",
+    images: str | Path | None = None,
+    skeleton: str | Path | None = None,
+    copy_images: bool = False,
+) -> ConvertResult:
+    """Write annotations of another tool as COCO's or YOLO's; images stay where they are.
+
+    Reads YOLO-pose, CVAT, Label Studio, SLEAP, DeepLabCut, LabelMe and COCO: a file, a folder or a zip file. Training,
+    evaluation and data check read them too, without a conversion.
+
+    Example: ofa-pose data convert annotations.xml --images photos --out runs/converted
+
+    Args:
+        source: the tool's export; PATH:SPLIT for one of its splits.
+        out: new folder to write.
+        format: coco, or yolo.
+        images: folder of the images, where they do not lie beside the annotations.
+        skeleton: coco, crowdpose or a YAML: names joints that have no names in the source.
+        copy_images: copy the images too; otherwise only frames of videos and images in zip files are written.
+
+    Raises:
+        InputError: with every fault of the source; nothing is written then.
+    """
+    from ofa_pose.data.convert import convert
+    from ofa_pose.skeleton import load_skeleton
+
+    chosen = load_skeleton(skeleton) if skeleton else None
+    where = Path(images) if images else None
+    done = convert(Path(source), Path(out), format, where, chosen, copy_images)
+    return ConvertResult(done.source_format, Path(out), done.splits, done.skeleton, done.losses, done.notes)

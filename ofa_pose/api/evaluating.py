@@ -121,7 +121,8 @@ def evaluate(
 
     Args:
         checkpoint: network to evaluate; also an exported {suffixes}.
-        annotations: COCO-format ground truth; default: data.test of the checkpoint's recipe.
+        annotations: ground truth in COCO format, or another that data convert reads; default: data.test of the
+            checkpoint's recipe.
         images: folder of the images.
         results: score this COCO results file instead.
         flip: average with the mirrored image, as by default.

@@ -206,10 +206,11 @@ def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:
         warn("the imported supernet may have seen the images held out of data.train; better name data.search")
         return
     from ofa_pose.data.keypoint_dataset import DataSettings
+    from ofa_pose.formats.reading import fingerprint
     from ofa_pose.utils.config import check_config
 
     trained = check_config(DataSettings, supernet.recipe.get("data") or {}, "the supernet's recipe")
-    now = (None, data.search_share, files.sha256(data.train.annotations))
+    now = (None, data.search_share, fingerprint(data.train.annotations, data.train.images))
     then = (trained.search, trained.search_share, supernet.info.get("train_sha256", now[2]))
     for key, new, old in zip(("search", "search_share", "train"), now, then, strict=True):
         if new != old:

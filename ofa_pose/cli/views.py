@@ -16,6 +16,7 @@ from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.numbers import format_count
 
 if TYPE_CHECKING:
+    from ofa_pose.api.datasets import ConvertResult
     from ofa_pose.api.evaluating import EvaluationResult
     from ofa_pose.api.exchanging import ImportResult
     from ofa_pose.api.profiling import BundleResult, ProfileResult
@@ -80,6 +81,31 @@ def suggest(*commands: str) -> Callable[[Any, Given], None]:
             say(f"next: ofa-pose {command.format_map(known)}")
 
     return say_next
+
+
+def show_conversion(result: ConvertResult) -> None:
+    """A row a split; below what to know of the data, and what was lost."""
+    from ofa_pose.formats.annotated import LOSSES
+
+    rows = [
+        (name, str(one["annotations"]), str(one["images"]), str(one["count"]), str(one["people"]))
+        for name, one in result.splits.items()
+    ]
+    title = f"Read as {result.source_format}"
+    show_rows(("split", "annotations", "images folder"), ("images", "people"), rows, title=title)
+    if result.skeleton:
+        say(f"flip pairs, sigmas and limbs, to check by eye: {result.skeleton}")
+    for note in result.notes:
+        warn(note)
+    for key, count in result.lost.items():
+        warn(f"{count} lost: {LOSSES[key]}")
+
+
+def after_convert(result: ConvertResult, given: Given) -> None:
+    """A converted dataset is looked over."""
+    one = next(iter(result.splits.values()))
+    if given["format"] == "coco":
+        suggest("data check --annotations {annotations} --images {images}")(result, {**given, **one})
 
 
 def after_pretrain(result: TrainingResult, given: Given) -> None:

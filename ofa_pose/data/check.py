@@ -45,12 +45,17 @@ def statistics(dataset: KeypointDataset) -> dict[str, Any]:
 
 def draft_skeleton_yaml(dataset: KeypointDataset) -> str:
     """The dataset's skeleton as a YAML file to check by eye, correct and give with --skeleton."""
+    return skeleton_text(dataset.skeleton)
+
+
+def skeleton_text(skeleton: Skeleton) -> str:
+    """A skeleton as a YAML file, with what to check in it."""
     heading = (
         "# Check this by eye. sigmas: how far annotators differ at a joint, as a share of the person's size (COCO:\n"
         "# eye 0.025, hip 0.107). flip_pairs: what changes places in a mirror. limbs: drawn as bones, and they order\n"
         "# the grouping.\n"
     )
-    return heading + dump_yaml(dataset.skeleton.to_dict())
+    return heading + dump_yaml(skeleton.to_dict())
 
 
 def _joints(records: Iterable[ImageRecord], skeleton: Skeleton) -> dict[str, dict[str, Any]]:

@@ -150,11 +150,25 @@ def _suggested(path: Path, category: Mapping[str, Any]) -> tuple[Skeleton, tuple
     limbs = [[int(end) for end in limb] for limb in listed if are_numbers(limb, 2)] if isinstance(listed, list) else []
     guess = draft(str(category.get("name", "custom")), names, limbs)
     from_0 = (f"{path}: its limbs count joints from 0, and are read so",) if any(0 in limb for limb in limbs) else ()
+    pairs = _stated_pairs(category.get("flip_pairs"), names)
+    flips = "guessed from left and right in their names" if pairs is None else "the file's"
     warning = (
-        f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are guessed from left and "
-        "right in their names, sigmas are defaults; check both: data check --write-skeleton FILE, then --skeleton FILE"
+        f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are {flips}, sigmas are "
+        "defaults; check both: data check --write-skeleton FILE, then --skeleton FILE"
     )
+    if pairs is not None:
+        guess = replace(guess, flip_pairs=pairs, mirror=True)
     return guess, (warning, *from_0)
+
+
+def _stated_pairs(value: Any, names: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
+    """The flip pairs that a category states by names, as `data convert` writes them; None where it states none."""
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        return None
+    ends = [str(end) for pair in value for end in pair]
+    if len(set(ends)) < len(ends) or not set(ends) <= set(names):
+        return None
+    return tuple((names.index(str(a)), names.index(str(b))) for a, b in value)
 
 
 def _id_fault(known: Mapping[str, Any]) -> str:
@@ -163,6 +177,10 @@ def _id_fault(known: Mapping[str, Any]) -> str:
         if known.get("id") is not None
         else "has no id"
     )
+
+
+def _are_shares(values: NDArray[np.floating]) -> bool:
+    return bool(values.max() <= 1 and (values % 1).any())
 
 
 def has_extent(box: Any) -> bool:
@@ -340,9 +358,9 @@ class _Reader:
             return
         places = np.concatenate([record.keypoints[record.keypoints[..., 2] > 0, :2] for record in seen])
         shares = "as if they were shares of the image"
-        if places.max() <= 1:
+        if _are_shares(places):
             what = f"all {len(places)} labelled joints lie within 1 pixel of the corner, {shares}"
-        elif self._given_boxes and np.max(self._given_boxes) <= 1:
+        elif self._given_boxes and _are_shares(np.array(self._given_boxes)):
             what = f"all {len(self._given_boxes)} boxes end within 1 pixel of the corner, {shares}"
         else:
             return

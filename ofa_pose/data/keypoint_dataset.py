@@ -1,6 +1,6 @@
-"""Keypoint datasets in COCO's format, with any skeleton, and the splits that a recipe's `data` section names.
+"""Keypoint datasets, as COCO's records whatever format they were in, and the splits of a recipe's `data` section.
 
-The annotation file's own category declares the joints.
+The annotations' own category declares the joints.
 
 Every record is checked when a dataset is loaded, and all faults are named at once, each with its file and record id.
 Keypoints are continuous image-pixel positions as they stand in the file.
@@ -23,12 +23,12 @@ from pydantic import Field
 from ofa_pose.data.coco_parse import has_extent, parse
 from ofa_pose.data.images import read_turn
 from ofa_pose.data.records import ImageRecord
+from ofa_pose.formats.reading import fingerprint, read_annotations
 from ofa_pose.pose.geometry import box_round
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton, load_skeleton
 from ofa_pose.utils.config import Config
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import Fault, InputError
-from ofa_pose.utils.files import read_json
 from ofa_pose.utils.numbers import as_id, find_id, positive
 from ofa_pose.utils.seeding import Key, generator
 
@@ -43,7 +43,7 @@ class KeypointDataset:
     Attributes:
         skeleton: the joints.
         images: the records, in the annotation file's order.
-        annotations_path: the annotation file.
+        annotations_path: the annotation file or folder, with :SPLIT where one of several was named.
         images_dir: the folder of the images.
         warnings: what is odd in the data but no fault, a line each.
         category: the annotation file's keypoint category, as it stands there.
@@ -77,7 +77,7 @@ class KeypointDataset:
         empty, and ids are those of the records.
         It is read from the file when first asked for, so that training does not hold it in memory.
         """
-        value = read_json(self.annotations_path)
+        value = read_annotations(self.annotations_path, self.images_dir).value
         wanted, own = {image.id for image in self.images}, self.category["id"]
         images = {as_id(image["id"]): image for image in value["images"]}
         categories = {as_id(category.get("id")) for category in value["categories"]}
@@ -88,6 +88,11 @@ class KeypointDataset:
                 people.append(_evaluated({**annotation, "image_id": image, "category_id": own}))
         kept = [{**image, "id": image_id} for image_id, image in images.items() if image_id in wanted]
         return {"images": kept, "annotations": people, "categories": [dict(self.category)]}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 of the annotations."""
+        return fingerprint(self.annotations_path, self.images_dir)
 
     def select(self, indices: Iterable[int]) -> KeypointDataset:
         """The images at these places, in this order. Raises InputError where there are none."""
@@ -147,10 +152,10 @@ def load_dataset(
     check_images: CheckImages = "exists",
     trained: Skeleton | None = None,
 ) -> KeypointDataset:
-    """Load and check a keypoint dataset in COCO's format.
+    """Load and check a keypoint dataset in any format of `ofa_pose.formats.reading.FORMATS`.
 
     Args:
-        annotations: the JSON file.
+        annotations: COCO's JSON file, or a file or folder of another format; PATH:SPLIT where it holds several splits.
         images: the folder that the records' file_name starts from.
         skeleton: flip pairs, sigmas and limbs for the file's joints; must name the same joints in the same order. By
             default `trained`, else the built-in skeleton with these joints, else a draft (and a warning).
@@ -162,8 +167,10 @@ def load_dataset(
         InputError: holding every fault found, each with the file, the record's id and the hint.
     """
     annotations, images = Path(annotations), Path(images)
-    parsed = parse(annotations, images, read_json(annotations), skeleton, trained)
-    faults, records, warnings = list(parsed.faults), parsed.images, parsed.warnings
+    known = skeleton or trained
+    read = read_annotations(annotations, images, known.joints if known else ())
+    parsed = parse(annotations, images, read.value, skeleton, trained)
+    faults, records, warnings = list(parsed.faults), parsed.images, (*read.notes, *parsed.warnings)
     if check_images != "none":
         missing = _missing_files(records, annotations, images)
         faults += missing
@@ -267,9 +274,11 @@ def _undecodable(records: Sequence[ImageRecord]) -> list[Fault]:
 
 
 class Source(Config):
-    """A COCO-format annotation file and the folder of its images."""
+    """An annotation file, in COCO's format or another tool's, and the folder of its images."""
 
-    annotations: str = Field(description="COCO-format keypoint file")
+    annotations: str = Field(
+        description="COCO-format keypoint file, or another tool's; PATH:SPLIT where it holds several"
+    )
     images: str = Field(description="folder of its images")
 
 

@@ -30,6 +30,7 @@ from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.checkpoints.checkpoint import check_joints
 from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset, Source, load_splits
+from ofa_pose.formats.reading import split_name
 from ofa_pose.inference.evaluate import evaluate, make_evaluator, read_inputs
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import Skeleton
@@ -63,7 +64,8 @@ def int8_data(
     Raises InputError: nothing to calibrate on, what is named cannot be read, or it is evaluated on other joints.
     """
     data = check_config(DataSettings, recipe.get("data") or {}, "the checkpoint's recipe")
-    named = (split for split in (data.test, data.val) if split is not None and Path(split.annotations).is_file())
+    there = (split for split in (data.test, data.val) if split is not None)
+    named = (split for split in there if split_name(split.annotations)[0].exists())
     given, test = (pair and Source(annotations=str(pair[0]), images=str(pair[1])) for pair in (calibration, evaluation))
     test = test or next(named, None)
     changed = {"train": given, "search": given} if given else {}  # nothing of it is held out

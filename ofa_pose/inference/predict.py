@@ -14,6 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ofa_pose.inference.pose_model import DRAWN, PoseModel

@@ -76,7 +76,7 @@ def find_images(source: str | Path) -> list[Path]:
     images = [file for file in visible if is_image(file)]
     left_out = [file.name for file in visible if not is_image(file) and not _is_video(file)]
     if images and left_out:
-        what = f"{len(left_out)} files are no images that can be read, and are left out ({', '.join(left_out[:3])})"
+        what = f"{len(left_out)} files cannot be read as images and are left out ({', '.join(left_out[:3])})"
         warn(f"{source}: {what}")
     if not images:
         videos = [file for file in visible if _is_video(file)]

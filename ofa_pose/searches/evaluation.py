@@ -146,8 +146,8 @@ class SubnetEvaluator:
         return {
             "sha256": sha256,
             "space": self.supernet.space.to_dict(),
-            "train": [files.sha256(train.annotations_path), len(train), self.settings.calibration_images],
-            "search": [files.sha256(search.annotations_path), len(search), self.settings.images],
+            "train": [train.fingerprint, len(train), self.settings.calibration_images],
+            "search": [search.fingerprint, len(search), self.settings.images],
             "decode": asdict(self.decode),
             "judging": EVALUATION_VERSION,
             **metric,

@@ -149,4 +149,4 @@ class TrainingRun:
 
     @cached_property
     def _train_sha256(self) -> str:
-        return files.sha256(self.train.annotations_path)
+        return self.train.fingerprint

@@ -1,0 +1,144 @@
+"""The image files that annotations name: found where they lie, never outside the folders that the caller gave."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ofa_pose.utils.errors import InputError
+
+SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, frozenset((5, 6, 7, 8))  # EXIF: the tag, and its values that swap the sides
+
+
+def _head(path: Path) -> tuple[tuple[int, int], int]:
+    """Width and height as stored, and the EXIF orientation (1: as stored), from the head of an image file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1)
+            return image.size, turned if turned in range(1, 9) else 1
+    except FileNotFoundError:
+        hint = "restore it, or name the folder of the images with --images"
+        raise InputError("no such image, and its size is needed", path, hint) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise InputError("is damaged or not an image", path, "copy or download the file again") from None
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels of an image as people see it. Raises InputError."""
+    size, orientation = _head(path)
+    return size[::-1] if orientation in _ON_ITS_SIDE else size
+
+
+def upright_records(value: Mapping[str, Any], turns: Mapping[Any, tuple[int, tuple[int, int]]]) -> dict[str, Any]:
+    """COCO's lists with joints and boxes of photos that EXIF turns, put where they are on the upright photo.
+
+    Args:
+        value: the lists.
+        turns: by image id, the EXIF orientation and the stored size of those whose labels are of the stored pixels.
+    """
+    shown = {key: stored[::-1] if turn in _ON_ITS_SIDE else stored for key, (turn, stored) in turns.items()}
+    images = [
+        image | dict(zip(("width", "height"), shown.get(image["id"], (image["width"], image["height"])), strict=True))
+        for image in value["images"]
+    ]
+    annotations = [
+        _turned(record, *turns[record["image_id"]]) if record["image_id"] in turns else record
+        for record in value["annotations"]
+    ]
+    return {**value, "images": images, "annotations": annotations}
+
+
+def _turned(record: Mapping[str, Any], orientation: int, stored: tuple[int, int]) -> dict[str, Any]:
+    def turn(x: float, y: float) -> tuple[float, float]:
+        w, h = stored
+        across = {2: (w - x, y), 3: (w - x, h - y), 4: (x, h - y), 5: (y, x), 6: (h - y, x), 7: (h - y, w - x)}
+        return across.get(orientation, (y, w - x))
+
+    result = dict(record)
+    flat = record.get("keypoints") or []
+    joints = [(*turn(x, y), v) if v else (x, y, v) for x, y, v in zip(*(iter(flat),) * 3, strict=True)]
+    result["keypoints"] = [number for joint in joints for number in joint]
+    if record.get("bbox") is not None:
+        x, y, w, h = record["bbox"]
+        xs, ys = zip(turn(x, y), turn(x + w, y + h), strict=True)
+        result["bbox"] = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return result
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Every image file in a folder and those below it, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, read without following links, lies in a folder."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+
+
+class ImageFinder:
+    """Finds the files of image names as annotations have them.
+
+    Attributes:
+        missing: the paths at which an image should be and is not.
+    """
+
+    def __init__(self, root: Path, images: Path | None, folders: Sequence[Path] = ()) -> None:
+        """
+        Args:
+            root: everything that the annotations may name lies in it.
+            images: or in this folder, which the caller named.
+            folders: where names may start from, the likeliest first, after `images`.
+        """
+        self._roots = [root] if images is None else [root, images]
+        self._folders = [*([images] if images else []), *folders, root]
+        self.missing: list[Path] = []
+        self._claimed: dict[Path, str] = {}  # files found by their own name alone, and the image that each is
+
+    def find(self, name: str, where: object) -> Path:
+        """The path of an image, whether it is there or not. Raises InputError where the name leads elsewhere."""
+        plain = PurePosixPath(name.replace("\\", "/"))
+        if not plain.name or "\0" in name:
+            raise InputError(f"{name!r:.60} is not the name of an image", where, "correct the name")
+        absolute = plain.is_absolute() or plain.parts[0].endswith(":")
+        relative = PurePosixPath(plain.name) if absolute else plain
+        candidates = [Path(plain)] * absolute + [folder / relative for folder in self._folders]
+        allowed = [path for path in candidates if any(is_inside(path, root) for root in self._roots)]
+        if not allowed:
+            hint = "name the folder of the images with --images"
+            raise InputError(f"its image {name!r:.80} leads out of {self._roots[0]}", where, hint)
+        found = next((path for path in allowed if os.path.isfile(path)), None)
+        if found is None:
+            flat = (folder / plain.name for folder in self._folders)
+            found = next((path for path in flat if os.path.isfile(path)), None) or self._by_name(plain.name)
+            if found is not None and self._claimed.setdefault(found, name) != name:
+                what = f"its image {name!r:.80} and {self._claimed[found]!r:.80} would both be {found}"
+                raise InputError(what, where, "keep the images in the folders that the annotations name")
+        if found is None:
+            found = allowed[0 if len(self._roots) > 1 else -1]
+            self.missing.append(found)
+        return Path(os.path.normpath(found))
+
+    def _by_name(self, name: str) -> Path | None:
+        """The one image of that name below the folder that the caller named."""
+        known = self._listed.get(name, [])
+        return known[0] if len(known) == 1 else None
+
+    @cached_property
+    def _listed(self) -> dict[str, list[Path]]:
+        listed: dict[str, list[Path]] = defaultdict(list)
+        for path in list_images(self._roots[1]) if len(self._roots) > 1 else ():
+            listed[path.name].append(path)
+        return listed
+
+    def note(self) -> list[str]:
+        """A line on the images that are not there."""
+        if not self.missing:
+            return []
+        return [f"{len(self.missing)} image files are not there (the first: {self.missing[0]}); name them by --images"]
