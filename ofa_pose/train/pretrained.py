@@ -26,9 +26,9 @@ def initialise(net: LitePose, checkpoint: Checkpoint, skeleton: Skeleton) -> lis
         what = f"the checkpoint holds another net ({checkpoint.spec}), this one is ({net.spec})"
         raise InputError(what, hint="name a checkpoint of this space's largest net, or the space it was trained in")
     notes, fresh = [], net.state_dict()
-    weights, sort = checkpoint.weights, isinstance(net, Supernet) and checkpoint.kind == "net"
+    whole, sort = LitePose(checkpoint.spec), isinstance(net, Supernet) and checkpoint.kind == "net"
+    weights = checkpoint.weights_for(whole)
     if sort:  # before output layers start anew: importance comes from trained outputs, not from random ones
-        whole = LitePose(checkpoint.spec)
         whole.load_state_dict(weights)
         sort_channels(whole)
         weights = whole.state_dict()

@@ -48,13 +48,12 @@ class Worker:
         try:
             return self._pool.submit(attempt, kind, self._seed, number, self._seeds, self._log).result()
         except BrokenProcessPool:
+            long, said = time.monotonic() - start > SECONDS, self._log.read_text(errors="replace")
             self._pool.shutdown(wait=False)
             self._pool = self._start()
-        long = time.monotonic() - start > SECONDS
         why = f"more than {SECONDS} s" if long else "the process ended"
-        said = self._log.read_text(errors="replace")
         place = next((line.strip() for line in said.splitlines() if "/ofa_pose/" in line), "")
-        return Outcome(kind, number, FAULT, why=f"{why}: {place.rpartition('/ofa_pose/')[2]}", said=said)
+        return Outcome(kind, number, FAULT, "ended", f"{why}: {place.rpartition('/ofa_pose/')[2]}", said=said)
 
     def close(self) -> None:
         """End the process."""
@@ -83,8 +82,8 @@ def keep_case(outcome: Outcome, seed: int, seeds: Path, keep: Path) -> None:
     """Write an input, and what came of it, into a folder."""
     folder = keep / f"{outcome.kind}-{seed}-{outcome.number}"
     folder.mkdir(parents=True, exist_ok=True)
-    case = build(outcome.kind, seed, outcome.number, seeds, folder)
-    (folder / "fault.txt").write_text(f"{case.shown}\n{outcome.why}\n{outcome.said}\n", errors="replace")
+    shown = build(outcome.kind, seed, outcome.number, seeds, folder).shown if outcome.shown else ""
+    (folder / "fault.txt").write_text(f"{shown}\n{outcome.why}\n{outcome.said}\n", errors="replace")
 
 
 def summary(found: list[Outcome]) -> Table:

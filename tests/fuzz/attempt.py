@@ -46,7 +46,12 @@ class Outcome:
 
 def build(kind: str, seed: int, number: int, seeds: Path, folder: Path) -> Case:
     """The input of a number; the same of the same seed."""
-    return KINDS[kind](seeds, folder, Random(f"{seed} {kind} {number}"))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)  # what is nested thousands of levels deep is written too
+    try:
+        return KINDS[kind](seeds, folder, Random(f"{seed} {kind} {number}"))
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def begin(log: Path) -> None:
@@ -69,7 +74,11 @@ def begin(log: Path) -> None:
 def attempt(kind: str, seed: int, number: int, seeds: Path, log: Path) -> Outcome:
     """Build an input, call what reads it, and say what came of it. Takes longer than allowed: the process ends."""
     with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as name, log.open("w") as last_words:
-        case = build(kind, seed, number, seeds, Path(name))
+        try:
+            case = build(kind, seed, number, seeds, Path(name))
+        except Exception as error:
+            why = f"the input could not be made: {type(error).__name__}: {error}"
+            return Outcome(kind, number, FAULT, why=why, said=traceback.format_exc())
         before = _most_memory(reset=True)
         faulthandler.dump_traceback_later(SECONDS, exit=True, file=last_words)
         try:

@@ -24,10 +24,11 @@ from ofa_pose.cli import run
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
 from ofa_pose.costs.limits import Budget
 from ofa_pose.latency.pieces import table_subjects
+from ofa_pose.searches.archive import Archive
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.files import dump_yaml
 from tests.fuzz.mutate import JUNK, damaged_bytes, damaged_text, junk, mutated
-from tests.fuzz.seeds import FEASIBLE, SPACE, search_job
+from tests.fuzz.seeds import BASIS, SPACE, search_job
 
 TREES = {".json", ".yaml"}
 TEXTS = {".json", ".yaml", ".xml", ".csv", ".txt", ".jsonl", ".param"}
@@ -66,8 +67,8 @@ def damage(path: Path, rng: Random) -> None:
 def _written(value: Any, suffix: str) -> bytes:
     try:
         text = json.dumps(value) if suffix == ".json" else dump_yaml(value)
-    except (RecursionError, yaml.YAMLError, ValueError):
-        text = str(value)[:1_000_000]
+    except (RecursionError, yaml.YAMLError, ValueError):  # too deep for Python to write
+        text = "[" * 1000
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -254,7 +255,15 @@ def archives(seeds: Path, folder: Path, rng: Random) -> Case:
         path.write_bytes(damaged_bytes(path.read_bytes(), rng))
     else:
         _damage_rows(path, rng)
-    return Case(f"SearchJob.run(…, archive={str(path)!r})", lambda: search_job().run(folder / "out", archive=path))
+    if rng.random() < 0.1:
+        return Case(f"SearchJob.run(…, archive={str(path)!r})", lambda: search_job().run(folder / "out", archive=path))
+
+    def read() -> None:
+        with Archive(path, BASIS) as archive:
+            known = archive.until(archive.last, SPACE)
+            archive.outcomes(genome for genome, _ in known)
+
+    return Case(f"Archive({str(path)!r}, …), its until and its outcomes", read)
 
 
 def _damage_rows(path: Path, rng: Random) -> None:
