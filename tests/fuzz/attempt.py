@@ -17,6 +17,7 @@ from random import Random
 
 from ofa_pose.utils.errors import OfaPoseError
 from tests.fuzz.kinds import KINDS, Case
+from tests.fuzz.mutate import deep_values
 
 SECONDS, BYTES = 20, 2 << 30
 LINES, CHARACTERS = 25, 2000  # of a message; of a line, for what it may show of the input
@@ -46,12 +47,8 @@ class Outcome:
 
 def build(kind: str, seed: int, number: int, seeds: Path, folder: Path) -> Case:
     """The input of a number; the same of the same seed."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(100_000)  # what is nested thousands of levels deep is written too
-    try:
+    with deep_values():
         return KINDS[kind](seeds, folder, Random(f"{seed} {kind} {number}"))
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 def begin(log: Path) -> None:
@@ -135,11 +132,13 @@ def _captured(path: Path) -> Iterator[list[str]]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
-    with path.open("wb") as file, open(os.devnull, "wb") as nowhere:
+    text = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+    with text, open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+        os.dup2(text.fileno(), 2)
         try:
-            yield said
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(text):
+                yield said
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

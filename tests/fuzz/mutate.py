@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
@@ -33,6 +36,17 @@ JUNK: list[Any] = [*TEXTS, LONG, *NUMBERS, *OTHERS]
 DEPTHS = (3, 30, 300, 3000)
 REPEATS = (2, 5, 40, 3000)
 WORD = re.compile(r"[\w.+-]+|\"[^\"]*\"")
+
+
+@contextmanager
+def deep_values() -> Iterator[None]:
+    """Values that are nested thousands of levels deep can be copied and written in this context."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def places(value: Any, most: int = 5000) -> list[Place]:
