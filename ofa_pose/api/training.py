@@ -83,10 +83,11 @@ def train_supernet(
     """
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import Checkpoint
+    from ofa_pose.costs.profile import describe_space
     from ofa_pose.train import loop
     from ofa_pose.train.pretrained import load_start
     from ofa_pose.train.training_run import TrainingRun
-    from ofa_pose.utils.console import warn
+    from ofa_pose.utils.console import say, warn
 
     start = load_start(init) if init else None
     source = start if isinstance(start, Checkpoint) else None
@@ -94,6 +95,7 @@ def train_supernet(
     if start is None and not resume:
         warn("without --init the supernet starts from random weights and needs far more steps")
     space = load_space(training.space)
+    say(describe_space(space, len(training.train.skeleton.joints)))
     return loop.pretrain(training, space, space, start, objective)
 
 

@@ -1,13 +1,20 @@
-"""What a network costs: MACs in each convention, parameters, a row per layer."""
+"""What a network, or the networks of a search space, cost: MACs in each convention, parameters, a row per layer."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.presets import PRESETS
+from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
+from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible, format_subnets
+from ofa_pose.costs.limits import Budget
+from ofa_pose.costs.macs import CONVENTIONS, layer_macs, layer_params, spec_macs, spec_params
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.numbers import format_count
 
 
 def profile(spec: ArchSpec, name: str = "") -> dict[str, Any]:
@@ -23,6 +30,66 @@ def profile(spec: ArchSpec, name: str = "") -> dict[str, Any]:
         "joints": spec.joints,
         "params": spec_params(spec),
         "macs": spec_macs(spec).to_dict(),
+    }
+
+
+def profile_space(space: SearchSpace, joints: int, budget: Budget | None = None) -> dict[str, Any]:
+    """The figures of a search space, from its smallest and its largest subnet.
+
+    Keys: name; joints; subnets; macs: by convention least and most; params: least and most; resolutions: by side in
+    pixels subnets and macs; and with a budget, 'budget': limits, subnets (how many keep it), exact (whether they were
+    counted or estimated), macs and params of the cheapest and the largest found, largest (its spec) and text; of each
+    resolution 'admitted', how many keep it.
+
+    Raises InputError where no subnet keeps the budget.
+    """
+    feasible = FeasibleSpace(space, joints, budget) if budget else None
+    figures: dict[str, Any] = {"name": space.name, "joints": joints, "subnets": space.size, **_range(space, joints)}
+    figures["resolutions"] = {}
+    for side in space.resolution:
+        alone = replace(space, resolution=(side,))
+        row = {"subnets": alone.size, "macs": _range(alone, joints)["macs"]}
+        if budget:
+            row["admitted"] = 0
+            with suppress(InputError):  # none of this resolution keeps it
+                row["admitted"] = round(FeasibleSpace(alone, joints, budget).count().number)
+        figures["resolutions"][str(side)] = row
+    if feasible and budget:
+        count, ends = feasible.count(), (feasible.cheapest.costs, feasible.largest.costs)
+        macs = {name: {"least": ends[0][f"macs_{name}"], "most": ends[1][f"macs_{name}"]} for name in CONVENTIONS}
+        figures["budget"] = {
+            **budget.to_dict(),
+            "convention": budget.convention,
+            "subnets": round(count.number),
+            "exact": count.exact,
+            "macs": macs,
+            "params": {"least": ends[0]["params"], "most": ends[1]["params"]},
+            "largest": feasible.largest.spec.to_dict(),
+            "text": describe_feasible(feasible),
+        }
+    return figures
+
+
+def describe_space(space: SearchSpace, joints: int) -> str:
+    """A line on which budgets a search in this space can keep."""
+    low, high = spec_macs(space.smallest(joints)).thop, spec_macs(space.largest(joints)).thop
+    limit = Budget(macs=low).limits[0]
+    parameters = (spec_params(space.smallest(joints)), spec_params(space.largest(joints)))
+    least, most = limit.enough(low), limit.enough(high)
+    costs = f"{limit.show(low)} to {limit.show(high)} {limit.quantity}"
+    return (
+        f"{space.name}: {format_subnets(space.size)} subnets of {costs} and {' to '.join(map(format_count, parameters))} "
+        f"parameters; a search can keep --macs {least} and more, {most} admits all"
+    )
+
+
+def _range(space: SearchSpace, joints: int) -> dict[str, Any]:
+    """What the smallest and the largest subnet cost: no other costs less or more."""
+    specs = {"least": space.smallest(joints), "most": space.largest(joints)}
+    macs = {end: spec_macs(spec).to_dict() for end, spec in specs.items()}
+    return {
+        "macs": {name: {end: macs[end][name] for end in specs} for name in CONVENTIONS},
+        "params": {end: spec_params(spec) for end, spec in specs.items()},
     }
 
 
