@@ -77,10 +77,9 @@ def describe_space(space: SearchSpace, joints: int) -> str:
     parameters = (spec_params(space.smallest(joints)), spec_params(space.largest(joints)))
     least, most = limit.enough(low), limit.enough(high)
     costs = f"{limit.show(low)} to {limit.show(high)} {limit.quantity}"
-    return (
-        f"{space.name}: {format_subnets(space.size)} subnets of {costs} and {' to '.join(map(format_count, parameters))} "
-        f"parameters; a search can keep --macs {least} and more, {most} admits all"
-    )
+    sizes = " to ".join(map(format_count, parameters))
+    subnets = f"{format_subnets(space.size)} subnets of {costs} and {sizes} parameters"
+    return f"{space.name}: {subnets}; a search can keep --macs {least} and more, {most} admits all"
 
 
 def _range(space: SearchSpace, joints: int) -> dict[str, Any]:

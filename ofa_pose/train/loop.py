@@ -75,7 +75,9 @@ def fit(
     if evaluate_start and training.run.fresh:
         loop.evaluate(0)
     order = (settings.batch, training.seed, objective.resolution, start, settings.steps)
-    batches = training_batches(training.train, *order, training.augmentation, settings.workers)
+    batches = training_batches(
+        training.train, *order, training.augmentation, settings.workers, background=training.background
+    )
     loop.began = time.monotonic()
     with progress("train", settings.steps, "steps", start) as meter:
         for step, batch in enumerate(batches, start=start + 1):

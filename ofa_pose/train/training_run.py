@@ -26,6 +26,7 @@ from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
+from ofa_pose.utils.console import say
 from ofa_pose.utils.run_dir import RunDir, plan_run
 
 
@@ -44,6 +45,7 @@ class TrainingRun:
         recipe: what the checkpoints carry for later commands.
         origin: what a resumed run must share with the one that began it, besides the net.
         space: the search space that the recipe names.
+        background: share of the training samples that show nobody.
     """
 
     train: KeypointDataset
@@ -59,6 +61,7 @@ class TrainingRun:
     origin: Mapping[str, str | None] = field(default_factory=dict)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     space: str = ""
+    background: float = 0.0
 
     @classmethod
     def prepare(
@@ -100,7 +103,11 @@ class TrainingRun:
         settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
         origin = {"command": command, "teacher": taught, "metric": val.metric}
         network = master.build() if master else None
-        return cls(train, val, *settings, run, chosen, network, carried, origin, recipe.decode.config(), recipe.space)
+        rest = (origin, recipe.decode.config(), recipe.space, recipe.data.background)
+        if train.background and recipe.data.background:
+            share, count = f"{recipe.data.background:.0%}", len(train.background)
+            say(f"{share} of the samples come from the {count} training images without people (data.background)")
+        return cls(train, val, *settings, run, chosen, network, carried, *rest)
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
