@@ -15,6 +15,7 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints, find_checkpoint, load_checkpoint
+from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
@@ -98,6 +99,7 @@ class TrainingRun:
         check_joints(train.skeleton, val, "data.train")
         if master:
             check_joints(master.skeleton, train, "the teacher")
+        warn_of_shared(train, val, "val")
         val = val.limit(recipe.train.evaluate_images)
         check_evaluable(val, "raise train.evaluate_images, or name another data.val")
         settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
