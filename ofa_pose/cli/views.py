@@ -16,7 +16,7 @@ from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.numbers import format_count
 
 if TYPE_CHECKING:
-    from ofa_pose.api.datasets import ConvertResult
+    from ofa_pose.api.datasets import CheckResult, ConvertResult
     from ofa_pose.api.evaluating import EvaluationResult
     from ofa_pose.api.exchanging import ImportResult
     from ofa_pose.api.profiling import BundleResult, ProfileResult
@@ -81,6 +81,21 @@ def suggest(*commands: str) -> Callable[[Any, Given], None]:
             say(f"next: ofa-pose {command.format_map(known)}")
 
     return say_next
+
+
+def show_check(result: CheckResult) -> None:
+    """The figures; of images that are there twice the warnings name the first."""
+    figures = result.to_dict()
+    against = figures.get("against")
+    if against:
+        figures["against"] = {**against, "shared_images": len(against["shared_images"])}
+    show_values(figures, without=("repeated_images",))
+
+
+def after_check(result: CheckResult, given: Given) -> None:
+    """Say where the labels are drawn."""
+    if given["pictures"]:
+        say(f"open in a browser: {given['pictures']}")
 
 
 def show_conversion(result: ConvertResult) -> None:

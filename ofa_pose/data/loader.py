@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.data.keypoint_dataset import KeypointDataset
-from ofa_pose.data.transforms import Augmentation, Sample, augmented_sample, clean_sample
+from ofa_pose.data.transforms import Augmentation, Sample, clean_sample, training_sample
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
@@ -183,8 +183,8 @@ class _Samples(Dataset[Sample | InputError]):
         try:
             if epoch == CLEAN:
                 return clean_sample(self._images[index], resolution, self._skeleton)
-            rng = generator(self._seed, "augment", epoch, index)
-            return augmented_sample(rng, self._images[index], resolution, self._skeleton, self._augmentation)
+            how = (resolution, self._skeleton, self._augmentation)
+            return training_sample(self._seed, epoch, index, self._images[index], *how)
         except InputError as error:  # for the main process as it is, not as a worker's traceback
             return error
 
