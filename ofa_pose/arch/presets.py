@@ -39,10 +39,9 @@ PRESETS = {
 
 
 def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
-    """A network by preset name or from a spec file (YAML or JSON), for `joints` keypoints where given.
+    """A network by preset name or from a YAML or JSON file, for `joints` keypoints where given. Raises InputError.
 
-    A spec file is what `ArchSpec.to_dict` gives, by itself or under the key 'spec', or a config of the LitePose
-    repository. Raises InputError.
+    A file holds what `ArchSpec.to_dict` gives, by itself or under 'spec', or a config of the LitePose repository.
     """
     if str(name) in PRESETS:
         spec = PRESETS[str(name)]

@@ -50,13 +50,10 @@ def litepose_warp(image: np.ndarray, frame: InputFrame) -> np.ndarray:
 
 
 def decode_litepose(low: np.ndarray, high: np.ndarray, order: Sequence[int]) -> list[Poses]:
-    """The poses of each image of a batch, in input pixels. Raises InputError where munkres is not installed.
+    """The poses of each image of a batch, in input pixels; arguments as of `decode`, NumPy arrays.
 
-    Args:
-        low: (B, J + J·T, h, w), J heatmaps, then T blocks of J tag maps, at stride 4.
-        high: (B, J, 2h, 2w), heatmaps at stride 2.
-        order: the joints' indices in the order of grouping, where that repository's own is none of theirs: it knows
-            one for 13 to 17 joints, whatever they are.
+    The order of grouping counts where that repository has none: its own is for 13 to 17 joints, whatever they are.
+    Raises InputError where munkres is not installed.
     """
     own = ORDER[: high.shape[1]]
     order = own if sorted(own) == list(range(high.shape[1])) else order

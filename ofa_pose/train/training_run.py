@@ -34,16 +34,12 @@ class TrainingRun:
     """Everything that a training needs but its network.
 
     Attributes:
-        train: the images to learn from.
-        val: the images that the best checkpoint is chosen on.
-        settings, augmentation, loss, decode: as the recipe has them.
-        seed: of everything random.
+        train, val: the images to learn from, and those that the best checkpoint is chosen on.
+        settings, augmentation, loss, seed, decode, space: as the recipe has them.
         run: the directory to write.
-        device: where the network is trained.
         teacher: a network that heatmaps are distilled from.
         recipe: what the checkpoints carry for later commands.
         origin: what a resumed run must share with the one that began it, besides the net.
-        space: the search space that the recipe names.
     """
 
     train: KeypointDataset
@@ -81,9 +77,7 @@ class TrainingRun:
             recipe_name, overrides, seed: see `load_recipe`.
             teacher: checkpoint of a network to distil from.
 
-        Raises:
-            InputError: no such device, `out` cannot take the run, the recipe or the data are at fault, nobody in
-                data.val can be evaluated, or val or the teacher has other joints than train.
+        Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault.
         """
         recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
         master = load_checkpoint(teacher, kind="net") if teacher else None
