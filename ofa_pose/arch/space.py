@@ -221,10 +221,7 @@ class SearchSpace:
         return self.decode([0] * len(self.genes), joints)
 
     def uniform(self, joints: int) -> list[ArchSpec]:
-        """The uniformly scaled nets: at every resolution, each level of width with all genes at the same share.
-
-        Genes with fewer choices take the choice at the nearest relative position, rounded up.
-        """
+        """The uniformly scaled nets: at every resolution, each width level, all genes at the same share, rounded up."""
         levels = max(len(choices) for choices in self.choices[1:])  # the first gene is the resolution
         specs = []
         for resolution in range(len(self.resolution)):

@@ -86,10 +86,7 @@ def input_frame(width: int, height: int, resolution: int) -> InputFrame:
 
 
 def warp(image: Array, frame: InputFrame, fill: tuple[int, int, int] = MEAN_COLOUR) -> Array:
-    """The network's input for an image: RGB uint8 (frame.height, frame.width, 3) from RGB uint8 (H, W, 3).
-
-    Shrinking averages over areas (no aliasing), enlarging is bilinear; both keep the frame's exact geometry.
-    """
+    """An RGB uint8 image (H, W, 3) as its frame's input (frame.height, frame.width, 3), shrunk without aliasing."""
     size = (frame.image_height, frame.image_width)
     if image.shape != (*size, 3):
         raise ValueError(f"image {image.shape} does not fit its frame {(*size, 3)}")

@@ -1,7 +1,4 @@
-"""Object keypoint similarity (OKS) of all detections with all people of their images at once, and AP and AR from it.
-
-The similarities are of any set of joints; matching and summing up are faster-coco-eval's.
-"""
+"""Object keypoint similarity (OKS) of all detections with all people of their images at once, and AP and AR from it."""
 
 from __future__ import annotations
 
@@ -48,9 +45,7 @@ class People:
 class Found:
     """Detections in the order of their images' numbers and, on an image, from the best to the worst.
 
-    Attributes:
-        image: (M,) image number; xy: (M, J, 2) in image pixels; score: (M,).
-        area: (M,) of the box round all joints, in square pixels: it says of which size a wrong detection is.
+    Arrays are (M,), xy (M, J, 2) in image pixels; the area of the box round all joints is the size of a wrong one.
     """
 
     image: np.ndarray

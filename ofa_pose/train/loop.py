@@ -200,10 +200,7 @@ def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> float:
 
 
 def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip: float) -> dict[str, float]:
-    """One optimiser step; returns the losses and the gradient norm.
-
-    Raises OfaPoseError where the loss or its gradient is not finite; the weights are then as they were.
-    """
+    """One optimiser step; returns losses and gradient norm. OfaPoseError where not finite; weights are as before."""
     loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

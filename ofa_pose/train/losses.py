@@ -1,7 +1,4 @@
-"""Training targets and losses: weighted heatmap errors, associative embedding of the tags, distillation.
-
-Losses are computed in float32 whatever the maps' type, and give one number, the mean over the batch's images.
-"""
+"""Training targets and losses of heatmaps, tags and distillation: float32 means over a batch's images."""
 
 from __future__ import annotations
 

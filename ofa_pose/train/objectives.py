@@ -86,10 +86,9 @@ class UniformSampling:
 
 
 class Distillation(FixedNet):
-    """A student learns heatmaps from labels and from a teacher's heatmaps, and tags from labels alone.
+    """A student learns heatmaps from labels and a teacher's heatmaps, and tags, which are relative, from labels alone.
 
-    Tags are relative to whoever gives them. The teacher sees the same crops at its own resolution; its heatmaps are
-    resized to the student's.
+    The teacher sees the same crops at its own resolution; its heatmaps are resized to the student's.
     """
 
     def __init__(

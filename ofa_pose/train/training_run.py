@@ -107,10 +107,7 @@ class TrainingRun:
         return Distillation(network, resolutions, self.seed, self.loss, teacher)
 
     def evaluation(self, network: LitePose) -> Callable[[], dict[str, Any]]:
-        """What gives the metrics of a network as it is, on the validation images.
-
-        Of a supernet: the APs of its largest, middle and smallest subnet, and as 'AP' their mean.
-        """
+        """What gives a network's metrics on the validation images; of a supernet three subnets' APs, and their mean."""
         evaluator, runner, batch = make_evaluator(self.val), FastestRunner(self.device), self.settings.batch
 
         def score(net: LitePose, inputs: Iterable[Inputs]) -> dict[str, Any]:
