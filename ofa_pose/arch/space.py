@@ -145,7 +145,7 @@ class SearchSpace:
         return [choices[index] for index, choices in zip(genome, self.choices, strict=True)]
 
     def fields(self, values: Sequence[Any]) -> dict[str, Any]:
-        """ArchSpec's attributes but the joints, and 'depth', where genes have these values, those of all blocks."""
+        """ArchSpec's attributes but the joints, and 'depth', where genes have these values, of all blocks."""
         found: dict[str, Any] = {"kernel": self.kernel, "head": self.head, "depth": self.blocks}
         lists: dict[str, list[Any]] = {}
         for gene, value in zip(self.genes, values, strict=True):

@@ -23,7 +23,7 @@ METADATA = "ofa_pose"  # the section of the model's rt_info that is ours
 
 
 class OpenvinoRunner:
-    """An `ExportedRunner` over an OpenVINO model, compiled once: for each size takes seconds and is hardly faster."""
+    """An `ExportedRunner` over an OpenVINO model, compiled once for all sizes; `metadata` stands in its rt_info."""
 
     def __init__(self, path: str | Path, threads: int = 0, streams: int = 1) -> None:
         """Load and compile an .xml file with its .bin beside it. Raises InputError where it is not such a model."""

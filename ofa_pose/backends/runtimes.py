@@ -33,7 +33,7 @@ class Backend:
         extra: the extra of ours that brings them.
         files: the suffixes of a model's files, that of the one to open first; () where it has no format.
         write: (net, path, metadata): writes a model with metadata, each value as JSON, its first file to `path`.
-        open: (path, threads, streams): a runner of such a file (0 threads: it chooses), or InputError.
+        open: (path, threads, streams): a runner of such a file; 0 threads: it chooses. Raises InputError.
         run: (net, threads): a runner of a copy of a network; needed where it has no format.
         prepare: (part, threads): a part of a network, runnable on random inputs, to be timed.
         bundle: (part): a model's content and further entries of a device bundle's manifest, for `on_device.Bundle`.

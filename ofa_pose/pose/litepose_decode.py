@@ -25,7 +25,7 @@ ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)  # of groupin
 
 
 def litepose_frame(width: int, height: int, resolution: int) -> InputFrame:
-    """The frame of an image there: short side to `resolution`, both rounded up to 64. InputError if it is too thin."""
+    """The frame of an image there: short side to `resolution`, both rounded up to 64. Raises InputError if thin."""
     short, long = min(width, height), max(width, height)
     if long > MAX_ASPECT * short:
         what = f"an image of {width}×{height} pixels is too thin to be decoded as LitePose's code does"

@@ -1,4 +1,4 @@
-"""What a figure wears, the same on both sides, so that nothing but the view tells left from right; and its shapes."""
+"""What a figure wears, on both sides by one rule, so that only the view tells left from right, and its shapes."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> float:
 
 
 def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip: float) -> dict[str, float]:
-    """One optimiser step; returns losses and gradient norm. OfaPoseError where not finite; weights are as before."""
+    """One optimiser step; returns losses and gradient norm. Raises OfaPoseError, weights untouched, if not finite."""
     loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
