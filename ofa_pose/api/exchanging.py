@@ -148,7 +148,7 @@ def import_litepose(
 
     from ofa_pose.checkpoints.checkpoint import save_checkpoint
     from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
-    from ofa_pose.costs.profile import profile
+    from ofa_pose.costs.macs import profile
 
     recipe = {"space": os.path.abspath(named) if os.path.isfile(named) else named} if supernet else {}
     done = import_checkpoint(file, shape, chosen, recipe)

@@ -25,7 +25,7 @@ class ProfileResult(Result):
 
     Attributes:
         spec: its shape.
-        figures: its name, resolution, joints, params and MACs; see `ofa_pose.costs.profile.profile`.
+        figures: its name, resolution, joints, params and MACs; see `ofa_pose.costs.macs.profile`.
         thop_recount: the MACs that thop counts; latency: what was measured; layers: a row for each; None if not asked.
     """
 
@@ -113,7 +113,7 @@ def profile(
     Raises:
         InputError: no such network or backend, or its package is missing.
     """
-    from ofa_pose.costs import profile as costs
+    from ofa_pose.costs import macs as costs
 
     if not measure and (backend is not None or threads is not None):
         raise InputError("--backend and --threads say how to measure", hint="add --measure")

@@ -25,7 +25,7 @@ from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
-from ofa_pose.costs.profile import profile
+from ofa_pose.costs.macs import profile
 from ofa_pose.exports.int8 import Int8Data, Pair, export_int8, int8_data
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ofa_pose.utils.seeding import generator
 
 
-@dataclass(frozen=True)
-class Tau:
+class Tau(NamedTuple):
     """Kendall's tau-b, -1 to 1, with its bootstrap interval; None where one ranking tells nothing apart."""
 
     tau: float | None

@@ -9,7 +9,7 @@ from rich.console import Console
 
 import ofa_pose
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.profile import layer_rows
+from ofa_pose.costs.macs import layer_rows
 from ofa_pose.latency import network_time
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError
