@@ -13,8 +13,7 @@ from ofa_pose.utils.result import Result, plain
 if TYPE_CHECKING:
     from ofa_pose.arch.spec import ArchSpec
     from ofa_pose.latency.latency_table import LatencyTable
-    from ofa_pose.latency.network_time import NetworkTime
-    from ofa_pose.latency.verify import Verification
+    from ofa_pose.latency.measure import NetworkTime, Verification
 
 SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -125,7 +124,7 @@ def profile(
 
         result = replace(result, thop_recount=check_with_thop(spec))
     if measure:
-        from ofa_pose.latency.network_time import measure_network
+        from ofa_pose.latency.measure import measure_network
 
         result = replace(result, latency=measure_network(spec, backend or "onnxruntime", threads or 1))
     return result
@@ -190,8 +189,7 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     """
     from ofa_pose.backends.on_device import cpu_name
     from ofa_pose.latency.latency_table import LatencyTable
-    from ofa_pose.latency.measure import open_device
-    from ofa_pose.latency.verify import draw, random_nets, verify
+    from ofa_pose.latency.measure import draw, open_device, random_nets, verify
     from ofa_pose.utils.console import warn
     from ofa_pose.utils.files import check_folder
 

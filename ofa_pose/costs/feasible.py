@@ -138,15 +138,6 @@ class Estimate:
     bound: bool = False
 
 
-@dataclass(frozen=True)
-class Member:
-    """A subnet with what it costs, under the keys of `FeasibleSpace.costs`."""
-
-    genome: Genome
-    spec: ArchSpec
-    costs: dict[str, float]
-
-
 class FeasibleSpace:
     """The subnets of a space inside a budget, and how to draw them.
 
@@ -285,20 +276,20 @@ class FeasibleSpace:
         return Estimate(3 / self._trials * size, exact=False, bound=True)  # surely: at 95 %
 
     @cached_property
-    def cheapest(self) -> Member:
+    def cheapest(self) -> Genome:
         """The subnet inside that costs least, by the first limit, where all are listed; else one known."""
-        return self._member(self._start if self._listed is None else self._extreme(self._listed, np.argmin))
+        return self._start if self._listed is None else self._extreme(self._listed, np.argmin)
 
     @cached_property
-    def largest(self) -> Member:
+    def largest(self) -> Genome:
         """The subnet inside that costs most, by the first limit: exactly where they can be listed, else the largest of
         some that were grown until nothing more fitted."""
         if self._listed is not None:
-            return self._member(self._extreme(self._listed, np.argmax))
+            return self._extreme(self._listed, np.argmax)
         rng = generator("largest", self.space.name)
         rows = self.fill_many(np.array(self.sample_many(FILLED, rng)), rng)
         costs = self.costs(rows)[self.budget.limits[0].key]
-        return self._member(tuple(rows[int(costs.argmax())].tolist()))
+        return tuple(rows[int(costs.argmax())].tolist())
 
     @cached_property
     def top(self) -> tuple[int, ...]:
@@ -307,10 +298,6 @@ class FeasibleSpace:
             return self._counted_top
         grid, numbers, _ = self._listed
         return tuple(grid.genomes(numbers).max(axis=0).tolist())
-
-    def _member(self, genome: Genome) -> Member:
-        costs = {key: float(values[0]) for key, values in self.costs(np.array([genome])).items()}
-        return Member(genome, self.decode(genome), costs)
 
     def _excess(self, genomes: Genomes) -> NDArray[np.float64]:
         return self.budget.excess(self.space, self.joints, genomes)
@@ -401,7 +388,7 @@ def describe_feasible(feasible: FeasibleSpace) -> str:
     count, first = feasible.count(), feasible.budget.limits[0]
     prefix = "" if count.exact else "at most about " if count.bound else "about "
     number = count.number if count.exact else float(f"{count.number:.2g}")
-    low, high = (first.show(member.costs[first.key]) for member in (feasible.cheapest, feasible.largest))
+    low, high = (first.show(first.cost(feasible.decode(one))) for one in (feasible.cheapest, feasible.largest))
     spread = f"{low} to {high}" if low != high else low
     subnets = f"{prefix}{_shown(number)} of {_shown(feasible.space.size)} subnets"
     which = f" {first.quantity}" if len(feasible.budget.limits) > 1 else ""

@@ -92,26 +92,17 @@ class Budget:
     @property
     def limits(self) -> tuple[Limit, ...]:
         """The limits that are set."""
-        found = []
-        if self.macs is not None:
-            found.append(
-                Limit(self.macs_key, f"MACs ({self.convention})", "--macs", self.macs, self.macs_of, format_count)
-            )
-        if self.params is not None:
-            found.append(Limit("params", "parameters", "--params", self.params, spec_params, format_count))
-        if self.latency_ms is not None and self.predict_ms is not None:
-            found.append(Limit(LATENCY, "of latency", "--latency", self.latency_ms, self.predict_ms, show_ms))
-        return tuple(found)
+        rows: tuple[tuple[Any, ...], ...] = (
+            (f"macs_{self.convention}", f"MACs ({self.convention})", "--macs", self.macs, self.macs_of, format_count),
+            ("params", "parameters", "--params", self.params, spec_params, format_count),
+            (LATENCY, "of latency", "--latency", self.latency_ms, self.predict_ms, show_ms),
+        )
+        return tuple(Limit(*row) for row in rows if row[3] is not None)
 
     @property
     def counted(self) -> tuple[Limit, ...]:
         """The limits that no subnet exceeds less than a smaller one: all but the latency."""
         return tuple(limit for limit in self.limits if limit.key != LATENCY)
-
-    @property
-    def macs_key(self) -> str:
-        """The key of `costs` that this budget's convention of MACs has."""
-        return f"macs_{self.convention}"
 
     def macs_of(self, spec: ArchSpec) -> int:
         """A subnet's multiply-adds in this budget's convention."""

@@ -70,15 +70,10 @@ def layer_params(layer: Layer) -> int:
     return weights + 2 * layer.cout * layer.norm
 
 
-def plan_macs(plan: Plan) -> Macs:
-    """Multiply-adds of a network at its spec's resolution."""
-    return sum((layer_macs(layer) for layer in plan.layers()), Macs(0, 0, 0))
-
-
 @lru_cache(maxsize=65536)
 def spec_macs(spec: ArchSpec) -> Macs:
-    """Multiply-adds of the network that a spec describes."""
-    return plan_macs(make_plan(spec))
+    """Multiply-adds of the network that a spec describes, at its resolution."""
+    return sum((layer_macs(layer) for layer in make_plan(spec).layers()), Macs(0, 0, 0))
 
 
 def spec_params(spec: ArchSpec) -> int:
