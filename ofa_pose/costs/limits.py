@@ -54,12 +54,10 @@ class Budget:
         params: trainable parameters.
         convention: how MACs are counted; LitePose's readers expect thop's.
         latency_ms: milliseconds of one forward pass, as `predict_ms` predicts them.
-        predict_ms: the latency of a subnet on the device in question, in milliseconds. Given without `latency_ms`, it
-            is recorded but limits nothing.
+        predict_ms: a subnet's milliseconds on the device in question; without `latency_ms` it is recorded only.
         predict_many: optionally the same for many subnets at once: given the space, the number of joints and (N, G)
             genomes, the milliseconds (N,), equal to `predict_ms` of each. Without it `predict_ms` is called for each.
-        latency_table: what `predict_ms` rests on, the SHA-256 of a table's file; two budgets with the same limits and
-            different tables admit different subnets.
+        latency_table: what `predict_ms` rests on, the SHA-256 of a table's file; another admits other subnets.
     """
 
     macs: int | None = None
@@ -81,11 +79,7 @@ class Budget:
 
     @classmethod
     def parse(cls, macs: str | int | None, params: str | int | None, convention: str, **others: Any) -> Budget:
-        """A budget from counts as people write them, '1.2G'. Raises InputError.
-
-        Args:
-            others: further fields.
-        """
+        """A budget from counts as people write them, '1.2G', and further fields. Raises InputError."""
         counted, sized = (None if count is None else parse_count(str(count)) for count in (macs, params))
         return cls(counted, sized, cast(Convention, convention), **others)
 

@@ -138,8 +138,10 @@ def population_plan(space: SearchSpace, joints: int, genomes: Genomes) -> tuple[
     A layer's channels and sides are whole numbers where they are the same for all, else arrays (N,). The plan has the
     blocks of the deepest subnet; which subnets have one is, for each stage's blocks, True (all) or an array (N,).
     """
+    # What is the same for all stays a plain number: a large part of the arithmetic is then done once.
     columns = zip(space.choices, np.asarray(genomes).T, strict=True)
-    return _plan(space, joints, [_taken(choices, column) for choices, column in columns])
+    taken = [choices[0] if len(choices) == 1 else np.array(choices, np.int64)[column] for choices, column in columns]
+    return _plan(space, joints, taken)
 
 
 def canonical_rows(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
@@ -205,11 +207,6 @@ class Grid:
         axes = [1] * len(self._genes)
         axes[self._genes.index(gene)] = -1
         return np.array(values, np.int64).reshape(axes)
-
-
-def _taken(choices: Sequence[int], column: NDArray[np.integer]) -> Any:
-    # What is the same for all stays a plain number: a large part of the arithmetic is then done once.
-    return choices[0] if len(choices) == 1 else np.array(choices, np.int64)[column]
 
 
 def _plan(space: SearchSpace, joints: int, values: Sequence[Any]) -> tuple[Plan, Present]:

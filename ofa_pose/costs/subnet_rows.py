@@ -113,8 +113,7 @@ def read_genome(text: str) -> Genome:
 
 
 def _fits(space: SearchSpace, genome: Genome, values: Sequence[int]) -> bool:
-    if len(genome) != len(space.choices):
-        return False
-    if not all(0 <= gene < len(choices) for gene, choices in zip(genome, space.choices, strict=True)):
+    known = [gene in range(len(choices)) for gene, choices in zip(genome, space.choices, strict=False)]
+    if len(genome) != len(space.choices) or not all(known):
         return False
     return space.canonical(genome) == genome and space.values(genome) == list(values)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ofa_pose.arch.plan import Apply, Layer, Plan, make_plan
+from ofa_pose.arch.plan import Apply, Layer, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import INPUT, on_device
@@ -26,13 +26,13 @@ from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, time_runs, visit
 from ofa_pose.backends.runtimes import find_backend, make_runner
 from ofa_pose.latency.latency_table import Header, LatencyTable
-from ofa_pose.latency.pieces import Part, Piece, Subject, piece_part, plan_parts, table_subjects
+from ofa_pose.latency.pieces import Part, Subject, piece_part, plan_parts, table_subjects
 from ofa_pose.latency.predictor import Predictor
 from ofa_pose.models.litepose import LitePose, Unit, make_layer
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.ranking import kendall, spearman
+from ofa_pose.utils.ranking import draw_comparisons, kendall, spearman
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.seeding import generator
 
@@ -194,15 +194,11 @@ def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int
     runner, size = make_runner(LitePose(spec), backend, threads), (BATCH, spec.resolution, spec.resolution, 3)
     images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     throughput = round(BATCH / float(np.median(_times(lambda: runner(images), 3))) * 1e3, 2)
-    parts = _parts(make_plan(spec), lambda piece: visit(device.load(piece), threads))
-    return NetworkTime(backend, device.runtime, threads, middle, p90, throughput, memory, parts)
-
-
-def _parts(plan: Plan, measure: Callable[[Piece], float]) -> list[PartTime]:
-    parts = plan_parts(plan)
-    ms = {piece: measure(piece) for piece in dict.fromkeys(part.piece for part in parts)}
+    parts = plan_parts(make_plan(spec))
+    ms = {piece: visit(device.load(piece), threads) for piece in dict.fromkeys(part.piece for part in parts)}
     total = sum(ms[part.piece] for part in parts)
-    return [PartTime(part.name, round(ms[part.piece], 4), round(ms[part.piece] / total, 4)) for part in parts]
+    times = [PartTime(part.name, round(ms[part.piece], 4), round(ms[part.piece] / total, 4)) for part in parts]
+    return NetworkTime(backend, device.runtime, threads, middle, p90, throughput, memory, times)
 
 
 def _times(run: Run, repeats: int) -> list[float]:
@@ -274,20 +270,8 @@ def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], round
 
 def draw(path: str | Path, found: Verification, title: str) -> None:
     """Write a picture (PNG, or by the suffix SVG or PDF): predicted over measured, and where they are equal."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
-    axes = figure.add_subplot()
     figures = found.to_dict()
     rho = "unknown" if figures["spearman"] is None else f"{figures['spearman']:.3f}"
     label = f"Spearman {rho}, mean error {figures['mape']:.1%}"
-    axes.plot(found.measured, found.predicted, "o", alpha=0.75, markersize=6, markeredgewidth=0, label=label)
-    both = np.concatenate([found.measured, found.predicted])
-    axes.plot([both.min(), both.max()], [both.min(), both.max()], color="0.5", linestyle="--", lw=1, zorder=1)
-    axes.set_xlabel("measured, ms")
-    axes.set_ylabel("predicted from the table, ms")
-    axes.set_title(title, fontsize=10)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+    panel = ("measured, ms", "predicted from the table, ms", {label: found.predicted})
+    draw_comparisons(path, found.measured, [panel], title)

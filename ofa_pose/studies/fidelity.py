@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints
@@ -34,17 +33,15 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.ranking import kendall_interval
+from ofa_pose.utils.ranking import Series, draw_comparisons, kendall_interval
 from ofa_pose.utils.result import Result, plain
 from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run, read_records
 from ofa_pose.utils.seeding import generator
 
 SURE = 10  # subnets; with fewer even a tau of 1 may be chance
 GOOD = 0.9  # a tau at which a ranking may stand for the other
-MARKS = "os^DvPX*"
 
 Rows = Mapping[Genome, Mapping[str, float]]  # what was measured on each subnet so far
-Series = dict[str, list[float]]  # APs of all subnets, by what a legend calls them
 
 
 @dataclass(frozen=True)
@@ -120,29 +117,6 @@ class FidelityResult(Result):
             return "nothing was compared: name several image counts, or fine-tune"
         few = f"from {self.subnets} subnets only, so with care: " if self.subnets < SURE else ""
         return few + "; ".join(sentences)
-
-
-def draw_comparisons(path: Path, aps: list[float], panels: Sequence[tuple[str, str, Series]]) -> Path | None:
-    """Write a PNG with a panel for each comparison of APs and give its path; a dashed line shows where both agree.
-
-    Args:
-        panels: of each the labels of x, on which `aps` lie, and of y, and what lies there; if any.
-    """
-    if not panels:
-        return None
-    figure = Figure(figsize=(4.4 * len(panels), 4.4), layout="constrained")
-    for axes, (x_label, y_label, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for mark, (label, others) in zip(MARKS * len(series), series.items(), strict=False):
-            axes.plot(aps, others, mark, label=label, alpha=0.75, markersize=6, markeredgewidth=0)
-        axes.axline((aps[0], aps[0]), slope=1, color="0.5", linestyle="--", lw=1, zorder=1)
-        axes.margins(0.08)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=9)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
-    return path
 
 
 TABLE, BASIS, PICTURE, TUNING = "fidelity.csv", "fidelity.json", "fidelity.png", "finetune"
@@ -354,7 +328,8 @@ class FidelityStudy:
         if self.fine_tune:
             finetuned = TuningComparison(settings.steps, *kendall_interval(reference, figures[TUNED]))
             panels.append(("inherited AP", "AP after fine-tuning", {f"{settings.steps} steps": figures[TUNED]}))
-        drawn = draw_comparisons(picture, reference, [panel for panel in panels if panel[2]])
+        panels = [panel for panel in panels if panel[2]]
+        drawn = draw_comparisons(picture, reference, panels) if panels else None
         return {"images": images, "calibration": calibration, "finetuned": finetuned, "picture": drawn}
 
 
