@@ -33,11 +33,7 @@ Listed = tuple[Grid, NDArray[np.int64], NDArray[np.float64]]  # numbers of a gri
 
 
 class UniformDraws:
-    """Draws canonical genomes up to given choices, each with the same probability.
-
-    Attributes:
-        size: how many there are.
-    """
+    """Draws canonical genomes up to given choices, each of all `size` with the same probability."""
 
     def __init__(self, space: SearchSpace, top: Sequence[int]) -> None:
         """`top`: for every gene the highest choice that is left."""
@@ -126,12 +122,7 @@ def _fault(space: SearchSpace, which: str, limit: Limit, cost: float) -> Fault:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How many subnets there are.
-
-    Attributes:
-        exact: whether the number was counted; else it is estimated.
-        bound: whether an estimate only says that there are no more, because nothing was found by drawing.
-    """
+    """How many subnets there are: counted (`exact`), estimated, or at most, as no draw was inside (`bound`)."""
 
     number: float
     exact: bool

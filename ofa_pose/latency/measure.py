@@ -45,15 +45,9 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Device:
-    """A runtime of this machine: `load(subject)()` computes a piece or a network once, at batch 1.
+    """A runtime of this machine: `load(subject)()` computes a piece or a network once, at batch 1, in `threads`."""
 
-    Attributes:
-        runtime: its name and version.
-        threads: of one run.
-        prepare: see `Backend`.
-    """
-
-    runtime: str
+    runtime: str  # name and version
     threads: int
     prepare: Callable[[NetPart, int], Run]
 
@@ -180,11 +174,7 @@ class NetworkTime(Result):
 def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int = 30) -> NetworkTime:
     """Time a network with random weights on this machine's CPU, as latency tables do: without pre- or post-processing.
 
-    Raises InputError, as `open_device` does.
-
-    Args:
-        threads: of one run.
-        repeats: at least so many runs are timed, batch 1, and for at least a second.
+    At least `repeats` runs are timed, batch 1, and for at least a second. Raises InputError, as `open_device` does.
     """
     device = open_device(backend, threads)
     before = _memory("VmRSS", reset=True)

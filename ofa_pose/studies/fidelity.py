@@ -261,9 +261,8 @@ class FidelityStudy:
     def run(self, out: str | Path, resume: bool = False) -> FidelityResult:
         """Evaluate the subnets in every way and compare the rankings; writes fidelity.csv and fidelity.png.
 
-        The images of a smaller count are among those of a larger one, so that the correlations between counts are a
-        little better than between images that have nothing in common. Subnets are spread over all costs: those that a
-        search has to tell apart at last lie closer together.
+        The images of a smaller count are among those of a larger one, so that the correlations are a little better than
+        between images apart. Subnets are spread over all costs: those that a search has to tell apart lie closer.
 
         Raises:
             InputError: fewer than three subnets; `out` holds another run, or a study and `resume` is not asked for; the
