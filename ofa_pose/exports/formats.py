@@ -19,8 +19,9 @@ import torch
 
 from ofa_pose.arch.presets import check_rebuildable, litepose_from_spec
 from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE
-from ofa_pose.backends import OUTPUTS, Runner, runtimes
+from ofa_pose.backends import runtimes
 from ofa_pose.backends.on_device import time_runs
+from ofa_pose.backends.runners import OUTPUTS, Runner
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint

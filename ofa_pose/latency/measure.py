@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from ofa_pose.arch.plan import Apply, Layer, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends import INPUT, on_device
+from ofa_pose.backends import on_device
 from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, time_runs, visit
+from ofa_pose.backends.runners import INPUT
 from ofa_pose.backends.runtimes import find_backend, make_runner
 from ofa_pose.latency.latency_table import Header, LatencyTable
 from ofa_pose.latency.pieces import Part, Subject, piece_part, plan_parts, table_subjects

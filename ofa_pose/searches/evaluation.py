@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends import Runner
 from ofa_pose.backends.fastest import FastestRunner
+from ofa_pose.backends.runners import Runner
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, check_held_out, check_joints, check_space, load_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace
