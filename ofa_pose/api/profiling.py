@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from ofa_pose.arch.space import SearchSpace
     from ofa_pose.arch.spec import ArchSpec
     from ofa_pose.latency.latency_table import LatencyTable
-    from ofa_pose.latency.network_time import NetworkTime
-    from ofa_pose.latency.verify import Verification
+    from ofa_pose.latency.measure import NetworkTime, Verification
 
 SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -26,8 +25,8 @@ class ProfileResult(Result):
 
     Attributes:
         spec: its shape; of a space, that of its largest subnet.
-        figures: its name, resolution, joints, params and MACs; see `ofa_pose.costs.profile.profile` and of a space
-            `profile_space`.
+        figures: its name, resolution, joints, params and MACs; see `ofa_pose.costs.macs.profile` and of a
+            space `ofa_pose.costs.space_profile.profile_space`.
         thop_recount: the MACs that thop counts; latency: what was measured; layers: a row for each; None if not asked.
     """
 
@@ -127,8 +126,9 @@ def profile(
     Raises:
         InputError: no such network or backend, or its package is missing.
     """
-    from ofa_pose.costs import profile as costs
+    from ofa_pose.costs import macs as costs
     from ofa_pose.costs.limits import Budget
+    from ofa_pose.costs.space_profile import profile_space
 
     if not measure and (backend is not None or threads is not None):
         raise InputError("--backend and --threads say how to measure", hint="add --measure")
@@ -140,7 +140,7 @@ def profile(
             raise InputError(f"{net} is a search space, many networks", hint=hint)
         limited = macs is not None or params is not None
         budget = Budget.parse(macs, params, macs_convention) if limited else None
-        return ProfileResult(space.largest(joints or 17), costs.profile_space(space, joints or 17, budget))
+        return ProfileResult(space.largest(joints or 17), profile_space(space, joints or 17, budget))
     if macs is not None or params is not None:
         raise InputError("--macs and --params count the subnets of a space", hint="name a search space, or leave out")
     spec = _spec_of(str(net), joints)
@@ -150,7 +150,7 @@ def profile(
 
         result = replace(result, thop_recount=check_with_thop(spec))
     if measure:
-        from ofa_pose.latency.network_time import measure_network
+        from ofa_pose.latency.measure import measure_network
 
         result = replace(result, latency=measure_network(spec, backend or "onnxruntime", threads or 1))
     return result
@@ -215,8 +215,7 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     """
     from ofa_pose.backends.on_device import cpu_name
     from ofa_pose.latency.latency_table import LatencyTable
-    from ofa_pose.latency.measure import open_device
-    from ofa_pose.latency.verify import draw, random_nets, verify
+    from ofa_pose.latency.measure import draw, open_device, random_nets, verify
     from ofa_pose.utils.console import warn
     from ofa_pose.utils.files import check_folder
 

@@ -83,7 +83,7 @@ def train_supernet(
     """
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import Checkpoint
-    from ofa_pose.costs.profile import describe_space
+    from ofa_pose.costs.space_profile import describe_space
     from ofa_pose.train import loop
     from ofa_pose.train.pretrained import load_start
     from ofa_pose.train.training_run import TrainingRun
@@ -130,8 +130,7 @@ def finetune(
     """
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.checkpoints.checkpoint import check_joints, check_space, load_checkpoint
-    from ofa_pose.models.elastic import Supernet
-    from ofa_pose.models.recalibrate import inherit
+    from ofa_pose.models.elastic import Supernet, inherit
     from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
 
