@@ -74,7 +74,8 @@ def _line(
         losses["people_without_box"] += 1
         return ""
     low, high = box
-    area, usual = record.get("area"), AREA_OF_BOX * float(np.prod(high - low))
+    area: Any = record.get("area")
+    usual = AREA_OF_BOX * float(np.prod(high - low))
     losses["areas"] += positive(area) and abs(area - usual) > 1e-6 * max(usual, 1)
     losses["segmentations"] += bool(record.get("segmentation"))
     losses["tracks"] += record.get("track_id") is not None
