@@ -13,12 +13,12 @@ LONGEST = 800  # characters of each part of a message; a value of the user's in 
 def shortened(text: str, most: int = LONGEST) -> str:
     """Text on one line of at most `most` characters, its end kept; what no terminal shows is written as Python does."""
     text = " ".join(text.split())
-    if len(text) > most:
-        tail = most // 4
-        text = f"{text[: most - tail - 3]} … {text[-tail:]}"
-    if text.isprintable():
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    if len(text) <= most:
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    tail = most // 4
+    return f"{text[: most - tail - 3]} … {text[-tail:]}"
 
 
 @dataclass(frozen=True)

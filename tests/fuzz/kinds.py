@@ -244,7 +244,7 @@ def tables(seeds: Path, folder: Path, rng: Random) -> Case:
 
     def use() -> None:
         budget = read_budget(SPACE, 14, latency="3ms", latency_table=path)
-        FeasibleSpace(SPACE, 14, budget).sample(np.random.default_rng(0))
+        FeasibleSpace(SPACE, 14, budget).draw(1, np.random.default_rng(0))
 
     return Case(f"read_budget(…, latency_table={str(path)!r}), its FeasibleSpace", use)
 

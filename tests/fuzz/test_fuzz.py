@@ -12,6 +12,7 @@ import pytest
 
 from ofa_pose.utils.errors import InputError
 from tests.fuzz import attempt as attempts
+from tests.fuzz import kinds
 from tests.fuzz.__main__ import main, summary
 from tests.fuzz.attempt import FAULT, OK, REFUSED, Outcome, attempt, build
 from tests.fuzz.kinds import KINDS, Case
@@ -32,6 +33,18 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_damaged_input_is_read_or_refused_in_a_few_lines(kind: str, seeds: Path, tmp_path: Path) -> None:
     found = [attempt(kind, 7, number, seeds, tmp_path / "log") for number in range(INPUTS)]
     assert not [(one.shown, one.why, one.said) for one in found if one.verdict == FAULT]
+
+
+@pytest.mark.parametrize("kind", ["annotations", "results", "recipes", "spaces", "skeletons", "tables", "archives"])
+def test_an_input_without_damage_is_read(
+    kind: str, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds, "damage", lambda path, rng: None)
+    monkeypatch.setattr(kinds, "damaged_text", lambda text, rng: b"seed=3")
+    monkeypatch.setattr(kinds, "damaged_bytes", lambda content, rng: content)
+    monkeypatch.setattr(kinds, "_damage_rows", lambda path, rng: None)
+    found = [attempt(kind, 7, number, seeds, tmp_path / "log") for number in range(2)]
+    assert [one.verdict for one in found] == [OK, OK]
 
 
 def test_a_seed_gives_the_same_inputs_again(seeds: Path, tmp_path: Path) -> None:
