@@ -153,3 +153,22 @@ def few_people(people: int | None, ap: float | None, error: float | None, where:
     if people is None or people >= FEW_PEOPLE or ap is None:
         return None
     return f"{where} show only {people} people, so AP {show_ap(ap, error)} (one standard error) says little"
+
+
+def doubts(people: int | None, ap: float, error: float | None, close: int, count: int) -> str | None:
+    """A line to say where search images rank subnets by chance; else None.
+
+    Args:
+        people: how many are judged; None where that is not known.
+        ap, error: the highest AP, and its standard error.
+        close: of `count` subnets so many, the best among them, are within one standard error of the best.
+    """
+    hint = "raise search.images, or name a larger data.search"
+    if error is None or ap <= 0:
+        return None
+    if count > 2 and 2 * close > count:
+        known = "" if people is None else f"{people} people; "
+        what = f"the search images cannot tell these subnets apart: {known}AP {show_ap(ap, error)}"
+        return f"{what}; {close} of {count} are within one standard error of the best: {hint}"
+    few = few_people(people, ap, error, "the search images")
+    return few and f"{few}: {hint}"

@@ -22,6 +22,7 @@ from ofa_pose.costs.limits import Budget, show_ms
 from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import read_subnets
 from ofa_pose.latency.latency_table import LatencyTable
+from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.reports import charts
 from ofa_pose.reports.runs import RESTORE, SOURCES, Run, chain, read_run, source
 from ofa_pose.searches.job import BASIS, HISTORY, PICTURE, RESULT
@@ -94,8 +95,8 @@ class Searched:
 
     Attributes:
         best: the contents of best.yaml; empty where there is none.
-        history: of every candidate the AP (None where it was not a number), the predicted latency where there is one,
-            and each gene's value under its label.
+        history: of every candidate the AP (None where it was not a number), its standard error and the predicted
+            latency where there are any, and each gene's value under its label.
         basis: of search.json, what was evaluated on what, and how.
         result: what the search printed in the end; empty where it did not end.
         genome: of the network in question; empty where it is not of the space.
@@ -134,7 +135,9 @@ def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
         return None
     basis, best = run.table(BASIS), run.best() or {}
     space = SearchSpace.from_dict(basis["space"], run.path / BASIS) if isinstance(basis.get("space"), Mapping) else None
-    history = read_subnets(path, ("AP",), space, ("AP",), ("latency_ms",), "a history of a search", RESTORE)
+    history = read_subnets(
+        path, ("AP",), space, ("AP", "AP_stderr"), ("latency_ms", "AP_stderr"), "a history of a search", RESTORE
+    )
     genome: Genome = ()
     wanted = spec or best.get("spec")
     with suppress(InputError):  # it is not of the space
@@ -186,14 +189,15 @@ def _search_lead(search: Searched) -> str:
         return f"{said}."
     rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
     place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
-    return f"{said}; {place} has AP {ap:.3f} on the search images with the supernet's weights."
+    shown = show_ap(ap, search.chosen.get("AP_stderr"))
+    return f"{said}; {place} has AP {shown} on the search images with the supernet's weights."
 
 
 def _network(spec: ArchSpec, main: Run, search: Searched | None) -> list[str]:
     chosen = search.chosen if search is not None else {}
     ap, best, latency = chosen.get("AP"), max((ap for _, ap in main.aps), default=None), chosen.get("latency_ms")
     figures = {
-        "AP, search images, inherited weights": None if ap is None else f"{ap:.3f}",
+        "AP, search images, inherited weights": None if ap is None else show_ap(ap, chosen.get("AP_stderr")),
         "AP, validation images": None if best is None else f"{best:.3f}",
         "resolution": f"{spec.resolution} px",
         "latency, predicted": None if latency is None else show_ms(latency),
@@ -266,6 +270,11 @@ def _rests_on(search: Searched) -> Iterator[str]:
     name = search.run.option("--latency-table")
     if name:
         yield f"Latencies are predicted from {_latency_table(search, name)}."
+    if search.result.get("people") is not None:
+        people = search.result["people"]
+        yield f"{people} people are on them, crowds and people without joints aside; ± is one standard error of the AP."
+    notes = search.result.get("notes")
+    yield from (f"{note[:1].upper()}{note[1:]}." for note in (notes if isinstance(notes, list) else []))
     if not search.result:
         yield f"The search did not come to its end, or is of a version that wrote no {RESULT}."
 
@@ -307,7 +316,13 @@ def _training(run: Run, role: str, salt: str) -> list[str]:
     body = [element("h2", f"Training: {run.name}" + (f" ({role})" if role else "")), chart]
     if run.validated:
         last = run.validated[-1]
-        metrics = [f"{name} {value:.3f}" for name, value in last["val"].items() if isinstance(value, float)]
+        error = last["val"].get("AP_stderr")
+        errors = {"AP": error if isinstance(error, float) else None}
+        metrics = [
+            f"{name} {show_ap(value, errors.get(name))}"
+            for name, value in last["val"].items()
+            if isinstance(value, float) and name != "AP_stderr"
+        ]
         said = f"Last validation, step {last['step']:,}: {', '.join(metrics)}."
         step, best = max(run.aps, key=lambda pair: pair[1], default=(0, 0.0))
         if run.aps and best > run.aps[-1][1]:

@@ -34,7 +34,7 @@ BASIS = {"sha256": "ab" * 32, "space": SPACE.to_dict(), "search": ["a.json", 7, 
 def quick_picture(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """A picture takes longer than these searches: only the tests about it draw it."""
     if "picture" not in request.node.name:
-        monkeypatch.setattr("ofa_pose.searches.job.draw_pareto", lambda path, history, feasible: path.touch())
+        monkeypatch.setattr("ofa_pose.searches.job.draw_pareto", lambda path, *_: path.touch())
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_history_is_complete_and_parsable(tmp_path: Path, feasible: FeasibleSpac
     result = search(tmp_path, feasible, fitness)
     table = rows(tmp_path)
     assert len(table) == result["evaluations"] == len(fitness.calls) == 32
-    costs = ["macs_thop", "macs_exact", "macs_paper", "params", "AP", "seconds"]
+    costs = ["macs_thop", "macs_exact", "macs_paper", "params", "AP", "seconds", "AP_stderr"]
     assert list(table[0]) == ["order", "generation", "origin", "genome", *SPACE.labels, *costs]
     assert [int(row["order"]) for row in table] == list(range(1, 33))
     for row, genome in zip(table, fitness.calls, strict=True):
@@ -233,7 +233,7 @@ def test_the_file_holds_what_the_command_prints(tmp_path: Path, feasible: Feasib
         saved == [(tmp_path / "best.pt", found.best.spec, found.best.AP)] and found.checkpoint == tmp_path / "best.pt"
     )
     assert found.to_dict()["checkpoint"] == str(tmp_path / "best.pt") and found.subnet == tmp_path / "best.yaml"
-    assert list(found.to_dict()["best"]) == ["spec", "AP", "macs", "params", "latency_ms"]
+    assert list(found.to_dict()["best"]) == ["spec", "AP", "AP_stderr", "macs", "params", "latency_ms"]
 
 
 def test_pareto_front() -> None:
