@@ -110,11 +110,13 @@ def evaluate(
     flip: bool = False,
     decoder: Decoder | None = None,
     step: Callable[[int], None] | None = None,
+    resample: bool = True,
 ) -> Evaluation:
     """AP of a network on `dataset`, whose images come as `inputs` (see `read_inputs`; a list may be used again).
 
     As many batches are worked on at once as the runner's `streams`; never more than one more is held in memory.
     `evaluator` may be given where the same ground truth is scored many times; `step` gets the number of images done.
+    Without `resample` the AP has no standard error.
     """
     start = time.perf_counter()
     seconds = {"read": 0.0, "network": 0.0, "decode": 0.0, "score": 0.0}
@@ -140,14 +142,14 @@ def evaluate(
                 step(len(poses))
     before = time.perf_counter()
     results = Detections.join(parts, len(dataset.skeleton.joints))
-    scored = score(evaluator or make_evaluator(dataset), results, len(parts))
+    scored = score(evaluator or make_evaluator(dataset), results, len(parts), resample)
     end = time.perf_counter()
     return replace(scored, seconds={**seconds, "score": end - before, "total": end - start})
 
 
-def score(evaluator: Evaluator, results: Detections, images: int) -> Evaluation:
+def score(evaluator: Evaluator, results: Detections, images: int, resample: bool = True) -> Evaluation:
     """The metrics of what was found on so many images, with the AP's standard error where the evaluator gives it."""
-    if isinstance(evaluator, KeypointEvaluator):
+    if resample and isinstance(evaluator, KeypointEvaluator):
         metrics, draws = evaluator.score_resampled(results)
         return Evaluation(metrics, results, images, draws=draws)
     return Evaluation(evaluator.score(results), results, images)

@@ -95,8 +95,8 @@ class Searched:
 
     Attributes:
         best: the contents of best.yaml; empty where there is none.
-        history: of every candidate the AP (None where it was not a number), its standard error and the predicted
-            latency where there are any, and each gene's value under its label.
+        history: of every candidate the AP (None where it was not a number), the predicted latency where there is one,
+            and each gene's value under its label.
         basis: of search.json, what was evaluated on what, and how.
         result: what the search printed in the end; empty where it did not end.
         genome: of the network in question; empty where it is not of the space.
@@ -114,6 +114,13 @@ class Searched:
     def chosen(self) -> Mapping[str, Any]:
         """Of `history` the network in question; empty where it was not evaluated."""
         return self.history.get(self.genome, {})
+
+    @property
+    def error(self) -> float | None:
+        """The standard error of its AP, where the search gave it: of what it chose, and of the front."""
+        nets = [*self.result.get("front", ()), {**self.result.get("best", {}), "genome": self.result.get("chosen")}]
+        found = (net.get("AP_stderr") for net in nets if tuple(net.get("genome") or ()) == self.genome)
+        return next((error for error in found if isinstance(error, float)), None)
 
     @property
     def budget(self) -> Budget | None:
@@ -135,9 +142,7 @@ def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
         return None
     basis, best = run.table(BASIS), run.best() or {}
     space = SearchSpace.from_dict(basis["space"], run.path / BASIS) if isinstance(basis.get("space"), Mapping) else None
-    history = read_subnets(
-        path, ("AP",), space, ("AP", "AP_stderr"), ("latency_ms", "AP_stderr"), "a history of a search", RESTORE
-    )
+    history = read_subnets(path, ("AP",), space, ("AP",), ("latency_ms",), "a history of a search", RESTORE)
     genome: Genome = ()
     wanted = spec or best.get("spec")
     with suppress(InputError):  # it is not of the space
@@ -189,7 +194,7 @@ def _search_lead(search: Searched) -> str:
         return f"{said}."
     rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
     place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
-    shown = show_ap(ap, search.chosen.get("AP_stderr"))
+    shown = show_ap(ap, search.error)
     return f"{said}; {place} has AP {shown} on the search images with the supernet's weights."
 
 
@@ -197,7 +202,7 @@ def _network(spec: ArchSpec, main: Run, search: Searched | None) -> list[str]:
     chosen = search.chosen if search is not None else {}
     ap, best, latency = chosen.get("AP"), max((ap for _, ap in main.aps), default=None), chosen.get("latency_ms")
     figures = {
-        "AP, search images, inherited weights": None if ap is None else show_ap(ap, chosen.get("AP_stderr")),
+        "AP, search images, inherited weights": None if ap is None else show_ap(ap, search.error if search else None),
         "AP, validation images": None if best is None else f"{best:.3f}",
         "resolution": f"{spec.resolution} px",
         "latency, predicted": None if latency is None else show_ms(latency),
@@ -274,7 +279,7 @@ def _rests_on(search: Searched) -> Iterator[str]:
         people = search.result["people"]
         yield f"{people} people are on them, crowds and people without joints aside; ± is one standard error of the AP."
     notes = search.result.get("notes")
-    yield from (f"{note[:1].upper()}{note[1:]}." for note in (notes if isinstance(notes, list) else []))
+    yield from (f"{str(note)[:1].upper()}{str(note)[1:]}." for note in (notes if isinstance(notes, list) else []))
     if not search.result:
         yield f"The search did not come to its end, or is of a version that wrote no {RESULT}."
 
@@ -316,13 +321,7 @@ def _training(run: Run, role: str, salt: str) -> list[str]:
     body = [element("h2", f"Training: {run.name}" + (f" ({role})" if role else "")), chart]
     if run.validated:
         last = run.validated[-1]
-        error = last["val"].get("AP_stderr")
-        errors = {"AP": error if isinstance(error, float) else None}
-        metrics = [
-            f"{name} {show_ap(value, errors.get(name))}"
-            for name, value in last["val"].items()
-            if isinstance(value, float) and name != "AP_stderr"
-        ]
+        metrics = [f"{name} {value:.3f}" for name, value in last["val"].items() if isinstance(value, float)]
         said = f"Last validation, step {last['step']:,}: {', '.join(metrics)}."
         step, best = max(run.aps, key=lambda pair: pair[1], default=(0, 0.0))
         if run.aps and best > run.aps[-1][1]:

@@ -1,7 +1,7 @@
 """The final choice of a search: the fittest subnet, or a cheaper one that the search images cannot tell from it.
 
-This is the one-standard-error rule (Breiman et al., 1984) with the error of the difference: both subnets are judged on
-the same images, so most of what makes an AP uncertain is common to them.
+This is the one-standard-error rule (Breiman et al., 1984) with the error of the difference: both subnets are evaluated
+on the same images, so most of what makes an AP uncertain is common to them.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def choice_notes(
             f"{quantity}, so it is chosen: AP {chosen} and {best}, which differ by {choice.difference:.3f} ± "
             f"{choice.error:.3f}; search.prefer_cheaper=false takes the best"
         )
-    errors = [(fittest.fitness - c.fitness, paired_error(known, draws(c.genome))) for c in history if c.is_valid]
-    differences = [(difference, one) for difference, one in errors if one is not None]
-    close = sum(difference <= one for difference, one in differences)
-    doubt = doubts(people, fittest.fitness, standard_error(known), close, len(differences))
+    valid = [candidate for candidate in history if candidate.is_valid]
+    errors = [(fittest.fitness - c.fitness, paired_error(known, draws(c.genome))) for c in valid]
+    near = [difference <= one for difference, one in errors if one is not None]
+    doubt = doubts(people, standard_error(known), [c.fitness for c in valid], near)
     return [*notes, doubt] if doubt else notes

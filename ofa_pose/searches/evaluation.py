@@ -160,13 +160,12 @@ class SubnetEvaluator:
 
     def __call__(self, genome: Genome) -> float:
         """The AP of a subnet, 0 to 1; 0 where it finds nobody or its outputs are not numbers."""
-        return self.judge(genome)[0]
+        value = self.measure(genome)["AP"]
+        return float(value) if value is not None and math.isfinite(value) else 0.0
 
-    def judge(self, genome: Genome) -> tuple[float, float | None]:
-        """The AP of a subnet as a call gives it, and its standard error; None where that cannot be given."""
-        metrics = self.measure(genome)
-        value, error = metrics["AP"], metrics.get("AP_stderr")
-        return (float(value), error) if value is not None and math.isfinite(value) else (0.0, None)
+    def error(self, genome: Genome) -> float | None:
+        """The standard error of a subnet's AP; None where there is no such AP."""
+        return self.measure(genome).get("AP_stderr")
 
     def measure(self, genome: Genome) -> dict[str, Any]:
         """All metrics of a subnet; under `DRAWS` its APs on draws of the images."""

@@ -277,8 +277,8 @@ class _Course:
 
     def add(self, candidate: Candidate) -> None:
         """Take in a candidate as it is evaluated."""
+        self._rows.add(candidate)
         self._errors[candidate.genome] = self._error_of(candidate.genome)
-        self._rows.add(candidate, self._errors[candidate.genome])
         self.history.append(candidate)
         self._best = candidate if len(self.history) == 1 else max(self._best, candidate, key=lambda c: c.rank)
 

@@ -27,7 +27,6 @@ from ofa_pose.utils import files
 from ofa_pose.utils.result import Result
 
 FRONT, PARETO = "front", "pareto.csv"
-DECIMALS = 6  # of standard errors
 SHOWN = 12  # front members in the table that people see; all are in the files
 
 
@@ -35,20 +34,19 @@ class History:
     """history.csv, a `SubnetTable`: a row for each candidate of the search, in its order, as soon as it is evaluated.
 
     Columns before the genome: order, generation, origin; after the costs: AP (empty where it was not a number),
-    seconds, AP_stderr (empty where it is not known).
+    seconds.
     """
 
     def __init__(self, path: Path, feasible: FeasibleSpace) -> None:
         """Start the file anew with its header."""
-        leading, measured = ("order", "generation", "origin"), ("AP", "seconds", "AP_stderr")
+        leading, measured = ("order", "generation", "origin"), ("AP", "seconds")
         self._table = SubnetTable(path, feasible.space, feasible.joints, measured, leading, feasible.budget.predict_ms)
         self._table.write({})
 
-    def add(self, candidate: Candidate, error: float | None = None) -> None:
-        """Append one candidate, with the standard error of its AP."""
-        measured = {"AP": candidate.fitness if candidate.is_valid else "", "seconds": round(candidate.seconds, 4)}
-        measured["AP_stderr"] = "" if error is None else round(error, DECIMALS)
-        self._table.append(candidate.genome, {**vars(candidate), **measured})
+    def add(self, candidate: Candidate) -> None:
+        """Append one candidate."""
+        ap = candidate.fitness if candidate.is_valid else ""
+        self._table.append(candidate.genome, {**vars(candidate), "AP": ap, "seconds": round(candidate.seconds, 4)})
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ofa_pose.costs.subnet_rows import SubnetTable, read_subnets
 from ofa_pose.inference.evaluate import count_people
 from ofa_pose.pose.bootstrap import doubts
 from ofa_pose.recipe import Recipe, load_recipe
+from ofa_pose.searches.candidates import Evaluate, FitnessOutcome
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
@@ -27,14 +28,7 @@ from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis, plan_run
 
 TABLE, BASIS = "table.csv", "table.json"
-MEASURED, ERROR = ("AP", "seconds"), "AP_stderr"
-DECIMALS = 6  # of standard errors
-
-Judged = tuple[float, float] | tuple[float, float, float | None]
-"""The AP of a subnet, the seconds that took and, where it is known, the AP's standard error."""
-
-Judge = Callable[[Sequence[Genome]], Iterable[Judged]]
-"""Evaluates subnets, one after the other, in their order."""
+MEASURED = ("AP", "seconds")
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,8 @@ class ExhaustiveTable(Result):
 
     Attributes:
         subnets, judged: how many it holds, and how many of them were evaluated now.
-        best: the subnet with the highest AP: "spec", "AP", "AP_stderr", "macs" by convention, "params"; plain values.
+        best: the subnet with the highest AP: "spec", "AP", "AP_stderr" (the AP's standard error; null where it is not
+            known), "macs" by convention, "params"; plain values.
         table: table.csv.
         seconds: what it took now.
         out: the run directory.
@@ -62,17 +57,19 @@ class TableStudy:
     """Every subnet of a space, to be evaluated once.
 
     Attributes:
-        evaluate: AP, seconds and standard error of subnets.
+        evaluate: AP and seconds of subnets.
         basis: what the APs rest on, JSON values, kept in table.json; a table on another basis is not resumed.
         recipe: kept in the run directory.
+        error_of: the standard error of a subnet's AP, for which it is evaluated again; asked for the best one.
         people: how many the APs are taken of.
     """
 
     space: SearchSpace
     joints: int
-    evaluate: Judge
+    evaluate: Evaluate
     basis: Mapping[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
+    error_of: Callable[[Genome], float | None] = lambda _: None
     people: int | None = None
 
     @classmethod
@@ -88,14 +85,13 @@ class TableStudy:
         evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         basis = evaluator.basis(files.sha256(checkpoint.path) if checkpoint.path else None)
         space, people = evaluator.supernet.space, count_people(evaluator.images)
-        return cls(space, checkpoint.spec.joints, timed(evaluator.judge), basis, resolved, people)
+        return cls(space, checkpoint.spec.joints, timed(evaluator), basis, resolved, evaluator.error, people)
 
     def run(self, out: str | Path, resume: bool = False) -> ExhaustiveTable:
         """Evaluate every subnet that the run directory's table.csv does not hold yet.
 
-        It is a `SubnetTable` with the columns AP, seconds and AP_stderr. A row is written as soon as its subnet is
-        evaluated, so that a killed run loses at most the one in work; at the end the rows stand in the order of their
-        genomes.
+        It is a `SubnetTable` with the columns AP and seconds. A row is written as soon as its subnet is evaluated, so
+        that a killed run loses at most the one in work; at the end the rows stand in the order of their genomes.
 
         Raises:
             InputError: `out` holds another run, or a table and `resume` is not asked for; the table to be resumed has
@@ -112,25 +108,22 @@ class TableStudy:
         macs = population_costs(self.space, self.joints, np.array(genomes))["macs_exact"]
         # What a subnet takes, in MMACs of one image: time left counted in subnets would be far too short.
         work = dict(zip(genomes, (-(-macs // 10**6)).tolist(), strict=True))
-        table = SubnetTable(path, self.space, self.joints, (*MEASURED, ERROR))
+        table = SubnetTable(path, self.space, self.joints, MEASURED)
         rows = {genome: known[genome] for genome in sorted(known)}
         table.write(rows)
         missing = [genome for genome in genomes if genome not in rows]
         with progress("table", sum(work.values()), "MMACs", sum(work[genome] for genome in rows)) as meter:
-            for genome, (ap, seconds, *errors) in zip(missing, self.evaluate(missing), strict=True):
+            for genome, (ap, seconds) in zip(missing, self.evaluate(missing), strict=True):
                 rows[genome] = {"AP": ap, "seconds": round(seconds, 4)}
-                if errors and errors[0] is not None:
-                    rows[genome][ERROR] = round(errors[0], DECIMALS)
                 table.append(genome, rows[genome])
                 meter.step(work[genome], f"{len(rows)} of {len(genomes)} subnets, {seconds:.2f} s each")
         table.write({genome: rows[genome] for genome in genomes})
         fittest = max(rows, key=lambda genome: rows[genome]["AP"])
         spec = self.space.decode(fittest, self.joints)
-        ap, error = rows[fittest]["AP"], rows[fittest].get(ERROR)
-        close = sum(ap - row["AP"] <= (error or 0) for row in rows.values())
-        if doubt := doubts(self.people, ap, error, close, len(rows)):
+        ap, error = rows[fittest]["AP"], self.error_of(fittest)
+        if doubt := doubts(self.people, error, [row["AP"] for row in rows.values()]):
             warn(doubt)
-        best = {"spec": spec.to_dict(), "AP": ap, ERROR: error}
+        best = {"spec": spec.to_dict(), "AP": ap, "AP_stderr": error}
         best |= {"macs": spec_macs(spec).to_dict(), "params": spec_params(spec)}
         return ExhaustiveTable(len(rows), len(missing), best, path, round(time.perf_counter() - start, 3), run.path)
 
@@ -149,23 +142,18 @@ def check_size(space: SearchSpace, limit: int) -> None:
 
 
 def read_table(path: Path, space: SearchSpace) -> dict[Genome, dict[str, float]]:
-    """The measurements of every subnet in a table.csv; see `read_subnets`. Standard errors may be missing."""
-    what = f"a table of space '{space.name}'"
-    rows = read_subnets(path, MEASURED, space, empty=(ERROR,), extra=(ERROR,), what=what)
-    return {
-        genome: {name: row[name] for name in (*MEASURED, ERROR) if row.get(name) is not None}
-        for genome, row in rows.items()
-    }
+    """The measurements of every subnet in a table.csv; see `read_subnets`."""
+    rows = read_subnets(path, MEASURED, space, what=f"a table of space '{space.name}'")
+    return {genome: {name: row[name] for name in MEASURED} for genome, row in rows.items()}
 
 
-def timed(ap_of: Callable[[Genome], float | tuple[float, float | None]]) -> Judge:
-    """A `Judge` of what gives the AP of one subnet, or the AP and its standard error."""
+def timed(ap_of: Callable[[Genome], float]) -> Evaluate:
+    """An `Evaluate` of what gives the AP of one subnet."""
 
-    def evaluate(genomes: Sequence[Genome]) -> Iterator[Judged]:
+    def evaluate(genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
         for genome in genomes:
             start = time.perf_counter()
-            found = ap_of(genome)
-            seconds = time.perf_counter() - start
-            yield (found[0], seconds, found[1]) if isinstance(found, tuple) else (found, seconds)
+            ap = ap_of(genome)
+            yield ap, time.perf_counter() - start
 
     return evaluate

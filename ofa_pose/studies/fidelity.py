@@ -25,9 +25,10 @@ from ofa_pose.inference.evaluate import count_people
 from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.bootstrap import doubts
 from ofa_pose.recipe import Recipe, load_recipe
+from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.searches.results import uniform_genomes
-from ofa_pose.studies.exhaustive import DECIMALS, Judge, timed
+from ofa_pose.studies.exhaustive import timed
 from ofa_pose.train.loop import finetune
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils import files
@@ -146,7 +147,7 @@ def draw_comparisons(path: Path, panels: Sequence[Panel]) -> Path | None:
 
 
 TABLE, BASIS, PICTURE, TUNING = "fidelity.csv", "fidelity.json", "fidelity.png", "finetune"
-TUNED, ERROR = "AP_finetuned", "AP_stderr"
+TUNED = "AP_finetuned"
 POOL = 50  # subnets drawn for each one that is taken
 LEAST = 3  # subnets that can be ranked with any sense
 
@@ -198,19 +199,22 @@ class FidelityStudy:
 
     Attributes:
         feasible: the subnets to take some of.
-        make_evaluate: AP, seconds and standard error of subnets, for numbers of search and of recalibration images.
+        make_evaluate: AP and seconds of subnets, for numbers of search and of recalibration images.
         fine_tune: None where `settings.steps` is 0.
         basis: what the figures rest on, JSON values; a study on another basis is not resumed.
         recipe: kept in the run directory; its seed draws the subnets.
+        error_of: the standard error of a subnet's AP on the most images, for which it is evaluated again; asked for the
+            best one.
         people: how many the APs on the most images are taken of.
     """
 
     feasible: FeasibleSpace
     settings: FidelitySettings
-    make_evaluate: Callable[[int, int], Judge]
+    make_evaluate: Callable[[int, int], Evaluate]
     fine_tune: FineTune | None
     basis: Mapping[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
+    error_of: Callable[[Genome], float | None] = lambda _: None
     people: int | None = None
 
     @classmethod
@@ -248,10 +252,10 @@ class FidelityStudy:
 
         sha256, taught = (files.sha256(one.path) if one and one.path else None for one in (checkpoint, teacher))
         adopted = {key: getattr(tuning, key).model_dump(mode="json") for key in ("train", "augment", "loss")}
-        images_of_most = evaluator(*settings.reference).images
+        reference = evaluator(*settings.reference)
         training = TrainingRun(
             base.train,
-            images_of_most,  # so that both APs of the comparison are of the same images
+            reference.images,  # so that both APs of the comparison are of the same images
             tuning.train.model_copy(update={"steps": settings.steps, "evaluate_every": settings.steps}),
             tuning.augment,
             tuning.loss,
@@ -274,7 +278,7 @@ class FidelityStudy:
         return cls(
             feasible,
             settings,
-            lambda images, calibration: timed(evaluator(images, calibration).judge),
+            lambda images, calibration: timed(evaluator(images, calibration)),
             fine_tune if settings.steps else None,
             {
                 **base.basis(sha256),
@@ -285,7 +289,8 @@ class FidelityStudy:
                 "teacher": taught,
             },
             resolved,
-            count_people(images_of_most),
+            reference.error,
+            count_people(reference.images),
         )
 
     def run(self, out: str | Path, resume: bool = False) -> FidelityResult:
@@ -304,9 +309,7 @@ class FidelityStudy:
         genomes = spread_subnets(self.feasible, settings.subnets, generator(self.recipe.seed, "fidelity"))
         _check_rankable(len(genomes))
         columns = [f"{name}_{_key(counts)}" for counts in settings.evaluations for name in ("AP", "seconds")]
-        columns += [TUNED] if self.fine_tune else []
-        errors = [f"{ERROR}_{_key(counts)}" for counts in settings.evaluations]
-        kept = _Kept(run.path / TABLE, self.feasible, genomes, columns, errors)
+        kept = _Kept(run.path / TABLE, self.feasible, genomes, [*columns, *([TUNED] if self.fine_tune else [])])
         if resume:
             check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
             kept.read()
@@ -318,7 +321,8 @@ class FidelityStudy:
         if self.fine_tune is not None:
             kept.tune(self.fine_tune, run.path / TUNING)
         shutil.rmtree(run.path / TUNING, ignore_errors=True)
-        if doubt := kept.doubt(settings.reference, self.people):
+        aps = kept.aps(settings.reference)
+        if doubt := doubts(self.people, self.error_of(genomes[int(np.argmax(aps))]), aps):
             warn(doubt)
         picture = draw_comparisons(run.path / PICTURE, kept.panels(settings))
         seconds, path = round(time.perf_counter() - start, 3), run.path
@@ -345,28 +349,19 @@ def spread_subnets(feasible: FeasibleSpace, count: int, rng: np.random.Generator
 class _Kept:
     """fidelity.csv: a row for each subnet with what was measured on it so far; whole on disk after each figure."""
 
-    def __init__(
-        self,
-        path: Path,
-        feasible: FeasibleSpace,
-        genomes: Sequence[Genome],
-        columns: Sequence[str],
-        errors: Sequence[str],
-    ) -> None:
-        """`errors`: the columns of standard errors, which files of earlier versions lack."""
-        self._table = SubnetTable(path, feasible.space, feasible.joints, [*columns, *errors])
-        self._space, self._columns, self._errors = feasible.space, columns, errors
+    def __init__(self, path: Path, feasible: FeasibleSpace, genomes: Sequence[Genome], columns: Sequence[str]) -> None:
+        self._table = SubnetTable(path, feasible.space, feasible.joints, columns)
+        self._space, self._columns = feasible.space, columns
         self.rows: dict[Genome, dict[str, float]] = {genome: {} for genome in genomes}
 
     def read(self) -> None:
         """Take over what the file holds. Raises InputError where it is of other subnets or damaged."""
         path, what = self._table.path, "a table of this study"
-        empty = [*self._columns, *self._errors]
-        found = read_subnets(path, self._columns, self._space, empty, self._errors, what)
+        found = read_subnets(path, self._columns, self._space, empty=self._columns, what=what)
         if not found.keys() <= self.rows.keys():
             raise InputError("holds subnets of another study", path, "choose another --out")
         for genome, cells in found.items():
-            self.rows[genome] |= {name: cells[name] for name in empty if cells.get(name) is not None}
+            self.rows[genome] |= {name: cells[name] for name in self._columns if cells[name] is not None}
 
     def write(self) -> None:
         """Write the file at once."""
@@ -377,7 +372,7 @@ class _Kept:
         self.rows[genome] |= figures
         self.write()
 
-    def evaluate(self, evaluates: Mapping[Counts, Judge]) -> None:
+    def evaluate(self, evaluates: Mapping[Counts, Evaluate]) -> None:
         """Put in the AP and the seconds of every subnet under every evaluation that are not there yet."""
         missing = {
             counts: [genome for genome, row in self.rows.items() if f"AP_{_key(counts)}" not in row]
@@ -390,10 +385,8 @@ class _Kept:
         to_do = sum(sum(counts) * len(genomes) for counts, genomes in missing.items())
         with progress("evaluate", work, "images", work - to_do) as meter:
             for counts, genomes in missing.items():
-                for genome, (ap, seconds, *errors) in zip(genomes, evaluates[counts](genomes), strict=True):
-                    figures = {f"AP_{_key(counts)}": ap, f"seconds_{_key(counts)}": round(seconds, 4)}
-                    known = {f"{ERROR}_{_key(counts)}": round(one, DECIMALS) for one in errors if one is not None}
-                    self.put(genome, **figures, **known)
+                for genome, (ap, seconds) in zip(genomes, evaluates[counts](genomes), strict=True):
+                    self.put(genome, **{f"AP_{_key(counts)}": ap, f"seconds_{_key(counts)}": round(seconds, 4)})
                     done += 1
                     meter.step(sum(counts), f"{done} of {total} evaluations")
 
@@ -411,13 +404,6 @@ class _Kept:
     def aps(self, counts: Counts) -> list[float]:
         """The AP of every subnet under one evaluation."""
         return self.column(f"AP_{_key(counts)}")
-
-    def doubt(self, counts: Counts, people: int | None) -> str | None:
-        """What is to be said where the ranking under one evaluation is noise; see `bootstrap.doubts`."""
-        best = max(self.rows.values(), key=lambda row: row[f"AP_{_key(counts)}"])
-        ap, error = best[f"AP_{_key(counts)}"], best.get(f"{ERROR}_{_key(counts)}")
-        close = sum(ap - other <= (error or 0) for other in self.aps(counts))
-        return doubts(people, ap, error, close, len(self.rows))
 
     def compare(
         self, settings: FidelitySettings

@@ -226,7 +226,7 @@ def test_a_damaged_row_of_a_history_is_named(search: Path) -> None:
     text = (search / "history.csv").read_text()
     first, second = text.splitlines()[1:3]
     for old, new, words in (
-        (first.split(",")[-3], "many", r"history\.csv:2: is not a row of a history of a search"),
+        (first.split(",")[-2], "many", r"history\.csv:2: is not a row of a history of a search"),
         (second, second + "\n" + "1-1,2", r"history\.csv:4: is not a row"),
         (second.split(",")[3], "9" + second.split(",")[3], r"history\.csv:3: is not of space 'tiny'"),
     ):

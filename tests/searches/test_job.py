@@ -70,7 +70,7 @@ def test_history_is_complete_and_parsable(tmp_path: Path, feasible: FeasibleSpac
     result = search(tmp_path, feasible, fitness)
     table = rows(tmp_path)
     assert len(table) == result["evaluations"] == len(fitness.calls) == 32
-    costs = ["macs_thop", "macs_exact", "macs_paper", "params", "AP", "seconds", "AP_stderr"]
+    costs = ["macs_thop", "macs_exact", "macs_paper", "params", "AP", "seconds"]
     assert list(table[0]) == ["order", "generation", "origin", "genome", *SPACE.labels, *costs]
     assert [int(row["order"]) for row in table] == list(range(1, 33))
     for row, genome in zip(table, fitness.calls, strict=True):
