@@ -118,9 +118,12 @@ class Searched:
     @property
     def error(self) -> float | None:
         """The standard error of its AP, where the search gave it: of what it chose, and of the front."""
-        nets = [*self.result.get("front", ()), {**self.result.get("best", {}), "genome": self.result.get("chosen")}]
-        found = (net.get("AP_stderr") for net in nets if tuple(net.get("genome") or ()) == self.genome)
-        return next((error for error in found if isinstance(error, float)), None)
+        front, best, chosen = (self.result.get(key) for key in ("front", "best", "chosen"))
+        nets = [*front] if isinstance(front, list) else []
+        nets += [{**best, "genome": chosen}] if isinstance(best, Mapping) else []
+        found = (net for net in nets if isinstance(net, Mapping) and net.get("genome") == list(self.genome))
+        errors = (net.get("AP_stderr") for net in found)
+        return next((error for error in errors if isinstance(error, float)), None)
 
     @property
     def budget(self) -> Budget | None:
