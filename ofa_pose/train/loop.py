@@ -20,6 +20,7 @@ from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import TrainSettings
+from ofa_pose.train.mobilenet import MobileNet
 from ofa_pose.train.objectives import Objective
 from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
@@ -30,6 +31,7 @@ from ofa_pose.utils.run_dir import check_basis
 from ofa_pose.utils.seeding import key_seed
 
 MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
+Evaluate = Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class TrainingResult(Result):
 def fit(
     training: TrainingRun,
     objective: Objective,
-    evaluate: Callable[[], dict[str, Any]],
+    evaluate: Evaluate,
     space: SearchSpace | None = None,
     evaluate_start: bool = False,
 ) -> TrainingResult:
@@ -60,8 +62,8 @@ def fit(
 
     Args:
         evaluate: the network's metrics as it is, with 'AP' among them.
-        space: the search space that the network is of, or a subnet of.
-        evaluate_start: evaluate before the first step too; if training makes nothing better of the network, it is best.
+        space: that the network is of, or a subnet of.
+        evaluate_start: before the first step too; the network stays the best if training makes nothing better of it.
 
     Raises OfaPoseError where the loss or its gradient is no longer finite, InputError where the run to resume trained
     another net or otherwise, or is further than the recipe goes.
@@ -74,7 +76,9 @@ def fit(
     if evaluate_start and training.run.fresh:
         loop.evaluate(0)
     order = (settings.batch, training.seed, objective.resolution, start, settings.steps)
-    batches = training_batches(training.train, *order, training.augmentation, settings.workers)
+    batches = training_batches(
+        training.train, *order, training.augmentation, settings.workers, background=training.background
+    )
     loop.began = time.monotonic()
     with progress("train", settings.steps, "steps", start) as meter:
         for step, batch in enumerate(batches, start=start + 1):
@@ -91,7 +95,7 @@ def pretrain(
     training: TrainingRun,
     shape: ArchSpec | SearchSpace,
     space: SearchSpace | None,
-    init: Checkpoint | None = None,
+    init: Checkpoint | MobileNet | None = None,
     make: MakeObjective | None = None,
 ) -> TrainingResult:
     """Train a net of this shape, or the supernet of this space, from random weights or from a checkpoint's."""
@@ -120,11 +124,7 @@ class _Loop:
     """A training under way. Steps are numbered from 1; an objective, like the batches, counts them from 0."""
 
     def __init__(
-        self,
-        training: TrainingRun,
-        objective: Objective,
-        evaluate: Callable[[], dict[str, Any]],
-        space: SearchSpace | None,
+        self, training: TrainingRun, objective: Objective, evaluate: Evaluate, space: SearchSpace | None
     ) -> None:
         self._training, self._objective, self._evaluate, self._space = training, objective, evaluate, space
         self._network = objective.network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -203,10 +203,7 @@ def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> float:
 
 
 def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip: float) -> dict[str, float]:
-    """One optimiser step; returns the losses and the gradient norm.
-
-    Raises OfaPoseError where the loss or its gradient is not finite; the weights are then as they were.
-    """
+    """One optimiser step; returns losses and gradient norm. Raises OfaPoseError, weights untouched, if not finite."""
     loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

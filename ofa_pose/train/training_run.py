@@ -15,17 +15,18 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints, find_checkpoint, load_checkpoint
+from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
-from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.elastic import Supernet, inherit
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
+from ofa_pose.utils.console import say
 from ofa_pose.utils.run_dir import RunDir, plan_run
 
 
@@ -34,16 +35,13 @@ class TrainingRun:
     """Everything that a training needs but its network.
 
     Attributes:
-        train: the images to learn from.
-        val: the images that the best checkpoint is chosen on.
-        settings, augmentation, loss, decode: as the recipe has them.
-        seed: of everything random.
+        train, val: the images to learn from, and those that the best checkpoint is chosen on.
+        settings, augmentation, loss, seed, decode, space: as the recipe has them.
         run: the directory to write.
-        device: where the network is trained.
         teacher: a network that heatmaps are distilled from.
         recipe: what the checkpoints carry for later commands.
         origin: what a resumed run must share with the one that began it, besides the net.
-        space: the search space that the recipe names.
+        background: share of the training samples that show nobody.
     """
 
     train: KeypointDataset
@@ -59,6 +57,7 @@ class TrainingRun:
     origin: Mapping[str, str | None] = field(default_factory=dict)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     space: str = ""
+    background: float = 0.0
 
     @classmethod
     def prepare(
@@ -81,9 +80,7 @@ class TrainingRun:
             recipe_name, overrides, seed: see `load_recipe`.
             teacher: checkpoint of a network to distil from.
 
-        Raises:
-            InputError: no such device, `out` cannot take the run, the recipe or the data are at fault, nobody in
-                data.val can be evaluated, or val or the teacher has other joints than train.
+        Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault.
         """
         recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
         master = load_checkpoint(teacher, kind="net") if teacher else None
@@ -95,12 +92,17 @@ class TrainingRun:
         check_joints(train.skeleton, val, "data.train")
         if master:
             check_joints(master.skeleton, train, "the teacher")
+        warn_of_shared(train, val, "val")
         val = val.limit(recipe.train.evaluate_images)
         check_evaluable(val, "raise train.evaluate_images, or name another data.val")
         settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
         origin = {"command": command, "teacher": taught, "metric": val.metric}
         network = master.build() if master else None
-        return cls(train, val, *settings, run, chosen, network, carried, origin, recipe.decode.config(), recipe.space)
+        rest = (origin, recipe.decode.config(), recipe.space, recipe.data.background)
+        if train.background and recipe.data.background:
+            share, count = f"{recipe.data.background:.0%}", len(train.background)
+            say(f"{share} of the samples come from the {count} training images without people (data.background)")
+        return cls(train, val, *settings, run, chosen, network, carried, *rest)
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
@@ -113,10 +115,7 @@ class TrainingRun:
         return Distillation(network, resolutions, self.seed, self.loss, teacher)
 
     def evaluation(self, network: LitePose) -> Callable[[], dict[str, Any]]:
-        """What gives the metrics of a network as it is, on the validation images.
-
-        Of a supernet: the APs of its largest, middle and smallest subnet, and as 'AP' their mean.
-        """
+        """What gives a network's metrics on the validation images; of a supernet three subnets' APs, and their mean."""
         evaluator, runner, batch = make_evaluator(self.val), FastestRunner(self.device), self.settings.batch
 
         def score(net: LitePose, inputs: Iterable[Inputs]) -> dict[str, Any]:
