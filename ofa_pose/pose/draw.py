@@ -64,7 +64,8 @@ def draw_labels(
         own, extent = person_colour(number), float(np.ptp(person[labelled, :2], axis=0).max()) if labelled.any() else 0
         if boxes is not None:
             x, y, w, h = np.asarray(boxes, np.float64)[number].tolist()
-            cv2.rectangle(canvas, (round(x), round(y)), (round(x + w), round(y + h)), own, 1)
+            corners = np.clip([(x, y), (x + w, y + h)], -width - height, 2 * (width + height)).round().astype(int)
+            cv2.rectangle(canvas, corners[0].tolist(), corners[1].tolist(), own, 1)
             extent = max(extent, w, h)
             if not (w > 0 and h > 0):
                 for joint in np.flatnonzero(labelled).tolist():

@@ -187,7 +187,8 @@ def _without(picture: NDArray[np.uint8], regions: Sequence[Region], scale: float
             mask = cv2.resize(region.runs.mask(), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             left[np.asarray(mask) > 0] = 0
         for polygon in region.polygons:
-            cv2.fillPoly(left, [np.round(polygon * scale).astype(np.int32)], (0,))
+            corners = np.clip(polygon * scale, -2 * SIDE, 3 * SIDE)  # far ones would overflow
+            cv2.fillPoly(left, [corners.round().astype(np.int32)], (0,))
     picture[left == 0] = (picture[left == 0] * DIMMED).astype(np.uint8)
     return picture
 

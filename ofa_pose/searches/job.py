@@ -168,17 +168,18 @@ class SearchJob:
         with Archive(place, self.basis) as kept:
             # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
             prior_end = before.get("prior", kept.last)
+            known = kept.until(prior_end, feasible.space)
             if given and not resume:
-                say(f"archive {place}: {len(kept.until(prior_end))} evaluations of this supernet are known")
+                say(f"archive {place}: {len(known)} evaluations of this supernet are known")
             at = str(place.resolve()) if given else None
             files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
             run.forget_after(-1)
             evaluations = ArchivedEvaluations(feasible, self.measure, kept, self.recipe.seed, executor)
-            prior = kept.until(prior_end) if self.recipe.search.surrogate else []
+            prior = known if self.recipe.search.surrogate else []
             course = self._search(run, evaluations, prior)
             history, settings = course.history, self.recipe.search
-            known = evaluations.draws_again if self.gives_draws else evaluations.draws
-            choice = choose(history, feasible, known, settings.prefer_cheaper)
+            draws = evaluations.draws_again if self.gives_draws else evaluations.draws
+            choice = choose(history, feasible, draws, settings.prefer_cheaper)
             course.take(choice.chosen)
             notes = choice_notes(choice, history, feasible, evaluations.draws, self.people)
             others = rivals(history, feasible, choice.chosen)

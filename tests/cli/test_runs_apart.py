@@ -14,6 +14,7 @@ from ofa_pose.recipe import load_recipe
 from ofa_pose.utils.files import dump_yaml, write_text
 from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
+from tests.train.test_mobilenet import make, written
 
 
 def test_a_start_of_another_net_is_taken_as_far_as_it_goes(call: Call, recipe: Path, tmp_path: Path) -> None:
@@ -101,3 +102,13 @@ def test_a_run_keeps_out_of_the_folder_of_another(call: Call, supernet: Path) ->
     before = (supernet / "metrics.jsonl").read_text(), (supernet / "recipe.yaml").read_text()
     refused(call("search", "--supernet", supernet, "--macs", "1G", "--out", supernet), "holds a run already")
     assert before == ((supernet / "metrics.jsonl").read_text(), (supernet / "recipe.yaml").read_text())
+
+
+def test_a_training_starts_from_mobilenets_file_and_keeps_its_own_recipe(
+    call: Call, recipe: Path, tmp_path: Path
+) -> None:
+    words = ("--recipe", recipe, "--set", "train.steps=1", "--init", written(tmp_path, make("timm"), ".safetensors"))
+    called = call("train-supernet", *words, "--out", tmp_path / "run", "--device", "cpu")
+    assert called.code == 0 and "of the weights are taken over" in called.err, called.err
+    assert "starts from random weights" not in called.err
+    refused(call("pretrain", *words[2:], "--out", tmp_path / "other"), "no recipe")

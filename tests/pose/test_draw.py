@@ -129,6 +129,7 @@ def test_what_is_odd_is_marked() -> None:
     one = np.zeros((1, 17, 3))
     one[0, 0] = (160, 120, 2)
     empty, given = (changed(draw_labels(GREY, one, COCO, np.array([[150, 110, side, side]]))) for side in (0, 20))
+    assert changed(draw_labels(GREY, one * 1e300, COCO, np.array([[-1e300, 1e300, 1e300, 1e308]]))).any()
     assert empty[120, 144] and not given[120, 144 - 10] and given[110, 160] and not empty[110 - 20, 160]
 
 

@@ -225,6 +225,9 @@ def test_standard_errors_and_what_is_to_be_said_of_the_choice(search: Path) -> N
         ("best.yaml", "spec: {}\n", r"best\.yaml: is not a chosen subnet"),
         ("result.json", "[]", r"result\.json: holds no JSON object"),
         ("search.json", "{", r"search\.json"),
+        ("search.json", '{"search": [], "train": []}', r"search\.json: holds values that no run writes \(ValueError"),
+        ("result.json", '{"front": [{}], "uniform": []}', r"result\.json: holds values that no run writes \(KeyError"),
+        ("result.json", '{"front": 5, "uniform": 5}', r"result\.json: holds values that no run writes"),
     ],
 )
 def test_damaged_files_are_named_in_a_line(search: Path, name: str, content: str, words: str) -> None:
