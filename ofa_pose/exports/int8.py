@@ -118,7 +118,9 @@ def export_int8(
     images = data.evaluation.choose(EVALUATION_IMAGES, "int8", "evaluation")
     evaluator = make_evaluator(images)
     before, after = (
-        evaluate(runner, images, read_inputs(images, resolution, BATCH), evaluator, config).metrics["AP"]
+        evaluate(runner, images, read_inputs(images, resolution, BATCH), evaluator, config, resample=False).metrics[
+            "AP"
+        ]
         for runner in runners
     )
     lost = before - after
