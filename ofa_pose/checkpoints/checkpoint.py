@@ -169,7 +169,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             isinstance(value[key], dict) for key in ("recipe", "info", "training" if value["training"] else "info")
         ):
             raise TypeError
-        files.check_depth([value["recipe"], value["info"]], path)
+        files.check_depth({key: inner for key, inner in value.items() if key != "weights"}, path)
         return Checkpoint(
             kind=value["kind"],
             spec=ArchSpec.from_dict(value["spec"], path),

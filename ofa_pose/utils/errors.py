@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SHOWN_FAULTS = 20
-LONGEST = 800  # characters of each part of a message; a value of the user's in it may have any number
+LONGEST = 600  # characters of each part of a message; a value of the user's in it may have any number
 
 
 def shortened(text: str, most: int = LONGEST) -> str:

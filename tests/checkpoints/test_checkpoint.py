@@ -186,3 +186,14 @@ def test_an_entry_of_another_type_is_a_damaged_checkpoint(
     torch.save({**torch.load(tmp_path / "a.pt", weights_only=True), key: value}, tmp_path / "a.pt")
     with pytest.raises(InputError, match=r"a\.pt: is a damaged checkpoint"):
         load_checkpoint(tmp_path / "a.pt")
+
+
+def test_an_entry_that_is_nested_too_deeply_is_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    for key in ("skeleton", "recipe", "info"):
+        torch.save({**torch.load(tmp_path / "a.pt", weights_only=True), key: {"a": deep}}, tmp_path / "b.pt")
+        with pytest.raises(InputError, match=r"b\.pt: is nested too deeply"):
+            load_checkpoint(tmp_path / "b.pt")

@@ -42,5 +42,5 @@ def test_a_message_repeats_little_of_what_the_user_wrote_and_nothing_that_moves_
     assert len(line) < 2000 and line.startswith("a.json: unknown key 'xxx") and line.endswith("y, z")
     assert "x'; choose one" in line, "its end is kept"
     assert str(Fault("no 'a\x1b[2Kb\ud800'")) == "no 'a\\x1b[2Kb\\ud800'"
-    assert len(str(Fault("a\0" * 10_000))) < 2000
+    assert len(str(Fault("a\0" * 10_000))) < 2000 and len(str(Fault("a" * 9000, "b" * 9000, "c" * 9000))) < 2000
     assert shortened("Größe  in\tpx") == "Größe in px"
