@@ -197,7 +197,6 @@ def break_down(evaluator: Evaluator, detections: Detections) -> dict[str, Any]:
 
 def check_evaluable(dataset: KeypointDataset, hint: str) -> None:
     """Raise InputError where no AP can be taken on a dataset: nobody in it has a labelled joint and is not a crowd."""
-    people = dataset.ground_truth["annotations"]
-    if not dataset.people or not any(person["num_keypoints"] > 0 and not person["iscrowd"] for person in people):
+    if not dataset.people or not any(record.counted for record in dataset.images):
         what = f"none of the {len(dataset)} images to evaluate has a labelled person, crowds aside"
         raise InputError(what, dataset.annotations_path, hint)

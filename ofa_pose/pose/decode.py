@@ -38,8 +38,9 @@ class DecodeConfig:
         threshold: the height above which a peak is a joint. The paper's code takes 0.1; 0.2 loses nothing on good nets
             and gains on weak ones.
         tag_threshold: a joint is a person's where its tag lies within half of this from the mean of the person's other
-            tags: nearer to the person's own tag than to one a whole threshold away. How far apart a net puts people
-            depends on its training: the paper's losses go with 1.
+            tags: nearer to the person's own tag than to one a whole threshold away. The distance of a flip test's two
+            tags is the root mean square of both. How far apart a net puts people depends on its training: the paper's
+            losses go with 1.
         recover: look for a person's missing joints by its mean tag.
         recover_floor: no missing joint has less heat than this.
     """
