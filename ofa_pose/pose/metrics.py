@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_pose.pose.bootstrap import draw_images, resampled_ap, standard_error
 from ofa_pose.pose.geometry import box_round
 from ofa_pose.pose.oks import Found, People, Score, Scorer
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
@@ -135,7 +136,19 @@ class KeypointEvaluator:
         crowdpose also AP_easy, AP_medium, AP_hard (by crowdIndex). A figure that the ground truth cannot give, because
         it holds no such people, is None; without detections the others are 0.
         """
+        return self._score(self._scorer(detections))
+
+    def score_resampled(self, detections: Detections | Iterable[Mapping[str, Any]]) -> tuple[Score, np.ndarray]:
+        """`score` with the key AP_stderr, the AP's standard error, and the APs it is made of.
+
+        These are of images drawn with replacement, see `bootstrap`; NaN where nobody is wanted on those drawn. The
+        same draws are taken for all detections, so that two lists of them can be compared one by one.
+        """
         scorer = self._scorer(detections)
+        draws = resampled_ap(scorer.matches(EVERY_SIZE), draw_images(len(self._number)))
+        return {**self._score(scorer), "AP_stderr": standard_error(draws)}, draws
+
+    def _score(self, scorer: Scorer) -> Score:
         if self.metric == "crowdpose":
             score = scorer.run([EVERY_SIZE])[0]
             for name, (least, most) in CROWD_SPLITS.items():

@@ -13,6 +13,8 @@ import numpy as np
 from faster_coco_eval import COCO as Index
 from faster_coco_eval import COCOeval_faster
 
+from ofa_pose.pose.bootstrap import Matches, assign
+
 CHUNK = 1 << 16  # pairs at a time: their temporaries stay in a processor's cache
 LEAST_MATCH = 0.5  # the lowest of the metrics' thresholds
 CATEGORY = 1
@@ -103,6 +105,23 @@ class Scorer:
         evaluation.params.areaRng = [list(area) for area in areas]
         evaluation.evaluate()
         return [evaluation.score(index) for index in range(len(areas))]
+
+    def matches(self, area: tuple[float, float]) -> Matches:
+        """What each detection is within a range of areas, as `run` takes it for the AP, for the resampling of images.
+
+        Args:
+            area: (least, most) in square pixels.
+        """
+        people, found, (least, most) = self._people, self._found, area
+        wanted = people.wanted & (people.area >= least) & (people.area <= most)
+        rank = np.arange(len(found.image)) - np.searchsorted(found.image, found.image)
+        matched = assign(self._detection, self._person, self._whole, rank, wanted, people.crowd)
+        right = np.zeros(matched.shape, bool)
+        right[matched >= 0] = wanted[matched[matched >= 0]]
+        outside = (found.area < least) | (found.area > most)
+        ignored = np.where(matched >= 0, ~right, outside[:, None])
+        count = np.bincount(people.image[wanted], minlength=self._images)
+        return Matches(found.image, found.score, right, ignored, count)
 
     @cached_property
     def _whole(self) -> np.ndarray:
