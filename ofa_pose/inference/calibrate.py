@@ -79,7 +79,7 @@ def calibrate(
     network's tags are crisper than on others, so that small differences mean nothing.
 
     Args:
-        dataset: the images that the network learnt from, not those that it is judged by.
+        dataset: the images that the network learnt from, not those on which it is evaluated.
         images: so many of those that hold people at most; a fixed choice, from the whole file.
     """
     chosen = dataset.choose_people(images, "calibrate decoding")

@@ -168,8 +168,7 @@ class TrainingRun:
         network = best.build(self.device)
         net = inherit(network, best.spec, self.train, self.device) if isinstance(network, Supernet) else network
         found = calibrate(FastestRunner(self.device)(net), self.train, best.spec.resolution, self.decode)
-        metrics = best.info["metrics"]
-        line = str(found)
+        metrics, line = best.info["metrics"], str(found)
         if found.config != self.decode:
             before, metrics = metrics, replace(self, decode=found.config).evaluation(network)()
             old, new = (float(figures.get("AP") or 0.0) for figures in (before, metrics))
@@ -178,6 +177,8 @@ class TrainingRun:
                 line += ": the recipe's stay"
                 found, metrics = replace(found, config=self.decode), before
         say(line)
+        if found.AP is None:
+            return metrics
         self.run.log({"step": self.settings.steps, "calibration": {**found.to_dict(), "val": metrics}})
         decode = {**(best.recipe.get("decode") or {}), **found.to_dict()["decode"]}
         recipe, info = {**best.recipe, "decode": decode}, {**best.info, "metrics": metrics}
