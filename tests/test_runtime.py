@@ -19,8 +19,7 @@ from ofa_pose import runtime
 from ofa_pose.backends.runtimes import BACKENDS, SUFFIXES
 from ofa_pose.data.images import read_image
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
-from ofa_pose.exports import export_checkpoint
-from ofa_pose.exports.formats import metadata, open_source
+from ofa_pose.exports.formats import export_checkpoint, metadata, open_source
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import COCO
 from ofa_pose.synthetic.dataset import write_dataset

@@ -13,7 +13,7 @@ from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
-    from ofa_pose.exports import ExportResult
+    from ofa_pose.exports.formats import ExportResult
     from ofa_pose.skeleton import Skeleton
 
 SHOWN_KEYS = 5
@@ -82,7 +82,7 @@ def export(
         InputError: the checkpoint, a format, its package or the images are at fault; nothing is written then.
         OfaPoseError: a runtime does not compute what torch computes; that format is not written.
     """
-    from ofa_pose.exports import INT8, export_checkpoint
+    from ofa_pose.exports.formats import INT8, export_checkpoint
 
     calibration = _pair("calibration-", calibration_annotations, calibration_images)
     evaluation = _pair("", annotations, images)
@@ -148,7 +148,7 @@ def import_litepose(
 
     from ofa_pose.checkpoints.checkpoint import save_checkpoint
     from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
-    from ofa_pose.costs.profile import profile
+    from ofa_pose.costs.macs import profile
 
     recipe = {"space": os.path.abspath(named) if os.path.isfile(named) else named} if supernet else {}
     done = import_checkpoint(file, shape, chosen, recipe)

@@ -13,8 +13,7 @@ from ofa_pose.utils.result import Result, plain
 if TYPE_CHECKING:
     from ofa_pose.arch.spec import ArchSpec
     from ofa_pose.latency.latency_table import LatencyTable
-    from ofa_pose.latency.network_time import NetworkTime
-    from ofa_pose.latency.verify import Verification
+    from ofa_pose.latency.measure import NetworkTime, Verification
 
 SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -25,7 +24,7 @@ class ProfileResult(Result):
 
     Attributes:
         spec: its shape.
-        figures: its name, resolution, joints, params and MACs; see `ofa_pose.costs.profile.profile`.
+        figures: its name, resolution, joints, params and MACs; see `ofa_pose.costs.macs.profile`.
         thop_recount: the MACs that thop counts; latency: what was measured; layers: a row for each; None if not asked.
     """
 
@@ -113,7 +112,7 @@ def profile(
     Raises:
         InputError: no such network or backend, or its package is missing.
     """
-    from ofa_pose.costs import profile as costs
+    from ofa_pose.costs import macs as costs
 
     if not measure and (backend is not None or threads is not None):
         raise InputError("--backend and --threads say how to measure", hint="add --measure")
@@ -125,7 +124,7 @@ def profile(
 
         result = replace(result, thop_recount=check_with_thop(spec))
     if measure:
-        from ofa_pose.latency.network_time import measure_network
+        from ofa_pose.latency.measure import measure_network
 
         result = replace(result, latency=measure_network(spec, backend or "onnxruntime", threads or 1))
     return result
@@ -190,8 +189,7 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     """
     from ofa_pose.backends.on_device import cpu_name
     from ofa_pose.latency.latency_table import LatencyTable
-    from ofa_pose.latency.measure import open_device
-    from ofa_pose.latency.verify import draw, random_nets, verify
+    from ofa_pose.latency.measure import draw, open_device, random_nets, verify
     from ofa_pose.utils.console import warn
     from ofa_pose.utils.files import check_folder
 

@@ -1,6 +1,5 @@
 """The layer plan: every layer of a network with its shape, and how they join. The single truth about a network.
 
-Supernet, extracted net, MAC counter, channel sorting and latency tables all read it, so they cannot drift apart.
 What computes the layers is left open: a net, a supernet, or the writer of another runtime's graph.
 """
 
@@ -26,8 +25,8 @@ class Layer:
 
     Attributes:
         name: path of its module in the network, such as 'stages.0.1.expand'.
-        reads, writes: names of the channel groups at its input and output; layers that share a group share its order.
-        side_in, side_out: input and output sides in cells, at the spec's resolution.
+        reads, writes: the groups of channels at its input and output; layers that share a group share its order.
+        side_in, side_out: in cells, at the spec's resolution.
         norm: a BatchNorm follows (or, for kind 'norm', is the layer).
     """
 
@@ -139,13 +138,9 @@ class Plan:
     deconv: tuple[DeconvStep, ...]
 
     def run(self, image: Value, apply: Apply) -> tuple[Value, Value]:
-        """Compute the network, each layer with `apply(layer, input)`.
+        """Compute the network of images (B, 3, H, W) float, H and W multiples of 16, with `apply(layer, input)`.
 
-        Args:
-            image: (B, 3, H, W) float, H and W multiples of 16.
-
-        Returns:
-            low (B, 2J, H/4, W/4): J heatmaps, then J tag maps; high (B, J, H/2, W/2): heatmaps.
+        Returns low (B, 2J, H/4, W/4), J heatmaps, then J tag maps, and high (B, J, H/2, W/2), heatmaps.
         """
         maps = [run_layers(self.stem, image, apply)]
         for stage in self.stages:
@@ -190,8 +185,8 @@ def make_plan(spec: ArchSpec) -> Plan:
 def build_plan(spec: ArchSpec) -> Plan:
     """`make_plan` for whatever has an ArchSpec's fields, kept nowhere.
 
-    Where fields are integer NumPy arrays that broadcast, the plan is that of many networks at once: channels and sides
-    of its layers are arrays too. Depths are those of `spec.expansions`, the same in all of them.
+    Where these are integer NumPy arrays that broadcast, it is the plan of many networks of the same depths at once:
+    channels and sides of its layers are arrays too.
     """
     half, fusion = spec.resolution // 2, spec.head == "fusion"
     image, first, last = (

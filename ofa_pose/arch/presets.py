@@ -39,10 +39,9 @@ PRESETS = {
 
 
 def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
-    """A network by preset name or from a spec file (YAML or JSON), for `joints` keypoints where given.
+    """A network by preset name or from a YAML or JSON file, for `joints` keypoints where given. Raises InputError.
 
-    A spec file is what `ArchSpec.to_dict` gives, by itself or under the key 'spec', or a config of the LitePose
-    repository. Raises InputError.
+    A file holds what `ArchSpec.to_dict` gives, by itself or under 'spec', or a config of the LitePose repository.
     """
     if str(name) in PRESETS:
         spec = PRESETS[str(name)]
@@ -95,10 +94,7 @@ def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> Arch
 
 
 def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
-    """The LitePose config of a network, as plain values for JSON; the inverse of `spec_from_litepose`.
-
-    Raises InputError on a plain head, which that repository does not build.
-    """
+    """The inverse of `spec_from_litepose`. Raises InputError on a plain head, which that repository does not build."""
     if spec.head != "fusion":
         raise InputError(f"a LitePose config knows no {spec.head} head", hint="use the format yaml")
     stages = []
@@ -110,10 +106,7 @@ def litepose_from_spec(spec: ArchSpec) -> dict[str, Any]:
 
 
 def check_residuals(spec: ArchSpec, where: object = "") -> None:
-    """Raise InputError where that repository's code has a residual that no spec describes.
-
-    It adds one wherever a block keeps stride and width; stage 4 keeps the stride, so its width must change.
-    """
+    """Raise InputError where that code has a residual that no spec describes: where stage 4 keeps stage 3's width."""
     if spec.stages[2] == spec.stages[3]:
         what = f"stages 3 and 4 are both {spec.stages[3]} wide: LitePose's code adds a residual between them, ours none"
         raise InputError(what, where, "give them different widths and train anew")

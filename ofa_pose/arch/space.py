@@ -26,11 +26,8 @@ class Gene:
 
     Attributes:
         name: its label in tables and messages, such as 'stage1' or 'expansion1.2'.
-        field: the attribute of ArchSpec that it sets.
-        choices: ascending.
-        stage: index in that attribute, where it has several values.
-        block: index of the block in the stage, where its blocks have values of their own; the gene says nothing in
-            subnets that do not have the block.
+        field: the attribute of ArchSpec that it sets; stage: the index in that, where it has several values.
+        block: the index in the stage, where its blocks have values of their own; subnets without it ignore the gene.
     """
 
     name: str
@@ -54,15 +51,12 @@ class SearchSpace:
     """The choices of every elastic quantity, each ascending.
 
     Attributes:
-        name: the space's name.
-        resolution, stem: choices of the input side and of C0.
-        stages, deconv: choices of each stage's width and of each deconv step's filters.
-        expansion: choices of each block's expansion factor (one choice: not elastic).
-        blocks: number of blocks of each stage; of the largest subnet where the depth is elastic.
-        kernel: side of the depthwise kernels, the same in all subnets.
-        head: 'fusion' or 'plain', the same in all subnets.
-        depth: choices of the number of blocks of each stage, of which a subnet has the leading ones; () where no subnet
-            has fewer than `blocks`.
+        resolution, stem: of the input side and of C0.
+        stages, deconv: of each stage's width and of each deconv step's filters.
+        expansion: of each block's expansion factor.
+        blocks: the number of blocks of each stage; of the largest subnet where the depth is elastic.
+        kernel, head: as of ArchSpec, the same in all subnets.
+        depth: of the number of blocks of each stage, the leading ones; () where all subnets have `blocks`.
     """
 
     name: str
@@ -98,10 +92,7 @@ class SearchSpace:
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
-        """What varies, in the order of genomes. All else about genomes follows from this list.
-
-        Archives hold genomes, so a new gene is there only in spaces that give it choices.
-        """
+        """What varies, in genomes' order. Archives hold these: a new gene is only in spaces that give it choices."""
         genes = [Gene("resolution", "resolution", self.resolution), Gene("stem", "stem", self.stem)]
         for label, field in (("stage", "stages"), ("deconv", "deconv"), ("depth", "depth")):
             genes += [Gene(f"{label}{i + 1}", field, choices, i) for i, choices in enumerate(getattr(self, field))]
@@ -154,10 +145,7 @@ class SearchSpace:
         return [choices[index] for index, choices in zip(genome, self.choices, strict=True)]
 
     def fields(self, values: Sequence[Any]) -> dict[str, Any]:
-        """What ArchSpec's attributes are, but the joints, where genes have these values: numbers, or anything else.
-
-        There is 'depth' too; a stage has all its blocks, those that the depth leaves out too.
-        """
+        """ArchSpec's attributes but the joints, and 'depth', where genes have these values, of all blocks."""
         found: dict[str, Any] = {"kernel": self.kernel, "head": self.head, "depth": self.blocks}
         lists: dict[str, list[Any]] = {}
         for gene, value in zip(self.genes, values, strict=True):
@@ -206,9 +194,8 @@ class SearchSpace:
     def check_subnet(self, spec: ArchSpec) -> str:
         """Check that a supernet of this space has the weights of `spec`; what to warn of, or ''.
 
-        A stage with a number of blocks that no subnet has takes the supernet's leading ones, as the LitePose repository
-        does with the 4/6/8/8 blocks that its own search writes for a supernet of 6/8/10/10. Raises InputError where the
-        space does not hold another value of `spec`.
+        A stage with fewer blocks than any subnet's takes the leading ones, as the LitePose repository does with the
+        4/6/8/8 blocks of its own search in a supernet of 6/8/10/10. Raises InputError where another value is not held.
         """
         filled = []
         for stage, choices in zip(spec.expansions, self.depths, strict=True):
@@ -234,10 +221,7 @@ class SearchSpace:
         return self.decode([0] * len(self.genes), joints)
 
     def uniform(self, joints: int) -> list[ArchSpec]:
-        """The uniformly scaled nets: at every resolution, each level of width with all genes at the same share.
-
-        Genes with fewer choices take the choice at the nearest relative position, rounded up.
-        """
+        """The uniformly scaled nets: at every resolution, each width level, all genes at the same share, rounded up."""
         levels = max(len(choices) for choices in self.choices[1:])  # the first gene is the resolution
         specs = []
         for resolution in range(len(self.resolution)):

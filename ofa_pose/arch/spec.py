@@ -26,8 +26,7 @@ class ArchSpec:
 
     Attributes:
         resolution: side of the square input it is counted for, in pixels; a multiple of 16.
-        stem: channels that leave the stem (C0).
-        stages: output channels of the four stages.
+        stem, stages: output channels of the stem (C0) and of the four stages.
         expansions: for each stage, the expansion factor of each of its blocks (so its length is the depth).
         deconv: filters of the three deconv steps.
         kernel: side of the depthwise kernels in the stages; odd.
@@ -91,10 +90,7 @@ class ArchSpec:
 
 
 def read_fields(kind: type[T], value: Any, what: str, hint: str, where: object) -> T:
-    """A dataclass of texts, whole numbers and tuples of these from a mapping; fields with a default may be left out.
-
-    Raises InputError that names `where`, and the key where one is wrong.
-    """
+    """A dataclass of texts, whole numbers and tuples of these from a mapping. Raises InputError that names `where`."""
     known: dict[str, Field[Any]] = kind.__dataclass_fields__  # type: ignore[attr-defined]
     needed = [key for key, field in known.items() if field.default is MISSING]
     if not isinstance(value, Mapping):
@@ -114,10 +110,7 @@ def read_fields(kind: type[T], value: Any, what: str, hint: str, where: object) 
 
 
 def _parsed(value: Any, annotation: str) -> Any:
-    """A value of a field annotated as 'str', 'int', 'tuple[int, ...]' and so on; others are kept as they are.
-
-    Raises ValueError, TypeError or OverflowError on what is not such a value; '8' and True are not whole numbers.
-    """
+    """A value for a field annotated 'str', 'int', 'tuple[int, ...]' and so on; '8' and True are not whole numbers."""
     if annotation.startswith("tuple["):
         inner = annotation.removeprefix("tuple[").removesuffix(", ...]")
         return tuple(_parsed(item, inner) for item in value)

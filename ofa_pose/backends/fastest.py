@@ -7,8 +7,8 @@ import importlib.util
 import numpy as np
 import torch
 
-from ofa_pose.backends import Runner
 from ofa_pose.backends.folding import whole
+from ofa_pose.backends.runners import Runner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.console import warn
@@ -18,17 +18,12 @@ PROBE_SIDE = 64
 
 
 class FastestRunner:
-    """Makes runners for networks on a device.
-
-    The first network that ONNX Runtime computes is compared with torch; where they differ, torch runs them all.
-    """
+    """Makes runners; where torch and ONNX Runtime differ on the first network, torch runs them all."""
 
     def __init__(self, device: torch.device | str, latency: bool = False, streams: int | None = None) -> None:
-        """
-        Args:
-            device: where the networks are computed.
-            latency: each call as soon as possible, instead of as many images a second as possible.
-            streams: how many calls are made at once, each in one of torch's threads; default: as is best.
+        """`latency`: each call as soon as possible, instead of as many images a second as possible.
+
+        `streams` calls are made at once, each in one of torch's threads; default: as is best.
         """
         self._device = torch.device(device)
         self._latency, self._streams = latency, streams

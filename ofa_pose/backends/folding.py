@@ -1,21 +1,21 @@
 """Writing a part of a layer plan into another runtime's graph, BatchNorms and normalisation folded into convolutions.
 
-torch's exporters take seconds for LitePose-XS and name their nodes after Python internals. The plan already is a graph,
-so it is walked once: milliseconds, the same bytes every time, nodes named after layers, and no dependence on torch's
-version.
+torch's exporters take seconds for LitePose-XS and name nodes after Python internals. Walking the plan takes
+milliseconds and gives the same bytes whatever torch's version, nodes named after layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
 from ofa_pose.arch.spec import MEAN, STD
-from ofa_pose.backends import INPUT, OUTPUTS
+from ofa_pose.backends.runners import INPUT, OUTPUTS
 
 if TYPE_CHECKING:
     from ofa_pose.models.litepose import LitePose, Unit
@@ -26,7 +26,6 @@ class Units(Protocol):
 
     def unit(self, layer: Layer) -> Unit:
         """The modules of one layer."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,10 @@ class NetPart:
     """A network, or a part of one, that runtimes compute.
 
     Attributes:
-        net: a module in eval mode that computes the part, of an image that is normalised already; it holds the weights
-            of the part's layers.
-        inputs: the name of every input, (B, channels, side, side), and its (channels, side). A graph has inputs of any
-            sides; what is called 'images' is RGB from 0 to 255 there and normalised first.
-        outputs: the name of every output, and its channels.
+        net: a module in eval mode that computes the part, of images that are normalised already; it holds its weights.
+        inputs: name -> (channels, side) of every input (B, channels, side, side). In a graph sides are any, and what is
+            called 'images' is RGB from 0 to 255 and normalised first.
+        outputs: name -> channels of every output.
         walk: `walk(apply, *inputs)` computes the part with `apply(layer, input)`; it gives the outputs in their order.
     """
 
@@ -65,10 +63,7 @@ class Graph(Protocol):
         """Several maps' channels, one after another."""
 
     def conv(self, layer: Layer, named: Layer, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
-        """A convolution of `layer`'s shape, plain or transposed, with the name and the activation of `named`.
-
-        The weight has the layer's `weight_shape`.
-        """
+        """A convolution of `layer`'s shape and `weight_shape`, with the name and the activation of `named`."""
 
     def add(self, name: str, one: str, other: str) -> str:
         """The sum of two values."""
@@ -79,10 +74,7 @@ class Graph(Protocol):
 
 def write_part(graph: Graph, part: NetPart) -> None:
     """Append a part of a network to a graph that has the part's inputs."""
-
-    def apply(layer: Layer, value: Any) -> Any:
-        return _add_layer(graph, layer, part.net, value)
-
+    apply = partial(_add_layer, graph, part.net)
     mean = np.array(MEAN) * 255
     values = [_Value(graph, graph.centre(name, mean) if name == INPUT else name) for name in part.inputs]
     for result, name in zip(part.walk(apply, *values), part.outputs, strict=True):
@@ -102,10 +94,7 @@ class _Value:
 
 @dataclass(frozen=True)
 class _Deconvs:
-    """A sum of transposed convolutions that waits for its BatchNorm: the layers, and the names of what they read.
-
-    The sum over the refined and the raw map is one over both maps' channels: a third faster, and the norm folds.
-    """
+    """A sum of deconvolutions that waits for its BatchNorm; computed as one over all channels, it is a third faster."""
 
     layers: list[Layer]
     reads: list[str]
@@ -114,7 +103,7 @@ class _Deconvs:
         return _Deconvs(self.layers + other.layers, self.reads + other.reads)
 
 
-def _add_layer(graph: Graph, layer: Layer, units: Units, x: _Value | _Deconvs) -> _Value | _Deconvs:
+def _add_layer(graph: Graph, units: Units, layer: Layer, x: _Value | _Deconvs) -> _Value | _Deconvs:
     if layer.kind == "deconv":
         assert isinstance(x, _Value)
         return _Deconvs([layer], [x.name])

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
-from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.folding import NetPart, whole, write_part
-from ofa_pose.backends.inputs import check_names, check_sides, read_metadata, write_metadata
 from ofa_pose.backends.on_device import Run, ncnn_net, ncnn_run, random_inputs, runtime_module
+from ofa_pose.backends.runners import INPUT, OUTPUTS, check_names, check_sides, read_metadata, write_metadata
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
@@ -33,8 +32,7 @@ RELU, CLIP = 1, 3  # activation types
 def ncnn_model(part: NetPart) -> tuple[str, bytes]:
     """The .param and the .bin of a part, of any sides (of a network multiples of 16); one image at a time.
 
-    Inputs: (channels, height, width); of an image, RGB from 0 to 255, the normalisation is the graph's first step.
-    BatchNorms and activations are parts of the convolutions before them.
+    Inputs are (channels, height, width); an image is RGB from 0 to 255, normalised in the graph.
     """
     graph = _NcnnGraph()
     for name in part.inputs:

@@ -46,11 +46,9 @@ S = TypeVar("S", bound=Hashable)
 def time_runs(
     run: Run, least: int, most: float, seconds: float, warm_up: int = WARM_UP, own_time: bool = False
 ) -> list[float]:
-    """Milliseconds of each of `least` runs, one after another, and of more until they took `seconds` or are `most`.
+    """Milliseconds of each of `least` runs after `warm_up`, and of more until they took `seconds` or are `most`.
 
-    Args:
-        warm_up: runs before those.
-        own_time: time that the system gives to other processes meanwhile is not counted; of runs in one thread.
+    `own_time`, of runs in one thread, leaves out what the system gives to other processes meanwhile.
     """
     for _ in range(warm_up):
         run()
@@ -73,10 +71,8 @@ def sweep(
 ) -> Iterator[list[tuple[S, float]]]:
     """Time every key of `ratios` until it has `rounds` values, in place: what is new, batch by batch.
 
-    Args:
-        load: makes what is timed runnable.
-        anchor: what is timed before and after each batch; the values are times divided by the mean of both.
-        times: gets every time of the anchor, in milliseconds.
+    The values are times divided by the anchor's, the mean of those before and after a batch; `times` gets all of them,
+    in milliseconds. `load` makes runnable what is timed.
     """
     run = load(anchor)
     times.append(visit(run, threads))
@@ -120,10 +116,10 @@ def processors() -> int:
 
 
 def keep_memory() -> None:
-    """Let the C library keep memory that is freed, where it can be asked to (glibc).
+    """Let glibc keep memory that is freed.
 
-    By default it gives large tensors back after each layer and takes them anew, page by page, by a rule that depends on
-    what the process did before: the same network in eager torch takes up to twice as long in one process as in another.
+    By default it gives large tensors back after each layer, by a rule that depends on what the process did before: the
+    same network in eager torch takes up to twice as long in one process as in another.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
@@ -134,9 +130,8 @@ def keep_memory() -> None:
 def runtime_module(name: str) -> Any:
     """A runtime's package, imported.
 
-    ncnn's threads wait for each other some hundred times an image, by default in busy loops. Where other work shares
-    the cores, these keep from running the very thread that is waited for: 3 s an image instead of 30 ms. The OpenMP
-    library that ncnn brings reads the variable once, as it is loaded.
+    ncnn's threads wait for each other, by default in busy loops, which keep from running the very thread waited for
+    where other work shares the cores: 3 s an image, not 30 ms. Its OpenMP reads the variable once, as it is loaded.
     """
     asleep = name == "ncnn" and "OMP_WAIT_POLICY" not in os.environ
     if asleep:
@@ -228,10 +223,7 @@ class Bundle:
 
 
 def read_results(path: Path) -> tuple[dict[str, Any], list[float], dict[str, list[float]]]:
-    """The header, the anchor's milliseconds and all ratios of a results.csv, without a last line that was cut off.
-
-    Raises ValueError where it is not a file of results.
-    """
+    """Header, the anchor's milliseconds and all ratios of a results.csv, but a last line cut off. Raises ValueError."""
     text = path.read_text(encoding="utf-8")
     first, _, rest = text[: text.rfind("\n") + 1].partition("\n")
     header = json.loads(first[2:]) if first.startswith("# ") else None
@@ -290,8 +282,8 @@ def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
         csv.writer(file).writerows(seen)
     beside.replace(out)
     keep_memory()
-    total, first, shown, start = rounds * len(ratios), sum(map(len, ratios.values())), 0.0, time.monotonic()
-    done = first
+    total, shown, start = rounds * len(ratios), 0.0, time.monotonic()
+    first = done = sum(map(len, ratios.values()))
     for new in sweep(bundle.load, threads, ANCHOR, times, ratios, rounds):
         with out.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([(ANCHOR, f"{times[-1]:.6g}"), *((name, f"{x:.6g}") for name, x in new)])
@@ -299,7 +291,7 @@ def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
         now = time.monotonic()
         if now - shown > 5 or done == total:
             shown = now
-            left = (now - start) / max(done - first, 1) * (total - done)
+            left = (now - start) / (done - first) * (total - done)
             print(f"{done}/{total} timings, {left:.0f} s left", file=sys.stderr)
 
 

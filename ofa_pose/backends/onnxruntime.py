@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
-from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.folding import NetPart, whole, write_part
-from ofa_pose.backends.inputs import check_names, check_sides, chunks, planes
 from ofa_pose.backends.on_device import Run, onnx_run, onnx_session, random_inputs
+from ofa_pose.backends.runners import INPUT, OUTPUTS, check_names, in_chunks
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils.errors import InputError
 
@@ -27,13 +26,9 @@ WEIGHT = 0.01  # of models that are only timed
 
 
 def onnx_model(part: NetPart, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-    """The ONNX model of a part, any batch and any sides; of a network any that are multiples of 16.
+    """The ONNX model of a part, with metadata as its metadata_props; of a network, sides are multiples of 16.
 
-    Inputs: float32 (batch, channels, height, width); of an image, RGB from 0 to 255, the normalisation is the graph's
-    first step. BatchNorms and the normalisation's scale are folded into the convolutions beside them.
-
-    Args:
-        metadata: what the model's metadata_props hold.
+    Inputs are float32 (batch, channels, height, width); an image is RGB from 0 to 255, normalised in the graph.
     """
     from onnx import TensorProto, helper
 
@@ -121,10 +116,7 @@ class OnnxRunner:
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        check_sides(images)
-        outputs = [self._session.run(list(OUTPUTS), {INPUT: planes(chunk)}) for chunk in chunks(images)]
-        low, high = outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
-        return low, high
+        return in_chunks(lambda planes: self._session.run(list(OUTPUTS), {INPUT: planes}), images)
 
 
 def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:

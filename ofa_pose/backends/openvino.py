@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.backends.folding import NetPart, whole
-from ofa_pose.backends.inputs import check_names, check_sides, chunks, planes
 from ofa_pose.backends.on_device import Run, random_inputs
 from ofa_pose.backends.onnxruntime import onnx_model
+from ofa_pose.backends.runners import INPUT, OUTPUTS, check_names, in_chunks
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils.errors import InputError
 
@@ -24,10 +23,7 @@ METADATA = "ofa_pose"  # the section of the model's rt_info that is ours
 
 
 class OpenvinoRunner:
-    """An `ExportedRunner` over an OpenVINO model; `metadata` are the section 'ofa_pose' of its rt_info.
-
-    One compilation serves all sizes: another for each size takes seconds and runs hardly faster.
-    """
+    """An `ExportedRunner` over an OpenVINO model, compiled once for all sizes; `metadata` stands in its rt_info."""
 
     def __init__(self, path: str | Path, threads: int = 0, streams: int = 1) -> None:
         """Load and compile an .xml file with its .bin beside it. Raises InputError where it is not such a model."""
@@ -50,14 +46,12 @@ class OpenvinoRunner:
         self._own = threading.local()  # a request computes one call at a time
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        check_sides(images)
-        low, high = (np.concatenate(maps) for maps in zip(*map(self._run, chunks(images)), strict=True))
-        return low, high
+        return in_chunks(self._run, images)
 
-    def _run(self, images: np.ndarray) -> list[np.ndarray]:
+    def _run(self, planes: np.ndarray) -> list[np.ndarray]:
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
-        results = self._own.request.infer({INPUT: planes(images)}, share_inputs=True)
+        results = self._own.request.infer({INPUT: planes}, share_inputs=True)
         return [results[name] for name in OUTPUTS]
 
 

@@ -1,7 +1,7 @@
 """The table of runtimes, and what is done with one by its name, its format or a file's suffix.
 
-A runtime is a file here that holds its `Backend` as BACKEND, and a line in TABLE. Export, eval and predict of exported
-models, latency tables, profile and their help texts read no more than that. Importing this loads nothing heavy.
+A runtime is a file here that holds its `Backend` as BACKEND, and a line in TABLE. Importing this loads nothing heavy;
+whatever opens exported files needs no torch, as devices have none.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ofa_pose.utils.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from ofa_pose.backends import ExportedRunner, Runner
     from ofa_pose.backends.folding import NetPart
     from ofa_pose.backends.on_device import Run
+    from ofa_pose.backends.runners import ExportedRunner, Runner
     from ofa_pose.models.litepose import LitePose
 
 
@@ -32,13 +32,11 @@ class Backend:
         packages: that it needs, its own first; to_write: those that writing its models needs besides.
         extra: the extra of ours that brings them.
         files: the suffixes of a model's files, that of the one to open first; () where it has no format.
-        write: `write(net, path, metadata)` writes a model with metadata, each value as JSON, its first file to `path`.
-        open: `open(path, threads, streams)` makes a runner of such a file; 0 threads: the runtime chooses. Raises
-            InputError where it is none.
-        run: `run(net, threads)` makes a runner of a copy of a network; needed where it has no format.
-        prepare: `prepare(part, threads)` makes a part of a network runnable on random inputs, to be timed.
-        bundle: `bundle(part)` gives a model's content and further entries of a device bundle's manifest, from which
-            `on_device.Bundle` loads it.
+        write: (net, path, metadata): writes a model with metadata, each value as JSON, its first file to `path`.
+        open: (path, threads, streams): a runner of such a file; 0 threads: it chooses. Raises InputError.
+        run: (net, threads): a runner of a copy of a network; needed where it has no format.
+        prepare: (part, threads): a part of a network, runnable on random inputs, to be timed.
+        bundle: (part): a model's content and further entries of a device bundle's manifest, for `on_device.Bundle`.
         tolerance: what its outputs within ±1 may differ from torch's; larger outputs in proportion.
     """
 
@@ -55,14 +53,12 @@ class Backend:
     tolerance: float = 1e-4
 
     def require(self, *packages: str) -> None:
-        """Raise InputError that says what to install where a package is missing or broken; default: all of them.
-
-        That is our extra; without torch, as on a device, it is the package alone: the extra would bring torch.
-        """
+        """Raise InputError that says what to install where a package is missing or broken; default: all of them."""
         from ofa_pose.backends.on_device import runtime_module
 
         for package in packages or self.packages + self.to_write:
             if importlib.util.find_spec(package) is None:
+                # without torch, as on a device, the package alone: the extra would bring torch
                 with_extra = self.extra and importlib.util.find_spec("torch")
                 wanted = f"'ofa-pose[{self.extra}]'" if with_extra else package
                 raise InputError(f"{self.title} needs the package {package}", hint=f"pip install {wanted}")
@@ -130,15 +126,10 @@ def make_runner(net: LitePose, name: str, threads: int = 0) -> Runner:
 
 
 def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> ExportedRunner:
-    """A runner over an exported model, by its file's suffix. It needs NumPy and the model's runtime, nothing else.
+    """A runner over an exported model, by the suffix of its first file; its others are beside that.
 
-    Args:
-        path: a model's first file, with its others beside it.
-        threads: of one call; 0: the runtime chooses.
-        streams: how many calls are meant to be made at once.
-
-    Raises:
-        InputError: no such file, not an exported model, its runtime is not installed, or no such number of threads.
+    `streams` calls are meant to be made at once, each in `threads` (0: the runtime chooses). Raises InputError where
+    there is no such file, it is not an exported model, its runtime is not installed, or on numbers below those.
     """
     path = Path(path)
     if threads < 0 or streams < 1:  # ncnn would end the process

@@ -1,6 +1,6 @@
 """torch: a network computed eagerly on any device, and as a TorchScript file, which libtorch runs in C++.
 
-torch.jit.trace is deprecated for torch.export, but on LitePose-XS it takes a tenth of its time, and its files are two
+torch.jit.trace is deprecated for torch.export, but takes a tenth of its time on LitePose-XS, and its files are two
 thirds the size and load in tenths of a second instead of many seconds.
 """
 
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.backends.folding import NetPart
-from ofa_pose.backends.inputs import check_sides, planes
 from ofa_pose.backends.on_device import Run, random_inputs
+from ofa_pose.backends.runners import check_sides, planes
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.data.loader import normalise
 from ofa_pose.models.litepose import LitePose
@@ -49,11 +49,9 @@ class TorchRunner:
     def __init__(
         self, net: nn.Module, device: torch.device | str = "cpu", streams: int | None = None, threads: int = 0
     ) -> None:
-        """
-        Args:
-            streams: how many calls are meant to be made at once; default: as is best.
-            threads: of one call on a CPU; 0: as many as torch has. Torch has one number of threads for all calls, so
-                two runners with numbers of their own are not to be called at once.
+        """`streams` calls are meant to be made at once (default: as is best), each in `threads` on a CPU (0: torch's).
+
+        Torch has one number of threads for all calls: runners with numbers of their own are not to be called at once.
         """
         self._device, self._threads = torch.device(device), threads
         # On a CPU one call keeps all cores busy, unless torch may use but one thread.

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from ofa_pose.api.evaluating import EvaluationResult
     from ofa_pose.api.exchanging import ImportResult
     from ofa_pose.api.profiling import BundleResult, ProfileResult
-    from ofa_pose.exports import ExportResult
+    from ofa_pose.exports.formats import ExportResult
     from ofa_pose.inference.predict import PredictionResult
-    from ofa_pose.latency.verify import Verification
+    from ofa_pose.latency.measure import Verification
     from ofa_pose.searches.results import SearchResult
     from ofa_pose.studies.fidelity import CountComparison, FidelityResult, TuningComparison
     from ofa_pose.train.loop import TrainingResult

@@ -15,7 +15,6 @@ from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.limits import LATENCY, Budget, Limit
 from ofa_pose.costs.macs import Genomes, Grid, canonical_rows, population_costs
-from ofa_pose.costs.repair import repair_rows
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.seeding import generator
 
@@ -34,11 +33,7 @@ Listed = tuple[Grid, NDArray[np.int64], NDArray[np.float64]]  # numbers of a gri
 
 
 class UniformDraws:
-    """Draws canonical genomes up to given choices, each with the same probability.
-
-    Attributes:
-        size: how many there are.
-    """
+    """Draws canonical genomes up to given choices, each of all `size` with the same probability."""
 
     def __init__(self, space: SearchSpace, top: Sequence[int]) -> None:
         """`top`: for every gene the highest choice that is left."""
@@ -127,25 +122,11 @@ def _fault(space: SearchSpace, which: str, limit: Limit, cost: float) -> Fault:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How many subnets there are.
-
-    Attributes:
-        exact: whether the number was counted; else it is estimated.
-        bound: whether an estimate only says that there are no more, because nothing was found by drawing.
-    """
+    """How many subnets there are: counted (`exact`), estimated, or at most, as no draw was inside (`bound`)."""
 
     number: float
     exact: bool
     bound: bool = False
-
-
-@dataclass(frozen=True)
-class Member:
-    """A subnet with what it costs, under the keys of `FeasibleSpace.costs`."""
-
-    genome: Genome
-    spec: ArchSpec
-    costs: dict[str, float]
 
 
 class FeasibleSpace:
@@ -154,7 +135,7 @@ class FeasibleSpace:
     A choice with which even the smallest subnet has too many MACs or parameters is left out at once. If few
     combinations are left, they are listed: counts are exact, draws exactly uniform. If not, proposals are drawn
     uniformly; where enough of them are inside, others are drawn again, which is uniform too, and else they are repaired
-    (see `repair_rows`) and then mixed, which is nearly uniform.
+    (see `repair_many`) and then mixed, which is nearly uniform.
     """
 
     def __init__(self, space: SearchSpace, joints: int, budget: Budget) -> None:
@@ -183,12 +164,8 @@ class FeasibleSpace:
         """(N,): which of (N, G) genomes are inside the budget."""
         return np.asarray(self._excess(genomes).max(axis=1) <= 0)
 
-    def sample(self, rng: np.random.Generator) -> Genome:
-        """A random canonical genome inside the budget; see the class for its distribution."""
-        return self.draw(1, rng)[0]
-
     def draw(self, count: int, rng: np.random.Generator) -> list[Genome]:
-        """So many random genomes inside the budget, each drawn on its own."""
+        """So many random canonical genomes inside the budget, each on its own; see the class for their distribution."""
         found: list[Genome] = []
         while missing := max(count - len(found), 0):
             batch = missing if self._listed is not None else max(missing, BATCH)
@@ -202,7 +179,7 @@ class FeasibleSpace:
             chosen = rng.choice(numbers, min(count, len(numbers)), replace=False)
             return [tuple(row) for row in grid.genomes(chosen).tolist()]
         found: dict[Genome, None] = {}
-        fruitless, batch = 0, count if self._rare else BATCH
+        fruitless, batch = 0, count if self._share < AFFORDABLE else BATCH
         while len(found) < count and fruitless < FRUITLESS:
             before = len(found)
             found.update(dict.fromkeys(tuple(row) for row in self._draw(batch, rng).tolist()))
@@ -210,19 +187,57 @@ class FeasibleSpace:
             batch = min(2 * batch, BATCH if self._singly else LARGEST_BATCH)
         return list(found)[:count]
 
-    def repair(self, genome: Sequence[int], rng: np.random.Generator) -> Genome:
-        """`genome` with random genes lowered (see `repair_rows`) until it is inside; unchanged where it is already."""
-        return tuple(self.repair_many(np.array([genome]), rng)[0].tolist())
-
     def repair_many(self, genomes: Genomes, rng: np.random.Generator) -> NDArray[np.int64]:
-        """`repair` of every row of (N, G) genomes."""
+        """(N, G) genomes, with random genes moved towards a subnet inside until they are inside; those that are stay.
+
+        Each next gene is uniformly one of those whose step towards that subnet, the smallest as a rule, eases an
+        exceeded limit; a gene that eases none (the resolution, for parameters) is given up only as a last resort. All
+        the ways are costed at once, so that a population takes a few evaluations, not one for every step.
+        """
         rows = canonical_rows(self.space, genomes)
-        over = ~self.admitted(rows)
-        if over.any():
-            # Choices that no subnet inside can have need no steps.
-            clipped = canonical_rows(self.space, np.minimum(rows[over], self.top))
-            rows[over] = repair_rows(self.space, self._excess, clipped, self._start, rng)
+        over = self._excess(rows)
+        if (outside := (over > 0).any(axis=1)).any():  # choices that no subnet inside can have need no steps
+            rows[outside] = canonical_rows(self.space, np.minimum(rows[outside], self.top))
+            over[outside] = self._excess(rows[outside])
+        while (todo := np.flatnonzero((over > 0).any(axis=1))).size:
+            eases = self._eases(rows[todo], over[todo])
+            ways = [self._way_inside(rows[row], easing, rng) for row, easing in zip(todo, eases, strict=True)]
+            ends = np.cumsum([len(way) for way in ways])
+            along = np.split(self._excess(np.concatenate(ways)), ends[:-1])
+            for row, way, costs in zip(todo, ways, along, strict=True):
+                # Up to where another set of limits is exceeded: then other genes ease it.
+                changed = ((costs > 0) != (over[row] > 0)).any(axis=1)
+                last = int(np.argmax(changed)) if changed.any() else len(way) - 1
+                rows[row], over[row] = way[last], costs[last]
         return rows
+
+    def _eases(self, rows: NDArray[np.int64], over: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(n, G): whether a gene's step towards the known subnet lowers an exceeded limit's cost."""
+        steps = np.sign(np.array(self._start) - rows)
+        row, gene = np.nonzero(steps)
+        moved = rows[row]
+        moved[np.arange(len(row)), gene] += steps[row, gene]
+        less = (self._excess(canonical_rows(self.space, moved)) < over[row]) & (over[row] > 0)
+        eases = np.zeros(rows.shape, bool)
+        eases[row, gene] = less.any(axis=1)
+        return eases
+
+    def _way_inside(
+        self, genome: NDArray[np.int64], eases: Sequence[bool], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """(steps, G): the genome after each of a random sequence of single steps that ends at the known subnet."""
+        genes: list[int] = genome.tolist()
+        way: list[list[int]] = []
+        for last_resort in (False, True):
+            while far := [
+                gene for gene, goal in enumerate(self._start) if genes[gene] != goal and (eases[gene] or last_resort)
+            ]:
+                gene = far[int(rng.integers(len(far)))]
+                genes[gene] += 1 if genes[gene] < self._start[gene] else -1
+                genes = list(self.space.canonical(genes))
+                if not way or genes != way[-1]:  # a gene of an absent block stays as it is
+                    way.append(genes.copy())
+        return np.array(way)
 
     def fill_many(self, genomes: Genomes, rng: np.random.Generator) -> NDArray[np.int64]:
         """(N, G) genomes inside the budget, with random genes raised a step at a time until nothing more fits.
@@ -252,20 +267,20 @@ class FeasibleSpace:
         return Estimate(3 / self._trials * size, exact=False, bound=True)  # surely: at 95 %
 
     @cached_property
-    def cheapest(self) -> Member:
+    def cheapest(self) -> Genome:
         """The subnet inside that costs least, by the first limit, where all are listed; else one known."""
-        return self._member(self._start if self._listed is None else self._extreme(self._listed, np.argmin))
+        return self._start if self._listed is None else self._extreme(self._listed, np.argmin)
 
     @cached_property
-    def largest(self) -> Member:
+    def largest(self) -> Genome:
         """The subnet inside that costs most, by the first limit: exactly where they can be listed, else the largest of
         some that were grown until nothing more fitted."""
         if self._listed is not None:
-            return self._member(self._extreme(self._listed, np.argmax))
+            return self._extreme(self._listed, np.argmax)
         rng = generator("largest", self.space.name)
         rows = self.fill_many(np.array(self.sample_many(FILLED, rng)), rng)
         costs = self.costs(rows)[self.budget.limits[0].key]
-        return self._member(tuple(rows[int(costs.argmax())].tolist()))
+        return tuple(rows[int(costs.argmax())].tolist())
 
     @cached_property
     def top(self) -> tuple[int, ...]:
@@ -274,10 +289,6 @@ class FeasibleSpace:
             return self._counted_top
         grid, numbers, _ = self._listed
         return tuple(grid.genomes(numbers).max(axis=0).tolist())
-
-    def _member(self, genome: Genome) -> Member:
-        costs = {key: float(values[0]) for key, values in self.costs(np.array([genome])).items()}
-        return Member(genome, self.decode(genome), costs)
 
     def _excess(self, genomes: Genomes) -> NDArray[np.float64]:
         return self.budget.excess(self.space, self.joints, genomes)
@@ -335,17 +346,12 @@ class FeasibleSpace:
         chunks = (genomes[start : start + CHUNK] for start in range(0, len(genomes), CHUNK))
         return float(np.concatenate([self.admitted(chunk) for chunk in chunks]).mean())
 
-    @property
-    def _rare(self) -> bool:
-        """Whether proposals have to be repaired."""
-        return self._share < AFFORDABLE
-
     def _draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """(up to count, G): genomes inside, drawn on their own."""
         if self._listed is not None:
             grid, numbers, _ = self._listed
             return grid.genomes(numbers[rng.integers(len(numbers), size=count)])
-        if self._rare:
+        if self._share < AFFORDABLE:
             return self._mixed(self.repair_many(self._proposals.draw(min(count, REPAIRED_BATCH), rng), rng), rng)
         genomes = self._proposals.draw(count, rng)
         return genomes[self.admitted(genomes)]
@@ -373,7 +379,7 @@ def describe_feasible(feasible: FeasibleSpace) -> str:
     count, first = feasible.count(), feasible.budget.limits[0]
     prefix = "" if count.exact else "at most about " if count.bound else "about "
     number = count.number if count.exact else float(f"{count.number:.2g}")
-    low, high = (first.show(member.costs[first.key]) for member in (feasible.cheapest, feasible.largest))
+    low, high = (first.show(first.cost(feasible.decode(one))) for one in (feasible.cheapest, feasible.largest))
     spread = f"{low} to {high}" if low != high else low
     subnets = f"{prefix}{_shown(number)} of {_shown(feasible.space.size)} subnets"
     which = f" {first.quantity}" if len(feasible.budget.limits) > 1 else ""

@@ -54,12 +54,10 @@ class Budget:
         params: trainable parameters.
         convention: how MACs are counted; LitePose's readers expect thop's.
         latency_ms: milliseconds of one forward pass, as `predict_ms` predicts them.
-        predict_ms: the latency of a subnet on the device in question, in milliseconds. Given without `latency_ms`, it
-            is recorded but limits nothing.
+        predict_ms: a subnet's milliseconds on the device in question; without `latency_ms` it is recorded only.
         predict_many: optionally the same for many subnets at once: given the space, the number of joints and (N, G)
             genomes, the milliseconds (N,), equal to `predict_ms` of each. Without it `predict_ms` is called for each.
-        latency_table: what `predict_ms` rests on, the SHA-256 of a table's file; two budgets with the same limits and
-            different tables admit different subnets.
+        latency_table: what `predict_ms` rests on, the SHA-256 of a table's file; another admits other subnets.
     """
 
     macs: int | None = None
@@ -81,37 +79,24 @@ class Budget:
 
     @classmethod
     def parse(cls, macs: str | int | None, params: str | int | None, convention: str, **others: Any) -> Budget:
-        """A budget from counts as people write them, '1.2G'. Raises InputError.
-
-        Args:
-            others: further fields.
-        """
+        """A budget from counts as people write them, '1.2G', and further fields. Raises InputError."""
         counted, sized = (None if count is None else parse_count(str(count)) for count in (macs, params))
         return cls(counted, sized, cast(Convention, convention), **others)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
         """The limits that are set."""
-        found = []
-        if self.macs is not None:
-            found.append(
-                Limit(self.macs_key, f"MACs ({self.convention})", "--macs", self.macs, self.macs_of, format_count)
-            )
-        if self.params is not None:
-            found.append(Limit("params", "parameters", "--params", self.params, spec_params, format_count))
-        if self.latency_ms is not None and self.predict_ms is not None:
-            found.append(Limit(LATENCY, "of latency", "--latency", self.latency_ms, self.predict_ms, show_ms))
-        return tuple(found)
+        rows: tuple[tuple[Any, ...], ...] = (
+            (f"macs_{self.convention}", f"MACs ({self.convention})", "--macs", self.macs, self.macs_of, format_count),
+            ("params", "parameters", "--params", self.params, spec_params, format_count),
+            (LATENCY, "of latency", "--latency", self.latency_ms, self.predict_ms, show_ms),
+        )
+        return tuple(Limit(*row) for row in rows if row[3] is not None)
 
     @property
     def counted(self) -> tuple[Limit, ...]:
         """The limits that no subnet exceeds less than a smaller one: all but the latency."""
         return tuple(limit for limit in self.limits if limit.key != LATENCY)
-
-    @property
-    def macs_key(self) -> str:
-        """The key of `costs` that this budget's convention of MACs has."""
-        return f"macs_{self.convention}"
 
     def macs_of(self, spec: ArchSpec) -> int:
         """A subnet's multiply-adds in this budget's convention."""

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.arch.plan import Layer, Plan, build_plan, make_plan
+from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 
@@ -69,20 +70,52 @@ def layer_params(layer: Layer) -> int:
     return weights + 2 * layer.cout * layer.norm
 
 
-def plan_macs(plan: Plan) -> Macs:
-    """Multiply-adds of a network at its spec's resolution."""
-    return sum((layer_macs(layer) for layer in plan.layers()), Macs(0, 0, 0))
-
-
 @lru_cache(maxsize=65536)
 def spec_macs(spec: ArchSpec) -> Macs:
-    """Multiply-adds of the network that a spec describes."""
-    return plan_macs(make_plan(spec))
+    """Multiply-adds of the network that a spec describes, at its resolution."""
+    return sum((layer_macs(layer) for layer in make_plan(spec).layers()), Macs(0, 0, 0))
 
 
 def spec_params(spec: ArchSpec) -> int:
     """Trainable parameters of the network that a spec describes."""
     return sum(layer_params(layer) for layer in make_plan(spec).layers())
+
+
+def profile(spec: ArchSpec, name: str = "") -> dict[str, Any]:
+    """The figures of a network: {'name', 'resolution', 'joints', 'params', 'macs': {'thop', 'exact', 'paper'}}.
+
+    Args:
+        name: what to call it; by default the name of the preset with this shape, else the shape itself.
+    """
+    presets = {preset.with_joints(spec.joints): key for key, preset in PRESETS.items()}
+    return {
+        "name": name or presets.get(spec, str(spec)),
+        "resolution": spec.resolution,
+        "joints": spec.joints,
+        "params": spec_params(spec),
+        "macs": spec_macs(spec).to_dict(),
+    }
+
+
+def layer_rows(spec: ArchSpec) -> list[dict[str, Any]]:
+    """The per-layer table as JSON values, in the order of execution; `side` is the output's, in cells.
+
+    A layer's MACs are with its norm and activation; the columns add up to `profile`'s figures.
+    """
+    rows = []
+    for layer in make_plan(spec).layers():
+        shape = {"cin": layer.cin, "cout": layer.cout, "side": layer.side_out}
+        row = {"name": layer.name, "operator": _operator(layer), **shape}
+        rows.append(row | {"params": layer_params(layer), "macs": layer_macs(layer).to_dict()})
+    return rows
+
+
+def _operator(layer: Layer) -> str:
+    """A layer's operator in words, such as 'depthwise conv 7×7 /2' or 'deconv 4×4 ×2'."""
+    if layer.kind == "norm":
+        return "norm"
+    step = f" {'×' if layer.kind == 'deconv' else '/'}{layer.stride}" if layer.stride > 1 else ""
+    return f"{'depthwise ' * layer.depthwise}{layer.kind} {layer.kernel}×{layer.kernel}{step}"
 
 
 def population_costs(space: SearchSpace, joints: int, genomes: Genomes) -> Costs:
@@ -105,8 +138,10 @@ def population_plan(space: SearchSpace, joints: int, genomes: Genomes) -> tuple[
     A layer's channels and sides are whole numbers where they are the same for all, else arrays (N,). The plan has the
     blocks of the deepest subnet; which subnets have one is, for each stage's blocks, True (all) or an array (N,).
     """
+    # What is the same for all stays a plain number: a large part of the arithmetic is then done once.
     columns = zip(space.choices, np.asarray(genomes).T, strict=True)
-    return _plan(space, joints, [_taken(choices, column) for choices, column in columns])
+    taken = [choices[0] if len(choices) == 1 else np.array(choices, np.int64)[column] for choices, column in columns]
+    return _plan(space, joints, taken)
 
 
 def canonical_rows(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
@@ -172,11 +207,6 @@ class Grid:
         axes = [1] * len(self._genes)
         axes[self._genes.index(gene)] = -1
         return np.array(values, np.int64).reshape(axes)
-
-
-def _taken(choices: Sequence[int], column: NDArray[np.integer]) -> Any:
-    # What is the same for all stays a plain number: a large part of the arithmetic is then done once.
-    return choices[0] if len(choices) == 1 else np.array(choices, np.int64)[column]
 
 
 def _plan(space: SearchSpace, joints: int, values: Sequence[Any]) -> tuple[Plan, Present]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import QUANTITIES, population_costs, spec_macs, spec_params
+from ofa_pose.costs.macs import QUANTITIES, population_costs
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 
@@ -40,27 +40,25 @@ class SubnetTable:
 
     def write(self, rows: Mapping[Genome, Cells]) -> None:
         """Write the file at once, its rows in the order given."""
-        latency = ["latency_ms"] if self._predict_ms is not None else []
+        latency = [] if self._predict_ms is None else ["latency_ms"]
         header = [*self._leading, "genome", *self._space.labels, *QUANTITIES, *latency, *self._measured]
-        genomes = np.array(list(rows), np.int64).reshape(-1, len(self._space.choices))
-        costs = population_costs(self._space, self._joints, genomes)
-        counts = zip(*(costs[name].tolist() for name in QUANTITIES), strict=True)
-        lines = (self._row(genome, count, cells) for (genome, cells), count in zip(rows.items(), counts, strict=True))
-        files.write_text(self.path, "".join(map(_line, (header, *lines))))
+        files.write_text(self.path, ",".join(header) + "\n" + self._text(rows))
 
     def append(self, genome: Genome, cells: Cells) -> None:
         """Add a row to the file."""
-        spec = self._space.decode(genome, self._joints)
-        row = self._row(genome, [*spec_macs(spec).to_dict().values(), spec_params(spec)], cells)
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_line(row))
+            file.write(self._text({genome: cells}))
 
-    def _row(self, genome: Genome, counts: Sequence[int], cells: Cells) -> list[Any]:
-        latency = []
-        if self._predict_ms is not None:
-            latency = [self._predict_ms(self._space.decode(genome, self._joints))]
-        leading, measured = ([cells.get(name, "") for name in names] for names in (self._leading, self._measured))
-        return [*leading, genome_text(genome), *self._space.values(genome), *counts, *latency, *measured]
+    def _text(self, rows: Mapping[Genome, Cells]) -> str:
+        genomes = np.array(list(rows), np.int64).reshape(-1, len(self._space.choices))
+        costs, text = population_costs(self._space, self._joints, genomes), io.StringIO()
+        counts = zip(*(costs[name].tolist() for name in QUANTITIES), strict=True)
+        for (genome, cells), count in zip(rows.items(), counts, strict=True):
+            latency = [] if self._predict_ms is None else [self._predict_ms(self._space.decode(genome, self._joints))]
+            leading, measured = ([cells.get(name, "") for name in names] for names in (self._leading, self._measured))
+            row = [*leading, genome_text(genome), *self._space.values(genome), *count, *latency, *measured]
+            csv.writer(text, lineterminator="\n").writerow(row)
+        return text.getvalue()
 
 
 def read_subnets(
@@ -115,14 +113,7 @@ def read_genome(text: str) -> Genome:
 
 
 def _fits(space: SearchSpace, genome: Genome, values: Sequence[int]) -> bool:
-    if len(genome) != len(space.choices):
-        return False
-    if not all(0 <= gene < len(choices) for gene, choices in zip(genome, space.choices, strict=True)):
+    known = [gene in range(len(choices)) for gene, choices in zip(genome, space.choices, strict=False)]
+    if len(genome) != len(space.choices) or not all(known):
         return False
     return space.canonical(genome) == genome and space.values(genome) == list(values)
-
-
-def _line(row: Sequence[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()

@@ -19,13 +19,14 @@ import torch
 
 from ofa_pose.arch.presets import check_rebuildable, litepose_from_spec
 from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE
-from ofa_pose.backends import OUTPUTS, Runner, runtimes
+from ofa_pose.backends import runtimes
 from ofa_pose.backends.on_device import time_runs
+from ofa_pose.backends.runners import OUTPUTS, Runner
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
-from ofa_pose.costs.profile import profile
+from ofa_pose.costs.macs import profile
 from ofa_pose.exports.int8 import Int8Data, Pair, export_int8, int8_data
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.decode import DecodeConfig
@@ -76,9 +77,6 @@ def metadata(source: ExportSource, in_graph: bool) -> dict[str, str]:
     return {key: json.dumps(value) for key, value in values.items()}
 
 
-Write = Callable[[ExportSource, Path], dict[str, Any] | None]
-
-
 @dataclass(frozen=True)
 class Format:
     """One thing that a network can be written as.
@@ -86,13 +84,14 @@ class Format:
     Attributes:
         suffixes: of its files; the first is the one that other programs are given.
         write: `write(source, path)` writes them, the first to `path`, and returns what there is to say about them.
-        backend: the runtime whose packages it needs.
+        backend: the runtime of a model, which is compared with torch: `tolerance` is the most that outputs may differ.
         check: raises InputError on a network that it cannot hold, before anything is written.
     """
 
     suffixes: tuple[str, ...]
-    write: Write
+    write: Callable[[ExportSource, Path], dict[str, Any] | None]
     backend: Backend | None = None
+    tolerance: float = 0.0
     check: Callable[[LitePose], object] | None = None
 
 
@@ -147,8 +146,9 @@ def export_checkpoint(
         source = replace(source, int8=int8_data(source.recipe, source.skeleton, calibration, evaluation))
     result = ExportResult()
     for wanted in dict.fromkeys(formats):
-        paths = [Path(out) / f"{name}{suffix}" for suffix in _FORMATS[wanted].suffixes]
-        report = _FORMATS[wanted].write(source, paths[0]) or {}
+        form = _FORMATS[wanted]
+        paths = [Path(out) / f"{name}{suffix}" for suffix in form.suffixes]
+        report = _write_compared(form, source, paths[0]) if form.backend else form.write(source, paths[0]) or {}
         result.files[wanted] = paths[0]
         result.bytes[wanted] = sum(path.stat().st_size for path in paths)
         if len(paths) > 1:
@@ -229,34 +229,27 @@ def compare(
     return {"max_difference": worst, "sizes": [list(images.shape[:3]) for images, _ in reference]}
 
 
-def _model(backend: Backend, suffixes: tuple[str, ...], write: Write, tolerance: float) -> Format:
-    """A model that a runtime opens: written if it computes what torch does, else OfaPoseError is raised.
+def _write_compared(form: Format, source: ExportSource, path: Path) -> dict[str, Any]:
+    """Write a model that a runtime opens, if it computes what torch does; else OfaPoseError is raised.
 
-    It reports 'seconds' (of writing), what `compare` and `write` give, and 'ms', the median time of one image at the
-    network's resolution in one thread, if `write` gives none.
-
-    Args:
-        write: see `Format`; it gets a path in a folder of its own.
+    Reports 'seconds' (of writing), what `compare` and the format's `write` give, and 'ms', the median time of one image
+    at the network's resolution in one thread, if `write` gives none.
     """
-
-    def write_compared(source: ExportSource, path: Path) -> dict[str, Any]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-            temporary, start = Path(folder, path.name), time.perf_counter()
-            more = write(source, temporary) or {}
-            seconds = time.perf_counter() - start
-            assert backend.open
-            runner, reference = backend.open(temporary, 1, 1), make_reference(source.net)
-            report = {"seconds": seconds, **compare(runner, reference, backend.title, tolerance)}
-            if "ms" not in more:
-                times = time_runs(lambda: runner(reference[0][0]), 1, REPEATS, LONG_S)
-                report["ms"] = float(np.median(times))
-            for suffix in reversed(suffixes):  # the file that leads to the others last
-                name = f"{source.name}{suffix}"
-                Path(folder, name).replace(path.parent / name)
-        return report | more
-
-    return Format(suffixes, write_compared, backend)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        temporary, start, backend = Path(folder, path.name), time.perf_counter(), form.backend
+        more = form.write(source, temporary) or {}
+        seconds = time.perf_counter() - start
+        assert backend and backend.open
+        runner, reference = backend.open(temporary, 1, 1), make_reference(source.net)
+        report = {"seconds": seconds, **compare(runner, reference, backend.title, form.tolerance)}
+        if "ms" not in more:
+            times = time_runs(lambda: runner(reference[0][0]), 1, REPEATS, LONG_S)
+            report["ms"] = float(np.median(times))
+        for suffix in reversed(form.suffixes):  # the file that leads to the others last
+            name = f"{source.name}{suffix}"
+            Path(folder, name).replace(path.parent / name)
+    return report | more
 
 
 def _of_runtime(backend: Backend) -> Format:
@@ -264,7 +257,7 @@ def _of_runtime(backend: Backend) -> Format:
         assert backend.write
         backend.write(source.net, path, metadata(source, in_graph=True))
 
-    return _model(backend, backend.files, write, backend.tolerance)
+    return Format(backend.files, write, backend, backend.tolerance)
 
 
 ONNX = runtimes.FORMATS["onnx"].backend
@@ -275,7 +268,7 @@ _FORMATS = {
     "litepose-weights": Format((".litepose.pth.tar",), _write_litepose_weights, check=check_loadable),
     "safetensors": Format((".safetensors",), _write_safetensors),
     **{name: _of_runtime(entry.backend) for name, entry in runtimes.FORMATS.items()},
-    INT8: _model(ONNX, (".int8.onnx",), _write_int8, math.inf),
+    INT8: Format((".int8.onnx",), _write_int8, ONNX, math.inf),
 }
 FORMATS = tuple(_FORMATS)
 SUPERNET_FORMATS = {"litepose-weights"}

@@ -24,10 +24,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ofa_pose.backends import INPUT, Runner
-from ofa_pose.backends.inputs import planes
 from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.onnxruntime import OnnxRunner
+from ofa_pose.backends.runners import INPUT, Runner, planes
 from ofa_pose.checkpoints.checkpoint import check_joints
 from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset, Source, load_splits
 from ofa_pose.formats.reading import split_name

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ofa_pose.backends import Runner
+from ofa_pose.backends.runners import Runner
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.inference.pose_model import Decoder, Inputs, estimate

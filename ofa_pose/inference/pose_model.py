@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends import Runner
+from ofa_pose.backends.runners import Runner
 from ofa_pose.backends.runtimes import open_runner
 from ofa_pose.data.images import read_upright
 from ofa_pose.pose.decode import DecodeConfig, Poses, decode

@@ -1,7 +1,7 @@
 """From heatmaps and tags to poses: peaks, then grouping by associative embedding.
 
 Associative embedding: Newell, Huang and Deng, 2017; two resolutions and filling: HigherHRNet, Cheng et al., 2020.
-Nothing is upsampled to the input's size: peaks are found at half of it and refined below the cell.
+Peaks are found at half the input's size and refined below the cell.
 """
 
 from __future__ import annotations
@@ -35,14 +35,11 @@ class DecodeConfig:
     Attributes:
         max_people: at most so many poses an image, the best ones.
         candidates: at most so many peaks a joint, the highest ones.
-        threshold: the height above which a peak is a joint. The paper's code takes 0.1; 0.2 loses nothing on good nets
-            and gains on weak ones.
+        threshold: the height above which a peak is a joint. The paper's code takes 0.1; weak nets gain with 0.2.
         tag_threshold: a joint is a person's where its tag lies within half of this from the mean of the person's other
-            tags: nearer to the person's own tag than to one a whole threshold away. The distance of a flip test's two
-            tags is the root mean square of both. How far apart a net puts people depends on its training: the paper's
-            losses go with 1.
-        recover: look for a person's missing joints by its mean tag.
-        recover_floor: no missing joint has less heat than this.
+            tags; the distance of a flip test's two is the root mean square of both. How far apart a net puts people
+            depends on its training: the paper's losses go with 1.
+        recover: look for a person's missing joints by its mean tag; none has less heat than `recover_floor`.
     """
 
     max_people: int = 30
@@ -74,7 +71,7 @@ class Poses:
 
     Attributes:
         keypoints: float32 (P, J, 3): x, y in input pixels and the joint's score, its heat. A joint that was not found
-            has score 0; its x, y are then a guess for metrics that ask for every joint, or 0, 0.
+            has score 0, and a guess at x, y or 0, 0.
         scores: float32 (P,): the mean over all J joints of the scores of the joints that were found as peaks.
     """
 
@@ -90,10 +87,9 @@ def decode(low: Any, high: Any, order: Sequence[int], config: DecodeConfig | Non
 
     Args:
         low: (B, J + J·T, h, w), J heatmaps, then T blocks of J tag maps (T = 1 without a flip test), at stride 4; a
-            NumPy array or a torch tensor on any device and of any floating type.
+            NumPy array or a torch tensor on any device and of any floating type, as `high`.
         high: (B, J, 2h, 2w), heatmaps at stride 2.
         order: the joints' indices in the order of grouping, `Skeleton.grouping_order`.
-        config: thresholds and limits.
 
     Raises ValueError where the maps do not fit each other, or `order` does not fit them.
     """
@@ -142,11 +138,10 @@ def _decode_chunk(low: Array, high: Array, order: Sequence[int], config: DecodeC
 def _group(peaks: Spots, starts: Array, joints: int, order: Sequence[int], config: DecodeConfig) -> Array:
     """Who the peaks of one image belong to: (P, J) index of a person's peak or -1.
 
-    Joint by joint: a joint's peaks, starts[joint] to starts[joint + 1], go to the people so that the sum of the costs
-    is least. A pair of tags within half the threshold costs nothing, so that the higher peak decides between equally
-    good tags; every other pair costs the same, so that hopeless pairs do not push good ones apart, and is not made.
-    Among equal sums the higher peaks go to the people with more heat, or the chance of a second peak beside a joint
-    would tear a person in two. A peak without a person starts a new one.
+    A joint's peaks, starts[joint] to starts[joint + 1], go to the people so that the sum of the costs is least: nothing
+    where tags fit, so that the higher peak decides, and the same for every other pair, so that hopeless ones do not
+    push good ones apart. Among equal sums higher peaks go to people with more heat, or a second peak beside a joint
+    would tear a person in two.
     """
     most = int(starts[joints] - starts[0])
     member = np.full((most, joints), -1)
@@ -184,8 +179,8 @@ def _recover(
 ) -> None:
     """Fill in place the missing joints of keypoints (P, J, 3) from the warm cells with the nearest tags to tags (P, T).
 
-    A cell's worth is its heat less its tag distance in whole thresholds (HigherHRNet), less a little for its distance
-    from the person. A cell whose tag is not the person's is only a guess at the place: it gets no score.
+    A cell's worth is its heat less its tag distance in whole thresholds (HigherHRNet) and a little for its distance
+    from the person. One whose tag is not the person's gets no score.
     """
     planes, height, width = maps.fused.shape
     person, joint = np.nonzero(~found)

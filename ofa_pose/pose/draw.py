@@ -22,13 +22,8 @@ LINE_OF_PERSON, LINE_OF_IMAGE = 0.022, 0.012  # line width by the person's exten
 def draw_poses(image: np.ndarray, keypoints: np.ndarray, skeleton: Skeleton, threshold: float = 0.1) -> np.ndarray:
     """A copy of an RGB uint8 image (H, W, 3) with poses over it, the first on top.
 
-    Each person has a colour: its left limbs in a tint, its right limbs in a shade of it. Lines are as wide as the
-    person is large.
-
-    Args:
-        keypoints: (P, J, 3) x, y in image pixels and a score.
-        skeleton: gives limbs and sides.
-        threshold: joints with a score below it, or of zero, are left out.
+    Keypoints are (P, J, 3) x, y in image pixels and a score; joints whose score is below the threshold, or zero, are
+    left out. Left limbs have a tint, right limbs a shade of the person's colour, and lines are as wide as it is large.
     """
     poses = np.asarray(keypoints, np.float64).reshape(-1, len(skeleton.joints), 3)
     canvas = np.array(image, np.uint8, order="C")

@@ -1,7 +1,7 @@
 """Where an image lies in a network's input, and where an input position lies in its maps.
 
-Coordinates are continuous: pixel or cell i covers [i, i + 1) and its centre is at i + 0.5. Image pixels, input pixels
-and cells of a map with stride s then differ by one scale and one offset only, without any half-pixel terms.
+Coordinates are continuous: pixel or cell i covers [i, i + 1), so that image pixels, input pixels and cells of a map
+differ by one scale and one offset only, without any half-pixel terms.
 """
 
 from __future__ import annotations
@@ -26,11 +26,8 @@ MAX_ASPECT = 8  # a longer image is shrunk further, so that a thin strip cannot 
 class InputFrame:
     """How an image lies in a network's input: input = image · scale + offset, on both axes alike.
 
-    Attributes:
-        image_width, image_height: the image, in image pixels.
-        width, height: the network's input, in input pixels.
-        scale: input pixels per image pixel.
-        offset_x, offset_y: input pixels of padding left of and above the image, whole ones in our own frames.
+    Sizes are in pixels of each, the scale in input pixels per image pixel; offsets are input pixels of padding left of
+    and above the image, whole ones in our own frames.
     """
 
     image_width: int
@@ -50,10 +47,7 @@ class InputFrame:
         return (np.asarray(xy, np.float64) - (self.offset_x, self.offset_y)) / self.scale
 
     def poses_to_image(self, keypoints: Array) -> Array:
-        """Keypoints (P, J, 3) of x, y in input pixels and a score, with x and y in image pixels; float32.
-
-        A joint that is nowhere (x = y = score = 0) stays so.
-        """
+        """Keypoints (P, J, 3) of x, y in input pixels and a score, x, y in image pixels; float32. All zeros stay so."""
         moved = np.asarray(keypoints, np.float32).copy()
         somewhere = moved.any(axis=-1)
         moved[somewhere, :2] = self.to_image(moved[somewhere, :2])
@@ -73,10 +67,9 @@ def check_resolution(resolution: int) -> None:
 def input_frame(width: int, height: int, resolution: int) -> InputFrame:
     """The frame of an image of width × height pixels whose short side becomes `resolution` input pixels.
 
-    The aspect is kept: one scale for both axes. Both input sides are rounded up to `MULTIPLE`, and the image is centred
-    in the border that this leaves (never a square), because a mirrored input then looks to the network like a mirrored
-    image. The offset is a whole number of pixels, so an image already at the right size is copied to the bit.
-    Raises InputError where a size is not positive.
+    Both input sides are rounded up to `MULTIPLE`, and the image is centred in the border that this leaves, because a
+    mirrored input then looks to the network like a mirrored image. The offset is whole, so an image already at the
+    right size is copied to the bit. Raises InputError where a size is not positive.
     """
     if min(width, height) < 1:
         raise InputError(f"an image of {width}×{height} pixels has nothing to see", hint="give a readable image")
@@ -93,10 +86,7 @@ def input_frame(width: int, height: int, resolution: int) -> InputFrame:
 
 
 def warp(image: Array, frame: InputFrame, fill: tuple[int, int, int] = MEAN_COLOUR) -> Array:
-    """The network's input for an image: RGB uint8 (frame.height, frame.width, 3) from RGB uint8 (H, W, 3).
-
-    Shrinking averages over areas (no aliasing), enlarging is bilinear; both keep the frame's exact geometry.
-    """
+    """An RGB uint8 image (H, W, 3) as its frame's input (frame.height, frame.width, 3), shrunk without aliasing."""
     size = (frame.image_height, frame.image_width)
     if image.shape != (*size, 3):
         raise ValueError(f"image {image.shape} does not fit its frame {(*size, 3)}")

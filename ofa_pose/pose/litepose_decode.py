@@ -1,7 +1,6 @@
 """The LitePose repository's own way from image to input and from maps to poses, step by step, to compare figures with.
 
-It decodes HigherHRNet's way (Cheng et al., CVPR 2020): heatmaps and tags are enlarged to the input's size first, and
-peaks are whole pixels. `ofa_pose.pose.decode` is faster and finds more.
+It decodes HigherHRNet's way (Cheng et al., CVPR 2020): maps are enlarged to the input's size, peaks are whole pixels.
 """
 
 from __future__ import annotations
@@ -26,10 +25,7 @@ ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)  # of groupin
 
 
 def litepose_frame(width: int, height: int, resolution: int) -> InputFrame:
-    """The frame of an image there: short side to `resolution`, both sides rounded up to 64, the image in the middle.
-
-    Raises InputError on an image so thin that the input has no end.
-    """
+    """The frame of an image there: short side to `resolution`, both rounded up to 64. Raises InputError if thin."""
     short, long = min(width, height), max(width, height)
     if long > MAX_ASPECT * short:
         what = f"an image of {width}×{height} pixels is too thin to be decoded as LitePose's code does"
@@ -50,13 +46,10 @@ def litepose_warp(image: np.ndarray, frame: InputFrame) -> np.ndarray:
 
 
 def decode_litepose(low: np.ndarray, high: np.ndarray, order: Sequence[int]) -> list[Poses]:
-    """The poses of each image of a batch, in input pixels. Raises InputError where munkres is not installed.
+    """The poses of each image of a batch, in input pixels; arguments as of `decode`, NumPy arrays.
 
-    Args:
-        low: (B, J + J·T, h, w), J heatmaps, then T blocks of J tag maps, at stride 4.
-        high: (B, J, 2h, 2w), heatmaps at stride 2.
-        order: the joints' indices in the order of grouping, where that repository's own is none of theirs: it knows
-            one for 13 to 17 joints, whatever they are.
+    The order of grouping counts where that repository has none: its own is for 13 to 17 joints, whatever they are.
+    Raises InputError where munkres is not installed.
     """
     own = ORDER[: high.shape[1]]
     order = own if sorted(own) == list(range(high.shape[1])) else order
@@ -133,10 +126,7 @@ def _group(peaks: np.ndarray, tags: np.ndarray, order: Sequence[int], match: Mat
 
 
 def _placed(person: np.ndarray, heat: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """A person's joints, a quarter pixel from their pixels' centres to the higher neighbours.
-
-    A missing joint is put where there is most heat, less the rounded distance from the person's mean tag.
-    """
+    """A person's joints, a quarter pixel to higher neighbours; missing ones where heat less tag distance is most."""
     joints, height, width = heat.shape
     joint, (x, y), found = np.arange(joints), person[:, :2].astype(int).T, person[:, 2] > 0
     mean = np.mean(np.ascontiguousarray(tags[joint[found], y[found], x[found]]), axis=0)

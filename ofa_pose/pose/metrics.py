@@ -1,8 +1,7 @@
 """Object keypoint similarity AP and AR, as COCO and as CrowdPose define them.
 
-Both are matched and summed up by faster-coco-eval, whose figures are pycocotools' for COCO and for CrowdPose (Li et
-al., 2019) those of its authors' code; there a person's area is 0.53 × its box and AP is also given by how crowded the
-images are.
+faster-coco-eval's figures are pycocotools' for COCO and, for CrowdPose (Li et al., 2019), those of its authors' code;
+there a person's area is 0.53 × its box and AP is also given by how crowded the images are.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ class Detections:
     """N people found on any number of images.
 
     Attributes:
-        image_ids: the image of each person, N ids.
-        keypoints: (N, J, 3): x, y in image pixels and the joint's score. float32 as a network found them, to be scored
-            as they are written (to 3 decimals); float64 as a file gave them, scored as they stand.
+        image_ids: the image of each person.
+        keypoints: (N, J, 3): x, y in image pixels and the joint's score; float32 of a network are scored as they are
+            written (to 3 decimals), float64 of a file as they stand.
         scores: (N,), of whole people.
     """
 
@@ -101,11 +100,9 @@ class KeypointEvaluator:
 
     Args:
         images: COCO image records; `crowdIndex` is read for CrowdPose's splits.
-        annotations: COCO person annotations, in image pixels. A missing `bbox` is drawn round the labelled joints; a
-            missing `area`, or one that is not a positive number, is 0.53 × the box. People with `num_keypoints` 0 and
-            crowds (`iscrowd`) are ignored, neither wanted nor wrong; the stored count is trusted (CrowdPose's leaves
-            out head and neck), a missing one is made.
-        skeleton: gives the joints and their sigmas.
+        annotations: COCO person annotations, in image pixels. A missing `bbox` is drawn round the labelled joints, an
+            `area` that is not a positive number is 0.53 × the box. People with `num_keypoints` 0 and crowds (`iscrowd`)
+            are neither wanted nor wrong; the stored count is trusted (CrowdPose's leaves out head and neck).
         metric: 'coco' or 'crowdpose'.
 
     Raises InputError on an unknown metric, or naming an annotation that does not fit the images or the skeleton.
@@ -133,8 +130,7 @@ class KeypointEvaluator:
         """AP and AR of detections, given as such or as COCO results entries; the best 20 an image count.
 
         Keys: AP, AP50, AP75, AR, AR50, AR75; of coco also AP_medium, AP_large, AR_medium, AR_large (by area); of
-        crowdpose also AP_easy, AP_medium, AP_hard (by crowdIndex). A figure that the ground truth cannot give, because
-        it holds no such people, is None; without detections the others are 0.
+        crowdpose also AP_easy, AP_medium, AP_hard (by crowdIndex). A figure of people that are not there is None.
         """
         return self._score(self._scorer(detections))
 
@@ -162,10 +158,10 @@ class KeypointEvaluator:
     def breakdown(self, detections: Detections | Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Score]]:
         """AP, AR and the number of people of every joint and size: {'joints': {name: …}, 'sizes': {'small': …, …}}.
 
-        A joint is scored as if it were the skeleton's only one: the similarity is this joint's, with the person's area
-        and the detection's score. People without it are ignored, and so is one detection on each of them: of OKS 0.5
-        by the other joints, or with the joint in the doubled box. Sizes go by the area that the metric takes; a person
-        just on a border is of both. `people` is how many are wanted; where there are none, AP and AR are None.
+        A joint is scored as if it were the skeleton's only one, with the person's area and the detection's score.
+        People without it are ignored, and so is one detection on each of them: of OKS 0.5 by the other joints, or with
+        the joint in the doubled box. Sizes go by the metric's area; a person just on a border is of both. `people` is
+        how many are wanted; where there are none, AP and AR are None.
         """
         scorer, people = self._scorer(detections), self._people
         joints, sizes = {}, {}

@@ -1,7 +1,4 @@
-"""Object keypoint similarity (OKS) of all detections with all people of their images at once, and AP and AR from it.
-
-The similarities are of any set of joints; matching and summing up are faster-coco-eval's.
-"""
+"""Object keypoint similarity (OKS) of all detections with all people of their images at once, and AP and AR from it."""
 
 from __future__ import annotations
 
@@ -50,9 +47,7 @@ class People:
 class Found:
     """Detections in the order of their images' numbers and, on an image, from the best to the worst.
 
-    Attributes:
-        image: (M,) image number; xy: (M, J, 2) in image pixels; score: (M,).
-        area: (M,) of the box round all joints, in square pixels: it says of which size a wrong detection is.
+    Arrays are (M,), xy (M, J, 2) in image pixels; the area of the box round all joints is the size of a wrong one.
     """
 
     image: np.ndarray
@@ -81,9 +76,7 @@ class Scorer:
     def run(
         self, areas: Sequence[tuple[float, float]], images: Sequence[int] | None = None, joint: int | None = None
     ) -> list[Score]:
-        """AP, AP50, AP75, AR, AR50, AR75 within each of some ranges of areas.
-
-        A score's figures are None where its range holds no people to find.
+        """AP, AP50, AP75, AR, AR50, AR75 within each range of areas; None where it holds no people to find.
 
         Args:
             areas: (least, most) in square pixels; people, and wrong detections, outside of it are ignored.
@@ -129,20 +122,12 @@ class Scorer:
         return self._similarity(range(len(self._variances)))
 
     def _alone(self, joint: int) -> np.ndarray:
-        """The OKS of each pair if this were the only joint.
-
-        A detection that is, as a whole, one of a person without this joint is on that person wherever it has the joint:
-        nobody knows the right place.
-        """
+        """The OKS of each pair if this were the only joint; 1 for whole detections of people without it."""
         without = ~self._people.labelled[self._person, joint]
         return np.where(without & (self._whole >= LEAST_MATCH), 1.0, self._similarity([joint]))
 
     def _similarity(self, joints: Sequence[int]) -> np.ndarray:
-        """The OKS of each pair, counting these joints only.
-
-        As in COCO's evaluation, a detection's joints are compared with the labelled ones of the person; with a person
-        that has none of them labelled, by how far they lie outside its box, doubled.
-        """
+        """The OKS of each pair by these joints; where none is labelled, by how far outside the doubled box they lie."""
         people, found = self._people, self._found
         corner, sides = people.box[:, :2], people.box[:, 2:]
         labelled = people.labelled[:, joints]

@@ -94,10 +94,7 @@ def warm_cells(fused: Array, floor: float) -> tuple[Array, Array]:
 
 
 def find_peaks(maps: Maps, warm: Array, heat: Array, threshold: float, candidates: int) -> Spots:
-    """Those of the `warm_cells` that are local maxima above the threshold, by plane and falling heat.
-
-    Of each plane the highest, at most so many `candidates`.
-    """
+    """The local maxima of the `warm_cells` above the threshold, at most so many of a plane, highest first."""
     high = heat > threshold
     plane, x, y = maps.split(warm[high])
     heat = heat[high]
@@ -126,10 +123,9 @@ def _doubled(plane: Array, x: Array, y: Array, heat: Array) -> Array:
 
 
 def place(maps: Maps, spots: Spots) -> Array:
-    """Spots as (N, 3) x, y in input pixels and heat, refined below the cell.
+    """Spots as (N, 3) x, y in input pixels and heat, refined below the cell; exact for a Gaussian.
 
-    Along each axis the vertex of the parabola through the logarithms of three cells, the spot's and its neighbours; at
-    an edge, the three next to it. Exact for a Gaussian.
+    Along each axis the vertex of the parabola through the logarithms of the spot's cell and its neighbours.
     """
     _, height, width = maps.fused.shape
     x, y = (np.maximum(np.minimum(at, side - 2), 1) for at, side in ((spots.x, width), (spots.y, height)))

@@ -22,11 +22,7 @@ SMOOTHED = 40  # a loss curve is the mean of as many stretches of steps
 
 
 def svg(figure: Figure, name: str) -> str:
-    """A figure as an <svg> element: text stays text, and the same figure gives the same element.
-
-    Args:
-        name: stands before its identifiers, which have to differ from those of other pictures on the page.
-    """
+    """A figure as an <svg> element, always the same; its identifiers begin with a name of its own on the page."""
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "font.family": "sans-serif"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True, dpi=150)
@@ -87,12 +83,7 @@ def progress_chart(aps: Sequence[float | None]) -> Figure:
 
 
 def choices_chart(choices: Mapping[str, Sequence[tuple[int, float]]], chosen: Mapping[str, int]) -> Figure:
-    """What each choice of a gene was worth: the APs of the subnets with it, their best and their median.
-
-    Args:
-        choices: by gene, (value, AP) of every subnet evaluated.
-        chosen: by gene, the value that the chosen subnet has.
-    """
+    """What choices were worth: by gene, (value, AP) of every subnet evaluated, with best and median; bold: chosen."""
     columns, rows = min(5, len(choices)), -(-len(choices) // 5)
     figure = Figure(figsize=(1.9 * columns, 1.75 * rows), layout="constrained")
     cells = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -118,11 +109,7 @@ def choices_chart(choices: Mapping[str, Sequence[tuple[int, float]]], chosen: Ma
 
 
 def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> Figure:
-    """A network's widths and depths: a bar for each part, as high as it is wide and as broad as it is deep.
-
-    Args:
-        largest: the largest of its space, drawn as an outline behind.
-    """
+    """A bar for each part, as high as it is wide and as broad as it is deep; behind, the largest of its space."""
     figure = Figure(figsize=(8.6, 2.7), layout="constrained")
     axes = figure.subplots()
     parts, reach, left = _parts(spec), _parts(largest or spec), 0.0

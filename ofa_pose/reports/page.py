@@ -93,11 +93,9 @@ class Searched:
     """A search and the network that was taken from it.
 
     Attributes:
-        best: the contents of best.yaml; empty where there is none.
-        history: of every candidate the AP (None where it was not a number), the predicted latency where there is one,
-            and each gene's value under its label.
+        best, result: of best.yaml, and of what the search printed in the end; empty where there is none.
+        history: of every candidate the AP (or None), any predicted latency, and each gene's value under its label.
         basis: of search.json, what was evaluated on what, and how.
-        result: what the search printed in the end; empty where it did not end.
         genome: of the network in question; empty where it is not of the space.
     """
 
@@ -124,11 +122,7 @@ class Searched:
 
 
 def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
-    """The search in a run's directory; None where it holds none. Raises InputError where it is damaged.
-
-    Args:
-        spec: the network in question; None for the one that the search chose.
-    """
+    """The search in a run's directory, if any, for a network or the one it chose. Raises InputError where damaged."""
     path = run.path / HISTORY
     if not path.exists():
         return None
@@ -287,7 +281,6 @@ def _front(search: Searched) -> list[str]:
     if not front or uniform is None:
         return []
     latency = front[0]["latency_ms"] is not None
-
     nets = [(f"front/{entry['rank']:03}.yaml", entry) for entry in front[:SHOWN]]
     nets += [("uniformly scaled", net) for net in uniform]
     rows, kinds = [], ["chosen" if tuple(entry["genome"]) == search.genome else "" for entry in front[:SHOWN]]

@@ -32,10 +32,8 @@ RESTORE = "search again, or restore it"
 class Run:
     """What a run directory holds.
 
-    Attributes:
-        commands: the words of every command that ran in it, without 'ofa-pose'; all but the first resumed it.
-        metrics: the records of metrics.jsonl, in their order.
-        recipe: the text of recipe.yaml; empty where there is none.
+    Commands are the words of each that ran in it, without 'ofa-pose'; all but the first resumed it. Metrics are the
+    records of metrics.jsonl, the recipe is the text of recipe.yaml, '' where there is none.
     """
 
     path: Path
@@ -130,10 +128,7 @@ def source(run: Run, option: str) -> Run | None:
 
 
 def chain(run: Run) -> list[tuple[Run, str]]:
-    """A run and those that it started from, where they can be found: the earliest first, it itself last.
-
-    Each comes with what it is to the run that names it, such as 'teacher'; the last with ''.
-    """
+    """The runs that a run started from, as far as found, and it itself, last; each with its role, such as 'teacher'."""
     found: list[tuple[Run, str]] = []
     seen: set[Path] = set()
 

@@ -93,7 +93,7 @@ class TableStudy:
         start, path = time.perf_counter(), run.path / TABLE
         if resume:
             check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
-        known = read_table(path, self.space) if resume else {}
+        rows = dict(sorted(read_table(path, self.space).items())) if resume else {}
         run.open()
         files.write_json(run.path / BASIS, dict(self.basis))
         genomes = list(every_genome(self.space))
@@ -101,7 +101,6 @@ class TableStudy:
         # What a subnet takes, in MMACs of one image: time left counted in subnets would be far too short.
         work = dict(zip(genomes, (-(-macs // 10**6)).tolist(), strict=True))
         table = SubnetTable(path, self.space, self.joints, MEASURED)
-        rows = {genome: known[genome] for genome in sorted(known)}
         table.write(rows)
         missing = [genome for genome in genomes if genome not in rows]
         with progress("table", sum(work.values()), "MMACs", sum(work[genome] for genome in rows)) as meter:
@@ -131,9 +130,8 @@ def check_size(space: SearchSpace, limit: int) -> None:
 
 
 def read_table(path: Path, space: SearchSpace) -> dict[Genome, dict[str, float]]:
-    """The measurements of every subnet in a table.csv; see `read_subnets`."""
-    rows = read_subnets(path, MEASURED, space, what=f"a table of space '{space.name}'")
-    return {genome: {name: row[name] for name in MEASURED} for genome, row in rows.items()}
+    """The values and measurements of every subnet in a table.csv; see `read_subnets`."""
+    return read_subnets(path, MEASURED, space, what=f"a table of space '{space.name}'")
 
 
 def timed(ap_of: Callable[[Genome], float]) -> Evaluate:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
-from ofa_pose.models.recalibrate import inherit
+from ofa_pose.models.elastic import inherit
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.searches.evaluation import SubnetEvaluator
@@ -33,17 +33,15 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.ranking import kendall_interval
+from ofa_pose.utils.ranking import Series, draw_comparisons, kendall_interval
 from ofa_pose.utils.result import Result, plain
 from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run, read_records
 from ofa_pose.utils.seeding import generator
 
 SURE = 10  # subnets; with fewer even a tau of 1 may be chance
 GOOD = 0.9  # a tau at which a ranking may stand for the other
-MARKS = "os^DvPX*"
 
-Panel = tuple[str, str, dict[str, list[tuple[float, float]]]]
-"""Of one comparison the x axis, the y axis, and the points of each legend entry."""
+Rows = Mapping[Genome, Mapping[str, float]]  # what was measured on each subnet so far
 
 
 @dataclass(frozen=True)
@@ -119,29 +117,6 @@ class FidelityResult(Result):
             return "nothing was compared: name several image counts, or fine-tune"
         few = f"from {self.subnets} subnets only, so with care: " if self.subnets < SURE else ""
         return few + "; ".join(sentences)
-
-
-def draw_comparisons(path: Path, panels: Sequence[Panel]) -> Path | None:
-    """Write a PNG with a panel for each comparison and give its path; a dashed line shows where both agree.
-
-    Where there are no panels, nothing is written.
-    """
-    if not panels:
-        return None
-    figure = Figure(figsize=(4.4 * len(panels), 4.4), layout="constrained")
-    for axes, (x_label, y_label, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for mark, (label, points) in zip(MARKS * len(series), series.items(), strict=False):
-            axes.plot(*zip(*points, strict=True), mark, label=label, alpha=0.75, markersize=6, markeredgewidth=0)
-        start = next(iter(series.values()))[0][0]
-        axes.axline((start, start), slope=1, color="0.5", linestyle="--", lw=1, zorder=1)
-        axes.margins(0.08)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=9)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
-    return path
 
 
 TABLE, BASIS, PICTURE, TUNING = "fidelity.csv", "fidelity.json", "fidelity.png", "finetune"
@@ -286,34 +261,90 @@ class FidelityStudy:
     def run(self, out: str | Path, resume: bool = False) -> FidelityResult:
         """Evaluate the subnets in every way and compare the rankings; writes fidelity.csv and fidelity.png.
 
-        The images of a smaller count are among those of a larger one, so that the correlations between counts are a
-        little better than between images that have nothing in common. Subnets are spread over all costs: those that a
-        search has to tell apart at last lie closer together.
+        The images of a smaller count are among those of a larger one, so that the correlations are a little better than
+        between images apart. Subnets are spread over all costs: those that a search has to tell apart lie closer.
 
         Raises:
             InputError: fewer than three subnets; `out` holds another run, or a study and `resume` is not asked for; the
                 study to be resumed has another basis.
         """
         run = plan_run(out, config_text(self.recipe), resume, progress=TABLE)
-        start, settings = time.perf_counter(), self.settings
+        start, settings, space, table = time.perf_counter(), self.settings, self.feasible.space, run.path / TABLE
         genomes = spread_subnets(self.feasible, settings.subnets, generator(self.recipe.seed, "fidelity"))
         _check_rankable(len(genomes))
-        columns = [f"{name}_{_key(counts)}" for counts in settings.evaluations for name in ("AP", "seconds")]
-        kept = _Kept(run.path / TABLE, self.feasible, genomes, [*columns, *([TUNED] if self.fine_tune else [])])
+        columns = [_column(name, counts) for counts in settings.evaluations for name in ("AP", "seconds")]
+        columns += [TUNED] if self.fine_tune else []
+        rows: dict[Genome, dict[str, float]] = {genome: {} for genome in genomes}
         if resume:
             check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
-            kept.read()
+            before = read_subnets(table, columns, space, empty=columns, what="a table of this study")
+            if not before.keys() <= rows.keys():
+                raise InputError("holds subnets of another study", table, "choose another --out")
+            for genome, cells in before.items():
+                rows[genome] = {name: cells[name] for name in columns if cells[name] is not None}
         evaluates = {counts: self.make_evaluate(*counts) for counts in settings.evaluations}  # may find data at fault
         run.open()
         files.write_json(run.path / BASIS, dict(self.basis))
-        kept.write()
-        kept.evaluate(evaluates)
-        if self.fine_tune is not None:
-            kept.tune(self.fine_tune, run.path / TUNING)
+        file = SubnetTable(table, space, self.feasible.joints, columns)
+        file.write(rows)
+        for genome, measured in chain(_evaluated(evaluates, rows), self._tuned(rows, run.path / TUNING)):
+            rows[genome] |= measured
+            file.write(rows)  # whole on disk after each figure
         shutil.rmtree(run.path / TUNING, ignore_errors=True)
-        picture = draw_comparisons(run.path / PICTURE, kept.panels(settings))
-        seconds, path = round(time.perf_counter() - start, 3), run.path
-        return FidelityResult(len(genomes), *kept.compare(settings), path / TABLE, picture, seconds, path)
+        figures = {name: [row[name] for row in rows.values()] for name in columns}
+        found = self._compare(figures, run.path / PICTURE)
+        seconds = round(time.perf_counter() - start, 3)
+        return FidelityResult(subnets=len(rows), table=table, seconds=seconds, out=run.path, **found)
+
+    def _tuned(self, rows: Rows, folder: Path) -> Iterator[tuple[Genome, dict[str, float]]]:
+        """The AP after fine-tuning of every subnet that has none yet, as it comes."""
+        for number, (genome, row) in enumerate(rows.items(), start=1):
+            if self.fine_tune and TUNED not in row:
+                say(f"fine-tuning subnet {number} of {len(rows)}")
+                yield genome, {TUNED: self.fine_tune(genome, folder / genome_text(genome))}
+
+    def _compare(self, figures: Mapping[str, list[float]], picture: Path) -> dict[str, Any]:
+        """Of a result what compares columns of the table: every count with the largest, and that with fine-tuning."""
+        settings, (most, best) = self.settings, self.settings.reference
+        reference = figures[_column("AP", settings.reference)]
+
+        def compare(evaluations: Mapping[int, Counts]) -> tuple[list[CountComparison], Series]:
+            lines, series = [], {}
+            for count, counts in evaluations.items():
+                aps, seconds = figures[_column("AP", counts)], statistics.median(figures[_column("seconds", counts)])
+                lines.append(CountComparison(count, *kendall_interval(aps, reference), seconds))
+                if counts != settings.reference:
+                    series[str(count)] = aps
+            return lines, series
+
+        images, on_fewer = compare({count: (count, best) for count in settings.images})
+        calibration, with_fewer = compare({count: (most, count) for count in settings.calibration})
+        panels = [
+            (f"AP on {most} images", "AP on fewer", on_fewer),
+            (f"AP, {best} calibration images", "AP with fewer", with_fewer),
+        ]
+        finetuned = None
+        if self.fine_tune:
+            finetuned = TuningComparison(settings.steps, *kendall_interval(reference, figures[TUNED]))
+            panels.append(("inherited AP", "AP after fine-tuning", {f"{settings.steps} steps": figures[TUNED]}))
+        panels = [panel for panel in panels if panel[2]]
+        drawn = draw_comparisons(picture, reference, panels) if panels else None
+        return {"images": images, "calibration": calibration, "finetuned": finetuned, "picture": drawn}
+
+
+def _evaluated(evaluates: Mapping[Counts, Evaluate], rows: Rows) -> Iterator[tuple[Genome, dict[str, float]]]:
+    """The AP and the seconds of every subnet under every evaluation that are not there yet, as they come."""
+    missing = {c: [genome for genome, row in rows.items() if _column("AP", c) not in row] for c in evaluates}
+    total, left = len(evaluates) * len(rows), sum(map(len, missing.values()))
+    # Counted in images: with few of them a subnet takes less.
+    work = sum(map(sum, evaluates)) * len(rows)
+    to_do = sum(sum(counts) * len(genomes) for counts, genomes in missing.items())
+    with progress("evaluate", work, "images", work - to_do) as meter:
+        for counts, genomes in missing.items():
+            for genome, (ap, seconds) in zip(genomes, evaluates[counts](genomes), strict=True):
+                yield genome, {_column("AP", counts): ap, _column("seconds", counts): round(seconds, 4)}
+                left -= 1
+                meter.step(sum(counts), f"{total - left} of {total} evaluations")
 
 
 def spread_subnets(feasible: FeasibleSpace, count: int, rng: np.random.Generator) -> list[Genome]:
@@ -331,100 +362,6 @@ def spread_subnets(feasible: FeasibleSpace, count: int, rng: np.random.Generator
             left.remove(nearest)
             taken.append(nearest)
     return sorted(taken)
-
-
-class _Kept:
-    """fidelity.csv: a row for each subnet with what was measured on it so far; whole on disk after each figure."""
-
-    def __init__(self, path: Path, feasible: FeasibleSpace, genomes: Sequence[Genome], columns: Sequence[str]) -> None:
-        self._table = SubnetTable(path, feasible.space, feasible.joints, columns)
-        self._space, self._columns = feasible.space, columns
-        self.rows: dict[Genome, dict[str, float]] = {genome: {} for genome in genomes}
-
-    def read(self) -> None:
-        """Take over what the file holds. Raises InputError where it is of other subnets or damaged."""
-        path, what = self._table.path, "a table of this study"
-        found = read_subnets(path, self._columns, self._space, empty=self._columns, what=what)
-        if not found.keys() <= self.rows.keys():
-            raise InputError("holds subnets of another study", path, "choose another --out")
-        for genome, cells in found.items():
-            self.rows[genome] |= {name: cells[name] for name in self._columns if cells[name] is not None}
-
-    def write(self) -> None:
-        """Write the file at once."""
-        self._table.write(self.rows)
-
-    def put(self, genome: Genome, **figures: float) -> None:
-        """Take in figures of a subnet and write the file."""
-        self.rows[genome] |= figures
-        self.write()
-
-    def evaluate(self, evaluates: Mapping[Counts, Evaluate]) -> None:
-        """Put in the AP and the seconds of every subnet under every evaluation that are not there yet."""
-        missing = {
-            counts: [genome for genome, row in self.rows.items() if f"AP_{_key(counts)}" not in row]
-            for counts in evaluates
-        }
-        total = len(evaluates) * len(self.rows)
-        done = total - sum(map(len, missing.values()))
-        # Counted in images: with few of them a subnet takes less.
-        work = sum(map(sum, evaluates)) * len(self.rows)
-        to_do = sum(sum(counts) * len(genomes) for counts, genomes in missing.items())
-        with progress("evaluate", work, "images", work - to_do) as meter:
-            for counts, genomes in missing.items():
-                for genome, (ap, seconds) in zip(genomes, evaluates[counts](genomes), strict=True):
-                    self.put(genome, **{f"AP_{_key(counts)}": ap, f"seconds_{_key(counts)}": round(seconds, 4)})
-                    done += 1
-                    meter.step(sum(counts), f"{done} of {total} evaluations")
-
-    def tune(self, fine_tune: FineTune, folder: Path) -> None:
-        """Put in the AP after fine-tuning of every subnet that has none yet."""
-        for number, genome in enumerate(self.rows, start=1):
-            if TUNED not in self.rows[genome]:
-                say(f"fine-tuning subnet {number} of {len(self.rows)}")
-                self.put(genome, **{TUNED: fine_tune(genome, folder / genome_text(genome))})
-
-    def column(self, name: str) -> list[float]:
-        """A figure of every subnet, in the order of the genomes."""
-        return [row[name] for row in self.rows.values()]
-
-    def aps(self, counts: Counts) -> list[float]:
-        """The AP of every subnet under one evaluation."""
-        return self.column(f"AP_{_key(counts)}")
-
-    def compare(
-        self, settings: FidelitySettings
-    ) -> tuple[list[CountComparison], list[CountComparison], TuningComparison | None]:
-        """Every count of images and of recalibration images against the largest, and that against fine-tuning."""
-        (most, best), reference = settings.reference, self.aps(settings.reference)
-
-        def line(count: int, counts: Counts) -> CountComparison:
-            seconds = statistics.median(self.column(f"seconds_{_key(counts)}"))
-            return CountComparison(count, **asdict(kendall_interval(self.aps(counts), reference)), seconds=seconds)
-
-        images = [line(count, (count, best)) for count in settings.images]
-        calibration = [line(count, (most, count)) for count in settings.calibration]
-        if TUNED not in self._columns:
-            return images, calibration, None
-        tuned = asdict(kendall_interval(reference, self.column(TUNED)))
-        return images, calibration, TuningComparison(settings.steps, **tuned)
-
-    def panels(self, settings: FidelitySettings) -> list[Panel]:
-        """What the picture shows."""
-        (most, best), reference = settings.reference, self.aps(settings.reference)
-
-        def against(aps: list[float]) -> list[tuple[float, float]]:
-            return list(zip(reference, aps, strict=True))
-
-        images = {f"{n}": against(self.aps((n, best))) for n in settings.images[:-1]}
-        calibration = {f"{n}": against(self.aps((most, n))) for n in settings.calibration[:-1]}
-        tuned = {f"{settings.steps} steps": against(self.column(TUNED))} if TUNED in self._columns else {}
-        panels = [
-            (f"AP on {most} images", "AP on fewer", images),
-            (f"AP, {best} calibration images", "AP with fewer", calibration),
-            ("inherited AP", "AP after fine-tuning", tuned),
-        ]
-        return [panel for panel in panels if panel[2]]
 
 
 def _last_ap(metrics: Path, steps: int) -> float:
@@ -448,5 +385,5 @@ def _check_rankable(subnets: int) -> None:
         raise InputError(f"{subnets} subnets cannot be ranked", hint=hint)
 
 
-def _key(counts: Counts) -> str:
-    return f"{counts[0]}_{counts[1]}"
+def _column(name: str, counts: Counts) -> str:
+    return f"{name}_{counts[0]}_{counts[1]}"

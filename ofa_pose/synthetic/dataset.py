@@ -1,7 +1,4 @@
-"""Synthetic multi-person datasets in COCO's layout: articulated, dressed figures that hide each other, on clutter.
-
-`draw_scene` draws one picture from (seed, index) alone; `write_dataset` writes many with all processors.
-"""
+"""Synthetic multi-person datasets in COCO's layout: articulated, dressed figures that hide each other, on clutter."""
 
 from __future__ import annotations
 
@@ -26,7 +23,6 @@ __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 VERSION = 3  # raise it when the same seed no longer draws the same pictures
 JPEG_QUALITY = 92
 FILE_NAME = "{:06d}.jpg"  # of the image id, as in COCO's own files
-_START_METHOD = "spawn"  # forking a process that runs threads (torch, OpenCV) can hang
 
 Record = tuple[dict[str, Any], list[dict[str, Any]]]  # of an image, and of its annotations
 
@@ -76,7 +72,8 @@ def _drawn(work: Callable[[int], Record], images: int, workers: int) -> Iterator
     if workers == 1:
         yield from map(work, range(images))
         return
-    with multiprocessing.get_context(_START_METHOD).Pool(workers, cv2.setNumThreads, (1,)) as pool:
+    # forking a process that runs threads (torch, OpenCV) can hang
+    with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(work, range(images), chunksize=max(1, min(16, images // (4 * workers))))
 
 

@@ -82,10 +82,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Figure:
-    """A posed body in the camera frame, before perspective.
-
-    Rotations are (3, 3), from the part's own frame (x left, y up, z forward) to (right, up, near).
-    """
+    """A posed body before perspective; rotations (3, 3) go from a part's own frame to (right, up, near)."""
 
     body: Body
     points: dict[str, Array]  # joint name -> (3,); COCO's and CrowdPose's joints, and what drawing needs besides

@@ -1,7 +1,4 @@
-"""What a figure wears and the outlines that draw it: materials, and painter-ordered shapes of body parts.
-
-Both sides of the body are dressed by the same rule, so that nothing but the view tells left from right.
-"""
+"""What a figure wears, on both sides by one rule, so that only the view tells left from right, and its shapes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""One synthetic scene: people placed, painted from back to front, hidden by things, and annotated.
-
-Joints are labelled as annotators do: which are seen, guessed as hidden, or left out is read off the painted pixels.
+"""One synthetic scene: people placed, painted from back to front, hidden by things, and annotated from the pixels.
 
 Coordinates are continuous image pixels: pixel i covers [i, i + 1).
 """
@@ -57,9 +55,7 @@ class Person:
     Attributes:
         keypoints: (J, 3) x, y in image pixels and v: 2 visible, 1 hidden but near something visible of this person,
             0 not labelled (then x = y = 0).
-        bbox: x, y, w, h of the visible silhouette.
-        area: its visible pixels.
-        segmentation: its polygons, flat x, y lists.
+        bbox, area, segmentation: of the visible pixels: x, y, w, h, their number, and polygons, flat x, y lists.
         height: vertical extent of the whole figure in pixels, hidden and cropped parts included.
         facing: 1 for a chest that faces the camera, -1 for a back.
     """
@@ -74,12 +70,9 @@ class Person:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and its truth.
+    """One picture, (size, size, 3) RGB uint8, its one to six people, and who is on top where.
 
-    Attributes:
-        image: (size, size, 3) RGB uint8.
-        people: one to six.
-        owner: (size, size) uint8: i + 1 where people[i] is on top, 255 a thing in front, 0 background.
+    The owner, (size, size) uint8, is i + 1 of people[i], 255 of a thing in front, 0 of the background.
     """
 
     image: Array

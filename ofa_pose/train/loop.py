@@ -30,6 +30,7 @@ from ofa_pose.utils.run_dir import check_basis
 from ofa_pose.utils.seeding import key_seed
 
 MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
+Evaluate = Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class TrainingResult(Result):
 def fit(
     training: TrainingRun,
     objective: Objective,
-    evaluate: Callable[[], dict[str, Any]],
+    evaluate: Evaluate,
     space: SearchSpace | None = None,
     evaluate_start: bool = False,
 ) -> TrainingResult:
@@ -60,8 +61,8 @@ def fit(
 
     Args:
         evaluate: the network's metrics as it is, with 'AP' among them.
-        space: the search space that the network is of, or a subnet of.
-        evaluate_start: evaluate before the first step too; if training makes nothing better of the network, it is best.
+        space: that the network is of, or a subnet of.
+        evaluate_start: before the first step too; the network stays the best if training makes nothing better of it.
 
     Raises OfaPoseError where the loss or its gradient is no longer finite, InputError where the run to resume trained
     another net or otherwise, or is further than the recipe goes.
@@ -123,11 +124,7 @@ class _Loop:
     """A training under way. Steps are numbered from 1; an objective, like the batches, counts them from 0."""
 
     def __init__(
-        self,
-        training: TrainingRun,
-        objective: Objective,
-        evaluate: Callable[[], dict[str, Any]],
-        space: SearchSpace | None,
+        self, training: TrainingRun, objective: Objective, evaluate: Evaluate, space: SearchSpace | None
     ) -> None:
         self._training, self._objective, self._evaluate, self._space = training, objective, evaluate, space
         self._network = objective.network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -206,10 +203,7 @@ def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> float:
 
 
 def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip: float) -> dict[str, float]:
-    """One optimiser step; returns the losses and the gradient norm.
-
-    Raises OfaPoseError where the loss or its gradient is not finite; the weights are then as they were.
-    """
+    """One optimiser step; returns losses and gradient norm. Raises OfaPoseError, weights untouched, if not finite."""
     loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -1,7 +1,4 @@
-"""Training targets and losses: weighted heatmap errors, associative embedding of the tags, distillation.
-
-Losses are computed in float32 whatever the maps' type, and give one number, the mean over the batch's images.
-"""
+"""Training targets and losses of heatmaps, tags and distillation: float32 means over a batch's images."""
 
 from __future__ import annotations
 
@@ -16,13 +13,11 @@ CUT = 4.0  # in sigmas: beyond it a Gaussian is below 3.4e-4 and is left at zero
 
 
 def heatmaps(keypoints: Tensor, size: tuple[int, int], stride: float, sigma: float = 2.0) -> Tensor:
-    """Target heatmaps: at each cell the largest of the people's Gaussians, exact to the joints' sub-cell positions.
+    """Target heatmaps: the largest of the people's Gaussians around the joints' sub-cell positions.
 
     Args:
         keypoints: (B, P, J, 3) x, y in input pixels, visibility (0: gives nothing).
-        size: (h, w) of the map in cells.
-        stride: input pixels a cell.
-        sigma: in cells.
+        size: (h, w) in cells of `stride` input pixels; sigma: in cells.
 
     Returns:
         (B, J, h, w) float32: exp(-d² / 2 sigma²) for a cell centre d cells off the joint, 0 beyond `CUT` sigmas.
@@ -49,11 +44,9 @@ def heatmaps(keypoints: Tensor, size: tuple[int, int], stride: float, sigma: flo
 
 
 def tag_cells(keypoints: Tensor, size: tuple[int, int], stride: float = 4) -> tuple[Tensor, Tensor]:
-    """The cell of the tag map that holds each joint; arguments as of `heatmaps`.
+    """The cell of the tag map that holds each joint, and whether there is one; arguments as of `heatmaps`.
 
-    Returns:
-        cells: (B, P, J) int64, row × w + column; 0 where invalid.
-        valid: (B, P, J) bool: labelled and on the map.
+    Cells are (B, P, J) int64, row × w + column, 0 where invalid; valid are (B, P, J) bool: labelled and on the map.
     """
     height, width = size
     column, row = (keypoints[..., :2].float() / stride).floor().long().unbind(-1)
@@ -62,14 +55,10 @@ def tag_cells(keypoints: Tensor, size: tuple[int, int], stride: float = 4) -> tu
 
 
 def heatmap_loss(prediction: Tensor, target: Tensor, mask: Tensor, foreground: float = FOREGROUND) -> Tensor:
-    """Mean squared error of heatmaps with weight 1 + foreground × target under a mask.
+    """Mean squared error of heatmaps (B, J, h, w) with weight 1 + foreground × target.
 
-    A plain mean is dominated by the empty background, and nothing is learnt for thousands of steps.
-
-    Args:
-        prediction, target: (B, J, h, w).
-        mask: (B, H, W) of 0 and 1, of any size; a cell counts by the share of it that is 1 (average pooling).
-        foreground: the extra weight at a target's peak.
+    In a plain mean the empty background outweighs the joints, and nothing is learnt for thousands of steps. A cell
+    counts by the share of the mask's, (B, H, W) of 0 and 1 and of any size, that is 1.
     """
     target, shares = target.detach().float(), mask[:, None].float()
     if shares.shape[-2:] != prediction.shape[-2:]:
@@ -94,12 +83,10 @@ def tag_loss(tags: Tensor, keypoints: Tensor, stride: float = 4) -> tuple[Tensor
     Images without people give 0 and count in the mean over the batch.
 
     Args:
-        tags: (B, J, h, w).
+        tags: (B, J, h, w), cells of `stride` input pixels.
         keypoints: (B, P, J, 3) x, y in input pixels, visibility.
-        stride: input pixels a cell of the tag map.
 
-    Returns:
-        (push, pull), scalars.
+    Returns (push, pull), scalars.
     """
     count, joints, height, width = tags.shape
     people = keypoints.shape[1]

@@ -1,7 +1,4 @@
-"""What one training step minimises: a fixed net, a supernet's sampled subnet, or a student under a teacher.
-
-The loop knows an objective only by `network`, `resolution(step)` and `loss(batch, step)`.
-"""
+"""What one training step minimises: a fixed net, a supernet's sampled subnet, or a student under a teacher."""
 
 from __future__ import annotations
 
@@ -38,11 +35,7 @@ class Objective(Protocol):
 
 
 def label_losses(low: Tensor, high: Tensor, batch: Batch, settings: LossSettings) -> Losses:
-    """Heatmap losses at both scales and push and pull of the tags, against the labels.
-
-    Args:
-        low: (B, 2J, R/4, R/4); high: (B, J, R/2, R/2).
-    """
+    """Heatmap losses of low (B, 2J, R/4, R/4) and high (B, J, R/2, R/2), and push and pull of the tags."""
     joints = high.shape[1]
     low_target = heatmaps(batch.keypoints, (low.shape[2], low.shape[3]), LOW_STRIDE, settings.sigma)
     high_target = heatmaps(batch.keypoints, (high.shape[2], high.shape[3]), HIGH_STRIDE, settings.sigma)
@@ -93,10 +86,9 @@ class UniformSampling:
 
 
 class Distillation(FixedNet):
-    """A student learns heatmaps from labels and from a teacher's heatmaps, and tags from labels alone.
+    """A student learns heatmaps from labels and a teacher's heatmaps, and tags, which are relative, from labels alone.
 
-    Tags are relative to whoever gives them, so a teacher's say nothing to a student. The teacher sees the same crops
-    at its own resolution; its heatmaps are resized to the student's.
+    The teacher sees the same crops at its own resolution; its heatmaps are resized to the student's.
     """
 
     def __init__(

@@ -15,11 +15,10 @@ FIXED_GROUPS = ("image", "stem.0")  # never elastic; 'outputs.*' neither: their 
 
 
 def initialise(net: LitePose, checkpoint: Checkpoint, skeleton: Skeleton) -> list[str]:
-    """Load a checkpoint of the same widths into `net`, which is for these joints; returns what to tell the user.
+    """Load a checkpoint into `net`, which is for these joints; returns what to tell the user.
 
     A fixed net's channels are sorted for a supernet; a supernet's are in order already, and its subnets rely on it.
-    With other joints the trunk is kept and the output layers stay as they are, fresh. Raises InputError where the
-    checkpoint's net has other widths than `net`.
+    With other joints output layers stay as they are, fresh. Raises InputError where the nets have other widths.
     """
     source = checkpoint.spec.with_joints(net.spec.joints).at(net.spec.resolution)
     if source != net.spec:
@@ -55,11 +54,10 @@ def sort_channels(net: LitePose) -> None:
 def importances(net: LitePose) -> dict[str, Tensor]:
     """How much each channel of a group weighs in the net's outputs: group -> (channels,).
 
-    Once-for-All (Cai et al., ICLR 2020, section 3.4) takes the L1 norm of the weights that read a channel. Here the L1
-    norm counts as a share of all that the layer reads for one output, and weighs as much as that output: importance
-    flows from the net's outputs, 1 each, back to the image (as in NISP, Yu et al., CVPR 2018). The plain norm drops
-    the few channels that carry the tags, which have few readers; without them people cannot be kept apart.
-    Depthwise weights are left out: the BatchNorm behind them cancels their scale.
+    Once-for-All (Cai et al., ICLR 2020, section 3.4) takes the L1 norm of the weights that read a channel, which drops
+    the few channels of the tags, as they have few readers. Here the norm counts as a share of all that the layer reads
+    for one output, and weighs as much as that output: importance flows from the net's outputs, 1 each, back to the
+    image (as in NISP, Yu et al., CVPR 2018). BatchNorms cancel the scale of depthwise weights, which are left out.
     """
     found: dict[str, Tensor] = {}
     for layer in reversed(list(net.plan.layers())):

@@ -25,9 +25,8 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.calibrate import calibrate
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
-from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.elastic import Supernet, inherit
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
@@ -42,16 +41,12 @@ class TrainingRun:
     """Everything that a training needs but its network.
 
     Attributes:
-        train: the images to learn from.
-        val: the images that the best checkpoint is chosen on.
-        settings, augmentation, loss, decode: as the recipe has them.
-        seed: of everything random.
+        train, val: the images to learn from, and those that the best checkpoint is chosen on.
+        settings, augmentation, loss, seed, decode, space: as the recipe has them.
         run: the directory to write.
-        device: where the network is trained.
         teacher: a network that heatmaps are distilled from.
         recipe: what the checkpoints carry for later commands.
         origin: what a resumed run must share with the one that began it, besides the net.
-        space: the search space that the recipe names.
         calibrate: whether the best checkpoint gets decoder thresholds that suit its network.
     """
 
@@ -91,9 +86,7 @@ class TrainingRun:
             recipe_name, overrides, seed: see `load_recipe`.
             teacher: checkpoint of a network to distil from.
 
-        Raises:
-            InputError: no such device, `out` cannot take the run, the recipe or the data are at fault, nobody in
-                data.val can be evaluated, or val or the teacher has other joints than train.
+        Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault.
         """
         recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
         master = load_checkpoint(teacher, kind="net") if teacher else None
@@ -124,10 +117,7 @@ class TrainingRun:
         return Distillation(network, resolutions, self.seed, self.loss, teacher)
 
     def evaluation(self, network: LitePose) -> Callable[[], dict[str, Any]]:
-        """What gives the metrics of a network as it is, on the validation images.
-
-        Of a supernet: the APs of its largest, middle and smallest subnet, and as 'AP' their mean.
-        """
+        """What gives a network's metrics on the validation images; of a supernet three subnets' APs, and their mean."""
         evaluator, runner, batch = make_evaluator(self.val), FastestRunner(self.device), self.settings.batch
 
         def score(net: LitePose, inputs: Iterable[Inputs]) -> dict[str, Any]:

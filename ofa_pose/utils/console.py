@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -77,11 +77,6 @@ class Meter:
 @contextmanager
 def progress(what: str, total: int | None, unit: str = "images", done: int = 0) -> Iterator[Meter]:
     """A progress display of `total` units of work (None: nobody knows) named `what`; `done` were done before."""
-    if not _err.is_terminal:
-        meter = Meter(what, total, unit, None, done)
-        yield meter
-        meter.finish()
-        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -89,7 +84,7 @@ def progress(what: str, total: int | None, unit: str = "images", done: int = 0) 
         TimeElapsedColumn() if total is None else TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=_err) as bar:
+    with Progress(*columns, console=_err) if _err.is_terminal else nullcontext() as bar:
         meter = Meter(what, total, unit, bar, done)
         yield meter
         meter.finish()

@@ -11,13 +11,7 @@ SHOWN_FAULTS = 20
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with the user's input.
-
-    Attributes:
-        what: what is wrong, in a few words.
-        where: the file, and the line or record id in it.
-        hint: what to do about it.
-    """
+    """One thing wrong with the user's input: what, where (the file, and the line or record id in it), what to do."""
 
     what: str
     where: str = ""

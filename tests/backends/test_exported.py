@@ -15,7 +15,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.runtimes import SUFFIXES, open_runner
 from ofa_pose.backends.torch_net import TorchRunner, TorchscriptRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.exports import export_checkpoint
+from ofa_pose.exports.formats import export_checkpoint
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError

@@ -20,11 +20,10 @@ from hypothesis import strategies as st
 from ofa_pose.arch.plan import Apply
 from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import HEADS, ArchSpec, Head
-from ofa_pose.backends import Runner
 from ofa_pose.backends.folding import NetPart
-from ofa_pose.backends.inputs import check_sides
 from ofa_pose.backends.ncnn import ncnn_model
 from ofa_pose.backends.on_device import ncnn_net
+from ofa_pose.backends.runners import Runner, check_sides
 from ofa_pose.backends.runtimes import BACKENDS, make_runner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.models.litepose import LitePose

@@ -17,7 +17,7 @@ from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import Imported, import_checkpoint, litepose_state_dict, tensor_names
-from ofa_pose.exports import export_checkpoint
+from ofa_pose.exports.formats import export_checkpoint
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import COCO, CROWDPOSE

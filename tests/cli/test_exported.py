@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_pose.exports import export_checkpoint
+from ofa_pose.exports.formats import export_checkpoint
 from ofa_pose.synthetic.dataset import write_dataset
 from tests.cli.conftest import Call
 

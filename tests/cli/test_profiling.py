@@ -9,8 +9,8 @@ from rich.console import Console
 
 import ofa_pose
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.profile import layer_rows
-from ofa_pose.latency import network_time
+from ofa_pose.costs.macs import layer_rows
+from ofa_pose.latency import measure
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml
@@ -20,7 +20,7 @@ from tests.cli.conftest import Call
 def test_measured_figures_are_shown(
     call: Call, tiny_spec: ArchSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network_time, "LEAST_S", 0.0)
+    monkeypatch.setattr(measure, "LEAST_S", 0.0)
     spec = tmp_path / "net.yaml"
     spec.write_text(dump_yaml(tiny_spec.to_dict()))
     shown = call("profile", spec, "--measure", "--backend", "torch")

@@ -42,6 +42,11 @@ def members(feasible: FeasibleSpace) -> set[Genome]:
     return {genome for genome, inside in zip(genomes, feasible.admitted(np.array(genomes)), strict=True) if inside}
 
 
+def repaired(feasible: FeasibleSpace, genome: Sequence[int], rng: np.random.Generator) -> Genome:
+    """One genome brought inside."""
+    return tuple(feasible.repair_many(np.array([genome]), rng)[0].tolist())
+
+
 def unlisted(space: SearchSpace, budget: Budget) -> FeasibleSpace:
     """The feasible subnets drawn from as if they were too many to list."""
     with mock.patch.object(feasible_module, "LISTED", 0):

@@ -15,6 +15,7 @@ from ofa_pose.costs.limits import Budget, uniform_candidates
 from ofa_pose.costs.macs import CONVENTIONS, spec_macs, spec_params
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import parse_count, parse_seconds
+from tests.costs.listed_spaces import repaired
 from tests.searches.small_spaces import JOINTS, feasible_genomes, half_way, small_space, tiny_space
 
 SPACES = {name: load_space(name) for name in ("litepose-nano", "litepose", "litepose-per-block", "litepose-depth")}
@@ -128,11 +129,11 @@ def test_repair_always_ends_inside_the_budget(
     feasible = FeasibleSpace(SPACES[name], JOINTS, budget)
     rng = np.random.default_rng(seed)
     genome = feasible.space.sample(rng)
-    repaired = feasible.repair(genome, rng)
-    assert feasible.admits(repaired)
-    assert all(after <= before for after, before in zip(repaired, genome, strict=True))
+    inside = repaired(feasible, genome, rng)
+    assert feasible.admits(inside)
+    assert all(after <= before for after, before in zip(inside, genome, strict=True))
     if feasible.admits(genome):
-        assert repaired == genome
+        assert inside == genome
 
 
 def test_repair_lowers_no_gene_that_does_not_help() -> None:
@@ -140,9 +141,9 @@ def test_repair_lowers_no_gene_that_does_not_help() -> None:
     params = (spec_params(space.smallest(JOINTS)) + spec_params(space.largest(JOINTS))) // 2
     feasible = FeasibleSpace(space, JOINTS, Budget(params=params))
     largest = [len(choices) - 1 for choices in space.choices]
-    repaired = [feasible.repair(largest, np.random.default_rng(seed)) for seed in range(20)]
-    assert {genome[0] for genome in repaired} == {largest[0]}  # the resolution costs no parameters
-    assert len(set(repaired)) > 5
+    found = [repaired(feasible, largest, np.random.default_rng(seed)) for seed in range(20)]
+    assert {genome[0] for genome in found} == {largest[0]}  # the resolution costs no parameters
+    assert len(set(found)) > 5
 
 
 def test_repair_does_not_lower_more_than_it_must() -> None:
@@ -151,12 +152,12 @@ def test_repair_does_not_lower_more_than_it_must() -> None:
     for seed in range(30):
         rng = np.random.default_rng(seed)
         genome = space.sample(rng)
-        repaired = feasible.repair(genome, rng)
-        if repaired != genome:  # one step back up somewhere leaves the budget again
+        inside = repaired(feasible, genome, rng)
+        if inside != genome:  # one step back up somewhere leaves the budget again
             raised = [
-                tuple(gene + (place == index) for place, gene in enumerate(repaired))
+                tuple(gene + (place == index) for place, gene in enumerate(inside))
                 for index in range(len(genome))
-                if repaired[index] < genome[index]
+                if inside[index] < genome[index]
             ]
             assert any(not feasible.admits(up) for up in raised)
 
@@ -169,7 +170,7 @@ def test_repair_ends_with_a_latency_that_smaller_nets_do_not_always_better() -> 
         return 1.0 if spec == smallest else 2.0 + int(spec.digest, 16) % 7
 
     feasible = FeasibleSpace(space, JOINTS, Budget(latency_ms=1.5, predict_ms=erratic))
-    assert feasible.sample(np.random.default_rng(0)) == space.encode(smallest)
+    assert feasible.draw(1, np.random.default_rng(0))[0] == space.encode(smallest)
 
 
 def test_choices_that_no_subnet_in_the_budget_has_are_removed() -> None:
@@ -186,12 +187,12 @@ def test_sampling_reaches_every_subnet_of_a_tiny_space() -> None:
     space = tiny_space()
     feasible = FeasibleSpace(space, JOINTS, half_way(space))
     rng = np.random.default_rng(0)
-    assert {feasible.sample(rng) for _ in range(300)} == set(feasible_genomes(feasible))
+    assert {feasible.draw(1, rng)[0] for _ in range(300)} == set(feasible_genomes(feasible))
 
 
 def test_sampling_is_deterministic() -> None:
     feasible = FeasibleSpace(small_space(), JOINTS, half_way(small_space()))
-    draws = [[feasible.sample(np.random.default_rng(3)) for _ in range(5)] for _ in range(2)]
+    draws = [[feasible.draw(1, np.random.default_rng(3))[0] for _ in range(5)] for _ in range(2)]
     assert draws[0] == draws[1]
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs import profile as profiling
-from ofa_pose.costs.macs import Macs, spec_macs
+from ofa_pose.costs.macs import Macs, layer_rows, profile, spec_macs
 from ofa_pose.models import litepose
 from ofa_pose.utils.errors import OfaPoseError
 
@@ -17,7 +16,7 @@ TINY = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (3,), (2,), (2,)), (8, 12, 8), ke
 
 
 def test_profile_of_a_preset() -> None:
-    value = profiling.profile(PRESETS["litepose-xs"].with_joints(14))
+    value = profile(PRESETS["litepose-xs"].with_joints(14))
     assert (value["name"], value["resolution"], value["joints"]) == ("litepose-xs", 256, 14)
     assert value["params"] == 1_675_552
     assert value["macs"] == spec_macs(PRESETS["litepose-xs"].with_joints(14)).to_dict()
@@ -25,13 +24,13 @@ def test_profile_of_a_preset() -> None:
 
 
 def test_profile_names() -> None:
-    assert profiling.profile(TINY)["name"] == str(TINY)
-    assert profiling.profile(TINY, "mine")["name"] == "mine"
-    assert profiling.profile(PRESETS["litepose-xs"].at(320))["name"] != "litepose-xs"
+    assert profile(TINY)["name"] == str(TINY)
+    assert profile(TINY, "mine")["name"] == "mine"
+    assert profile(PRESETS["litepose-xs"].at(320))["name"] != "litepose-xs"
 
 
 def test_layer_rows_add_up_to_the_profile() -> None:
-    rows, whole = profiling.layer_rows(TINY), profiling.profile(TINY)
+    rows, whole = layer_rows(TINY), profile(TINY)
     assert sum(row["params"] for row in rows) == whole["params"]
     for convention, total in whole["macs"].items():
         assert sum(row["macs"][convention] for row in rows) == total
@@ -40,7 +39,7 @@ def test_layer_rows_add_up_to_the_profile() -> None:
 
 
 def test_layer_rows_describe_the_layers() -> None:
-    rows = {row["name"]: row for row in profiling.layer_rows(TINY)}
+    rows = {row["name"]: row for row in layer_rows(TINY)}
     depthwise = rows["stages.1.0.depthwise"]
     assert depthwise["operator"] == "depthwise conv 3×3 /2"
     assert (depthwise["cin"], depthwise["cout"], depthwise["side"]) == (24, 24, 8)

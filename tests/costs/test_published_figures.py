@@ -10,8 +10,7 @@ import pytest
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.presets import PRESETS, load_spec
 from ofa_pose.arch.space import load_space
-from ofa_pose.costs.macs import layer_macs
-from ofa_pose.costs.profile import profile
+from ofa_pose.costs.macs import layer_macs, profile
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")

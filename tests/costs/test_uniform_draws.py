@@ -15,10 +15,19 @@ from hypothesis import strategies as st
 
 from ofa_pose.arch.space import Genome, SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.feasible import FeasibleSpace, UniformDraws
+from ofa_pose.costs.feasible import AFFORDABLE, FeasibleSpace, UniformDraws
 from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs, spec_params
-from tests.costs.listed_spaces import deep_space, latencies, latency, members, nearly, tolerance, unlisted
+from tests.costs.listed_spaces import (
+    deep_space,
+    latencies,
+    latency,
+    members,
+    nearly,
+    repaired,
+    tolerance,
+    unlisted,
+)
 from tests.searches.small_spaces import JOINTS, half_way, small_space
 
 SPACES = {name: load_space(name) for name in ("litepose-nano", "litepose", "litepose-per-block", "litepose-depth")}
@@ -46,7 +55,7 @@ def test_draws_are_uniform_where_rejection_is_affordable(space: SearchSpace, lis
     budget = nearly(space, 0.15)
     feasible = FeasibleSpace(space, JOINTS, budget) if listed else unlisted(space, budget)
     if not listed:
-        assert not feasible._rare
+        assert feasible._share >= AFFORDABLE
     inside = members(feasible)
     counts = pull(feasible, 20 * len(inside))
     assert set(counts) <= inside
@@ -68,7 +77,7 @@ def test_a_rare_part_is_drawn_whole_and_nearly_evenly(space: SearchSpace, share:
     assert len(inside) > 20
     # The choices left may make even a rare part common among proposals; here it is taken for rare all the same.
     with mock.patch("ofa_pose.costs.feasible.AFFORDABLE", 1.0):
-        assert feasible._rare
+        assert feasible._share < 1.0
         counts = pull(feasible, 40 * len(inside))
     assert set(counts) == inside
     chances = np.array([counts[genome] for genome in inside]) / counts.total() * len(inside)
@@ -80,7 +89,7 @@ def test_one_sample_after_the_other_reaches_all() -> None:
     budget = nearly(space, 0.03)
     for feasible in (FeasibleSpace(space, JOINTS, budget), unlisted(space, budget)):
         rng = np.random.default_rng(1)
-        assert {feasible.sample(rng) for _ in range(600)} == members(feasible)
+        assert {feasible.draw(1, rng)[0] for _ in range(600)} == members(feasible)
 
 
 @settings(max_examples=12, deadline=None)
@@ -105,7 +114,7 @@ def test_sample_many_is_distinct_inside_canonical_and_deterministic(
     assert len(drawn) == count or len(drawn) == feasible.count().number
     assert all(feasible.admits(genome) and space.canonical(genome) == genome for genome in drawn)
     again = FeasibleSpace(space, JOINTS, budget)  # and whatever was asked of the part before
-    again.sample(np.random.default_rng(seed + 1))
+    again.draw(1, np.random.default_rng(seed + 1))
     assert again.sample_many(count, np.random.default_rng(seed)) == drawn
 
 
@@ -142,13 +151,12 @@ def test_repair_of_many_stays_inside_and_leaves_alone_what_is(name: str, share: 
     rng = np.random.default_rng(seed)
     genomes = np.array([space.sample(rng) for _ in range(8)] + feasible.sample_many(4, rng))
     before = feasible.admitted(genomes)
-    repaired = feasible.repair_many(genomes, rng)
-    assert feasible.admitted(repaired).all()
-    assert (repaired <= genomes).all()
-    assert (repaired[before] == genomes[before]).all()
-    assert feasible.repair(genomes[0], np.random.default_rng(1)) == feasible.repair(
-        genomes[0], np.random.default_rng(1)
-    )
+    inside = feasible.repair_many(genomes, rng)
+    assert feasible.admitted(inside).all()
+    assert (inside <= genomes).all()
+    assert (inside[before] == genomes[before]).all()
+    once, again = (repaired(feasible, genomes[0], np.random.default_rng(1)) for _ in range(2))
+    assert once == again
 
 
 def test_admitted_and_costs_agree_with_the_specs() -> None:
@@ -201,7 +209,7 @@ def test_a_latency_without_order_ends_in_repair() -> None:
         return 1.0 if spec == smallest else 1.4 + 0.1 * (int(spec.digest, 16) % 400) * (spec.stem + spec.deconv[0] > 16)
 
     feasible = unlisted(space, Budget(latency_ms=1.3, predict_ms=erratic))
-    assert feasible.sample(np.random.default_rng(0)) == space.encode(smallest)
+    assert feasible.draw(1, np.random.default_rng(0))[0] == space.encode(smallest)
     assert feasible.sample_many(5, np.random.default_rng(0)) == [space.encode(smallest)]
     assert feasible.count().number >= 1
 
@@ -222,7 +230,7 @@ def test_distinct_samples_of_a_rare_part_come_quickly(share: float) -> None:
 def test_many_draws_are_those_that_come_one_by_one() -> None:
     feasible = FeasibleSpace(small_space(), JOINTS, half_way(small_space()))
     rng = np.random.default_rng(4)
-    assert feasible.draw(200, np.random.default_rng(4)) == [feasible.sample(rng) for _ in range(200)]
+    assert feasible.draw(200, np.random.default_rng(4)) == [feasible.draw(1, rng)[0] for _ in range(200)]
     free = unlisted(small_space(), half_way(small_space()))
     drawn = free.draw(200, np.random.default_rng(4))
     assert len(drawn) == 200 and free.admitted(np.array(drawn)).all()

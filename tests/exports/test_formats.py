@@ -22,7 +22,7 @@ from ofa_pose.backends.folding import NetPart
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.exports import DEFAULT_FORMATS, export_checkpoint
+from ofa_pose.exports.formats import DEFAULT_FORMATS, export_checkpoint
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton

@@ -15,8 +15,7 @@ from ofa_pose.backends.folding import whole
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.cli import run
-from ofa_pose.exports import export_checkpoint
-from ofa_pose.exports.formats import compare, make_reference
+from ofa_pose.exports.formats import compare, export_checkpoint, make_reference
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError, OfaPoseError

@@ -5,7 +5,7 @@ import pytest
 from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.latency import network_time
+from ofa_pose.latency import measure
 from ofa_pose.latency.pieces import plan_parts, plan_pieces
 from ofa_pose.utils.errors import InputError
 
@@ -14,12 +14,12 @@ pytest.importorskip("onnxruntime")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_time, "LEAST_S", 0.0)
+    monkeypatch.setattr(measure, "LEAST_S", 0.0)
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_time_memory_and_parts_of_a_network(tiny_spec: ArchSpec, backend: str) -> None:
-    timed = network_time.measure_network(tiny_spec, backend, repeats=5)
+    timed = measure.measure_network(tiny_spec, backend, repeats=5)
     assert timed.backend == backend and timed.threads == 1
     assert 0 < timed.median_ms <= timed.p90_ms and timed.images_per_s > 0
     assert timed.memory_mb is None or timed.memory_mb >= 0
@@ -28,7 +28,7 @@ def test_time_memory_and_parts_of_a_network(tiny_spec: ArchSpec, backend: str) -
 
 
 def test_a_network_of_larger_images_takes_more_memory(tiny_spec: ArchSpec) -> None:
-    small, large = (network_time.measure_network(tiny_spec.at(side), "torch", repeats=1) for side in (64, 1024))
+    small, large = (measure.measure_network(tiny_spec.at(side), "torch", repeats=1) for side in (64, 1024))
     if small.memory_mb is None or large.memory_mb is None:
         pytest.skip("this system does not tell the memory's peak")
     assert large.memory_mb > small.memory_mb + 10  # the input alone has 12 MB
@@ -45,4 +45,4 @@ def test_parts_are_named_after_their_layers() -> None:
 
 def test_no_such_backend(tiny_spec: ArchSpec) -> None:
     with pytest.raises(InputError, match="no such backend"):
-        network_time.measure_network(tiny_spec, "tflite")
+        measure.measure_network(tiny_spec, "tflite")

@@ -16,9 +16,8 @@ from ofa_pose.costs.limits import Budget
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.latency.latency_table import LatencyTable
-from ofa_pose.latency.measure import build_table, open_device
+from ofa_pose.latency.measure import build_table, open_device, verify
 from ofa_pose.latency.predictor import Predictor
-from ofa_pose.latency.verify import verify
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import Recipe, SearchSettings

@@ -9,7 +9,7 @@ import pytest
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends import on_device
-from ofa_pose.latency.verify import draw, random_nets, verify
+from ofa_pose.latency.measure import draw, random_nets, verify
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import FakeDevice, clock, few_networks, make_table
 

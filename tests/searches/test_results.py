@@ -57,7 +57,7 @@ def evaluated(feasible: FeasibleSpace, genomes: Iterable[Genome], failing: int =
 
 def samples(feasible: FeasibleSpace, count: int, seed: int = 0) -> list[Genome]:
     rng = np.random.default_rng(seed)
-    return [feasible.sample(rng) for _ in range(count)]
+    return [feasible.draw(1, rng)[0] for _ in range(count)]
 
 
 def widest(feasible: FeasibleSpace) -> list[Genome]:

@@ -162,7 +162,7 @@ def test_a_study_compares_every_setting_with_the_largest(
 def test_a_killed_study_goes_on_without_repeating_a_figure(
     study: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
 ) -> None:
-    monkeypatch.setattr("ofa_pose.studies.fidelity.draw_comparisons", lambda path, panels: path)
+    monkeypatch.setattr("ofa_pose.studies.fidelity.draw_comparisons", lambda path, *_: path)
     whole = study(Figures(), out="whole")
     first, second = Figures(killed_after), Figures()
     with pytest.raises(KeyboardInterrupt):

@@ -1,19 +1,39 @@
-"""What every runner checks, and does with its images before the network; and metadata beside a model."""
+"""What a runner is, what every one checks and does with its images before the network, and metadata beside a model."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ofa_pose.arch.spec import TOTAL_STRIDE
-from ofa_pose.backends import INPUT, OUTPUTS
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 
+INPUT = "images"  # what exported graphs call it
+OUTPUTS = {"low": 4, "high": 2}  # and these, with the input's cells in one of theirs
 CHUNK_PIXELS = 4 * 128 * 128  # of images that are computed together: more of them leave the cache
+
+
+class Runner(Protocol):
+    """Compute a network of RGB uint8 images (B, H, W, 3), H and W multiples of 16; others raise InputError.
+
+    It returns low float32 (B, 2J, H/4, W/4), J heatmaps, then J tag maps, and high float32 (B, J, H/2, W/2), heatmaps.
+    It is best called from `streams` threads at once.
+    """
+
+    streams: int
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class ExportedRunner(Runner, Protocol):
+    """A `Runner` over an exported model; `metadata` is what that says about itself, each value JSON."""
+
+    metadata: dict[str, str]
 
 
 def check_sides(images: np.ndarray) -> None:
@@ -36,10 +56,13 @@ def check_names(inputs: Iterable[str], outputs: Iterable[str], where: str) -> No
         raise InputError("is not a model that ofa-pose exported", where, "name a file that ofa-pose export wrote")
 
 
-def chunks(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Images (B, H, W, 3) in parts that are best computed together; at least one, that of no image too."""
+def in_chunks(run: Callable[[np.ndarray], Sequence[np.ndarray]], images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `run` makes of the `planes` of images (B, H, W, 3), of so many at once as are best computed together."""
+    check_sides(images)
     size = max(1, CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
-    return (images[start : start + size] for start in range(0, max(1, len(images)), size))
+    outputs = [run(planes(images[start : start + size])) for start in range(0, max(1, len(images)), size)]
+    low, high = outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
+    return low, high
 
 
 def planes(images: np.ndarray) -> np.ndarray:
