@@ -116,11 +116,12 @@ def _found(
     skeleton = dataset.skeleton
 
     def work(batch: Inputs) -> list[list[list[Part]]]:
-        plain = runner(batch.images)
-        ways = [plain]
+        low, high = runner(batch.images)
+        ways = [(low, high)]
         if skeleton.mirror:
-            ways.append(with_mirrored(*plain, *runner(batch.images[:, :, ::-1]), skeleton.flip_index))
-        return [[_parts(batch, *maps, skeleton.grouping_order, config) for maps in ways] for config in grid]
+            ways.append(with_mirrored(low, high, *runner(batch.images[:, :, ::-1]), skeleton.flip_index))
+        order = skeleton.grouping_order
+        return [[_parts(batch, low, high, order, config) for low, high in ways] for config in grid]
 
     parts: list[list[list[Part]]] = [[[] for _ in range(1 + skeleton.mirror)] for _ in grid]
     inputs, streams = read_inputs(dataset, resolution), runner.streams

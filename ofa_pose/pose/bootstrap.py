@@ -1,7 +1,7 @@
-"""The standard error of an AP: the same detections, judged on images drawn with replacement, again and again.
+"""The standard error of an AP: the same detections, evaluated on images drawn with replacement, again and again.
 
 Detections are matched with people once, image by image; only precision and recall are summed up anew for each draw, by
-how often it holds each image. Two networks judged on the same images are judged on the same draws, so that the
+how often it holds each image. Two networks evaluated on the same images are evaluated on the same draws, so that the
 differences of their APs, draw by draw, say how sure the difference is (Efron and Tibshirani, 1993, chapter 6).
 """
 
@@ -17,6 +17,7 @@ from ofa_pose.utils.seeding import generator
 
 DRAWS = 200  # standard errors of these are 5 % off
 FEW_PEOPLE = 50  # with fewer an AP says little
+HINT = "raise search.images, or name a larger data.search"
 CHUNK = 1 << 22  # weights of detections at a time
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of OKS
 RECALLS = np.linspace(0, 1, 101)
@@ -130,7 +131,7 @@ def _average_precision(
 
 
 def standard_error(draws: np.ndarray | Sequence[float] | None) -> float | None:
-    """Of an AP, given its `resampled_ap`; None where too few draws could be judged to say."""
+    """Of an AP, given its `resampled_ap`; None where too few draws give an AP."""
     known = np.asarray([] if draws is None else draws, np.float64)
     known = known[np.isfinite(known)]
     return float(known.std(ddof=1)) if len(known) > 1 else None
@@ -153,3 +154,24 @@ def few_people(people: int | None, ap: float | None, error: float | None, where:
     if people is None or people >= FEW_PEOPLE or ap is None:
         return None
     return f"{where} show only {people} people, so AP {show_ap(ap, error)} (one standard error) says little"
+
+
+def doubts(people: int | None, error: float | None, aps: Sequence[float], near: Sequence[bool] = ()) -> str | None:
+    """A line to say where search images rank subnets by chance; else None.
+
+    Args:
+        people: how many people count; None where that is not known.
+        error: the standard error of the highest AP.
+        aps: of the subnets.
+        near: which subnets are within one standard error of the best, where that is known better than by `error`.
+    """
+    best = max(aps, default=0.0)
+    if error is None or best <= 0:
+        return None
+    near = near or [best - ap <= error for ap in aps]
+    if len(near) > 2 and 2 * sum(near) > len(near):
+        known = "" if people is None else f"{people} people; "
+        what = f"the search images cannot tell these subnets apart: {known}AP {show_ap(best, error)}"
+        return f"{what}; {sum(near)} of {len(near)} are within one standard error of the best: {HINT}"
+    few = few_people(people, best, error, "the search images")
+    return few and f"{few}: {HINT}"
