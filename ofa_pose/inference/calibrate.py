@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_pose.backends import Runner
+from ofa_pose.backends.runners import Runner
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.inference.evaluate import read_inputs
 from ofa_pose.inference.pose_model import Inputs, with_mirrored
