@@ -23,7 +23,7 @@ from ofa_pose.utils.config import Config
 from ofa_pose.utils.files import find_yaml, read_yaml
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-SHIPPED = ("coco", "nano")
+SHIPPED = ("coco", "nano", "photos-small", "above")
 RECIPES_HEAD = f"""\
 # Recipes
 
@@ -173,7 +173,7 @@ def recipes_page() -> str:
             given = [shown(value_of(recipe, key)) for recipe in recipes.values()]
             rows.append([f"`{key}`", kind(field), default, *given, meaning.rstrip(".")])
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
-    rows = [["command", *SHIPPED], ["---"] * 3]
+    rows = [["command", *SHIPPED], ["---"] * (1 + len(SHIPPED))]
     for command in COMMANDS:
         given = [_flat((recipe.get("commands") or {}).get(command) or {}) for recipe in recipes.values()]
         rows.append(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.decorators import single_process
+from ofa_pose.api.decorators import check_range, single_process
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result
+
+if TYPE_CHECKING:
+    from ofa_pose.reports.label_page import Training
 
 
 @dataclass(frozen=True)
@@ -92,15 +96,29 @@ def data_check(
     images: str | Path,
     skeleton: str | Path | None = None,
     write_skeleton: str | Path | None = None,
+    against: str | Path | None = None,
+    against_images: str | Path | None = None,
+    pictures: str | Path | None = None,
+    count: int = 24,
+    augmented: bool = False,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> CheckResult:
-    """Validate a dataset, name every bad record, print statistics.
+    """Validate a dataset, name every bad record, print statistics; draw the labels to check them by eye.
 
-    Example: ofa-pose data check --annotations person_keypoints_val2017.json --images val2017
+    Example: ofa-pose data check --annotations person_keypoints_val2017.json --images val2017 --pictures labels.html
 
     Args:
         annotations: COCO-format annotation file, or another format that data convert reads.
         images: folder of its images.
         write_skeleton: write a first draft of the skeleton's YAML here.
+        against: annotations of another split, whose images should be others: those with the same pixels are named.
+        against_images: folder of that split's images; default: `images`.
+        pictures: HTML page to write, of images with their labels, each joint in its colour.
+        count: how many images the page shows, spread over the file; besides up to 12 whose labels are odd.
+        augmented: the page also shows what a training sees of them.
+        recipe: with `augmented`, the recipe of that training; default: that of every recipe.
+        overrides: with `augmented`, override a key of its recipe; may be repeated.
 
     Raises:
         InputError: with every fault of the records and files.
@@ -110,13 +128,41 @@ def data_check(
     from ofa_pose.skeleton import load_skeleton
     from ofa_pose.utils import files
 
+    check_range(1, count=count)
+    for option, needs, missing in (
+        ("--augmented", "--pictures", augmented and pictures is None),
+        ("--recipe", "--augmented", recipe is not None and not augmented),
+        ("--set", "--augmented", bool(overrides) and not augmented),
+        ("--against-images", "--against", against_images is not None and against is None),
+    ):
+        if missing:
+            raise InputError(f"{option} says nothing without {needs}", hint=f"add {needs}")
     chosen = load_skeleton(skeleton) if skeleton else None
     if write_skeleton and Path(write_skeleton).exists():
         raise InputError("exists already", write_skeleton, "name a new file for --write-skeleton")
+    training = _training(recipe, overrides) if augmented else None
+    if pictures is not None:
+        files.check_file(Path(pictures), "name a file, such as labels.html")
+        files.check_folder(Path(pictures).parent)
     dataset = load_dataset(annotations, images, chosen, check_images="decode")
+    other = load_dataset(against, against_images or images, chosen) if against else None
     if write_skeleton:
         files.write_text(write_skeleton, draft_skeleton_yaml(dataset))
-    return CheckResult(statistics(dataset))
+    if pictures is not None:
+        from ofa_pose.reports.label_page import write_label_page
+
+        write_label_page(Path(pictures), dataset, count, training)
+    return CheckResult(statistics(dataset, other))
+
+
+def _training(recipe: str | Path | None, overrides: Sequence[str]) -> Training:
+    """How a supernet's training with a recipe, or with the defaults of all, sees its images, at its largest size."""
+    from ofa_pose.arch.space import load_space
+    from ofa_pose.recipe import Recipe, load_recipe
+    from ofa_pose.reports.label_page import Training
+
+    resolved, _ = load_recipe("train-supernet", recipe, overrides, inherited=Recipe().model_dump(mode="json"))
+    return Training(resolved.augment, resolved.seed, load_space(resolved.space).resolution[-1])
 
 
 @single_process

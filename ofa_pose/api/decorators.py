@@ -23,7 +23,8 @@ SHARED = {  # parameters of several functions, as their docstrings explain them 
     "resume": "go on where the run in `out` was cut off.",
     "seed": "of everything random (recipe key: seed).",
     "device": "cpu, cuda, cuda:1 …; default: a GPU if any.",
-    "init": "checkpoint, run directory or shipped weights.",
+    "init": "checkpoint, run directory or shipped weights, or a file of torchvision's or timm's MobileNetV2 weights; "
+    "of other widths what is shared is taken.",
     "supernet": "checkpoint or run directory of a supernet.",
     "macs_convention": "thop (as LitePose's tables), exact or paper.",
     "skeleton": "YAML of a custom skeleton.",

@@ -11,6 +11,7 @@ from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result, plain
 
 if TYPE_CHECKING:
+    from ofa_pose.arch.space import SearchSpace
     from ofa_pose.arch.spec import ArchSpec
     from ofa_pose.latency.latency_table import LatencyTable
     from ofa_pose.latency.measure import NetworkTime, Verification
@@ -20,11 +21,12 @@ SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
 @dataclass(frozen=True)
 class ProfileResult(Result):
-    """What a network costs.
+    """What a network costs, or from what to what the subnets of a search space.
 
     Attributes:
-        spec: its shape.
-        figures: its name, resolution, joints, params and MACs; see `ofa_pose.costs.macs.profile`.
+        spec: its shape; of a space, that of its largest subnet.
+        figures: its name, resolution, joints, params and MACs; see `ofa_pose.costs.macs.profile` and of a
+            space `ofa_pose.costs.space_profile.profile_space`.
         thop_recount: the MACs that thop counts; latency: what was measured; layers: a row for each; None if not asked.
     """
 
@@ -33,6 +35,11 @@ class ProfileResult(Result):
     thop_recount: Any = None
     latency: NetworkTime | None = None
     layers: list[dict[str, Any]] | None = None
+
+    @property
+    def is_space(self) -> bool:
+        """Whether the figures are a search space's."""
+        return "subnets" in self.figures
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, and what else was asked for by its name."""
@@ -87,6 +94,9 @@ def profile(
     net: str | Path,
     *,
     joints: int | None = None,
+    macs: str | int | None = None,
+    params: str | int | None = None,
+    macs_convention: str = "thop",
     check: bool = False,
     layers: bool = False,
     measure: bool = False,
@@ -95,14 +105,18 @@ def profile(
 ) -> ProfileResult:
     """MACs in three conventions (thop is the default one for budgets), parameters, layers, time.
 
+    Of a search space: from what to what its subnets cost, at each resolution, and how many keep a budget.
+
     median_ms and p90_ms are of one image that is a network's input already; images_per_s of batches of 8, from uint8
     images to outputs in NumPy; memory_mb is what the process takes for both, at most.
 
     Example: ofa-pose profile litepose-xs --joints 14 --measure --backend onnxruntime
 
     Args:
-        net: a preset such as litepose-xs, a spec file, or a checkpoint.
+        net: a preset such as litepose-xs, a spec file, a checkpoint, or a search space such as litepose-nano.
         joints: number of keypoints; default 17.
+        macs: of a space, count the subnets that keep this budget, such as 120M.
+        params: of a space, the same with a budget of parameters.
         check: count again with thop on a throwaway net.
         layers: show every layer.
         measure: measure time and memory on this machine's CPU, and each part's share.
@@ -113,10 +127,22 @@ def profile(
         InputError: no such network or backend, or its package is missing.
     """
     from ofa_pose.costs import macs as costs
+    from ofa_pose.costs.limits import Budget
+    from ofa_pose.costs.space_profile import profile_space
 
     if not measure and (backend is not None or threads is not None):
         raise InputError("--backend and --threads say how to measure", hint="add --measure")
     check_range(1, joints=joints, threads=threads)
+    space = _space_of(str(net))
+    if space is not None:
+        if check or layers or measure:
+            hint = "name one network, or leave out --check, --layers and --measure"
+            raise InputError(f"{net} is a search space, many networks", hint=hint)
+        limited = macs is not None or params is not None
+        budget = Budget.parse(macs, params, macs_convention) if limited else None
+        return ProfileResult(space.largest(joints or 17), profile_space(space, joints or 17, budget))
+    if macs is not None or params is not None:
+        raise InputError("--macs and --params count the subnets of a space", hint="name a search space, or leave out")
     spec = _spec_of(str(net), joints)
     result = ProfileResult(spec, costs.profile(spec, str(net)), layers=costs.layer_rows(spec) if layers else None)
     if check:
@@ -258,6 +284,19 @@ def latency_import(results: str | Path, *, out: str | Path) -> LatencyTableResul
     table = import_results(path / "results.csv" if path.is_dir() else path)
     table.save(out)
     return LatencyTableResult(table, out)
+
+
+def _space_of(net: str) -> SearchSpace | None:
+    """The search space of a shipped space's name or a YAML file; None where it names something else."""
+    from ofa_pose.arch.space import load_space
+    from ofa_pose.utils.files import read_yaml, shipped_folder
+
+    path = Path(net)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        value = read_yaml(path)
+        return load_space(path) if isinstance(value, dict) and "blocks" in value else None
+    shipped = {file.stem for file in shipped_folder("search_spaces").glob("*.yaml")}
+    return load_space(net) if net.removesuffix(".yaml") in shipped and not path.exists() else None
 
 
 def _spec_of(net: str, joints: int | None) -> ArchSpec:

@@ -42,15 +42,17 @@ def pretrain(
     """
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
-    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.checkpoints.checkpoint import Checkpoint
     from ofa_pose.train import loop
+    from ofa_pose.train.pretrained import load_start
     from ofa_pose.train.training_run import TrainingRun
 
-    source = load_checkpoint(init) if init else None
+    start = load_start(init) if init else None
+    source = start if isinstance(start, Checkpoint) else None
     training = TrainingRun.prepare("pretrain", source, out, recipe, overrides, resume, seed, device)
     space = None if net else load_space(training.space)
     spec = space.largest(1) if space else load_spec(str(net))
-    return loop.pretrain(training, spec, space, source, objective)
+    return loop.pretrain(training, spec, space, start, objective)
 
 
 @single_process
@@ -67,7 +69,7 @@ def train_supernet(
 ) -> TrainingResult:
     """Train a weight-sharing supernet by uniform sampling of subnets and resolutions, from pretrained weights.
 
-    `init` takes a checkpoint of the space's largest net; its channels are sorted by importance.
+    `init` takes a checkpoint, best one of the space's largest net; its channels are sorted by importance.
 
     Example: ofa-pose train-supernet --recipe nano --init litepose-nano-coco --set data.train.annotations=A.json
     --set data.train.images=DIR --set data.val.annotations=B.json --set data.val.images=DIR2 --out runs/supernet
@@ -80,17 +82,21 @@ def train_supernet(
         InputError, OfaPoseError: as `ofa_pose.pretrain`.
     """
     from ofa_pose.arch.space import load_space
-    from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.checkpoints.checkpoint import Checkpoint
+    from ofa_pose.costs.space_profile import describe_space
     from ofa_pose.train import loop
+    from ofa_pose.train.pretrained import load_start
     from ofa_pose.train.training_run import TrainingRun
-    from ofa_pose.utils.console import warn
+    from ofa_pose.utils.console import say, warn
 
-    source = load_checkpoint(init) if init else None
+    start = load_start(init) if init else None
+    source = start if isinstance(start, Checkpoint) else None
     training = TrainingRun.prepare("train-supernet", source, out, recipe, overrides, resume, seed, device)
-    if source is None and not resume:
+    if start is None and not resume:
         warn("without --init the supernet starts from random weights and needs far more steps")
     space = load_space(training.space)
-    return loop.pretrain(training, space, space, source, objective)
+    say(describe_space(space, len(training.train.skeleton.joints)))
+    return loop.pretrain(training, space, space, start, objective)
 
 
 @single_process

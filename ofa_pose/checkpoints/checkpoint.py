@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what only a checkpoint's use needs: a search whose budget n
 
 FORMAT = "ofa-pose-checkpoint"
 VERSION = 1
+FOREIGN = "is not a checkpoint of ofa-pose"  # a file that torch reads, of something else
 KINDS = {"net": "a fixed net", "supernet": "a supernet"}
 
 
@@ -138,7 +139,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
         raise InputError("is not a checkpoint, or a truncated one", path, hint) from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         hint = "name a .pt file that ofa-pose wrote; import-litepose takes over the LitePose repository's"
-        raise InputError("is not a checkpoint of ofa-pose", path, hint)
+        raise InputError(FOREIGN, path, hint)
     if value.get("version") not in range(1, VERSION + 1):
         raise InputError(f"has format version {value.get('version')}", path, "update ofa-pose")
     if value.get("kind") not in KINDS:

@@ -49,7 +49,7 @@ def _options(
 data_app = typer.Typer(help="Make, check and convert datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 add_command(data_app, "synth", datasets.data_synth, ["out"])
-add_command(data_app, "check", datasets.data_check)
+add_command(data_app, "check", datasets.data_check, show_result=views.show_check, after=views.after_check)
 add_command(data_app, "convert", datasets.data_convert, ["source"], views.show_conversion, views.after_convert)
 add_command(app, "pretrain", training.pretrain, after=views.after_pretrain)
 searched = views.suggest("search --supernet {out} --macs … --out …")

@@ -16,7 +16,7 @@ from ofa_pose.utils.errors import OfaPoseError
 from ofa_pose.utils.numbers import format_count
 
 if TYPE_CHECKING:
-    from ofa_pose.api.datasets import ConvertResult
+    from ofa_pose.api.datasets import CheckResult, ConvertResult
     from ofa_pose.api.evaluating import EvaluationResult
     from ofa_pose.api.exchanging import ImportResult
     from ofa_pose.api.profiling import BundleResult, ProfileResult
@@ -81,6 +81,21 @@ def suggest(*commands: str) -> Callable[[Any, Given], None]:
             say(f"next: ofa-pose {command.format_map(known)}")
 
     return say_next
+
+
+def show_check(result: CheckResult) -> None:
+    """The figures; of images that are there twice the warnings name the first."""
+    figures = result.to_dict()
+    against = figures.get("against")
+    if against:
+        figures["against"] = {**against, "shared_images": len(against["shared_images"])}
+    show_values(figures, without=("repeated_images",))
+
+
+def after_check(result: CheckResult, given: Given) -> None:
+    """Say where the labels are drawn."""
+    if given["pictures"]:
+        say(f"open in a browser: {given['pictures']}")
 
 
 def show_conversion(result: ConvertResult) -> None:
@@ -210,6 +225,9 @@ def _size(count: int) -> str:
 
 def show_profile(result: ProfileResult) -> None:
     """The figures, then the layers and the parts."""
+    if result.is_space:
+        _show_space(result.figures)
+        return
     figures = result.to_dict()
     show_values({**figures, **figures.get("latency", {})}, without=("layers", "latency", "parts"))
     if result.layers:
@@ -222,6 +240,28 @@ def show_profile(result: ProfileResult) -> None:
         title = f"Parts, each measured alone: {result.latency.runtime}"
         parts = [(part.name, f"{part.ms:.3f}", f"{part.share:.1%}") for part in result.latency.parts]
         show_rows(["part"], ("ms", "share"), parts, title=title, box=SIMPLE_HEAD, title_justify="left")
+
+
+def _show_space(figures: Mapping[str, Any]) -> None:
+    """A row a resolution, below what all of them cost and what keeps the budget ("inside")."""
+
+    from ofa_pose.arch.spec import ArchSpec
+    from ofa_pose.costs.feasible import format_subnets
+
+    def shown(ends: Mapping[str, float], to: str = "–") -> str:
+        return to.join(format_count(ends[end]) for end in ("least", "most"))
+
+    budget, conventions = figures.get("budget"), tuple(figures["macs"])
+    counts = ("subnets", "admitted") if budget else ("subnets",)
+    rows = [
+        (side, *(format_subnets(one[key]) for key in counts), *(shown(one["macs"][name]) for name in conventions))
+        for side, one in figures["resolutions"].items()
+    ]
+    columns = ("subnets", *(("inside",) if budget else ()), *(f"MACs, {name}" for name in conventions))
+    show_rows(["resolution"], columns, rows, title=f"{figures['name']}, {figures['joints']} joints")
+    say(f"{format_subnets(figures['subnets'])} subnets, {shown(figures['params'], ' to ')} parameters")
+    if budget:
+        say(f"{budget['text']}; the largest is {ArchSpec.from_dict(budget['largest'])}")
 
 
 def show_verification(result: Verification) -> None:

@@ -381,10 +381,11 @@ def describe_feasible(feasible: FeasibleSpace) -> str:
     number = count.number if count.exact else float(f"{count.number:.2g}")
     low, high = (first.show(first.cost(feasible.decode(one))) for one in (feasible.cheapest, feasible.largest))
     spread = f"{low} to {high}" if low != high else low
-    subnets = f"{prefix}{_shown(number)} of {_shown(feasible.space.size)} subnets"
+    subnets = f"{prefix}{format_subnets(number)} of {format_subnets(feasible.space.size)} subnets"
     which = f" {first.quantity}" if len(feasible.budget.limits) > 1 else ""
     return f"{subnets} keep{'s' if number == 1 else ''} {feasible.budget}: {spread}{which}"
 
 
-def _shown(number: float) -> str:
+def format_subnets(number: float) -> str:
+    """How many subnets, in whole numbers up to ten million."""
     return f"{number:,.0f}" if number < 1e7 else f"{number:.1e}".replace("e+", "e")

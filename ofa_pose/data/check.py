@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_pose.data.duplicates import repeated_files, same_annotations, shared_images
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.skeleton import Skeleton
@@ -16,18 +17,32 @@ from ofa_pose.utils.files import dump_yaml
 CROWDED = ((1, 1), (2, 4), (5, 9), (10, 19), (20, None))  # ranges of people an image, for the histogram
 
 
-def statistics(dataset: KeypointDataset) -> dict[str, Any]:
-    """Plain JSON values: what a dataset holds.
+def statistics(dataset: KeypointDataset, against: KeypointDataset | None = None) -> dict[str, Any]:
+    """Plain JSON values: what a dataset holds, and what it shares with another that should have other images.
 
     Keys: skeleton; images; images_with_people (a labelled joint); people (each annotation that is not a crowd);
     labelled_people; joints: per joint name labelled, visible, hidden and share (of labelled people);
     people_per_image: images by number of labelled people; image_sizes: smallest, median and largest [width, height]
-    by area; person_sizes: the quartiles of sqrt(area) over the image's short side; crowd_regions; warnings.
+    by area; person_sizes: the quartiles of sqrt(area) over the image's short side; crowd_regions; repeated_images: the
+    names of files with the same contents, a list for each such image; warnings. With `against` also: against, what it
+    is, how many images it has, whether its annotations are the same, and shared_images, pairs of files with the same
+    pixels.
     """
-    records = dataset.images
+    records, warnings = dataset.images, list(dataset.warnings)
+    repeated = [[records[place].path.name for place in group] for group in repeated_files(records)]
+    if repeated:
+        what = f"{len(repeated)} images are there more than once"
+        warnings.append(f"{dataset.annotations_path}: {what} (the first is {', '.join(repeated[0])})")
     labelled = sum(len(record.keypoints) for record in records)
     crowds = sum(region.crowd for record in records for region in record.ignore)
     unlabelled = sum(len(record.ignore) for record in records) - crowds
+    compared: dict[str, Any] = {}
+    if against is not None:
+        compared = _compared(dataset, against)
+        pairs = compared["shared_images"]
+        if pairs:
+            share = f"{len(pairs)} of {len(against)} images of {against.annotations_path} are in these too"
+            warnings.append(f"{share} (the first is {pairs[0][1]}): an AP on what was trained on says little")
     return {
         "skeleton": dataset.skeleton.name,
         "images": len(records),
@@ -39,8 +54,16 @@ def statistics(dataset: KeypointDataset) -> dict[str, Any]:
         "image_sizes": _image_sizes(records),
         "person_sizes": _person_sizes(records),
         "crowd_regions": crowds,
-        "warnings": list(dataset.warnings),
+        "repeated_images": repeated,
+        **({"against": compared} if compared else {}),
+        "warnings": warnings,
     }
+
+
+def _compared(dataset: KeypointDataset, other: KeypointDataset) -> dict[str, Any]:
+    pairs = [[str(path) for path in pair] for pair in shared_images(dataset, other, decode=True)]
+    about = {"annotations": str(other.annotations_path), "images": len(other)}
+    return {**about, "same_annotations": same_annotations(dataset, other), "shared_images": pairs}
 
 
 def draft_skeleton_yaml(dataset: KeypointDataset) -> str:

@@ -49,6 +49,7 @@ class KeypointDataset:
         category: the annotation file's keypoint category, as it stands there.
         other_categories: the ids of the file's categories of other things.
         metric: how an AP on these images is defined, 'coco' or 'crowdpose'.
+        background: images without a labelled person that a training may take besides; none of `images`.
     """
 
     skeleton: Skeleton
@@ -59,6 +60,7 @@ class KeypointDataset:
     category: Mapping[str, Any] = field(default_factory=dict)
     other_categories: frozenset[int | str] = frozenset()
     metric: str = "coco"
+    background: tuple[ImageRecord, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -147,13 +149,15 @@ class KeypointDataset:
         return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))
 
     def with_people(self) -> KeypointDataset:
-        """Only the images with a labelled person. Raises InputError where there is none."""
+        """The images with a labelled person, the others as `background`. Raises InputError where nobody is labelled."""
         indices = [index for index, image in enumerate(self.images) if len(image.keypoints)]
         if not indices:
             raise InputError(
                 "no person has a labelled joint", self.annotations_path, "label some, or name another file"
             )
-        return self if len(indices) == len(self) else self.select(indices)
+        if len(indices) == len(self):
+            return self
+        return replace(self.select(indices), background=tuple(one for one in self.images if not len(one.keypoints)))
 
 
 def load_dataset(
@@ -306,6 +310,12 @@ class DataSettings(Config):
     test: Source | None = None
     skeleton: str | None = Field(None, description="YAML of a custom skeleton; none: the annotations declare it")
     search_share: float = Field(0.1, gt=0, lt=1, description="of train, held out where data.search is not given")
+    background: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the training samples that are images without a labelled person, where train has any",
+    )
     metric: Literal["coco", "crowdpose"] = Field(
         "coco",
         description="of every AP: of checkpoints, searches and studies",
@@ -318,7 +328,8 @@ def load_splits(
 ) -> list[KeypointDataset]:
     """These splits, checked; where search is held out of train, both come of one reading.
 
-    Training images exclude those held out for the search, and those without people. Raises InputError.
+    Training images exclude those held out for the search; those without people are its `background`. Raises
+    InputError.
 
     Args:
         trained, check_images: see `load_dataset`.

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.data.keypoint_dataset import KeypointDataset
-from ofa_pose.data.transforms import Augmentation, Sample, augmented_sample, clean_sample
+from ofa_pose.data.transforms import Augmentation, Sample, clean_sample, training_sample
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
@@ -61,22 +61,57 @@ def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return ((images - mean) / std).to(dtype)
 
 
-def epoch_order(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def epoch_order(images: int, seed: int, epoch: int, purpose: str = "order") -> NDArray[np.int64]:
     """The order in which an epoch goes through the images, each once."""
-    return generator(seed, "order", epoch).permutation(images)
+    return generator(seed, purpose, epoch).permutation(images)
+
+
+@dataclass(frozen=True)
+class BackgroundOrder:
+    """Images without people among the samples of a training.
+
+    Attributes:
+        share: of all samples; below 1.
+        images: how many there are.
+        order: that in which an epoch goes through them.
+    """
+
+    share: float
+    images: int
+    order: Callable[[int], NDArray[np.int64]]
+
+    def before(self, number: int) -> int:
+        """How many of the first `number` samples they are."""
+        return int(number * self.share)
 
 
 def step_keys(
-    images: int, batch: int, step: int, order: Callable[[int], NDArray[np.int64]], rank: int = 0, world: int = 1
+    images: int,
+    batch: int,
+    step: int,
+    order: Callable[[int], NDArray[np.int64]],
+    rank: int = 0,
+    world: int = 1,
+    background: BackgroundOrder | None = None,
 ) -> list[tuple[int, int]]:
     """(epoch, image index) of each sample that process `rank` of `world` takes at a step.
 
     Each epoch goes through the images in its `order`; a batch may span two epochs. The processes' parts of a step, in
     the order of rank, are what one process with a batch of batch × world would take.
+
+    Args:
+        background: puts images of its own among them, evenly, whose indices follow those of `images`.
     """
-    first = (step * world + rank) * batch
-    places = (divmod(number, images) for number in range(first, first + batch))
-    return [(epoch, int(order(epoch)[place])) for epoch, place in places]
+    first, keys = (step * world + rank) * batch, []
+    for number in range(first, first + batch):
+        before, after = (background.before(number), background.before(number + 1)) if background else (0, 0)
+        if background and after > before:
+            epoch, place = divmod(before, background.images)
+            keys.append((epoch, images + int(background.order(epoch)[place])))
+        else:
+            epoch, place = divmod(number - before, images)
+            keys.append((epoch, int(order(epoch)[place])))
+    return keys
 
 
 def training_batches(
@@ -91,6 +126,7 @@ def training_batches(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
+    background: float = 0.0,
 ) -> Iterator[Batch]:
     """The augmented batches of steps first_step … steps - 1.
 
@@ -99,6 +135,7 @@ def training_batches(
         resolution_of_step: a pure function of the step, multiples of 2.
         workers: processes that prepare samples; 0 prepares them here. The batches are the same for any number.
         rank, world: this process among those that share each step.
+        background: share of the samples that come from `dataset.background`, spread evenly; without such images none.
 
     Raises:
         InputError: no image has a labelled person; or one is missing, damaged or of another size than annotated.
@@ -106,10 +143,14 @@ def training_batches(
     if not dataset.people:
         raise InputError("no person has a labelled joint", dataset.annotations_path, "label some, or name another file")
     order = lru_cache(maxsize=2)(partial(epoch_order, len(dataset), seed))  # a batch spans two epochs
+    empty = None
+    if background and (count := len(dataset.background)):
+        empty_order = lru_cache(maxsize=2)(partial(epoch_order, count, seed, purpose="background order"))
+        empty = BackgroundOrder(background, count, empty_order)
     keys = (
         [
             (epoch, index, resolution_of_step(step))
-            for epoch, index in step_keys(len(dataset), batch, step, order, rank, world)
+            for epoch, index in step_keys(len(dataset), batch, step, order, rank, world, empty)
         ]
         for step in range(first_step, steps)
     )
@@ -134,7 +175,7 @@ class _Samples(Dataset[Sample | InputError]):
     """Samples by key. Holds only records, so that worker processes share no more than they read."""
 
     def __init__(self, dataset: KeypointDataset, seed: int, augmentation: Augmentation) -> None:
-        self._images, self._skeleton = dataset.images, dataset.skeleton
+        self._images, self._skeleton = dataset.images + dataset.background, dataset.skeleton
         self._seed, self._augmentation = seed, augmentation
 
     def __getitem__(self, key: SampleKey) -> Sample | InputError:
@@ -142,8 +183,8 @@ class _Samples(Dataset[Sample | InputError]):
         try:
             if epoch == CLEAN:
                 return clean_sample(self._images[index], resolution, self._skeleton)
-            rng = generator(self._seed, "augment", epoch, index)
-            return augmented_sample(rng, self._images[index], resolution, self._skeleton, self._augmentation)
+            how = (resolution, self._skeleton, self._augmentation)
+            return training_sample(self._seed, epoch, index, self._images[index], *how)
         except InputError as error:  # for the main process as it is, not as a worker's traceback
             return error
 

@@ -20,6 +20,7 @@ from ofa_pose.data.records import ImageRecord, Region
 from ofa_pose.pose.geometry import MEAN_COLOUR
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.config import Config
+from ofa_pose.utils.seeding import generator
 
 MASK_STRIDE = 2
 _POLYGON_BITS = 4  # fillPoly takes corners in 1/16 cell
@@ -224,6 +225,20 @@ def clean_sample(record: ImageRecord, resolution: int, skeleton: Skeleton) -> Sa
     """The image's centre square, as it is. Raises InputError where the file is bad."""
     matrix = centre_affine(record.width, record.height, resolution)
     return make_sample(record, matrix, False, resolution, skeleton)
+
+
+def training_sample(
+    seed: int,
+    epoch: int,
+    index: int,
+    record: ImageRecord,
+    resolution: int,
+    skeleton: Skeleton,
+    augmentation: Augmentation,
+) -> Sample:
+    """What a training of this seed sees of image `index` in an epoch. Raises InputError where the file is bad."""
+    rng = generator(seed, "augment", epoch, index)
+    return augmented_sample(rng, record, resolution, skeleton, augmentation)
 
 
 def augmented_sample(

@@ -28,6 +28,7 @@ from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, check_held_out, check_joints, check_space, load_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import genome_text
+from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.inference.evaluate import Evaluation, Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet, calibration_batches, extract, recalibrate
@@ -117,6 +118,7 @@ class SubnetEvaluator:
         check_space(checkpoint, recipe.space)
         check_held_out(recipe.data, checkpoint)
         train, search = load_splits(recipe.data, "train", "search", trained=checkpoint.skeleton)
+        warn_of_shared(train, search, "search")
         check_joints(checkpoint.skeleton, search, "the supernet")
         chosen = pick_device(device)
         supernet = checkpoint.build(chosen)

@@ -20,6 +20,7 @@ from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import TrainSettings
+from ofa_pose.train.mobilenet import MobileNet
 from ofa_pose.train.objectives import Objective
 from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
@@ -75,7 +76,9 @@ def fit(
     if evaluate_start and training.run.fresh:
         loop.evaluate(0)
     order = (settings.batch, training.seed, objective.resolution, start, settings.steps)
-    batches = training_batches(training.train, *order, training.augmentation, settings.workers)
+    batches = training_batches(
+        training.train, *order, training.augmentation, settings.workers, background=training.background
+    )
     loop.began = time.monotonic()
     with progress("train", settings.steps, "steps", start) as meter:
         for step, batch in enumerate(batches, start=start + 1):
@@ -95,7 +98,7 @@ def pretrain(
     training: TrainingRun,
     shape: ArchSpec | SearchSpace,
     space: SearchSpace | None,
-    init: Checkpoint | None = None,
+    init: Checkpoint | MobileNet | None = None,
     make: MakeObjective | None = None,
 ) -> TrainingResult:
     """Train a net of this shape, or the supernet of this space, from random weights or from a checkpoint's."""

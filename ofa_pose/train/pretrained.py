@@ -1,44 +1,119 @@
-"""Starting a supernet from pretrained weights: channels sorted by importance, so that subnets get the best ones."""
+"""Starting a network from pretrained weights: of this shape, of other widths, or MobileNetV2's.
+
+Channels are sorted by importance where some will be left out, by a supernet's subnets or by a narrower net.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ofa_pose.checkpoints.checkpoint import Checkpoint
+from ofa_pose.arch.plan import Layer
+from ofa_pose.checkpoints.checkpoint import FOREIGN, Checkpoint, load_checkpoint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
+from ofa_pose.train.mobilenet import MobileNet, read_mobilenet
 from ofa_pose.utils.errors import InputError
 
 FIXED_GROUPS = ("image", "stem.0")  # never elastic; 'outputs.*' neither: their order is the joints'
+OUTPUT_LAYERS = ".pointwise."
 
 
-def initialise(net: LitePose, checkpoint: Checkpoint, skeleton: Skeleton) -> list[str]:
-    """Load a checkpoint into `net`, which is for these joints; returns what to tell the user.
+def load_start(name: str | Path) -> Checkpoint | MobileNet:
+    """What `--init` names: a checkpoint of ours, or a state dict of MobileNetV2. Raises InputError."""
+    path = Path(name)
+    if path.suffix == ".safetensors" and path.is_file():
+        return read_mobilenet(path)
+    try:
+        return load_checkpoint(name)
+    except InputError as error:
+        if error.faults[0].what != FOREIGN:
+            raise
+        return read_mobilenet(path)
 
-    A fixed net's channels are sorted for a supernet; a supernet's are in order already, and its subnets rely on it.
-    With other joints output layers stay as they are, fresh. Raises InputError where the nets have other widths.
+
+def initialise(net: LitePose, start: Checkpoint | MobileNet, skeleton: Skeleton) -> list[str]:
+    """Load pretrained weights into `net`, which is for these joints; returns what to tell the user.
+
+    A fixed net's channels are sorted for a supernet and where the widths differ; a supernet's are in order already, and
+    its subnets rely on it. With other joints the trunk is kept and the output layers stay as they are, fresh; so do
+    layers that the source does not have. See `transplant` for other widths.
     """
-    source = checkpoint.spec.with_joints(net.spec.joints).at(net.spec.resolution)
-    if source != net.spec:
-        what = f"the checkpoint holds another net ({checkpoint.spec}), this one is ({net.spec})"
-        raise InputError(what, hint="name a checkpoint of this space's largest net, or the space it was trained in")
-    notes, fresh = [], net.state_dict()
-    weights, sort = checkpoint.weights, isinstance(net, Supernet) and checkpoint.kind == "net"
-    if sort:  # before output layers start anew: importance comes from trained outputs, not from random ones
-        whole = LitePose(checkpoint.spec)
-        whole.load_state_dict(weights)
-        sort_channels(whole)
-        weights = whole.state_dict()
-    if skeleton.joints != checkpoint.skeleton.joints:
-        outputs = {name: value for name, value in fresh.items() if ".pointwise." in name}
-        weights = weights | outputs
-        there = f"{checkpoint.spec.joints} joints there ({checkpoint.skeleton.name})"
+    notes: list[str] = []
+    source = start.build(net.spec) if isinstance(start, MobileNet) else start.build()
+    same = (
+        isinstance(start, Checkpoint) and source.spec.with_joints(net.spec.joints).at(net.spec.resolution) == net.spec
+    )
+    sort = isinstance(net, Supernet) or not same
+    if sort and not isinstance(source, Supernet):
+        sort_channels(source)  # before output layers start anew: importance comes from trained outputs
+        notes.append("channels sorted by importance")
+    weights = source.state_dict()
+    if isinstance(start, MobileNet):
+        weights = {name: weights[name] for name in start.weights}
+    elif skeleton.joints != start.skeleton.joints:
+        outputs = [name for name in weights if OUTPUT_LAYERS in name]
+        weights = {name: value for name, value in weights.items() if name not in outputs}
+        there = f"{start.spec.joints} joints there ({start.skeleton.name})"
         here = f"{net.spec.joints} here ({skeleton.name})"
-        notes.append(f"{there}, {here}: the trunk is kept, {len(outputs)} output layers start anew")
-    net.load_state_dict({name: weights[name] for name in fresh})
-    return [*notes, "channels sorted by importance"] if sort else notes
+        notes.insert(0, f"{there}, {here}: the trunk is kept, {len(outputs)} output layers start anew")
+    coverage = transplant(net, weights)
+    return notes if same else [*notes, coverage]
+
+
+@torch.no_grad()
+def transplant(net: LitePose, weights: Mapping[str, Tensor]) -> str:
+    """Copy into `net` what it shares with a network of other widths, depths or kernels; returns how much that was.
+
+    Layers of the same name are taken, of them the leading channels. Where `net` is wider, its further channels stay as
+    they are, and the channels that were copied read nothing of them; a block that the source lacks adds nothing to what
+    goes past it. So a network that is larger in everything begins with the source's outputs, and learns to use the
+    rest. A smaller kernel stands in the middle of a larger one, with zeros round it; of a larger one the middle is cut.
+    """
+    covered = layers = copied = total = 0
+    for layer in net.plan.layers():
+        unit, taken = net.unit(layer), 0
+        if layer.kind != "norm":
+            total += unit.conv.weight.numel()
+            if (value := weights.get(f"{layer.name}.conv.weight")) is not None:
+                taken += _copy_weight(layer, unit.conv.weight, value)
+        if layer.norm:
+            total += 2 * layer.cout
+            for name, target in unit.norm.state_dict(keep_vars=True).items():
+                if (value := weights.get(f"{layer.name}.norm.{name}")) is None:
+                    continue
+                count = min(len(target), len(value)) if target.ndim else None
+                target[:count].copy_(value[:count]) if count else target.copy_(value)
+                taken += count or 0 if name in ("weight", "bias") else 0
+            if not taken and layer.name.endswith(".project") and _is_residual(net, layer):
+                unit.norm.weight.zero_()
+        layers += 1
+        covered += taken > 0
+        copied += taken
+    share = f"{100 * copied / total:.3g} %"
+    return f"{covered} of {layers} layers and {share} of the weights are taken over, the rest starts anew"
+
+
+def _copy_weight(layer: Layer, target: Tensor, source: Tensor) -> int:
+    """Copy the leading channels of a convolution's weights; how many numbers were copied."""
+    border = (target.shape[-1] - source.shape[-1]) // 2
+    resized = F.pad(source, (border,) * 4)  # a negative border cuts
+    rows, columns = (min(a, b) for a, b in zip(target.shape[:2], source.shape[:2], strict=True))
+    if layer.kind == "deconv":
+        target[rows:, :columns] = 0
+    else:
+        target[:rows, columns:] = 0
+    target[:rows, :columns] = resized[:rows, :columns]
+    return rows * columns * min(target.shape[-1], source.shape[-1]) ** 2
+
+
+def _is_residual(net: LitePose, layer: Layer) -> bool:
+    return any(block.residual and block.layers[2] == layer for stage in net.plan.stages for block in stage)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ofa_pose.checkpoints.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.calibrate import calibrate
@@ -47,6 +48,7 @@ class TrainingRun:
         teacher: a network that heatmaps are distilled from.
         recipe: what the checkpoints carry for later commands.
         origin: what a resumed run must share with the one that began it, besides the net.
+        background: share of the training samples that show nobody.
         calibrate: whether the best checkpoint gets decoder thresholds that suit its network.
     """
 
@@ -63,6 +65,7 @@ class TrainingRun:
     origin: Mapping[str, str | None] = field(default_factory=dict)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     space: str = ""
+    background: float = 0.0
     calibrate: bool = False
 
     @classmethod
@@ -98,13 +101,17 @@ class TrainingRun:
         check_joints(train.skeleton, val, "data.train")
         if master:
             check_joints(master.skeleton, train, "the teacher")
+        warn_of_shared(train, val, "val")
         val = val.choose_people(recipe.train.evaluate_images, "val images")
         check_evaluable(val, "name another data.val")
         settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
         origin = {"command": command, "teacher": taught, "metric": val.metric}
         network = master.build() if master else None
-        decode = (recipe.decode.config(), recipe.space, recipe.decode.calibrate)
-        return cls(train, val, *settings, run, chosen, network, carried, origin, *decode)
+        rest = (origin, recipe.decode.config(), recipe.space, recipe.data.background, recipe.decode.calibrate)
+        if train.background and recipe.data.background:
+            share, count = f"{recipe.data.background:.0%}", len(train.background)
+            say(f"{share} of the samples come from the {count} training images without people (data.background)")
+        return cls(train, val, *settings, run, chosen, network, carried, *rest)
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""

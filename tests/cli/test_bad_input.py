@@ -168,11 +168,12 @@ def test_net_where_a_supernet_is_needed(call: Call, net: Path, tmp_path: Path) -
     refused(call("search", "--supernet", net, "--macs", "1G", "--out", tmp_path / "out"), "supernet")
 
 
-def test_checkpoint_of_another_space(call: Call, recipe: Path, net: Path, tmp_path: Path) -> None:
-    called = call(
-        "train-supernet", "--recipe", recipe, "--set", "space=litepose-nano", "--init", net, "--out", tmp_path / "run"
-    )
-    refused(called, "another net")
+def test_a_start_that_is_not_a_network_of_a_known_kind(call: Call, recipe: Path, tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.pth")
+    for command in ("pretrain", "train-supernet"):
+        called = call(command, "--recipe", recipe, "--init", tmp_path / "resnet.pth", "--out", tmp_path / "run")
+        refused(called, "holds no weights that are known", "MobileNetV2", str(tmp_path / "resnet.pth"))
+        assert not (tmp_path / "run").exists()
 
 
 def test_subnet_of_another_space(call: Call, supernet: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ofa_pose.latency import measure
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml
-from tests.cli.conftest import Call
+from tests.cli.conftest import TINY_SPACE, Call
 
 
 def test_measured_figures_are_shown(
@@ -56,3 +56,23 @@ def test_the_python_api_gives_what_the_shell_prints(call: Call, tiny_spec: ArchS
     assert found.to_dict() == call("profile", spec, "--layers", "--json").result
     with pytest.raises(InputError, match="--threads 0 is out of range; give a number from 1"):
         ofa_pose.profile(spec, measure=True, threads=0)
+
+
+def test_a_search_space_is_profiled_by_name_and_file(call: Call, tmp_path: Path) -> None:
+    shipped = call("profile", "litepose-nano", "--json").result
+    assert (shipped["name"], shipped["joints"], shipped["subnets"]) == ("litepose-nano", 17, 26244)
+    assert list(shipped["resolutions"]) == ["96", "128", "160", "192"] and "budget" not in shipped
+    space = tmp_path / "mine.yaml"
+    space.write_text(dump_yaml(TINY_SPACE))
+    found = call("profile", space, "--joints", 5, "--macs", "1M", "--macs-convention", "exact", "--json").result
+    assert (found["name"], found["joints"], found["budget"]["convention"]) == ("tiny", 5, "exact")
+    shown = call("profile", space, "--macs", "1M")
+    assert shown.code == 0 and shown.out == "" and "inside" in shown.err and "the largest is" in shown.err
+    for words, message in (
+        (("litepose-nano", "--macs", "1K"), "raise --macs to at least"),
+        (("litepose-nano", "--macs", "1M", "--params", "1K"), "raise --params to at least"),
+        (("litepose-nano", "--layers"), "is a search space, many networks"),
+        (("litepose-xs", "--macs", "1G"), "name a search space"),
+    ):
+        refused = call("profile", *words)
+        assert refused.code == 2 and message in refused.err, refused.err

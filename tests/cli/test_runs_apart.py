@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from ofa_pose.arch.space import load_space
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.recipe import load_recipe
 from ofa_pose.utils.files import dump_yaml, write_text
 from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
+from tests.train.test_mobilenet import make, written
 
 
-def test_a_start_of_another_net_leaves_nothing_behind(call: Call, recipe: Path, supernet: Path, tmp_path: Path) -> None:
-    called = call("train-supernet", "--recipe", recipe, "--init", "litepose-nano-coco", "--out", tmp_path / "run")
-    refused(called, "another net", "this space's largest")
-    assert not (tmp_path / "run").exists()
+def test_a_start_of_another_net_is_taken_as_far_as_it_goes(call: Call, recipe: Path, tmp_path: Path) -> None:
+    words = (
+        "train-supernet",
+        "--recipe",
+        recipe,
+        "--set",
+        "train.steps=1",
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+    )
+    called = call(*words, "--init", "litepose-nano-coco")
+    assert called.code == 0 and "init: channels sorted by importance" in called.err, called.err
+    assert re.search(r"init: \d+ of \d+ layers and [\d.]+ % of the weights are taken over", called.err)
+    assert called.err.count("a search can keep --macs ") == 1
+    assert load_checkpoint(tmp_path / "run").space == load_space(load_recipe("train-supernet", recipe)[0].space)
+
+
+def test_a_resumed_run_of_another_net_is_left_as_it_was(call: Call, recipe: Path, supernet: Path) -> None:
     before = (supernet / "recipe.yaml").read_text(), (supernet / "command.txt").read_text()
     other = ("--set", "space=litepose-nano", "--out", supernet, "--resume")
     refused(call("train-supernet", "--recipe", recipe, *other), "another net", "--out")
@@ -82,3 +102,13 @@ def test_a_run_keeps_out_of_the_folder_of_another(call: Call, supernet: Path) ->
     before = (supernet / "metrics.jsonl").read_text(), (supernet / "recipe.yaml").read_text()
     refused(call("search", "--supernet", supernet, "--macs", "1G", "--out", supernet), "holds a run already")
     assert before == ((supernet / "metrics.jsonl").read_text(), (supernet / "recipe.yaml").read_text())
+
+
+def test_a_training_starts_from_mobilenets_file_and_keeps_its_own_recipe(
+    call: Call, recipe: Path, tmp_path: Path
+) -> None:
+    words = ("--recipe", recipe, "--set", "train.steps=1", "--init", written(tmp_path, make("timm"), ".safetensors"))
+    called = call("train-supernet", *words, "--out", tmp_path / "run", "--device", "cpu")
+    assert called.code == 0 and "of the weights are taken over" in called.err, called.err
+    assert "starts from random weights" not in called.err
+    refused(call("pretrain", *words[2:], "--out", tmp_path / "other"), "no recipe")

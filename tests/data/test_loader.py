@@ -9,13 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
-from ofa_pose.data.loader import Batch, clean_batches, epoch_order, normalise, step_keys, training_batches
+from ofa_pose.data.loader import (
+    BackgroundOrder,
+    Batch,
+    clean_batches,
+    epoch_order,
+    normalise,
+    step_keys,
+    training_batches,
+)
 from ofa_pose.data.transforms import Augmentation, clean_sample
 from ofa_pose.utils.errors import InputError
-from tests.data.datasets import contents, write
+from tests.data.datasets import annotation, contents, write
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +100,61 @@ def test_each_epoch_takes_each_image_once_in_an_order_of_its_own() -> None:
     assert step_keys(2, 7, 0, partial(epoch_order, 2, 0))[-1][0] == 3  # a batch may span several epochs
 
 
-def test_processes_share_a_step() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.45])
+def test_processes_share_a_step(share: float) -> None:
     order = partial(epoch_order, 7, 5)
+    empty = BackgroundOrder(share, 4, partial(epoch_order, 4, 5)) if share else None
     for step in range(9):
-        parts = [step_keys(7, 2, step, order, rank, 3) for rank in range(3)]
-        assert [key for part in parts for key in part] == step_keys(7, 6, step, order)
+        parts = [step_keys(7, 2, step, order, rank, 3, empty) for rank in range(3)]
+        assert [key for part in parts for key in part] == step_keys(7, 6, step, order, background=empty)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 8), st.floats(0.01, 0.99))
+def test_images_without_people_have_their_share_and_leave_the_others_in_order(
+    images: int, empty: int, batch: int, share: float
+) -> None:
+    order, background = partial(epoch_order, images, 5), BackgroundOrder(share, empty, partial(epoch_order, empty, 6))
+    keys = [key for step in range(12) for key in step_keys(images, batch, step, order, background=background)]
+    people = [key for key in keys if key[1] < images]
+    plain = [key for step in range(12) for key in step_keys(images, batch, step, order)]
+    assert people == plain[: len(people)]
+    others = [(epoch, index - images) for epoch, index in keys if index >= images]
+    assert others == [(e, int(i)) for e in range(12 * batch) for i in background.order(e)][: len(others)]
+    for first in range(0, len(keys), batch):  # each batch has its share, to the next whole image
+        count = sum(index >= images for _, index in keys[first : first + batch])
+        assert abs(count - share * batch) < 1 + 1e-9
+
+
+def test_batches_with_images_without_people(dataset: KeypointDataset) -> None:
+    train = dataset.with_people()
+    assert {record.id for record in train.background} == {0, 3, 6} and len(train) == 4
+
+    def batches(share: float, first: int = 0, **more: int) -> list[Batch]:
+        return list(training_batches(train, 4, 5, _resolution, first, 6, Augmentation(), background=share, **more))
+
+    mixed, plain = batches(0.25), batches(0.0)
+    for batch in mixed:
+        empty = ~batch.keypoints[..., 2].any(2).any(1)
+        assert empty.tolist() == [False, False, False, True], "a fourth of each batch, the last of four"
+        assert batch.mask[-1].all(), "nothing in it is to be ignored"
+        assert batch.images[-1].float().std() > 5
+    samples = [[image for batch in run for image in batch.images] for run in (mixed, plain)]
+    shown = [image for number, image in enumerate(samples[0]) if number % 4 < 3]
+    same = [torch.equal(*pair) for pair in zip(shown, samples[1], strict=False) if pair[0].shape == pair[1].shape]
+    assert len(same) > 6 and all(same), "the others are those that there would be without"
+    assert all(map(_equal, batches(0.25, workers=2), mixed)) and all(map(_equal, batches(0.25, 3), mixed[3:]))
+    everyone = dataset.select([1, 2, 4, 5])
+    assert all(map(_equal, training_batches(everyone, 4, 5, _resolution, 0, 6, Augmentation(), background=0.25), plain))
+
+
+def test_what_nobody_has_labelled_is_left_out_of_the_loss_there_too(tmp_path: Path) -> None:
+    value = contents(2)
+    value["annotations"].append(annotation(7, 0, [0] * 15, bbox=[0, 0, 48, 64]))
+    train = load_dataset(*write(tmp_path, value)).with_people()
+    still = Augmentation(rotation=0, scale=(1, 1), shift=0, flip=0)
+    (batch,) = training_batches(train, 2, 0, lambda _: 64, 0, 1, still, background=0.5)
+    assert not batch.keypoints[1].any() and batch.keypoints[0].any()
+    assert not batch.mask[1, :, :15].any() and batch.mask[1, :, 18:].all()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

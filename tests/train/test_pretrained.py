@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -169,13 +170,80 @@ def test_as_many_joints_of_other_names_start_the_outputs_anew_too(tiny_spec: Arc
 
 
 @pytest.mark.parametrize(
-    "change", [{"stem": 4}, {"kernel": 5}, {"head": "plain"}, {"expansions": ((2,), (2,), (2,), (2, 2))}]
+    "change",
+    [
+        {"stem": 4, "stages": (5, 6, 8, 10), "deconv": (4, 3, 6)},
+        {"kernel": 1},
+        {"expansions": ((1,), (2,), (2,), (1, 1))},
+        {"stem": 6, "kernel": 1, "expansions": ((1,), (1, 2), (2,), (1,)), "stages": (5, 6, 7, 16)},
+    ],
+    ids=["widths", "kernel", "blocks", "all"],
 )
-def test_another_space_is_refused_naming_both(tiny_spec: ArchSpec, change: dict[str, object]) -> None:
-    other = replace(tiny_spec, **change)  # type: ignore[arg-type]
-    net = LitePose(tiny_spec)
+@pytest.mark.parametrize("supernet", [False, True])
+def test_a_larger_net_begins_with_the_outputs_of_a_smaller_one(
+    tiny_space: SearchSpace, change: dict[str, Any], supernet: bool
+) -> None:
+    spec = tiny_space.largest(14)
+    smaller = randomised(LitePose(replace(spec, **change), torch.Generator().manual_seed(1))).eval()
+    seed = torch.Generator().manual_seed(2)
+    net = Supernet(tiny_space, 14, seed) if supernet else LitePose(spec, seed)
+    notes = initialise(net, packed(smaller), CROWDPOSE)
+    assert notes[0] == "channels sorted by importance" and "weights are taken over" in notes[1]
+    with torch.no_grad():
+        for one, other in zip(net.eval()(picture()), smaller(picture()), strict=True):
+            assert (one - other).abs().max() <= 1e-4 and one.abs().mean() > 0.05
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    for _ in range(3):  # a block that was added learns when its scale has left zero
+        optimizer.zero_grad()
+        torch.stack([output.square().mean() for output in net.train()(picture(4))]).sum().backward()
+        optimizer.step()
+    idle = [name for name, one in net.named_parameters() if one.grad is None or not one.grad.abs().sum() > 0]
+    assert not idle
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"stem": 12, "stages": (9, 10, 14, 18), "deconv": (9, 9, 9)}, {"kernel": 5}, {"head": "plain"}, {"stem": 4}],
+    ids=["wider", "kernel", "head", "narrower"],
+)
+def test_what_is_shared_with_another_net_is_taken_over_and_counted(tiny_spec: ArchSpec, change: dict[str, Any]) -> None:
+    source = randomised(LitePose(replace(tiny_spec, **change), torch.Generator().manual_seed(1)))
+    net = LitePose(tiny_spec, torch.Generator().manual_seed(2))
+    fresh = copy.deepcopy(net.state_dict())
+    notes = initialise(net, packed(source), CROWDPOSE)
+    sort_channels(source)
+    state, taken, layers = source.state_dict(), 0, 0
+    for layer in net.plan.layers():
+        before = taken
+        for name in (f"{layer.name}.conv.weight", f"{layer.name}.norm.weight", f"{layer.name}.norm.bias"):
+            if name in state and name in fresh:
+                target, given = net.state_dict()[name], state[name]
+                shared = [slice(0, min(a, b)) for a, b in zip(target.shape[:2], given.shape[:2], strict=True)]
+                middle = [
+                    slice((one - min(one, other)) // 2, (one + min(one, other)) // 2)
+                    for one, other in zip(target.shape[2:], given.shape[2:], strict=True)
+                ]
+                back = [
+                    slice((other - min(one, other)) // 2, (other + min(one, other)) // 2)
+                    for one, other in zip(target.shape[2:], given.shape[2:], strict=True)
+                ]
+                assert torch.equal(target[(*shared, *middle)], given[(*shared, *back)]), name
+                taken += target[(*shared, *middle)].numel()
+            elif name in fresh:
+                assert torch.equal(net.state_dict()[name], fresh[name]), name
+        layers += taken > before
+    whole = sum(parameter.numel() for parameter in net.parameters())
+    every = len(list(net.plan.layers()))
+    share = f"{100 * taken / whole:.3g} %"
+    assert notes[-1] == f"{layers} of {every} layers and {share} of the weights are taken over, the rest starts anew"
+    assert taken < whole or change.get("stem") == 12 or "head" not in change
+
+
+def test_a_damaged_checkpoint_is_refused_and_changes_nothing(tiny_spec: ArchSpec) -> None:
+    net, checkpoint = LitePose(tiny_spec), packed(LitePose(replace(tiny_spec, stem=4)))
     before = copy.deepcopy(net)
-    with pytest.raises(InputError) as error:
-        initialise(net, packed(LitePose(other)), CROWDPOSE)
-    assert str(other) in str(error.value) and str(tiny_spec) in str(error.value)
+    for name, value in (("stem.2.conv.weight", torch.zeros(3)), ("stem.0.norm.bias", None)):
+        weights = {key: one for key, one in {**checkpoint.weights, name: value}.items() if one is not None}
+        with pytest.raises(InputError, match=name):
+            initialise(net, replace(checkpoint, weights=weights), CROWDPOSE)
     assert same_state(net, before)
