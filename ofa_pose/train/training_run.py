@@ -107,11 +107,13 @@ class TrainingRun:
         settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
         origin = {"command": command, "teacher": taught, "metric": val.metric}
         network = master.build() if master else None
-        rest = (origin, recipe.decode.config(), recipe.space, recipe.data.background, recipe.decode.calibrate)
-        if train.background and recipe.data.background:
-            share, count = f"{recipe.data.background:.0%}", len(train.background)
+        rest = (origin, recipe.decode.config(), recipe.space)
+        background, calibrated = recipe.data.background, recipe.decode.calibrate
+        if train.background and background:
+            share, count = f"{background:.0%}", len(train.background)
             say(f"{share} of the samples come from the {count} training images without people (data.background)")
-        return cls(train, val, *settings, run, chosen, network, carried, *rest)
+        parts = (*settings, run, chosen, network, carried, *rest)
+        return cls(train, val, *parts, background=background, calibrate=calibrated)
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
