@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ofa_pose.arch.spec import DECONVS, STAGES, ArchSpec, Head, read_fields
+from ofa_pose.arch.spec import DECONVS, MOST, STAGES, ArchSpec, Head, read_fields
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import find_yaml, read_yaml
 
 RESOLUTION_MULTIPLE = 32  # so that a net is evaluated at the size its MACs were counted for
+
+MOST_CHOICES = 128  # of a gene
 
 Genome = tuple[int, ...]
 
@@ -76,7 +78,13 @@ class SearchSpace:
             raise InputError(what, hint="complete the lists")
         if min(self.blocks) < 1:
             raise InputError(f"blocks {list(self.blocks)} of space '{self.name}'", hint="give every stage a block")
+        if max(self.blocks) > MOST["blocks"]:
+            what = f"space '{self.name}' has {max(self.blocks)} blocks in a stage, more than {MOST['blocks']}"
+            raise InputError(what, hint="give its stages fewer")
         for gene in self.genes:
+            if len(gene.choices) > MOST_CHOICES:
+                what = f"space '{self.name}' has {len(gene.choices)} choices for {gene.name}, more than {MOST_CHOICES}"
+                raise InputError(what, hint="leave some out")
             if not gene.choices or list(gene.choices) != sorted(set(gene.choices)):
                 what = f"the choices {list(gene.choices)} for {gene.name} of space '{self.name}' do not ascend"
                 raise InputError(what, hint="sort them, each once")
@@ -89,6 +97,7 @@ class SearchSpace:
                 hint = f"use multiples of {RESOLUTION_MULTIPLE}"
                 raise InputError(f"resolution {side} of space '{self.name}'", hint=hint)
         self.smallest(joints=1)  # raises where a width, the kernel or the head is none
+        self.largest(joints=1)  # and where one is too large
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
@@ -157,12 +166,16 @@ class SearchSpace:
                 lists.setdefault(gene.field, [()] * STAGES)[gene.stage] += (value,)
         return found | {name: tuple(items) for name, items in lists.items()}
 
-    def decode(self, genome: Sequence[int], joints: int) -> ArchSpec:
-        """The subnet of a genome. Raises InputError where an index is out of range."""
+    def check_genome(self, genome: Sequence[int]) -> None:
+        """Raise InputError where a genome has another length than this space's, or an index is out of range."""
         if len(genome) != len(self.genes):
             raise InputError(f"genome of {len(genome)} genes for a space of {len(self.genes)}")
         if any(not 0 <= index < len(choices) for index, choices in zip(genome, self.choices, strict=True)):
             raise InputError(f"genome {tuple(genome)} is outside the space '{self.name}'")
+
+    def decode(self, genome: Sequence[int], joints: int) -> ArchSpec:
+        """The subnet of a genome. Raises InputError where an index is out of range."""
+        self.check_genome(genome)
         fields = self.fields(self.values(genome))
         depth, stages = fields.pop("depth"), fields.pop("expansions")
         expansions = tuple(stage[:count] for stage, count in zip(stages, depth, strict=True))

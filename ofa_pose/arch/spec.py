@@ -15,6 +15,8 @@ MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]: a network'
 STD = (0.229, 0.224, 0.225)
 STAGES = 4
 DECONVS = 3
+# More than any pose network has, so that a slip of the pen is refused before it fills the memory.
+MOST = {"resolution": 8192, "width": 4096, "expansion": 64, "blocks": 64, "kernel": 63, "joints": 1000}
 Head = Literal["fusion", "plain"]
 HEADS: tuple[str, ...] = get_args(Head)
 T = TypeVar("T")
@@ -122,7 +124,8 @@ def _parsed(value: Any, annotation: str) -> Any:
 
 
 def _problem(spec: ArchSpec) -> str:
-    widths = (spec.stem, *spec.stages, *spec.deconv, *(e for stage in spec.expansions for e in stage), spec.joints)
+    plain, expansions = (spec.stem, *spec.stages, *spec.deconv), [e for stage in spec.expansions for e in stage]
+    widths = (*plain, *expansions, spec.joints)
     if spec.resolution <= 0 or spec.resolution % TOTAL_STRIDE:
         return f"resolution {spec.resolution} is not a positive multiple of {TOTAL_STRIDE}"
     if len(spec.stages) != STAGES or len(spec.expansions) != STAGES or len(spec.deconv) != DECONVS:
@@ -135,4 +138,8 @@ def _problem(spec: ArchSpec) -> str:
         return f"kernel {spec.kernel} is not a positive odd number"
     if spec.head not in HEADS:
         return f"head {spec.head!r} is none of {', '.join(HEADS)}"
-    return ""
+    largest = {"resolution": spec.resolution, "width": max(plain), "expansion": max(expansions)}
+    largest |= {"blocks": max(spec.depth), "kernel": spec.kernel, "joints": spec.joints}
+    return "; ".join(
+        f"{name} {value} is more than {MOST[name]}" for name, value in largest.items() if value > MOST[name]
+    )

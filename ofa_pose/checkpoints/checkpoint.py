@@ -76,15 +76,35 @@ class Checkpoint:
         assert self.space or self.kind == "net"
         supernet = self.space if self.kind == "supernet" else None
         net = Supernet(supernet, self.spec.joints) if supernet else LitePose(self.spec)
+        net.load_state_dict(self.weights_for(net))
+        return net.to(device).eval()
+
+    def weights_for(self, net: LitePose) -> dict[str, Tensor]:
+        """Of the weights those that a network has. Raises InputError where one is missing, or not one of its shape."""
         expected = net.state_dict()
         for name, value in expected.items():
             if name not in self.weights:
-                raise InputError(f"the checkpoint has no weights '{name}'", hint="write the checkpoint again")
-            if self.weights[name].shape != value.shape:
-                shapes = f"{tuple(self.weights[name].shape)}, the net needs {tuple(value.shape)}"
-                raise InputError(f"weights '{name}' have shape {shapes}", hint="write the checkpoint again")
-        net.load_state_dict({name: self.weights[name] for name in expected})
-        return net.to(device).eval()
+                what = f"the checkpoint has no weights '{name}'"
+            elif not is_plain(self.weights[name], value.shape):
+                found = self.weights[name]
+                shapes = f"{tuple(found.shape)}, the net needs {tuple(value.shape)}"
+                same = found.shape == value.shape
+                what = f"weights '{name}' " + ("are not numbers" if same else f"have shape {shapes}")
+            else:
+                continue
+            raise InputError(what, self.path or "", "write the checkpoint again")
+        return {name: self.weights[name] for name in expected}
+
+
+def is_plain(value: Any, shape: torch.Size) -> bool:
+    """Whether a value from a file is a dense tensor of real numbers of that shape."""
+    return (
+        isinstance(value, Tensor)
+        and value.shape == shape
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_complex() or value.is_quantized)
+    )
 
 
 def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
@@ -148,6 +168,11 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
         what = f"holds {KINDS[value['kind']]}, not {KINDS[kind]}"
         raise InputError(what, path, f"name a checkpoint of {KINDS[kind]}")
     try:
+        if not all(
+            isinstance(value[key], dict) for key in ("recipe", "info", "training" if value["training"] else "info")
+        ):
+            raise TypeError
+        files.check_depth([value["recipe"], value["info"]], path)
         return Checkpoint(
             kind=value["kind"],
             spec=ArchSpec.from_dict(value["spec"], path),

@@ -17,7 +17,7 @@ from torch import Tensor
 from ofa_pose.arch.presets import PRESETS, check_rebuildable, check_residuals
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoints.checkpoint import FORMAT, Checkpoint
+from ofa_pose.checkpoints.checkpoint import FORMAT, Checkpoint, is_plain
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
@@ -175,6 +175,8 @@ def _faults(found: Mapping[str, Any], own: Mapping[str, Tensor], theirs: Mapping
             yield f"'{key}' is not a tensor, the net needs one of shape {shape}"
         elif value.shape != needed.shape:
             yield f"'{key}' has shape {tuple(value.shape)}, the net needs {shape}"
+        elif not is_plain(value, needed.shape):
+            yield f"'{key}' is not a dense tensor of real numbers"
         elif value.is_floating_point() != needed.is_floating_point():
             yield f"'{key}' holds {value.dtype}, the net needs {needed.dtype}"
         elif not value.isfinite().all():

@@ -16,7 +16,8 @@ from ofa_pose import __version__
 from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, training
 from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
-from ofa_pose.utils.errors import OfaPoseError
+from ofa_pose.utils.console import MOST_CHARACTERS
+from ofa_pose.utils.errors import OfaPoseError, shortened
 from ofa_pose.utils.run_dir import COMMAND_WORDS
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
@@ -97,5 +98,5 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _report(message: str, code: int) -> int:
     for line in message.splitlines() or [""]:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {shortened(line, MOST_CHARACTERS)}", file=sys.stderr)
     return code

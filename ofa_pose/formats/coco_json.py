@@ -42,9 +42,9 @@ def _read(given: Given) -> list[AnnotatedImages]:
     return [AnnotatedImages(split if names.count(split) == 1 else path.stem, value) for split, path, value in found]
 
 
-def image_folder(given: Given, split: str, value: Mapping[str, Any]) -> Path:
+def image_folder(given: Given, split: str, value: Any) -> Path:
     """The folder that file_name starts from: the one that the caller named, else the first usual one with an image."""
-    listed = value.get("images")
+    listed = value.get("images") if isinstance(value, Mapping) else None
     names = [one.get("file_name") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     first = str(names[0]) if names else ""
     stem = given.path.stem if given.suffix else split

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
+from ofa_pose.utils.numbers import positive
 
 SPLITS = ("train", "val", "test")
 _NAMED = re.compile(r"(train|val|test)", re.IGNORECASE)
@@ -73,8 +74,9 @@ def _line(
         losses["people_without_box"] += 1
         return ""
     low, high = box
-    area, usual = record.get("area"), AREA_OF_BOX * float(np.prod(high - low))
-    losses["areas"] += area is not None and abs(area - usual) > 1e-6 * max(usual, 1)
+    area: Any = record.get("area")
+    usual = AREA_OF_BOX * float(np.prod(high - low))
+    losses["areas"] += positive(area) and abs(area - usual) > 1e-6 * max(usual, 1)
     losses["segmentations"] += bool(record.get("segmentation"))
     losses["tracks"] += record.get("track_id") is not None
     losses["attributes"] += bool(record.get("attributes")) + (record.get("individual") is not None)

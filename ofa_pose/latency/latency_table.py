@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,10 @@ def _rounded(values: list[float]) -> list[float]:
 
 def read_times(values: Any) -> list[float]:
     """Times, or ratios of such, as read from a file. Raises ValueError or TypeError where one is not positive."""
-    numbers = [float(value) for value in values]
+    try:
+        numbers = [float(value) for value in values]
+    except OverflowError:  # an integer beyond a float
+        numbers = [math.inf]
     if not all(0 < number < 1e9 for number in numbers):
         raise ValueError("a time is not a positive number")
     return numbers

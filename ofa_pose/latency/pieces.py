@@ -6,8 +6,10 @@ at once, and are equal where a runtime has the same work.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
 NETS = 20  # whole networks in a table
+MOST_PIECES = 1_000_000  # combinations of widths and sides that are gone through
 POOL = 200  # random networks that they are chosen from
 # In what the pieces of a kind differ. Sides are the input's, in cells; `raw` is 0 in a plain head.
 FIELDS = {
@@ -182,7 +185,12 @@ def space_pieces(space: SearchSpace, joints: int) -> list[Piece]:
     top = [len(choices) - 1 for choices in space.choices]
     found: set[Piece] = set()
     for piece in plan_pieces(Grid(space, joints, top).plan):
-        nothing = sum(piece.sizes) * 0  # spreads each array over all axes; np.broadcast stops at 32 of them
+        shapes = (np.shape(sizes)[::-1] for sizes in piece.sizes)  # as np.broadcast does, which stops at 32 axes
+        count = math.prod(map(max, zip_longest(*shapes, fillvalue=1)))
+        if count > MOST_PIECES:
+            what = f"space '{space.name}' has more than {MOST_PIECES:,} pieces, too many to be measured or predicted"
+            raise InputError(what, hint="give its stages fewer choices")
+        nothing = sum(piece.sizes) * 0  # spreads each array over all axes
         rows = np.stack([np.ravel(sizes + nothing) for sizes in piece.sizes], axis=1)
         found |= {Piece(piece.kind, tuple(row)) for row in np.unique(rows, axis=0).tolist()}
     return sorted(found)

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.utils.errors import OfaPoseError
+from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.numbers import format_count
 
 ACTIVATIONS = {"relu6": nn.ReLU6, "relu": nn.ReLU}
+MOST_PARAMS = 200_000_000  # 0.8 GB; LitePose's own nets have some millions
 OUTPUT_STD = 1e-3  # near-zero outputs at the start: large random heatmaps take thousands of steps to unlearn
 
 
@@ -66,6 +68,10 @@ class LitePose(nn.Module):
 
     def __init__(self, spec: ArchSpec, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        if spec_params(spec) > MOST_PARAMS:
+            most = format_count(MOST_PARAMS)
+            what = f"the net ({spec}) has {format_count(spec_params(spec))} parameters, more than {most}"
+            raise InputError(what, hint="give it fewer blocks, lower widths or expansions")
         self.spec = spec
         self.plan = make_plan(spec)
         for layer in self.plan.layers():

@@ -23,13 +23,14 @@ from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import read_subnets
 from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.reports import charts
-from ofa_pose.reports.runs import RESTORE, SOURCES, Run, chain, read_run, source
-from ofa_pose.searches.job import BASIS, HISTORY, PICTURE, RESULT
+from ofa_pose.reports.runs import RESTORE, SOURCES, Run, chain, read_run, reading, source
+from ofa_pose.searches.job import BASIS, BEST, HISTORY, PICTURE, RESULT
 from ofa_pose.searches.results import ap_cells, front_notes
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.numbers import format_count
+from ofa_pose.utils.numbers import format_count, positive
+from ofa_pose.utils.run_dir import METRICS
 
 SHOWN = 15  # rows of the front
 SETTINGS = ("algorithm", "population", "seed", "surrogate")
@@ -116,9 +117,12 @@ class Searched:
     def budget(self) -> Budget | None:
         """The budget, to be shown: it predicts no latency."""
         kept = self.best.get("budget") or {}
-        limits = {key: kept[key] for key in ("macs", "params", "latency_ms") if kept.get(key) is not None}
-        convention = self.best.get("convention", "thop")
-        return Budget(**limits, convention=convention, predict_ms=lambda _: math.nan) if limits else None
+        with reading(self.run.path / BEST):
+            limits = {key: kept[key] for key in ("macs", "params", "latency_ms") if kept.get(key) is not None}
+            if not all(map(positive, limits.values())):
+                raise ValueError(f"a budget of {limits}")
+            convention = self.best.get("convention", "thop")
+            return Budget(**limits, convention=convention, predict_ms=lambda _: math.nan) if limits else None
 
 
 def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
@@ -129,6 +133,8 @@ def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
     basis, best = run.table(BASIS), run.best() or {}
     space = SearchSpace.from_dict(basis["space"], run.path / BASIS) if isinstance(basis.get("space"), Mapping) else None
     history = read_subnets(path, ("AP",), space, ("AP",), ("latency_ms",), "a history of a search", RESTORE)
+    if not all(math.isfinite(cell) for row in history.values() for cell in row.values() if cell is not None):
+        raise InputError("holds an AP or a latency that is not a number", path, RESTORE)
     genome: Genome = ()
     wanted = spec or best.get("spec")
     with suppress(InputError):  # it is not of the space
@@ -224,14 +230,17 @@ def _parts_table(spec: ArchSpec) -> str:
 
 def _search_section(search: Searched) -> list[str]:
     """The HTML of a search."""
-    said, picture = " ".join(_rests_on(search)), search.run.path / PICTURE
+    with reading(search.run.path / BASIS):
+        said = " ".join(_rests_on(search))
+    picture = search.run.path / PICTURE
     body = [element("h2", "The search"), *([element("p", said)] if said else [])]
     if picture.exists() and picture.stat().st_size:
         content = base64.b64encode(picture.read_bytes()).decode()
         body.append(f'<img alt="AP over cost of all subnets evaluated" src="data:image/png;base64,{content}">')
     if search.history:
         body.append(charts.svg(charts.progress_chart([row["AP"] for row in search.history.values()]), "progress"))
-    body += _front(search)
+    with reading(search.run.path / RESULT):
+        body += _front(search)
     evaluated = [row for row in search.history.values() if row["AP"] is not None]
     labels = search.space.labels if search.space is not None else ()
     choices = {label: [(row[label], row["AP"]) for row in evaluated] for label in labels}
@@ -267,7 +276,8 @@ def _rests_on(search: Searched) -> Iterator[str]:
 def _latency_table(search: Searched, name: str) -> str:
     """A latency table in words: the device and the runtime, if the file can be found and is still the same."""
     path = search.run.locate(name)
-    wanted = (search.best.get("budget") or {}).get("latency_table")
+    with reading(search.run.path / BEST):
+        wanted = (search.best.get("budget") or {}).get("latency_table")
     if path is None or not path.is_file() or files.sha256(path) != wanted:
         return f"{name}, which is not found or has changed"
     header = LatencyTable.load(path).header
@@ -296,7 +306,8 @@ def _front(search: Searched) -> list[str]:
 
 
 def _training(run: Run, role: str, salt: str) -> list[str]:
-    chart = charts.svg(charts.training_chart(run.trained, run.validated), salt)
+    with reading(run.path / METRICS):
+        chart = charts.svg(charts.training_chart(run.trained, run.validated), salt)
     body = [element("h2", f"Training: {run.name}" + (f" ({role})" if role else "")), chart]
     if run.validated:
         last = run.validated[-1]

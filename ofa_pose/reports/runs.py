@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os.path
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.searches.job import BEST
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.numbers import are_numbers
 from ofa_pose.utils.run_dir import COMMAND, METRICS, RECIPE, read_records
 
 SOURCES = {  # options that name what a run starts from, and what that is to it
@@ -72,18 +73,18 @@ class Run:
     @property
     def trained(self) -> list[Mapping[str, Any]]:
         """The records of training steps: a step and a finite loss."""
-        return [r for r in self.metrics if type(r.get("step")) is int and _is_finite(r.get("loss"))]
+        return [r for r in self.metrics if _is_step(r.get("step")) and _is_finite(r.get("loss"))]
 
     @property
     def validated(self) -> list[Mapping[str, Any]]:
         """The records of validations: a step and 'val', metrics by name, of which one is a finite AP."""
-        records = [r for r in self.metrics if type(r.get("step")) is int and isinstance(r.get("val"), Mapping)]
+        records = [r for r in self.metrics if _is_step(r.get("step")) and isinstance(r.get("val"), Mapping)]
         return [r for r in records if _is_finite(r["val"].get("AP")) or _is_finite(r["val"].get("AP_largest"))]
 
     @property
     def aps(self) -> list[tuple[int, float]]:
         """Steps and APs of its validations."""
-        return [(r["step"], r["val"]["AP"]) for r in self.validated if isinstance(r["val"].get("AP"), float)]
+        return [(r["step"], r["val"]["AP"]) for r in self.validated if _is_finite(r["val"].get("AP"))]
 
     def best(self) -> dict[str, Any] | None:
         """The contents of a search's best.yaml, 'spec' an ArchSpec; None where there is none. Raises InputError."""
@@ -151,5 +152,19 @@ def _split(line: str) -> tuple[str, ...]:
         return tuple(line.split()[1:])
 
 
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return are_numbers([value], 1)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What is raised where a run's file holds values that the run did not write, as an InputError that names it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        what = f"holds values that no run writes ({type(error).__name__}: {error})"
+        raise InputError(what, path, RESTORE) from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ofa_pose.arch.space import Genome
+from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
@@ -82,13 +82,15 @@ class Archive:
 
     def outcomes(self, genomes: Iterable[Genome]) -> dict[Genome, FitnessOutcome]:
         """Fitness (-inf where the AP is not a number) and seconds of the genomes evaluated on this basis."""
-        query = "SELECT AP, seconds FROM evaluations WHERE basis = ? AND genome = ?"
+        query = "SELECT id, AP, seconds FROM evaluations WHERE basis = ? AND genome = ?"
         found = {}
         with self._named_errors():
             for genome in genomes:
                 row = self._file.execute(query, (self._basis, genome_text(genome))).fetchone()
                 if row is not None:
-                    found[genome] = _outcome(*row)
+                    number, *outcome = row
+                    with self._readable(number):
+                        found[genome] = _outcome(*outcome)
         return found
 
     def put(
@@ -130,11 +132,30 @@ class Archive:
         with self._named_errors():
             return int(self._file.execute("SELECT coalesce(max(id), 0) FROM evaluations").fetchone()[0])
 
-    def until(self, last: int) -> list[tuple[Genome, float]]:
-        """Genome and AP of the evaluations on this basis up to the id `last`, in the order they were written."""
-        query = "SELECT genome, AP FROM evaluations WHERE basis = ? AND id <= ? AND AP IS NOT NULL ORDER BY id"
+    def until(self, last: int, space: SearchSpace | None = None) -> list[tuple[Genome, float]]:
+        """Genome and AP of the evaluations on this basis up to the id `last`, in the order they were written.
+
+        Raises InputError where one cannot be read, or where its genome is not one of `space`.
+        """
+        query = "SELECT id, genome, AP FROM evaluations WHERE basis = ? AND id <= ? AND AP IS NOT NULL ORDER BY id"
+        found = []
         with self._named_errors():
-            return [(read_genome(text), float(ap)) for text, ap in self._file.execute(query, (self._basis, last))]
+            for number, text, ap in self._file.execute(query, (self._basis, last)):
+                with self._readable(number):
+                    genome = read_genome(text)
+                    if space is not None:
+                        space.check_genome(genome)
+                    found.append((genome, _number(ap)))
+        return found
+
+    @contextlib.contextmanager
+    def _readable(self, number: object) -> Iterator[None]:
+        """What the cells of a row raise that are none, as an InputError that names it."""
+        try:
+            yield
+        except (AttributeError, TypeError, ValueError, InputError) as error:
+            what = f"evaluation {number} is damaged ({error})"
+            raise InputError(what, self.path, f"delete that row, or {HINT.removeprefix('restore it, or ')}") from None
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -167,7 +188,14 @@ class Archive:
 
 
 def _outcome(ap: float | None, seconds: float) -> FitnessOutcome:
-    return -math.inf if ap is None else float(ap), float(seconds)
+    return -math.inf if ap is None else _number(ap), _number(seconds)
+
+
+def _number(value: Any) -> float:
+    """A cell's number. Raises ValueError: SQLite keeps whatever is written into a column."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r:.60} is not a number")
+    return float(value)
 
 
 def find_archive(path: str | Path) -> Path:

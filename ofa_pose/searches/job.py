@@ -158,13 +158,14 @@ class SearchJob:
         with Archive(place, self.basis) as kept:
             # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
             prior_end = before.get("prior", kept.last)
+            known = kept.until(prior_end, feasible.space)
             if given and not resume:
-                say(f"archive {place}: {len(kept.until(prior_end))} evaluations of this supernet are known")
+                say(f"archive {place}: {len(known)} evaluations of this supernet are known")
             at = str(place.resolve()) if given else None
             files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
             run.forget_after(-1)
             evaluations = ArchivedEvaluations(feasible, self.measure, kept, self.recipe.seed, executor)
-            prior = kept.until(prior_end) if self.recipe.search.surrogate else []
+            prior = known if self.recipe.search.surrogate else []
             history = self._search(run, evaluations, prior)
             others = rivals(history, feasible)
             outcomes = zip(others, evaluations(others), strict=True)

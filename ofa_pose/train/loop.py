@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, is_plain, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
@@ -26,10 +26,12 @@ from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import progress, say
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.numbers import NUMBER
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
 from ofa_pose.utils.seeding import key_seed
 
+DAMAGED = "restore the file, or choose another --out"
 MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
 Evaluate = Callable[[], dict[str, Any]]
 
@@ -146,15 +148,13 @@ class _Loop:
             raise InputError(what, training.run.last, hint)
         if isinstance(network, Supernet) and checkpoint.space != network.space:
             raise InputError("holds a supernet of another space", training.run.last, hint)
+        _check_state(state, training.run.last)
         check_basis(state.get("origin", training.origin), training.origin, training.run.last)
         if state["step"] > training.settings.steps:
             what = f"has gone {state['step']} steps already, the recipe goes {training.settings.steps}"
             raise InputError(what, training.run.last, "raise train.steps, or choose another --out")
-        network.load_state_dict(checkpoint.weights)
-        decays = [group["weight_decay"] for group in self._optimizer.param_groups]
-        self._optimizer.load_state_dict(state["optimizer"])
-        for group, decay in zip(self._optimizer.param_groups, decays, strict=True):
-            group["weight_decay"] = decay  # the recipe's, which may have changed; the state holds the earlier one
+        network.load_state_dict(checkpoint.weights_for(network))
+        load_optimizer(self._optimizer, state["optimizer"], training.run.last)
         self.best = state["best"]
         return int(state["step"])
 
@@ -193,6 +193,40 @@ def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
     plain = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return AdamW(groups, lr=settings.lr)
+
+
+def load_optimizer(optimizer: AdamW, state: Any, where: object) -> None:
+    """Put a kept state into an optimiser, but for the weight decays: the recipe may have changed them since.
+
+    Raises InputError where the state is not one of these parameters: torch takes any, and fails at the next step.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    kept = state.get("state") if isinstance(state, dict) else None
+    if not isinstance(kept, dict) or not all(_fits(kept.get(i, {}), p) for i, p in enumerate(parameters)):
+        raise InputError("holds an optimiser state that is damaged, or another net's", where, DAMAGED)
+    own = {number: kept[number] for number in range(len(parameters)) if number in kept}
+    groups = optimizer.state_dict()["param_groups"]  # ours: rates are set at each step, the rest is the same in all
+    optimizer.load_state_dict({"state": own, "param_groups": groups})
+
+
+def _fits(kept: Any, parameter: Tensor) -> bool:
+    """Whether what Adam keeps of a parameter is of its shape, and finite; there is nothing before its first step."""
+    if not isinstance(kept, dict) or kept.keys() not in (set(), {"step", "exp_avg", "exp_avg_sq"}):
+        return False
+    wanted = {"step": torch.Size(()), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+    return all(
+        is_plain(kept[name], shape) and bool(kept[name].isfinite().all()) for name, shape in wanted.items() if kept
+    )
+
+
+def _check_state(state: Any, where: object) -> None:
+    """Raise InputError where what a run kept of its progress is not what `_Loop.save` writes."""
+    step, best = (state.get(key) if isinstance(state, dict) else None for key in ("step", "best"))
+    whole = type(step) is int and step >= 0 and isinstance(state.get("origin", {}), dict)
+    if not whole or not isinstance(best, dict) or best.keys() != {"AP", "step"}:
+        raise InputError("holds a training state that is damaged", where, DAMAGED)
+    if type(best["AP"]) not in NUMBER or not math.isfinite(best["AP"]) or type(best["step"]) is not int:
+        raise InputError(f"holds a damaged best AP ({best!r:.80})", where, DAMAGED)
 
 
 def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> float:

@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ofa_pose.utils.errors import LONGEST, shortened
+
+MOST_CHARACTERS = 2 * LONGEST  # of a line that is said
 PLAIN_INTERVAL_S = 15.0
 SHORT_S = 2.0  # work that takes no longer needs no line at its end
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -20,12 +23,16 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def say(text: str) -> None:
     """A line on stderr."""
-    _err.print(text, markup=False)
+    _err.print(_fitting(text), markup=False)
 
 
 def warn(text: str) -> None:
     """A warning line on stderr."""
-    _err.print(f"warning: {text}", style="yellow", markup=False)
+    _err.print(f"warning: {_fitting(text)}", style="yellow", markup=False)
+
+
+def _fitting(text: str) -> str:
+    return "\n".join(shortened(line, MOST_CHARACTERS) for line in text.splitlines())
 
 
 def show(table: Table) -> None:

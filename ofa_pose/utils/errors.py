@@ -7,6 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SHOWN_FAULTS = 20
+LONGEST = 800  # characters of each part of a message; a value of the user's in it may have any number
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """Text on one line of at most `most` characters, its end kept; what no terminal shows is written as Python does."""
+    text = " ".join(text.split())
+    if len(text) > most:
+        tail = most // 4
+        text = f"{text[: most - tail - 3]} … {text[-tail:]}"
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 @dataclass(frozen=True)
@@ -18,9 +30,8 @@ class Fault:
     hint: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.where}: " if self.where else ""
-        hint = f"; {self.hint}" if self.hint else ""
-        return " ".join(f"{where}{self.what}{hint}".split())
+        where, what, hint = map(shortened, (self.where, self.what, self.hint))
+        return f"{where}{': ' if where else ''}{what}{'; ' if hint else ''}{hint}"
 
 
 class OfaPoseError(Exception):

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ofa_pose.utils.errors import InputError, nearest
 
+DEEPEST = 100  # levels of a JSON or YAML file; what goes through its values does so level by level
+MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
+
+_TOO_DEEP = f"is nested too deeply, more than {DEEPEST} levels"
+_NUMBERS = {int, float}
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -69,14 +75,40 @@ def read_text(path: str | Path) -> str:
 def read_json(path: str | Path) -> Any:
     """The value in the JSON file `path`. Raises InputError naming file, line and column."""
     try:
-        return json.loads(read_text(path))
+        value = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
         raise InputError(f"is not valid JSON ({error.msg})", where, "write the file again") from None
     except RecursionError:
-        raise InputError("is nested too deeply to be read", path, "write the file again") from None
+        raise InputError(_TOO_DEEP, path, "write the file again") from None
     except ValueError:  # an integer of more digits than Python takes
         raise InputError("holds a number too long to be read", path, "write the file again") from None
+    check_depth(value, path)
+    return value
+
+
+def check_depth(value: Any, where: object, most: int | None = None) -> None:
+    """Raises InputError where a value has more than `DEEPEST` levels of dicts and lists, or more than `most` of these.
+
+    Those in a list of numbers by its ends are not counted: some files hold millions of such lists.
+    """
+    level, count = [value], 0
+    for _ in range(DEEPEST):
+        inner = (one for holder in level for one in _contents(holder) if isinstance(one, list | dict))
+        level = list(inner if most is None else itertools.islice(inner, most))
+        count += len(level)
+        if most is not None and count >= most:
+            raise InputError("stands for far too many values", where, "write its aliases (&, *) out")
+        if not level:
+            return
+    raise InputError(_TOO_DEEP, where, "write it with fewer levels")
+
+
+def _contents(holder: Any) -> Iterable[Any]:
+    if isinstance(holder, dict):
+        return holder.values()
+    numbers = not isinstance(holder, list) or (holder and {type(holder[0]), type(holder[-1])} <= _NUMBERS)
+    return () if numbers else holder
 
 
 def parse_yaml(text: str, where: object) -> Any:
@@ -84,12 +116,16 @@ def parse_yaml(text: str, where: object) -> Any:
     import yaml  # here: a device that only runs a model has no PyYAML
 
     try:
-        return yaml.load(text, Loader=_yaml_side("SafeLoader"))  # noqa: S506  (a subclass of SafeLoader)
+        value = yaml.load(text, Loader=_yaml_side("SafeLoader"))  # noqa: S506  (a subclass of SafeLoader)
+    except RecursionError:
+        raise InputError(_TOO_DEEP, str(where), "write it again") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none, such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else str(where)
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise InputError(f"is not valid YAML ({problem})", place, "correct that line") from None
+    check_depth(value, where, MOST_VALUES)
+    return value
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -235,6 +235,9 @@ def test_a_genome_outside_the_space_is_refused(genome: tuple[int, ...]) -> None:
         ({"stem": 8}, "malformed"),
         ({"stem": [float("inf")]}, "malformed"),
         ({"stages": None}, "malformed"),
+        ({"blocks": [6, 8, 10, 10**9]}, "has 1000000000 blocks in a stage, more than 64"),
+        ({"stem": list(range(8, 137))}, "has 129 choices for stem, more than 128"),
+        ({"stages": [[8], [8], [8], [16, 8192]]}, "width 8192 is more than 4096"),
         ({"blockz": [1]}, "unknown key 'blockz' in a search space; did you mean 'blocks'?"),
     ],
 )

@@ -167,3 +167,22 @@ def test_a_run_directory_means_its_best_checkpoint_else_its_last(checkpoint: Che
     assert load_checkpoint(tmp_path).spec == checkpoint.spec
     with pytest.raises(InputError, match="no such checkpoint"):
         find_checkpoint(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "complex"])
+def test_weights_that_no_net_computes_with_are_named(checkpoint: Checkpoint, tmp_path: Path, kind: str) -> None:
+    name = "stages.0.0.expand.conv.weight"
+    old = checkpoint.weights[name]
+    new = {"sparse": old.to_sparse, "meta": lambda: old.to("meta"), "complex": lambda: old.to(torch.complex64)}[kind]()
+    with pytest.raises(InputError, match=f"weights '{name}' are not numbers"):
+        replace(checkpoint, weights={**checkpoint.weights, name: new}).build()
+
+
+@pytest.mark.parametrize(("key", "value"), [("recipe", []), ("info", None), ("training", 3), ("training", "x")])
+def test_an_entry_of_another_type_is_a_damaged_checkpoint(
+    checkpoint: Checkpoint, tmp_path: Path, key: str, value: Any
+) -> None:
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    torch.save({**torch.load(tmp_path / "a.pt", weights_only=True), key: value}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt: is a damaged checkpoint"):
+        load_checkpoint(tmp_path / "a.pt")

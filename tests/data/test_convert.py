@@ -86,6 +86,7 @@ def test_what_yolo_cannot_hold_is_counted(tmp_path: Path) -> None:
         annotation(4, 2, category_id=2),
         annotation(5, 2, [0] * 15, bbox=None),
     ]
+    value["annotations"].append(annotation(6, 0, area=10**400))  # read as no area
     write(tmp_path, value)
     done = convert(tmp_path / "annotations.json", tmp_path / "out", "yolo")
     wanted = {"areas": 2, "attributes": 1, "boxes_clipped": 1, "crowd_indices": 1, "crowds": 1, "ids": 3}

@@ -52,6 +52,7 @@ def test_times_are_medians_over_rounds_times_the_anchors_median(tiny_space: Sear
         (lambda value: value.update(pieces=[1]), "malformed"),
         (lambda value: value.update(threads="1"), "its threads is '1'"),
         (lambda value: value.update(rounds=0), "its rounds is 0"),
+        (lambda value: value.update(anchor_ms=[10**400]), "a time is not a positive number"),
         (lambda value: value.update(share=float("nan")), "its share is nan"),
         (lambda value: value.update(device=None), "its device is None"),
         (lambda value: value.update(backend="ncnn"), "its backend is ncnn, its runtime onnxruntime 1"),

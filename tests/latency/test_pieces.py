@@ -142,3 +142,10 @@ def test_reference_nets_span_the_space() -> None:
 
 def test_a_space_of_few_networks_gives_them_all(tiny_space: SearchSpace) -> None:
     assert len(reference_nets(few_networks(tiny_space), 14)) == 2
+
+
+def test_a_space_of_more_pieces_than_anybody_measures_is_refused() -> None:
+    many = tuple(range(8, 1024, 8))
+    space = SearchSpace("wide", (64,), (8,), (many,) * 4, ((8,),) * 3, tuple(range(1, 65)), (1, 1, 1, 1), 3)
+    with pytest.raises(InputError, match="space 'wide' has more than 1,000,000 pieces"):
+        space_pieces(space, 17)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import HEADS, ArchSpec, Head
 from ofa_pose.models.litepose import OUTPUT_STD, LitePose
+from ofa_pose.utils.errors import InputError
 from tests.networks import picture, randomised, same_state
 
 SPEC = ArchSpec(64, 6, (8, 8, 10, 10), ((2, 3), (2, 2), (3,), (2, 1, 2)), (7, 8, 6), 5, 4)
@@ -125,3 +126,9 @@ def test_names_follow_the_plan() -> None:
     names = set(dict(LitePose(SPEC).named_parameters()))
     assert {"stem.0.conv.weight", "stages.3.2.project.norm.bias", "deconv.1.raw.conv.weight"} <= names
     assert {"deconv.2.norm.norm.weight", "outputs.0.refined.pointwise.conv.weight"} <= names
+
+
+def test_a_net_that_would_fill_the_memory_is_not_begun() -> None:
+    wide = ArchSpec(64, 4096, (4096,) * 4, ((64,) * 9,) * 4, (4096,) * 3)
+    with pytest.raises(InputError, match=r"has 79\.4G parameters, more than 200M; give it fewer"):
+        LitePose(wide)

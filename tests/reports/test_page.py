@@ -207,6 +207,9 @@ def test_without_its_checkpoint_the_subnet_file_gives_the_network(
         ("best.yaml", "spec: {}\n", r"best\.yaml: is not a chosen subnet"),
         ("result.json", "[]", r"result\.json: holds no JSON object"),
         ("search.json", "{", r"search\.json"),
+        ("search.json", '{"search": [], "train": []}', r"search\.json: holds values that no run writes \(ValueError"),
+        ("result.json", '{"front": [{}], "uniform": []}', r"result\.json: holds values that no run writes \(KeyError"),
+        ("result.json", '{"front": 5, "uniform": 5}', r"result\.json: holds values that no run writes"),
     ],
 )
 def test_damaged_files_are_named_in_a_line(search: Path, name: str, content: str, words: str) -> None:

@@ -202,3 +202,37 @@ def test_places_that_cannot_hold_an_archive_are_refused(tmp_path: Path) -> None:
         Archive(tmp_path / "nowhere" / "a.sqlite", BASIS)
     with pytest.raises(InputError, match="cannot be read"):
         check_archive(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("genome", "0-x", "invalid literal"),
+        ("genome", b"\xff", "bytes"),
+        ("genome", "0-1", "genome of 2 genes for a space of"),
+        ("genome", "-".join("9" * len(small_space().genes)), "is outside the space"),
+        ("AP", "many", "'many' is not a number"),
+        ("AP", b"1", "not a number"),
+        ("AP", float("inf"), "inf is not a number"),
+    ],
+)
+def test_a_row_that_another_program_wrote_is_named(
+    held: Archive, path: Path, column: str, value: Any, words: str
+) -> None:
+    space = small_space()
+    genome = "-".join("0" * len(space.genes))
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE evaluations SET genome = ? WHERE id = 1", (genome,))
+        file.execute(f"UPDATE evaluations SET {column} = ? WHERE id = 1", (value,))
+    file.close()
+    with pytest.raises(InputError, match=rf"archive\.sqlite: evaluation 1 is damaged \(.*{words}.*delete that row"):
+        held.until(held.last, space)
+
+
+@pytest.mark.parametrize(("column", "value"), [("AP", "x"), ("seconds", b""), ("seconds", "later")])
+def test_an_outcome_that_is_no_number_is_named(held: Archive, path: Path, column: str, value: Any) -> None:
+    with sqlite3.connect(path) as file:
+        file.execute(f"UPDATE evaluations SET {column} = ?", (value,))
+    file.close()
+    with pytest.raises(InputError, match=r"evaluation 1 is damaged \(.* is not a number\)"):
+        held.outcomes([(0, 1)])

@@ -295,3 +295,45 @@ def test_weight_decay_is_on_convolutions_alone(tiny_spec: ArchSpec) -> None:
     for name, parameter in net.named_parameters():
         assert decay.pop(id(parameter)) == (SHORT.weight_decay if ".conv." in name else 0.0), name
     assert not decay
+
+
+def _set(*place: Any) -> Callable[[dict[str, Any]], None]:
+    """What sets the value at a place, its last word, in a training state."""
+    *above, last, value = place
+
+    def change(state: dict[str, Any]) -> None:
+        for key in above:
+            state = state[key]
+        state[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_set("step", "4"), "a training state that is damaged"),
+        (_set("step", -1), "a training state that is damaged"),
+        (_set("origin", [1]), "a training state that is damaged"),
+        (_set("best", None), "a training state that is damaged"),
+        (_set("best", {"AP": 0.5, "step": 4, "more": 1}), "a training state that is damaged"),
+        (_set("best", "AP", "high"), "a damaged best AP"),
+        (_set("best", "AP", float("nan")), "a damaged best AP"),
+        (_set("optimizer", []), "an optimiser state"),
+        (_set("optimizer", "state", 3, 1), "an optimiser state"),
+        (_set("optimizer", "state", 0, "exp_avg", torch.zeros(1)), "an optimiser state"),
+        (_set("optimizer", "state", 0, "exp_avg_sq", [0.5]), "an optimiser state"),
+        (_set("optimizer", "state", 0, "step", torch.tensor(float("inf"))), "an optimiser state"),
+    ],
+)
+def test_a_damaged_training_state_is_refused(make_job: MakeJob, change: Any, words: str) -> None:
+    job = make_job("run", settings=SHORT.model_copy(update={"steps": 4}))
+    job.fit()
+    checkpoint = load_checkpoint(job.run.last)
+    assert checkpoint.training
+    change(checkpoint.training)
+    save_checkpoint(job.run.last, checkpoint)
+    before = job.run.metrics.read_text()
+    with pytest.raises(InputError, match=rf"last\.pt: holds {words}"):
+        make_job("run", resume=True).fit()
+    assert job.run.metrics.read_text() == before

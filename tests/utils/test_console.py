@@ -99,3 +99,12 @@ def test_interrupted_work_says_no_end(clock: Clock, shown: Callable[[bool], io.S
         meter.step(3)
         raise KeyboardInterrupt
     assert text.getvalue() == ""
+
+
+def test_a_line_that_is_said_repeats_little_of_what_the_user_wrote(shown: Callable[[bool], io.StringIO]) -> None:
+    text = shown(False)
+    console.warn("x" * 10_000 + "\nsecond")
+    console.say("y" * 10_000)
+    first, second, third = text.getvalue().splitlines()
+    assert first.startswith("warning: xx") and second == "second" and third.startswith("yy")
+    assert max(map(len, (first, third))) < 2000

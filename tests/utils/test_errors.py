@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 
-from ofa_pose.utils.errors import SHOWN_FAULTS, Fault, InputError, OfaPoseError, nearest
+from ofa_pose.utils.errors import SHOWN_FAULTS, Fault, InputError, OfaPoseError, nearest, shortened
 
 
 def test_a_fault_is_one_line_of_where_what_and_hint() -> None:
@@ -35,3 +35,11 @@ def test_an_input_error_keeps_its_faults_when_pickled() -> None:
 def test_nearest_names_the_closest_word_or_all() -> None:
     assert nearest("stepz", ["steps", "batch"]) == "did you mean 'steps'?"
     assert nearest("qqq", ["steps", "batch"]) == "choose one of: batch, steps"
+
+
+def test_a_message_repeats_little_of_what_the_user_wrote_and_nothing_that_moves_the_cursor() -> None:
+    line = str(Fault(f"unknown key '{'x' * 10_000}'", "a.json", "choose one of " + "y, " * 5000 + "z"))
+    assert len(line) < 2000 and line.startswith("a.json: unknown key 'xxx") and line.endswith("y, z")
+    assert "x'; choose one" in line, "its end is kept"
+    assert str(Fault("no 'a\x1b[2Kb\ud800'")) == "no 'a\\x1b[2Kb\\ud800'"
+    assert shortened("Größe  in\tpx") == "Größe in px"

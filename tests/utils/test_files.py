@@ -135,3 +135,32 @@ def test_yaml_is_found_by_path_or_by_shipped_name(tmp_path: Path) -> None:
         files.find_yaml("search_spaces", "litepose-nani")
     with pytest.raises(InputError, match="no such search space"):
         files.find_yaml("search_spaces", tmp_path / "litepose-nano.yaml")
+
+
+@pytest.mark.parametrize("read", [files.read_json, files.read_yaml])
+def test_a_hundred_levels_are_read_and_more_are_refused(read: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[" * files.DEEPEST + "[1], 2" + "]" * files.DEEPEST)
+    with pytest.raises(InputError, match=r"a\.json: is nested too deeply, more than 100 levels"):
+        read(path)
+    path.write_text("[" * (files.DEEPEST - 1) + "1" + "]" * (files.DEEPEST - 1))
+    value = read(path)
+    for _ in range(files.DEEPEST - 1):
+        (value,) = value
+    assert value == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("a: &a [*a]", id="a list that holds itself"),
+        pytest.param(
+            "a0: &a0 [[]]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)),
+            id="lists of lists of lists",
+        ),
+        pytest.param("{a: " * 5000, id="mappings"),
+    ],
+)
+def test_yaml_that_stands_for_far_more_than_it_holds(text: str) -> None:
+    with pytest.raises(InputError, match=r"x\.yaml: (is nested too deeply|stands for far too many values)"):
+        files.parse_yaml(text, "x.yaml")

@@ -1,0 +1,190 @@
+"""Damage by structure: values of JSON, YAML and pickles, text by words and lines, files by bytes."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+
+Place = tuple[Any, ...]  # the keys that lead to a value
+
+LONG = "long " * 2000
+TEXTS = [
+    "",
+    "x",
+    " ",
+    "0",
+    "1e999",
+    "nan",
+    "true",
+    "null",
+    "../../a",
+    "/",
+    "é\u202e\ud83d",
+    "\ud800",
+    "a\0b",
+    "[bold]x",
+]
+NUMBERS = [0, -1, 1, 2, 3, 7, 2**31, 2**63, 10**30, 10**400, 0.5, -0.0, 1e-320, 1e308]
+NUMBERS += [float("nan"), float("inf"), float("-inf")]
+OTHERS = [None, True, False, [], {}, [[]], [1], ["a", "b"], {"a": 1}, {"": {}}, [None, None]]
+JUNK: list[Any] = [*TEXTS, LONG, *NUMBERS, *OTHERS]
+DEPTHS = (3, 30, 300, 3000)
+REPEATS = (2, 5, 40, 3000)
+WORD = re.compile(r"[\w.+-]+|\"[^\"]*\"")
+
+
+@contextmanager
+def deep_values() -> Iterator[None]:
+    """Values that are nested thousands of levels deep can be copied and written in this context."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def places(value: Any, most: int = 5000) -> list[Place]:
+    """The places of values inside a value, outermost first."""
+    found: list[Place] = [()]
+    for place in found:  # which grows as it goes
+        inner = at(value, place)
+        keys: Any = inner if isinstance(inner, dict) else range(len(inner)) if isinstance(inner, list | tuple) else ()
+        found += [(*place, key) for key in keys]
+        if len(found) > most:
+            break
+    return found
+
+
+def at(value: Any, place: Place) -> Any:
+    """The value at a place."""
+    for key in place:
+        value = value[key]
+    return value
+
+
+def junk(rng: Random, like: Any = None) -> Any:
+    """Something that should not be there: of another type, too large, too deep, too long."""
+    if isinstance(like, bool | int | float) and rng.random() < 0.3:
+        return rng.choice([-like, like * 1000, str(like), [like], like * 10**9])
+    if isinstance(like, str) and rng.random() < 0.3:
+        return rng.choice([like * rng.choice(REPEATS), like.upper(), like[:-1], [like], like + "\n", "/" + like])
+    if rng.random() < 0.1:
+        value: Any = rng.choice(OTHERS)
+        for _ in range(rng.choice(DEPTHS)):
+            value = [value] if rng.random() < 0.7 else {"a": value}
+        return value
+    return copy.deepcopy(rng.choice(JUNK))
+
+
+def mutated(value: Any, rng: Random, most: int = 3) -> Any:
+    """A copy of a value of dicts and lists, damaged in one place or a few."""
+    value = copy.deepcopy(value)
+    for _ in range(rng.randint(1, most)):
+        value = _mutated_once(value, rng)
+    return value
+
+
+def _mutated_once(value: Any, rng: Random) -> Any:
+    everywhere = places(value)
+    depth = rng.randint(0, max(map(len, everywhere)))  # shallow places are few, and matter as much
+    place = rng.choice([one for one in everywhere if len(one) == depth])
+    old = at(value, place)
+    if not place:
+        return value if rng.random() < 0.8 else junk(rng, old)
+    *above, key = place
+    holder = at(value, tuple(above))
+    if isinstance(holder, tuple):
+        place, old, key = (*above,), holder, above[-1] if above else None
+        if key is None:
+            return junk(rng, old)
+        holder = at(value, place[:-1])
+        if isinstance(holder, tuple):
+            return value
+    kind = rng.choice(("junk", "junk", "junk", "drop", "double", "rename", "swap", "repeat"))
+    if kind == "junk":
+        holder[key] = junk(rng, old)
+    elif kind == "drop":
+        del holder[key]
+    elif kind == "double" and isinstance(holder, list):
+        holder.insert(rng.randint(0, len(holder)), copy.deepcopy(old))
+    elif kind == "rename" and isinstance(holder, dict):
+        holder[rng.choice([f"{key}s", "x", LONG, 0, None, True, 1.5])] = holder.pop(key)
+    elif kind == "repeat" and isinstance(old, list | str):
+        holder[key] = old * rng.choice(REPEATS)
+    else:
+        holder[key] = copy.deepcopy(at(value, rng.choice(everywhere)))
+    return value
+
+
+def damaged_text(text: str, rng: Random) -> bytes:
+    """Text with words replaced, lines dropped, doubled or exchanged, cut off, nested, or in another encoding."""
+    for _ in range(rng.randint(1, 3)):
+        kind = rng.choice(("word", "word", "word", "line", "cut", "nest", "insert"))
+        words, lines = list(WORD.finditer(text)), text.split("\n")
+        if kind == "word" and words:
+            word = rng.choice(words)
+            text = text[: word.start()] + _word(rng, word[0]) + text[word.end() :]
+        elif kind == "line":
+            number = rng.randrange(len(lines))
+            lines[number : number + 1] = rng.choice(
+                ([], [lines[number]] * 2, [rng.choice(lines)], [lines[number][::2]])
+            )
+            text = "\n".join(lines)
+        elif kind == "cut":
+            text = text[: rng.randint(0, len(text))]
+        elif kind == "nest":
+            where, mark = rng.randint(0, len(text)), rng.choice(("[", "{", "(", '{"a":', "<a>", "- ", "&a [*a,"))
+            text = text[:where] + mark * rng.choice((*DEPTHS, 100_000)) + text[where:]
+        else:
+            where = rng.randint(0, len(text))
+            text = (
+                text[:where]
+                + rng.choice([*TEXTS, ",", ";", ":", "\t", '"', "'", "!!python/object:os.system"])
+                + text[where:]
+            )
+    encoding = rng.choice(("utf-8",) * 8 + ("utf-8-sig", "utf-16", "latin-1"))
+    return text.encode(encoding, "surrogatepass" if encoding != "latin-1" else "replace")
+
+
+def _word(rng: Random, word: str) -> str:
+    quoted = word.startswith('"')
+    new = rng.choice(
+        [_text(rng.choice(JUNK)), _text(junk(rng)), "9" * rng.choice((20, 400, 5000)), "-" + word.strip('"')]
+    )
+    return f'"{new}"' if quoted and rng.random() < 0.8 else new
+
+
+def damaged_bytes(content: bytes, rng: Random) -> bytes:
+    """A file with bits flipped, a part overwritten, dropped or doubled, cut off, or another file's start."""
+    data = bytearray(content)
+    for _ in range(rng.randint(1, 3)):
+        if not data:
+            break
+        start = rng.randrange(len(data)) if rng.random() < 0.6 else rng.randrange(min(len(data), 400))
+        end = min(start + rng.choice((1, 2, 4, 8, 64, 1000)), len(data))
+        kind = rng.choice(("flip", "flip", "set", "drop", "double", "cut"))
+        if kind == "flip":
+            for _ in range(rng.choice((1, 4, 30))):
+                data[rng.randrange(start, end)] ^= 1 << rng.randrange(8)
+        elif kind == "set":
+            data[start:end] = rng.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * (end - start)
+        elif kind == "drop":
+            del data[start:end]
+        elif kind == "double":
+            data[end:end] = data[start:end] * rng.choice((1, 100))
+        else:
+            del data[start:]
+    return bytes(data)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)[:100_000]
+    except (RecursionError, ValueError):  # too deep; more digits than Python writes
+        return "[" * 1000
