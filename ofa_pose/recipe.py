@@ -93,6 +93,7 @@ class SearchSettings(Config):
     mutation: float = Field(0.15, gt=0, le=1, description="chance of each gene to change")
     fill: float = Field(0.5, ge=0, le=1, description="share of evolution's samples and offspring grown to the budget")
     uniform_start: bool = Field(True, description="the first population holds the widest uniform nets in the budget")
+    prefer_cheaper: bool = Field(True, description="take the cheapest subnet whose AP is within noise of the best")
     surrogate: bool = Field(False, description="a model of the AP chooses which offspring are evaluated")
     surrogate_proposals: int = Field(20, ge=2, description="offspring bred for each one that is evaluated")
     surrogate_round: int = Field(3, ge=1, description="subnets evaluated between lessons; more processes would idle")

@@ -29,8 +29,10 @@ class EvaluationResult(Result):
     """How good a network or a results file is.
 
     Attributes:
-        metrics: AP, AR and the metric's other figures; None where the ground truth holds no such people.
+        metrics: AP, AR and the metric's other figures; None where the ground truth holds no such people. AP_stderr is
+            the AP's standard error, by drawing the images again (bootstrap).
         images: how many were evaluated.
+        people: how many on them count: with a labelled joint, crowds aside.
         resolutions: short sides that the network saw them at, in pixels.
         flip: whether heatmaps were averaged with the mirrored images'.
         seconds: of each stage.
@@ -39,6 +41,7 @@ class EvaluationResult(Result):
 
     metrics: dict[str, Any]
     images: int
+    people: int
     resolutions: tuple[int, ...] | None
     flip: bool | None
     seconds: dict[str, float]
@@ -138,9 +141,11 @@ def evaluate(
     Raises:
         InputError: options that exclude each other, no ground truth, or files that do not fit.
     """
-    from ofa_pose.inference.evaluate import Evaluation, break_down, make_evaluator, read_results
+    from ofa_pose.inference.evaluate import break_down, count_people, make_evaluator, read_results, score
+    from ofa_pose.pose.bootstrap import few_people
     from ofa_pose.pose.metrics import METRICS
     from ofa_pose.utils import files
+    from ofa_pose.utils.console import warn
 
     for what, given, known in (("metric", metric, METRICS), ("decoding", decoding, DECODINGS)):
         if isinstance(given, str) and given not in known:
@@ -175,10 +180,14 @@ def evaluate(
             raise InputError("eval --results needs --annotations", hint="name the ground truth")
         dataset = _ground_truth({}, annotations, Path(annotations).parent, skeleton, check_images="none")
         evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
-        done = Evaluation(evaluator.score(found), found, len(dataset))
+        done = score(evaluator, found, len(dataset))
     parts = break_down(evaluator, done.results) if breakdown else None
     flipped = None if checkpoint is None else flip is not False and dataset.skeleton.mirror
-    result = EvaluationResult(done.metrics, done.images, sides, flipped, done.seconds, parts)
+    people = count_people(dataset)
+    few = few_people(people, done.metrics.get("AP"), done.metrics.get("AP_stderr"), "the images")
+    if few:
+        warn(few)
+    result = EvaluationResult(done.metrics, done.images, people, sides, flipped, done.seconds, parts)
     if out:
         files.write_json(Path(out) / "metrics.json", result.to_dict())
     return result

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ofa_pose.inference.predict import PredictionResult
     from ofa_pose.latency.measure import Verification
     from ofa_pose.searches.results import SearchResult
+    from ofa_pose.studies.exhaustive import ExhaustiveTable
     from ofa_pose.studies.fidelity import CountComparison, FidelityResult, TuningComparison
     from ofa_pose.train.loop import TrainingResult
 
@@ -130,8 +131,24 @@ def after_pretrain(result: TrainingResult, given: Given) -> None:
 
 
 def show_search(result: SearchResult) -> None:
-    """All but the front, which the search has shown."""
-    show_values(result.to_dict(), without=("chosen", "front", "uniform"))
+    """All but the front and the notes, which the search has shown."""
+    shown = result.to_dict()
+    _join_error(shown["best"])
+    show_values(shown, without=("chosen", "front", "uniform", "notes"))
+
+
+def show_table(result: ExhaustiveTable) -> None:
+    """The figures; the AP with its standard error."""
+    shown = result.to_dict()
+    _join_error(shown["best"])
+    show_values(shown)
+
+
+def _join_error(figures: dict[str, Any]) -> None:
+    """Put an AP's standard error into the AP's row."""
+    error = figures.pop("AP_stderr", None)
+    if error is not None:
+        figures["AP"] = f"{format_value(figures['AP'])} ± {format_value(error)} (standard error)"
 
 
 def after_import(result: ImportResult, given: Given) -> None:
@@ -181,8 +198,9 @@ def show_import(result: ImportResult) -> None:
 
 
 def show_evaluation(result: EvaluationResult) -> None:
-    """The metrics first; a table for each part of the breakdown."""
+    """The metrics first, the AP with its standard error; a table for each part of the breakdown."""
     shown, columns = result.to_dict(), ("AP", "AR", "people")
+    _join_error(shown["metrics"])
     parts, sides = shown.pop("breakdown", {}), ", ".join(map(str, result.resolutions or ()))
     show_values({**shown.pop("metrics"), **shown, "resolutions": sides})
     for what, part in parts.items():

@@ -121,7 +121,9 @@ def export_int8(
         return {**summary, "warning": f"not compared with float32, because {nobody}"}
     evaluator = make_evaluator(images)
     before, after = (
-        evaluate(runner, images, read_inputs(images, resolution, BATCH), evaluator, config).metrics["AP"]
+        evaluate(runner, images, read_inputs(images, resolution, BATCH), evaluator, config, resample=False).metrics[
+            "AP"
+        ]
         for runner in runners
     )
     lost = before - after

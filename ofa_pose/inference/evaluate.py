@@ -46,13 +46,15 @@ class Evaluation:
     """Metrics (AP, AR, …), who was found, and the seconds of each stage.
 
     'read' is what was waited for; network and decoder of several batches run beside each other, their seconds are
-    divided by how many.
+    divided by how many. `draws` are the APs of images drawn with replacement, from which the metric AP_stderr comes;
+    None of a metric that has none.
     """
 
     metrics: dict[str, Any]
     results: Detections
     images: int
     seconds: dict[str, float] = field(default_factory=dict)
+    draws: np.ndarray | None = None
 
 
 def read_inputs(
@@ -108,11 +110,13 @@ def evaluate(
     flip: bool = False,
     decoder: Decoder | None = None,
     step: Callable[[int], None] | None = None,
+    resample: bool = True,
 ) -> Evaluation:
     """AP of a network on `dataset`, whose images come as `inputs` (see `read_inputs`; a list may be used again).
 
     As many batches are worked on at once as the runner's `streams`; never more than one more is held in memory.
     `evaluator` may be given where the same ground truth is scored many times; `step` gets the number of images done.
+    Without `resample` the AP has no standard error.
     """
     start = time.perf_counter()
     seconds = {"read": 0.0, "network": 0.0, "decode": 0.0, "score": 0.0}
@@ -138,9 +142,17 @@ def evaluate(
                 step(len(poses))
     before = time.perf_counter()
     results = Detections.join(parts, len(dataset.skeleton.joints))
-    metrics = (evaluator or make_evaluator(dataset)).score(results)
+    scored = score(evaluator or make_evaluator(dataset), results, len(parts), resample)
     end = time.perf_counter()
-    return Evaluation(metrics, results, len(parts), {**seconds, "score": end - before, "total": end - start})
+    return replace(scored, seconds={**seconds, "score": end - before, "total": end - start})
+
+
+def score(evaluator: Evaluator, results: Detections, images: int, resample: bool = True) -> Evaluation:
+    """The metrics of what was found on so many images, with the AP's standard error where the evaluator gives it."""
+    if resample and isinstance(evaluator, KeypointEvaluator):
+        metrics, draws = evaluator.score_resampled(results)
+        return Evaluation(metrics, results, images, draws=draws)
+    return Evaluation(evaluator.score(results), results, images)
 
 
 def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
@@ -195,8 +207,13 @@ def break_down(evaluator: Evaluator, detections: Detections) -> dict[str, Any]:
     return evaluator.breakdown(detections)
 
 
+def count_people(dataset: KeypointDataset) -> int:
+    """How many people an AP is taken of: those with a labelled joint, crowds aside."""
+    return sum(record.counted for record in dataset.images)
+
+
 def check_evaluable(dataset: KeypointDataset, hint: str) -> None:
     """Raise InputError where no AP can be taken on a dataset: nobody in it has a labelled joint and is not a crowd."""
-    if not dataset.people or not any(record.counted for record in dataset.images):
+    if not dataset.people or not count_people(dataset):
         what = f"none of the {len(dataset)} images to evaluate has a labelled person, crowds aside"
         raise InputError(what, dataset.annotations_path, hint)

@@ -22,6 +22,7 @@ from ofa_pose.costs.limits import Budget, show_ms
 from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import read_subnets
 from ofa_pose.latency.latency_table import LatencyTable
+from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.reports import charts
 from ofa_pose.reports.runs import RESTORE, SOURCES, Run, chain, read_run, reading, source
 from ofa_pose.searches.job import BASIS, BEST, HISTORY, PICTURE, RESULT
@@ -114,6 +115,16 @@ class Searched:
         return self.history.get(self.genome, {})
 
     @property
+    def error(self) -> float | None:
+        """The standard error of its AP, where the search gave it: of what it chose, and of the front."""
+        front, best, chosen = (self.result.get(key) for key in ("front", "best", "chosen"))
+        nets = [*front] if isinstance(front, list) else []
+        nets += [{**best, "genome": chosen}] if isinstance(best, Mapping) else []
+        found = (net for net in nets if isinstance(net, Mapping) and net.get("genome") == list(self.genome))
+        errors = (net.get("AP_stderr") for net in found)
+        return next((error for error in errors if isinstance(error, float)), None)
+
+    @property
     def budget(self) -> Budget | None:
         """The budget, to be shown: it predicts no latency."""
         kept = self.best.get("budget") or {}
@@ -186,14 +197,15 @@ def _search_lead(search: Searched) -> str:
         return f"{said}."
     rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
     place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
-    return f"{said}; {place} has AP {ap:.3f} on the search images with the supernet's weights."
+    shown = show_ap(ap, search.error)
+    return f"{said}; {place} has AP {shown} on the search images with the supernet's weights."
 
 
 def _network(spec: ArchSpec, main: Run, search: Searched | None) -> list[str]:
     chosen = search.chosen if search is not None else {}
     ap, best, latency = chosen.get("AP"), max((ap for _, ap in main.aps), default=None), chosen.get("latency_ms")
     figures = {
-        "AP, search images, inherited weights": None if ap is None else f"{ap:.3f}",
+        "AP, search images, inherited weights": None if ap is None else show_ap(ap, search.error if search else None),
         "AP, validation images": None if best is None else f"{best:.3f}",
         "resolution": f"{spec.resolution} px",
         "latency, predicted": None if latency is None else show_ms(latency),
@@ -269,6 +281,11 @@ def _rests_on(search: Searched) -> Iterator[str]:
     name = search.run.option("--latency-table")
     if name:
         yield f"Latencies are predicted from {_latency_table(search, name)}."
+    if search.result.get("people") is not None:
+        people = search.result["people"]
+        yield f"{people} people are on them, crowds and people without joints aside; ± is one standard error of the AP."
+    notes = search.result.get("notes")
+    yield from (f"{str(note)[:1].upper()}{str(note)[1:]}." for note in (notes if isinstance(notes, list) else []))
     if not search.result:
         yield f"The search did not come to its end, or is of a version that wrote no {RESULT}."
 

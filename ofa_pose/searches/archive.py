@@ -126,6 +126,17 @@ class Archive:
             self._file.execute(f"INSERT OR IGNORE INTO evaluations VALUES ({', '.join('?' * len(row))})", row)
         return _outcome(shown["AP"], seconds)
 
+    def metrics(self, genome: Genome) -> dict[str, Any]:
+        """All metrics of a genome evaluated on this basis, as they were put; none where they cannot be read."""
+        query = "SELECT metrics FROM evaluations WHERE basis = ? AND genome = ?"
+        with self._named_errors():
+            row = self._file.execute(query, (self._basis, genome_text(genome))).fetchone()
+        try:
+            found = json.loads(row[0]) if row is not None else {}
+        except (TypeError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     @property
     def last(self) -> int:
         """The id of the newest evaluation of all; 0 where there is none."""

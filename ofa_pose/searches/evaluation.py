@@ -17,6 +17,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,11 +41,15 @@ from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.numbers import are_numbers
 from ofa_pose.utils.run_dir import BASIS_DEFAULTS
 
 CACHE_BYTES = 4 << 30
 KEPT = "what was evaluated is kept: go on with --resume"
 EVALUATION_VERSION = 1  # to be raised whenever the same subnet on the same data may get another AP
+
+DRAWS = "AP_draws"  # among the metrics: the APs by which two subnets are compared, see `pose.bootstrap`
+DRAWS_DECIMALS = 5
 
 Measure = Callable[[Genome], Mapping[str, Any]]
 """The metrics of a subnet, JSON values; 'AP', the higher the better, is what counts."""
@@ -162,9 +167,15 @@ class SubnetEvaluator:
         value = self.measure(genome)["AP"]
         return float(value) if value is not None and math.isfinite(value) else 0.0
 
+    def error(self, genome: Genome) -> float | None:
+        """The standard error of a subnet's AP; None where there is no such AP."""
+        return self.measure(genome).get("AP_stderr")
+
     def measure(self, genome: Genome) -> dict[str, Any]:
-        """All metrics of a subnet."""
-        return self.evaluate(self.supernet.space.decode(genome, self.supernet.spec.joints)).metrics
+        """All metrics of a subnet; under `DRAWS` its APs on draws of the images."""
+        found = self.evaluate(self.supernet.space.decode(genome, self.supernet.spec.joints))
+        drawn = {} if found.draws is None else {DRAWS: found.draws.round(DRAWS_DECIMALS).tolist()}
+        return {**found.metrics, **drawn}
 
     def evaluate(self, spec: ArchSpec) -> Evaluation:
         """All metrics of a subnet, and the seconds of each stage ('calibrate' included)."""
@@ -238,6 +249,7 @@ class ArchivedEvaluations:
         self._feasible, self._archive, self._seed, self._executor = feasible, archive, seed, executor
         self._task = partial(_timed, measure)
         self.measured = 0
+        self._again: dict[Genome, np.ndarray | None] = {}
 
     def __call__(self, genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
         """Fitness and seconds of each genome, in this order; see `candidates.Evaluate`.
@@ -257,6 +269,23 @@ class ArchivedEvaluations:
                 if not math.isfinite(known[subnet][0]):
                     warn(f"{self._shown(subnet)} gave no AP that is a number; it ranks below all")
             yield known[genome]
+
+    def error(self, genome: Genome) -> float | None:
+        """The standard error of the AP of a subnet that was evaluated; None where the archive does not hold it."""
+        value = self._archive.metrics(genome).get("AP_stderr")
+        return float(value) if value is not None and are_numbers([value], 1) else None
+
+    def draws(self, genome: Genome) -> np.ndarray | None:
+        """Its APs on draws of the images, see `pose.bootstrap`; None where the archive does not hold them."""
+        return _drawn(self._archive.metrics(genome))
+
+    def draws_again(self, genome: Genome) -> np.ndarray | None:
+        """`draws`; what an archive of an earlier version lacks is measured again, and stays as it is there."""
+        known = self.draws(genome)
+        if known is None and genome not in self._again:
+            ((_, metrics, _),) = self._measured([genome])
+            self._again[genome] = _drawn(metrics)
+        return self._again.get(genome) if known is None else known
 
     def _measured(self, genomes: list[Genome]) -> Iterator[tuple[Genome, dict[str, Any], float]]:
         """In the order in which they are started."""
@@ -279,6 +308,17 @@ class ArchivedEvaluations:
     def _shown(self, genome: Genome) -> str:
         spec = json.dumps(self._feasible.decode(genome).to_dict(), separators=(",", ":"))
         return f"subnet {genome_text(genome)}, {spec},"
+
+
+def _drawn(metrics: Mapping[str, Any]) -> np.ndarray | None:
+    given = metrics.get(DRAWS)
+    if not isinstance(given, list):
+        return None
+    try:
+        drawn = np.array(given, np.float64)  # null is NaN
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return drawn if drawn.ndim == 1 else None
 
 
 def _timed(measure: Measure, genome: Genome) -> tuple[dict[str, Any], float]:

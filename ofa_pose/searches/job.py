@@ -18,11 +18,14 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
+from ofa_pose.inference.evaluate import count_people
 from ofa_pose.models.elastic import inherit
+from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.archive import ARCHIVE, Archive, check_archive, find_archive
 from ofa_pose.searches.candidates import Algorithm, Candidate
+from ofa_pose.searches.choice import choice_notes, choose
 from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator
 from ofa_pose.searches.results import (
     History,
@@ -44,7 +47,7 @@ HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png"
 CHECKPOINT = "best.pt"
 
 # What does not decide which subnets are evaluated: more generations only go further, the others are part of the basis.
-ELSEWHERE = {"generations", "images", "calibration_images", "batch"}
+ELSEWHERE = {"generations", "images", "calibration_images", "batch", "prefer_cheaper"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class SearchJob:
         origin: what best.yaml says about where the subnets' weights are.
         algorithm: None takes the recipe's.
         save_subnet: writes a checkpoint, given its file, a subnet and its AP; None: no best.pt is written.
+        people: how many on the search images the APs are taken of.
+        gives_draws: `measure` gives the APs on draws of the images (`evaluation.DRAWS`), by which the final choice is
+            made; what an archive of an earlier version lacks of them is measured again.
     """
 
     feasible: FeasibleSpace
@@ -68,6 +74,8 @@ class SearchJob:
     origin: Mapping[str, Any] = field(default_factory=lambda: {"supernet": None})
     algorithm: Algorithm | None = None
     save_subnet: Callable[[Path, ArchSpec, float], None] | None = None
+    people: int | None = None
+    gives_draws: bool = False
 
     @classmethod
     def from_checkpoint(
@@ -106,6 +114,8 @@ class SearchJob:
             {"supernet": {"path": str(checkpoint.path), "sha256": sha256} if sha256 else None},
             algorithm,
             save_subnet,
+            count_people(evaluator.images),
+            gives_draws=True,
         )
 
     @property
@@ -123,7 +133,7 @@ class SearchJob:
         archive: str | Path | None = None,
         executor: Executor | None = None,
     ) -> SearchResult:
-        """Search for the subnet with the highest AP.
+        """Search for the subnet with the highest AP, or the cheapest within noise of it; see `choice.choose`.
 
         Writes into the run directory: archive.sqlite (every evaluation, as it happens), history.csv and metrics.jsonl
         as it goes, best.yaml after every generation, pareto.png at the end, also of a search that was interrupted,
@@ -166,17 +176,25 @@ class SearchJob:
             run.forget_after(-1)
             evaluations = ArchivedEvaluations(feasible, self.measure, kept, self.recipe.seed, executor)
             prior = known if self.recipe.search.surrogate else []
-            history = self._search(run, evaluations, prior)
-            others = rivals(history, feasible)
+            course = self._search(run, evaluations, prior)
+            history, settings = course.history, self.recipe.search
+            draws = evaluations.draws_again if self.gives_draws else evaluations.draws
+            choice = choose(history, feasible, draws, settings.prefer_cheaper)
+            course.take(choice.chosen)
+            notes = choice_notes(choice, history, feasible, evaluations.draws, self.people)
+            others = rivals(history, feasible, choice.chosen)
             outcomes = zip(others, evaluations(others), strict=True)
             beside = {genome: ap for genome, (ap, _) in outcomes if math.isfinite(ap)}
-        front = write_front(run.path, history, feasible, {**self.origin, "evaluations": len(history)}, beside)
+            origin = {**self.origin, "evaluations": len(history)}
+            front = write_front(run.path, history, feasible, origin, beside, choice.chosen, evaluations.error)
+            best, error = choice.chosen, evaluations.error(choice.chosen.genome)
         show(front_table(front, feasible))
-        best = max(history, key=lambda candidate: candidate.rank)
+        for note in notes:
+            say(note)
         if best.fitness <= 0:
             why = "every subnet has AP 0, so the smallest one was taken"
             warn(f"{why}: train the supernet further, or check data.search")
-        figures = describe(feasible, best.genome, best.fitness)
+        figures = describe(feasible, best.genome, best.fitness, error)
         seconds = round(time.perf_counter() - start, 3)
         if self.save_subnet:
             self.save_subnet(run.path / CHECKPOINT, figures.spec, figures.AP)
@@ -187,6 +205,8 @@ class SearchJob:
             algorithm=self.algorithm_name,
             archive=place,
             **front,
+            people=self.people,
+            notes=notes,
             seconds=seconds,
             out=run.path,
             subnet=run.path / BEST,
@@ -204,12 +224,10 @@ class SearchJob:
             "algorithm": {"seed": self.recipe.seed, **settings, "algorithm": self.algorithm_name},
         }
 
-    def _search(
-        self, run: RunDir, evaluations: ArchivedEvaluations, prior: list[tuple[Genome, float]]
-    ) -> list[Candidate]:
-        """Run the algorithm to its end, and keep the run directory up to date; all candidates in their order."""
+    def _search(self, run: RunDir, evaluations: ArchivedEvaluations, prior: list[tuple[Genome, float]]) -> _Course:
+        """Run the algorithm to its end, and keep the run directory up to date."""
         settings, feasible = self.recipe.search, self.feasible
-        course = _Course(run, feasible, self.origin)
+        course = _Course(run, feasible, self.origin, evaluations.error)
         algorithm = self.algorithm or ALGORITHMS[settings.algorithm]
         found = algorithm(feasible, settings, self.recipe.seed, evaluations, prior, course.note)
         total = None if self.algorithm else expected_evaluations(feasible, settings)
@@ -227,10 +245,9 @@ class SearchJob:
         number = len(course.history)
         if not number:
             raise OfaPoseError(f"the algorithm {self.algorithm_name} chose no subnet")
-        course.draw()
         if total is not None and number < total:
             say(f"no further subnet was found inside the budget: the search ends after {number} of {total}")
-        return course.history
+        return course
 
 
 class _Course:
@@ -240,11 +257,18 @@ class _Course:
         history: the candidates in their order.
     """
 
-    def __init__(self, run: RunDir, feasible: FeasibleSpace, origin: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        feasible: FeasibleSpace,
+        origin: Mapping[str, Any],
+        error_of: Callable[[Genome], float | None],
+    ) -> None:
         self.history: list[Candidate] = []
         self._best: Candidate  # of the history, where there is one
-        self._run, self._feasible, self._origin = run, feasible, origin
+        self._run, self._feasible, self._origin, self._error_of = run, feasible, origin, error_of
         self._rows = History(run.path / HISTORY, feasible)
+        self._errors: dict[Genome, float | None] = {}
         self._reports: dict[int, dict[str, Any]] = {}  # a surrogate's, by generation
         self._start = time.perf_counter()
 
@@ -255,15 +279,16 @@ class _Course:
     def add(self, candidate: Candidate) -> None:
         """Take in a candidate as it is evaluated."""
         self._rows.add(candidate)
+        self._errors[candidate.genome] = self._error_of(candidate.genome)
         self.history.append(candidate)
         self._best = candidate if len(self.history) == 1 else max(self._best, candidate, key=lambda c: c.rank)
 
     @property
     def shown(self) -> str:
-        """Such as 'best AP 0.482 at 164M MACs (thop), 1.53ms of latency': its cost under every limit."""
+        """Such as 'best AP 0.482 ± 0.021 at 164M MACs (thop), 1.53ms of latency': its cost under every limit."""
         spec = self._feasible.decode(self._best.genome)
         costs = (f"{limit.show(limit.cost(spec))} {limit.quantity}" for limit in self._feasible.budget.limits)
-        return f"best AP {self._best.fitness:.3f} at {', '.join(costs)}"
+        return f"best AP {show_ap(self._best.fitness, self._errors[self._best.genome])} at {', '.join(costs)}"
 
     def end_generation(self, generation: int) -> None:
         """Write best.yaml and a line of metrics.jsonl, say how far it is and how good a surrogate is."""
@@ -281,15 +306,21 @@ class _Course:
             quality = f"; surrogate: {known}, {'has chosen' if report['surrogate'] else 'stands aside'}"
         say(f"generation {generation}: {number} subnets, {self.shown}{quality}")
 
+    def take(self, chosen: Candidate) -> None:
+        """Let a candidate be the best, in best.yaml and in the picture."""
+        self._best = chosen
+        self.draw()
+
     def draw(self) -> None:
         """Write best.yaml and the picture, where there is something to show."""
         if self.history:
             self._write_best()
-            draw_pareto(self._run.path / PICTURE, self.history, self._feasible)
+            draw_pareto(self._run.path / PICTURE, self.history, self._feasible, self._best)
 
     def _write_best(self) -> None:
         origin = {**self._origin, "evaluations": len(self.history)}
-        write_best(self._run.path / BEST, self._feasible, self._best, origin)
+        error = self._errors[self._best.genome]
+        write_best(self._run.path / BEST, self._feasible, self._best, origin, error)
 
 
 def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:

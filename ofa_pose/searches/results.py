@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import LATENCY
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable
+from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.utils import files
 from ofa_pose.utils.result import Result
@@ -53,12 +54,14 @@ class SubnetFigures(Result):
     """A subnet, its AP and what it costs.
 
     Attributes:
+        AP_stderr: the AP's standard error; None where it is not known.
         macs: multiply-adds by convention.
         latency_ms: None where it cannot be predicted.
     """
 
     spec: ArchSpec
     AP: float
+    AP_stderr: float | None
     macs: dict[str, int]
     params: int
     latency_ms: float | None
@@ -69,12 +72,14 @@ class SearchResult(Result):
     """What a search found.
 
     Attributes:
-        best: the fittest subnet.
+        best: the chosen subnet: the fittest, or a cheaper one within noise of it (`search.prefer_cheaper`).
         evaluations: how many subnets the algorithm asked for.
         judged: how many were measured now, uniform nets beside the winner included; the rest was in the archive.
         algorithm: its name.
         archive: the file that holds every evaluation.
         chosen, front, uniform, saving: see `write_front`.
+        people: how many on the search images the APs are taken of; None where that is not known.
+        notes: what is to be said of the choice, sentences: see `choice.choice_notes`.
         seconds: what the search took.
         out: the run directory.
         subnet: best.yaml, the chosen subnet.
@@ -90,26 +95,35 @@ class SearchResult(Result):
     front: list[dict[str, Any]]
     uniform: list[dict[str, Any]]
     saving: float | None
+    people: int | None
+    notes: list[str]
     seconds: float
     out: Path
     subnet: Path
     checkpoint: Path | None
 
 
-def describe(feasible: FeasibleSpace, genome: Genome, ap: float) -> SubnetFigures:
-    """The figures of a subnet; an AP of -inf, where it could not be evaluated, is given as 0."""
+def describe(feasible: FeasibleSpace, genome: Genome, ap: float, error: float | None = None) -> SubnetFigures:
+    """The figures of a subnet; an AP of -inf, where it could not be evaluated, is given as 0.
+
+    Args:
+        error: the AP's standard error.
+    """
     spec, predict_ms = feasible.decode(genome), feasible.budget.predict_ms
     latency = predict_ms(spec) if predict_ms is not None else None
-    return SubnetFigures(spec, max(ap, 0.0), spec_macs(spec).to_dict(), spec_params(spec), latency)
+    return SubnetFigures(spec, max(ap, 0.0), error, spec_macs(spec).to_dict(), spec_params(spec), latency)
 
 
-def write_best(path: Path, feasible: FeasibleSpace, candidate: Candidate, origin: Mapping[str, Any]) -> None:
+def write_best(
+    path: Path, feasible: FeasibleSpace, candidate: Candidate, origin: Mapping[str, Any], error: float | None = None
+) -> None:
     """Write a candidate's best.yaml, which `arch.presets.load_spec` reads.
 
     Args:
         origin: where it comes from: the supernet and the search.
+        error: the standard error of its AP.
     """
-    figures, budget = describe(feasible, candidate.genome, candidate.fitness).to_dict(), feasible.budget
+    figures, budget = describe(feasible, candidate.genome, candidate.fitness, error).to_dict(), feasible.budget
     facts = {"convention": budget.convention, "budget": budget.to_dict(), "space": feasible.space.name}
     files.write_text(path, files.dump_yaml({**figures, **facts, **origin}))
 
@@ -136,14 +150,13 @@ def uniform_genomes(feasible: FeasibleSpace) -> dict[Genome, ArchSpec]:
     return {feasible.space.encode(spec): spec for spec in specs if feasible.budget.admits(spec)}
 
 
-def rivals(candidates: Sequence[Candidate], feasible: FeasibleSpace) -> list[Genome]:
-    """The uniformly scaled nets that the fittest candidate is to be held against, and were not evaluated.
+def rivals(candidates: Sequence[Candidate], feasible: FeasibleSpace, chosen: Candidate) -> list[Genome]:
+    """The uniformly scaled nets that the chosen candidate is to be held against, and were not evaluated.
 
     They are the widest of each resolution that cost no more than it does.
     """
     known = {candidate.genome for candidate in candidates}
-    best = max(candidates, key=lambda candidate: candidate.rank)
-    nets = _widest(_uniform(feasible, {}), costs_of(feasible, [best])[0])
+    nets = _widest(_uniform(feasible, {}, {}), costs_of(feasible, [chosen])[0])
     return [genome for net in nets if (genome := tuple(net["genome"])) not in known]
 
 
@@ -153,6 +166,8 @@ def write_front(
     feasible: FeasibleSpace,
     origin: Mapping[str, Any],
     beside: Mapping[Genome, float] | None = None,
+    chosen: Candidate | None = None,
+    error_of: Callable[[Genome], float | None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write pareto.csv and front/001.yaml … of a search, best AP first; files of an earlier, longer front go.
 
@@ -162,14 +177,16 @@ def write_front(
     Args:
         origin: what the files say about where the subnets come from, plain values.
         beside: APs of further uniformly scaled nets, which are held against the front and not put on it.
+        chosen: what the search takes; the fittest by default.
+        error_of: the standard error of an evaluated subnet's AP.
 
     Returns:
-        Plain values: "chosen": the fittest candidate's genome (null where all failed), "front": [{"rank", "genome",
-        "resolution", "AP", "macs" {"thop", "exact", "paper"}, "params", "latency_ms", "cost", "subnet": path,
-        "uniform"}], "uniform": the uniformly scaled nets that were evaluated or are the widest of their resolution
-        inside the budget, with the same keys from "genome" to "cost" (AP null where not evaluated), "saving": of the
-        cheapest front member that is as good as the best evaluated uniform net, the share of that net's cost that it
-        saves (null where there is none).
+        Plain values: "chosen": the chosen candidate's genome (null where all failed), "front": [{"rank", "genome",
+        "resolution", "AP", "AP_stderr" (null where not known), "macs" {"thop", "exact", "paper"}, "params",
+        "latency_ms", "cost", "subnet": path, "uniform"}], "uniform": the uniformly scaled nets that were evaluated or
+        are the widest of their resolution inside the budget, with the same keys from "genome" to "cost" (AP null where
+        not evaluated), "saving": of the cheapest front member that is as good as the best evaluated uniform net, the
+        share of that net's cost that it saves (null where there is none).
 
         A front member's "uniform" is {"AP": of the best evaluated uniform net that costs no more (null where there is
         none), "complete": whether the widest such net of every resolution was evaluated}. Without that, the AP is only
@@ -178,12 +195,14 @@ def write_front(
     valid = [candidate for candidate in candidates if candidate.is_valid]
     costs = costs_of(feasible, valid)
     order = pareto_front([(cost, c.fitness) for cost, c in zip(costs, valid, strict=True)])[::-1]
-    uniform = _uniform(feasible, {**(beside or {}), **{c.genome: c.fitness for c in valid}})
+    known = {**(beside or {}), **{c.genome: c.fitness for c in valid}}
+    uniform = _uniform(feasible, known, {genome: error_of(genome) for genome in uniform_genomes(feasible)})
     front = []
     for rank, index in enumerate(order, start=1):
         path = run_path / FRONT / f"{rank:03}.yaml"
-        write_best(path, feasible, valid[index], {**origin, "rank": rank})
-        facts = _facts(feasible, valid[index].genome, valid[index].fitness)
+        error = error_of(valid[index].genome)
+        write_best(path, feasible, valid[index], {**origin, "rank": rank}, error)
+        facts = _facts(feasible, valid[index].genome, valid[index].fitness, error)
         dearest = [net["AP"] for net in _widest(uniform, costs[index])]
         found = [net["AP"] for net in uniform if net["AP"] is not None and net["cost"] <= costs[index]]
         beside_it = {"AP": max(found, default=None), "complete": None not in dearest}
@@ -195,9 +214,9 @@ def write_front(
         run_path / PARETO, feasible.space, feasible.joints, ("AP",), ("rank",), feasible.budget.predict_ms
     )
     table.write({tuple(entry["genome"]): entry for entry in front})
-    chosen = max(valid, key=lambda c: c.rank).genome if valid else None
+    taken = (chosen or max(valid, key=lambda c: c.rank)).genome if valid else None
     shown = [net for net in uniform if net["AP"] is not None or net in _widest(uniform)]
-    return {"chosen": chosen and list(chosen), "front": front, "uniform": shown, "saving": _saving(front, uniform)}
+    return {"chosen": taken and list(taken), "front": front, "uniform": shown, "saving": _saving(front, uniform)}
 
 
 def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
@@ -206,7 +225,7 @@ def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
     quantities = [limit.quantity.removeprefix("of ") for limit in limits]
     table = Table(title=f"Pareto front of {feasible.space.name} within {feasible.budget}", caption_justify="left")
     for name in ("", "resolution", *quantities, "AP", "uniform", "gain"):
-        table.add_column(name, justify="left" if not name else "right")
+        table.add_column(name, justify="left" if not name else "right", no_wrap=name == "AP")
 
     def costs(entry: Mapping[str, Any]) -> list[str]:
         spec = feasible.decode(entry["genome"])
@@ -226,7 +245,8 @@ def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
 
 def ap_cells(net: Mapping[str, Any]) -> list[str]:
     """The last cells of a front's or a uniform net's row: AP, that of the best uniform net, the gain over it."""
-    ap, beside = "not evaluated" if net["AP"] is None else f"{net['AP']:.3f}", net.get("uniform")
+    ap = "not evaluated" if net["AP"] is None else show_ap(net["AP"], net.get("AP_stderr"))
+    beside = net.get("uniform")
     if beside is None:
         return [ap, "", ""]
     if beside["AP"] is None:
@@ -245,16 +265,19 @@ def front_notes(result: Mapping[str, Any], quantity: str, shown: int) -> list[st
     return notes
 
 
-def _facts(feasible: FeasibleSpace, genome: Genome, ap: float | None) -> dict[str, Any]:
+def _facts(feasible: FeasibleSpace, genome: Genome, ap: float | None, error: float | None) -> dict[str, Any]:
     figures = describe(feasible, genome, 0.0)
     costs = {key: getattr(figures, key) for key in ("macs", "params", "latency_ms")}
     cost = feasible.budget.limits[0].cost(figures.spec)
-    return {"genome": list(genome), "resolution": figures.spec.resolution, "AP": ap, **costs, "cost": cost}
+    aps = {"AP": ap, "AP_stderr": error}
+    return {"genome": list(genome), "resolution": figures.spec.resolution, **aps, **costs, "cost": cost}
 
 
-def _uniform(feasible: FeasibleSpace, known: Mapping[Genome, float]) -> list[dict[str, Any]]:
-    """All uniformly scaled nets inside the budget, with their AP where it is known; by resolution, then cost."""
-    nets = [_facts(feasible, genome, known.get(genome)) for genome in uniform_genomes(feasible)]
+def _uniform(
+    feasible: FeasibleSpace, known: Mapping[Genome, float], errors: Mapping[Genome, float | None]
+) -> list[dict[str, Any]]:
+    """All uniformly scaled nets inside the budget, with their AP and its error where known; by resolution, cost."""
+    nets = [_facts(feasible, genome, known.get(genome), errors.get(genome)) for genome in uniform_genomes(feasible)]
     return sorted(nets, key=lambda net: (net["resolution"], net["cost"], net["params"]))
 
 
@@ -273,10 +296,13 @@ def _saving(front: Sequence[dict[str, Any]], uniform: Sequence[dict[str, Any]]) 
     return 1 - float(min(costs) / best["cost"]) if costs else None
 
 
-def draw_pareto(path: Path, history: Sequence[Candidate], feasible: FeasibleSpace) -> None:
+def draw_pareto(
+    path: Path, history: Sequence[Candidate], feasible: FeasibleSpace, chosen: Candidate | None = None
+) -> None:
     """Write a PNG of AP over cost: all candidates, Pareto front, uniformly scaled nets, budget, and the chosen one.
 
-    The cost is what the budget's first limit limits. Candidates whose evaluation failed (-inf) are only counted.
+    The cost is what the budget's first limit limits. Candidates whose evaluation failed (-inf) are only counted. The
+    chosen one is the fittest by default.
     """
     valid = [candidate for candidate in history if candidate.is_valid]
     first = feasible.budget.limits[0]
@@ -294,7 +320,7 @@ def draw_pareto(path: Path, history: Sequence[Candidate], feasible: FeasibleSpac
         _draw_all(figure, axes, points, [c.generation for c in valid])
         uniform = uniform_genomes(feasible)
         _draw_fronts(axes, points, np.array([c.genome in uniform for c in valid]), limit)
-        x, y = points[valid.index(max(valid, key=lambda c: c.rank))]
+        x, y = points[valid.index(chosen if chosen in valid else max(valid, key=lambda c: c.rank))]
         label = f"chosen: AP {y:.3f} at {x:.3g}{unit}"
         axes.plot(x, y, "*", color="gold", markeredgecolor="black", markersize=17, ls="none", zorder=6, label=label)
     axes.set_xlabel(f"{first.quantity.removeprefix('of ')} [{unit}]")

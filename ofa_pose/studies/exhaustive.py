@@ -15,12 +15,14 @@ from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.costs.macs import population_costs, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable, read_subnets
+from ofa_pose.inference.evaluate import count_people
+from ofa_pose.pose.bootstrap import doubts
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate, FitnessOutcome
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
-from ofa_pose.utils.console import progress
+from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis, plan_run
@@ -35,7 +37,8 @@ class ExhaustiveTable(Result):
 
     Attributes:
         subnets, judged: how many it holds, and how many of them were evaluated now.
-        best: the subnet with the highest AP: "spec", "AP", "macs" by convention, "params"; plain values.
+        best: the subnet with the highest AP: "spec", "AP", "AP_stderr" (the AP's standard error; null where it is not
+            known), "macs" by convention, "params"; plain values.
         table: table.csv.
         seconds: what it took now.
         out: the run directory.
@@ -57,6 +60,8 @@ class TableStudy:
         evaluate: AP and seconds of subnets.
         basis: what the APs rest on, JSON values, kept in table.json; a table on another basis is not resumed.
         recipe: kept in the run directory.
+        error_of: the standard error of a subnet's AP, for which it is evaluated again; asked for the best one.
+        people: how many the APs are taken of.
     """
 
     space: SearchSpace
@@ -64,6 +69,8 @@ class TableStudy:
     evaluate: Evaluate
     basis: Mapping[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
+    error_of: Callable[[Genome], float | None] = lambda _: None
+    people: int | None = None
 
     @classmethod
     def from_checkpoint(
@@ -77,7 +84,8 @@ class TableStudy:
         resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe)
         evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         basis = evaluator.basis(files.sha256(checkpoint.path) if checkpoint.path else None)
-        return cls(evaluator.supernet.space, checkpoint.spec.joints, timed(evaluator), basis, resolved)
+        space, people = evaluator.supernet.space, count_people(evaluator.images)
+        return cls(space, checkpoint.spec.joints, timed(evaluator), basis, resolved, evaluator.error, people)
 
     def run(self, out: str | Path, resume: bool = False) -> ExhaustiveTable:
         """Evaluate every subnet that the run directory's table.csv does not hold yet.
@@ -111,7 +119,10 @@ class TableStudy:
         table.write({genome: rows[genome] for genome in genomes})
         fittest = max(rows, key=lambda genome: rows[genome]["AP"])
         spec = self.space.decode(fittest, self.joints)
-        best = {"spec": spec.to_dict(), "AP": rows[fittest]["AP"]}
+        ap, error = rows[fittest]["AP"], self.error_of(fittest)
+        if doubt := doubts(self.people, error, [row["AP"] for row in rows.values()]):
+            warn(doubt)
+        best = {"spec": spec.to_dict(), "AP": ap, "AP_stderr": error}
         best |= {"macs": spec_macs(spec).to_dict(), "params": spec_params(spec)}
         return ExhaustiveTable(len(rows), len(missing), best, path, round(time.perf_counter() - start, 3), run.path)
 

@@ -21,7 +21,9 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
+from ofa_pose.inference.evaluate import count_people
 from ofa_pose.models.elastic import inherit
+from ofa_pose.pose.bootstrap import doubts
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.searches.evaluation import SubnetEvaluator
@@ -176,6 +178,9 @@ class FidelityStudy:
         fine_tune: None where `settings.steps` is 0.
         basis: what the figures rest on, JSON values; a study on another basis is not resumed.
         recipe: kept in the run directory; its seed draws the subnets.
+        error_of: the standard error of a subnet's AP on the most images, for which it is evaluated again; asked for the
+            best one.
+        people: how many the APs on the most images are taken of.
     """
 
     feasible: FeasibleSpace
@@ -184,6 +189,8 @@ class FidelityStudy:
     fine_tune: FineTune | None
     basis: Mapping[str, Any]
     recipe: Recipe = field(default_factory=Recipe)
+    error_of: Callable[[Genome], float | None] = lambda _: None
+    people: int | None = None
 
     @classmethod
     def from_checkpoint(
@@ -220,9 +227,10 @@ class FidelityStudy:
 
         sha256, taught = (files.sha256(one.path) if one and one.path else None for one in (checkpoint, teacher))
         adopted = {key: getattr(tuning, key).model_dump(mode="json") for key in ("train", "augment", "loss")}
+        reference = evaluator(*settings.reference)
         training = TrainingRun(
             base.train,
-            evaluator(*settings.reference).images,  # so that both APs of the comparison are of the same images
+            reference.images,  # so that both APs of the comparison are of the same images
             tuning.train.model_copy(update={"steps": settings.steps, "evaluate_every": settings.steps}),
             tuning.augment,
             tuning.loss,
@@ -256,6 +264,8 @@ class FidelityStudy:
                 "teacher": taught,
             },
             resolved,
+            reference.error,
+            count_people(reference.images),
         )
 
     def run(self, out: str | Path, resume: bool = False) -> FidelityResult:
@@ -292,6 +302,9 @@ class FidelityStudy:
             file.write(rows)  # whole on disk after each figure
         shutil.rmtree(run.path / TUNING, ignore_errors=True)
         figures = {name: [row[name] for row in rows.values()] for name in columns}
+        aps = figures[_column("AP", settings.reference)]
+        if doubt := doubts(self.people, self.error_of([*rows][int(np.argmax(aps))]), aps):
+            warn(doubt)
         found = self._compare(figures, run.path / PICTURE)
         seconds = round(time.perf_counter() - start, 3)
         return FidelityResult(subnets=len(rows), table=table, seconds=seconds, out=run.path, **found)

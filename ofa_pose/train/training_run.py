@@ -130,7 +130,7 @@ class TrainingRun:
         evaluator, runner, batch = make_evaluator(self.val), FastestRunner(self.device), self.settings.batch
 
         def score(net: LitePose, inputs: Iterable[Inputs]) -> dict[str, Any]:
-            return evaluate(runner(net), self.val, inputs, evaluator, self.decode).metrics
+            return evaluate(runner(net), self.val, inputs, evaluator, self.decode, resample=False).metrics
 
         if not isinstance(network, Supernet):
             inputs = list(read_inputs(self.val, network.spec.resolution, batch))

@@ -95,7 +95,7 @@ def test_breakdown_is_given_where_it_is_asked_for(score: Score, truth: Any, foun
         one["keypoints"] = [*one["keypoints"][:6], 0, 400, 0]
     called = score(truth, found, "--metric", metric, "--breakdown")
     result = called.result
-    assert set(result) == {"metrics", "images", "seconds", "breakdown"}
+    assert set(result) == {"metrics", "images", "people", "seconds", "breakdown"}
     good, bad = {"AP": pytest.approx(1), "AR": 1, "people": 3}, {"AP": 0, "AR": 0, "people": 3}
     assert result["breakdown"]["joints"] == {"head": good, "left_hand": good, "right_hand": bad}
     assert [row["people"] for row in result["breakdown"]["sizes"].values()] == [0, 3, 0]
@@ -105,6 +105,30 @@ def test_breakdown_is_given_where_it_is_asked_for(score: Score, truth: Any, foun
     assert shown.code == 0 and not shown.out
     for word in ("right_hand", "joints", "medium", "people", "1.0000", "–"):
         assert word in shown.err
+
+
+def test_an_ap_comes_with_its_standard_error_and_the_number_of_people(score: Score, truth: Any, found: Any) -> None:
+    for number in range(2, 40):  # every second one is found
+        truth["images"].append({**truth["images"][0], "id": number * 100})
+        people = [p for p in truth["annotations"] if p["image_id"] == truth["images"][0]["id"]][:1]
+        truth["annotations"] += [{**p, "id": number * 100 + n, "image_id": number * 100} for n, p in enumerate(people)]
+        if number % 2:
+            there = [p for p in found if p["image_id"] == truth["images"][0]["id"]][:1]
+            found += [{**p, "image_id": number * 100} for p in there]
+    called = score(truth, found)
+    wanted = [p for p in truth["annotations"] if not p.get("iscrowd")]
+    assert called.result["people"] == len(wanted) < 50
+    error = called.result["metrics"]["AP_stderr"]
+    # of a share of images, sqrt(p (1 - p) / n)
+    share = called.result["metrics"]["AP"]
+    assert error == pytest.approx((share * (1 - share) / len(truth["images"])) ** 0.5, rel=0.25)
+    assert (
+        f"the images show only {len(wanted)} people, so AP {share:.3f} ± {error:.3f} (one standard error)" in called.err
+    )
+    shown = score(truth, found, as_json=False)
+    assert f"{share:.4f} ± {error:.4f} (standard error)" in shown.err and "AP_stderr" not in shown.err
+    more = [{**p, "id": 10**6 + n} for n, p in enumerate(wanted)] + [{**wanted[0], "id": 10**7 + n} for n in range(20)]
+    assert "people, so" not in score({**truth, "annotations": [*truth["annotations"], *more]}, found).err
 
 
 def test_results_are_of_the_annotations_own_category(call: Call, data: Path, tmp_path: Path) -> None:

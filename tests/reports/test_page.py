@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -196,6 +197,23 @@ def test_without_its_checkpoint_the_subnet_file_gives_the_network(
     (tuned / "checkpoints" / "best.pt").write_bytes(b"cut")
     assert "The network" in read(write_report(tuned))
     assert "best.pt: is not a checkpoint, or a truncated one" in capsys.readouterr().err
+
+
+def test_standard_errors_and_what_is_to_be_said_of_the_choice(search: Path) -> None:
+    found = json.loads((search / "result.json").read_text())
+    assert "±" not in read(write_report(search))
+    found["best"]["AP_stderr"] = found["front"][0]["AP_stderr"] = 0.0375
+    found |= {"people": 30, "notes": ["the search images <cannot> tell these subnets apart: 30 people"]}
+    (search / "result.json").write_text(json.dumps(found))
+    text = read(write_report(search))
+    assert text.count(f"{found['best']['AP']:.3f} ± 0.037") == 3  # a sentence, a tile, a row of the front
+    assert "The search images &lt;cannot&gt; tell these subnets apart: 30 people." in text
+    assert "30 people are on them" in text
+    for name in ("front", "best", "notes", "chosen"):
+        for damaged in (None, 7, [7], "text", {"AP_stderr": "x"}):
+            if name != "front" or not damaged:
+                (search / "result.json").write_text(json.dumps({**found, name: damaged}))
+                write_report(search)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.inference.evaluate import Evaluation, evaluate, read_inputs
 from ofa_pose.models.elastic import Supernet, calibration_batches, extract, recalibrate
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.pose import bootstrap
 from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches import evaluation as fitness_module
 from ofa_pose.searches.evaluation import SubnetEvaluator
@@ -115,7 +116,9 @@ def test_evaluating_does_not_depend_on_the_number_of_threads(
         found.append((result.results.entries(), result.metrics))
     assert found[0] == found[1] and found[0][0]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert fitness.measure(supernet.space.encode(spec)) == found[0][1]
+    measured = fitness.measure(supernet.space.encode(spec))
+    assert len(measured.pop(fitness_module.DRAWS)) == bootstrap.DRAWS
+    assert measured == found[0][1]
 
 
 def test_another_runtime_may_compute_the_recalibrated_subnets(

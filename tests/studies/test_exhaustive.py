@@ -189,3 +189,25 @@ def test_evaluations_are_timed_one_by_one() -> None:
     ap, seconds = next(found)
     assert (ap, asked) == (0.1, [(0, 1)]) and seconds >= 0
     assert [ap for ap, _ in found] == [0.2]
+
+
+def test_the_best_has_a_standard_error_and_noise_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    useful, asked = Usefulness(SPACE), []
+
+    def error_of(genome: Genome) -> float:
+        asked.append(genome)
+        return 0.5
+
+    def run(scale: float, people: int) -> dict[str, Any]:
+        evaluate = timed(lambda genome: 1 + scale * useful(genome))
+        out = tmp_path / f"{scale} {people}"
+        return TableStudy(SPACE, JOINTS, evaluate, FACTS, error_of=error_of, people=people).run(out).to_dict()
+
+    assert run(100, 400)["best"]["AP_stderr"] == 0.5 and len(asked) == 1
+    assert "warning" not in capfd.readouterr().err
+    run(100, 30)
+    assert "the search images show only 30 people" in capfd.readouterr().err
+    run(0.001, 400)
+    said = capfd.readouterr().err
+    assert "the search images cannot tell these subnets apart: 400 people; AP 1.0" in said
+    assert "; 6 of 6 are within one standard error of the best: raise search.images" in said
