@@ -55,16 +55,26 @@ class LossSettings(Config):
 
 
 class DecodeSettings(Config):
-    """Those of `DecodeConfig`'s settings that depend on how a net was trained."""
+    """Those of `DecodeConfig`'s settings that depend on how a net was trained.
+
+    The recipe's values serve while a net is trained. At the end those that suit it are sought on training images and
+    kept in its checkpoint, unless one was given with --set: who does that has decided.
+    """
 
     threshold: float = Field(DecodeConfig.threshold, gt=0, description="height above which a peak is a joint")
     tag_threshold: float = Field(
         DecodeConfig.tag_threshold, gt=0, description="twice what a joint's tag may differ from its person's"
     )
 
+    calibrate: bool = Field(
+        True,
+        description="trainings end by seeking both for their net on training images; a --set of one turns it off",
+        exclude_if=lambda calibrate: calibrate,
+    )
+
     def config(self) -> DecodeConfig:
         """As the decoder takes them."""
-        return DecodeConfig(**self.model_dump())
+        return DecodeConfig(threshold=self.threshold, tag_threshold=self.tag_threshold)
 
 
 class SearchSettings(Config):
@@ -122,7 +132,8 @@ def load_recipe(
         command: whose entry under `commands` is laid over the rest.
         name: a YAML file or a shipped recipe's name; None takes the `inherited` recipe of a checkpoint.
         overrides: `a.b=value`; they win over the file. The commands that follow take them over too, through the
-            checkpoint, but for keys that their own entry under `commands` sets.
+            checkpoint, but for keys that their own entry under `commands` sets. One of decode's thresholds turns its
+            calibration off.
         seed: short for the last override `seed=…`.
 
     Raises:
@@ -130,6 +141,9 @@ def load_recipe(
     """
     if seed is not None:
         overrides = [*overrides, f"seed={seed}"]
+    given = apply_overrides({}, overrides).get("decode")
+    if isinstance(given, dict) and given.keys() & DecodeSettings.model_fields.keys() and "calibrate" not in given:
+        overrides = [*overrides, "decode.calibrate=false"]
     where: str | Path = "the checkpoint's recipe"
     if name is not None:
         where = find_yaml("recipes", name)

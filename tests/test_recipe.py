@@ -67,6 +67,23 @@ def test_an_override_is_carried_on_but_a_section_of_the_next_command_stays(recip
     assert steps == {"pretrain": 5, "train-supernet": 5, "search": 5, "finetune": 30}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "calibrate"),
+    [
+        (["decode.threshold=0.4"], False),
+        (["decode={tag_threshold: 2}"], False),
+        (["decode.tag_threshold=2", "decode.calibrate=true"], True),
+        (["train.steps=1"], True),
+    ],
+)
+def test_a_threshold_that_was_set_is_not_calibrated_then_or_later(
+    recipe: Path, overrides: list[str], calibrate: bool
+) -> None:
+    loaded, carried = load_recipe("pretrain", recipe, overrides)
+    later = load_recipe("train-supernet", None, inherited=carried)[0]
+    assert loaded.decode.calibrate is later.decode.calibrate is calibrate
+
+
 def test_loading_does_not_change_what_is_inherited(recipe: Path) -> None:
     _, carried = load_recipe("pretrain", recipe)
     before = repr(carried)

@@ -66,7 +66,10 @@ class Checkpoint:
         """How poses are read from the network's maps. Raises InputError where the recipe says nothing valid."""
         from ofa_pose.pose.decode import DecodeConfig
 
-        return DecodeConfig.from_dict(self.recipe.get("decode") or {}, "decode of the checkpoint's recipe")
+        section = self.recipe.get("decode") or {}
+        if isinstance(section, dict):  # how a training found them says nothing of how poses are read
+            section = {key: value for key, value in section.items() if key != "calibrate"}
+        return DecodeConfig.from_dict(section, "decode of the checkpoint's recipe")
 
     def build(self, device: str | torch.device = "cpu") -> LitePose:
         """The network in eval mode on `device`: a `Supernet` or a `LitePose`. Raises InputError on wrong weights."""

@@ -199,6 +199,7 @@ class _Reader:
         self._images: dict[int | str, ImageRecord] = {}
         self._people: dict[int | str, list[tuple[Any, ...]]] = defaultdict(list)  # keypoints, box and area of each
         self._ignore: dict[int | str, list[Region]] = defaultdict(list)
+        self._counted: Counter[int | str] = Counter()
         self._annotations: set[int | str] = set()
         self._outside: list[str] = []
         self._flat: list[str] = []  # people whom nothing gives an extent
@@ -325,6 +326,8 @@ class _Reader:
         if given:
             self._given_boxes.append(box)
         crowd = bool(known.get("iscrowd"))
+        count = known.get("num_keypoints")
+        self._counted[image.id] += not crowd and (len(places) if count is None else count) > 0
         labelled = self._inside(image, known, keypoints) if keypoints is not None and not crowd else None
         if labelled is not None and labelled[:, 2].any():
             self._odd["area"] += not positive(area)
@@ -369,7 +372,7 @@ class _Reader:
     def records(self) -> Iterator[ImageRecord]:
         """The images with their people."""
         for image in self._images.values():
-            found: dict[str, Any] = {"ignore": tuple(self._ignore[image.id])}
+            found: dict[str, Any] = {"ignore": tuple(self._ignore[image.id]), "counted": self._counted[image.id]}
             if self._people[image.id]:
                 columns = zip(*self._people[image.id], strict=True)
                 found["keypoints"], found["boxes"], found["areas"] = (np.array(one, np.float32) for one in columns)

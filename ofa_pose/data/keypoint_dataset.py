@@ -118,6 +118,17 @@ class KeypointDataset:
             return self
         return self.select(np.sort(self.draw(count, *keys)))
 
+    def choose_people(self, count: int, *keys: Key) -> KeypointDataset:
+        """As `choose`, from the images with people that an evaluation counts; others only where those are too few.
+
+        An AP on images where nobody is to be found says nothing.
+        """
+        if count >= len(self):
+            return self
+        order = self.draw(len(self), *keys)
+        empty = np.array([self.images[place].counted == 0 for place in order])
+        return self.select(np.sort(order[np.argsort(empty, kind="stable")][:count]))
+
     def draw(self, count: int, *keys: Key) -> NDArray[np.int64]:
         """The places of `count` images at most, in a random order; the keys decide it."""
         return generator(*keys).permutation(len(self))[:count]

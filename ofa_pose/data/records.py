@@ -68,6 +68,7 @@ class ImageRecord:
         boxes: (P, 4) float32: x, y, width, height in image pixels; round the labelled joints where the file has none.
         areas: (P,) float32: segment areas in square pixels; 0.53 of the box where the file has no positive one.
         ignore: where nobody can say what is there: crowds, and people without a labelled joint.
+        counted: people that an evaluation counts: no crowds, nor those whose num_keypoints is 0.
         crowd_index: CrowdPose's crowdedness of the image, 0 to 1, where the file gives it.
         upright: whether the labels are of the image as its EXIF orientation turns it; else of the stored pixels.
     """
@@ -80,6 +81,7 @@ class ImageRecord:
     boxes: NDArray[np.float32]
     areas: NDArray[np.float32]
     ignore: tuple[Region, ...] = ()
+    counted: int = 0
     crowd_index: float | None = None
     upright: bool = False
 

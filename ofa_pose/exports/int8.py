@@ -101,7 +101,7 @@ def export_int8(
     Returns:
         {'calibration_images', 'ms', 'float_ms', 'bytes', 'float_bytes'}: the median times of one image and
         the files' sizes; where there are evaluation images 'AP': {'float', 'int8', 'lost', 'images'}, without flip
-        test, and 'warning' where more than 0.02 is lost.
+        test, and 'warning' where more than 0.02 is lost, or where nobody is there to take an AP of.
 
     Raises:
         InputError: a calibration image is unreadable; nothing is written.
@@ -115,7 +115,10 @@ def export_int8(
     summary |= {"bytes": Path(target).stat().st_size, "float_bytes": Path(source).stat().st_size}
     if data.evaluation is None:
         return summary
-    images = data.evaluation.choose(EVALUATION_IMAGES, "int8", "evaluation")
+    images = data.evaluation.choose_people(EVALUATION_IMAGES, "int8", "evaluation")
+    if not any(record.counted for record in images.images):
+        nobody = f"none of the {len(images)} images of {images.annotations_path} has a labelled person, crowds aside"
+        return {**summary, "warning": f"not compared with float32, because {nobody}"}
     evaluator = make_evaluator(images)
     before, after = (
         evaluate(runner, images, read_inputs(images, resolution, BATCH), evaluator, config, resample=False).metrics[

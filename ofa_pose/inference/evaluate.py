@@ -209,8 +209,7 @@ def break_down(evaluator: Evaluator, detections: Detections) -> dict[str, Any]:
 
 def count_people(dataset: KeypointDataset) -> int:
     """How many people an AP is taken of: those with a labelled joint, crowds aside."""
-    people = dataset.ground_truth["annotations"]
-    return sum(person["num_keypoints"] > 0 and not person["iscrowd"] for person in people)
+    return sum(record.counted for record in dataset.images)
 
 
 def check_evaluable(dataset: KeypointDataset, hint: str) -> None:

@@ -80,10 +80,10 @@ def estimate(
 
 def _compute(runner: Runner, images: np.ndarray, skeleton: Skeleton, flip: bool) -> tuple[np.ndarray, np.ndarray]:
     low, high = runner(images)
-    return _with_mirrored(low, high, *runner(images[:, :, ::-1]), skeleton.flip_index) if flip else (low, high)
+    return with_mirrored(low, high, *runner(images[:, :, ::-1]), skeleton.flip_index) if flip else (low, high)
 
 
-def _with_mirrored(
+def with_mirrored(
     low: np.ndarray, high: np.ndarray, mirrored_low: np.ndarray, mirrored_high: np.ndarray, index: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Heatmaps averaged with the mirrored images' and the tags of both: low (B, 3J, h, w), high (B, J, H, W)."""

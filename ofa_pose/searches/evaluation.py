@@ -92,7 +92,7 @@ class SubnetEvaluator:
         Args:
             supernet: its weights stay as they are.
             train: where the images for recalibration come from.
-            search: on `settings.images` of these, a fixed random choice, the AP is measured.
+            search: on `settings.images` of these, a fixed random choice of those with people, the AP is measured.
             device: where subnets are recalibrated and, without `make_runner`, run.
             make_runner: gives the runtime that computes a recalibrated subnet; default: the fastest on `device`.
             decode: the decoder's settings.
@@ -110,8 +110,8 @@ class SubnetEvaluator:
         # A sum's last bits depend on how many threads share it, so on a CPU each has work of its own.
         self._streams = torch.get_num_threads() if self.device.type == "cpu" else None
         self._make_runner = make_runner or FastestRunner(self.device, streams=self._streams)
-        self.images = search.choose(settings.images, "search images")
-        check_evaluable(self.images, "raise search.images, or name another data.search")
+        self.images = search.choose_people(settings.images, "search images")
+        check_evaluable(self.images, "name another data.search")
         self._evaluator = make_evaluator(self.images)
         self._cache: OrderedDict[int, _Prepared] = OrderedDict()
         self._lock = threading.Lock()
@@ -149,6 +149,8 @@ class SubnetEvaluator:
         """
         train, search = self.train, self.search
         metric = {} if search.metric == BASIS_DEFAULTS["metric"] else {"metric": search.metric}
+        before = search.choose(self.settings.images, "search images").images  # by earlier versions, people or not
+        choice = {} if self.images.images == before else {"choice": "people"}
         return {
             "sha256": sha256,
             "space": self.supernet.space.to_dict(),
@@ -157,6 +159,7 @@ class SubnetEvaluator:
             "decode": asdict(self.decode),
             "judging": EVALUATION_VERSION,
             **metric,
+            **choice,
         }
 
     def __call__(self, genome: Genome) -> float:

@@ -90,7 +90,10 @@ def fit(
                 loop.evaluate(step)
             if step % settings.checkpoint_every == 0 or step == settings.steps:
                 loop.save(step)
-    return TrainingResult(**loop.best, steps=settings.steps, checkpoint=training.run.best, out=training.run.path)
+    best = dict(loop.best)
+    if training.calibrate and training.run.best.exists():
+        best["AP"] = float(training.calibrate_best().get("AP") or 0.0)
+    return TrainingResult(**best, steps=settings.steps, checkpoint=training.run.best, out=training.run.path)
 
 
 def pretrain(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,17 @@ import torch
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.torch_net import pick_device
-from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints, find_checkpoint, load_checkpoint
+from ofa_pose.checkpoints.checkpoint import (
+    Checkpoint,
+    check_joints,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
+from ofa_pose.inference.calibrate import calibrate
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet, inherit
 from ofa_pose.models.litepose import LitePose
@@ -42,6 +49,7 @@ class TrainingRun:
         recipe: what the checkpoints carry for later commands.
         origin: what a resumed run must share with the one that began it, besides the net.
         background: share of the training samples that show nobody.
+        calibrate: whether the best checkpoint gets decoder thresholds that suit its network.
     """
 
     train: KeypointDataset
@@ -58,6 +66,7 @@ class TrainingRun:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     space: str = ""
     background: float = 0.0
+    calibrate: bool = False
 
     @classmethod
     def prepare(
@@ -93,16 +102,18 @@ class TrainingRun:
         if master:
             check_joints(master.skeleton, train, "the teacher")
         warn_of_shared(train, val, "val")
-        val = val.limit(recipe.train.evaluate_images)
-        check_evaluable(val, "raise train.evaluate_images, or name another data.val")
+        val = val.choose_people(recipe.train.evaluate_images, "val images")
+        check_evaluable(val, "name another data.val")
         settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
         origin = {"command": command, "teacher": taught, "metric": val.metric}
         network = master.build() if master else None
-        rest = (origin, recipe.decode.config(), recipe.space, recipe.data.background)
-        if train.background and recipe.data.background:
-            share, count = f"{recipe.data.background:.0%}", len(train.background)
+        rest = (origin, recipe.decode.config(), recipe.space)
+        background, calibrated = recipe.data.background, recipe.decode.calibrate
+        if train.background and background:
+            share, count = f"{background:.0%}", len(train.background)
             say(f"{share} of the samples come from the {count} training images without people (data.background)")
-        return cls(train, val, *settings, run, chosen, network, carried, *rest)
+        parts = (*settings, run, chosen, network, carried, *rest)
+        return cls(train, val, *parts, background=background, calibrate=calibrated)
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
@@ -145,6 +156,33 @@ class TrainingRun:
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
         info = {**info, "train_sha256": self._train_sha256}
         return Checkpoint(kind, network.spec, space, self.train.skeleton, weights, dict(self.recipe), info, state)
+
+    def calibrate_best(self) -> dict[str, Any]:
+        """Give the best checkpoint the decoder thresholds that suit its network; returns its metrics on data.val.
+
+        They come from training images (a supernet's from its largest net) and go into the recipe that it carries. The
+        recipe's stay where no others are surely better there, or where the AP on data.val falls with them.
+        """
+        best = load_checkpoint(self.run.best)
+        network = best.build(self.device)
+        net = inherit(network, best.spec, self.train, self.device) if isinstance(network, Supernet) else network
+        found = calibrate(FastestRunner(self.device)(net), self.train, best.spec.resolution, self.decode)
+        metrics, line = best.info["metrics"], str(found)
+        if found.config != self.decode:
+            before, metrics = metrics, replace(self, decode=found.config).evaluation(network)()
+            old, new = (float(figures.get("AP") or 0.0) for figures in (before, metrics))
+            line += f"; {old:.4f} to {new:.4f} on val"
+            if new < old:
+                line += ": the recipe's stay"
+                found, metrics = replace(found, config=self.decode), before
+        say(line)
+        if found.AP is None:
+            return metrics
+        self.run.log({"step": self.settings.steps, "calibration": {**found.to_dict(), "val": metrics}})
+        decode = {**(best.recipe.get("decode") or {}), **found.to_dict()["decode"]}
+        recipe, info = {**best.recipe, "decode": decode}, {**best.info, "metrics": metrics}
+        save_checkpoint(self.run.best, replace(best, recipe=recipe, info=info))
+        return metrics
 
     @cached_property
     def _train_sha256(self) -> str:

@@ -18,7 +18,10 @@ RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
 
 COMMAND_WORDS: ContextVar[Sequence[str]] = ContextVar("command_words", default=())  # of the call that is going on
-BASIS_DEFAULTS = {"metric": "coco"}  # what a run's basis leaves out where it is so: those of earlier versions lack it
+BASIS_DEFAULTS = {
+    "metric": "coco",
+    "choice": "any",
+}  # what a run's basis leaves out where it is so: those of earlier versions lack it
 
 
 class RunDir:

@@ -121,12 +121,17 @@ def _peak(heat: Plane, low: np.ndarray, joints: int, joint: int, x: int, y: int)
     return Peak(x, y, heat[y][x], [float(low[joints * (1 + t) + joint, y // 2, x // 2]) for t in range(blocks)])
 
 
+def _tag_distance(one: list[float], other: list[float]) -> float:
+    """The root mean square of the distances in each block."""
+    return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) / len(one))
+
+
 def _hand_out(peaks: list[Peak], joint: int, people: list[Person], config: DecodeConfig, strict: bool) -> None:
     """Give a joint's peaks to people, dearer pairs last; a peak that fits nobody starts a new person."""
     owners: dict[int, Person] = {}
     if peaks and people:
         distances = [
-            [math.dist(peak.tags, person.mean_tag()) / config.tag_threshold for person in people] for peak in peaks
+            [_tag_distance(peak.tags, person.mean_tag()) / config.tag_threshold for person in people] for peak in peaks
         ]
         cost = np.empty((len(peaks), len(people)))
         for i, peak in enumerate(peaks):
@@ -199,7 +204,7 @@ def _recover(
         for joint in set(range(joints)) - set(person.peaks):
             most, best, fits = -math.inf, None, False
             for cell in warm[joint]:
-                steps = round(math.dist(cell.tags, tag) / config.tag_threshold)
+                steps = round(_tag_distance(cell.tags, tag) / config.tag_threshold)
                 centre = ((cell.x + 0.5) * HIGH_STRIDE, (cell.y + 0.5) * HIGH_STRIDE)
                 worth = cell.heat - steps - NEARNESS * math.dist(centre, middle) / extent
                 if worth > most:

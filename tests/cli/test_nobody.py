@@ -61,7 +61,7 @@ def spoilt(data: Path, tmp_path: Path) -> Callable[[Callable[[Any], None], str],
     return spoiling
 
 
-@pytest.mark.parametrize("spoil", [*SPOILS, nobody_among_the_first])
+@pytest.mark.parametrize("spoil", SPOILS)
 def test_a_training_has_somebody_to_evaluate(
     call: Call, recipe: Path, supernet: Path, tmp_path: Path, spoilt: Any, spoil: Callable[[Any], None]
 ) -> None:
@@ -88,6 +88,28 @@ def test_a_search_and_a_study_have_somebody_to_evaluate(
         words = ("--supernet", supernet, *options, *overrides, "--device", "cpu", "--out", tmp_path / "run")
         refused(call(command, *words), "spoilt/annotations.json", NOBODY, "data.search")
         assert not (tmp_path / "run").exists()
+
+
+def test_people_beyond_the_first_images_are_evaluated(
+    call: Call, recipe: Path, supernet: Path, tmp_path: Path, spoilt: Any
+) -> None:
+    """The other four of val's eight images hold all people: these are the ones that are taken."""
+    overrides = spoilt(nobody_among_the_first, "val")
+    assert call("pretrain", "--recipe", recipe, *overrides, "--out", tmp_path / "run").code == 0
+    metrics = load_checkpoint(tmp_path / "run").info["metrics"]
+    assert metrics["AP"] is not None
+    words = [word.replace("data.val", "data.search") for word in overrides]
+    searched = call("search", "--supernet", supernet, "--params", "1G", *words, "--out", tmp_path / "search")
+    assert searched.code == 0, searched.err
+
+
+def test_the_check_names_people_whom_no_evaluation_counts(call: Call, tmp_path: Path, spoilt: Any) -> None:
+    spoilt(none_counted, "val")
+    named = ("--annotations", tmp_path / "spoilt" / "annotations.json", "--images", tmp_path / "spoilt" / "images")
+    checked = call("data", "check", *named)
+    shown = " ".join(checked.err.replace("│", " ").split())
+    assert checked.code == 0 and "people have num_keypoints 0 beside labelled joints" in shown
+    assert "num_keypoints 0" in " ".join(call("data", "check", *named, "--json").result["warnings"])
 
 
 def test_eval_may_find_that_nobody_is_there(call: Call, net: Path, spoilt: Any, tmp_path: Path) -> None:

@@ -49,6 +49,25 @@ def test_a_choice_of_images_is_the_same_for_ever(tmp_path: Path) -> None:
     assert dataset.choose(20, "any") is dataset.choose(21, "any") is dataset
 
 
+def test_images_with_people_are_chosen_first(tmp_path: Path) -> None:
+    value = contents(30)  # of every three images the first is empty
+    crowd, unmade, uncounted = (person for person in value["annotations"] if person["image_id"] in (1, 4, 7))
+    crowd["iscrowd"], uncounted["num_keypoints"] = 1, 0
+    del unmade["num_keypoints"]
+    dataset = load_dataset(*write(tmp_path, value))
+    counted = {record.id for record in dataset.images if record.counted}
+    assert counted == {n for n in range(30) if n % 3} - {1, 7}
+    chosen = [record.id for record in dataset.choose_people(6, "any").images]
+    assert chosen == sorted(chosen) and set(chosen) < counted and chosen[-1] > 15 > chosen[0]
+    assert chosen == [record.id for record in dataset.choose_people(6, "any").images]
+    assert chosen != [record.id for record in dataset.choose_people(6, "other").images]
+    more = {record.id for record in dataset.choose_people(25, "any").images}
+    assert counted < more and len(more) == 25, "filled up with others where there are too few"
+    assert dataset.choose_people(30, "any") is dataset
+    full = dataset.select(sorted(counted))
+    assert full.choose_people(5, "any").images == full.choose(5, "any").images
+
+
 @pytest.fixture
 def settings(tiny_dataset: KeypointDataset) -> DataSettings:
     source = Source(annotations=str(tiny_dataset.annotations_path), images=str(tiny_dataset.images_dir))

@@ -108,6 +108,19 @@ def test_a_loss_is_reported(
     assert worse["AP"]["images"] == 2 and "AP, more than -1.0; calibrate on images like those" in worse["warning"]
 
 
+def test_without_anybody_to_find_there_is_no_comparison(source: Path, data: Int8Data, tmp_path: Path) -> None:
+    assert data.evaluation is not None
+    annotations, images = pair(data.evaluation)
+    value = json.loads(annotations.read_text())
+    for person in value["annotations"]:
+        person["iscrowd"] = 1
+    (tmp_path / "crowds.json").write_text(json.dumps(value))
+    crowds = Int8Data(data.calibration, load_dataset(tmp_path / "crowds.json", images))
+    done = export_int8(source, tmp_path / "model.onnx", crowds, 64, calibration_images=1)
+    assert "AP" not in done and done["ms"] > 0 and (tmp_path / "model.onnx").exists()
+    assert "not compared with float32" in done["warning"] and "crowds.json has a labelled person" in done["warning"]
+
+
 def pair(dataset: KeypointDataset | None) -> tuple[Path, Path]:
     assert dataset is not None
     folder = Path(dataset.annotations_path).parent

@@ -60,6 +60,20 @@ def test_a_subnet_is_extracted_recalibrated_and_evaluated(
         assert fitness(tuple(genome)) == (expected.metrics["AP"] or 0.0)
 
 
+def test_images_with_people_are_searched_and_a_basis_says_where_that_differs(
+    supernet: Supernet, tiny_dataset: KeypointDataset
+) -> None:
+    """What an earlier version measured on other images is not taken for the same."""
+    settings = SETTINGS.model_copy(update={"images": 2})
+    full = SubnetEvaluator(supernet, tiny_dataset, tiny_dataset, settings)
+    assert "choice" not in full.basis(None)
+    taken = {record.id for record in full.images.images}
+    images = [replace(record, counted=0) if record.id in taken else record for record in tiny_dataset.images]
+    partly = SubnetEvaluator(supernet, tiny_dataset, replace(tiny_dataset, images=tuple(images)), settings)
+    assert taken.isdisjoint(record.id for record in partly.images.images) and len(partly.images) == 2
+    assert partly.basis(None) == {**full.basis(None), "choice": "people"}
+
+
 def test_evaluating_depends_on_nothing_evaluated_before(
     supernet: Supernet, parts: tuple[KeypointDataset, KeypointDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
