@@ -137,7 +137,6 @@ def evaluate(
     Raises:
         InputError: options that exclude each other, no ground truth, or files that do not fit.
     """
-    from ofa_pose.inference.evaluate import Evaluation, break_down, make_evaluator, read_results
     from ofa_pose.pose.metrics import METRICS
     from ofa_pose.utils import files
 
@@ -154,6 +153,9 @@ def evaluate(
         raise InputError("--results are decoded already", hint=f"leave out {named}")
     if out:
         files.check_folder(out)
+
+    from ofa_pose.inference.evaluate import Evaluation, break_down, make_evaluator, read_results
+
     sides = None
     if checkpoint is not None:
         from ofa_pose.checkpoints.checkpoint import check_joints, load_checkpoint

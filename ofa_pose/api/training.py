@@ -47,9 +47,10 @@ def pretrain(
     from ofa_pose.train.training_run import TrainingRun
 
     source = load_checkpoint(init) if init else None
+    named = load_spec(net) if net else None
     training = TrainingRun.prepare("pretrain", source, out, recipe, overrides, resume, seed, device)
-    space = None if net else load_space(training.space)
-    spec = space.largest(1) if space else load_spec(str(net))
+    space = None if named else load_space(training.space)
+    spec = named or load_space(training.space).largest(1)
     return loop.pretrain(training, spec, space, source, objective)
 
 

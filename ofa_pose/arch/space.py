@@ -81,7 +81,7 @@ class SearchSpace:
                 what = f"the choices {list(gene.choices)} for {gene.name} of space '{self.name}' do not ascend"
                 raise InputError(what, hint="sort them, each once")
         most = tuple(choices[-1] for choices in self.depths)
-        if most != self.blocks or min(map(min, self.depths)) < 1:
+        if self.depth and (most != self.blocks or min(map(min, self.depths)) < 1):
             what = f"the depths of space '{self.name}' do not go from 1 or more to its blocks {list(self.blocks)}"
             raise InputError(what, hint="give every stage a list of block counts that does")
         for side in self.resolution:
@@ -145,7 +145,10 @@ class SearchSpace:
         return [choices[index] for index, choices in zip(genome, self.choices, strict=True)]
 
     def fields(self, values: Sequence[Any]) -> dict[str, Any]:
-        """ArchSpec's attributes but the joints, and 'depth', where genes have these values, of all blocks."""
+        """ArchSpec's attributes but the joints where genes have these values (numbers or anything else), and 'depth'.
+
+        'depth' is the number of blocks of each stage; a stage has all its blocks, those too that the depth leaves out.
+        """
         found: dict[str, Any] = {"kernel": self.kernel, "head": self.head, "depth": self.blocks}
         lists: dict[str, list[Any]] = {}
         for gene, value in zip(self.genes, values, strict=True):

@@ -19,6 +19,8 @@ import torch
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.errors import InputError
 
+WAIT_S = 10  # for a cluster's scheduler, and for its first worker
+
 
 @contextmanager
 def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
@@ -37,12 +39,14 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     threads = max(1, torch.get_num_threads() // count)
     pool = ProcessPoolExecutor(count, context, _start_worker, (threads, gpus, watched))
     is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if is_main else None
+    before = signal.getsignal(signal.SIGTERM)
     try:
+        if is_main:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         yield pool
     finally:
         if is_main:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         pool.shutdown(wait=False, cancel_futures=True)
         held.close()
 
@@ -69,18 +73,28 @@ def cluster_workers(address: str) -> Iterator[Executor]:
     """The workers of the Dask cluster whose scheduler has this address, such as tcp://node1:8786.
 
     Raises:
-        InputError: Dask is not installed, or does not reach the scheduler.
+        InputError: Dask is not installed, does not reach the scheduler, or the cluster has no worker.
     """
     try:
         from distributed import Client
     except ImportError:
         hint = "pip install -c constraints.txt -e '.[cluster]', here and where the workers run"
         raise InputError("--scheduler needs Dask's package distributed", hint=hint) from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # an error of the search says what went wrong
+    log = logging.getLogger("distributed")
+    before = log.level
+    log.setLevel(logging.CRITICAL)  # an error of the search says what went wrong
     try:
-        client = Client(address, timeout=10)
-    except (OSError, ValueError) as error:
-        hint = "start one with 'dask scheduler' and workers with 'dask worker', and name it as tcp://HOST:8786"
-        raise InputError(f"--scheduler {address} cannot be reached ({error})", hint=hint) from None
-    with client:
-        yield client.get_executor()
+        try:
+            client = Client(address, timeout=WAIT_S)
+        except (OSError, ValueError) as error:
+            hint = "start one with 'dask scheduler' and workers with 'dask worker', and name it as tcp://HOST:8786"
+            raise InputError(f"--scheduler {address} cannot be reached ({error})", hint=hint) from None
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=WAIT_S)
+            except TimeoutError:
+                what = f"the cluster of --scheduler {address} has no worker"
+                raise InputError(what, hint=f"start some with 'dask worker {address} --nthreads 1'") from None
+            yield client.get_executor()
+    finally:
+        log.setLevel(before)
