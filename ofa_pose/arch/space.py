@@ -81,7 +81,7 @@ class SearchSpace:
                 what = f"the choices {list(gene.choices)} for {gene.name} of space '{self.name}' do not ascend"
                 raise InputError(what, hint="sort them, each once")
         most = tuple(choices[-1] for choices in self.depths)
-        if self.depth and (most != self.blocks or min(map(min, self.depths)) < 1):
+        if most != self.blocks or min(map(min, self.depths)) < 1:
             what = f"the depths of space '{self.name}' do not go from 1 or more to its blocks {list(self.blocks)}"
             raise InputError(what, hint="give every stage a list of block counts that does")
         for side in self.resolution:

@@ -125,7 +125,8 @@ def _suggested(path: Path, category: Mapping[str, Any]) -> tuple[Skeleton, tuple
     guess = draft(str(category.get("name", "custom")), names, limbs)
     warning = (
         f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are guessed from left and "
-        "right in their names, sigmas are defaults; check both: data check --write-skeleton FILE, then --skeleton FILE"
+        "right in their names, sigmas are defaults; check both: data check --write-skeleton FILE, then name it as "
+        "data.skeleton or --skeleton"
     )
     return guess, (warning,)
 

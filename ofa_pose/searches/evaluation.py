@@ -290,7 +290,8 @@ class ArchivedEvaluations:
         except InputError:
             raise
         except (BrokenExecutor, CancelledError) as error:
-            raise OfaPoseError(f"a worker process died (killed, or out of memory), or all are gone; {KEPT}") from error
+            why = "killed, out of memory, or started by a script without `if __name__ == '__main__'`"
+            raise OfaPoseError(f"a worker process died ({why}), or all are gone; {KEPT}") from error
         except Exception as error:
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise OfaPoseError(f"{self._shown(genome)} could not be evaluated ({cause}); {KEPT}") from error

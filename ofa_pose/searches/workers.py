@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.errors import InputError
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
+PAUSE_S = 0.2
 
 
 @contextmanager
@@ -43,16 +45,20 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     try:
         if is_main:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            pool.submit(int)  # starts the processes, which inherit that: Ctrl-C reaches all of a terminal
+            signal.signal(signal.SIGINT, interrupt or signal.default_int_handler)
         yield pool
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         pool.shutdown(wait=False, cancel_futures=True)
+        time.sleep(PAUSE_S)  # the pool takes note of it; else it would report that its workers are gone
         held.close()
 
 
 def _start_worker(threads: int, gpus: SimpleQueue[str], watched: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; one tells of it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
     nowhere = os.open(os.devnull, os.O_WRONLY)  # warnings of the data were shown once
     os.dup2(nowhere, 1)
