@@ -139,6 +139,7 @@ def load_recipe(
     Raises:
         InputError: unknown key (the nearest is named), wrong type, no recipe at all.
     """
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     if seed is not None:
         overrides = [*overrides, f"seed={seed}"]
     given = apply_overrides({}, overrides).get("decode")

@@ -219,10 +219,7 @@ def faults_of(tree: ast.Module) -> list[str]:
             faults.append(f"line {node.lineno}: {name}")
         if name == "torch.load" and given.get("weights_only") != "True":
             faults.append(f"line {node.lineno}: torch.load without weights_only=True")
-        if name in ("yaml.load", "yaml.load_all") and given.get("Loader") not in (
-            "_yaml_side('SafeLoader')",
-            "yaml.SafeLoader",
-        ):
+        if name in ("yaml.load", "yaml.load_all") and given.get("Loader") not in SAFE_LOADERS:
             faults.append(f"line {node.lineno}: {name} without a safe loader")
         if name in ("np.load", "numpy.load") and given.get("allow_pickle", "False") != "False":
             faults.append(f"line {node.lineno}: {name} with allow_pickle")

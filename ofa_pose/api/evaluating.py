@@ -141,7 +141,6 @@ def evaluate(
     Raises:
         InputError: options that exclude each other, no ground truth, or files that do not fit.
     """
-    from ofa_pose.inference.evaluate import break_down, count_people, make_evaluator, read_results, score
     from ofa_pose.pose.bootstrap import few_people
     from ofa_pose.pose.metrics import METRICS
     from ofa_pose.utils import files
@@ -160,6 +159,9 @@ def evaluate(
         raise InputError("--results are decoded already", hint=f"leave out {named}")
     if out:
         files.check_folder(out)
+
+    from ofa_pose.inference.evaluate import break_down, count_people, make_evaluator, read_results, score
+
     sides = None
     if checkpoint is not None:
         from ofa_pose.checkpoints.checkpoint import check_joints, load_checkpoint

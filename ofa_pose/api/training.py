@@ -49,9 +49,10 @@ def pretrain(
 
     start = load_start(init) if init else None
     source = start if isinstance(start, Checkpoint) else None
+    named = load_spec(net) if net else None
     training = TrainingRun.prepare("pretrain", source, out, recipe, overrides, resume, seed, device)
-    space = None if net else load_space(training.space)
-    spec = space.largest(1) if space else load_spec(str(net))
+    space = None if named else load_space(training.space)
+    spec = named or load_space(training.space).largest(1)
     return loop.pretrain(training, spec, space, start, objective)
 
 

@@ -51,6 +51,8 @@ def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
             if path.suffix:
                 raise InputError("no such file", path, "name a preset, a spec file or a checkpoint")
             raise InputError(f"no such network: '{name}'", hint=nearest(str(name), PRESETS))
+        if path.suffix == ".pt":
+            raise InputError("is a checkpoint, not the file of a net", path, "name the best.yaml beside it")
         value = read_json(path) if path.suffix == ".json" else read_yaml(path)
         if isinstance(value, dict) and "backbone_setting" in value:
             spec = spec_from_litepose(value, where=path)

@@ -154,7 +154,10 @@ class SearchSpace:
         return [choices[index] for index, choices in zip(genome, self.choices, strict=True)]
 
     def fields(self, values: Sequence[Any]) -> dict[str, Any]:
-        """ArchSpec's attributes but the joints, and 'depth', where genes have these values, of all blocks."""
+        """ArchSpec's attributes but the joints where genes have these values (numbers or anything else), and 'depth'.
+
+        'depth' is the number of blocks of each stage; a stage has all its blocks, those too that the depth leaves out.
+        """
         found: dict[str, Any] = {"kernel": self.kernel, "head": self.head, "depth": self.blocks}
         lists: dict[str, list[Any]] = {}
         for gene, value in zip(self.genes, values, strict=True):

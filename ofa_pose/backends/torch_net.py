@@ -146,7 +146,7 @@ class TorchscriptRunner:
 
 
 BACKEND = Backend(
-    title="TorchScript",
+    title="torch",
     packages=("torch",),
     files=(".torchscript.pt",),
     write=_write,

@@ -220,6 +220,9 @@ def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> Non
     if skeleton.joints != dataset.skeleton.joints:
         there, here = dataset.skeleton, skeleton
         fault = f"{what} has {len(here.joints)} joints ({here.name}), the data {len(there.joints)} ({there.name})"
+        pairs = list(zip(here.joints, there.joints, strict=False))
+        if len(here.joints) == len(there.joints):
+            fault += ": " + ", ".join(f"{a} is {b}" for a, b in pairs if a != b)[:200]
         raise InputError(fault, dataset.annotations_path, "use data and a checkpoint with the same joints")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import QUANTITIES, population_costs
+from ofa_pose.costs.macs import QUANTITIES, population_costs, spec_macs, spec_params
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 
@@ -42,22 +42,24 @@ class SubnetTable:
         """Write the file at once, its rows in the order given."""
         latency = [] if self._predict_ms is None else ["latency_ms"]
         header = [*self._leading, "genome", *self._space.labels, *QUANTITIES, *latency, *self._measured]
-        files.write_text(self.path, ",".join(header) + "\n" + self._text(rows))
+        genomes = np.array(list(rows), np.int64).reshape(-1, len(self._space.choices))
+        costs = population_costs(self._space, self._joints, genomes)
+        counts = zip(*(costs[name].tolist() for name in QUANTITIES), strict=True)
+        lines = (self._line(genome, count, rows[genome]) for genome, count in zip(rows, counts, strict=True))
+        files.write_text(self.path, ",".join(header) + "\n" + "".join(lines))
 
     def append(self, genome: Genome, cells: Cells) -> None:
         """Add a row to the file."""
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(self._text({genome: cells}))
+            spec = self._space.decode(genome, self._joints)  # whose costs are known, where a search asked for them
+            file.write(self._line(genome, [*spec_macs(spec).to_dict().values(), spec_params(spec)], cells))
 
-    def _text(self, rows: Mapping[Genome, Cells]) -> str:
-        genomes = np.array(list(rows), np.int64).reshape(-1, len(self._space.choices))
-        costs, text = population_costs(self._space, self._joints, genomes), io.StringIO()
-        counts = zip(*(costs[name].tolist() for name in QUANTITIES), strict=True)
-        for (genome, cells), count in zip(rows.items(), counts, strict=True):
-            latency = [] if self._predict_ms is None else [self._predict_ms(self._space.decode(genome, self._joints))]
-            leading, measured = ([cells.get(name, "") for name in names] for names in (self._leading, self._measured))
-            row = [*leading, genome_text(genome), *self._space.values(genome), *count, *latency, *measured]
-            csv.writer(text, lineterminator="\n").writerow(row)
+    def _line(self, genome: Genome, counts: Sequence[int], cells: Cells) -> str:
+        latency = [] if self._predict_ms is None else [self._predict_ms(self._space.decode(genome, self._joints))]
+        leading, measured = ([cells.get(name, "") for name in names] for names in (self._leading, self._measured))
+        text = io.StringIO()
+        row = [*leading, genome_text(genome), *self._space.values(genome), *counts, *latency, *measured]
+        csv.writer(text, lineterminator="\n").writerow(row)
         return text.getvalue()
 
 

@@ -154,7 +154,7 @@ def _suggested(path: Path, category: Mapping[str, Any]) -> tuple[Skeleton, tuple
     flips = "guessed from left and right in their names" if pairs is None else "the file's"
     warning = (
         f"{path}: its {len(names)} joints are those of no built-in skeleton: flip pairs are {flips}, sigmas are "
-        "defaults; check both: data check --write-skeleton FILE, then --skeleton FILE"
+        "defaults; check both: data check --write-skeleton FILE, then name it as data.skeleton or --skeleton"
     )
     if pairs is not None:
         guess = replace(guess, flip_pairs=pairs, mirror=True)

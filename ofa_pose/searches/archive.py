@@ -1,4 +1,4 @@
-"""The archive: every evaluation in one SQLite file, written as it happens and shared by searches on the same basis.
+"""The archive: every evaluation in one SQLite file, written as a search takes it in and shared on the same basis.
 
 Any SQLite tool reads it. Each row is a transaction of its own under a rollback journal, which also works on network
 disks and leaves a readable file whenever the process is killed.

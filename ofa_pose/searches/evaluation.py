@@ -11,7 +11,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -218,7 +219,12 @@ class _Elsewhere:
 
     def measure(self, genome: Genome) -> dict[str, Any]:
         """See `SubnetEvaluator.measure`. Raises InputError where what this process reads is something else."""
-        return _read_anew(self).measure(genome)
+        with _READING:  # several threads of a worker may ask at once
+            evaluator = _read_anew(self)
+        return evaluator.measure(genome)
+
+
+_READING = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -255,20 +261,33 @@ class ArchivedEvaluations:
         """Fitness and seconds of each genome, in this order; see `candidates.Evaluate`.
 
         Raises:
-            OfaPoseError: a subnet could not be evaluated; what was evaluated before is in the archive.
+            OfaPoseError: a subnet could not be evaluated; what was evaluated, elsewhere too, is in the archive.
         """
         known = self._archive.outcomes(genomes)
-        coming = self._measured([genome for genome in genomes if genome not in known])
-        for genome in genomes:
-            while genome not in known:
-                subnet, metrics, seconds = next(coming)
-                spec, predict_ms = self._feasible.decode(subnet), self._feasible.budget.predict_ms
-                latency_ms = predict_ms(spec) if predict_ms else None
-                known[subnet] = self._archive.put(subnet, spec, latency_ms, metrics, seconds, self._seed)
-                self.measured += 1
-                if not math.isfinite(known[subnet][0]):
-                    warn(f"{self._shown(subnet)} gave no AP that is a number; it ranks below all")
-            yield known[genome]
+        missing = [genome for genome in genomes if genome not in known]
+        started: dict[Genome, Future[tuple[dict[str, Any], float]]] = {}
+        try:
+            if self._executor:  # the dearest first: a worker that takes a large one last would keep the others waiting
+                missing.sort(key=self._feasible.macs, reverse=True)
+                for genome in missing:
+                    with self._failing(genome):
+                        started[genome] = self._executor.submit(self._task, genome)
+            for genome in genomes:
+                while genome not in known:
+                    subnet = missing.pop(0)
+                    with self._failing(subnet):
+                        found = started[subnet].result() if started else self._task(subnet)
+                    known[subnet] = self._keep(subnet, *found)
+                yield known[genome]
+        except BaseException:
+            with suppress(OfaPoseError):  # on a full disk; what ended the work is what is reported
+                for subnet, future in started.items():
+                    if subnet not in known and future.done() and not future.cancelled() and not future.exception():
+                        self._keep(subnet, *future.result())
+            raise
+        finally:
+            for future in started.values():
+                future.cancel()
 
     def error(self, genome: Genome) -> float | None:
         """The standard error of the AP of a subnet that was evaluated; None where the archive does not hold it."""
@@ -283,27 +302,34 @@ class ArchivedEvaluations:
         """`draws`; what an archive of an earlier version lacks is measured again, and stays as it is there."""
         known = self.draws(genome)
         if known is None and genome not in self._again:
-            ((_, metrics, _),) = self._measured([genome])
-            self._again[genome] = _drawn(metrics)
+            with self._failing(genome):
+                again = self._executor.submit(self._task, genome).result() if self._executor else self._task(genome)
+            self._again[genome] = _drawn(again[0])
         return self._again.get(genome) if known is None else known
 
-    def _measured(self, genomes: list[Genome]) -> Iterator[tuple[Genome, dict[str, Any], float]]:
-        """In the order in which they are started."""
-        if self._executor:  # the dearest first: a worker that takes a large one last would keep the others waiting
-            genomes.sort(key=self._feasible.macs, reverse=True)
-        shown = "the first subnet"
+    def _keep(self, genome: Genome, metrics: dict[str, Any], seconds: float) -> FitnessOutcome:
+        """Put a measured subnet into the archive."""
+        spec, predict_ms = self._feasible.decode(genome), self._feasible.budget.predict_ms
+        latency_ms = predict_ms(spec) if predict_ms else None
+        outcome = self._archive.put(genome, spec, latency_ms, metrics, seconds, self._seed)
+        self.measured += 1
+        if not math.isfinite(outcome[0]):
+            warn(f"{self._shown(genome)} gave no AP that is a number; it ranks below all")
+        return outcome
+
+    @contextmanager
+    def _failing(self, genome: Genome) -> Iterator[None]:
+        """Raises what goes wrong with a subnet as an error that names it."""
         try:
-            results = (self._executor.map if self._executor else map)(self._task, genomes)
-            for genome in genomes:
-                shown = self._shown(genome)
-                yield genome, *next(results)
+            yield
         except InputError:
             raise
         except (BrokenExecutor, CancelledError) as error:
-            raise OfaPoseError(f"a worker process died (killed, or out of memory), or all are gone; {KEPT}") from error
+            why = "killed, out of memory, or started by a script without `if __name__ == '__main__'`"
+            raise OfaPoseError(f"a worker process died ({why}), or all are gone; {KEPT}") from error
         except Exception as error:
             cause = " ".join(f"{type(error).__name__}: {error}".split())
-            raise OfaPoseError(f"{shown} could not be evaluated ({cause}); {KEPT}") from error
+            raise OfaPoseError(f"{self._shown(genome)} could not be evaluated ({cause}); {KEPT}") from error
 
     def _shown(self, genome: Genome) -> str:
         spec = json.dumps(self._feasible.decode(genome).to_dict(), separators=(",", ":"))

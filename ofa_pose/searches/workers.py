@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ import torch
 
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.errors import InputError
+
+WAIT_S = 10  # for a cluster's scheduler, and for its first worker
+PAUSE_S = 0.2
 
 
 @contextmanager
@@ -37,18 +41,24 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     threads = max(1, torch.get_num_threads() // count)
     pool = ProcessPoolExecutor(count, context, _start_worker, (threads, gpus, watched))
     is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if is_main else None
+    before = signal.getsignal(signal.SIGTERM)
     try:
+        if is_main:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            pool.submit(int)  # starts the processes, which inherit that: Ctrl-C reaches all of a terminal
+            signal.signal(signal.SIGINT, interrupt or signal.default_int_handler)
         yield pool
     finally:
         if is_main:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         pool.shutdown(wait=False, cancel_futures=True)
+        time.sleep(PAUSE_S)  # the pool takes note of it; else it would report that its workers are gone
         held.close()
 
 
 def _start_worker(threads: int, gpus: SimpleQueue[str], watched: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; one tells of it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
     nowhere = os.open(os.devnull, os.O_WRONLY)  # warnings of the data were shown once
     os.dup2(nowhere, 1)
@@ -69,18 +79,28 @@ def cluster_workers(address: str) -> Iterator[Executor]:
     """The workers of the Dask cluster whose scheduler has this address, such as tcp://node1:8786.
 
     Raises:
-        InputError: Dask is not installed, or does not reach the scheduler.
+        InputError: Dask is not installed, does not reach the scheduler, or the cluster has no worker.
     """
     try:
         from distributed import Client
     except ImportError:
         hint = "pip install -c constraints.txt -e '.[cluster]', here and where the workers run"
         raise InputError("--scheduler needs Dask's package distributed", hint=hint) from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # an error of the search says what went wrong
+    log = logging.getLogger("distributed")
+    before = log.level
+    log.setLevel(logging.CRITICAL)  # an error of the search says what went wrong
     try:
-        client = Client(address, timeout=10)
-    except (OSError, ValueError) as error:
-        hint = "start one with 'dask scheduler' and workers with 'dask worker', and name it as tcp://HOST:8786"
-        raise InputError(f"--scheduler {address} cannot be reached ({error})", hint=hint) from None
-    with client:
-        yield client.get_executor()
+        try:
+            client = Client(address, timeout=WAIT_S)
+        except (OSError, ValueError) as error:
+            hint = "start one with 'dask scheduler' and workers with 'dask worker', and name it as tcp://HOST:8786"
+            raise InputError(f"--scheduler {address} cannot be reached ({error})", hint=hint) from None
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=WAIT_S)
+            except TimeoutError:
+                what = f"the cluster of --scheduler {address} has no worker"
+                raise InputError(what, hint=f"start some with 'dask worker {address} --nthreads 1'") from None
+            yield client.get_executor()
+    finally:
+        log.setLevel(before)

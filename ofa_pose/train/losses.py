@@ -20,7 +20,8 @@ def heatmaps(keypoints: Tensor, size: tuple[int, int], stride: float, sigma: flo
         size: (h, w) in cells of `stride` input pixels; sigma: in cells.
 
     Returns:
-        (B, J, h, w) float32: exp(-d² / 2 sigma²) for a cell centre d cells off the joint, 0 beyond `CUT` sigmas.
+        (B, J, h, w) float32: exp(-d² / 2 sigma²) for a cell centre d cells off the joint, 0 beyond `CUT`
+        sigmas in x or in y.
     """
     count, _, joints, _ = keypoints.shape
     height, width = size

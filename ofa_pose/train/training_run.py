@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import (
@@ -92,6 +92,7 @@ class TrainingRun:
         Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault.
         """
         recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
+        load_space(recipe.space)  # a wrong name is reported before all data are read
         master = load_checkpoint(teacher, kind="net") if teacher else None
         taught = files.sha256(find_checkpoint(teacher)) if teacher else None
         chosen = pick_device(device)

@@ -60,8 +60,14 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
 
 def read_text(path: str | Path) -> str:
     """The text of `path`. Raises InputError where it is missing or no text."""
-    try:
+    with _reading(path):
         return Path(path).read_text(encoding="utf-8-sig")  # Windows' tools write a byte order mark
+
+
+@contextlib.contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise InputError("no such file", path, "check the path") from None
     except IsADirectoryError:
@@ -171,8 +177,8 @@ def check_folder(path: str | Path) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """The hexadecimal SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
+    """The hexadecimal SHA-256 of a file's bytes. Raises InputError where it cannot be read."""
+    with _reading(path), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

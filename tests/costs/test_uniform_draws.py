@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ofa_pose.costs.feasible as feasible_module
 from ofa_pose.arch.space import Genome, SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.feasible import AFFORDABLE, FeasibleSpace, UniformDraws
@@ -77,7 +78,7 @@ def test_a_rare_part_is_drawn_whole_and_nearly_evenly(space: SearchSpace, share:
     assert len(inside) > 20
     # The choices left may make even a rare part common among proposals; here it is taken for rare all the same.
     with mock.patch("ofa_pose.costs.feasible.AFFORDABLE", 1.0):
-        assert feasible._share < 1.0
+        assert feasible._share < feasible_module.AFFORDABLE
         counts = pull(feasible, 40 * len(inside))
     assert set(counts) == inside
     chances = np.array([counts[genome] for genome in inside]) / counts.total() * len(inside)

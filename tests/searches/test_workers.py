@@ -8,9 +8,11 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,27 @@ class Backwards(Executor):
 
     def __init__(self) -> None:
         self.given: list[Genome] = []
+        self.waiting: list[tuple[Future[Any], Callable[..., Any]]] = []
 
     def submit(self, task: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        raise NotImplementedError
+        self.given += args
+        future = Late(self)
+        self.waiting.append((future, partial(task, *args)))
+        return future
 
-    def map(self, task: Callable[..., Any], *iterables: Any, **options: Any) -> Iterator[Any]:
-        (genomes,) = iterables
-        self.given += genomes
-        return iter([task(genome) for genome in reversed(genomes)][::-1])
+
+class Late(Future[Any]):
+    """Has all that its executor was given done when somebody asks for the result."""
+
+    def __init__(self, executor: Backwards) -> None:
+        super().__init__()
+        self._executor = executor
+
+    def result(self, timeout: float | None = None) -> Any:
+        while self._executor.waiting:
+            future, task = self._executor.waiting.pop()
+            future.set_result(task())
+        return super().result(timeout)
 
 
 @pytest.fixture
@@ -101,16 +116,22 @@ def test_the_dearest_go_first_and_are_kept_as_they_come(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("error", "kind"), [(RuntimeError("no"), OfaPoseError), (InputError("no"), InputError)])
 def test_what_fails_elsewhere_is_raised_here(tmp_path: Path, error: Exception, kind: type[Exception]) -> None:
+    others = threading.Semaphore(0)
+
     def fail(genome: Genome) -> dict[str, Any]:
         if genome == GENOMES[2]:
+            for _ in GENOMES[1:]:
+                assert others.acquire(timeout=30)
+            time.sleep(0.2)  # the last of them is done a moment later
             raise error
+        others.release()
         return {"AP": 0.5}
 
     with Archive(tmp_path / "a.sqlite", BASIS) as archive, ThreadPoolExecutor(2) as executor:
         with pytest.raises(kind, match="no") as told:
             list(ArchivedEvaluations(PART, fail, archive, 0, executor)(GENOMES))
         assert ("subnet 2-0-0" in str(told.value)) == (kind is OfaPoseError)
-    assert len(rows(tmp_path / "a.sqlite")) == sum(PART.macs(g) > PART.macs(GENOMES[2]) for g in GENOMES)
+    assert len(rows(tmp_path / "a.sqlite")) == len(GENOMES) - 1, "what was finished meanwhile is kept"
 
 
 def test_errors_survive_the_way_between_processes() -> None:
