@@ -18,7 +18,7 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
-from ofa_pose.models.elastic import inherit
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.archive import ARCHIVE, Archive, check_archive, find_archive

@@ -18,8 +18,9 @@ from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints, find_check
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
-from ofa_pose.models.elastic import Supernet, inherit
+from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
