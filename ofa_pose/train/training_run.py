@@ -80,7 +80,8 @@ class TrainingRun:
         Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault.
         """
         recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
-        load_space(recipe.space)  # a wrong name is reported before all data are read
+        if command != "finetune":  # that has its supernet's own space, wherever the file is now
+            load_space(recipe.space)  # a wrong name is reported before all data are read
         master = load_checkpoint(teacher, kind="net") if teacher else None
         taught = files.sha256(find_checkpoint(teacher)) if teacher else None
         chosen = pick_device(device)
