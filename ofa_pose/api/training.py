@@ -131,7 +131,8 @@ def finetune(
     """
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.checkpoints.checkpoint import check_joints, check_space, load_checkpoint
-    from ofa_pose.models.elastic import Supernet, inherit
+    from ofa_pose.models.elastic import Supernet
+    from ofa_pose.models.recalibrate import inherit
     from ofa_pose.train import loop
     from ofa_pose.train.training_run import TrainingRun
 

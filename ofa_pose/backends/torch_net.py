@@ -146,7 +146,7 @@ class TorchscriptRunner:
 
 
 BACKEND = Backend(
-    title="torch",
+    title="TorchScript",
     packages=("torch",),
     files=(".torchscript.pt",),
     write=_write,

@@ -33,8 +33,9 @@ from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.inference.evaluate import Evaluation, Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
-from ofa_pose.models.elastic import Supernet, calibration_batches, extract, recalibrate
+from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches.archive import Archive

@@ -19,7 +19,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
 from ofa_pose.inference.evaluate import count_people
-from ofa_pose.models.elastic import inherit
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations

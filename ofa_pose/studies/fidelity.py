@@ -22,7 +22,7 @@ from ofa_pose.checkpoints.checkpoint import Checkpoint, check_joints
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
 from ofa_pose.inference.evaluate import count_people
-from ofa_pose.models.elastic import inherit
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.bootstrap import doubts
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate

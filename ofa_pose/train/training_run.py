@@ -26,8 +26,9 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.calibrate import calibrate
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
-from ofa_pose.models.elastic import Supernet, inherit
+from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
@@ -92,7 +93,8 @@ class TrainingRun:
         Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault.
         """
         recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
-        load_space(recipe.space)  # a wrong name is reported before all data are read
+        if command != "finetune":  # that has its supernet's own space, wherever the file is now
+            load_space(recipe.space)  # a wrong name is reported before all data are read
         master = load_checkpoint(teacher, kind="net") if teacher else None
         taught = files.sha256(find_checkpoint(teacher)) if teacher else None
         chosen = pick_device(device)

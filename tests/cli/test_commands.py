@@ -252,15 +252,6 @@ def test_results_are_shown_as_asked_and_hints_come_after(capfd: pytest.CaptureFi
     assert seen == [(3, (50, 100), (), None), every_kind("a", "b", images=3), (3, (50, 100), (), None)]
 
 
-def test_who_has_nothing_to_say_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    def silent() -> Given | None:
-        """Example: ofa-pose toy"""
-        return None
-
-    app_of(silent, after=lambda *_: pytest.fail("nothing follows"))(["toy", "--json"], standalone_mode=False)
-    assert capfd.readouterr() == ("", "")
-
-
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command of ofa-pose with the words that call it."""
     for name, command in (group or get_command(whole_app)).commands.items():

@@ -190,7 +190,7 @@ def test_eval_takes_a_metric_of_ones_own(data: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"] == done.metrics
     again = ofa_pose.evaluate(results=tmp_path / "results.json", annotations=where["annotations"], metric=Found)
     assert again.metrics == done.metrics and again.resolutions is None and again.flip is None
-    assert set(again.to_dict()) == {"metrics", "images", "seconds"}
+    assert set(again.to_dict()) == {"metrics", "images", "people", "seconds"}
     with pytest.raises(InputError, match="this metric has no breakdown"):
         ofa_pose.evaluate("litepose-nano-coco", breakdown=True, **given)
 

@@ -16,8 +16,9 @@ from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.inference.evaluate import Evaluation, evaluate, read_inputs
-from ofa_pose.models.elastic import Supernet, calibration_batches, extract, recalibrate
+from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from ofa_pose.pose import bootstrap
 from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches import evaluation as fitness_module
@@ -103,7 +104,7 @@ def test_evaluating_does_not_depend_on_the_number_of_threads(
         states.append({name: value.clone() for name, value in net.state_dict().items()})
 
     monkeypatch.setattr(fitness_module, "recalibrate", seen)
-    monkeypatch.setattr("ofa_pose.models.elastic.CALIBRATION_BATCH", 1)
+    monkeypatch.setattr("ofa_pose.models.recalibrate.CALIBRATION_BATCH", 1)
     for threads in (1, 3):
         torch.set_num_threads(threads)
         try:

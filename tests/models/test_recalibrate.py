@@ -12,8 +12,8 @@ from torch import nn
 from ofa_pose.arch.spec import MEAN, STD, ArchSpec
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.transforms import clean_sample
-from ofa_pose.models.elastic import calibration_batches, recalibrate
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.recalibrate import calibration_batches, recalibrate
 from tests.networks import picture, randomised, same_state
 
 
