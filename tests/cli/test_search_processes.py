@@ -125,7 +125,7 @@ def test_a_worker_that_is_killed_ends_the_run_which_goes_on(
     while not ((out / "history.csv").exists() and history(out)):
         assert running.poll() is None, running.communicate()
         time.sleep(0.1)
-    listing = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(running.pid)], capture_output=True, text=True)
+    listing = subprocess.run(["ps", "-wwo", "pid=,args=", "--ppid", str(running.pid)], capture_output=True, text=True)
     workers = [line.split()[0] for line in listing.stdout.splitlines() if "spawn_main" in line]
     assert len(workers) == 2
     os.kill(int(workers[-1]), signal.SIGKILL)
