@@ -37,7 +37,7 @@ class DecodeConfig:
         candidates: at most so many peaks a joint, the highest ones.
         threshold: the height above which a peak is a joint. The paper's code takes 0.1; weak nets gain with 0.2.
         tag_threshold: a joint is a person's where its tag lies within half of this from the mean of the person's other
-            tags; the distance of a flip test's two is the root mean square of both. How far apart a net puts people
+            tags. How far apart a net puts people
             depends on its training: the paper's losses go with 1.
         recover: look for a person's missing joints by its mean tag; none has less heat than `recover_floor`.
     """

@@ -6,7 +6,6 @@ A batch's heatmaps are numbered planes: plane = image · J + joint. Heatmaps are
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -43,18 +42,14 @@ class Maps:
         return self.fused.ravel().take((plane * height + y) * width + x)
 
     def tags_at(self, plane: Array, x: Array, y: Array) -> Array:
-        """Tags float64 (N, T) of N cells of the fused maps; a broken tag becomes a far one.
-
-        Divided by the root of T: a Euclidean distance is then the root mean square of the blocks' distances, and as
-        long for the two tags of a flip test as for one.
-        """
+        """Tags float64 (N, T) of N cells of the fused maps; a broken tag becomes a far one."""
         joints = self.tags.shape[2]
         image = plane // joints
         joint = plane - image * joints
         tags = self.tags[image, :, joint, y // 2, x // 2].astype(np.float64)
         if not np.isfinite(tags).all():
             tags = np.nan_to_num(tags, nan=FAR_TAG, posinf=FAR_TAG, neginf=-FAR_TAG)
-        return tags / math.sqrt(tags.shape[1])
+        return tags
 
 
 @dataclass(frozen=True)

@@ -122,8 +122,8 @@ def _peak(heat: Plane, low: np.ndarray, joints: int, joint: int, x: int, y: int)
 
 
 def _tag_distance(one: list[float], other: list[float]) -> float:
-    """The root mean square of the distances in each block."""
-    return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) / len(one))
+    """The distance in all blocks together."""
+    return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)))
 
 
 def _hand_out(peaks: list[Peak], joint: int, people: list[Person], config: DecodeConfig, strict: bool) -> None:
