@@ -180,17 +180,6 @@ def test_two_tags_of_a_flip_test_decide_together() -> None:
     assert np.abs(match(poses, people)[..., :2] - people[..., :2]).max() < 0.25
 
 
-@pytest.mark.parametrize("gap", [0.45, 0.55])  # of half a tag threshold of 1
-def test_a_tag_threshold_means_the_same_with_a_flip_test(gap: float) -> None:
-    people = crowd(np.random.default_rng(13), 1, 5, 192, 160)
-    low, high = make_maps(people, np.array([0.0]), 192, 160)
-    low[5 + 4] += gap  # its last joint's tag
-    both = np.concatenate([low, low[5:]])
-    one, two = decode_one(low, high), decode_one(both, high)
-    assert len(one) == len(two) == (1 if gap < 0.5 else 2)
-    assert np.array_equal(one.keypoints, two.keypoints)
-
-
 def test_a_missing_joint_is_found_by_its_tag() -> None:
     people = crowd(np.random.default_rng(11), 2, 5, 192, 160)
     people[0, 4, 2] = 0.08  # below the threshold of a peak
