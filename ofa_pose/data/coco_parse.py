@@ -390,6 +390,7 @@ class _Reader:
             how = "no prediction can match them; give them a bbox or an area"
             yield f"{self._path}: {len(self._flat)} {what} ({named}); {how}"
         for key, what in ODD.items():
-            needless = key == "area" and tuple(self._joints) == CROWDPOSE.joints  # its files have none, and need none
+            # CrowdPose's files have no areas and need none, and leave head and neck out of the count.
+            needless = key in ("area", "count") and tuple(self._joints) == CROWDPOSE.joints
             if self._odd[key] and not needless:
                 yield f"{self._path}: {self._odd[key]} {what}"
