@@ -16,18 +16,17 @@ import cv2
 
 from ofa_pose.data.check import skeleton_text
 from ofa_pose.data.coco_parse import Parsed, parse
-from ofa_pose.data.images import read_turn
 from ofa_pose.data.keypoint_dataset import orient
 from ofa_pose.formats.annotated import AnnotatedImages, Given, Origin, StoredImage, VideoFrame
 from ofa_pose.formats.coco_json import image_folder
-from ofa_pose.formats.image_files import is_inside, upright_records
+from ofa_pose.formats.image_files import is_inside, read_turn, upright_records
 from ofa_pose.formats.reading import choose, read_splits, split_name, unpacked
 from ofa_pose.formats.sleap import open_hdf5, stored_bytes
 from ofa_pose.formats.yolo_labels import SPLITS, data_yaml, label_files, split_for_yolo
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.files import check_folder, dump_yaml, write_json, write_text
+from ofa_pose.utils.files import check_folder, dump_yaml, set_usual_mode, write_json, write_text
 
 WRITTEN = ("coco", "yolo")
 
@@ -157,9 +156,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}-"))
     try:
         yield folder
-        umask = os.umask(0)
-        os.umask(umask)
-        folder.chmod(0o777 & ~umask)
+        set_usual_mode(folder, 0o777)
         folder.replace(out)  # an empty folder may be there
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

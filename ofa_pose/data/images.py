@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ofa_pose.utils.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
-HEAD = 4096  # bytes of a file in which its EXIF block begins, if it has one
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _JPEG = b"\xff\xd8\xff"
 _COPY_AGAIN = "copy or download the file again"
@@ -43,29 +42,6 @@ def read_upright(path: str | Path) -> NDArray[np.uint8]:
         InputError: no such file, not an image, or cut short.
     """
     return read_image(path, upright=True)
-
-
-def read_turn(path: str | Path) -> tuple[int, tuple[int, int]] | None:
-    """How EXIF turns an image that is not stored upright: its orientation, 2 to 8, and the stored width and height.
-
-    Only a JPEG, PNG or WebP file is turned; those of other formats come in one way. Of a damaged file it is None.
-    """
-    from PIL import ExifTags, Image  # here: a device that only runs a model has no Pillow
-
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(HEAD)
-        if b"Exif" not in head and b"eXIf" not in head and b"EXIF" not in head and not head.startswith(b"RIFF"):
-            return None
-        with Image.open(path) as image:
-            if image.format not in ("JPEG", "MPO", "PNG", "WEBP"):
-                return None
-            exif = Image.Exif()
-            exif.load(image.info.get("exif", b""))
-            orientation: Any = exif.get(ExifTags.Base.Orientation)
-            return (orientation, image.size) if orientation in range(2, 9) else None
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
-        return None
 
 
 def read_reduced(

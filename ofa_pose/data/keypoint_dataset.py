@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ofa_pose.data.coco_parse import has_extent, parse
-from ofa_pose.data.images import read_turn
 from ofa_pose.data.records import ImageRecord
+from ofa_pose.formats.image_files import read_turn
 from ofa_pose.formats.reading import fingerprint, read_annotations
 from ofa_pose.pose.geometry import box_round
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton, load_skeleton

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -12,28 +13,47 @@ from typing import Any
 from ofa_pose.utils.errors import InputError
 
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, frozenset((5, 6, 7, 8))  # EXIF: the tag, and its values that swap the sides
+HEAD = 4096  # bytes of a file in which its EXIF block begins, if it has one
+_ON_ITS_SIDE = frozenset((5, 6, 7, 8))  # EXIF orientations that swap the sides
 
 
-def _head(path: Path) -> tuple[tuple[int, int], int]:
-    """Width and height as stored, and the EXIF orientation (1: as stored), from the head of an image file."""
+def read_turn(path: str | Path) -> tuple[int, tuple[int, int]] | None:
+    """How EXIF turns an image that is not stored upright: its orientation, 2 to 8, and the stored width and height.
+
+    Only a JPEG, PNG or WebP file is turned; those of other formats come in one way. Of a damaged file it is None.
+    """
+    from PIL import ExifTags, Image  # here: a device that only runs a model has no Pillow
+
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(HEAD)
+        if b"Exif" not in head and b"eXIf" not in head and b"EXIF" not in head and not head.startswith(b"RIFF"):
+            return None
+        with Image.open(path) as image:
+            if image.format not in ("JPEG", "MPO", "PNG", "WEBP"):
+                return None
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+            orientation: Any = exif.get(ExifTags.Base.Orientation)
+            return (orientation, image.size) if orientation in range(2, 9) else None
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return None
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels of an image as people see it. Raises InputError."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1)
-            return image.size, turned if turned in range(1, 9) else 1
+            size: tuple[int, int] = image.size
     except FileNotFoundError:
         hint = "restore it, or name the folder of the images with --images"
         raise InputError("no such image, and its size is needed", path, hint) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise InputError("is damaged or not an image", path, "copy or download the file again") from None
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of an image as people see it. Raises InputError."""
-    size, orientation = _head(path)
-    return size[::-1] if orientation in _ON_ITS_SIDE else size
+    turn = read_turn(path)
+    return size[::-1] if turn and turn[0] in _ON_ITS_SIDE else size
 
 
 def upright_records(value: Mapping[str, Any], turns: Mapping[Any, tuple[int, tuple[int, int]]]) -> dict[str, Any]:

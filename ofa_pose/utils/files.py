@@ -38,13 +38,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        set_usual_mode(temporary, 0o666)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def set_usual_mode(path: Path, mode: int) -> None:
+    """Give a temporary file or folder the permissions that the user's umask leaves of `mode`."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)
 
 
 def write_text(path: str | Path, text: str) -> None:

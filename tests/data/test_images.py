@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from ofa_pose.data.images import read_image, read_reduced, read_turn, read_upright
+from ofa_pose.data.images import read_image, read_reduced, read_upright
+from ofa_pose.formats.image_files import read_turn, size_of
 from ofa_pose.utils.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -113,6 +114,16 @@ def test_orientations_are_found_in_every_format_that_has_them(tmp_path: Path, su
     assert read_turn(tmp_path / f"turned{suffix}") == (8, (60, 40)) and read_turn(tmp_path / f"plain{suffix}") is None
     (tmp_path / f"cut{suffix}").write_bytes((tmp_path / f"turned{suffix}").read_bytes()[:40])
     assert read_turn(tmp_path / f"cut{suffix}") is None
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_size_is_that_of_the_upright_image(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"turned{suffix}"
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(path, exif=exif)
+    assert size_of(path) == read_upright(path).shape[1::-1]
 
 
 @pytest.mark.parametrize("by", [-7, -1, 1, 7])
