@@ -41,10 +41,10 @@ WORDS = {  # what stands in docstrings for the runtimes that there are
 
 
 def single_process(function: Callable[P, R]) -> Callable[P, R]:
-    """Have the run that a function writes say the call in its command.txt, in the shell's words.
+    """What every command's function has. Under torchrun it is refused: each process would do all of the work.
 
-    Its docstring is completed: with `WORDS`, and with those `SHARED` parameters that its Args leaves out. It is refused
-    under torchrun: it shares no work with other processes, so each would do all of it.
+    The run that it writes says the call in its command.txt, in the shell's words. Its docstring is completed: with
+    `WORDS`, and with those `SHARED` parameters that its Args leaves out.
     """
     signature = inspect.signature(function)
     function.__doc__ = _completed(inspect.getdoc(function) or "", signature.parameters)

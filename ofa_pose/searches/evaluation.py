@@ -273,9 +273,10 @@ class ArchivedEvaluations:
                 for genome in missing:
                     with self._failing(genome):
                         started[genome] = self._executor.submit(self._task, genome)
+            following = iter(missing)
             for genome in genomes:
                 while genome not in known:
-                    subnet = missing.pop(0)
+                    subnet = next(following)
                     with self._failing(subnet):
                         found = started[subnet].result() if started else self._task(subnet)
                     known[subnet] = self._keep(subnet, *found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,16 +106,27 @@ class TrainingRun:
         warn_of_shared(train, val, "val")
         val = val.choose_people(recipe.train.evaluate_images, "val images")
         check_evaluable(val, "name another data.val")
-        settings = (recipe.train, recipe.augment, recipe.loss, recipe.seed)
-        origin = {"command": command, "teacher": taught, "metric": val.metric}
-        network = master.build() if master else None
-        rest = (origin, recipe.decode.config(), recipe.space)
-        background, calibrated = recipe.data.background, recipe.decode.calibrate
+        background = recipe.data.background
         if train.background and background:
             share, count = f"{background:.0%}", len(train.background)
             say(f"{share} of the samples come from the {count} training images without people (data.background)")
-        parts = (*settings, run, chosen, network, carried, *rest)
-        return cls(train, val, *parts, background=background, calibrate=calibrated)
+        return cls(
+            train,
+            val,
+            recipe.train,
+            recipe.augment,
+            recipe.loss,
+            recipe.seed,
+            run,
+            chosen,
+            teacher=master.build() if master else None,
+            recipe=carried,
+            origin={"command": command, "teacher": taught, "metric": val.metric},
+            decode=recipe.decode.config(),
+            space=recipe.space,
+            background=background,
+            calibrate=recipe.decode.calibrate,
+        )
 
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
@@ -157,7 +167,7 @@ class TrainingRun:
         """The network as it is, with what later commands need to know of this run; `state` resumes the training."""
         kind: Literal["net", "supernet"] = "supernet" if isinstance(network, Supernet) else "net"
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        info = {**info, "train_sha256": self._train_sha256}
+        info = {**info, "train_sha256": self.train.fingerprint}
         return Checkpoint(kind, network.spec, space, self.train.skeleton, weights, dict(self.recipe), info, state)
 
     def calibrate_best(self) -> dict[str, Any]:
@@ -186,7 +196,3 @@ class TrainingRun:
         recipe, info = {**best.recipe, "decode": decode}, {**best.info, "metrics": metrics}
         save_checkpoint(self.run.best, replace(best, recipe=recipe, info=info))
         return metrics
-
-    @cached_property
-    def _train_sha256(self) -> str:
-        return self.train.fingerprint
