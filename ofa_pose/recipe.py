@@ -57,8 +57,9 @@ class LossSettings(Config):
 class DecodeSettings(Config):
     """Those of `DecodeConfig`'s settings that depend on how a net was trained.
 
-    The recipe's values serve while a net is trained. At the end those that suit it are sought on training images and
-    kept in its checkpoint, unless one was given with --set: who does that has decided.
+    `reach` is half as much again as the largest person of the training images, where people are small on all of them.
+    The recipe's thresholds serve while a net is trained; at the end those that suit it are sought on training images.
+    All are kept in the checkpoint, unless one was given with --set: who does that has decided.
     """
 
     threshold: float = Field(DecodeConfig.threshold, gt=0, description="height above which a peak is a joint")
@@ -66,15 +67,22 @@ class DecodeSettings(Config):
         DecodeConfig.tag_threshold, gt=0, description="twice what a joint's tag may differ from its person's"
     )
 
+    reach: float | None = Field(
+        None,
+        gt=0,
+        description="longest side of a person as a share of the input's short side; none: no limit",
+        exclude_if=lambda reach: reach is None,
+    )
+
     calibrate: bool = Field(
         True,
-        description="trainings end by seeking both for their net on training images; a --set of one turns it off",
+        description="trainings seek these three for their net on training images; a --set of one turns it off",
         exclude_if=lambda calibrate: calibrate,
     )
 
     def config(self) -> DecodeConfig:
         """As the decoder takes them."""
-        return DecodeConfig(threshold=self.threshold, tag_threshold=self.tag_threshold)
+        return DecodeConfig(threshold=self.threshold, tag_threshold=self.tag_threshold, reach=self.reach)
 
 
 class SearchSettings(Config):

@@ -123,8 +123,10 @@ def choose_skeleton(
         return skeleton, ((unlike,) if differing else ()) + _mirror_warning(path, skeleton)
     suggested, warnings = _suggested(path, category)
     differing = suggested.differences(trained) if trained else ""
-    if trained is None or not differing:
+    if trained is None:
         return suggested, (*warnings, *_mirror_warning(path, suggested))
+    if not differing:
+        return trained, _mirror_warning(path, trained)
     origin = "guessed from the file" if warnings else f"those of skeleton {suggested.name}"
     unlike = f"{path}: its {differing} are those that the network was trained with, not {origin}"
     return trained, (unlike, *_mirror_warning(path, trained))

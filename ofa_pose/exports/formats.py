@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def metadata(source: ExportSource, in_graph: bool) -> dict[str, str]:
         "normalisation": {"order": "RGB", "scale": 1 / 255, "mean": MEAN, "std": STD, "in_graph": in_graph},
         "strides": OUTPUTS,
         "input_multiple": TOTAL_STRIDE,
-        "decode": asdict(source.decode),
+        "decode": source.decode.to_dict(),
     }
     return {key: json.dumps(value) for key, value in values.items()}
 

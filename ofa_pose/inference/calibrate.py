@@ -1,7 +1,8 @@
-"""The decoder's thresholds that suit a network: its AP on images with known people, for each pair of a small grid.
+"""The decoder's settings that suit a network and its training images.
 
-How high a network's peaks are and how far apart it sets people's tags depends on its data and its training, so that a
-recipe's values can be far from the best ones. The network sees an image once, the decoder takes its maps for each pair.
+Its thresholds, by the AP on images with known people for each pair of a small grid: how high a network's peaks are and
+how far apart it sets people's tags depends on its data and its training, so that a recipe's values can be far from the
+best ones. The network sees an image once, the decoder takes its maps for each pair. And how long a person can be.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ FEWEST = 20  # images with people, below which an AP says too little
 THRESHOLDS = (0.67, 1.0, 1.33)  # times the one to start from
 TAG_THRESHOLDS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 SURE = 2.0  # standard errors of a difference, below which two pairs are as good as each other
+REACH_MARGIN = 1.5  # times the largest person of the training images: others are larger, and augmentation shows them so
 WORTH = 0.003  # the least gain in AP for which thresholds are changed
 Part = tuple[int | str, np.ndarray, np.ndarray]
 """An image's id, its poses' keypoints (P, J, 3) in image pixels, and their scores (P,)."""
@@ -68,6 +70,27 @@ class Calibration:
         pairs = {"decode": self.config, "recipe": self.start}
         chosen = {key: {"threshold": c.threshold, "tag_threshold": c.tag_threshold} for key, c in pairs.items()}
         return {**chosen, "AP": self.AP, "recipe_AP": self.start_AP, "images": self.images}
+
+
+def longest_reach(dataset: KeypointDataset) -> float | None:
+    """`DecodeConfig.reach` for networks trained on these images; None where people fill an image, or are too few.
+
+    Where all people are small, as animals filmed from afar, joints that lie far apart are two people's, even where a
+    network gives both the same tags because it has never seen them so far from each other.
+    """
+    sides = [_longest_sides(record.keypoints) / min(record.width, record.height) for record in dataset.images]
+    if sum(len(each) > 0 for each in sides) < FEWEST:
+        return None
+    reach = REACH_MARGIN * float(np.concatenate(sides).max())
+    return round(reach, 3) if 0 < reach < 1 else None
+
+
+def _longest_sides(people: np.ndarray) -> np.ndarray:
+    """The longer side of the box round each person's labelled joints, of (P, J, 3) keypoints, in image pixels."""
+    labelled, xy = people[..., 2:] > 0, people[..., :2]
+    sides = np.where(labelled, xy, -np.inf).max(axis=1) - np.where(labelled, xy, np.inf).min(axis=1)
+    longest: np.ndarray = sides.max(axis=1)
+    return longest
 
 
 def calibrate(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -40,6 +40,8 @@ class DecodeConfig:
             tags. How far apart a net puts people
             depends on its training: the paper's losses go with 1.
         recover: look for a person's missing joints by its mean tag; none has less heat than `recover_floor`.
+        reach: the longer side of the box round a person's joints, as a share of the input's short side, is at most
+            this; None: of any size.
     """
 
     max_people: int = 30
@@ -48,6 +50,7 @@ class DecodeConfig:
     tag_threshold: float = 1.0
     recover: bool = True
     recover_floor: float = 0.05
+    reach: float | None = None
 
     @classmethod
     def from_dict(cls, value: Any, where: object) -> DecodeConfig:
@@ -59,10 +62,16 @@ class DecodeConfig:
             if key not in defaults:
                 raise InputError(f"unknown decoder setting '{key}'", where, nearest(str(key), defaults))
             whole = isinstance(defaults[key], int)  # a bool is an int too
-            least = 1e-9 if key in ("threshold", "tag_threshold") else 0
+            least = 1e-9 if key in ("threshold", "tag_threshold", "reach") else 0
+            if setting is None and key == "reach":
+                continue
             if not isinstance(setting, int if whole else int | float) or not least <= setting < math.inf:
                 raise InputError(f"decoder setting '{key}' is {setting!r}", where, "correct that value")
         return cls(**value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; a limit that there is not is left out, as earlier versions know of none."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,8 @@ def _decode_chunk(low: Array, high: Array, order: Sequence[int], config: DecodeC
     warm, heat = warm_cells(maps.fused, min(config.recover_floor, config.threshold))
     peaks = find_peaks(maps, warm, heat, config.threshold, config.candidates)
     starts = np.searchsorted(peaks.plane, np.arange(batch * joints + 1))
-    groups = [_group(peaks, starts[b * joints :], joints, order, config) for b in range(batch)]
+    reach = math.inf if config.reach is None else config.reach * min(high.shape[2:])
+    groups = [_group(peaks, starts[b * joints :], joints, order, config.tag_threshold, reach) for b in range(batch)]
     member = np.concatenate(groups)
     image = np.repeat(np.arange(batch), [len(group) for group in groups])
     found = member >= 0
@@ -129,14 +139,15 @@ def _decode_chunk(low: Array, high: Array, order: Sequence[int], config: DecodeC
     if config.recover and not found.all():
         mean_tag = np.where(found[..., None], peaks.tags[member], 0).sum(axis=1) / found.sum(axis=1)[:, None]
         warm, heat = warm[heat > config.recover_floor], heat[heat > config.recover_floor]
-        _recover(keypoints, found, image, mean_tag, maps, warm, heat, config.tag_threshold)
+        limits = config.tag_threshold, HIGH_STRIDE * reach
+        _recover(keypoints, found, image, mean_tag, maps, warm, heat, *limits)
     ends = np.searchsorted(image, np.arange(batch + 1))
     for start, end in pairwise(ends):
         yield Poses(keypoints[start:end], scores[start:end])
 
 
-def _group(peaks: Spots, starts: Array, joints: int, order: Sequence[int], config: DecodeConfig) -> Array:
-    """Who the peaks of one image belong to: (P, J) index of a person's peak or -1.
+def _group(peaks: Spots, starts: Array, joints: int, order: Sequence[int], tag_threshold: float, reach: float) -> Array:
+    """Who the peaks of one image belong to: (P, J) index of a person's peak or -1; nobody is longer than `reach` cells.
 
     A joint's peaks, starts[joint] to starts[joint + 1], go to the people so that the sum of the costs is least: nothing
     where tags fit, so that the higher peak decides, and the same for every other pair, so that hopeless ones do not
@@ -146,17 +157,22 @@ def _group(peaks: Spots, starts: Array, joints: int, order: Sequence[int], confi
     most = int(starts[joints] - starts[0])
     member = np.full((most, joints), -1)
     tag_sum, strength, size = np.zeros((most, peaks.tags.shape[1])), np.zeros(most), np.zeros(most)
-    people, limit = 0, (config.tag_threshold / 2) ** 2
+    corners = np.stack([peaks.x, peaks.y, -peaks.x, -peaks.y], axis=1)
+    box = np.zeros((most, 4))  # of a person: the corners of greatest x, y, -x and -y
+    people, limit = 0, (tag_threshold / 2) ** 2
     bounds = starts[: joints + 1].tolist()
     for joint in order:
         start, end = bounds[joint], bounds[joint + 1]
         if start == end:
             continue
-        heat, tag = peaks.heat[start:end], peaks.tags[start:end]
+        heat, tag, corner = peaks.heat[start:end], peaks.tags[start:end], corners[start:end]
         fresh = np.ones(end - start, bool)
         if people:
             apart = tag[:, None] - (tag_sum[:people] / size[:people, None])
             near = np.einsum("ijk,ijk->ij", apart, apart) < limit
+            if reach < math.inf:
+                grown = np.maximum(box[:people], corner[:, None])
+                near &= (grown[..., :2] + grown[..., 2:] <= reach).all(axis=2)
             cost = np.where(near, -TIE_WEIGHT * heat[:, None] * strength[:people], STEP_COST) - heat[:, None]
             peak, person = linear_sum_assignment(cost)
             taken = near[peak, person]
@@ -165,22 +181,32 @@ def _group(peaks: Spots, starts: Array, joints: int, order: Sequence[int], confi
             tag_sum[person] += tag[peak]
             strength[person] += heat[peak]
             size[person] += 1
+            box[person] = np.maximum(box[person], corner[peak])
             fresh[peak] = False
         alone = np.flatnonzero(fresh)
         added = slice(people, people + len(alone))
         member[added, joint] = start + alone
-        tag_sum[added], strength[added], size[added] = tag[alone], heat[alone], 1
+        tag_sum[added], strength[added], size[added], box[added] = tag[alone], heat[alone], 1, corner[alone]
         people += len(alone)
     return member[:people]
 
 
 def _recover(
-    keypoints: Array, found: Array, image: Array, tags: Array, maps: Maps, warm: Array, heat: Array, threshold: float
+    keypoints: Array,
+    found: Array,
+    image: Array,
+    tags: Array,
+    maps: Maps,
+    warm: Array,
+    heat: Array,
+    threshold: float,
+    reach: float,
 ) -> None:
     """Fill in place the missing joints of keypoints (P, J, 3) from the warm cells with the nearest tags to tags (P, T).
 
     A cell's worth is its heat less its tag distance in whole thresholds (HigherHRNet) and a little for its distance
-    from the person. One whose tag is not the person's gets no score.
+    from the person; one that would make the person longer than `reach` input pixels is a threshold farther away. One
+    whose tag is not the person's gets no score.
     """
     planes, height, width = maps.fused.shape
     person, joint = np.nonzero(~found)
@@ -195,8 +221,8 @@ def _recover(
     centre = np.stack([spots.x + 0.5, spots.y + 0.5], axis=1) * HIGH_STRIDE
     here, xy = found[..., None], keypoints[..., :2]
     middle = np.where(here, xy, 0).sum(axis=1) / found.sum(axis=1)[:, None]
-    sides = np.where(here, xy, -np.inf).max(axis=1) - np.where(here, xy, np.inf).min(axis=1)
-    extent = np.maximum(sides.max(axis=1), MIN_EXTENT)  # the longer side of the found joints' box
+    upper, lower = np.where(here, xy, -np.inf).max(axis=1), np.where(here, xy, np.inf).min(axis=1)
+    extent = np.maximum((upper - lower).max(axis=1), MIN_EXTENT)  # the longer side of the found joints' box
     chosen, steps = np.empty(len(person), np.int64), np.empty(len(person))
     cuts = 1 + np.flatnonzero(np.diff(np.cumsum(count) // BLOCK_CELLS))
     for start, end in pairwise([0, *cuts.tolist(), len(count)]):
@@ -206,6 +232,10 @@ def _recover(
         mine = np.arange(ends[-1]) + np.repeat(first[block] - ends + length, length)
         who = person[block]
         step = np.round(_distance(spots.tags, mine, tags[who], length) / threshold)
+        if reach < math.inf:
+            at, own = centre[mine], np.repeat(who, length)
+            grown = np.maximum(upper[own], at) - np.minimum(lower[own], at)
+            step += (grown > reach).any(axis=1)
         away = _distance(centre, mine, middle[who], length)
         worth = spots.heat.take(mine) - step - np.repeat(NEARNESS / extent[who], length) * away
         highest = np.maximum.reduceat(worth, ends - length)

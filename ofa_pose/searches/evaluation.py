@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,7 +158,7 @@ class SubnetEvaluator:
             "space": self.supernet.space.to_dict(),
             "train": [train.fingerprint, len(train), self.settings.calibration_images],
             "search": [search.fingerprint, len(search), self.settings.images],
-            "decode": asdict(self.decode),
+            "decode": self.decode.to_dict(),
             "judging": EVALUATION_VERSION,
             **metric,
             **choice,

@@ -23,7 +23,7 @@ from ofa_pose.checkpoints.checkpoint import (
 from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
-from ofa_pose.inference.calibrate import calibrate
+from ofa_pose.inference.calibrate import calibrate, longest_reach
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
@@ -110,6 +110,12 @@ class TrainingRun:
         if train.background and background:
             share, count = f"{background:.0%}", len(train.background)
             say(f"{share} of the samples come from the {count} training images without people (data.background)")
+        decode = recipe.decode.config()
+        if recipe.decode.calibrate:
+            decode = replace(decode, reach=longest_reach(train))
+            carried = {**carried, "decode": {**(carried.get("decode") or {}), "reach": decode.reach}}
+        if decode.reach:
+            say(f"decoder: joints more than {decode.reach:g} of an image's short side apart are never one person's")
         return cls(
             train,
             val,
@@ -122,7 +128,7 @@ class TrainingRun:
             teacher=master.build() if master else None,
             recipe=carried,
             origin={"command": command, "teacher": taught, "metric": val.metric},
-            decode=recipe.decode.config(),
+            decode=decode,
             space=recipe.space,
             background=background,
             calibrate=recipe.decode.calibrate,

@@ -61,7 +61,7 @@ def _decode_image(low: np.ndarray, high: np.ndarray, order: Sequence[int], confi
     people: list[Person] = []
     for joint in order:
         peaks = [_peak(fused[joint], low, joints, joint, x, y) for x, y in _local_maxima(fused[joint], config)]
-        _hand_out(peaks, joint, people, config, strict)
+        _hand_out(peaks, joint, people, config, strict, _reach(config, high))
     people.sort(key=lambda person: -person.strength())
     people = people[: config.max_people]
     keypoints = np.zeros((len(people), joints, 3), np.float32)
@@ -69,8 +69,18 @@ def _decode_image(low: np.ndarray, high: np.ndarray, order: Sequence[int], confi
         for joint, peak in person.peaks.items():
             joints_of[joint] = (*_refine(fused[joint], peak.x, peak.y), peak.heat)
     if config.recover:
-        _recover(people, keypoints, fused, low, config)
+        _recover(people, keypoints, fused, low, config, _reach(config, high) * HIGH_STRIDE)
     return Poses(keypoints, np.array([person.strength() / joints for person in people], np.float32))
+
+
+def _reach(config: DecodeConfig, high: np.ndarray) -> float:
+    """The longest side of a person in cells."""
+    return math.inf if config.reach is None else config.reach * min(high.shape[1:])
+
+
+def _longest_side(points: list[tuple[float, float]]) -> float:
+    """The longer side of the box round points."""
+    return max(max(point[axis] for point in points) - min(point[axis] for point in points) for axis in (0, 1))
 
 
 def _fuse(low: Plane, high: Plane) -> Plane:
@@ -126,23 +136,25 @@ def _tag_distance(one: list[float], other: list[float]) -> float:
     return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)))
 
 
-def _hand_out(peaks: list[Peak], joint: int, people: list[Person], config: DecodeConfig, strict: bool) -> None:
+def _hand_out(
+    peaks: list[Peak], joint: int, people: list[Person], config: DecodeConfig, strict: bool, reach: float
+) -> None:
     """Give a joint's peaks to people, dearer pairs last; a peak that fits nobody starts a new person."""
     owners: dict[int, Person] = {}
     if peaks and people:
-        distances = [
-            [_tag_distance(peak.tags, person.mean_tag()) / config.tag_threshold for person in people] for peak in peaks
-        ]
-        cost = np.empty((len(peaks), len(people)))
+        fits = np.zeros((len(peaks), len(people)), bool)
+        cost = np.empty(fits.shape)
         for i, peak in enumerate(peaks):
             for k, person in enumerate(people):
-                fits = distances[i][k] < 0.5
-                cost[i, k] = (-TIE_WEIGHT * peak.heat * person.strength() if fits else STEP_COST) - peak.heat
+                near = _tag_distance(peak.tags, person.mean_tag()) / config.tag_threshold < 0.5
+                together = [(other.x, other.y) for other in (peak, *person.peaks.values())]
+                fits[i, k] = near and _longest_side(together) <= reach
+                cost[i, k] = (-TIE_WEIGHT * peak.heat * person.strength() if fits[i, k] else STEP_COST) - peak.heat
         pairs = list(zip(*linear_sum_assignment(cost), strict=True))
         if strict:
-            _check_decided(cost, np.array(distances) < 0.5, pairs)
+            _check_decided(cost, fits, pairs)
         for i, k in pairs:
-            if distances[i][k] < 0.5:
+            if fits[i, k]:
                 owners[i] = people[k]
     for i, peak in enumerate(peaks):
         if i not in owners:
@@ -185,7 +197,7 @@ def _vertex(line: list[float], cell: int) -> float:
 
 
 def _recover(
-    people: list[Person], keypoints: np.ndarray, fused: list[Plane], low: np.ndarray, config: DecodeConfig
+    people: list[Person], keypoints: np.ndarray, fused: list[Plane], low: np.ndarray, config: DecodeConfig, reach: float
 ) -> None:
     """Give each person's missing joints the cells that are worth most to it."""
     joints = len(fused)
@@ -197,15 +209,15 @@ def _recover(
                     warm[joint].append(_peak(plane, low, joints, joint, x, y))
     assert sum(map(len, warm)) <= WARM_CELLS * joints, "more warm cells than are looked at"
     for person, joints_of in zip(people, keypoints, strict=True):
-        places = [joints_of[joint, :2] for joint in person.peaks]
-        middle = (sum(float(x) for x, _ in places) / len(places), sum(float(y) for _, y in places) / len(places))
-        sides = [max(place[axis] for place in places) - min(place[axis] for place in places) for axis in (0, 1)]
-        extent, tag = max(*sides, MIN_EXTENT), person.mean_tag()
+        places = [(float(joints_of[joint, 0]), float(joints_of[joint, 1])) for joint in person.peaks]
+        middle = (sum(x for x, _ in places) / len(places), sum(y for _, y in places) / len(places))
+        extent, tag = max(_longest_side(places), MIN_EXTENT), person.mean_tag()
         for joint in set(range(joints)) - set(person.peaks):
             most, best, fits = -math.inf, None, False
             for cell in warm[joint]:
                 steps = round(_tag_distance(cell.tags, tag) / config.tag_threshold)
                 centre = ((cell.x + 0.5) * HIGH_STRIDE, (cell.y + 0.5) * HIGH_STRIDE)
+                steps += _longest_side([centre, *places]) > reach
                 worth = cell.heat - steps - NEARNESS * math.dist(centre, middle) / extent
                 if worth > most:
                     most, best, fits = worth, cell, steps == 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ import ofa_pose
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
-from ofa_pose.inference.calibrate import FEWEST, calibrate
+from ofa_pose.inference.calibrate import FEWEST, calibrate, longest_reach
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.train.training_run import TrainingRun
@@ -80,6 +82,27 @@ def test_too_few_people_say_nothing(scenes: KeypointDataset) -> None:
     assert "are too few to tell" in str(found)
 
 
+DATA = [
+    (split, key, name)
+    for split in ("train", "val")
+    for key, name in (("annotations", "annotations.json"), ("images", "images"))
+]
+
+
+def smaller(dataset: KeypointDataset, share: float) -> KeypointDataset:
+    """The same people on images whose sides are longer."""
+    grown = (replace(one, width=round(one.width / share), height=round(one.height / share)) for one in dataset.images)
+    return replace(dataset, images=tuple(grown))
+
+
+def test_the_reach_is_that_of_the_largest_person(scenes: KeypointDataset) -> None:
+    assert longest_reach(scenes) is None, "people fill these images"
+    people = [person[person[:, 2] > 0, :2] for record in scenes.images for person in record.keypoints]
+    longest = max(np.ptp(person, axis=0).max() for person in people)
+    assert longest_reach(smaller(scenes, 0.25)) == pytest.approx(1.5 * longest / (4 * SIDE), abs=1e-3)
+    assert longest_reach(smaller(scenes.select(range(FEWEST - 1)), 0.25)) is None
+
+
 Train = Callable[..., tuple[DecodeConfig, dict[str, Any]]]
 
 
@@ -121,6 +144,44 @@ def test_a_training_ends_with_the_thresholds_of_its_net(
     assert capfd.readouterr().err.count("suit the net better") == 1
     out = tmp_path / command.__name__
     assert read_yaml(out / "recipe.yaml")["decode"] == {"threshold": 0.3, "tag_threshold": 6.0}, "as the run began"
+
+
+def enlarge(split: Path) -> None:
+    """Put each image into the corner of a dark one three times as large."""
+    file = split / "annotations.json"
+    value = json.loads(file.read_text())
+    for record in value["images"]:
+        path = split / "images" / record["file_name"]
+        picture = cv2.imread(str(path))
+        height, width = picture.shape[:2]
+        cv2.imwrite(str(path), cv2.copyMakeBorder(picture, 0, 2 * height, 0, 2 * width, cv2.BORDER_CONSTANT))
+        record["width"], record["height"] = 3 * width, 3 * height
+    file.write_text(json.dumps(value))
+
+
+def test_the_reach_is_carried_and_found_anew(
+    train: Train, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plain, _ = train(ofa_pose.pretrain)
+    assert plain.reach is None
+    small = tmp_path / "small"
+    shutil.copytree(folder, small)
+    for split in ("train", "val"):
+        enlarge(small / split)
+    data, before = (
+        [f"data.{split}.{key}={root / split / name}" for split, key, name in DATA] for root in (small, folder)
+    )
+    found, _ = train(ofa_pose.train_supernet, *data)
+    assert found.reach and f"more than {found.reach:g} of an image's short side" in capfd.readouterr().err
+    again = ofa_pose.pretrain(
+        tmp_path / "again",
+        init=tmp_path / "train_supernet",
+        overrides=[*before, "train.resolutions=[96]"],
+        device="cpu",
+    )
+    assert load_checkpoint(again.checkpoint).decode.reach is None, "that of its own training images"
+    kept, _ = train(ofa_pose.pretrain, *data, "decode.reach=0.9")
+    assert kept.reach == 0.9
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,22 @@ def test_a_batch_is_its_images_one_by_one() -> None:
         assert np.isfinite(one.keypoints).all() and len(one) > 0
 
 
+def test_nobody_is_longer_than_the_reach() -> None:
+    """Two of the same tag far from each other: the reach keeps them apart, and where a missing joint is sought."""
+    body = np.array([[0, 0], [30, 10], [10, 40], [40, 40], [20, 20]])
+    people = np.zeros((2, 5, 3))
+    people[0, :, :2], people[1, :, :2] = body + (20, 30), body + (150, 60)
+    people[0, :, 2], people[1, :, 2] = (0.9, 0.6, 0.9, 0.6, 0.9), (0.6, 0.9, 0.6, 0.9, 0.6)
+    people[1, 4, 2] = 0  # hidden: the other's is no place for it
+    low, high = make_maps(people, np.array([1.0, 1.0]), 224, 160)
+    mixed = decode_one(low, high)
+    assert max(np.ptp(pose[pose[:, 2] > 0, :2], axis=0).max() for pose in mixed.keypoints) > 100
+    found = match(decode_one(low, high, DecodeConfig(reach=0.4)), people)
+    seen = people[..., 2] > 0
+    assert np.abs(found[..., :2] - people[..., :2])[seen].max() < 0.25 and found[1, 4, 2] == 0
+    assert len(decode_one(low, high, DecodeConfig(reach=0.1))) > 2
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
 def test_maps_without_peaks_hold_nobody(value: float) -> None:
     low = np.full((2, 28, 8, 12), value, np.float32)

@@ -19,6 +19,7 @@ CONFIGS = (
     DecodeConfig(threshold=0.1),
     DecodeConfig(recover=False, max_people=3),
     DecodeConfig(candidates=3, tag_threshold=0.6, recover_floor=0.1),
+    DecodeConfig(reach=0.4),
 )
 
 
