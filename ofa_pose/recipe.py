@@ -36,6 +36,18 @@ class TrainSettings(Config):
     evaluate_every: int = Field(500, ge=1, description="steps between evaluations on data.val")
     evaluate_images: int = Field(200, ge=1, description="of data.val, on which the best checkpoint is chosen")
     checkpoint_every: int = Field(200, ge=1, description="steps that a killed run loses at most")
+    sampling: Literal["uniform", "sandwich"] = Field(
+        "uniform",
+        description="of a supernet's subnets; uniform: one a step; sandwich: the largest, the smallest and some "
+        "between, which learn heatmaps from the largest's",
+        exclude_if=lambda sampling: sampling == "uniform",
+    )
+    sandwich: int = Field(
+        2,
+        ge=1,
+        description="random subnets in a sandwich; a step is as many passes and two",
+        exclude_if=lambda k: k == 2,
+    )
 
 
 class LossSettings(Config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.mobilenet import MobileNet
-from ofa_pose.train.objectives import Objective
+from ofa_pose.train.objectives import Losses, Objective
 from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import progress, say
@@ -239,16 +239,25 @@ def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> float:
     return rate
 
 
-def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip: float) -> dict[str, float]:
+def update(network: LitePose, optimizer: AdamW, losses: Losses | Iterable[Losses], clip: float) -> dict[str, float]:
     """One optimiser step; returns losses and gradient norm. Raises OfaPoseError, weights untouched, if not finite."""
-    loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    total = backpropagate(losses)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
-    record = {"loss": loss, **losses, "grad_norm": norm}
+    record = {"loss": torch.stack(list(total.values())).sum(), **total, "grad_norm": norm}
     values = dict(zip(record, torch.stack(list(record.values())).tolist(), strict=True))  # one wait for the device
     if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
         parts = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
         raise OfaPoseError(f"the loss is not finite ({parts}); lower train.lr and --resume from the last checkpoint")
     optimizer.step()
     return values
+
+
+def backpropagate(losses: Losses | Iterable[Losses]) -> Losses:
+    """Add the gradients of what an objective's `loss` gives to the parameters'; returns the sum of each named part."""
+    total: Losses = {}
+    for parts in [losses] if isinstance(losses, dict) else losses:
+        torch.stack(list(parts.values())).sum().backward()
+        for name, value in parts.items():
+            total[name] = total[name] + value.detach() if name in total else value.detach()
+    return total
