@@ -23,11 +23,17 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tens
 
     Where gradients are taken of float32 tensors on a CPU the weights' is summed in another order.
     """
-    fast = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and weight.shape[-1] > STRIP
-    if fast and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+    if torch.is_grad_enabled() and _is_slow(x, weight, padding):
         result: Tensor = _DepthwiseConv.apply(x, weight, stride, padding)
         return result
     return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
+
+
+def _is_slow(x: Tensor, weight: Tensor, padding: int) -> bool:
+    """Whether torch takes long for the weights' gradient: a wide kernel, within maps that are wider."""
+    kernel, floats = weight.shape[-1], x.dtype == weight.dtype == torch.float32
+    shaped = STRIP < kernel == 2 * padding + 1 and kernel < min(x.shape[2:])
+    return shaped and floats and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -44,7 +50,7 @@ class _DepthwiseConv(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_input = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_input = _gradients(x, weight, gradient, ctx.stride, ctx.padding, (True, False))[0]
+            of_input = _gradients(x, weight, gradient, (ctx.stride,) * 2, (ctx.padding,) * 2, (True, False))[0]
         if ctx.needs_input_grad[1]:
             of_weight = weight_gradient(x, weight, gradient, ctx.stride, ctx.padding)
         return of_input, of_weight, None, None
@@ -65,19 +71,35 @@ def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: int, pa
         weights, found = (of[..., down::stride, right::stride] for of in (weight, result))
         (above, first_row), (before, first_column) = (divmod(start - padding, stride) for start in (down, right))
         phase = x[..., first_row::stride, first_column::stride]
-        for column in range(0, weights.shape[3], STRIP):
-            part = weights[..., column : column + STRIP]
-            left, rows, columns = -before - column, height + part.shape[2] - 1, width + part.shape[3] - 1
-            sides = (left, columns - left - phase.shape[3], -above, rows + above - phase.shape[2])
-            strip = F.pad(phase, sides).contiguous(memory_format=torch.channels_last)
-            found[..., column : column + STRIP] = _gradients(strip, part, gradient, 1, 0, (False, True))[1]
+        for columns in _strips(weights.shape[3]):
+            part = weights[..., columns]
+            left, top = -before - columns.start, -above
+            right_side = width + part.shape[3] - 1 - left - phase.shape[3]
+            bottom = height + part.shape[2] - 1 - top - phase.shape[2]
+            margins = (left, right_side, top, bottom)
+            source, sides = phase, (top, left)
+            if stride > 1 or margins != (left, left, top, top):
+                source, sides = F.pad(phase, margins).contiguous(memory_format=torch.channels_last), (0, 0)
+            found[..., columns] = _gradients(source, part, gradient, (1, 1), sides, (False, True))[1]
     return result
 
 
+def _strips(columns: int) -> list[slice]:
+    """Parts of at most `STRIP` columns; one is in the middle, where the input needs no margins of different widths."""
+    first = min((columns - STRIP) // 2 % STRIP or STRIP, columns)
+    starts = [0, *range(first, columns, STRIP)]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], columns], strict=True)]
+
+
 def _gradients(
-    x: Tensor, weight: Tensor, gradient: Tensor, stride: int, padding: int, wanted: tuple[bool, bool]
+    x: Tensor,
+    weight: Tensor,
+    gradient: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
     """A depthwise convolution's gradients by its input and its weights, as torch computes them."""
-    both = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight), [*wanted, False])
-    of_input, of_weight, _ = torch.ops.aten.convolution_backward(gradient, x, weight, None, *both)
+    how = (stride, padding, (1, 1), False, (0, 0), len(weight), [*wanted, False])
+    of_input, of_weight, _ = torch.ops.aten.convolution_backward(gradient, x, weight, None, *how)
     return of_input, of_weight

@@ -58,7 +58,7 @@ def test_a_plain_sample_shows_what_ours_shows(tiny_dataset: KeypointDataset) -> 
 
 
 def test_both_steps_train(tiny_space: SearchSpace) -> None:
-    spec = train.half_width(tiny_space, 14, 64)
+    spec = train.half_width(tiny_space, 14)
     steps = train.make_steps(tiny_space, spec, train.make_batch(2, 64, 14))
     for step in steps.values():
         losses = [step() for _ in range(30)]

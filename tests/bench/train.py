@@ -14,7 +14,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,9 @@ PHOTOS = Path(__file__).resolve().parents[3] / "shared/data/coco_mini"
 WAYS = ("ours", "plain")
 
 
-def half_width(space: SearchSpace, joints: int, resolution: int) -> ArchSpec:
-    """The subnet with half of every width, or the next above."""
-    levels = [(len(choices) - 1) // 2 for choices in space.choices]
-    return replace(space.decode(levels, joints), resolution=resolution)
+def half_width(space: SearchSpace, joints: int) -> ArchSpec:
+    """The subnet in the middle of every choice: of LitePose's space half of every width."""
+    return space.decode([(len(choices) - 1) // 2 for choices in space.choices], joints)
 
 
 def make_batch(count: int, side: int, joints: int, people: int = 4, seed: int = 0) -> Batch:
@@ -101,10 +99,16 @@ def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> dict[str,
 def measure_step(rounds: int, batch: int, side: int, joints: int) -> dict[str, Any]:
     """Our step beside the plain one: half the widths of LitePose's space."""
     space = load_space("litepose")
-    spec = half_width(space, joints, side)
+    spec = half_width(space, joints)
     seconds = take_turns(make_steps(space, spec, make_batch(batch, side, joints)), rounds)
     best = {name: round(min(values) * 1e3, 1) for name, values in seconds.items()}
-    return {"net": str(spec), "batch": batch, "ms": best, "times_as_fast": ratio(seconds, "plain", "ours")}
+    return {
+        "net": str(spec),
+        "batch": batch,
+        "side": side,
+        "ms": best,
+        "times_as_fast": ratio(seconds, "plain", "ours"),
+    }
 
 
 def find_photos(folder: Path) -> tuple[str, KeypointDataset]:
@@ -167,7 +171,7 @@ def measure_workers(dataset: KeypointDataset, side: int, workers: int, steps: in
 def show_figures(figures: Mapping[str, Any]) -> None:
     """The tables, on stderr."""
     step, loader = figures["step"], figures["loader"]
-    title = f"A step: {step['net']}, {step['batch']} images, {figures['threads']} threads"
+    title = f"A step: {step['net']}, {step['batch']} images of {step['side']} pixels, {figures['threads']} threads"
     table = Table("", "ms", "times as fast", title=title, box=SIMPLE_HEAD, title_justify="left")
     table.add_row("ours", f"{step['ms']['ours']:.1f}", _spread(step["times_as_fast"]))
     table.add_row("plain", f"{step['ms']['plain']:.1f}", "")
