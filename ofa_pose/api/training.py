@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_pose.api.decorators import single_process
+from ofa_pose.api.decorators import many_processes
 
 if TYPE_CHECKING:
     from ofa_pose.train.loop import MakeObjective, TrainingResult
 
 
-@single_process
+@many_processes
 def pretrain(
     out: str | Path,
     *,
@@ -56,7 +56,7 @@ def pretrain(
     return loop.pretrain(training, spec, space, start, objective)
 
 
-@single_process
+@many_processes
 def train_supernet(
     out: str | Path,
     *,
@@ -100,7 +100,7 @@ def train_supernet(
     return loop.pretrain(training, space, space, start, objective)
 
 
-@single_process
+@many_processes
 def finetune(
     subnet: str | Path,
     *,
