@@ -78,6 +78,7 @@ def test_one_result_one_log_one_checkpoint(case: Case) -> None:
     assert not all(torch.equal(first["weights"][name], second["weights"][name]) for name in means), "of its own images"
 
 
+@pytest.mark.slow
 def test_processes_resume_to_the_last_bit(case: Case) -> None:
     case = replace(case, supernet=True, exact=False, settings={**SHORT, "sync_norm": False, "ema": 0.9})
     whole = train_in_processes(replace(case, out=f"{case.out}-whole"), 2)
