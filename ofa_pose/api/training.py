@@ -27,6 +27,8 @@ def pretrain(
 ) -> TrainingResult:
     """Train the largest net of a space (a supernet's starting weights), or any fixed net (a teacher).
 
+    Under torchrun its processes share each step.
+
     Example: ofa-pose pretrain --recipe nano --set data.train.annotations=A.json --set data.train.images=DIR
     --set data.val.annotations=B.json --set data.val.images=DIR2 --out runs/largest
 
@@ -70,7 +72,8 @@ def train_supernet(
 ) -> TrainingResult:
     """Train a weight-sharing supernet by uniform sampling of subnets and resolutions, from pretrained weights.
 
-    `init` takes a checkpoint, best one of the space's largest net; its channels are sorted by importance.
+    `init` takes a checkpoint, best one of the space's largest net; its channels are sorted by importance. Under
+    torchrun its processes share each step.
 
     Example: ofa-pose train-supernet --recipe nano --init litepose-nano-coco --set data.train.annotations=A.json
     --set data.train.images=DIR --set data.val.annotations=B.json --set data.val.images=DIR2 --out runs/supernet
@@ -115,6 +118,8 @@ def finetune(
     objective: MakeObjective | None = None,
 ) -> TrainingResult:
     """Train the chosen subnet on, its heatmaps distilled from a teacher; the recipe is the supernet's by default.
+
+    Under torchrun its processes share each step.
 
     Example: ofa-pose finetune --subnet runs/search/best.yaml --supernet runs/supernet --teacher runs/teacher
     --out runs/finetuned

@@ -155,7 +155,7 @@ def joined() -> Iterator[None]:
         raise InputError(f"the processes cannot meet ({error})", hint="start them with torchrun") from None
     try:
         yield
-    except (OfaPoseError, OSError) as error:
+    except (OfaPoseError, OSError, KeyboardInterrupt) as error:
         if _is_first_to_fail(store, processes.rank):
             raise
         raise FailedElsewhere(getattr(error, "exit_code", 1)) from None

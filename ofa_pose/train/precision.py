@@ -10,6 +10,7 @@ import torch
 
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.sync_norm import SyncNorm
 from ofa_pose.train.distributed import Processes
 from ofa_pose.utils.console import say
 
@@ -48,12 +49,15 @@ def kernels(precision: Precision, fixed_shapes: bool) -> Iterator[None]:
 def compile_net(net: LitePose) -> None:
     """Have torch.compile make a graph of a fixed net for each resolution that it is trained at, when it first is.
 
-    A supernet is left as it is, and a line says so: each step's subnet would be another graph.
+    Other nets are left as they are, and a line says so: a supernet, of which each step's subnet would be another graph,
+    and a net whose BatchNorms exchange statistics.
     """
     if isinstance(net, Supernet):
         say("train.compile is left out: each subnet of a supernet would be compiled anew")
-        return
-    net.compile(dynamic=False)
+    elif any(isinstance(module, SyncNorm) for module in net.modules()):
+        say("train.compile is left out: a compiled net exchanges no statistics (train.sync_norm)")
+    else:
+        net.compile(dynamic=False)
 
 
 def describe(device: torch.device, precision: Precision, processes: Processes) -> str:

@@ -161,7 +161,7 @@ class TrainingRun:
 
         def score(net: LitePose, inputs: Iterable[Inputs]) -> dict[str, Any]:
             data, gather = (self.val, inputs, evaluator, self.decode), processes.interleave
-            return processes.of_first(evaluate(runner(net), *data, resample=False, gather=gather).metrics)
+            return evaluate(runner(net), *data, resample=False, gather=gather).metrics
 
         def read(resolution: int) -> Iterator[Inputs]:
             return read_inputs(self.val, resolution, batch, part=processes.rank, parts=processes.world)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partialmethod
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import ofa_pose
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.data.loader import Batch
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.sync_norm import synchronise
 from ofa_pose.recipe import LossSettings
+from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.train import loop
 from ofa_pose.train.distributed import Processes
 from ofa_pose.train.loop import fit, update
@@ -190,12 +194,34 @@ def test_accumulated_parts_make_the_gradient_of_the_whole(make_job: MakeJob, kin
         assert all(torch.allclose(value, weights[0][name], rtol=0, atol=1e-12) for name, value in other.items())
 
 
-def test_a_supernet_is_not_compiled_and_a_net_has_a_graph_a_resolution(
+def test_what_cannot_be_compiled_is_left_as_it_is(
     tiny_spec: ArchSpec, tiny_space: SearchSpace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     compile_net(supernet := Supernet(tiny_space, 14))
     assert "train.compile is left out" in capfd.readouterr().err
-    assert supernet._compiled_call_impl is None
+    synchronise(net := LitePose(tiny_spec))
+    compile_net(net)
+    assert "a compiled net exchanges no statistics" in capfd.readouterr().err
+    assert supernet._compiled_call_impl is None and net._compiled_call_impl is None
+
+
+@pytest.mark.slow
+def test_bfloat16_trains_to_the_ap_of_float32(tmp_path: Path) -> None:
+    """A net of the shipped weights learns drawn scenes of a size that it has not seen."""
+    data = []
+    for split, images, seed in (("train", 80, 1), ("val", 60, 2)):
+        write_dataset(tmp_path / split, images=images, size=128, joints="coco", seed=seed, workers=1)
+        data += [f"data.{split}.annotations={tmp_path / split}/annotations.json"]
+        data += [f"data.{split}.images={tmp_path / split}/images"]
+    settings = ["steps=60", "batch=8", "lr=5e-4", "resolutions=[128]", "evaluate_every=20", "evaluate_images=60"]
+    options = [*data, *(f"train.{setting}" for setting in settings), "decode.calibrate=false"]
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        overrides = [*options, f"train.precision={precision}"]
+        start = {"recipe": "nano", "init": "litepose-nano-coco", "device": "cpu"}
+        found[precision] = ofa_pose.pretrain(tmp_path / precision, **start, overrides=overrides).AP
+    assert found["float32"] > 0.2
+    assert found["bfloat16"] == pytest.approx(found["float32"], abs=0.02)
 
 
 @pytest.mark.slow
