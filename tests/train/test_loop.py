@@ -21,9 +21,10 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import LossSettings, TrainSettings
 from ofa_pose.skeleton import CROWDPOSE
-from ofa_pose.train.loop import fit, make_optimizer, set_rate, update
+from ofa_pose.train.loop import fit
 from ofa_pose.train.objectives import FixedNet, Objective
 from ofa_pose.train.training_run import TrainingRun
+from ofa_pose.train.updates import make_optimizer, set_rate, update
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.files import sha256
 from ofa_pose.utils.run_dir import RunDir, plan_run

@@ -21,12 +21,13 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.sync_norm import synchronise
 from ofa_pose.recipe import LossSettings
 from ofa_pose.synthetic.dataset import write_dataset
-from ofa_pose.train import loop
+from ofa_pose.train import loop, updates
 from ofa_pose.train.distributed import Processes
-from ofa_pose.train.loop import fit, update
+from ofa_pose.train.loop import fit
 from ofa_pose.train.losses import heatmaps
 from ofa_pose.train.objectives import Distillation, FixedNet, UniformSampling
 from ofa_pose.train.precision import compile_net, describe, kernels, pick_precision
+from ofa_pose.train.updates import update
 from ofa_pose.utils.errors import OfaPoseError
 from tests.networks import same_state
 from tests.train.processes import plain_sgd
@@ -141,7 +142,8 @@ def late(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.optim.AdamW(network.parameters(), lr=settings.lr, fused=True)
 
     monkeypatch.setattr(loop, "make_optimizer", fused)
-    monkeypatch.setattr(loop, "skips_by_itself", lambda optimizer: True)
+    for module in (loop, updates):
+        monkeypatch.setattr(module, "skips_by_itself", lambda optimizer: True)
 
 
 @pytest.mark.usefixtures("late")
