@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset
+from ofa_pose.data.loader import training_batches
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
@@ -164,6 +167,23 @@ def test_the_same_job_gives_the_same_weights_and_workers_change_nothing(make_job
     other.fit()
     assert same_state(one.objective.network, other.objective.network)
     assert records(one) == records(other)
+
+
+def test_the_wait_for_data_is_measured_and_shown(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def slow(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for batch in training_batches(*arguments, **options):
+            time.sleep(0.3)
+            yield batch
+
+    monkeypatch.setattr("ofa_pose.train.loop.training_batches", slow)
+    job = make_job("run")
+    job.fit()
+    lines = [json.loads(line) for line in job.run.metrics.read_text().splitlines()]
+    waits = [line["data_wait"] for line in lines if "loss" in line]
+    assert len(waits) == 8 and all(0.3 <= wait < line["seconds"] for wait in waits for line in lines[-1:])
+    assert re.search(r"train: 8/8 steps.* loss [\d.]+, waiting for data \d+%", capfd.readouterr().err)
 
 
 def test_metrics_checkpoints_and_the_result_fit_together(make_job: MakeJob) -> None:

@@ -22,6 +22,7 @@ from ofa_pose.models.sync_norm import synchronise
 from ofa_pose.recipe import LossSettings
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.train import loop, updates
+from ofa_pose.train.average import WeightAverage
 from ofa_pose.train.distributed import Processes
 from ofa_pose.train.loop import fit
 from ofa_pose.train.losses import heatmaps
@@ -90,9 +91,10 @@ def test_bfloat16_rounds_the_forward_pass_alone(make_job: MakeJob, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", ["net", "supernet", "distilled"])
-def test_a_loss_is_computed_without_asking_what_the_device_holds(
-    kind: str, tiny_spec: ArchSpec, tiny_space: SearchSpace
+def test_a_step_is_computed_without_asking_what_the_device_holds(
+    kind: str, tiny_spec: ArchSpec, tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(updates, "skips_by_itself", lambda optimizer: True)
     settings = LossSettings()
     with torch.device("meta"):  # tensors without values: who asked for one would fail
         net, teacher = LitePose(tiny_spec), LitePose(replace(tiny_spec, resolution=96))
@@ -105,6 +107,11 @@ def test_a_loss_is_computed_without_asking_what_the_device_holds(
         total = torch.stack(list(losses.values())).sum()
         total.backward()
     assert total.shape == () and total.dtype == torch.float32
+    optimizer = torch.optim.SGD(objective.network.parameters(), lr=0.1)
+    average = WeightAverage(objective.network, 0.5)
+    figures = update(objective.network, optimizer, losses, clip=1.0)
+    average.update(1)
+    assert figures.values.is_meta and len(figures.values) == len(losses) + 2
     assert all(weight.grad is not None for weight in objective.network.parameters() if kind != "supernet")
 
 
