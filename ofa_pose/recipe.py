@@ -61,6 +61,18 @@ class TrainSettings(Config):
         description="decay of the moving average of the weights that is evaluated and kept as best.pt; 0: none",
         exclude_if=lambda decay: decay == 0,
     )
+    sampling: Literal["uniform", "sandwich"] = Field(
+        "uniform",
+        description="of a supernet's subnets; uniform: one a step; sandwich: the largest, the smallest and some "
+        "between, which learn heatmaps from the largest's",
+        exclude_if=lambda sampling: sampling == "uniform",
+    )
+    sandwich: int = Field(
+        2,
+        ge=1,
+        description="random subnets in a sandwich; a step is as many passes and two",
+        exclude_if=lambda k: k == 2,
+    )
 
 
 class LossSettings(Config):

@@ -15,6 +15,7 @@ from torch import Tensor
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.models.depthwise import depthwise_conv
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.sync_norm import SyncNorm
 from ofa_pose.utils.console import warn
@@ -48,8 +49,10 @@ class Supernet(LitePose):
         unit = self.unit(layer)
         if layer.kind != "norm":
             weight = leading_slice(unit.conv.weight, layer.weight_shape)
-            if layer.kind == "conv":
-                x = F.conv2d(x, weight, None, layer.stride, layer.padding, 1, layer.groups)
+            if layer.depthwise:
+                x = depthwise_conv(x, weight, layer.stride, layer.padding)
+            elif layer.kind == "conv":
+                x = F.conv2d(x, weight, None, layer.stride, layer.padding)
             else:
                 x = F.conv_transpose2d(x, weight, None, layer.stride, layer.padding)
         if layer.norm:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import spec_macs, spec_params
+from ofa_pose.models.depthwise import depthwise_conv
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import format_count
 
@@ -89,7 +90,10 @@ class LitePose(nn.Module):
 
     def apply_layer(self, layer: Layer, x: Tensor) -> Tensor:
         """Compute one layer of the plan."""
-        return self.unit(layer)(x)
+        unit = self.unit(layer)
+        if not (self.training and layer.depthwise):
+            return unit(x)
+        return unit.act(unit.norm(depthwise_conv(x, unit.conv.weight, layer.stride, layer.padding)))
 
     def unit(self, layer: Layer) -> Unit:
         """The modules of one layer of the plan."""

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.on_device import keep_memory
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
@@ -31,6 +32,7 @@ from ofa_pose.train.updates import (
     DAMAGED,
     LATE,
     StepRecords,
+    backpropagate,
     load_optimizer,
     make_optimizer,
     set_rate,
@@ -88,6 +90,7 @@ def fit(
     where the run to resume trained another net or otherwise, or is further than the recipe goes.
     """
     settings = training.settings
+    keep_memory()
     precision = pick_precision(settings.precision, training.device)
     with kernels(precision, fixed_shapes=not isinstance(objective.network, Supernet)):
         loop = _Loop(training, objective, evaluate, space, optimizer or make_optimizer)
@@ -235,17 +238,24 @@ class _Loop:
         from the step; the others stay without, and the optimiser leaves them alone.
         """
         self._optimizer.zero_grad(set_to_none=True)
-        parts = [self._backward(part, step) for part in batch.parts(self._training.settings.accumulate)]
+        count = self._training.settings.accumulate
+        parts = [backpropagate(self._passes(part, step), 1 / count) for part in batch.parts(count)]
         losses = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
         gradients = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
         self._processes.average([*gradients, *losses.values()])
         return losses
 
-    def _backward(self, part: Batch, step: int) -> Losses:
+    def _passes(self, part: Batch, step: int) -> Iterator[Losses]:
+        """The losses of one forward pass after another; what comes between two is not rounded."""
         with autocast(self._precision, self._training.device):
             losses = self._objective.loss(part, step - 1)
-        (torch.stack(list(losses.values())).sum() / self._training.settings.accumulate).backward()
-        return {name: loss.detach() for name, loss in losses.items()}
+            passes = iter([losses] if isinstance(losses, dict) else losses)
+        while True:
+            with autocast(self._precision, self._training.device):
+                found = next(passes, None)
+            if found is None:
+                return
+            yield found
 
     def note(self) -> str:
         """The loss that was read last, and the share of the time that was waited for data."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -21,7 +23,7 @@ Losses = dict[str, Tensor]
 
 
 class Objective(Protocol):
-    """A training objective. `loss` returns named parts whose sum is minimised."""
+    """A training objective. `loss` gives named parts whose sum is minimised."""
 
     @property
     def network(self) -> LitePose:
@@ -30,8 +32,12 @@ class Objective(Protocol):
     def resolution(self, step: int) -> int:
         """The input side of step `step`, in pixels; a pure function of the step."""
 
-    def loss(self, batch: Batch, step: int) -> Losses:
-        """The parts of the loss on a batch made at `resolution(step)`."""
+    def loss(self, batch: Batch, step: int) -> Losses | Iterable[Losses]:
+        """The parts of the loss on a batch made at `resolution(step)`.
+
+        Several dicts, of as many forward passes, are minimised in sum: each is backpropagated before the next is asked
+        for, so that a generator never holds more than one pass in memory.
+        """
 
 
 def label_losses(low: Tensor, high: Tensor, batch: Batch, settings: LossSettings) -> Losses:
@@ -39,13 +45,32 @@ def label_losses(low: Tensor, high: Tensor, batch: Batch, settings: LossSettings
     joints = high.shape[1]
     low_target = heatmaps(batch.keypoints, (low.shape[2], low.shape[3]), LOW_STRIDE, settings.sigma)
     high_target = heatmaps(batch.keypoints, (high.shape[2], high.shape[3]), HIGH_STRIDE, settings.sigma)
-    push, pull = tag_loss(low[:, joints:], batch.keypoints, LOW_STRIDE)
     return {
         "low": heatmap_loss(low[:, :joints], low_target, batch.mask, settings.foreground),
         "high": settings.high * heatmap_loss(high, high_target, batch.mask, settings.foreground),
-        "push": settings.push * push,
-        "pull": settings.pull * pull,
+        **tag_losses(low[:, joints:], batch, settings),
     }
+
+
+def tag_losses(tags: Tensor, batch: Batch, settings: LossSettings) -> Losses:
+    """Push and pull of the tags (B, J, R/4, R/4) by the labels."""
+    push, pull = tag_loss(tags, batch.keypoints, LOW_STRIDE)
+    return {"push": settings.push * push, "pull": settings.pull * pull}
+
+
+def taught_losses(
+    maps: tuple[Tensor, Tensor], taught: tuple[Tensor, Tensor], batch: Batch, settings: LossSettings, share: float = 1.0
+) -> Losses:
+    """Losses of the heatmaps in a net's (low, high) against those in a teacher's, times `share`.
+
+    Shapes as of `label_losses`; the teacher's maps may have another size, and learn nothing.
+    """
+    joints = maps[1].shape[1]
+    low, high = (
+        distillation_loss(own[:, :joints], theirs[:, :joints], batch.mask, settings.foreground)
+        for own, theirs in zip(maps, taught, strict=True)
+    )
+    return {"teacher_low": share * low, "teacher_high": share * settings.high * high}
 
 
 class FixedNet:
@@ -85,6 +110,42 @@ class UniformSampling:
         return label_losses(low, high, batch, self._settings)
 
 
+class SandwichSampling(UniformSampling):
+    """Each step trains the largest net, the smallest and `count` random subnets, at one resolution on one batch.
+
+    The sandwich rule with in-place distillation (Yu and Huang, Universally Slimmable Networks, ICCV 2019; Yu et al.,
+    BigNAS, ECCV 2020): the largest learns from labels, the others learn heatmaps from the largest's and tags, which are
+    relative, from labels. Their losses are added up.
+    """
+
+    def __init__(self, supernet: Supernet, seed: int, settings: LossSettings, count: int) -> None:
+        super().__init__(supernet, seed, settings)
+        self._count = count
+
+    def subnets(self, step: int) -> list[ArchSpec]:
+        """The subnets of a step: largest, smallest, then the random ones, the first of which is uniform sampling's.
+
+        All have the resolution of that one.
+        """
+        space, joints = self.network.space, self.network.spec.joints
+        rng = generator(self._seed, "subnet", step)
+        drawn = [space.decode(space.sample(rng), joints) for _ in range(self._count)]
+        ends = [space.largest(joints), space.smallest(joints)]
+        return [replace(spec, resolution=drawn[0].resolution) for spec in (*ends, *drawn)]
+
+    def loss(self, batch: Batch, step: int) -> Iterator[Losses]:  # type: ignore[override]
+        """The losses of one subnet after another, the largest's first."""
+        images, settings = normalise(batch.images, self.network.dtype), self._settings
+        largest, *others = self.subnets(step)
+        low, high = self.network(images, largest)
+        taught = low.detach(), high.detach()
+        yield label_losses(low, high, batch, settings)
+        for spec in others:
+            low, high = self.network(images, spec)
+            tags = tag_losses(low[:, high.shape[1] :], batch, settings)
+            yield {**taught_losses((low, high), taught, batch, settings), **tags}
+
+
 class Distillation(FixedNet):
     """A student learns heatmaps from labels and a teacher's heatmaps, and tags, which are relative, from labels alone.
 
@@ -101,14 +162,10 @@ class Distillation(FixedNet):
         """Labels' heatmap losses weighted 1 - distill, the teacher's weighted distill, and the tags' losses."""
         images, settings = normalise(batch.images, self.network.dtype), self._settings
         low, high = self.network(images)
-        teacher_low, teacher_high = self._teach(images)
-        losses, joints = label_losses(low, high, batch, settings), high.shape[1]
-        pairs = {"low": (low[:, :joints], teacher_low[:, :joints]), "high": (high, teacher_high)}
-        for name, (own, taught) in pairs.items():
-            weight = settings.distill * (settings.high if name == "high" else 1.0)
+        losses = label_losses(low, high, batch, settings)
+        for name in ("low", "high"):
             losses[name] = (1 - settings.distill) * losses[name]
-            losses[f"teacher_{name}"] = weight * distillation_loss(own, taught, batch.mask, settings.foreground)
-        return losses
+        return {**losses, **taught_losses((low, high), self._teach(images), batch, settings, settings.distill)}
 
     @torch.no_grad()
     def _teach(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
 from ofa_pose.train.distributed import Processes
-from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
+from ofa_pose.train.objectives import Distillation, FixedNet, Objective, SandwichSampling, UniformSampling
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import say
@@ -144,6 +144,8 @@ class TrainingRun:
     def objective(self, network: LitePose) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
         if isinstance(network, Supernet):
+            if self.settings.sampling == "sandwich":
+                return SandwichSampling(network, self.seed, self.loss, self.settings.sandwich)
             return UniformSampling(network, self.seed, self.loss)
         resolutions = self.settings.resolutions or (network.spec.resolution,)
         if self.teacher is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,11 @@ LATE = 20  # steps whose figures a GPU may keep until they are read
 
 
 def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
-    """AdamW; weight decay on convolution weights only. On a GPU all weights are updated by one kernel."""
+    """AdamW; weight decay on convolution weights only."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return AdamW(groups, lr=settings.lr, fused=decayed[0].device.type == "cuda" or None)
+    return AdamW(groups, lr=settings.lr, fused=True)  # one pass over the weights; torch's default on CPUs takes ten
 
 
 def skips_by_itself(optimizer: Optimizer) -> bool:
@@ -66,6 +66,19 @@ def set_rate(optimizer: Optimizer, settings: TrainSettings, step: int) -> float:
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate
+
+
+def backpropagate(losses: Losses | Iterable[Losses], share: float = 1.0) -> Losses:
+    """Add `share` of the gradients of what an objective's `loss` gives to the parameters'; the sum of each named part.
+
+    Each pass of several is backpropagated before the next is asked for.
+    """
+    total: Losses = {}
+    for parts in [losses] if isinstance(losses, dict) else losses:
+        (share * torch.stack(list(parts.values())).sum()).backward()
+        for name, value in parts.items():
+            total[name] = total[name] + value.detach() if name in total else value.detach()
+    return total
 
 
 def update(network: LitePose, optimizer: Optimizer, losses: Losses, clip: float) -> Figures:

@@ -63,7 +63,8 @@ MakeJob = Callable[..., Job]
 
 @pytest.fixture
 def make_job(tiny_dataset: KeypointDataset, tiny_spec: ArchSpec, tiny_space: SearchSpace, tmp_path: Path) -> MakeJob:
-    spaces = {"supernet": tiny_space, "deep supernet": replace(tiny_space, depth=((1,), (1, 2), (1,), (1, 2)))}
+    deep = replace(tiny_space, depth=((1,), (1, 2), (1,), (1, 2)))
+    spaces = {"supernet": tiny_space, "deep supernet": deep, "sandwich": tiny_space}
 
     def network_of(kind: str) -> LitePose:
         weights = torch.Generator().manual_seed(1)
@@ -73,6 +74,8 @@ def make_job(tiny_dataset: KeypointDataset, tiny_spec: ArchSpec, tiny_space: Sea
         network = network_of(kind)
         if kind == "net":
             settings = settings.model_copy(update={"resolutions": (32, 64)})
+        if kind == "sandwich":
+            settings = settings.model_copy(update={"sampling": "sandwich"})
         teacher = LitePose(replace(tiny_spec, resolution=96, stem=12), torch.Generator().manual_seed(2))
 
         def evaluate() -> dict[str, Any]:
@@ -119,7 +122,7 @@ def same(one: Any, other: Any) -> bool:
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
-@pytest.mark.parametrize("kind", ["net", "supernet", "deep supernet", "distilled"])
+@pytest.mark.parametrize("kind", ["net", "supernet", "deep supernet", "sandwich", "distilled"])
 @pytest.mark.parametrize("killed_by", ["evaluate", "save"])
 def test_a_killed_run_resumes_to_the_last_bit(
     make_job: MakeJob, kind: str, killed_by: str, monkeypatch: pytest.MonkeyPatch
