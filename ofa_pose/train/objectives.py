@@ -85,7 +85,7 @@ class FixedNet:
 
     def loss(self, batch: Batch, step: int) -> Losses:
         """The losses against the labels."""
-        low, high = self.network(normalise(batch.images))
+        low, high = self.network(normalise(batch.images, self.network.dtype))
         return label_losses(low, high, batch, self._settings)
 
 
@@ -106,7 +106,7 @@ class UniformSampling:
 
     def loss(self, batch: Batch, step: int) -> Losses:
         """The sampled subnet's losses against the labels."""
-        low, high = self.network(normalise(batch.images), self.subnet(step))
+        low, high = self.network(normalise(batch.images, self.network.dtype), self.subnet(step))
         return label_losses(low, high, batch, self._settings)
 
 
@@ -135,7 +135,7 @@ class SandwichSampling(UniformSampling):
 
     def loss(self, batch: Batch, step: int) -> Iterator[Losses]:  # type: ignore[override]
         """The losses of one subnet after another, the largest's first."""
-        images, settings = normalise(batch.images), self._settings
+        images, settings = normalise(batch.images, self.network.dtype), self._settings
         largest, *others = self.subnets(step)
         low, high = self.network(images, largest)
         taught = low.detach(), high.detach()
@@ -160,7 +160,7 @@ class Distillation(FixedNet):
 
     def loss(self, batch: Batch, step: int) -> Losses:
         """Labels' heatmap losses weighted 1 - distill, the teacher's weighted distill, and the tags' losses."""
-        images, settings = normalise(batch.images), self._settings
+        images, settings = normalise(batch.images, self.network.dtype), self._settings
         low, high = self.network(images)
         losses = label_losses(low, high, batch, settings)
         for name in ("low", "high"):

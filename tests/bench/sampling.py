@@ -35,8 +35,8 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.recipe import LossSettings, SearchSettings, TrainSettings, load_recipe
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.synthetic.dataset import write_dataset
-from ofa_pose.train.loop import make_optimizer, update
 from ofa_pose.train.objectives import SandwichSampling, UniformSampling
+from ofa_pose.train.updates import backpropagate, make_optimizer, update
 from ofa_pose.utils.console import say, show
 from ofa_pose.utils.seeding import generator
 
@@ -83,7 +83,8 @@ def make_supernet(space: SearchSpace) -> Supernet:
 def timed_step(rule: Any, optimizer: Any, batch: Batch, step: int) -> float:
     """Seconds of one step."""
     start = time.perf_counter()
-    update(rule.network, optimizer, rule.loss(batch, step), 1.0)
+    optimizer.zero_grad(set_to_none=True)
+    update(rule.network, optimizer, backpropagate(rule.loss(batch, step)), 1.0)
     return time.perf_counter() - start
 
 

@@ -32,8 +32,8 @@ from ofa_pose.data.transforms import Augmentation, sample_affine, training_sampl
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.recipe import LossSettings, TrainSettings
 from ofa_pose.synthetic.dataset import write_dataset
-from ofa_pose.train.loop import make_optimizer, update
 from ofa_pose.train.objectives import label_losses
+from ofa_pose.train.updates import backpropagate, make_optimizer, update
 from ofa_pose.utils.console import show
 from ofa_pose.utils.seeding import generator
 from tests.bench.plain_training import PlainSupernet, plain_sample, plain_step
@@ -66,7 +66,9 @@ def make_steps(space: SearchSpace, spec: ArchSpec, batch: Batch) -> dict[str, Ca
 
     def ours() -> float:
         low, high = supernet(normalise(batch.images), spec)
-        return update(supernet, optimizer, label_losses(low, high, batch, losses), settings.clip)["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        found = backpropagate(label_losses(low, high, batch, losses))
+        return update(supernet, optimizer, found, settings.clip).read()["loss"]
 
     plain = PlainSupernet(space, spec.joints)
     plain.load_state_dict(supernet.state_dict())

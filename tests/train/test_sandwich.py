@@ -12,9 +12,9 @@ from torch import Tensor
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.data.loader import Batch, normalise
 from ofa_pose.models.elastic import Supernet
-from ofa_pose.train.loop import backpropagate
 from ofa_pose.train.losses import distillation_loss
 from ofa_pose.train.objectives import Losses, SandwichSampling, UniformSampling, label_losses
+from ofa_pose.train.updates import backpropagate
 from tests.networks import randomised
 from tests.train.test_objectives import SETTINGS, labelled
 
