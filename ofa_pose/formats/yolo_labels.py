@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_pose.pose.geometry import has_extent
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
 from ofa_pose.utils.numbers import positive
 
@@ -91,7 +92,7 @@ def _box(
     given: Sequence[float] | None, labelled: np.ndarray[Any, Any], size: np.ndarray[Any, Any], losses: Counter[str]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
     """The first and the last corner of a person's box inside the image; None where nothing says where it is."""
-    if given is not None:
+    if given is not None and has_extent(given):
         low, high = np.array(given[:2], np.float64), np.array(given[:2], np.float64) + given[2:]
     elif len(labelled):
         low, high = labelled.min(0), labelled.max(0)
