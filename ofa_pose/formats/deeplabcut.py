@@ -72,7 +72,7 @@ def _files(given: Given) -> list[Path]:
 
 def _accepts(given: Given) -> bool:
     if given.suffix == ".csv":
-        with given.path.open(encoding="utf-8", errors="replace") as file:
+        with given.path.open(encoding="utf-8-sig", errors="replace") as file:
             return file.readline().startswith("scorer")
     if given.suffix == ".h5":
         return True
@@ -149,7 +149,10 @@ def _read_table(path: Path) -> _Table:
 
 
 def _read_csv(path: Path) -> _Table:
-    lines = list(csv.reader(read_text(path).splitlines()))
+    try:
+        lines = list(csv.reader(read_text(path).splitlines()))
+    except csv.Error as error:
+        raise InputError(f"is not valid CSV ({error})", path, "save the file again") from None
     heads: dict[str, list[str]] = {}
     for line in lines:
         if not line or line[0] not in ("scorer", "individuals", "bodyparts", "coords"):

@@ -175,3 +175,14 @@ def test_a_project_without_labels(tmp_path: Path) -> None:
     path = write_csv(project, [], several=False)
     with pytest.raises(InputError, match="has no rows; label some images"):
         deeplabcut.FORMAT.read(Given(path))
+
+
+def test_a_csv_file_of_another_program(tmp_path: Path) -> None:
+    path = write_csv(make(str(tmp_path), [SCENE]), [SCENE], several=False)
+    text = path.read_text()
+    path.write_text(text, encoding="utf-8-sig")
+    assert deeplabcut.FORMAT.accepts(Given(path))
+    assert_same(deeplabcut.FORMAT.read(Given(path))[0], [SCENE])
+    path.write_text(text + '"' + "1," * 100_000)
+    with pytest.raises(InputError, match=r"CollectedData_me.csv: is not valid CSV \(field larger"):
+        deeplabcut.FORMAT.read(Given(path))
