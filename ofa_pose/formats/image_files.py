@@ -119,10 +119,13 @@ class ImageFinder:
         self._roots = [root] if images is None else [root, images]
         self._folders = [*([images] if images else []), *folders, root]
         self.missing: list[Path] = []
-        self._claimed: dict[Path, str] = {}  # files found by their own name alone, and the image that each is
+        self._claimed: dict[Path, tuple[str, bool]] = {}  # whose image a file is, and whether its folders are others
 
-    def find(self, name: str, where: object) -> Path:
-        """The path of an image, whether it is there or not. Raises InputError where the name leads elsewhere."""
+    def find(self, name: str, where: object, *also: str) -> Path:
+        """The path of an image, whether it is there or not; `also` are other names that its file may have.
+
+        Raises InputError where the name leads elsewhere, or to the file of another image.
+        """
         plain = PurePosixPath(name.replace("\\", "/"))
         if not plain.name or "\0" in name:
             raise InputError(f"{name!r:.60} is not the name of an image", where, "correct the name")
@@ -134,16 +137,22 @@ class ImageFinder:
             hint = "name the folder of the images with --images"
             raise InputError(f"its image {name!r:.80} leads out of {self._roots[0]}", where, hint)
         found = next((path for path in allowed if os.path.isfile(path)), None)
-        if found is None:
-            flat = (folder / plain.name for folder in self._folders)
-            found = next((path for path in flat if os.path.isfile(path)), None) or self._by_name(plain.name)
-            if found is not None and self._claimed.setdefault(found, name) != name:
-                what = f"its image {name!r:.80} and {self._claimed[found]!r:.80} would both be {found}"
-                raise InputError(what, where, "keep the images in the folders that the annotations name")
+        by_name = found is None or (absolute and found != Path(plain))
+        for own in (plain.name, *also) if found is None else ():
+            flat = (folder / own for folder in self._folders)
+            found = next((path for path in flat if os.path.isfile(path)), None) or self._by_name(own)
+            if found is not None:
+                break
         if found is None:
             found = allowed[0 if len(self._roots) > 1 else -1]
             self.missing.append(found)
-        return Path(os.path.normpath(found))
+            return Path(os.path.normpath(found))
+        found = Path(os.path.normpath(found))
+        other, is_loose = self._claimed.setdefault(found, (name, by_name))
+        if other != name and (by_name or is_loose):
+            what = f"its image {name!r:.80} and {other!r:.80} would both be {found}"
+            raise InputError(what, where, "keep the images in the folders that the annotations name")
+        return found
 
     def _by_name(self, name: str) -> Path | None:
         """The one image of that name below the folder that the caller named."""

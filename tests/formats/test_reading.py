@@ -187,3 +187,37 @@ def test_two_images_are_never_taken_for_one(tmp_path: Path) -> None:
     write_images(tmp_path, [SCENE])
     with pytest.raises(InputError, match=r"its image 'y/a.png' and 'x/a.png' would both be"):
         read_annotations(test_cvat.write(tmp_path, text).path, tmp_path)
+
+
+def test_splits_of_one_file_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+    scenes = [Scene(f"{number}.png", 50, 40, SCENE.people) for number in range(2)]
+    path = test_cvat.write(tmp_path, test_cvat.document(scenes, subsets=True)).path
+    found = {fingerprint(f"{path}:part{number}", tmp_path) for number in (0, 1, 0)}
+    assert len(found) == 2 and fingerprint(path, tmp_path) not in found
+
+
+def test_a_damaged_member_of_a_zip_file_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations.xml", test_cvat.document([SCENE]))
+    code = path.read_bytes()
+    path.write_bytes(code[:50] + bytes([255]) * 50 + code[100:])
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        read_annotations(path, tmp_path)
+
+
+def test_images_of_other_folders_are_never_taken_for_one(tmp_path: Path) -> None:
+    """Absolute names and addresses are found by their last part where the folders are not there."""
+    write_images(tmp_path, [SCENE])
+    values = [test_labelme.value_of(SCENE) | {"imagePath": f"/home/{who}/a.png"} for who in ("ann", "bob")]
+    (tmp_path / "labelme").mkdir()
+    with pytest.raises(InputError, match=r"its image '/home/bob/a.png' and '/home/ann/a.png' would both be"):
+        read_annotations(test_labelme.write(tmp_path / "labelme", values).path, tmp_path)
+    tasks = [test_label_studio.task(number, SCENE, "parentID") for number in (1, 2)]
+    for before, after in (("/data/upload/3/0a1b2c3d-", "/data/upload/3/99999999-"), ("s3://b/x/", "s3://b/y/")):
+        for one, start in zip(tasks, (before, after), strict=True):
+            one["data"] = {"image": f"{start}a.png"}
+        with pytest.raises(InputError, match=r"and '.*a.png' would both be"):
+            read_annotations(test_label_studio.write(tmp_path, tasks).path, tmp_path)
+    tasks[1]["data"] = tasks[0]["data"]
+    assert len(read_annotations(test_label_studio.write(tmp_path, tasks).path, tmp_path).value["images"]) == 2
