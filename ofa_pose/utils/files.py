@@ -53,9 +53,9 @@ def set_usual_mode(path: Path, mode: int) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` at once or not at all."""
+    """Write `text` to `path` at once or not at all; what UTF-8 cannot hold, as Python writes it."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:

@@ -90,7 +90,7 @@ def annotations(seeds: Path, folder: Path, rng: Random) -> Case:
     path, images = damaged_copy(seeds / "val" / "annotations.json", folder, rng), seeds / "val" / "images"
     return rng.choice(
         (
-            command("data", "check", "--annotations", path, "--images", images),
+            command("data", "check", "--annotations", path, "--images", images, "--pictures", folder / "labels.html"),
             command("eval", "--annotations", path, "--results", seeds / "results.json"),
             command("data", "convert", path, "--images", images, "--format", "yolo", "--out", folder / "out"),
             command(
