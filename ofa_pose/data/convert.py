@@ -64,6 +64,7 @@ class _Part:
     names: list[str]
     images: Path | None
     losses: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -120,7 +121,7 @@ def convert(
         losses.update(part.read.losses)
     if to == "yolo":
         losses["limbs"] = len(chosen.limbs)
-    notes = [note for part in parts for note in (*part.read.notes, *part.parsed.warnings)]
+    notes = [note for part in parts for note in (*part.read.notes, *part.parsed.warnings, *part.notes)]
     if to == "yolo" and "val" not in written:
         notes.append("data.yaml names no val, which Ultralytics asks for: convert a folder of train.json and val.json")
     kept = None if chosen in BUILT_IN.values() else out / "skeleton.yaml"
@@ -193,10 +194,11 @@ def _write_yolo(folder: Path, parts: list[_Part], copy: bool) -> dict[str, dict[
             what = f"the split '{part.read.split}' is not one of YOLO's"
             raise InputError(what, hint=f"name the splits {', '.join(SPLITS)}, each once")
         own, others = part.parsed.category["id"], part.parsed.other_categories
-        oriented, _ = orient(part.parsed.images)
+        oriented, guesses = orient(part.parsed.images)
+        part.notes += guesses
         stored = {image.id: read_turn(image.path) for image in oriented if not image.upright and image.path.is_file()}
-        named = {**part.read.value, "annotations": list(resolved(part.read.value, own, others))}
-        value = upright_records(named, {key: turn for key, turn in stored.items() if turn})
+        lists = {**part.read.value, "annotations": list(resolved(part.read.value, own, others))}
+        value = upright_records(lists, {key: turn for key, turn in stored.items() if turn})
         texts, losses = label_files(value, own, len(part.parsed.skeleton.joints))
         alike = sum(isinstance(one, dict) and bool(one.get("keypoints")) for one in value["categories"])
         part.losses.update(losses, classes=alike - 1)

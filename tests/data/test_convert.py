@@ -314,7 +314,9 @@ def test_photos_that_exif_turns(tmp_path: Path, orientation: int, size: tuple[in
     value["images"][0]["file_name"] = "0.jpg"
     value["annotations"] = [annotation(1, 0, [x, y, 2] + [0] * 12, bbox=[x - 2, y - 2, 4, 4])]
     (tmp_path / "a.json").write_text(json.dumps(value))
-    convert(tmp_path / "a.json", tmp_path / "yolo", "yolo")
+    done = convert(tmp_path / "a.json", tmp_path / "yolo", "yolo")
+    guessed = orientation > 1 and (orientation < 5 or width == height)
+    assert any("keep their size" in note and "a guess" in note for note in done.notes) == guessed
     shown = cv2.imread(str(tmp_path / "yolo" / "images" / "train" / "0.jpg"))
     numbers = np.array((tmp_path / "yolo" / "labels" / "train" / "0.txt").read_text().split(), np.float64)
     x, y = numbers[5:7] * (shown.shape[1], shown.shape[0])
