@@ -25,6 +25,7 @@ ODD = {  # what is counted and warned of, but no fault
     "box": "annotations have no bbox, or an empty one; the box round their labelled joints stands in",
     "area": f"people have no usable area; {AREA_OF_BOX} of their box stands in for it",
     "count": "people have num_keypoints 0 beside labelled joints: training learns them, an evaluation leaves them out",
+    "label": "people have num_keypoints above 0 and no labelled joint: an evaluation counts them, training cannot",
     "id": "annotations name their image or category by a number for a text, or a text for a number; read as the same",
     "segment": "ignored regions have a bad segmentation; their box is used",
     "category": "annotations of categories without keypoints are left out",
@@ -349,6 +350,7 @@ class _Reader:
                 self._flat.append(f"annotation {known['id']}")
             self._people[image.id].append((labelled.astype(np.float32), box, area))
         else:
+            self._odd["label"] += not crowd and not len(places) and (count or 0) > 0
             region = segment_region(segmentation, image.width, image.height, crowd)
             self._odd["segment"] += bool(segmentation) and region is None
             known_box = given or len(places)
