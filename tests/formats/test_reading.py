@@ -221,3 +221,15 @@ def test_images_of_other_folders_are_never_taken_for_one(tmp_path: Path) -> None
             read_annotations(test_label_studio.write(tmp_path, tasks).path, tmp_path)
     tasks[1]["data"] = tasks[0]["data"]
     assert len(read_annotations(test_label_studio.write(tmp_path, tasks).path, tmp_path).value["images"]) == 2
+
+
+@pytest.mark.parametrize("start", ["/home/ann/set/", "C:\\set\\"])
+@pytest.mark.parametrize("name", ["cam1/a.png", "cam2/a.png", "a.png"])
+def test_of_an_absolute_name_the_folders_count_as_far_as_they_are_there(tmp_path: Path, start: str, name: str) -> None:
+    labels, photos = tmp_path / "labels", tmp_path / "photos"
+    for folder in (photos, photos / "cam1", photos / "cam2"):
+        write_images(folder, [SCENE])
+    labels.mkdir()
+    value = test_labelme.value_of(SCENE) | {"imagePath": start + name}
+    (image,) = read_annotations(test_labelme.write(labels, [value]).path, photos).value["images"]
+    assert image["file_name"] == name
