@@ -29,7 +29,9 @@ def split_for_yolo(name: str) -> str | None:
 def data_yaml(splits: Iterable[str], skeleton: Skeleton, category: str) -> dict[str, Any]:
     """The contents of data.yaml; images/SPLIT and labels/SPLIT lie beside it."""
     value: dict[str, Any] = {split: f"images/{split}" for split in splits}
-    value |= {"kpt_shape": [len(skeleton.joints), 3], "flip_idx": list(skeleton.flip_index)}
+    value["kpt_shape"] = [len(skeleton.joints), 3]
+    if skeleton.mirror:  # without flip_idx Ultralytics mirrors no image
+        value["flip_idx"] = list(skeleton.flip_index)
     return value | {"names": {0: category}, "kpt_names": {0: list(skeleton.joints)}}
 
 
