@@ -13,6 +13,7 @@ from typing import Any
 from ofa_pose.utils.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
+DEEPEST = 20  # folders of an absolute name that may be there below another one
 HEAD = 4096  # bytes of a file in which its EXIF block begins, if it has one
 _ON_ITS_SIDE = frozenset((5, 6, 7, 8))  # EXIF orientations that swap the sides
 
@@ -131,7 +132,8 @@ class ImageFinder:
         if not plain.name or "\0" in name:
             raise InputError(f"{name!r:.60} is not the name of an image", where, "correct the name")
         absolute = plain.is_absolute() or (plain.parts[0].endswith(":") and len(plain.parts) > 1)
-        tails = [PurePosixPath(*plain.parts[n:]) for n in range(1, len(plain.parts))] if absolute else [plain]
+        ends = range(min(DEEPEST, len(plain.parts) - 1), 0, -1) if absolute else ()
+        tails = [PurePosixPath(*plain.parts[-end:]) for end in ends] or [plain]
         candidates = [Path(plain)] * absolute + [folder / tail for tail in tails for folder in self._folders]
         found = next((path for path in candidates if os.path.isfile(path) and self._is_allowed(path)), None)
         by_name = found is None or (absolute and found != Path(plain))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.formats.annotated import LOSSES, Given
+from ofa_pose.formats.image_files import ImageFinder
 from ofa_pose.formats.reading import FORMATS, fingerprint, format_of, read_annotations, split_name, unpacked
 from ofa_pose.skeleton import draft
 from ofa_pose.utils.errors import InputError
@@ -233,3 +235,10 @@ def test_of_an_absolute_name_the_folders_count_as_far_as_they_are_there(tmp_path
     value = test_labelme.value_of(SCENE) | {"imagePath": start + name}
     (image,) = read_annotations(test_labelme.write(labels, [value]).path, photos).value["images"]
     assert image["file_name"] == name
+
+
+def test_an_absolute_name_of_many_folders_takes_no_time(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    finder = ImageFinder(tmp_path, None)
+    assert finder.find("/x" * 10**5, "here") == tmp_path / "x" and finder.missing
+    assert time.monotonic() - begun < 10

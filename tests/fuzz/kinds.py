@@ -108,6 +108,9 @@ def formats(seeds: Path, folder: Path, rng: Random) -> Case:
     path = rng.choice(files)
     damage(path, rng)
     named = rng.choice((source, path))
+    if source.is_dir() and rng.random() < 0.2:
+        named = Path(shutil.make_archive(str(source), "zip", source))
+        named.write_bytes(rng.choice((damaged_bytes, lambda content, _: content))(named.read_bytes(), rng))
     return command("data", "convert", named, "--out", folder / "out")
 
 
