@@ -26,7 +26,7 @@ class TrainSettings(Config):
     """The optimisation. Steps are batches; evaluation and checkpoints come every so many steps."""
 
     steps: int = Field(1000, ge=1, description="how long to train")
-    batch: int = Field(16, ge=1, description="images in a step")
+    batch: int = Field(16, ge=1, description="images in a step, of all processes together")
     lr: float = Field(2e-3, gt=0, description="highest learning rate, of AdamW")
     weight_decay: float = Field(1e-2, ge=0, description="of AdamW; none on biases and BatchNorm")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises")
@@ -36,6 +36,31 @@ class TrainSettings(Config):
     evaluate_every: int = Field(500, ge=1, description="steps between evaluations on data.val")
     evaluate_images: int = Field(200, ge=1, description="of data.val, on which the best checkpoint is chosen")
     checkpoint_every: int = Field(200, ge=1, description="steps that a killed run loses at most")
+    # Those below came later: left out of files where they are as they were before.
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts of a process's images that are computed in turn",
+        exclude_if=lambda count: count == 1,
+    )
+    sync_norm: bool = Field(
+        False, description="BatchNorm sees the images of all processes", exclude_if=lambda given: not given
+    )
+    precision: Literal["float32", "bfloat16"] | None = Field(
+        None,
+        description="of the network; none: bfloat16 on a GPU that computes in it, else float32",
+        exclude_if=lambda given: given is None,
+    )
+    compile: bool = Field(
+        False, description="torch.compile of a fixed net; not of a supernet", exclude_if=lambda given: not given
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights that is evaluated and kept as best.pt; 0: none",
+        exclude_if=lambda decay: decay == 0,
+    )
 
 
 class LossSettings(Config):

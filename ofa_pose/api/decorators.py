@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, FORMATS, SUFFIXES, listed
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.torchrun import place
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,11 +42,23 @@ WORDS = {  # what stands in docstrings for the runtimes that there are
 
 
 def single_process(function: Callable[P, R]) -> Callable[P, R]:
-    """What every command's function has. Under torchrun it is refused: each process would do all of the work.
+    """What a command's function has. Under torchrun it is refused: each process would do all of the work.
 
     The run that it writes says the call in its command.txt, in the shell's words. Its docstring is completed: with
     `WORDS`, and with those `SHARED` parameters that its Args leaves out.
     """
+    return _command(function, shared=False)
+
+
+def many_processes(function: Callable[P, R]) -> Callable[P, R]:
+    """What a command's function has that shares its work under torchrun; else as `single_process`.
+
+    The first process alone is heard, and each has the same result.
+    """
+    return _command(function, shared=True)
+
+
+def _command(function: Callable[P, R], shared: bool) -> Callable[P, R]:
     signature = inspect.signature(function)
     function.__doc__ = _completed(inspect.getdoc(function) or "", signature.parameters)
 
@@ -53,19 +66,30 @@ def single_process(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         from ofa_pose.utils.run_dir import COMMAND_WORDS
 
-        name, world = function.__name__.replace("_", "-"), os.environ.get("WORLD_SIZE", "1")
-        if world not in ("", "1"):
+        name, world = function.__name__.replace("_", "-"), place()[1]
+        if world > 1 and not shared:
             what = f"{name} does not share its work, and {world} processes were started"
             raise InputError(what, hint="start it without torchrun; 'ofa-pose search --workers N' starts its own")
-        if COMMAND_WORDS.get():  # the shell's own, which called this
-            return function(*args, **kwargs)
-        before = COMMAND_WORDS.set([name, *_words(signature.bind(*args, **kwargs).arguments)])
-        try:
-            return function(*args, **kwargs)
-        finally:
-            COMMAND_WORDS.reset(before)
+        with _joined() if world > 1 else nullcontext():
+            if COMMAND_WORDS.get():  # the shell's own, which called this
+                return function(*args, **kwargs)
+            before = COMMAND_WORDS.set([name, *_words(signature.bind(*args, **kwargs).arguments)])
+            try:
+                return function(*args, **kwargs)
+            finally:
+                COMMAND_WORDS.reset(before)
 
     return call
+
+
+@contextmanager
+def _joined() -> Iterator[None]:
+    """Be one of the processes that torchrun started; all but the first are silent."""
+    from ofa_pose.train.distributed import joined
+    from ofa_pose.utils.console import quiet
+
+    with quiet() if place()[0] else nullcontext(), joined():
+        yield
 
 
 def _completed(text: str, parameters: Iterable[str]) -> str:

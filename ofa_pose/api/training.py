@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_pose.api.decorators import single_process
+from ofa_pose.api.decorators import many_processes
 
 if TYPE_CHECKING:
     from ofa_pose.train.loop import MakeObjective, TrainingResult
 
 
-@single_process
+@many_processes
 def pretrain(
     out: str | Path,
     *,
@@ -26,6 +26,8 @@ def pretrain(
     objective: MakeObjective | None = None,
 ) -> TrainingResult:
     """Train the largest net of a space (a supernet's starting weights), or any fixed net (a teacher).
+
+    Under torchrun its processes share each step.
 
     Example: ofa-pose pretrain --recipe nano --set data.train.annotations=A.json --set data.train.images=DIR
     --set data.val.annotations=B.json --set data.val.images=DIR2 --out runs/largest
@@ -56,7 +58,7 @@ def pretrain(
     return loop.pretrain(training, spec, space, start, objective)
 
 
-@single_process
+@many_processes
 def train_supernet(
     out: str | Path,
     *,
@@ -70,7 +72,8 @@ def train_supernet(
 ) -> TrainingResult:
     """Train a weight-sharing supernet by uniform sampling of subnets and resolutions, from pretrained weights.
 
-    `init` takes a checkpoint, best one of the space's largest net; its channels are sorted by importance.
+    `init` takes a checkpoint, best one of the space's largest net; its channels are sorted by importance. Under
+    torchrun its processes share each step.
 
     Example: ofa-pose train-supernet --recipe nano --init litepose-nano-coco --set data.train.annotations=A.json
     --set data.train.images=DIR --set data.val.annotations=B.json --set data.val.images=DIR2 --out runs/supernet
@@ -100,7 +103,7 @@ def train_supernet(
     return loop.pretrain(training, space, space, start, objective)
 
 
-@single_process
+@many_processes
 def finetune(
     subnet: str | Path,
     *,
@@ -115,6 +118,8 @@ def finetune(
     objective: MakeObjective | None = None,
 ) -> TrainingResult:
     """Train the chosen subnet on, its heatmaps distilled from a teacher; the recipe is the supernet's by default.
+
+    Under torchrun its processes share each step.
 
     Example: ofa-pose finetune --subnet runs/search/best.yaml --supernet runs/supernet --teacher runs/teacher
     --out runs/finetuned

@@ -17,7 +17,7 @@ from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching,
 from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
 from ofa_pose.utils.console import MOST_CHARACTERS
-from ofa_pose.utils.errors import OfaPoseError, shortened
+from ofa_pose.utils.errors import FailedElsewhere, OfaPoseError, shortened
 from ofa_pose.utils.run_dir import COMMAND_WORDS
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
@@ -81,6 +81,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     recorded = COMMAND_WORDS.set(words)
     try:
         result = app(words, standalone_mode=False)
+    except FailedElsewhere as error:
+        return error.exit_code
     except OfaPoseError as error:
         return _report(str(error), error.exit_code)
     except TyperException as error:

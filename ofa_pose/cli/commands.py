@@ -18,6 +18,7 @@ from rich.markup import escape
 from ofa_pose.cli.views import show_values
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result
+from ofa_pose.utils.torchrun import place
 
 OPTIONS = {"overrides": "--set", "formats": "--format"}  # those not called as their parameters are
 ONLY_IN_PYTHON = ("objective", "executor")  # parameters that take what a shell cannot give
@@ -68,6 +69,8 @@ def add_command(
     def command(as_json: bool, **given: Any) -> None:
         values = {key: _read(value, kinds[key], names[key], parameters[key]) for key, value in given.items()}
         result = function(**values)
+        if place()[0]:
+            return  # of several processes the first one prints
         if as_json:
             json.dump(result.to_dict(), sys.stdout, allow_nan=False)
             sys.stdout.write("\n")

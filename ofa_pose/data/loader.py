@@ -49,6 +49,11 @@ class Batch:
         )
         return Batch(images, keypoints, mask, self.resolution)
 
+    def parts(self, count: int) -> list[Batch]:
+        """The samples in their order, in so many equal parts. `count` divides B."""
+        images, keypoints, masks = (tensor.chunk(count) for tensor in (self.images, self.keypoints, self.mask))
+        return [Batch(*part, self.resolution) for part in zip(images, keypoints, masks, strict=True)]
+
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory (the DataLoader calls this)."""
         return Batch(self.images.pin_memory(), self.keypoints.pin_memory(), self.mask.pin_memory(), self.resolution)
@@ -56,9 +61,16 @@ class Batch:
 
 def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 RGB (B, 3, H, W) as network input: ImageNet's mean taken off, over its deviation; keeps memory format."""
-    mean = torch.tensor(MEAN, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
-    std = torch.tensor(STD, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
+    mean, std = _colours(images.device)
     return ((images - mean) / std).to(dtype)
+
+
+@lru_cache
+def _colours(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of 0 to 255, (3, 1, 1); kept, as each copy to a device would wait for its work."""
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (MEAN, STD))
+        return mean.mul_(255).view(3, 1, 1), std.mul_(255).view(3, 1, 1)
 
 
 def epoch_order(images: int, seed: int, epoch: int, purpose: str = "order") -> NDArray[np.int64]:

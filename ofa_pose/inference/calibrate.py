@@ -18,7 +18,7 @@ import numpy as np
 
 from ofa_pose.backends.runners import Runner
 from ofa_pose.data.keypoint_dataset import KeypointDataset
-from ofa_pose.inference.evaluate import read_inputs
+from ofa_pose.inference.evaluate import Part, read_inputs
 from ofa_pose.inference.pose_model import Inputs, with_mirrored
 from ofa_pose.pose.decode import DecodeConfig, decode
 from ofa_pose.pose.metrics import Detections, KeypointEvaluator
@@ -32,8 +32,6 @@ TAG_THRESHOLDS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 SURE = 2.0  # standard errors of a difference, below which two pairs are as good as each other
 REACH_MARGIN = 1.5  # times the largest person of the training images: others are larger, and augmentation shows them so
 WORTH = 0.003  # the least gain in AP for which thresholds are changed
-Part = tuple[int | str, np.ndarray, np.ndarray]
-"""An image's id, its poses' keypoints (P, J, 3) in image pixels, and their scores (P,)."""
 
 
 @dataclass(frozen=True)

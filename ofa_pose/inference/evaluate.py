@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ from ofa_pose.utils.numbers import are_numbers, as_id, find_id, id_order
 from ofa_pose.utils.threads import map_ahead
 
 READERS = 4
+Part = tuple[int | str, np.ndarray, np.ndarray]
+"""An image's id, its poses' keypoints (P, J, 3) in image pixels, and their scores (P,)."""
 BATCH_PIXELS = 1 << 20  # of inputs: the maps of so many take 100 MB with the flip test
 
 
@@ -64,6 +66,8 @@ def read_inputs(
     make_frame: Callable[[int, int, int], InputFrame] = input_frame,
     sample: Callable[[np.ndarray, InputFrame], np.ndarray] = warp,
     more: Sequence[int] = (),
+    part: int = 0,
+    parts: int = 1,
 ) -> Iterator[Inputs]:
     """The dataset's images as network inputs, batched by equal input size, read one batch ahead in threads.
 
@@ -72,6 +76,7 @@ def read_inputs(
         make_frame: from an image's width, height and the resolution, how it lies in the input.
         sample: the input of an image in its frame.
         more: further resolutions to give each image at, for a multi-scale test.
+        part, parts: of all batches, numbered from 0, every `parts`th from number `part` on.
     """
 
     def read(pair: tuple[ImageRecord, list[InputFrame]]) -> list[np.ndarray]:
@@ -90,15 +95,19 @@ def read_inputs(
     framed.sort(key=lambda pair: (sizes(pair), id_order(pair[0].id)))
     largest = max((sum(height * width for height, width in sizes(pair)) for pair in framed), default=1)
     ahead = min(batch, 1 + BATCH_PIXELS // largest) + READERS
-    with closing(map_ahead(read, framed, READERS, ahead)) as images:
-        for shapes, group in groupby(framed, key=sizes):
-            size = max(1, min(batch, BATCH_PIXELS // sum(height * width for height, width in shapes)))
-            while part := list(islice(group, size)):
-                ids = tuple(record.id for record, _ in part)
-                stacks = [np.stack(inputs) for inputs in zip(*islice(images, len(part)), strict=True)]
-                frames = zip(*(frames for _, frames in part), strict=True)
-                first, *others = (Inputs(ids, *pair) for pair in zip(frames, stacks, strict=True))
-                yield replace(first, resized=tuple(others))
+    batches: list[list[tuple[ImageRecord, list[InputFrame]]]] = []
+    for shapes, group in groupby(framed, key=sizes):
+        size = max(1, min(batch, BATCH_PIXELS // sum(height * width for height, width in shapes)))
+        while chosen := list(islice(group, size)):
+            batches.append(chosen)
+    own = batches[part::parts]
+    with closing(map_ahead(read, chain.from_iterable(own), READERS, ahead)) as images:
+        for chosen in own:
+            ids = tuple(record.id for record, _ in chosen)
+            stacks = [np.stack(inputs) for inputs in zip(*islice(images, len(chosen)), strict=True)]
+            frames = zip(*(frames for _, frames in chosen), strict=True)
+            first, *others = (Inputs(ids, *pair) for pair in zip(frames, stacks, strict=True))
+            yield replace(first, resized=tuple(others))
 
 
 def evaluate(
@@ -111,16 +120,18 @@ def evaluate(
     decoder: Decoder | None = None,
     step: Callable[[int], None] | None = None,
     resample: bool = True,
+    gather: Callable[[list[list[Part]]], list[list[Part]]] | None = None,
 ) -> Evaluation:
     """AP of a network on `dataset`, whose images come as `inputs` (see `read_inputs`; a list may be used again).
 
     As many batches are worked on at once as the runner's `streams`; never more than one more is held in memory.
     `evaluator` may be given where the same ground truth is scored many times; `step` gets the number of images done.
-    Without `resample` the AP has no standard error.
+    Without `resample` the AP has no standard error. Where several processes have a part of the batches each, `gather`
+    makes what was found on all batches, in their order, of what was found on these.
     """
     start = time.perf_counter()
     seconds = {"read": 0.0, "network": 0.0, "decode": 0.0, "score": 0.0}
-    parts: list[tuple[int | str, np.ndarray, np.ndarray]] = []
+    parts: list[list[Part]] = []  # of a batch each
 
     def work(batch: Inputs) -> tuple[Inputs, list[Poses], dict[str, float]]:
         return batch, *estimate(runner, batch, dataset.skeleton, config, flip, decoder)
@@ -134,15 +145,16 @@ def evaluate(
 
     with closing(map_ahead(work, timed(), runner.streams, runner.streams + 1)) as done:
         for batch, poses, spent in done:
-            for image_id, frame, found in zip(batch.ids, batch.frames, poses, strict=True):
-                parts.append((image_id, frame.poses_to_image(found.keypoints), found.scores))
+            placed = zip(batch.ids, batch.frames, poses, strict=True)
+            parts.append([(name, frame.poses_to_image(found.keypoints), found.scores) for name, frame, found in placed])
             for stage, value in spent.items():
                 seconds[stage] += value / runner.streams
             if step:
                 step(len(poses))
     before = time.perf_counter()
-    results = Detections.join(parts, len(dataset.skeleton.joints))
-    scored = score(evaluator or make_evaluator(dataset), results, len(parts), resample)
+    images = [image for batch in (gather(parts) if gather else parts) for image in batch]
+    results = Detections.join(images, len(dataset.skeleton.joints))
+    scored = score(evaluator or make_evaluator(dataset), results, len(images), resample)
     end = time.perf_counter()
     return replace(scored, seconds={**seconds, "score": end - before, "total": end - start})
 

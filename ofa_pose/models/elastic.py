@@ -16,6 +16,7 @@ from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.sync_norm import SyncNorm
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 
@@ -56,7 +57,10 @@ class Supernet(LitePose):
             assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
             tensors = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
             mean, variance, scale, shift = (leading_slice(tensor, width) for tensor in tensors)
-            x = F.batch_norm(x, mean, variance, scale, shift, norm.training, norm.momentum, norm.eps)
+            if isinstance(norm, SyncNorm):
+                x = norm.normalise(x, mean, variance, scale, shift)
+            else:
+                x = F.batch_norm(x, mean, variance, scale, shift, norm.training, norm.momentum, norm.eps)
         return unit.act(x) if layer.act else x
 
 

@@ -78,6 +78,11 @@ class LitePose(nn.Module):
             _place(self, layer.name, make_layer(layer))
         self.reset_parameters(generator)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights, and of the images that it takes."""
+        return next(self.parameters()).dtype
+
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised images → low (B, 2J, H/4, W/4), high (B, J, H/2, W/2)."""
         return self.plan.run(image, self.apply_layer)

@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoints.checkpoint import Checkpoint, is_plain, load_checkpoint, save_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.sync_norm import synchronise
 from ofa_pose.recipe import TrainSettings
+from ofa_pose.train.average import WeightAverage
 from ofa_pose.train.mobilenet import MobileNet
-from ofa_pose.train.objectives import Objective
+from ofa_pose.train.objectives import Losses, Objective
+from ofa_pose.train.precision import autocast, compile_net, describe, kernels, pick_precision
 from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
+from ofa_pose.train.updates import (
+    DAMAGED,
+    LATE,
+    StepRecords,
+    load_optimizer,
+    make_optimizer,
+    set_rate,
+    skips_by_itself,
+    update,
+)
 from ofa_pose.utils.console import progress, say
-from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import NUMBER
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
 from ofa_pose.utils.seeding import key_seed
 
-DAMAGED = "restore the file, or choose another --out"
 MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
 Evaluate = Callable[[], dict[str, Any]]
+MakeOptimizer = Callable[[LitePose, TrainSettings], Optimizer]
 
 
 @dataclass(frozen=True)
@@ -59,41 +72,38 @@ def fit(
     evaluate: Evaluate,
     space: SearchSpace | None = None,
     evaluate_start: bool = False,
+    optimizer: MakeOptimizer | None = None,
 ) -> TrainingResult:
     """Train, or go on where the run was cut off; the same run gives the same weights.
+
+    Every process of the training calls it, each with the network as it is at the start.
 
     Args:
         evaluate: the network's metrics as it is, with 'AP' among them.
         space: that the network is of, or a subnet of.
         evaluate_start: before the first step too; the network stays the best if training makes nothing better of it.
+        optimizer: makes one of the network's parameters; its learning rate is set at each step. Default: AdamW.
 
-    Raises OfaPoseError where the loss or its gradient is no longer finite, InputError where the run to resume trained
-    another net or otherwise, or is further than the recipe goes.
+    Raises OfaPoseError where the loss or its gradient is no longer finite or another process has ended, InputError
+    where the run to resume trained another net or otherwise, or is further than the recipe goes.
     """
     settings = training.settings
-    loop = _Loop(training, objective, evaluate, space)
-    start = 0 if training.run.fresh else loop.restore()
-    training.run.open()
-    training.run.forget_after(start)
-    if evaluate_start and training.run.fresh:
-        loop.evaluate(0)
-    order = (settings.batch, training.seed, objective.resolution, start, settings.steps)
-    batches = training_batches(
-        training.train, *order, training.augmentation, settings.workers, background=training.background
-    )
-    loop.began = time.monotonic()
-    with progress("train", settings.steps, "steps", start) as meter:
-        for step, batch in enumerate(batches, start=start + 1):
-            loss = loop.learn(batch, step)
-            meter.step(note=f"loss {loss:.4f}")
-            if step % settings.evaluate_every == 0 or step == settings.steps:
-                loop.evaluate(step)
-            if step % settings.checkpoint_every == 0 or step == settings.steps:
-                loop.save(step)
-    best = dict(loop.best)
-    if training.calibrate and training.run.best.exists():
-        best["AP"] = float(training.calibrate_best().get("AP") or 0.0)
-    return TrainingResult(**best, steps=settings.steps, checkpoint=training.run.best, out=training.run.path)
+    precision = pick_precision(settings.precision, training.device)
+    with kernels(precision, fixed_shapes=not isinstance(objective.network, Supernet)):
+        loop = _Loop(training, objective, evaluate, space, optimizer or make_optimizer)
+        start = 0 if training.run.fresh else loop.restore()
+        loop.open(start)
+        if evaluate_start and training.run.fresh:
+            loop.evaluate(0)
+        with progress("train", settings.steps, "steps", start) as meter:
+            for step, batch in enumerate(loop.batches(start), start=start + 1):
+                loop.learn(batch, step)
+                meter.step(note=loop.note())
+                if step % settings.evaluate_every == 0 or step == settings.steps:
+                    loop.evaluate(step)
+                if step % settings.checkpoint_every == 0 or step == settings.steps:
+                    loop.save(step)
+        return loop.finish()
 
 
 def pretrain(
@@ -129,13 +139,29 @@ class _Loop:
     """A training under way. Steps are numbered from 1; an objective, like the batches, counts them from 0."""
 
     def __init__(
-        self, training: TrainingRun, objective: Objective, evaluate: Evaluate, space: SearchSpace | None
+        self,
+        training: TrainingRun,
+        objective: Objective,
+        evaluate: Evaluate,
+        space: SearchSpace | None,
+        optimizer: MakeOptimizer,
     ) -> None:
         self._training, self._objective, self._evaluate, self._space = training, objective, evaluate, space
-        self._network = objective.network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimizer = make_optimizer(self._network, training.settings)
-        self.began = 0.0
-        self.best: dict[str, Any] = {"AP": -1.0, "step": 0}
+        settings, device, self._processes = training.settings, training.device, training.processes
+        self._images = self._processes.share_of_batch(settings)
+        self._network = objective.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._processes.take_first([*self._network.parameters(), *self._network.buffers()])
+        if settings.sync_norm and self._processes.world > 1:
+            synchronise(self._network)
+        self._optimizer = optimizer(self._network, settings)
+        self._average = WeightAverage(self._network, settings.ema) if settings.ema else None
+        if settings.compile:
+            compile_net(self._network)
+        self._precision = pick_precision(settings.precision, device)
+        self._records = StepRecords(self._log, LATE if skips_by_itself(self._optimizer) else 0)
+        self._best: dict[str, Any] = {"AP": -1.0, "step": 0}
+        self._began = time.monotonic()
+        self._waited = self._waited_in_all = 0.0
 
     def restore(self) -> int:
         """Go back to the run's last checkpoint; returns its step. Raises InputError where it is of another run."""
@@ -155,100 +181,126 @@ class _Loop:
             raise InputError(what, training.run.last, "raise train.steps, or choose another --out")
         network.load_state_dict(checkpoint.weights_for(network))
         load_optimizer(self._optimizer, state["optimizer"], training.run.last)
-        self.best = state["best"]
+        if self._average:  # of a run that had none until now it begins here
+            kept = replace(checkpoint, weights=state.get("average") or checkpoint.weights)
+            self._average.restore(kept.weights_for(network))
+        self._best = state["best"]
         return int(state["step"])
 
-    def learn(self, batch: Batch, step: int) -> float:
-        """One optimiser step, and its line in metrics.jsonl; returns the loss."""
+    def open(self, start: int) -> None:
+        """Make the run directory, which holds the records up to step `start`, and say how the training is computed."""
+        training = self._training
+        if self._processes.leads:
+            training.run.open()
+            training.run.forget_after(start)
+        say(describe(training.device, self._precision, self._processes))
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """This process's batches of the steps after `start`; takes the time that each was waited for."""
+        training, settings, processes = self._training, self._training.settings, self._processes
+        order = (self._images, training.seed, self._objective.resolution, start, settings.steps)
+        batches = training_batches(
+            training.train,
+            *order,
+            training.augmentation,
+            settings.workers,
+            processes.rank,
+            processes.world,
+            pin_memory=training.device.type == "cuda",
+            background=training.background,
+        )
+        self._began = before = time.monotonic()
+        for batch in batches:
+            self._waited = time.monotonic() - before
+            self._waited_in_all += self._waited
+            yield batch
+            before = time.monotonic()
+
+    def learn(self, batch: Batch, step: int) -> None:
+        """One optimiser step; its line in metrics.jsonl follows as soon as its figures are known."""
         training = self._training
         self._network.train()
         rate = set_rate(self._optimizer, training.settings, step - 1)
-        losses = self._objective.loss(batch.to(training.device), step - 1)
-        record = update(self._network, self._optimizer, losses, training.settings.clip)
-        training.run.log({"step": step, **record, "lr": rate, "side": batch.resolution})
-        return record["loss"]
+        losses = self._gradients(batch.to(training.device), step)
+        figures = update(self._network, self._optimizer, losses, training.settings.clip)
+        if self._average:
+            self._average.update(step)
+        more = {"lr": rate, "side": batch.resolution, "data_wait": round(self._waited, 4)}
+        self._records.add(step, figures, more)
+
+    def _gradients(self, batch: Batch, step: int) -> Losses:
+        """Leave the gradients of the step's images, those of all processes, with the weights; returns their losses.
+
+        The losses are means over images, so those of equal parts are averaged. Which parameters have gradients follows
+        from the step; the others stay without, and the optimiser leaves them alone.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        parts = [self._backward(part, step) for part in batch.parts(self._training.settings.accumulate)]
+        losses = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        gradients = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
+        self._processes.average([*gradients, *losses.values()])
+        return losses
+
+    def _backward(self, part: Batch, step: int) -> Losses:
+        with autocast(self._precision, self._training.device):
+            losses = self._objective.loss(part, step - 1)
+        (torch.stack(list(losses.values())).sum() / self._training.settings.accumulate).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def note(self) -> str:
+        """The loss that was read last, and the share of the time that was waited for data."""
+        share = self._waited_in_all / max(time.monotonic() - self._began, 1e-9)
+        loss = "" if math.isnan(self._records.loss) else f"loss {self._records.loss:.4f}, "
+        return f"{loss}waiting for data {share:.0%}"
 
     def evaluate(self, step: int) -> None:
-        """Evaluate the network; if its AP is the best so far, save it as the best checkpoint."""
-        seconds = time.monotonic() - self.began if step else 0.0
-        metrics = self._evaluate()
-        ap = float(metrics.get("AP") or 0.0)
-        self._training.run.log({"step": step, "val": metrics, "seconds": round(seconds, 1)})
-        say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
-        if ap > self.best["AP"]:
-            info = {"step": step, "metrics": metrics}
-            save_checkpoint(self._training.run.best, self._training.checkpoint(self._network, self._space, info))
-            self.best = {"AP": ap, "step": step}
+        """Evaluate the network, or the average of its weights; if its AP is the best so far, save it as best.pt."""
+        self._records.read()
+        seconds = time.monotonic() - self._began if step else 0.0
+        with self._average.lent() if self._average else nullcontext():
+            self._processes.take_first(list(self._network.buffers()))  # each has BatchNorm statistics of its own
+            metrics = self._processes.of_first(self._evaluate())
+            ap = float(metrics.get("AP") or 0.0)
+            self._log({"step": step, "val": metrics, "seconds": round(seconds, 1)})
+            say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
+            if ap > self._best["AP"]:
+                info = {"step": step, "metrics": metrics}
+                self._write(self._training.run.best, info)
+                self._best = {"AP": ap, "step": step}
 
     def save(self, step: int) -> None:
         """Write the checkpoint that the run is resumed from."""
-        training, state = self._training, {"step": step, "best": self.best, "optimizer": self._optimizer.state_dict()}
-        state["origin"] = dict(training.origin)
-        save_checkpoint(training.run.last, training.checkpoint(self._network, self._space, {"step": step}, state))
+        self._records.read()
+        state = {"step": step, "best": self._best, "optimizer": self._optimizer.state_dict()}
+        state["origin"] = dict(self._training.origin)
+        if self._average:
+            state["average"] = self._average.values
+        self._write(self._training.run.last, {"step": step}, state)
 
+    def finish(self) -> TrainingResult:
+        """Calibrate the best checkpoint's decoder where that is asked for. Returns the result, to every process."""
+        training, best = self._training, dict(self._best)
+        if self._processes.leads and training.calibrate and training.run.best.exists():
+            best["AP"] = float(training.calibrate_best().get("AP") or 0.0)
+        best = self._processes.of_first(best)
+        steps = training.settings.steps
+        return TrainingResult(**best, steps=steps, checkpoint=training.run.best, out=training.run.path)
 
-def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
-    """AdamW; weight decay on convolution weights only."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return AdamW(groups, lr=settings.lr)
+    def _write(self, path: Path, info: dict[str, Any], state: dict[str, Any] | None = None) -> None:
+        if self._processes.leads:
+            save_checkpoint(path, self._training.checkpoint(self._network, self._space, info, state))
 
-
-def load_optimizer(optimizer: AdamW, state: Any, where: object) -> None:
-    """Put a kept state into an optimiser, but for the weight decays: the recipe may have changed them since.
-
-    Raises InputError where the state is not one of these parameters: torch takes any, and fails at the next step.
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    kept = state.get("state") if isinstance(state, dict) else None
-    if not isinstance(kept, dict) or not all(_fits(kept.get(i, {}), p) for i, p in enumerate(parameters)):
-        raise InputError("holds an optimiser state that is damaged, or another net's", where, DAMAGED)
-    own = {number: kept[number] for number in range(len(parameters)) if number in kept}
-    groups = optimizer.state_dict()["param_groups"]  # ours: rates are set at each step, the rest is the same in all
-    optimizer.load_state_dict({"state": own, "param_groups": groups})
-
-
-def _fits(kept: Any, parameter: Tensor) -> bool:
-    """Whether what Adam keeps of a parameter is of its shape, and finite; there is nothing before its first step."""
-    if not isinstance(kept, dict) or kept.keys() not in (set(), {"step", "exp_avg", "exp_avg_sq"}):
-        return False
-    wanted = {"step": torch.Size(()), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-    return all(
-        is_plain(kept[name], shape) and bool(kept[name].isfinite().all()) for name, shape in wanted.items() if kept
-    )
+    def _log(self, record: dict[str, Any]) -> None:
+        if self._processes.leads:
+            self._training.run.log(record)
 
 
 def _check_state(state: Any, where: object) -> None:
     """Raise InputError where what a run kept of its progress is not what `_Loop.save` writes."""
     step, best = (state.get(key) if isinstance(state, dict) else None for key in ("step", "best"))
     whole = type(step) is int and step >= 0 and isinstance(state.get("origin", {}), dict)
+    whole = whole and isinstance(state.get("average", {}), dict)
     if not whole or not isinstance(best, dict) or best.keys() != {"AP", "step"}:
         raise InputError("holds a training state that is damaged", where, DAMAGED)
     if type(best["AP"]) not in NUMBER or not math.isfinite(best["AP"]) or type(best["step"]) is not int:
         raise InputError(f"holds a damaged best AP ({best!r:.80})", where, DAMAGED)
-
-
-def set_rate(optimizer: AdamW, settings: TrainSettings, step: int) -> float:
-    """Linear warm-up, then a cosine to zero; a function of the step alone. Returns the rate."""
-    warmup = max(1, round(settings.warmup * settings.steps))
-    cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
-    rate = settings.lr * ((step + 1) / warmup if step < warmup else cosine)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
-def update(network: LitePose, optimizer: AdamW, losses: dict[str, Tensor], clip: float) -> dict[str, float]:
-    """One optimiser step; returns losses and gradient norm. Raises OfaPoseError, weights untouched, if not finite."""
-    loss = torch.stack(list(losses.values())).sum()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
-    record = {"loss": loss, **losses, "grad_norm": norm}
-    values = dict(zip(record, torch.stack(list(record.values())).tolist(), strict=True))  # one wait for the device
-    if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-        parts = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-        raise OfaPoseError(f"the loss is not finite ({parts}); lower train.lr and --resume from the last checkpoint")
-    optimizer.step()
-    return values

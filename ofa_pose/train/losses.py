@@ -1,4 +1,4 @@
-"""Training targets and losses of heatmaps, tags and distillation: float32 means over a batch's images."""
+"""Training targets and losses of heatmaps, tags and distillation: means over a batch's images, in float32 at least."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ def heatmaps(keypoints: Tensor, size: tuple[int, int], stride: float, sigma: flo
     count, _, joints, _ = keypoints.shape
     height, width = size
     maps = keypoints.new_zeros(count * joints * height * width, dtype=torch.float32)
-    labelled = (keypoints[..., 2] > 0).nonzero()
-    image, person, joint = labelled.unbind(1)
-    position = keypoints[image, person, joint, :2].float() / stride
+    labelled = (keypoints[..., 2] > 0).flatten()
+    number = torch.arange(len(labelled), device=keypoints.device)
+    if keypoints.device.type == "cpu":  # elsewhere who asks how many are labelled waits for the device
+        number = number[labelled]
+    image, joint = number // (keypoints.shape[1] * joints), number % joints
+    position = keypoints.reshape(-1, 3)[number, :2].float() / stride
     radius = math.ceil(CUT * sigma)
     window = torch.arange(-radius, radius + 1, device=keypoints.device)
     cells = position.floor().long()[:, :, None] + window  # (N, 2, window)
     offset = cells + 0.5 - position[:, :, None]
-    limits = torch.tensor([width, height], device=keypoints.device).view(2, 1)
-    inside = (cells >= 0) & (cells < limits) & (offset.abs() <= CUT * sigma)
-    values = torch.exp(offset.square() / (-2 * sigma**2)) * inside
-    cells = torch.minimum(cells.clamp(min=0), limits - 1)  # cells outside carry zero, which never is the largest
-    row = (image * joints + joint)[:, None] * height + cells[:, 1]
-    flat = row[:, :, None] * width + cells[:, None, 0]
+    nearest = torch.stack([cells[:, 0].clamp(0, width - 1), cells[:, 1].clamp(0, height - 1)], 1)
+    inside = (cells == nearest) & (offset.abs() <= CUT * sigma) & labelled[number, None, None]
+    values = torch.exp(offset.square() / (-2 * sigma**2))
+    values = values.masked_fill(~inside, 0)  # zero never is the largest
+    row = (image * joints + joint)[:, None] * height + nearest[:, 1]
+    flat = row[:, :, None] * width + nearest[:, None, 0]
     peaks = values[:, 1, :, None] * values[:, 0, None, :]
     maps.scatter_reduce_(0, flat.flatten(), peaks.flatten(), "amax")
     return maps.view(count, joints, height, width)
@@ -65,7 +68,12 @@ def heatmap_loss(prediction: Tensor, target: Tensor, mask: Tensor, foreground: f
     if shares.shape[-2:] != prediction.shape[-2:]:
         shares = F.adaptive_avg_pool2d(shares, (prediction.shape[-2], prediction.shape[-1]))
     weight = target.clamp(0, 1).mul_(foreground).add_(1).mul_(shares)
-    return (weight * (prediction.float() - target).square()).mean()
+    return (weight * (_exact(prediction) - target).square()).mean()
+
+
+def _exact(values: Tensor) -> Tensor:
+    """In float32 at least, whatever the network computes in."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def distillation_loss(prediction: Tensor, teacher: Tensor, mask: Tensor, foreground: float = FOREGROUND) -> Tensor:
@@ -93,7 +101,7 @@ def tag_loss(tags: Tensor, keypoints: Tensor, stride: float = 4) -> tuple[Tensor
     people = keypoints.shape[1]
     cells, valid = tag_cells(keypoints, (height, width), stride)
     flat = tags.reshape(count, joints, height * width)
-    read = flat.gather(2, cells.transpose(1, 2)).transpose(1, 2).float().masked_fill(~valid, 0)  # (B, P, J)
+    read = _exact(flat.gather(2, cells.transpose(1, 2))).transpose(1, 2).masked_fill(~valid, 0)  # (B, P, J)
     labelled = valid.sum(2).clamp(min=1)
     mean = read.sum(2) / labelled  # (B, P)
     spread = ((read - mean[..., None]).square() * valid).sum(2) / labelled

@@ -60,7 +60,7 @@ class FixedNet:
 
     def loss(self, batch: Batch, step: int) -> Losses:
         """The losses against the labels."""
-        low, high = self.network(normalise(batch.images))
+        low, high = self.network(normalise(batch.images, self.network.dtype))
         return label_losses(low, high, batch, self._settings)
 
 
@@ -81,7 +81,7 @@ class UniformSampling:
 
     def loss(self, batch: Batch, step: int) -> Losses:
         """The sampled subnet's losses against the labels."""
-        low, high = self.network(normalise(batch.images), self.subnet(step))
+        low, high = self.network(normalise(batch.images, self.network.dtype), self.subnet(step))
         return label_losses(low, high, batch, self._settings)
 
 
@@ -99,7 +99,7 @@ class Distillation(FixedNet):
 
     def loss(self, batch: Batch, step: int) -> Losses:
         """Labels' heatmap losses weighted 1 - distill, the teacher's weighted distill, and the tags' losses."""
-        images, settings = normalise(batch.images), self._settings
+        images, settings = normalise(batch.images, self.network.dtype), self._settings
         low, high = self.network(images)
         teacher_low, teacher_high = self._teach(images)
         losses, joints = label_losses(low, high, batch, settings), high.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
+from ofa_pose.train.distributed import Processes
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, UniformSampling
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
@@ -50,6 +51,7 @@ class TrainingRun:
         origin: what a resumed run must share with the one that began it, besides the net.
         background: share of the training samples that show nobody.
         calibrate: whether the best checkpoint gets decoder thresholds that suit its network.
+        processes: that share the training, and this one among them.
     """
 
     train: KeypointDataset
@@ -67,6 +69,7 @@ class TrainingRun:
     space: str = ""
     background: float = 0.0
     calibrate: bool = False
+    processes: Processes = field(default_factory=Processes)
 
     @classmethod
     def prepare(
@@ -89,14 +92,17 @@ class TrainingRun:
             recipe_name, overrides, seed: see `load_recipe`.
             teacher: checkpoint of a network to distil from.
 
-        Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault.
+        Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault, or the batch cannot
+        be shared.
         """
         recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
         if command != "finetune":  # that has its supernet's own space, wherever the file is now
             load_space(recipe.space)  # a wrong name is reported before all data are read
         master = load_checkpoint(teacher, kind="net") if teacher else None
         taught = files.sha256(find_checkpoint(teacher)) if teacher else None
-        chosen = pick_device(device)
+        processes = Processes.here()
+        processes.share_of_batch(recipe.train)
+        chosen = processes.own_device(pick_device(device))
         run = plan_run(out, config_text(recipe), resume)
         (train,) = load_splits(recipe.data, "train", trained=source.skeleton if source else None)
         (val,) = load_splits(recipe.data, "val", trained=train.skeleton)
@@ -132,6 +138,7 @@ class TrainingRun:
             space=recipe.space,
             background=background,
             calibrate=recipe.decode.calibrate,
+            processes=processes,
         )
 
     def objective(self, network: LitePose) -> Objective:
@@ -145,14 +152,22 @@ class TrainingRun:
         return Distillation(network, resolutions, self.seed, self.loss, teacher)
 
     def evaluation(self, network: LitePose) -> Callable[[], dict[str, Any]]:
-        """What gives a network's metrics on the validation images; of a supernet three subnets' APs, and their mean."""
+        """What gives a network's metrics on the validation images; of a supernet three subnets' APs, and their mean.
+
+        Each of the training's processes computes a part of the batches; all have the same metrics.
+        """
+        processes = self.processes
         evaluator, runner, batch = make_evaluator(self.val), FastestRunner(self.device), self.settings.batch
 
         def score(net: LitePose, inputs: Iterable[Inputs]) -> dict[str, Any]:
-            return evaluate(runner(net), self.val, inputs, evaluator, self.decode, resample=False).metrics
+            data, gather = (self.val, inputs, evaluator, self.decode), processes.interleave
+            return evaluate(runner(net), *data, resample=False, gather=gather).metrics
+
+        def read(resolution: int) -> Iterator[Inputs]:
+            return read_inputs(self.val, resolution, batch, part=processes.rank, parts=processes.world)
 
         if not isinstance(network, Supernet):
-            inputs = list(read_inputs(self.val, network.spec.resolution, batch))
+            inputs = list(read(network.spec.resolution))
             return lambda: score(network, inputs)
         space, joints = network.space, network.spec.joints
         middle = space.decode([(len(choices) - 1) // 2 for choices in space.choices], joints)
@@ -162,7 +177,7 @@ class TrainingRun:
             metrics: dict[str, Any] = {}
             for name, spec in subnets.items():
                 net = inherit(network, spec, self.train, self.device)
-                metrics[f"AP_{name}"] = score(net, read_inputs(self.val, spec.resolution, batch))["AP"] or 0.0
+                metrics[f"AP_{name}"] = score(net, read(spec.resolution))["AP"] or 0.0
             return {"AP": float(np.mean(list(metrics.values()))), **metrics}
 
         return score_subnets
@@ -188,7 +203,7 @@ class TrainingRun:
         found = calibrate(FastestRunner(self.device)(net), self.train, best.spec.resolution, self.decode)
         metrics, line = best.info["metrics"], str(found)
         if found.config != self.decode:
-            before, metrics = metrics, replace(self, decode=found.config).evaluation(network)()
+            before, metrics = metrics, replace(self, decode=found.config, processes=Processes()).evaluation(network)()
             old, new = (float(figures.get("AP") or 0.0) for figures in (before, metrics))
             line += f"; {old:.4f} to {new:.4f} on val"
             if new < old:

@@ -31,6 +31,16 @@ def warn(text: str) -> None:
     _err.print(f"warning: {_fitting(text)}", style="yellow", markup=False)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let nothing be shown for a while: of several processes that do the same work one is enough to hear from."""
+    before, _err.quiet = _err.quiet, True
+    try:
+        yield
+    finally:
+        _err.quiet = before
+
+
 def _fitting(text: str) -> str:
     return "\n".join(shortened(line, MOST_CHARACTERS) for line in text.splitlines())
 

@@ -40,6 +40,14 @@ class OfaPoseError(Exception):
     exit_code = 1
 
 
+class FailedElsewhere(OfaPoseError):
+    """Of several processes that share their work another has failed, and says why: this one ends without a word."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process has failed")
+        self.exit_code = exit_code
+
+
 class InputError(OfaPoseError):
     """The call or its input is wrong (exit code 2).
 

@@ -1,47 +1,67 @@
-"""Commands that do not share their work refuse to be started many times at once by torchrun."""
+"""Trainings share their work among the processes that torchrun starts; other commands refuse to be started so."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ofa_pose
+from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.utils.errors import InputError
 from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
 
-ALONE = sorted(set(ofa_pose.__all__) - {"__version__", "load"})
+SHARED = {"pretrain", "train_supernet", "finetune"}
+ALONE = sorted(set(ofa_pose.__all__) - {"__version__", "load"} - SHARED)
 
 
 def test_every_command_is_checked() -> None:
-    assert {"search", "pretrain", "train_supernet", "finetune", "evaluate", "predict", "import_litepose"} <= set(ALONE)
+    assert {"search", "evaluate", "predict", "import_litepose"} <= set(ALONE) and set(ofa_pose.__all__) >= SHARED
 
 
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("two_processes")
 @pytest.mark.parametrize("name", ALONE)
-def test_many_processes_are_refused_before_anything_else(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_many_processes_are_refused_before_anything_else(name: str, tmp_path: Path) -> None:
     function = getattr(ofa_pose, name)
     needed = [
         parameter.name
         for parameter in inspect.signature(function).parameters.values()
         if parameter.default is inspect.Parameter.empty
     ]
-    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="does not share its work, and 2 processes were started; start it without"):
         function(**dict.fromkeys(needed, tmp_path / "none"))
     assert not list(tmp_path.iterdir())
 
 
-def test_the_shell_says_so(call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("two_processes")
+def test_the_shell_says_so(call: Call, supernet: Path, tmp_path: Path) -> None:
+    called = call("search", "--supernet", supernet, "--macs", "1M", "--out", tmp_path / "run")
+    refused(called, "search does not share its work", "without torchrun", "search --workers N")
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_cannot_meet_are_refused(
+    call: Call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train-supernet", "--recipe", recipe, "--out", tmp_path / "run")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    called = call("train-supernet", "--recipe", recipe, "--out", tmp_path / "run")
-    refused(called, "train-supernet does not share its work", "without torchrun", "search --workers N")
+    refused(call(*train), "RANK and LOCAL_RANK do not say which one this is", "start them with torchrun")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    refused(call(*train), "the processes cannot meet", "MASTER_ADDR", "start them with torchrun")
     assert not (tmp_path / "run").exists()
 
 
@@ -52,13 +72,39 @@ def test_one_process_is_welcome(call: Call, data: Path, monkeypatch: pytest.Monk
     assert call("data", "check", *where, "--json").code == 0
 
 
-@pytest.mark.slow
-def test_torchrun_itself_is_refused(recipe: Path, tmp_path: Path) -> None:
-    command = ("-m", "ofa_pose", "train-supernet", "--recipe", str(recipe), "--out", str(tmp_path / "run"))
+def by_torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = subprocess.run(
-        [*launcher, *command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
-    )
-    assert done.returncode and "train-supernet does not share its work, and 2 processes were started" in done.stderr
-    assert "exitcode  : 2" in done.stderr
-    assert not (tmp_path / "run").exists()
+    command = [*launcher, "-m", "ofa_pose", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_a_supernet_is_trained_by_two_processes(recipe: Path, supernet: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    where = ("--set", "train.sync_norm=true", "--device", "cpu", "--out", out)
+    done = by_torchrun("train-supernet", "--recipe", recipe, *where, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["steps"] == 4 and result["out"] == str(out)
+    assert done.stderr.count("training on cpu in float32: 2 processes of 1 thread") == 1
+    assert done.stderr.count("AP ") == 2, "evaluated after steps 2 and 4, said once each"
+    lines, before = (records_of(run) for run in (out, supernet))
+    assert [(line["step"], line.keys()) for line in lines] == [(line["step"], line.keys()) for line in before]
+    for one, other in zip(lines, before, strict=True):
+        if "loss" in one:
+            assert one["side"] == other["side"] and one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+    assert load_checkpoint(out / "checkpoints" / "last.pt").training["step"] == 4  # type: ignore[index]
+    assert len((out / "command.txt").read_text().splitlines()) == 1
+
+
+def records_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_of_many_processes_one_says_what_is_wrong(recipe: Path, tmp_path: Path) -> None:
+    odd = ("--set", "train.batch=3", "--device", "cpu", "--out", tmp_path / "run")
+    done = by_torchrun("pretrain", "--recipe", recipe, *odd)
+    said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    words = "train.batch 3 has no 2 equal parts (2 processes × train.accumulate 1); make it 2 or 4"
+    assert said == [f"error: {words}"]
+    assert done.returncode and "exitcode  : 2" in done.stderr and not (tmp_path / "run").exists()

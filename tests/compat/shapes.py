@@ -94,5 +94,18 @@ def changed_files(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         for kind, value in told.items():
             if kind in ("json", "yaml"):
                 yield from missing(value, (now[name] or {}).get(kind), name)
+            elif kind == "records":
+                yield from missing_records(value, now[name][kind], name)
             elif value != now[name][kind]:
                 yield f"{name}: {kind} was {value}, is {now[name][kind]}"
+
+
+def missing_records(before: list[str], now: list[str], where: str) -> Iterator[str]:
+    """Records of which none that is there now has all the keys, and records of a kind that was not there before."""
+    old, new = ([json.loads(record) for record in records] for records in (before, now))
+    for record in old:
+        if all(any(missing(record, other)) for other in new):
+            yield f"{where}: no record is as {json.dumps(record)}"
+    for record in new:
+        if all(any(missing(other, record)) for other in old):
+            yield f"{where}: records like {json.dumps(record)} were not written before"

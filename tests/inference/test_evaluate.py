@@ -85,6 +85,36 @@ def test_large_inputs_come_in_smaller_batches(tiny_dataset: KeypointDataset, mon
     assert max(len(inputs.ids) for inputs in read_inputs(tiny_dataset, 64, batch=3)) <= 2
 
 
+class Blobs:
+    """Sees joints wherever an image is bright, so that there is someone to find in each."""
+
+    streams = 2
+
+    def __init__(self, joints: int) -> None:
+        self._joints = joints
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        bright = images.max(axis=-1).astype(np.float32)[:, None] / 255
+        low, high = (np.repeat(bright[:, :, ::stride, ::stride], self._joints, axis=1) for stride in (4, 2))
+        return np.concatenate([low, np.zeros_like(low)], axis=1), high
+
+
+@pytest.mark.parametrize("parts", [2, 3, 20])
+def test_parts_of_an_evaluation_make_the_whole(tiny_dataset: KeypointDataset, parts: int) -> None:
+    runner = Blobs(len(tiny_dataset.skeleton.joints))
+    whole = evaluate(runner, tiny_dataset, read_inputs(tiny_dataset, 64, 3))
+    found: list[Any] = []
+    for part in range(parts):
+        inputs = read_inputs(tiny_dataset, 64, 3, part=part, parts=parts)
+        evaluate(runner, tiny_dataset, inputs, gather=lambda own: found.append(own) or [])  # type: ignore[func-returns-value]
+    batches = [own[n] for n in range(len(found[0])) for own in found if n < len(own)]
+    again = evaluate(runner, tiny_dataset, iter([]), gather=lambda own: batches)
+    assert again.images == whole.images == len(tiny_dataset) and len(whole.results) > 0
+    assert again.results.image_ids == whole.results.image_ids
+    np.testing.assert_array_equal(again.results.keypoints, whole.results.keypoints)
+    assert again.metrics == whole.metrics
+
+
 def test_further_resolutions_show_the_same_images(tiny_dataset: KeypointDataset) -> None:
     records = {record.id: record for record in tiny_dataset.images}
     for inputs in read_inputs(tiny_dataset, 64, batch=3, more=(96, 32)):

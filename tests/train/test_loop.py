@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,16 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset
+from ofa_pose.data.loader import training_batches
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import LossSettings, TrainSettings
 from ofa_pose.skeleton import CROWDPOSE
-from ofa_pose.train.loop import fit, make_optimizer, set_rate, update
+from ofa_pose.train.loop import fit
 from ofa_pose.train.objectives import FixedNet, Objective
 from ofa_pose.train.training_run import TrainingRun
+from ofa_pose.train.updates import make_optimizer, set_rate, update
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.files import sha256
 from ofa_pose.utils.run_dir import RunDir, plan_run
@@ -96,9 +100,9 @@ class Killed(Exception):
 
 
 def records(job: Job) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without the clock's."""
+    """The lines of metrics.jsonl, without what a clock measured."""
     lines = [json.loads(line) for line in job.run.metrics.read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "data_wait")} for line in lines]
 
 
 def tensors(value: Any) -> list[Any]:
@@ -163,6 +167,23 @@ def test_the_same_job_gives_the_same_weights_and_workers_change_nothing(make_job
     other.fit()
     assert same_state(one.objective.network, other.objective.network)
     assert records(one) == records(other)
+
+
+def test_the_wait_for_data_is_measured_and_shown(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def slow(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for batch in training_batches(*arguments, **options):
+            time.sleep(0.3)
+            yield batch
+
+    monkeypatch.setattr("ofa_pose.train.loop.training_batches", slow)
+    job = make_job("run")
+    job.fit()
+    lines = [json.loads(line) for line in job.run.metrics.read_text().splitlines()]
+    waits = [line["data_wait"] for line in lines if "loss" in line]
+    assert len(waits) == 8 and all(0.3 <= wait < line["seconds"] for wait in waits for line in lines[-1:])
+    assert re.search(r"train: 8/8 steps.* loss [\d.]+, waiting for data \d+%", capfd.readouterr().err)
 
 
 def test_metrics_checkpoints_and_the_result_fit_together(make_job: MakeJob) -> None:
@@ -248,15 +269,17 @@ def test_neither_an_endless_loss_nor_an_endless_gradient_reaches_the_weights(tin
     before = copy.deepcopy(net)
     weight = net.get_submodule("stem.0.conv").weight
     loss = weight.sum() * float("inf") if bad == "loss" else (weight.sum() * 0).abs().sqrt()
+    loss.backward()
     with pytest.raises(OfaPoseError, match="not finite"):
-        update(net, make_optimizer(net, SHORT), {"low": loss}, clip=1.0)
+        update(net, make_optimizer(net, SHORT), {"low": loss.detach()}, clip=1.0)
     assert same_state(net, before)
 
 
 def test_gradients_are_clipped(tiny_spec: ArchSpec) -> None:
     net = LitePose(tiny_spec)
     loss = sum((parameter * 100).sum() for parameter in net.parameters())
-    record = update(net, make_optimizer(net, SHORT), {"low": loss}, clip=0.5)
+    loss.backward()
+    record = update(net, make_optimizer(net, SHORT), {"low": loss.detach()}, clip=0.5).read()
     clipped = torch.stack(
         [parameter.grad.norm() for parameter in net.parameters() if parameter.grad is not None]
     ).norm()

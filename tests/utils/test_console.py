@@ -108,3 +108,16 @@ def test_a_line_that_is_said_repeats_little_of_what_the_user_wrote(shown: Callab
     first, second, third = text.getvalue().splitlines()
     assert first.startswith("warning: xx") and second == "second" and third.startswith("yy")
     assert max(map(len, (first, third))) < 2000
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_is_shown_while_it_is_quiet(clock: Clock, shown: Callable[[bool], io.StringIO], terminal: bool) -> None:
+    text = shown(terminal)
+    with pytest.raises(ZeroDivisionError), console.quiet():
+        work(clock, 40, 20, 1.0)
+        console.say("unheard")
+        console.warn("unheard")
+        raise ZeroDivisionError
+    assert text.getvalue() == ""
+    console.say("heard")
+    assert "heard" in text.getvalue()
