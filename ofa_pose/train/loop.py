@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,22 @@ from torch.optim import AdamW
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, is_plain, load_checkpoint, save_checkpoint
-from ofa_pose.data.loader import Batch, training_batches
+from ofa_pose.data.loader import Batch, training_batches, worker_faults
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import TrainSettings
+from ofa_pose.train.kept import KeptCheckpoints
 from ofa_pose.train.mobilenet import MobileNet
 from ofa_pose.train.objectives import Objective
 from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
-from ofa_pose.utils.console import progress, say
+from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import NUMBER
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
 from ofa_pose.utils.seeding import key_seed
+from ofa_pose.utils.signals import Ending, Interrupted, interruptible
 
 DAMAGED = "restore the file, or choose another --out"
 MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
@@ -62,6 +65,8 @@ def fit(
 ) -> TrainingResult:
     """Train, or go on where the run was cut off; the same run gives the same weights.
 
+    Told to end by a signal, it ends its step and writes a checkpoint of it.
+
     Args:
         evaluate: the network's metrics as it is, with 'AP' among them.
         space: that the network is of, or a subnet of.
@@ -74,25 +79,16 @@ def fit(
     loop = _Loop(training, objective, evaluate, space)
     start = 0 if training.run.fresh else loop.restore()
     training.run.open()
-    training.run.forget_after(start)
-    if evaluate_start and training.run.fresh:
-        loop.evaluate(0)
-    order = (settings.batch, training.seed, objective.resolution, start, settings.steps)
-    batches = training_batches(
-        training.train, *order, training.augmentation, settings.workers, background=training.background
-    )
-    loop.began = time.monotonic()
-    with progress("train", settings.steps, "steps", start) as meter:
-        for step, batch in enumerate(batches, start=start + 1):
-            loss = loop.learn(batch, step)
-            meter.step(note=f"loss {loss:.4f}")
-            if step % settings.evaluate_every == 0 or step == settings.steps:
-                loop.evaluate(step)
-            if step % settings.checkpoint_every == 0 or step == settings.steps:
-                loop.save(step)
-    best = dict(loop.best)
-    if training.calibrate and training.run.best.exists():
-        best["AP"] = float(training.calibrate_best().get("AP") or 0.0)
+    training.run.forget_after(start, evaluated=not loop.unevaluated)
+    if training.run.fresh:
+        loop.unevaluated = evaluate_start
+        loop.save()
+    with interruptible(training.run.go_on) as ending:
+        with loop.kept():
+            loop.train(ending)
+        best = dict(loop.best)
+        if training.calibrate and training.run.best.exists():
+            best["AP"] = float(training.calibrate_best().get("AP") or 0.0)
     return TrainingResult(**best, steps=settings.steps, checkpoint=training.run.best, out=training.run.path)
 
 
@@ -126,7 +122,12 @@ def finetune(
 
 
 class _Loop:
-    """A training under way. Steps are numbered from 1; an objective, like the batches, counts them from 0."""
+    """A training under way. Steps are numbered from 1; an objective, like the batches, counts them from 0.
+
+    Attributes:
+        step: the last one that was taken.
+        unevaluated: the network is to be evaluated after that step, and was not yet.
+    """
 
     def __init__(
         self, training: TrainingRun, objective: Objective, evaluate: Evaluate, space: SearchSpace | None
@@ -134,13 +135,15 @@ class _Loop:
         self._training, self._objective, self._evaluate, self._space = training, objective, evaluate, space
         self._network = objective.network.to(training.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = make_optimizer(self._network, training.settings)
+        self.kept_checkpoints = KeptCheckpoints(training.run, training.settings)
         self.began = 0.0
+        self.step, self.unevaluated = 0, False
         self.best: dict[str, Any] = {"AP": -1.0, "step": 0}
 
     def restore(self) -> int:
         """Go back to the run's last checkpoint; returns its step. Raises InputError where it is of another run."""
         training, network = self._training, self._network
-        checkpoint = load_checkpoint(training.run.last)
+        checkpoint = self.kept_checkpoints.read()
         state = checkpoint.training
         hint = "resume with the recipe of that run, or choose another --out"
         if checkpoint.spec != network.spec or state is None:
@@ -155,8 +158,44 @@ class _Loop:
             raise InputError(what, training.run.last, "raise train.steps, or choose another --out")
         network.load_state_dict(checkpoint.weights_for(network))
         load_optimizer(self._optimizer, state["optimizer"], training.run.last)
-        self.best = state["best"]
-        return int(state["step"])
+        self.best = dict(state["best"])
+        self.step, self.unevaluated = state["step"], state.get("unevaluated") is True
+        if self.best["AP"] >= 0:
+            self._check_best()
+        return self.step
+
+    def _check_best(self) -> None:
+        """Where the best checkpoint is damaged or gone, the next evaluation's is the best, and there is one."""
+        try:
+            load_checkpoint(self._training.run.best)
+        except InputError as error:
+            warn(f"{error.faults[0].where}: {error.faults[0].what}; the best is sought anew from step {self.step} on")
+            self.best = {"AP": -1.0, "step": 0}
+            self.unevaluated = self.unevaluated or self.step == self._training.settings.steps
+
+    def train(self, ending: Ending) -> None:
+        """Go through the steps that are left."""
+        training, settings, first = self._training, self._training.settings, self.step
+        order = (settings.batch, training.seed, self._objective.resolution, first, settings.steps)
+        batches = training_batches(
+            training.train, *order, training.augmentation, settings.workers, background=training.background
+        )
+        self.began = time.monotonic()
+        if self.unevaluated:
+            self.evaluate()
+        with (
+            worker_faults(training.run.go_on),
+            closing(batches),
+            progress("train", settings.steps, "steps", first) as meter,
+        ):
+            for step, batch in enumerate(batches, start=first + 1):
+                with ending.held():
+                    loss = self.learn(batch, step)
+                meter.step(note=f"loss {loss:.4f}")
+                if self.unevaluated:
+                    self.evaluate()
+                if self.kept_checkpoints.are_due(step) or step == settings.steps:
+                    self.save()
 
     def learn(self, batch: Batch, step: int) -> float:
         """One optimiser step, and its line in metrics.jsonl; returns the loss."""
@@ -166,10 +205,13 @@ class _Loop:
         losses = self._objective.loss(batch.to(training.device), step - 1)
         record = update(self._network, self._optimizer, losses, training.settings.clip)
         training.run.log({"step": step, **record, "lr": rate, "side": batch.resolution})
+        self.step, settings = step, training.settings
+        self.unevaluated = step % settings.evaluate_every == 0 or step == settings.steps
         return record["loss"]
 
-    def evaluate(self, step: int) -> None:
+    def evaluate(self) -> None:
         """Evaluate the network; if its AP is the best so far, save it as the best checkpoint."""
+        step = self.step
         seconds = time.monotonic() - self.began if step else 0.0
         metrics = self._evaluate()
         ap = float(metrics.get("AP") or 0.0)
@@ -179,12 +221,27 @@ class _Loop:
             info = {"step": step, "metrics": metrics}
             save_checkpoint(self._training.run.best, self._training.checkpoint(self._network, self._space, info))
             self.best = {"AP": ap, "step": step}
+        self.unevaluated = False
 
-    def save(self, step: int) -> None:
+    def save(self) -> None:
         """Write the checkpoint that the run is resumed from."""
-        training, state = self._training, {"step": step, "best": self.best, "optimizer": self._optimizer.state_dict()}
+        training, step = self._training, self.step
+        state = {"step": step, "best": self.best, "optimizer": self._optimizer.state_dict()}
         state["origin"] = dict(training.origin)
-        save_checkpoint(training.run.last, training.checkpoint(self._network, self._space, {"step": step}, state))
+        if self.unevaluated:
+            state["unevaluated"] = True
+        self.kept_checkpoints.write(step, training.checkpoint(self._network, self._space, {"step": step}, state))
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """What is told to end in it leaves a checkpoint of its last step."""
+        try:
+            yield
+        except Interrupted as error:
+            self.save()
+            if go_on := self._training.run.go_on:
+                go_on = f"step {self.step} of {self._training.settings.steps} is kept; {go_on}"
+            raise Interrupted(error.number, go_on) from None
 
 
 def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
