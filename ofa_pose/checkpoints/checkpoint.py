@@ -211,7 +211,7 @@ def _check_digest(value: dict[str, Any], path: Path) -> None:
         except (RuntimeError, RecursionError, NotImplementedError):  # of tensors that no checkpoint of ours holds
             whole = False
     if not whole:
-        raise DamagedCheckpoint("is damaged: it does not hold what was written", path, DAMAGED)
+        raise DamagedCheckpoint("is a damaged checkpoint: it does not hold what was written", path, DAMAGED)
 
 
 def find_checkpoint(name: str | Path) -> Path:
