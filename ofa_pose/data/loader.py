@@ -260,7 +260,7 @@ def _load(
         batch_sampler=keys,  # type: ignore[arg-type]
         num_workers=workers,
         prefetch_factor=ahead or AHEAD if workers else None,
-        collate_fn=partial(_collate_to_send, in_memory=ahead > 0),
+        collate_fn=_Sender(in_memory=ahead > 0),
         pin_memory=pin_memory,
         timeout=READING_S if workers else 0,
         worker_init_fn=partial(_start_worker, os.getpid()),
@@ -272,6 +272,8 @@ def _load(
             if isinstance(batch, InputError):
                 raise batch
             yield batch.unpacked() if isinstance(batch, _Packed) else batch
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # killed while its batch was fetched
+        raise RuntimeError(f"DataLoader worker is gone: {error}") from error
     finally:  # not when the last traceback that knows of it goes
         if workers:
             batches._shutdown_workers()  # type: ignore[attr-defined]
@@ -296,20 +298,25 @@ class _Packed:
         return Batch(images.permute(0, 3, 1, 2), keypoints, mask, images.shape[1])
 
 
-def _collate_to_send(samples: Sequence[Sample | InputError], in_memory: bool) -> Batch | _Packed | InputError:
-    """The batch; from another process in shared memory, or packed where that is not wanted or has no room for it."""
-    packed = _collate(samples)
-    if isinstance(packed, InputError):
-        return packed
-    batch = packed.unpacked()
-    if get_worker_info() is None:
-        return batch
-    try:  # here: where torch's queue does it, what goes wrong is not told to anybody
-        for tensor in (batch.images, batch.keypoints, batch.mask) if in_memory else ():
-            tensor.share_memory_()
-    except (RuntimeError, OSError):
-        return packed
-    return batch if in_memory else packed
+class _Sender:
+    """Makes batches of samples; in another process in shared memory, or packed once that has no room for one."""
+
+    def __init__(self, in_memory: bool) -> None:
+        self._in_memory = in_memory
+
+    def __call__(self, samples: Sequence[Sample | InputError]) -> Batch | _Packed | InputError:
+        packed = _collate(samples)
+        if isinstance(packed, InputError):
+            return packed
+        batch = packed.unpacked()
+        if get_worker_info() is None:
+            return batch
+        try:  # here: where torch's queue does it, what goes wrong is not told to anybody
+            for tensor in (batch.images, batch.keypoints, batch.mask) if self._in_memory else ():
+                tensor.share_memory_()
+        except (RuntimeError, OSError):
+            self._in_memory = False
+        return batch if self._in_memory else packed
 
 
 def _collate(samples: Sequence[Sample | InputError]) -> _Packed | InputError:
