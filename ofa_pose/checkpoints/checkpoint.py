@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +17,7 @@ from torch import Tensor
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
-from ofa_pose.checkpoints.digest import digest, first_damaged
+from ofa_pose.checkpoints.digest import WrongSum, digest, read_torch
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
@@ -33,6 +32,7 @@ if TYPE_CHECKING:  # what only a checkpoint's use needs: a search whose budget n
 FORMAT = "ofa-pose-checkpoint"
 VERSION = 1
 FOREIGN = "is not a checkpoint of ofa-pose"  # a file that torch reads, of something else
+CHANGED = "is a damaged checkpoint: it does not hold what was written"
 DAMAGED = "write or copy it again"
 KINDS = {"net": "a fixed net", "supernet": "a supernet"}
 
@@ -160,9 +160,9 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     """
     path = find_checkpoint(name)
     try:
-        with warnings.catch_warnings():  # such as that it is a TorchScript archive
-            warnings.simplefilter("ignore")
-            value = torch.load(path, map_location="cpu", weights_only=True)
+        value = read_torch(path)
+    except WrongSum:
+        raise DamagedCheckpoint(CHANGED, path, DAMAGED) from None
     except Exception:  # a damaged pickle raises whatever its bytes lead to
         described = "it describes a net; the weights are in a .pt file, of a search best.pt"
         instead = described if path.suffix == ".yaml" else instead_of_checkpoint(path)
@@ -201,17 +201,14 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
 
 
 def _check_digest(value: dict[str, Any], path: Path) -> None:
-    """Raise DamagedCheckpoint where a file does not hold what was written; one of an earlier version by its CRCs."""
-    stated = value.get("digest")
-    if stated is None:
-        whole = first_damaged(path) is None
-    else:
-        try:
-            whole = digest({key: inner for key, inner in value.items() if key != "digest"}) == stated
-        except (RuntimeError, RecursionError, NotImplementedError):  # of tensors that no checkpoint of ours holds
-            whole = False
+    """Raise DamagedCheckpoint where a file does not hold what was written; earlier versions kept no digest."""
+    stated = value.pop("digest", None)
+    try:
+        whole = stated is None or digest(value) == stated
+    except (RuntimeError, RecursionError, NotImplementedError):  # of tensors that no checkpoint of ours holds
+        whole = False
     if not whole:
-        raise DamagedCheckpoint("is a damaged checkpoint: it does not hold what was written", path, DAMAGED)
+        raise DamagedCheckpoint(CHANGED, path, DAMAGED)
 
 
 def find_checkpoint(name: str | Path) -> Path:

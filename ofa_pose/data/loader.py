@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -281,6 +282,7 @@ def _load(
 
 def _start_worker(parent: int, _worker: int) -> None:
     end_with(parent)
+    sys.excepthook = lambda *_: None  # of a thread whose batch nobody fetches any more; samples' errors are sent
     cv2.setNumThreads(0)  # OpenCV's threads do not outlive a fork
     torch.set_num_threads(1)
 
