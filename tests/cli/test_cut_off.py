@@ -41,7 +41,9 @@ def records(out: Path) -> list[dict[str, Any]]:
     """The whole lines of metrics.jsonl, without the clock's."""
     path = out / "metrics.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in ("seconds", "data_wait")} for line in lines
+    ]
 
 
 def steps(out: Path) -> int:
