@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.data.records import ImageRecord, Region, box_region, finite_array, segment_region
-from ofa_pose.pose.geometry import box_round
+from ofa_pose.pose.geometry import box_round, has_extent
 from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, draft, one_sided, same_joints
 from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.numbers import are_numbers, as_id, find_id, id_order, positive
@@ -25,6 +25,7 @@ ODD = {  # what is counted and warned of, but no fault
     "box": "annotations have no bbox, or an empty one; the box round their labelled joints stands in",
     "area": f"people have no usable area; {AREA_OF_BOX} of their box stands in for it",
     "count": "people have num_keypoints 0 beside labelled joints: training learns them, an evaluation leaves them out",
+    "label": "people have num_keypoints above 0 and no labelled joint: an evaluation counts them, training cannot",
     "id": "annotations name their image or category by a number for a text, or a text for a number; read as the same",
     "segment": "ignored regions have a bad segmentation; their box is used",
     "category": "annotations of categories without keypoints are left out",
@@ -95,6 +96,21 @@ def keypoint_categories(path: Path, categories: Sequence[Any]) -> list[Mapping[s
         if as_id(category.get("id")) is None:
             raise InputError(_id_fault(category), where, "number the category, and name that id in category_id")
     return found
+
+
+def resolved(value: Mapping[str, Any], own: int | str, others: Set[int | str]) -> Iterator[dict[str, Any]]:
+    """The annotations of checked lists with ids of images and categories as `parse` reads them.
+
+    Args:
+        own: the id of the category with the joints, which stands for all of the same joints.
+        others: the ids of the other categories.
+    """
+    images = {as_id(image["id"]) for image in value["images"]}
+    categories = {as_id(category.get("id")) for category in value["categories"] if isinstance(category, dict)}
+    for annotation in value["annotations"]:
+        category = find_id(annotation["category_id"], categories)
+        ids = {"image_id": find_id(annotation["image_id"], images), "category_id": own}
+        yield {**annotation, **ids, **({"category_id": category} if category in others else {})}
 
 
 def choose_skeleton(
@@ -183,11 +199,6 @@ def _id_fault(known: Mapping[str, Any]) -> str:
 
 def _are_shares(values: NDArray[np.floating]) -> bool:
     return bool(values.max() <= 1 and (values % 1).any())
-
-
-def has_extent(box: Any) -> bool:
-    """Whether a record's bbox says where something is: annotators write zeros for 'no box'."""
-    return bool(box) and box[2] > 0 and box[3] > 0
 
 
 class _Reader:
@@ -339,6 +350,7 @@ class _Reader:
                 self._flat.append(f"annotation {known['id']}")
             self._people[image.id].append((labelled.astype(np.float32), box, area))
         else:
+            self._odd["label"] += not crowd and not len(places) and (count or 0) > 0
             region = segment_region(segmentation, image.width, image.height, crowd)
             self._odd["segment"] += bool(segmentation) and region is None
             known_box = given or len(places)

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 
 from ofa_pose.data.check import skeleton_text
-from ofa_pose.data.coco_parse import Parsed, parse
+from ofa_pose.data.coco_parse import Parsed, parse, resolved
 from ofa_pose.data.keypoint_dataset import orient
 from ofa_pose.formats.annotated import AnnotatedImages, Given, Origin, StoredImage, VideoFrame
 from ofa_pose.formats.coco_json import image_folder
@@ -62,6 +62,7 @@ class _Part:
     names: list[str]
     images: Path | None
     losses: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -99,9 +100,13 @@ def convert(
             splits = [choose(splits, split, path)]
         own = to == "yolo" or copy_images
         parts = [_checked(given, path, read, skeleton, own, place if is_zip else None) for read in splits]
+        chosen = parts[0].parsed.skeleton
+        for part in parts[1:]:
+            if part.parsed.skeleton.joints != chosen.joints:
+                what = f"its splits '{parts[0].read.split}' and '{part.read.split}' have other joints, or another order"
+                raise InputError(what, path, f"convert each for itself, as {path}:{part.read.split}")
         with temporary_folder(out) as folder:
             written = _write_yolo(folder, parts, copy_images or is_zip) if to == "yolo" else _write_coco(folder, parts)
-            chosen = parts[0].parsed.skeleton
             if chosen not in BUILT_IN.values():
                 write_text(folder / "skeleton.yaml", skeleton_text(chosen))
             folder.replace(out)  # an empty folder may be there
@@ -115,7 +120,7 @@ def convert(
         losses.update(part.read.losses)
     if to == "yolo":
         losses["limbs"] = len(chosen.limbs)
-    notes = [note for part in parts for note in (*part.read.notes, *part.parsed.warnings)]
+    notes = [note for part in parts for note in (*part.read.notes, *part.parsed.warnings, *part.notes)]
     if to == "yolo" and "val" not in written:
         notes.append("data.yaml names no val, which Ultralytics asks for: convert a folder of train.json and val.json")
     kept = None if chosen in BUILT_IN.values() else out / "skeleton.yaml"
@@ -173,12 +178,15 @@ def _write_yolo(folder: Path, parts: list[_Part], copy: bool) -> dict[str, dict[
         if split is None or split in written:
             what = f"the split '{part.read.split}' is not one of YOLO's"
             raise InputError(what, hint=f"name the splits {', '.join(SPLITS)}, each once")
-        category = part.parsed.category
-        oriented, _ = orient(part.parsed.images)
+        own, others = part.parsed.category["id"], part.parsed.other_categories
+        oriented, guesses = orient(part.parsed.images)
+        part.notes += guesses
         stored = {image.id: read_turn(image.path) for image in oriented if not image.upright and image.path.is_file()}
-        value = upright_records(part.read.value, {key: turn for key, turn in stored.items() if turn})
-        texts, losses = label_files(value, category["id"], len(part.parsed.skeleton.joints))
-        part.losses.update(losses)
+        lists = {**part.read.value, "annotations": list(resolved(part.read.value, own, others))}
+        value = upright_records(lists, {key: turn for key, turn in stored.items() if turn})
+        texts, losses = label_files(value, own, len(part.parsed.skeleton.joints))
+        alike = sum(isinstance(one, dict) and bool(one.get("keypoints")) for one in value["categories"])
+        part.losses.update(losses, classes=alike - 1)
         names = _distinct(part.names)
         _write_images(folder / "images" / split, names, part.origins, links=not copy)
         for name, text in zip(names, texts, strict=True):

@@ -19,14 +19,18 @@ ENDS = 4096  # bytes at each end of a file that tell most files of one size apar
 Group = tuple[int, ...]  # places of images among those that were asked about
 
 
-def repeated_files(records: Sequence[ImageRecord]) -> list[Group]:
+def repeated_files(records: Sequence[ImageRecord], first: int | None = None) -> list[Group]:
     """Images whose files are the same, byte by byte, in groups of two and more; files that cannot be read are none.
 
     Few bytes are read: of files of one size the ends, and all of those whose ends are the same.
+
+    Args:
+        first: only groups with images before and from this place on are wanted.
     """
     groups: list[Group] = [tuple(range(len(records)))]
     for key in (_size_of, _ends_of, _contents_of):
-        groups = [part for group in groups for part in _parts(records, group, key)]
+        parts = (part for group in groups for part in _parts(records, group, key))
+        groups = [part for part in parts if first is None or part[0] < first <= part[-1]]
     return groups
 
 
@@ -57,7 +61,7 @@ def shared_images(one: KeypointDataset, other: KeypointDataset, decode: bool = F
     own = one.images + one.background
     records = own + other.images
     twins: dict[int, int] = {}
-    for group in (repeated_pictures if decode else repeated_files)(records):
+    for group in repeated_pictures(records) if decode else repeated_files(records, len(own)):
         if group[0] < len(own):
             twins |= {place: group[0] for place in group if place >= len(own)}
     return [(records[twins[place]].path, records[place].path) for place in sorted(twins)]

@@ -20,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ofa_pose.data.coco_parse import has_extent, parse
+from ofa_pose.data.coco_parse import parse, resolved
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.formats.image_files import read_turn
 from ofa_pose.formats.reading import fingerprint, read_annotations
-from ofa_pose.pose.geometry import box_round
+from ofa_pose.pose.geometry import box_round, has_extent
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton, load_skeleton
 from ofa_pose.utils.config import Config
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import Fault, InputError
-from ofa_pose.utils.numbers import as_id, find_id, positive
+from ofa_pose.utils.numbers import as_id, positive
 from ofa_pose.utils.seeding import Key, generator
 
 CheckImages = Literal["none", "exists", "decode"]
@@ -81,14 +81,12 @@ class KeypointDataset:
         """
         value = read_annotations(self.annotations_path, self.images_dir).value
         wanted, own = {image.id for image in self.images}, self.category["id"]
-        images = {as_id(image["id"]): image for image in value["images"]}
-        categories = {as_id(category.get("id")) for category in value["categories"]}
-        people = []
-        for annotation in value["annotations"]:
-            image, category = find_id(annotation["image_id"], images), find_id(annotation["category_id"], categories)
-            if image in wanted and category not in self.other_categories:
-                people.append(_evaluated({**annotation, "image_id": image, "category_id": own}))
-        kept = [{**image, "id": image_id} for image_id, image in images.items() if image_id in wanted]
+        people = [
+            _evaluated(annotation)
+            for annotation in resolved(value, own, self.other_categories)
+            if annotation["image_id"] in wanted and annotation["category_id"] == own
+        ]
+        kept = [{**image, "id": as_id(image["id"])} for image in value["images"] if as_id(image["id"]) in wanted]
         return {"images": kept, "annotations": people, "categories": [dict(self.category)]}
 
     @cached_property

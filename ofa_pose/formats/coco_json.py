@@ -39,7 +39,11 @@ def _read(given: Given) -> list[AnnotatedImages]:
     if not found:
         raise InputError("holds no annotations of a known format", given.path, _HINT)
     names = [split for split, _, _ in found]
-    return [AnnotatedImages(split if names.count(split) == 1 else path.stem, value) for split, path, value in found]
+    names = [split if names.count(split) == 1 else path.stem for split, path, _ in found]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise InputError(f"holds two files {doubled}.json", given.path, "name one of them")
+    return [AnnotatedImages(split, value) for split, (_, _, value) in zip(names, found, strict=True)]
 
 
 def image_folder(given: Given, split: str, value: Any) -> Path:

@@ -70,9 +70,24 @@ def _files(given: Given) -> list[Path]:
     return [found[key] for key in sorted(found)]
 
 
+def _of_one_scorer(files: list[Path], scorer: object) -> list[Path]:
+    """The files but for those that lie beside one of the project's scorer. Raises InputError where that is unclear."""
+    by_folder: dict[Path, list[Path]] = defaultdict(list)
+    for path in files:
+        by_folder[path.parent].append(path)
+    kept = []
+    for folder, several in by_folder.items():
+        own = [path for path in several if len(several) == 1 or path.stem == f"CollectedData_{scorer}"]
+        if not own:
+            names = ", ".join(path.name for path in several)
+            raise InputError(f"holds labels of several scorers ({names})", folder, "name one of the files")
+        kept += own
+    return kept
+
+
 def _accepts(given: Given) -> bool:
     if given.suffix == ".csv":
-        with given.path.open(encoding="utf-8", errors="replace") as file:
+        with given.path.open(encoding="utf-8-sig", errors="replace") as file:
             return file.readline().startswith("scorer")
     if given.suffix == ".h5":
         return True
@@ -86,9 +101,14 @@ def _read(given: Given) -> list[AnnotatedImages]:
     if not files:
         hint = f"keep it above {_LABELLED}/, where the CollectedData files are"
         raise InputError("has no CollectedData files beside it", given.path, hint)
-    tables = [_read_table(path) for path in files]
     config_path = _config(given)
-    gathered = Gathered(_joints(given, tables, read_yaml(config_path) if config_path else {}))
+    config = read_yaml(config_path) if config_path else {}
+    kept = _of_one_scorer(files, config.get("scorer"))
+    tables = [_read_table(path) for path in kept]
+    gathered = Gathered(_joints(given, tables, config))
+    if len(kept) < len(files):
+        what = f"{len(files) - len(kept)} files of other scorers than {config['scorer']} are left out"
+        gathered.notes.append(f"{given.path}: {what}")
     project = given.root if given.suffix in ("", ".yaml", ".yml") else given.root.resolve().parent.parent
     if config_path is None:
         gathered.notes.append(f"{given.path}: no {_CONFIG} is near, so that no limbs are known")
@@ -149,7 +169,10 @@ def _read_table(path: Path) -> _Table:
 
 
 def _read_csv(path: Path) -> _Table:
-    lines = list(csv.reader(read_text(path).splitlines()))
+    try:
+        lines = list(csv.reader(read_text(path).splitlines()))
+    except csv.Error as error:
+        raise InputError(f"is not valid CSV ({error})", path, "save the file again") from None
     heads: dict[str, list[str]] = {}
     for line in lines:
         if not line or line[0] not in ("scorer", "individuals", "bodyparts", "coords"):

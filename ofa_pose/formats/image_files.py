@@ -13,6 +13,7 @@ from typing import Any
 from ofa_pose.utils.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
+DEEPEST = 20  # folders of an absolute name that may be there below another one
 HEAD = 4096  # bytes of a file in which its EXIF block begins, if it has one
 _ON_ITS_SIDE = frozenset((5, 6, 7, 8))  # EXIF orientations that swap the sides
 
@@ -99,7 +100,8 @@ def list_images(folder: Path) -> list[Path]:
 
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a path, read without following links, lies in a folder."""
-    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    here, start = os.path.abspath(path), os.path.abspath(folder)
+    return here == start or here.startswith(start.rstrip(os.sep) + os.sep)
 
 
 class ImageFinder:
@@ -119,36 +121,46 @@ class ImageFinder:
         self._roots = [root] if images is None else [root, images]
         self._folders = [*([images] if images else []), *folders, root]
         self.missing: list[Path] = []
-        self._claimed: dict[Path, str] = {}  # files found by their own name alone, and the image that each is
+        self._claimed: dict[Path, tuple[str, bool]] = {}  # whose image a file is, and whether its folders are others
 
-    def find(self, name: str, where: object) -> Path:
-        """The path of an image, whether it is there or not. Raises InputError where the name leads elsewhere."""
+    def find(self, name: str, where: object, *also: str) -> Path:
+        """The path of an image, whether it is there or not; `also` are other names that its file may have.
+
+        Raises InputError where the name leads elsewhere, or to the file of another image.
+        """
         plain = PurePosixPath(name.replace("\\", "/"))
         if not plain.name or "\0" in name:
             raise InputError(f"{name!r:.60} is not the name of an image", where, "correct the name")
-        absolute = plain.is_absolute() or plain.parts[0].endswith(":")
-        relative = PurePosixPath(plain.name) if absolute else plain
-        candidates = [Path(plain)] * absolute + [folder / relative for folder in self._folders]
-        allowed = [path for path in candidates if any(is_inside(path, root) for root in self._roots)]
-        if not allowed:
-            hint = "name the folder of the images with --images"
-            raise InputError(f"its image {name!r:.80} leads out of {self._roots[0]}", where, hint)
-        found = next((path for path in allowed if os.path.isfile(path)), None)
+        absolute = plain.is_absolute() or (plain.parts[0].endswith(":") and len(plain.parts) > 1)
+        ends = range(min(DEEPEST, len(plain.parts) - 1), 0, -1) if absolute else ()
+        tails = [PurePosixPath(*plain.parts[-end:]) for end in ends] or [plain]
+        candidates = [Path(plain)] * absolute + [folder / tail for tail in tails for folder in self._folders]
+        found = next((path for path in candidates if os.path.isfile(path) and self._is_allowed(path)), None)
+        by_name = found is None or (absolute and found != Path(plain))
         if found is None:
-            flat = (folder / plain.name for folder in self._folders)
-            found = next((path for path in flat if os.path.isfile(path)), None) or self._by_name(plain.name)
-            if found is not None and self._claimed.setdefault(found, name) != name:
-                what = f"its image {name!r:.80} and {self._claimed[found]!r:.80} would both be {found}"
-                raise InputError(what, where, "keep the images in the folders that the annotations name")
-        if found is None:
-            found = allowed[0 if len(self._roots) > 1 else -1]
-            self.missing.append(found)
-        return Path(os.path.normpath(found))
+            places = [folder / tails[-1] for folder in self._folders if self._is_allowed(folder / tails[-1])]
+            if not places:
+                hint = "name the folder of the images with --images"
+                raise InputError(f"its image {name!r:.80} leads out of {self._roots[0]}", where, hint)
+            found = next(filter(None, map(self._by_name, (plain.name, *also))), None)
+            if found is None:
+                self.missing.append(places[0 if len(self._roots) > 1 else -1])
+                return Path(os.path.normpath(self.missing[-1]))
+        found = Path(os.path.normpath(found))
+        other, is_loose = self._claimed.setdefault(found, (name, by_name))
+        if other != name and (by_name or is_loose):
+            what = f"its image {name!r:.80} and {other!r:.80} would both be {found}"
+            raise InputError(what, where, "keep the images in the folders that the annotations name")
+        return found
+
+    def _is_allowed(self, path: Path) -> bool:
+        return any(is_inside(path, root) for root in self._roots)
 
     def _by_name(self, name: str) -> Path | None:
-        """The one image of that name below the folder that the caller named."""
-        known = self._listed.get(name, [])
-        return known[0] if len(known) == 1 else None
+        """The image of that name in one of the folders, or the only one below the folder that the caller named."""
+        flat = next((folder / name for folder in self._folders if os.path.isfile(folder / name)), None)
+        known = [] if flat else self._listed.get(name, [])
+        return known[0] if len(known) == 1 else flat
 
     @cached_property
     def _listed(self) -> dict[str, list[Path]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -109,14 +108,7 @@ class _Tasks:
         if not kept:
             return
         name = _image_name(task, where)
-        path = self._finder.find(name, where)
-        uploaded = PurePosixPath(name).name
-        if not os.path.isfile(path) and _UPLOADED.match(uploaded):
-            without = self._finder.find(_UPLOADED.sub("", uploaded), where)
-            del self._finder.missing[-1 - (not os.path.isfile(without)) :]
-            path = without if os.path.isfile(without) else path
-            if not os.path.isfile(path):
-                self._finder.missing.append(path)
+        path = self._finder.find(name, where, _UPLOADED.sub("", PurePosixPath(name).name))
         regions = _results(kept[0], where)
         sized = next((region for region in regions if "original_width" in region), None)
         if sized is None:
@@ -247,7 +239,7 @@ def _groups(regions: list[dict[str, Any]]) -> dict[Any, Any]:
 
 
 def _image_name(task: dict[str, Any], where: str) -> str:
-    """The file that a task's data names: the path of local files, else the name at the end of its address."""
+    """The file that a task's data names: the path of local files, else that in its address."""
     values = [value for value in task["data"].values() if isinstance(value, str)] if task.get("data") else []
     named = task["data"].get("image") if task.get("data") else None
     for address in [named, *values] if isinstance(named, str) else values:
@@ -255,7 +247,7 @@ def _image_name(task: dict[str, Any], where: str) -> str:
         local = parse_qs(parts.query).get("d", [""])[0]
         name = local or unquote(parts.path)
         if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
-            return name if local or not (parts.scheme or name.startswith("/")) else PurePosixPath(name).name
+            return name
     raise InputError("its data names no image file", where, "give it an image, or export it with its files")
 
 

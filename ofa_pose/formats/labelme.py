@@ -90,10 +90,9 @@ def _read_image(gathered: Gathered, finder: ImageFinder, path: Path, value: dict
         corners = [_corner(corner, where) for corner in shape["points"]]
         gathered.losses["attributes"] += _flags(shape)
         if shape["shape_type"] == "point" and len(corners) == 1:
-            person = points.setdefault(group, {})
-            if shape["label"] in person:
-                gathered.losses["repeated_joints"] += 1
-            person.setdefault(str(shape["label"]), (*corners[0], 2))
+            person, label = points.setdefault(group, {}), str(shape["label"])
+            gathered.losses["repeated_joints"] += label in person
+            person.setdefault(label, (*corners[0], 2))
         elif shape["shape_type"] == "rectangle" and len(corners) in (2, 4) and group not in boxes:
             xs, ys = zip(*corners, strict=True)
             boxes[group] = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

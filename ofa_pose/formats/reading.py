@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -84,7 +85,7 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                 if sum(one.file_size for one in texts) > _MOST_TEXT:
                     raise InputError("holds more than 4 GiB of annotations", path, "unpack it, and name the folder")
                 archive.extractall(folder, members if with_images else texts)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
         try:
             yield Path(folder)
@@ -139,9 +140,9 @@ def loss_lines(part: AnnotatedImages, path: Path) -> list[str]:
 
 
 def fingerprint(named: str | Path, images: str | Path) -> str:
-    """A SHA-256 that stands for annotations: that of a file, or of what is read where they are many files."""
-    path, _ = split_name(named)
-    if not path.is_dir() and path.suffix.lower() not in (".yaml", ".yml"):
+    """A SHA-256 that stands for annotations: that of a file, or of what is read: a split, or many files."""
+    path, split = split_name(named)
+    if not split and not path.is_dir() and path.suffix.lower() not in (".yaml", ".yml"):
         return sha256(path)
     value = read_annotations(named, images).value
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

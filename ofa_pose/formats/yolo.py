@@ -75,8 +75,7 @@ def _declared(path: Path, value: Mapping[str, Any], names: tuple[str, ...]) -> _
     given = names if len(names) == count else ()
     joints = own or given or tuple(str(number) for number in range(1, count + 1))
     pairs = _pairs(path, value.get("flip_idx"), count)
-    named = tuple((joints[a], joints[b]) for a, b in pairs)
-    flips = named if value.get("flip_idx") is not None or not (own or given) else None
+    flips = None if pairs is None else tuple((joints[a], joints[b]) for a, b in pairs)
     described = Joints(classes[0] if classes else "person", joints, flip_pairs=flips).check(path)
     return _Declared(path, count, shape[1], classes, described, not own, bool(given))
 
@@ -94,9 +93,10 @@ def _joint_names(path: Path, value: Any, count: int) -> tuple[str, ...]:
     return names
 
 
-def _pairs(path: Path, index: Any, count: int) -> list[tuple[int, int]]:
-    if index is None:
-        return []
+def _pairs(path: Path, index: Any, count: int) -> list[tuple[int, int]] | None:
+    """Joints that change places in a mirror; None where nothing says it: Ultralytics mirrors no image then."""
+    if index in (None, []):
+        return None
     is_list = isinstance(index, list) and len(index) == count and all(type(j) is int and 0 <= j < count for j in index)
     if not is_list or any(index[index[j]] != j for j in range(count)):
         raise InputError("flip_idx does not pair the joints", path, f"give {count} numbers that swap pairs of joints")
@@ -124,8 +124,6 @@ def _read_split(declared: _Declared, value: Mapping[str, Any], split: str) -> An
     if declared.unnamed and declared.borrowed:
         what = "names no joints (kpt_names): they are taken for those of the skeleton given"
         gathered.notes.append(f"{declared.path} {what}")
-    if value.get("flip_idx") is None and declared.unnamed and not declared.borrowed:
-        gathered.notes.append(f"{declared.path} has no flip_idx: no joints change places in a mirror")
     if declared.numbers == 3 and flags[1] and not flags[2]:
         gathered.notes.append(f"{declared.path}: no joint of {split} is visible (2); 1 is read as hidden, as in COCO")
     return gathered.finish(split, declared.path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_pose.pose.geometry import has_extent
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton
 from ofa_pose.utils.numbers import positive
 
@@ -28,7 +29,9 @@ def split_for_yolo(name: str) -> str | None:
 def data_yaml(splits: Iterable[str], skeleton: Skeleton, category: str) -> dict[str, Any]:
     """The contents of data.yaml; images/SPLIT and labels/SPLIT lie beside it."""
     value: dict[str, Any] = {split: f"images/{split}" for split in splits}
-    value |= {"kpt_shape": [len(skeleton.joints), 3], "flip_idx": list(skeleton.flip_index)}
+    value["kpt_shape"] = [len(skeleton.joints), 3]
+    if skeleton.mirror:  # without flip_idx Ultralytics mirrors no image
+        value["flip_idx"] = list(skeleton.flip_index)
     return value | {"names": {0: category}, "kpt_names": {0: list(skeleton.joints)}}
 
 
@@ -91,7 +94,7 @@ def _box(
     given: Sequence[float] | None, labelled: np.ndarray[Any, Any], size: np.ndarray[Any, Any], losses: Counter[str]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
     """The first and the last corner of a person's box inside the image; None where nothing says where it is."""
-    if given is not None:
+    if given is not None and has_extent(given):
         low, high = np.array(given[:2], np.float64), np.array(given[:2], np.float64) + given[2:]
     elif len(labelled):
         low, high = labelled.min(0), labelled.max(0)

@@ -7,6 +7,7 @@ differ by one scale and one offset only, without any half-pixel terms.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -111,3 +112,8 @@ def box_round(places: Array) -> tuple[float, ...]:
     if not len(places):
         return (0.0,) * 4
     return (*places.min(axis=0).tolist(), *np.ptp(places, axis=0).tolist())
+
+
+def has_extent(box: Any) -> bool:
+    """Whether a record's bbox says where something is: annotators write zeros for 'no box'."""
+    return bool(box) and box[2] > 0 and box[3] > 0

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_pose.data.coco_parse import has_extent
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.data.transforms import Augmentation, Region, Sample, training_sample
 from ofa_pose.pose.draw import draw_labels, joint_colours
+from ofa_pose.pose.geometry import has_extent
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress

@@ -70,12 +70,12 @@ def read_mobilenet(path: Path) -> MobileNet:
         raise InputError("holds no weights that are known", path, HINT)
     library, prefix = found[0]
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    groups = _torchvision_blocks(own) if library == "torchvision" else _timm_blocks(own)
-    if len(groups) <= STAGES:
-        raise InputError(f"has {len(groups)} groups of blocks, MobileNetV2 has 7", path, HINT)
     try:
+        groups = _torchvision_blocks(own) if library == "torchvision" else _timm_blocks(own)
+        if len(groups) <= STAGES:
+            raise InputError(f"has {len(groups)} groups of blocks, MobileNetV2 has 7", path, HINT)
         return _renamed(path, own, FIRST[library].removesuffix(".weight"), groups)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError):
+    except (KeyError, IndexError, ValueError, ZeroDivisionError, TypeError, RuntimeError):
         raise InputError("its layers are not MobileNetV2's", path, HINT) from None
 
 

@@ -25,6 +25,7 @@ except ImportError:  # Windows
     fcntl = None
 
 DEEPEST = 100  # levels of a JSON or YAML file; what goes through its values does so level by level
+LONGEST_YAML = 1 << 20  # characters, which PyYAML takes some ten seconds for
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
 
 _TOO_DEEP = f"is nested too deeply, more than {DEEPEST} levels"
@@ -157,9 +158,9 @@ def _sync(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` at once or not at all."""
+    """Write `text` to `path` at once or not at all; what UTF-8 cannot hold, as Python writes it."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
@@ -230,6 +231,8 @@ def parse_yaml(text: str, where: object) -> Any:
     """The value of a YAML text. Raises InputError naming `where` and the line."""
     import yaml  # here: a device that only runs a model has no PyYAML
 
+    if len(text) > LONGEST_YAML:
+        raise InputError("is YAML of more than 1 MB", where, "name another file")
     try:
         value = yaml.load(text, Loader=_yaml_side("SafeLoader"))  # noqa: S506  (a subclass of SafeLoader)
     except RecursionError:

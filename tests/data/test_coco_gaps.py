@@ -237,3 +237,14 @@ def test_sizes_that_say_both_ways_are_each_read_as_they_say(tmp_path: Path) -> N
     assert any(
         "1 images are turned by EXIF and keep their size (the first is 3.jpg)" in line for line in dataset.warnings
     )
+
+
+def test_a_count_without_labels_is_said(tmp_path: Path) -> None:
+    value = contents()
+    value["annotations"][0] |= {"keypoints": [0] * 15, "num_keypoints": 5}
+    value["annotations"][1] |= {"keypoints": [0] * 15, "num_keypoints": 0}
+    value["annotations"][2] |= {"keypoints": [0] * 15, "num_keypoints": 5, "iscrowd": 1}
+    dataset = load_dataset(*write(tmp_path, value))
+    (warning,) = [line for line in dataset.warnings if "num_keypoints" in line]
+    assert "1 people have num_keypoints above 0 and no labelled joint" in warning
+    assert sum(record.counted for record in dataset.images) == 1

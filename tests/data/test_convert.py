@@ -314,7 +314,9 @@ def test_photos_that_exif_turns(tmp_path: Path, orientation: int, size: tuple[in
     value["images"][0]["file_name"] = "0.jpg"
     value["annotations"] = [annotation(1, 0, [x, y, 2] + [0] * 12, bbox=[x - 2, y - 2, 4, 4])]
     (tmp_path / "a.json").write_text(json.dumps(value))
-    convert(tmp_path / "a.json", tmp_path / "yolo", "yolo")
+    done = convert(tmp_path / "a.json", tmp_path / "yolo", "yolo")
+    guessed = orientation > 1 and (orientation < 5 or width == height)
+    assert any("keep their size" in note and "a guess" in note for note in done.notes) == guessed
     shown = cv2.imread(str(tmp_path / "yolo" / "images" / "train" / "0.jpg"))
     numbers = np.array((tmp_path / "yolo" / "labels" / "train" / "0.txt").read_text().split(), np.float64)
     x, y = numbers[5:7] * (shown.shape[1], shown.shape[0])
@@ -322,3 +324,44 @@ def test_photos_that_exif_turns(tmp_path: Path, orientation: int, size: tuple[in
     (image,) = load_dataset(tmp_path / "yolo", tmp_path / "yolo" / "images", check_images="decode").images
     x, y = image.keypoints[0, 0, :2]
     assert image.read()[int(y), int(x)].min() > 200
+
+
+def test_yolo_holds_the_people_that_readers_see(tmp_path: Path) -> None:
+    """Ids of the other type, categories of the same joints, boxes of zeros: all of them are there."""
+    value = contents(3)
+    value["categories"] += [{**value["categories"][0], "id": "2", "name": "dancer"}, "no record"]
+    value["annotations"] = [
+        annotation(1, "1", bbox=[0, 0, 0, 0]),  # type: ignore[arg-type]
+        annotation(2, 2, category_id="1", bbox=None),
+        annotation(3, 2, category_id=2),
+        annotation(4, 2, [0] * 15, bbox=[0, 0, 0, 0]),
+    ]
+    before = load_dataset(*write(tmp_path, value))
+    done = convert(tmp_path / "annotations.json", tmp_path / "out", "yolo")
+    after = load_dataset(tmp_path / "out", tmp_path / "out" / "images")
+    assert before.people == after.people == done.splits["train"]["people"] == 3
+    for one, other in zip(before.images, after.images, strict=True):
+        np.testing.assert_allclose(other.keypoints, one.keypoints, atol=1e-3)
+        np.testing.assert_allclose(other.boxes, one.boxes, atol=1e-3)
+    assert done.losses["classes"] == done.losses["people_without_box"] == 1 and "other_categories" not in done.losses
+    assert len(before.ground_truth["annotations"]) == 4
+
+
+def test_splits_of_other_joints_are_not_put_together(tmp_path: Path) -> None:
+    for split, step in (("train", 1), ("val", -1)):
+        value = contents(2)
+        value["categories"][0]["keypoints"] = JOINTS[::step]
+        (tmp_path / f"{split}.json").write_text(json.dumps(value))
+    for to in ("coco", "yolo"):
+        with pytest.raises(InputError, match=r"its splits 'train' and 'val' have other joints, or another order"):
+            convert(tmp_path, tmp_path / "out", to)
+    assert convert(Path(f"{tmp_path}:val"), tmp_path / "out").splits["val"]["count"] == 2
+
+
+def test_files_of_one_name_are_not_written_over_each_other(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    for place, count in ((tmp_path, 2), (tmp_path / "annotations", 3)):
+        (place / "train.json").write_text(json.dumps(contents(count)))
+    with pytest.raises(InputError, match=r"holds two files train.json; name one of them"):
+        convert(tmp_path, tmp_path / "out")
+    assert convert(tmp_path / "annotations" / "train.json", tmp_path / "out").splits["all"]["count"] == 3

@@ -47,6 +47,19 @@ def test_shared_images_are_found_by_files_and_by_pixels(pair: tuple[KeypointData
     assert [b.name for _, b in shared_images(emptied, one.select([3]))] == ["3.png"]
 
 
+def test_only_files_that_may_be_in_both_are_opened(
+    pair: tuple[KeypointDataset, KeypointDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    for record in one.images[:3]:  # of one size, which none of the other dataset has
+        record.path.write_bytes(b"x" * 99)
+    opened: list[str] = []
+    ends_of = duplicates._ends_of
+    monkeypatch.setattr(duplicates, "_ends_of", lambda path: opened.append(str(path)) or ends_of(path))
+    assert [b.name for _, b in shared_images(one, other)] == ["2.png"]
+    assert opened and not {str(record.path) for record in one.images[:3]} & set(opened)
+
+
 def test_repeated_images_are_found_whatever_their_names(tmp_path: Path) -> None:
     value = contents(6)
     annotations, images = write(tmp_path, value)

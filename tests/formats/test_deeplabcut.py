@@ -175,3 +175,29 @@ def test_a_project_without_labels(tmp_path: Path) -> None:
     path = write_csv(project, [], several=False)
     with pytest.raises(InputError, match="has no rows; label some images"):
         deeplabcut.FORMAT.read(Given(path))
+
+
+def test_a_csv_file_of_another_program(tmp_path: Path) -> None:
+    path = write_csv(make(str(tmp_path), [SCENE]), [SCENE], several=False)
+    text = path.read_text()
+    path.write_text(text, encoding="utf-8-sig")
+    assert deeplabcut.FORMAT.accepts(Given(path))
+    assert_same(deeplabcut.FORMAT.read(Given(path))[0], [SCENE])
+    path.write_text(text + '"' + "1," * 100_000)
+    with pytest.raises(InputError, match=r"CollectedData_me.csv: is not valid CSV \(field larger"):
+        deeplabcut.FORMAT.read(Given(path))
+
+
+def test_a_project_is_read_by_its_own_scorer(tmp_path: Path) -> None:
+    project = make(str(tmp_path), [SCENE])
+    path = write_csv(project, [SCENE], several=False)
+    other = path.with_stem("CollectedData_you")
+    other.write_text(path.read_text().replace("1.5", "9.5"))
+    (part,) = deeplabcut.FORMAT.read(Given(project))
+    assert_same(part, [SCENE])
+    assert "1 files of other scorers than me are left out" in part.notes[0]
+    (part,) = deeplabcut.FORMAT.read(Given(other))
+    assert part.value["annotations"][0]["keypoints"][0] == 9.5 and not part.notes
+    (project / "config.yaml").unlink()
+    with pytest.raises(InputError, match=r"several scorers \(CollectedData_me.csv, CollectedData_you.csv\)"):
+        deeplabcut.FORMAT.read(Given(project))

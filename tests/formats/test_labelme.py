@@ -55,6 +55,14 @@ def test_the_joints_of_a_built_in_skeleton_are_in_its_order(tmp_path: Path) -> N
     assert part.value["categories"][0]["keypoints"] == list(COCO.joints)
 
 
+def test_joints_may_be_numbers(tmp_path: Path) -> None:
+    value = value_of(Scene("a.png", 50, 40, ({"1": (1.0, 2.0, 2), "2": (3.0, 4.0, 2)},)))
+    for shape, label in zip(value["shapes"], ("fish", 1, "1"), strict=True):
+        shape["label"] = label
+    (part,) = labelme.FORMAT.read(write(tmp_path, [value]))
+    assert part.value["categories"][0]["keypoints"] == ["1"] and part.losses == {"repeated_joints": 1}
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     value = value_of(Scene("a.png", 50, 40, ({"head": (1.0, 2.0, 2)},)))
     value["flags"] = {"night": True, "day": False}

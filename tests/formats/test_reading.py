@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.formats.annotated import LOSSES, Given
+from ofa_pose.formats.image_files import ImageFinder
 from ofa_pose.formats.reading import FORMATS, fingerprint, format_of, read_annotations, split_name, unpacked
 from ofa_pose.skeleton import draft
 from ofa_pose.utils.errors import InputError
@@ -187,3 +189,56 @@ def test_two_images_are_never_taken_for_one(tmp_path: Path) -> None:
     write_images(tmp_path, [SCENE])
     with pytest.raises(InputError, match=r"its image 'y/a.png' and 'x/a.png' would both be"):
         read_annotations(test_cvat.write(tmp_path, text).path, tmp_path)
+
+
+def test_splits_of_one_file_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+    scenes = [Scene(f"{number}.png", 50, 40, SCENE.people) for number in range(2)]
+    path = test_cvat.write(tmp_path, test_cvat.document(scenes, subsets=True)).path
+    found = {fingerprint(f"{path}:part{number}", tmp_path) for number in (0, 1, 0)}
+    assert len(found) == 2 and fingerprint(path, tmp_path) not in found
+
+
+def test_a_damaged_member_of_a_zip_file_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations.xml", test_cvat.document([SCENE]))
+    code = path.read_bytes()
+    path.write_bytes(code[:50] + bytes([255]) * 50 + code[100:])
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        read_annotations(path, tmp_path)
+
+
+def test_images_of_other_folders_are_never_taken_for_one(tmp_path: Path) -> None:
+    """Absolute names and addresses are found by their last part where the folders are not there."""
+    write_images(tmp_path, [SCENE])
+    values = [test_labelme.value_of(SCENE) | {"imagePath": f"/home/{who}/a.png"} for who in ("ann", "bob")]
+    (tmp_path / "labelme").mkdir()
+    with pytest.raises(InputError, match=r"its image '/home/bob/a.png' and '/home/ann/a.png' would both be"):
+        read_annotations(test_labelme.write(tmp_path / "labelme", values).path, tmp_path)
+    tasks = [test_label_studio.task(number, SCENE, "parentID") for number in (1, 2)]
+    for before, after in (("/data/upload/3/0a1b2c3d-", "/data/upload/3/99999999-"), ("s3://b/x/", "s3://b/y/")):
+        for one, start in zip(tasks, (before, after), strict=True):
+            one["data"] = {"image": f"{start}a.png"}
+        with pytest.raises(InputError, match=r"and '.*a.png' would both be"):
+            read_annotations(test_label_studio.write(tmp_path, tasks).path, tmp_path)
+    tasks[1]["data"] = tasks[0]["data"]
+    assert len(read_annotations(test_label_studio.write(tmp_path, tasks).path, tmp_path).value["images"]) == 2
+
+
+@pytest.mark.parametrize("start", ["/home/ann/set/", "C:\\set\\"])
+@pytest.mark.parametrize("name", ["cam1/a.png", "cam2/a.png", "a.png"])
+def test_of_an_absolute_name_the_folders_count_as_far_as_they_are_there(tmp_path: Path, start: str, name: str) -> None:
+    labels, photos = tmp_path / "labels", tmp_path / "photos"
+    for folder in (photos, photos / "cam1", photos / "cam2"):
+        write_images(folder, [SCENE])
+    labels.mkdir()
+    value = test_labelme.value_of(SCENE) | {"imagePath": start + name}
+    (image,) = read_annotations(test_labelme.write(labels, [value]).path, photos).value["images"]
+    assert image["file_name"] == name
+
+
+def test_an_absolute_name_of_many_folders_takes_no_time(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    finder = ImageFinder(tmp_path, None)
+    assert finder.find("/x" * 10**5, "here") == tmp_path / "x" and finder.missing
+    assert time.monotonic() - begun < 10

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from ofa_pose.data.convert import convert
+from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.formats import yolo
 from ofa_pose.formats.annotated import Given
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import dump_yaml
+from ofa_pose.utils.files import dump_yaml, read_yaml
 from tests.formats.scenes import JOINTS, Scene, assert_same, box_of, scene_lists, write_images
 
 FLIPS = [0, 2, 1, 3]
@@ -80,13 +82,29 @@ SCENE = Scene("a.png", 50, 40, ({"head": (1.0, 2.0, 2), "tail": (40.0, 30.0, 1)}
 def test_joints_without_names_are_numbered_and_pairs_are_not_guessed(tmp_path: Path) -> None:
     (part,) = yolo.FORMAT.read(Given(write(tmp_path, [SCENE])))
     category = part.value["categories"][0]
-    assert category["keypoints"] == ["1", "2", "3", "4"] and category["flip_pairs"] == []
-    assert "names no joints (kpt_names): they are numbered" in part.notes[0] and "has no flip_idx" in part.notes[1]
+    assert category["keypoints"] == ["1", "2", "3", "4"] and "flip_pairs" not in category
+    assert "names no joints (kpt_names): they are numbered" in part.notes[0]
     (part,) = yolo.FORMAT.read(Given(tmp_path / "data.yaml", joints=JOINTS))
     assert part.value["categories"][0]["keypoints"] == list(JOINTS)
     assert [note.split(": ")[-1] for note in part.notes] == ["they are taken for those of the skeleton given"]
     (part,) = yolo.FORMAT.read(Given(tmp_path / "data.yaml", joints=JOINTS[1:]))
     assert part.value["categories"][0]["keypoints"] == ["1", "2", "3", "4"]
+
+
+def test_without_flip_idx_nothing_is_mirrored(tmp_path: Path) -> None:
+    """As in Ultralytics; also after a conversion, there and back."""
+    path = write(tmp_path, [SCENE])
+    read = load_dataset(path, tmp_path / "images")
+    assert not read.skeleton.mirror and any("no two joints are named as left and right" in one for one in read.warnings)
+    convert(path, tmp_path / "coco")
+    convert(path, tmp_path / "yolo", "yolo")
+    assert "flip_idx" not in read_yaml(tmp_path / "yolo" / "data.yaml")
+    for named in (tmp_path / "coco" / "train.json", tmp_path / "yolo"):
+        assert not load_dataset(named, tmp_path, check_images="none").skeleton.mirror
+    path.write_text(path.read_text() + "flip_idx: []\n")
+    assert not load_dataset(path, tmp_path / "images").skeleton.mirror
+    path.write_text(path.read_text().replace("[]", "[0, 1, 2, 3]"))
+    assert load_dataset(path, tmp_path / "images").skeleton.mirror, "it is said that nothing changes places"
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def annotations(seeds: Path, folder: Path, rng: Random) -> Case:
     path, images = damaged_copy(seeds / "val" / "annotations.json", folder, rng), seeds / "val" / "images"
     return rng.choice(
         (
-            command("data", "check", "--annotations", path, "--images", images),
+            command("data", "check", "--annotations", path, "--images", images, "--pictures", folder / "labels.html"),
             command("eval", "--annotations", path, "--results", seeds / "results.json"),
             command("data", "convert", path, "--images", images, "--format", "yolo", "--out", folder / "out"),
             command(
@@ -108,6 +108,9 @@ def formats(seeds: Path, folder: Path, rng: Random) -> Case:
     path = rng.choice(files)
     damage(path, rng)
     named = rng.choice((source, path))
+    if source.is_dir() and rng.random() < 0.2:
+        named = Path(shutil.make_archive(str(source), "zip", source))
+        named.write_bytes(rng.choice((damaged_bytes, lambda content, _: content))(named.read_bytes(), rng))
     return command("data", "convert", named, "--out", folder / "out")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.data.loader import training_batches
@@ -90,3 +93,17 @@ def test_a_training_sees_what_is_shown(tmp_path: Path, tiny_dataset: KeypointDat
         type(one)(one.image, one.keypoints[:0], np.zeros_like(one.mask)), tiny_dataset.skeleton
     )
     assert dark.max() <= 255 * label_page.DIMMED + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are UTF-8")
+def test_names_that_no_text_holds(tmp_path: Path) -> None:
+    """File names of another encoding, and halves of characters."""
+    value = contents(2)
+    value["categories"][0]["keypoints"][0] = "he\ud800ad"
+    value["images"][1]["file_name"] = "m\udcfcde.png"
+    annotations, images = write(tmp_path, contents(2))
+    (images / "1.png").rename(images / "m\udcfcde.png")
+    annotations.write_text(json.dumps(value))
+    write_label_page(tmp_path / "labels.html", load_dataset(annotations, images), 2)
+    page = (tmp_path / "labels.html").read_text(encoding="utf-8")
+    assert "he\\ud800ad" in page and "m\\udcfcde.png" in page

@@ -175,6 +175,11 @@ BREAKS: dict[str, tuple[Callable[[State], object], str]] = {
     "no dict": (lambda state: [torch.zeros(3)], "holds no weights by name"),
     "without a BatchNorm": (lambda state: without(state, "features.3.conv.1.1.weight"), "not MobileNetV2's"),
     "without blocks": (lambda state: without(state, "features.4."), "groups of blocks"),
+    "without a convolution": (lambda state: without(state, "features.1.conv.1.weight"), "not MobileNetV2's"),
+    "a number for a convolution": (
+        lambda state: state | {"features.1.conv.1.weight": torch.tensor(1.0)},
+        "not MobileNetV2's",
+    ),
     "another shape": (
         lambda state: state | {"features.5.conv.0.0.weight": torch.zeros(192, 16, 1, 1)},
         "weights for 'stages.1.1.expand.conv.weight' have shape",

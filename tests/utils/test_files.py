@@ -236,3 +236,10 @@ def test_a_hundred_levels_are_read_and_more_are_refused(read: Any, tmp_path: Pat
 def test_yaml_that_stands_for_far_more_than_it_holds(text: str) -> None:
     with pytest.raises(InputError, match=r"x\.yaml: (is nested too deeply|stands for far too many values)"):
         files.parse_yaml(text, "x.yaml")
+
+
+def test_yaml_that_would_take_minutes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"a: {'x' * files.LONGEST_YAML}")
+    with pytest.raises(InputError, match="is YAML of more than 1 MB"):
+        files.read_yaml(path)
