@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_pose.api.decorators import many_processes
+from ofa_pose.utils.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
     from ofa_pose.train.loop import MakeObjective, TrainingResult
@@ -42,6 +43,7 @@ def pretrain(
         InputError: the recipe, the data, the checkpoint or `out` is at fault; nothing is written then.
         OfaPoseError: the loss is no longer a finite number.
     """
+    sleep_while_waiting()
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import Checkpoint
@@ -70,7 +72,7 @@ def train_supernet(
     device: str | None = None,
     objective: MakeObjective | None = None,
 ) -> TrainingResult:
-    """Train a weight-sharing supernet by uniform sampling of subnets and resolutions, from pretrained weights.
+    """Train a weight-sharing supernet by sampling subnets and resolutions (train.sampling), from pretrained weights.
 
     `init` takes a checkpoint, best one of the space's largest net; its channels are sorted by importance. Under
     torchrun its processes share each step.
@@ -85,6 +87,7 @@ def train_supernet(
     Raises:
         InputError, OfaPoseError: as `ofa_pose.pretrain`.
     """
+    sleep_while_waiting()
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import Checkpoint
     from ofa_pose.costs.space_profile import describe_space
@@ -134,6 +137,7 @@ def finetune(
     Raises:
         InputError, OfaPoseError: as `ofa_pose.pretrain`; also where the subnet is not one of the supernet's.
     """
+    sleep_while_waiting()
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.checkpoints.checkpoint import check_joints, check_space, load_checkpoint
     from ofa_pose.models.elastic import Supernet

@@ -33,7 +33,8 @@ def _is_slow(x: Tensor, weight: Tensor, padding: int) -> bool:
     """Whether torch takes long for the weights' gradient: a wide kernel, within maps that are wider."""
     kernel, floats = weight.shape[-1], x.dtype == weight.dtype == torch.float32
     shaped = STRIP < kernel == 2 * padding + 1 and kernel < min(x.shape[2:])
-    return shaped and floats and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    plain = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    return shaped and floats and plain and x.device.type == "cpu"
 
 
 class _DepthwiseConv(torch.autograd.Function):
