@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ofa_pose.utils.errors import InputError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _JPEG = b"\xff\xd8\xff"
 _COPY_AGAIN = "copy or download the file again"

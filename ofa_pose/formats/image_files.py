@@ -12,7 +12,7 @@ from typing import Any
 
 from ofa_pose.utils.errors import InputError
 
-SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
 HEAD = 4096  # bytes of a file in which its EXIF block begins, if it has one
 _ON_ITS_SIDE = frozenset((5, 6, 7, 8))  # EXIF orientations that swap the sides
 
@@ -94,7 +94,7 @@ def _turned(record: Mapping[str, Any], orientation: int, stored: tuple[int, int]
 
 def list_images(folder: Path) -> list[Path]:
     """Every image file in a folder and those below it, in the order of their names."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def is_inside(path: Path, folder: Path) -> bool:

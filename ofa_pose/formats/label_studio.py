@@ -21,7 +21,7 @@ from ofa_pose.formats.annotated import (
     in_order,
     turned_box,
 )
-from ofa_pose.formats.image_files import SUFFIXES, ImageFinder, size_of
+from ofa_pose.formats.image_files import IMAGE_SUFFIXES, ImageFinder, size_of
 from ofa_pose.utils.errors import InputError
 
 _EXPORT = "export the project as JSON (not JSON-MIN)"
@@ -254,7 +254,7 @@ def _image_name(task: dict[str, Any], where: str) -> str:
         parts = urlsplit(address)
         local = parse_qs(parts.query).get("d", [""])[0]
         name = local or unquote(parts.path)
-        if PurePosixPath(name).suffix.lower() in SUFFIXES:
+        if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
             return name if local or not (parts.scheme or name.startswith("/")) else PurePosixPath(name).name
     raise InputError("its data names no image file", where, "give it an image, or export it with its files")
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from ofa_pose.formats import coco_json, cvat, deeplabcut, label_studio, labelme, sleap, yolo
 from ofa_pose.formats.annotated import LOSSES, AnnotatedImages, AnnotationFormat, Given
-from ofa_pose.formats.image_files import SUFFIXES
+from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.files import sha256
 
@@ -80,7 +80,7 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                     if parts.is_absolute() or ".." in parts.parts or link:
                         hint = "pack it again, from inside its folder"
                         raise InputError(f"its member {member.filename!r:.80} leads out of it", path, hint)
-                texts = [one for one in members if PurePosixPath(one.filename).suffix.lower() not in SUFFIXES]
+                texts = [one for one in members if PurePosixPath(one.filename).suffix.lower() not in IMAGE_SUFFIXES]
                 if sum(one.file_size for one in texts) > _MOST_TEXT:
                     raise InputError("holds more than 4 GiB of annotations", path, "unpack it, and name the folder")
                 archive.extractall(folder, members if with_images else texts)

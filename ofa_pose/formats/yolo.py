@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose.formats.annotated import AnnotatedImages, AnnotationFormat, Gathered, Given, Joints, Point, finite
-from ofa_pose.formats.image_files import SUFFIXES, list_images, size_of
+from ofa_pose.formats.image_files import IMAGE_SUFFIXES, list_images, size_of
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import read_text, read_yaml
 
@@ -146,7 +146,7 @@ def _images(path: Path, value: Mapping[str, Any], split: str) -> Iterator[Path]:
             raise InputError(f"{split}: no such folder of images: {options[0]}", path, "correct path, or that entry")
         if place.is_dir():
             yield from (Path(os.path.normpath(image)) for image in list_images(place))
-        elif place.suffix.lower() in SUFFIXES:
+        elif place.suffix.lower() in IMAGE_SUFFIXES:
             yield place
         else:
             lines = (line.strip() for line in read_text(place).splitlines())

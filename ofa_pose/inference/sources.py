@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from ofa_pose.data.images import IMAGE_SUFFIXES, read_upright
+from ofa_pose.data.images import read_upright
+from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.pose.geometry import InputFrame
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError

@@ -65,7 +65,7 @@ def fit(
 ) -> TrainingResult:
     """Train, or go on where the run was cut off; the same run gives the same weights.
 
-    Told to end by a signal, it ends its step and writes a checkpoint of it.
+    Asked to end by a signal, it ends its step and writes a checkpoint of it.
 
     Args:
         evaluate: the network's metrics as it is, with 'AP' among them.
@@ -234,7 +234,7 @@ class _Loop:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """What is told to end in it leaves a checkpoint of its last step."""
+        """What is ended by a signal in it leaves a checkpoint of its last step."""
         try:
             yield
         except Interrupted as error:
