@@ -84,7 +84,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     recorded = COMMAND_WORDS.set(words)
     try:
-        if RESUME in words:
+        if RESUME in words and "--help" not in words:
             words = completed(words, get_command(app))
             COMMAND_WORDS.set(words)
         with interruptible() as ending:

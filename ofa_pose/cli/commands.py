@@ -42,7 +42,7 @@ NUMBERS: dict[str, tuple[Callable[[str], float], str]] = {  # what reads each of
 
 
 class Ended(OfaPoseError):
-    """A command was told to end by a signal; typer would take every such exception for Ctrl-C."""
+    """A command was ended by a signal; typer would take every such exception for Ctrl-C."""
 
     def __init__(self, error: Interrupted) -> None:
         super().__init__(str(error))

@@ -325,7 +325,7 @@ class _Sender:
         batch = packed.unpacked()
         if get_worker_info() is None:
             return batch
-        try:  # here: where torch's queue does it, what goes wrong is not told to anybody
+        try:  # here: where torch's queue does it, what goes wrong reaches nobody
             for tensor in (batch.images, batch.keypoints, batch.mask) if self._in_memory else ():
                 tensor.share_memory_()
         except (RuntimeError, OSError):

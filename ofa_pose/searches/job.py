@@ -191,7 +191,7 @@ class SearchJob:
             origin = {**self.origin, "evaluations": len(history)}
             front = write_front(run.path, history, feasible, origin, beside, choice.chosen, evaluations.error)
             best, error = choice.chosen, evaluations.error(choice.chosen.genome)
-            judged = kept.count_after(prior_end, evaluations.asked)
+            measured = kept.count_after(prior_end, evaluations.asked)
         show(front_table(front, feasible))
         for note in notes:
             say(note)
@@ -207,7 +207,7 @@ class SearchJob:
         result = SearchResult(
             best=figures,
             evaluations=len(history),
-            judged=judged,
+            judged=measured,
             algorithm=self.algorithm_name,
             archive=place,
             **front,

@@ -80,8 +80,8 @@ def fit(
 ) -> TrainingResult:
     """Train, or go on where the run was cut off; the same run gives the same weights.
 
-    Told to end by a signal, it ends its step and writes a checkpoint of it. Every process of the training calls it,
-    each with the network as it is at the start; where one is told to end, all end after the same step.
+    Asked to end by a signal, it ends its step and writes a checkpoint of it. Every process of the training calls it,
+    each with the network as it is at the start; where one is asked to end, all end after the same step.
 
     Args:
         evaluate: the network's metrics as it is, with 'AP' among them.
@@ -241,7 +241,7 @@ class _Loop:
                     self._end_together(ending)
 
     def _end_together(self, ending: Ending) -> None:
-        """Of several processes all end after the same step, which is kept, where one of them was told to end."""
+        """Of several processes all end after the same step, which is kept, where one of them was asked to end."""
         if number := self._processes.highest(ending.number or 0):
             self.save()
             self._processes.of_first(None)
@@ -249,7 +249,7 @@ class _Loop:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """What is told to end in it leaves a checkpoint of its last step."""
+        """What is ended by a signal in it leaves a checkpoint of its last step."""
         try:
             yield
         except Interrupted as error:

@@ -123,7 +123,7 @@ def plan_run(
 
     Raises:
         InputError: `out` holds a run already and `resume` is not asked for, or one of another kind, or one whose
-            last checkpoint is gone; or `out` is no folder.
+            last checkpoint is gone; or `out` is a file.
     """
     path = Path(out)
     files.check_folder(path)

@@ -1,4 +1,4 @@
-"""Being told to end: SIGINT (Ctrl-C), SIGTERM and SIGHUP end the work by an exception, not in the middle of a step."""
+"""Being asked to end: SIGINT (Ctrl-C), SIGTERM and SIGHUP end the work by an exception, not in the middle of a step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Interrupted(KeyboardInterrupt):
-    """The work was told to end by a signal.
+    """The work was asked to end by a signal.
 
     Attributes:
         number: of the signal.

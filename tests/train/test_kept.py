@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,6 +118,33 @@ def test_minutes_between_checkpoints(make_job: MakeJob, monkeypatch: pytest.Monk
     for wrong in ("0min", "min", "-1min", "1h", 0):
         with pytest.raises(InputError, match=r"checkpoint_every"):
             check_config(TrainSettings, {"checkpoint_every": wrong}, "here")
+
+
+@pytest.mark.parametrize("step", [1, 5, 8])
+def test_a_call_that_is_interrupted_in_a_step_ends_after_it(make_job: MakeJob, step: int) -> None:
+    """As in a notebook; after step 8, the last one, only its evaluation is left."""
+    whole = make_job("whole")
+    result, before = whole.fit(), signal.getsignal(signal.SIGINT)
+    job = make_job("run")
+    objective = job.objective
+
+    class Interrupting:
+        network = objective.network
+        resolution = staticmethod(objective.resolution)
+
+        @staticmethod
+        def loss(batch: Any, number: int) -> Any:
+            if number == step - 1:
+                signal.raise_signal(signal.SIGINT)
+            return objective.loss(batch, number)
+
+    with pytest.raises(KeyboardInterrupt):
+        replace(job, objective=Interrupting()).fit()
+    assert signal.getsignal(signal.SIGINT) == before
+    assert load_checkpoint(job.run.last).training["step"] == step  # type: ignore[index]
+    again = make_job("run", resume=True)
+    assert again.fit() == result and records(again) == records(whole)
+    assert same_state(again.objective.network, whole.objective.network)
 
 
 @pytest.mark.parametrize("when", [0, 3])
