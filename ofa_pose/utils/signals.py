@@ -83,7 +83,7 @@ def interruptible(go_on: str = "", patient: bool = False) -> Iterator[Ending]:
 
     Args:
         go_on: what an `Interrupted` from inside says that says nothing of its own; see there.
-        patient: a second signal ends nothing at once: of processes that are told to end together, each may get it from
+        patient: a second signal ends nothing at once: of processes that are asked to end together, each may get it from
             a cluster's scheduler and from torchrun.
     """
     ending = Ending(patient)
