@@ -40,8 +40,8 @@ class DecodeConfig:
             tags. How far apart a net puts people
             depends on its training: the paper's losses go with 1.
         recover: look for a person's missing joints by its mean tag; none has less heat than `recover_floor`.
-        reach: the longer side of the box round a person's joints, as a share of the input's short side, is at most
-            this; None: of any size.
+        reach: the longer side of the box round a person's peaks, and of that with one joint that was recovered, as a
+            share of the input's short side, is at most this; None: of any size.
     """
 
     max_people: int = 30

@@ -129,6 +129,9 @@ class TrainingRun:
         decode = recipe.decode.config()
         if recipe.decode.calibrate:
             decode = replace(decode, reach=longest_reach(train))
+            if recipe.decode.reach not in (None, decode.reach):
+                given = f"decode.reach={recipe.decode.reach:g}"
+                say(f"decoder: these images give another reach than {given}; --set {given} keeps it")
             carried = {**carried, "decode": {**(carried.get("decode") or {}), "reach": decode.reach}}
         if decode.reach:
             say(f"decoder: joints more than {decode.reach:g} of an image's short side apart are never one person's")
