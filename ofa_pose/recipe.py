@@ -19,6 +19,7 @@ from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import find_yaml, read_yaml
 
 Side = Annotated[int, Field(gt=0, multiple_of=TOTAL_STRIDE)]
+Minutes = Annotated[str, Field(pattern=r"^[1-9]\d*(\.\d+)? ?min$")]
 COMMANDS = ("pretrain", "train-supernet", "finetune", "search")
 
 
@@ -35,8 +36,16 @@ class TrainSettings(Config):
     workers: int = Field(1, ge=0, description="processes that read images; 0: the training's own")
     evaluate_every: int = Field(500, ge=1, description="steps between evaluations on data.val")
     evaluate_images: int = Field(200, ge=1, description="of data.val, on which the best checkpoint is chosen")
-    checkpoint_every: int = Field(200, ge=1, description="steps that a killed run loses at most")
+    checkpoint_every: Annotated[int, Field(ge=1)] | Minutes = Field(
+        200, description="steps that a killed run loses at most, or minutes, as in 10min"
+    )
     # Those below came later: left out of files where they are as they were before.
+    keep: int = Field(
+        2,
+        ge=1,
+        description="checkpoints to go on from, the newest; more than one, in case a disk damages it",
+        exclude_if=lambda keep: keep == 2,
+    )
     accumulate: int = Field(
         1,
         ge=1,
@@ -73,6 +82,12 @@ class TrainSettings(Config):
         description="random subnets in a sandwich; a step is as many passes and two",
         exclude_if=lambda k: k == 2,
     )
+
+    def is_due(self, step: int, seconds: float) -> bool:
+        """Whether a checkpoint is to be written after a step, so many seconds after the one before."""
+        if isinstance(self.checkpoint_every, int):
+            return step % self.checkpoint_every == 0
+        return seconds >= 60 * float(self.checkpoint_every.removesuffix("min"))
 
 
 class LossSettings(Config):
@@ -184,12 +199,7 @@ def load_recipe(
     Raises:
         InputError: unknown key (the nearest is named), wrong type, no recipe at all.
     """
-    overrides = [overrides] if isinstance(overrides, str) else overrides
-    if seed is not None:
-        overrides = [*overrides, f"seed={seed}"]
-    given = apply_overrides({}, overrides).get("decode")
-    if isinstance(given, dict) and given.keys() & DecodeSettings.model_fields.keys() and "calibrate" not in given:
-        overrides = [*overrides, "decode.calibrate=false"]
+    overrides = _completed(overrides, seed)
     where: str | Path = "the checkpoint's recipe"
     if name is not None:
         where = find_yaml("recipes", name)
@@ -208,6 +218,33 @@ def load_recipe(
     resolved = _with_absolute_paths(apply_overrides(_merge(value, sections.get(command, {})), overrides))
     carried = {**_with_absolute_paths(apply_overrides(copy.deepcopy(value), overrides)), "commands": sections}
     return check_config(Recipe, resolved, f"{where} with --set" if overrides else where), carried
+
+
+def resumed_recipe(
+    path: Path, carried: Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a run that goes on, from its recipe.yaml, and what its checkpoints carry; see `load_recipe`.
+
+    Args:
+        carried: what they carried until now.
+    """
+    overrides, value = _completed(overrides, seed), read_yaml(path)
+    if not isinstance(value, dict):
+        raise InputError("holds no mapping of keys", path, "restore it, or name a recipe with --recipe")
+    resolved = _with_absolute_paths(apply_overrides(value, overrides))
+    kept = _with_absolute_paths(apply_overrides(copy.deepcopy(dict(carried)), overrides))
+    return check_config(Recipe, resolved, f"{path} with --set" if overrides else path), kept
+
+
+def _completed(overrides: Sequence[str], seed: int | None) -> list[str]:
+    """Overrides, the seed among them; one of decode's thresholds turns its calibration off."""
+    overrides = [overrides] if isinstance(overrides, str) else list(overrides)
+    if seed is not None:
+        overrides.append(f"seed={seed}")
+    given = apply_overrides({}, overrides).get("decode")
+    if isinstance(given, dict) and given.keys() & DecodeSettings.model_fields.keys() and "calibrate" not in given:
+        overrides.append("decode.calibrate=false")
+    return overrides
 
 
 def _with_absolute_paths(value: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def data_synth(
     joints: str = "coco",
     seed: int = 0,
     workers: int | None = None,
+    resume: bool = False,
 ) -> SynthResult:
     """Draw a synthetic multi-person dataset in COCO layout; no download.
 
@@ -80,13 +81,14 @@ def data_synth(
         joints: coco (17) or crowdpose (14, with crowdIndex).
         seed: another seed draws other scenes.
         workers: processes; default: one a core.
+        resume: go on where the drawing of `out` was cut off.
 
     Raises:
         InputError: `out` holds something else, or a number is out of range.
     """
     from ofa_pose.synthetic.dataset import write_dataset
 
-    path = write_dataset(Path(out), images, size, joints, seed, workers)
+    path = write_dataset(Path(out), images, size, joints, seed, workers, resume)
     return SynthResult(path, Path(out) / "images", images)
 
 

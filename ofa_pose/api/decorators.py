@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, FORMATS, SUFFIXES, listed
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.threads import sleep_while_waiting
 from ofa_pose.utils.torchrun import place
 
 P = ParamSpec("P")
@@ -85,6 +86,7 @@ def _command(function: Callable[P, R], shared: bool) -> Callable[P, R]:
 @contextmanager
 def _joined() -> Iterator[None]:
     """Be one of the processes that torchrun started; all but the first are silent."""
+    sleep_while_waiting()
     from ofa_pose.train.distributed import joined
     from ofa_pose.utils.console import quiet
 

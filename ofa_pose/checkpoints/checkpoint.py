@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +17,7 @@ from torch import Tensor
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
+from ofa_pose.checkpoints.digest import WrongSum, digest, read_torch
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # what only a checkpoint's use needs: a search whose budget n
 FORMAT = "ofa-pose-checkpoint"
 VERSION = 1
 FOREIGN = "is not a checkpoint of ofa-pose"  # a file that torch reads, of something else
+CHANGED = "is a damaged checkpoint: it does not hold what was written"
+DAMAGED = "write or copy it again"
 KINDS = {"net": "a fixed net", "supernet": "a supernet"}
 
 
@@ -96,6 +98,10 @@ class Checkpoint:
         return {name: self.weights[name] for name in expected}
 
 
+class DamagedCheckpoint(InputError):
+    """A checkpoint's file does not hold what was written into it."""
+
+
 def is_plain(value: Any, shape: torch.Size) -> bool:
     """Whether a value from a file is a dense tensor of real numbers of that shape."""
     return (
@@ -116,7 +122,10 @@ def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint at once or not at all. `recipe` and `info` are written as JSON would write them."""
+    """Write a checkpoint at once or not at all. `recipe` and `info` are written as JSON would write them.
+
+    The file holds a digest of all the rest, by which it is seen when a bit of it has changed.
+    """
     value = {
         "format": FORMAT,
         "version": VERSION,
@@ -130,6 +139,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "info": json.loads(json.dumps(checkpoint.info)),
         "training": checkpoint.training,
     }
+    value["digest"] = digest(value)
     # Not straight into the file: on a full disk torch ends with a RuntimeError of its archive writer.
     content = io.BytesIO()
     torch.save(value, content)
@@ -145,25 +155,26 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             'litepose-nano-coco'.
         kind: the kind that is needed, if it matters.
 
-    Raises InputError: no such file, no checkpoint of ours, truncated, or of the other kind.
+    Raises InputError: no such file, no checkpoint of ours, or of the other kind; `DamagedCheckpoint` where it is
+    truncated or a bit of it is not what was written.
     """
     path = find_checkpoint(name)
     try:
-        with warnings.catch_warnings():  # such as that it is a TorchScript archive
-            warnings.simplefilter("ignore")
-            value = torch.load(path, map_location="cpu", weights_only=True)
+        value = read_torch(path)
+    except WrongSum:
+        raise DamagedCheckpoint(CHANGED, path, DAMAGED) from None
     except Exception:  # a damaged pickle raises whatever its bytes lead to
         described = "it describes a net; the weights are in a .pt file, of a search best.pt"
         instead = described if path.suffix == ".yaml" else instead_of_checkpoint(path)
         hint = instead or "name a .pt file that ofa-pose wrote"
-        raise InputError("is not a checkpoint, or a truncated one", path, hint) from None
+        raise DamagedCheckpoint("is not a checkpoint, or a truncated one", path, hint) from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         hint = "name a .pt file that ofa-pose wrote; import-litepose takes over the LitePose repository's"
         raise InputError(FOREIGN, path, hint)
     if value.get("version") not in range(1, VERSION + 1):
         raise InputError(f"has format version {value.get('version')}", path, "update ofa-pose")
     if value.get("kind") not in KINDS:
-        raise InputError("is a damaged checkpoint", path, "write or copy it again")
+        raise DamagedCheckpoint("is a damaged checkpoint", path, DAMAGED)
     if kind and value["kind"] != kind:
         what = f"holds {KINDS[value['kind']]}, not {KINDS[kind]}"
         raise InputError(what, path, f"name a checkpoint of {KINDS[kind]}")
@@ -173,6 +184,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
         ):
             raise TypeError
         files.check_depth({key: inner for key, inner in value.items() if key != "weights"}, path)
+        _check_digest(value, path)
         return Checkpoint(
             kind=value["kind"],
             spec=ArchSpec.from_dict(value["spec"], path),
@@ -185,7 +197,18 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             path=path,
         )
     except (KeyError, TypeError, AttributeError):
-        raise InputError("is a damaged checkpoint", path, "write or copy it again") from None
+        raise DamagedCheckpoint("is a damaged checkpoint", path, DAMAGED) from None
+
+
+def _check_digest(value: dict[str, Any], path: Path) -> None:
+    """Raise DamagedCheckpoint where a file does not hold what was written; earlier versions kept no digest."""
+    stated = value.pop("digest", None)
+    try:
+        whole = stated is None or digest(value) == stated
+    except (RuntimeError, RecursionError, NotImplementedError):  # of tensors that no checkpoint of ours holds
+        whole = False
+    if not whole:
+        raise DamagedCheckpoint(CHANGED, path, DAMAGED)
 
 
 def find_checkpoint(name: str | Path) -> Path:

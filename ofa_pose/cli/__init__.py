@@ -5,22 +5,26 @@ Exit codes: 0 done; 1 the work failed; 2 the call or its input is wrong.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
+from typer.main import get_command
 
 from ofa_pose import __version__
 from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, training
 from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
+from ofa_pose.cli.resuming import RESUME, completed
 from ofa_pose.utils.console import MOST_CHARACTERS
 from ofa_pose.utils.errors import FailedElsewhere, OfaPoseError, shortened
 from ofa_pose.utils.run_dir import COMMAND_WORDS
+from ofa_pose.utils.signals import Interrupted, interruptible
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
+INTERRUPTED = 130  # what typer makes of Ctrl-C, and of every other `Interrupted` that no command took
 
 app = typer.Typer(
     name="ofa-pose",
@@ -80,7 +84,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     recorded = COMMAND_WORDS.set(words)
     try:
-        result = app(words, standalone_mode=False)
+        if RESUME in words and "--help" not in words:
+            words = completed(words, get_command(app))
+            COMMAND_WORDS.set(words)
+        with interruptible() as ending:
+            result = app(words, standalone_mode=False)
     except FailedElsewhere as error:
         return error.exit_code
     except OfaPoseError as error:
@@ -94,7 +102,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     finally:
         COMMAND_WORDS.reset(recorded)
     if result == INTERRUPTED:
-        return _report("interrupted; commands with --resume go on where they were", INTERRUPTED)
+        interrupted = Interrupted(ending.number or signal.SIGINT)
+        return _report(str(interrupted), interrupted.exit_code)
     return result if isinstance(result, int) else 0
 
 

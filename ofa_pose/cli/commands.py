@@ -16,12 +16,13 @@ import typer
 from rich.markup import escape
 
 from ofa_pose.cli.views import show_values
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.result import Result
+from ofa_pose.utils.run_dir import ONLY_IN_PYTHON
+from ofa_pose.utils.signals import Interrupted
 from ofa_pose.utils.torchrun import place
 
 OPTIONS = {"overrides": "--set", "formats": "--format"}  # those not called as their parameters are
-ONLY_IN_PYTHON = ("objective", "executor")  # parameters that take what a shell cannot give
 # What the shell takes for a parameter, the first of its annotation's alternatives that is found here, and what stands
 # for a value in the help: of lists of text, an option that is repeated; of numbers, text with commas.
 SHELL_TYPES: dict[str, tuple[Any, str | None]] = {
@@ -38,6 +39,14 @@ NUMBERS: dict[str, tuple[Callable[[str], float], str]] = {  # what reads each of
     "Sequence[int]": (int, "write whole numbers as in 50,100"),
     "Sequence[float]": (float, "write numbers as in 0.75,1.5"),
 }
+
+
+class Ended(OfaPoseError):
+    """A command was ended by a signal; typer would take every such exception for Ctrl-C."""
+
+    def __init__(self, error: Interrupted) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
 
 
 def add_command(
@@ -68,7 +77,10 @@ def add_command(
 
     def command(as_json: bool, **given: Any) -> None:
         values = {key: _read(value, kinds[key], names[key], parameters[key]) for key, value in given.items()}
-        result = function(**values)
+        try:
+            result = function(**values)
+        except Interrupted as error:
+            raise Ended(error) from None
         if place()[0]:
             return  # of several processes the first one prints
         if as_json:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from ofa_pose.formats.yolo_labels import SPLITS, data_yaml, label_files, split_f
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.files import check_folder, dump_yaml, set_usual_mode, write_json, write_text
+from ofa_pose.utils.files import check_folder, dump_yaml, temporary_folder, write_json, write_text
 
 WRITTEN = ("coco", "yolo")
 
@@ -107,10 +105,11 @@ def convert(
             if part.parsed.skeleton.joints != chosen.joints:
                 what = f"its splits '{parts[0].read.split}' and '{part.read.split}' have other joints, or another order"
                 raise InputError(what, path, f"convert each for itself, as {path}:{part.read.split}")
-        with _new_folder(out) as folder:
+        with temporary_folder(out) as folder:
             written = _write_yolo(folder, parts, copy_images or is_zip) if to == "yolo" else _write_coco(folder, parts)
             if chosen not in BUILT_IN.values():
                 write_text(folder / "skeleton.yaml", skeleton_text(chosen))
+            folder.replace(out)  # an empty folder may be there
     described = {
         name: {key: out / value if key in ("annotations", "images") else value for key, value in one.items()}
         for name, one in written.items()
@@ -152,20 +151,6 @@ def _checked(
         for one, record in zip(origins, read.value["images"], strict=True)
     ]
     return _Part(read, parsed, origins, names, None if own or outside else common)
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes it at the end, or is removed."""
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}-"))
-    try:
-        yield folder
-        set_usual_mode(folder, 0o777)
-        folder.replace(out)  # an empty folder may be there
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _write_coco(folder: Path, parts: list[_Part]) -> dict[str, dict[str, Any]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TypeAlias
 
 import cv2
@@ -12,14 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.transforms import Augmentation, Sample, clean_sample, training_sample
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.console import say
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.seeding import generator
+from ofa_pose.utils.signals import end_with
 
+SHARED_MEMORY = Path("/dev/shm")
+READING_S = 600.0  # a process that takes longer for a batch hangs
+AHEAD = 2  # batches that each process has ready
+LOOKED_AT = 100  # steps whose resolutions say how large a batch is
 CLEAN = -1  # the epoch of a sample without augmentation
 
 SampleKey: TypeAlias = tuple[int, int, int]
@@ -139,7 +149,7 @@ def training_batches(
     world: int = 1,
     pin_memory: bool = False,
     background: float = 0.0,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The augmented batches of steps first_step … steps - 1.
 
     Args:
@@ -151,6 +161,7 @@ def training_batches(
 
     Raises:
         InputError: no image has a labelled person; or one is missing, damaged or of another size than annotated.
+        OfaPoseError: in `worker_faults`, where a process dies or hangs.
     """
     if not dataset.people:
         raise InputError("no person has a labelled joint", dataset.annotations_path, "label some, or name another file")
@@ -166,7 +177,60 @@ def training_batches(
         ]
         for step in range(first_step, steps)
     )
-    yield from _load(_Samples(dataset, seed, augmentation), keys, workers, pin_memory)
+    ahead = 0
+    if workers and first_step < steps:
+        side = max(map(resolution_of_step, range(first_step, min(steps, first_step + LOOKED_AT))))
+        ahead = batches_ahead(batch * side * side * 13 // 4, workers)
+    yield from _load(_Samples(dataset, seed, augmentation), keys, workers, pin_memory, ahead)
+
+
+def batches_ahead(size: int, workers: int, free: int | None = None) -> int:
+    """How many batches each of some processes may have ready in shared memory; 0: they are sent through pipes.
+
+    What is not as usual is said in a line: a container often has 64 MB, and a write beyond that would end a process.
+
+    Args:
+        size: bytes of a batch.
+        free: bytes of shared memory; default: those that there are.
+    """
+    if free is None:
+        if not SHARED_MEMORY.is_dir():
+            return AHEAD
+        found = os.statvfs(SHARED_MEMORY)
+        free = found.f_bavail * found.f_frsize
+    for ahead in range(AHEAD, 0, -1):
+        if (workers * ahead + 2) * size <= free:  # one is in use, and the one before it may be
+            break
+    else:
+        ahead = 0
+    if ahead < AHEAD:
+        instead = "fewer are prepared ahead" if ahead else "they come through pipes, which takes longer"
+        held = f"{free / 2**20:.0f} MB free, too little for {workers} processes' batches of {size / 2**20:.1f} MB"
+        say(f"{SHARED_MEMORY}: {held}: {instead} (docker run --shm-size, or lower train.workers or train.batch)")
+    return ahead
+
+
+@contextmanager
+def worker_faults(go_on: str = "") -> Iterator[None]:
+    """What befalls the processes of `training_batches` raises OfaPoseError in it, whatever is computed just then.
+
+    Args:
+        go_on: how to go on, which the message says.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error).strip()
+        if isinstance(error, RuntimeError) and text.startswith("DataLoader timed out"):
+            what = f"no batch came from the processes that read images for {READING_S:g} s"
+        elif isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
+            what = f"a process that reads images died ({text.splitlines()[0].rstrip('. ')}): killed, or out of memory"
+        elif text.startswith("Caught ") and "in DataLoader worker process" in text:
+            what = f"a process that reads images failed ({text.splitlines()[-1]})"
+        else:
+            raise
+        hint = go_on or "go on with --resume"
+        raise OfaPoseError(f"{what}; lower train.workers or train.batch, then {hint}") from None
 
 
 def clean_batches(
@@ -180,7 +244,7 @@ def clean_batches(
         [(CLEAN, int(index), resolution) for index in indices[first : first + batch]]
         for first in range(0, len(indices), batch)
     )
-    yield from _load(_Samples(dataset, 0, Augmentation()), keys, workers, False)
+    yield from _load(_Samples(dataset, 0, Augmentation()), keys, workers, False, AHEAD)
 
 
 class _Samples(Dataset[Sample | InputError]):
@@ -201,28 +265,75 @@ class _Samples(Dataset[Sample | InputError]):
             return error
 
 
-def _load(samples: _Samples, keys: Iterator[list[SampleKey]], workers: int, pin_memory: bool) -> Iterator[Batch]:
+def _load(
+    samples: _Samples, keys: Iterator[list[SampleKey]], workers: int, pin_memory: bool, ahead: int
+) -> Iterator[Batch]:
     loader: DataLoader[Sample | InputError] = DataLoader(
         samples,
         batch_sampler=keys,  # type: ignore[arg-type]
         num_workers=workers,
-        collate_fn=_collate,
+        prefetch_factor=ahead or AHEAD if workers else None,
+        collate_fn=_Sender(in_memory=ahead > 0),
         pin_memory=pin_memory,
-        worker_init_fn=_single_threaded,
+        timeout=READING_S if workers else 0,
+        worker_init_fn=partial(_start_worker, os.getpid()),
         generator=torch.Generator(),  # the loader draws a seed that nobody uses; not from the global stream
     )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch
+    batches = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch.unpacked() if isinstance(batch, _Packed) else batch
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # killed while its batch was fetched
+        raise RuntimeError(f"DataLoader worker is gone: {error}") from error
+    finally:  # not when the last traceback that knows of it goes
+        if workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
-def _single_threaded(_worker: int) -> None:
+def _start_worker(parent: int, _worker: int) -> None:
+    end_with(parent)
+    sys.excepthook = lambda *_: None  # of a thread whose batch nobody fetches any more; samples' errors are sent
     cv2.setNumThreads(0)  # OpenCV's threads do not outlive a fork
     torch.set_num_threads(1)
 
 
-def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """A `Batch` on its way through a pipe; images are (B, R, R, 3) here."""
+
+    images: NDArray[np.uint8]
+    keypoints: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+
+    def unpacked(self) -> Batch:
+        images, keypoints, mask = map(torch.from_numpy, (self.images, self.keypoints, self.mask))
+        return Batch(images.permute(0, 3, 1, 2), keypoints, mask, images.shape[1])
+
+
+class _Sender:
+    """Makes batches of samples; in another process in shared memory, or packed once that has no room for one."""
+
+    def __init__(self, in_memory: bool) -> None:
+        self._in_memory = in_memory
+
+    def __call__(self, samples: Sequence[Sample | InputError]) -> Batch | _Packed | InputError:
+        packed = _collate(samples)
+        if isinstance(packed, InputError):
+            return packed
+        batch = packed.unpacked()
+        if get_worker_info() is None:
+            return batch
+        try:  # here: where torch's queue does it, what goes wrong reaches nobody
+            for tensor in (batch.images, batch.keypoints, batch.mask) if self._in_memory else ():
+                tensor.share_memory_()
+        except (RuntimeError, OSError):
+            self._in_memory = False
+        return batch if self._in_memory else packed
+
+
+def _collate(samples: Sequence[Sample | InputError]) -> _Packed | InputError:
     valid: list[Sample] = []
     for sample in samples:
         if isinstance(sample, InputError):
@@ -233,6 +344,4 @@ def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
     keypoints = np.zeros((len(valid), people, joints, 3), np.float32)
     for row, sample in zip(keypoints, valid, strict=True):
         row[: len(sample.keypoints)] = sample.keypoints
-    images = torch.from_numpy(np.stack([sample.image for sample in valid]))
-    mask = torch.from_numpy(np.stack([sample.mask for sample in valid]))
-    return Batch(images.permute(0, 3, 1, 2), torch.from_numpy(keypoints), mask, images.shape[1])
+    return _Packed(np.stack([sample.image for sample in valid]), keypoints, np.stack([sample.mask for sample in valid]))

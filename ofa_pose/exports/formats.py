@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -235,9 +234,8 @@ def _write_compared(form: Format, source: ExportSource, path: Path) -> dict[str,
     Reports 'seconds' (of writing), what `compare` and the format's `write` give, and 'ms', the median time of one image
     at the network's resolution in one thread, if `write` gives none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        temporary, start, backend = Path(folder, path.name), time.perf_counter(), form.backend
+    with files.temporary_folder(path) as folder:
+        temporary, start, backend = folder / path.name, time.perf_counter(), form.backend
         more = form.write(source, temporary) or {}
         seconds = time.perf_counter() - start
         assert backend and backend.open
@@ -248,7 +246,7 @@ def _write_compared(form: Format, source: ExportSource, path: Path) -> dict[str,
             report["ms"] = float(np.median(times))
         for suffix in reversed(form.suffixes):  # the file that leads to the others last
             name = f"{source.name}{suffix}"
-            Path(folder, name).replace(path.parent / name)
+            (folder / name).replace(path.parent / name)
     return report | more
 
 

@@ -172,7 +172,7 @@ def _photo_overlays(draw: Draw) -> AbstractContextManager[Overlay]:
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
             warn(f"{item.name}: no overlay is written, JPEG holds no {size}; its poses are in the results")
             return
-        with files.replacing(item.overlay) as temporary:
+        with files.replacing(item.overlay, lasting=False) as temporary:  # there are very many
             temporary.write_bytes(encoded.tobytes())
 
     return _behind(write, WRITERS)

@@ -143,6 +143,13 @@ class Archive:
         with self._named_errors():
             return int(self._file.execute("SELECT coalesce(max(id), 0) FROM evaluations").fetchone()[0])
 
+    def count_after(self, last: int, genomes: Iterable[Genome]) -> int:
+        """How many of the genomes were evaluated on this basis after the evaluation with the id `last`."""
+        query = "SELECT genome FROM evaluations WHERE basis = ? AND id > ?"
+        with self._named_errors():
+            found = {text for (text,) in self._file.execute(query, (self._basis, last))}
+        return sum(genome_text(genome) in found for genome in genomes)
+
     def until(self, last: int, space: SearchSpace | None = None) -> list[tuple[Genome, float]]:
         """Genome and AP of the evaluations on this basis up to the id `last`, in the order they were written.
 

@@ -243,6 +243,7 @@ class ArchivedEvaluations:
 
     Attributes:
         measured: how many subnets were measured; the others came out of the archive.
+        asked: every subnet that was asked for.
     """
 
     def __init__(
@@ -256,6 +257,7 @@ class ArchivedEvaluations:
         self._feasible, self._archive, self._seed, self._executor = feasible, archive, seed, executor
         self._task = partial(_timed, measure)
         self.measured = 0
+        self.asked: set[Genome] = set()
         self._again: dict[Genome, np.ndarray | None] = {}
 
     def __call__(self, genomes: Sequence[Genome]) -> Iterator[FitnessOutcome]:
@@ -264,6 +266,7 @@ class ArchivedEvaluations:
         Raises:
             OfaPoseError: a subnet could not be evaluated; what was evaluated, elsewhere too, is in the archive.
         """
+        self.asked.update(genomes)
         known = self._archive.outcomes(genomes)
         missing = [genome for genome in genomes if genome not in known]
         started: dict[Genome, Future[tuple[dict[str, Any], float]]] = {}

@@ -41,7 +41,9 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, show, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.numbers import positive
 from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
+from ofa_pose.utils.signals import interruptible
 
 HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png", "search.json", "result.json"
 CHECKPOINT = "best.pt"
@@ -143,7 +145,7 @@ class SearchJob:
         Args:
             out: the run directory.
             resume: go on with the search there: it is gone through again, and what the archive holds is not measured
-                again.
+                again. Where none was begun, one begins.
             archive: another archive than the run directory's, to be shared: a file, or the run directory of a search.
             executor: evaluates; one of other processes needs a `measure` that can be pickled. None: this process does.
 
@@ -155,21 +157,22 @@ class SearchJob:
         run = plan_run(out, config_text(self.recipe), resume, progress=HISTORY)
         start, feasible = time.perf_counter(), self.feasible
         plan = self._plan()
-        before = _read_plan(run, plan) if resume else {}
+        before = {} if run.fresh else _read_plan(run, plan)
         given = archive or before.get("archive")
         place = find_archive(given) if given else run.path / ARCHIVE
         check_archive(place)
-        if resume and not place.exists():
+        if not run.fresh and not place.exists():
             hint = "put it back or name it with --archive; without it, start anew with another --out"
             raise InputError("the search's archive is missing", place, hint)
         say(describe_feasible(feasible))
+        earlier = _read_result(run)
         run.open()
         (run.path / RESULT).unlink(missing_ok=True)  # of the search before it was resumed
-        with Archive(place, self.basis) as kept:
+        with interruptible(run.go_on), Archive(place, self.basis) as kept:
             # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
             prior_end = before.get("prior", kept.last)
             known = kept.until(prior_end, feasible.space)
-            if given and not resume:
+            if given and run.fresh:
                 say(f"archive {place}: {len(known)} evaluations of this supernet are known")
             at = str(place.resolve()) if given else None
             files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
@@ -188,6 +191,7 @@ class SearchJob:
             origin = {**self.origin, "evaluations": len(history)}
             front = write_front(run.path, history, feasible, origin, beside, choice.chosen, evaluations.error)
             best, error = choice.chosen, evaluations.error(choice.chosen.genome)
+            measured = kept.count_after(prior_end, evaluations.asked)
         show(front_table(front, feasible))
         for note in notes:
             say(note)
@@ -196,12 +200,14 @@ class SearchJob:
             warn(f"{why}: train the supernet further, or check data.search")
         figures = describe(feasible, best.genome, best.fitness, error)
         seconds = round(time.perf_counter() - start, 3)
+        if not evaluations.measured and earlier.get("evaluations") == len(history):  # it had ended already
+            seconds = earlier.get("seconds", seconds)
         if self.save_subnet:
             self.save_subnet(run.path / CHECKPOINT, figures.spec, figures.AP)
         result = SearchResult(
             best=figures,
             evaluations=len(history),
-            judged=evaluations.measured,
+            judged=measured,
             algorithm=self.algorithm_name,
             archive=place,
             **front,
@@ -321,6 +327,15 @@ class _Course:
         origin = {**self._origin, "evaluations": len(self.history)}
         error = self._errors[self._best.genome]
         write_best(self._run.path / BEST, self._feasible, self._best, origin, error)
+
+
+def _read_result(run: RunDir) -> dict[str, Any]:
+    """The result that a search left in the run directory; empty where it did not end, or that cannot be read."""
+    try:
+        found = files.read_json(run.path / RESULT)
+    except InputError:
+        return {}
+    return found if isinstance(found, dict) and positive(found.get("seconds")) else {}
 
 
 def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:

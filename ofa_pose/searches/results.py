@@ -74,13 +74,14 @@ class SearchResult(Result):
     Attributes:
         best: the chosen subnet: the fittest, or a cheaper one within noise of it (`search.prefer_cheaper`).
         evaluations: how many subnets the algorithm asked for.
-        judged: how many were measured now, uniform nets beside the winner included; the rest was in the archive.
+        judged: how many were measured since it began, uniform nets beside the winner included, however often it was
+            cut off; the rest was in the archive before.
         algorithm: its name.
         archive: the file that holds every evaluation.
         chosen, front, uniform, saving: see `write_front`.
         people: how many on the search images the APs are taken of; None where that is not known.
         notes: what is to be said of the choice, sentences: see `choice.choice_notes`.
-        seconds: what the search took.
+        seconds: what the search took, of one that was resumed since then.
         out: the run directory.
         subnet: best.yaml, the chosen subnet.
         checkpoint: best.pt, the same with the supernet's weights; None where the job could not save them.

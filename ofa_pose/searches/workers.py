@@ -19,6 +19,7 @@ import torch
 
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.signals import ignoring, interruptible
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
 PAUSE_S = 0.2
@@ -28,7 +29,7 @@ PAUSE_S = 0.2
 def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     """So many processes, each with its share of the threads, and a GPU of its own where `device` leaves that open.
 
-    They end with this process, however it ends, and wait for no evaluation then. SIGTERM is taken for Ctrl-C.
+    They end with this process, however it ends, and wait for no evaluation then. A signal to end is raised at once.
     """
     context = multiprocessing.get_context("spawn")
     gpus: SimpleQueue[str] = context.SimpleQueue()
@@ -40,25 +41,20 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     watched, held = context.Pipe(duplex=False)
     threads = max(1, torch.get_num_threads() // count)
     pool = ProcessPoolExecutor(count, context, _start_worker, (threads, gpus, watched))
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
     try:
-        if is_main:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            pool.submit(int)  # starts the processes, which inherit that: Ctrl-C reaches all of a terminal
-            signal.signal(signal.SIGINT, interrupt or signal.default_int_handler)
-        yield pool
+        with interruptible():
+            with ignoring(signal.SIGINT, signal.SIGHUP):
+                pool.submit(int)  # starts the processes, which inherit that: Ctrl-C reaches all of a terminal
+            yield pool
     finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         pool.shutdown(wait=False, cancel_futures=True)
         time.sleep(PAUSE_S)  # the pool takes note of it; else it would report that its workers are gone
         held.close()
 
 
 def _start_worker(threads: int, gpus: SimpleQueue[str], watched: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
     nowhere = os.open(os.devnull, os.O_WRONLY)  # warnings of the data were shown once
     os.dup2(nowhere, 1)

@@ -26,6 +26,7 @@ from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis, plan_run
+from ofa_pose.utils.signals import interruptible
 
 TABLE, BASIS = "table.csv", "table.json"
 MEASURED = ("AP", "seconds")
@@ -99,9 +100,9 @@ class TableStudy:
         """
         run = plan_run(out, config_text(self.recipe), resume, progress=TABLE)
         start, path = time.perf_counter(), run.path / TABLE
-        if resume:
+        if not run.fresh:
             check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
-        rows = dict(sorted(read_table(path, self.space).items())) if resume else {}
+        rows = dict(sorted(read_table(path, self.space).items())) if not run.fresh else {}
         run.open()
         files.write_json(run.path / BASIS, dict(self.basis))
         genomes = list(every_genome(self.space))
@@ -111,7 +112,8 @@ class TableStudy:
         table = SubnetTable(path, self.space, self.joints, MEASURED)
         table.write(rows)
         missing = [genome for genome in genomes if genome not in rows]
-        with progress("table", sum(work.values()), "MMACs", sum(work[genome] for genome in rows)) as meter:
+        done = sum(work[genome] for genome in rows)
+        with interruptible(run.go_on), progress("table", sum(work.values()), "MMACs", done) as meter:
             for genome, (ap, seconds) in zip(missing, self.evaluate(missing), strict=True):
                 rows[genome] = {"AP": ap, "seconds": round(seconds, 4)}
                 table.append(genome, rows[genome])

@@ -37,8 +37,9 @@ from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.ranking import Series, draw_comparisons, kendall_interval
 from ofa_pose.utils.result import Result, plain
-from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run, read_records
+from ofa_pose.utils.run_dir import RunDir, check_basis, has_begun, plan_run, read_records
 from ofa_pose.utils.seeding import generator
+from ofa_pose.utils.signals import interruptible
 
 SURE = 10  # subnets; with fewer even a tau of 1 may be chance
 GOOD = 0.9  # a tau at which a ranking may stand for the other
@@ -243,8 +244,7 @@ class FidelityStudy:
         )
 
         def fine_tune(genome: Genome, folder: Path) -> float:
-            begun = (folder / "checkpoints" / "last.pt").exists()
-            run = replace(training, run=RunDir(folder, fresh=not begun))
+            run = replace(training, run=RunDir(folder, fresh=not has_begun(folder)))
             spec = feasible.decode(genome)
             net = inherit(base.supernet, spec, base.train, base.device, settings.calibration[-1])
             finetune(run, net, feasible.space)
@@ -285,7 +285,7 @@ class FidelityStudy:
         columns = [_column(name, counts) for counts in settings.evaluations for name in ("AP", "seconds")]
         columns += [TUNED] if self.fine_tune else []
         rows: dict[Genome, dict[str, float]] = {genome: {} for genome in genomes}
-        if resume:
+        if not run.fresh:
             check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
             before = read_subnets(table, columns, space, empty=columns, what="a table of this study")
             if not before.keys() <= rows.keys():
@@ -297,9 +297,10 @@ class FidelityStudy:
         files.write_json(run.path / BASIS, dict(self.basis))
         file = SubnetTable(table, space, self.feasible.joints, columns)
         file.write(rows)
-        for genome, measured in chain(_evaluated(evaluates, rows), self._tuned(rows, run.path / TUNING)):
-            rows[genome] |= measured
-            file.write(rows)  # whole on disk after each figure
+        with interruptible(run.go_on):
+            for genome, measured in chain(_evaluated(evaluates, rows), self._tuned(rows, run.path / TUNING)):
+                rows[genome] |= measured
+                file.write(rows)  # whole on disk after each figure
         shutil.rmtree(run.path / TUNING, ignore_errors=True)
         figures = {name: [row[name] for row in rows.values()] for name in columns}
         aps = figures[_column("AP", settings.reference)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +18,26 @@ from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN
 from ofa_pose.synthetic.scenes import Person, Scene, check_size, draw_scene
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.files import check_folder, read_json, write_json
+from ofa_pose.utils.files import check_folder, read_json, read_text, write_json, write_text
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
 VERSION = 3  # raise it when the same seed no longer draws the same pictures
 JPEG_QUALITY = 92
+DRAWN = "drawn.jsonl"  # until the dataset is whole: what it is to be, then a line for each image that is there
 FILE_NAME = "{:06d}.jpg"  # of the image id, as in COCO's own files
 
 Record = tuple[dict[str, Any], list[dict[str, Any]]]  # of an image, and of its annotations
 
 
-def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, workers: int | None = None) -> Path:
+def write_dataset(
+    out: Path, images: int, size: int, joints: str, seed: int, workers: int | None = None, resume: bool = False
+) -> Path:
     """Write OUT/images/000001.jpg … and then OUT/annotations.json (COCO layout); returns the annotations' path.
 
     The same arguments give the same files, whatever the number of processes (default: all processors).
-    An OUT that already holds this dataset is used as it is. Raises InputError on any other OUT that is not
-    empty, and on arguments out of range.
+    An OUT that already holds this dataset is used as it is. With `resume`, one that was cut off is gone on with. Raises
+    InputError on any other OUT that is not empty, and on arguments out of range.
     """
     if joints not in BUILT_IN:
         raise InputError(f"no figures with joints '{joints}'", hint=nearest(joints, BUILT_IN))
@@ -48,7 +53,12 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
     about: dict[str, Any] = {"description": "ofa-pose synthetic people", "seed": seed, "size": size, "joints": joints}
     info = about | {"images": images, "version": VERSION}
     path = out / "annotations.json"
-    if out.is_dir() and _holds(out, path, info):
+    drawn = out / DRAWN
+    was_cut_off = drawn.is_file() and not path.exists()
+    if was_cut_off and not resume:
+        raise InputError("holds a dataset that was cut off", out, "add --resume to go on, or name a new folder")
+    if not was_cut_off and out.is_dir() and _holds(out, path, info):
+        drawn.unlink(missing_ok=True)
         console.say(f"{out} already holds this dataset; it is used as it is")
         return path
     check_folder(out)
@@ -58,23 +68,65 @@ def write_dataset(out: Path, images: int, size: int, joints: str, seed: int, wor
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.joints)}
     category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.limbs]
     document: dict[str, Any] = {"info": info, "licenses": [], "images": [], "annotations": [], "categories": [category]}
-    with console.progress("drawing scenes", images) as meter:
-        for image, annotations in _drawn(work, images, min(workers, images)):
-            document["images"].append(image)
-            for annotation in annotations:
-                document["annotations"].append({"id": len(document["annotations"]) + 1, **annotation})
+    known = _drawn_before(drawn, info) if was_cut_off else {}
+    missing = [index for index in range(images) if index not in known]
+    write_text(drawn, "".join(json.dumps(line) + "\n" for line in (info, *known.values())))
+    with (
+        drawn.open("a", encoding="utf-8", buffering=1) as file,
+        console.progress("drawing scenes", images, done=len(known)) as meter,
+        contextlib.closing(_drawn(work, missing, min(workers, len(missing)))) as scenes,
+    ):
+        for index, record in zip(missing, scenes, strict=True):
+            known[index] = record
+            file.write(json.dumps(record) + "\n")
             meter.step()
+    for index in range(images):
+        image, annotations = known[index]
+        document["images"].append(image)
+        for annotation in annotations:
+            document["annotations"].append({"id": len(document["annotations"]) + 1, **annotation})
     write_json(path, document, indent=None)
+    drawn.unlink()
     return path
 
 
-def _drawn(work: Callable[[int], Record], images: int, workers: int) -> Iterator[Record]:
-    if workers == 1:
-        yield from map(work, range(images))
+def _drawn(work: Callable[[int], Record], indices: Sequence[int], workers: int) -> Generator[Record, None, None]:
+    if workers <= 1:
+        yield from map(work, indices)
         return
     # forking a process that runs threads (torch, OpenCV) can hang
     with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
-        yield from pool.imap(work, range(images), chunksize=max(1, min(16, images // (4 * workers))))
+        yield from pool.imap(work, indices, chunksize=max(1, min(16, len(indices) // (4 * workers))))
+
+
+def _drawn_before(path: Path, info: dict[str, Any]) -> dict[int, Record]:
+    """By their indices the records of the images that were drawn before a dataset was cut off, and are whole.
+
+    Raises InputError where it was to be another dataset.
+    """
+    lines = []
+    for text in read_text(path).splitlines():
+        with contextlib.suppress(ValueError):  # the last one, cut off
+            lines.append(json.loads(text))
+    _check_same(path.parent, lines[0] if lines else {}, info)
+    found: dict[int, Record] = {}
+    for line in lines[1:]:
+        try:
+            image, annotations = line
+            index, name = image["id"] - 1, FILE_NAME.format(image["id"])
+        except (TypeError, ValueError, KeyError):
+            continue
+        if 0 <= index < info["images"] and _is_whole(path.parent / "images" / name):
+            found[index] = (image, annotations)
+    return found
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a JPEG is there to its end."""
+    try:
+        return path.read_bytes().endswith(b"\xff\xd9")
+    except FileNotFoundError:
+        return False
 
 
 def _holds(out: Path, path: Path, info: dict[str, Any]) -> bool:
@@ -84,16 +136,20 @@ def _holds(out: Path, path: Path, info: dict[str, Any]) -> bool:
     if not path.is_file():
         raise InputError("is not empty and holds no finished dataset", out, "name a new folder or remove this one")
     document = read_json(path)
-    found = document.get("info") if isinstance(document, dict) else None
-    found = found if isinstance(found, dict) else {}
-    other = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in info.items() if found.get(key) != value]
-    if other:
-        raise InputError(f"holds another dataset ({'; '.join(other)})", out, "name a new folder or remove this one")
+    _check_same(out, document.get("info") if isinstance(document, dict) else None, info)
     paths = [out / "images" / FILE_NAME.format(number + 1) for number in range(info["images"])]
     missing = [image for image in paths if not image.is_file()]
     if missing:
         raise InputError(f"{len(missing)} images of the dataset are missing", missing[0], "remove OUT")
     return True
+
+
+def _check_same(out: Path, found: Any, info: dict[str, Any]) -> None:
+    """Raise InputError where what a folder holds, or was to hold, is another dataset."""
+    found = found if isinstance(found, dict) else {}
+    other = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in info.items() if found.get(key) != value]
+    if other:
+        raise InputError(f"holds another dataset ({'; '.join(other)})", out, "name a new folder or remove this one")
 
 
 def _write_scene(folder: Path, seed: int, size: int, joints: str, index: int) -> Record:

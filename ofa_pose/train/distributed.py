@@ -110,6 +110,15 @@ class Processes:
             dist.all_gather_object(gathered, [(item,) for item in items])
         return [found[0] for found in chain.from_iterable(zip_longest(*gathered)) if found]
 
+    def highest(self, number: int) -> int:
+        """The highest of all processes' numbers; no device is waited for."""
+        if self.world == 1:
+            return number
+        found = torch.tensor([number])
+        with exchange():
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
     def of_first(self, value: T) -> T:
         """The first process's value; the others wait for it."""
         if self.world == 1:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.on_device import keep_memory
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ofa_pose.data.loader import Batch, training_batches
+from ofa_pose.data.loader import Batch, training_batches, worker_faults
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.sync_norm import synchronise
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.average import WeightAverage
+from ofa_pose.train.kept import KeptCheckpoints
 from ofa_pose.train.mobilenet import MobileNet
 from ofa_pose.train.objectives import Losses, Objective
 from ofa_pose.train.precision import autocast, compile_net, describe, kernels, pick_precision
@@ -39,12 +40,13 @@ from ofa_pose.train.updates import (
     skips_by_itself,
     update,
 )
-from ofa_pose.utils.console import progress, say
+from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import NUMBER
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
 from ofa_pose.utils.seeding import key_seed
+from ofa_pose.utils.signals import Ending, Interrupted, interruptible
 
 MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
 Evaluate = Callable[[], dict[str, Any]]
@@ -78,7 +80,8 @@ def fit(
 ) -> TrainingResult:
     """Train, or go on where the run was cut off; the same run gives the same weights.
 
-    Every process of the training calls it, each with the network as it is at the start.
+    Asked to end by a signal, it ends its step and writes a checkpoint of it. Every process of the training calls it,
+    each with the network as it is at the start; where one is asked to end, all end after the same step.
 
     Args:
         evaluate: the network's metrics as it is, with 'AP' among them.
@@ -94,19 +97,13 @@ def fit(
     precision = pick_precision(settings.precision, training.device)
     with kernels(precision, fixed_shapes=not isinstance(objective.network, Supernet)):
         loop = _Loop(training, objective, evaluate, space, optimizer or make_optimizer)
-        start = 0 if training.run.fresh else loop.restore()
-        loop.open(start)
-        if evaluate_start and training.run.fresh:
-            loop.evaluate(0)
-        with progress("train", settings.steps, "steps", start) as meter:
-            for step, batch in enumerate(loop.batches(start), start=start + 1):
-                loop.learn(batch, step)
-                meter.step(note=loop.note())
-                if step % settings.evaluate_every == 0 or step == settings.steps:
-                    loop.evaluate(step)
-                if step % settings.checkpoint_every == 0 or step == settings.steps:
-                    loop.save(step)
-        return loop.finish()
+        if not training.run.fresh:
+            loop.restore()
+        loop.open(evaluate_start)
+        with interruptible(training.run.go_on, patient=training.processes.world > 1) as ending:
+            with loop.kept():
+                loop.train(ending)
+            return loop.finish()
 
 
 def pretrain(
@@ -139,7 +136,12 @@ def finetune(
 
 
 class _Loop:
-    """A training under way. Steps are numbered from 1; an objective, like the batches, counts them from 0."""
+    """A training under way. Steps are numbered from 1; an objective, like the batches, counts them from 0.
+
+    Attributes:
+        step: the last one that was taken.
+        unevaluated: the network is to be evaluated after that step, and was not yet.
+    """
 
     def __init__(
         self,
@@ -161,15 +163,18 @@ class _Loop:
         if settings.compile:
             compile_net(self._network)
         self._precision = pick_precision(settings.precision, device)
-        self._records = StepRecords(self._log, LATE if skips_by_itself(self._optimizer) else 0)
+        self._late = LATE if skips_by_itself(self._optimizer) else 0
+        self._records = StepRecords(self._log, self._late)
+        self._checkpoints = KeptCheckpoints(training.run, settings)
+        self.step, self.unevaluated = 0, False
         self._best: dict[str, Any] = {"AP": -1.0, "step": 0}
         self._began = time.monotonic()
         self._waited = self._waited_in_all = 0.0
 
-    def restore(self) -> int:
-        """Go back to the run's last checkpoint; returns its step. Raises InputError where it is of another run."""
+    def restore(self) -> None:
+        """Go back to the run's last checkpoint. Raises InputError where it is of another run."""
         training, network = self._training, self._network
-        checkpoint = load_checkpoint(training.run.last)
+        checkpoint = self._checkpoints.read()
         state = checkpoint.training
         hint = "resume with the recipe of that run, or choose another --out"
         if checkpoint.spec != network.spec or state is None:
@@ -187,21 +192,77 @@ class _Loop:
         if self._average:  # of a run that had none until now it begins here
             kept = replace(checkpoint, weights=state.get("average") or checkpoint.weights)
             self._average.restore(kept.weights_for(network))
-        self._best = state["best"]
-        return int(state["step"])
+        self._best = dict(state["best"])
+        self.step, self.unevaluated = state["step"], state.get("unevaluated") is True
+        if self._best["AP"] >= 0:
+            self._check_best()
 
-    def open(self, start: int) -> None:
-        """Make the run directory, which holds the records up to step `start`, and say how the training is computed."""
+    def _check_best(self) -> None:
+        """Where the best checkpoint is damaged or gone, the next evaluation's is the best, and there is one."""
+        try:
+            load_checkpoint(self._training.run.best)
+        except InputError as error:
+            warn(f"{error.faults[0].where}: {error.faults[0].what}; the best is sought anew from step {self.step} on")
+            self._best = {"AP": -1.0, "step": 0}
+            self.unevaluated = self.unevaluated or self.step == self._training.settings.steps
+
+    def open(self, evaluate_start: bool) -> None:
+        """Make the run directory, with the records up to now and a checkpoint, and say how the training is computed."""
         training = self._training
         if self._processes.leads:
             training.run.open()
-            training.run.forget_after(start)
+            training.run.forget_after(self.step, evaluated=not self.unevaluated)
         say(describe(training.device, self._precision, self._processes))
+        if training.run.fresh:
+            self.unevaluated = evaluate_start
+            self.save()
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """This process's batches of the steps after `start`; takes the time that each was waited for."""
+    def train(self, ending: Ending) -> None:
+        """Go through the steps that are left."""
+        training, settings, shared = self._training, self._training.settings, self._processes.world > 1
+        self._began = time.monotonic()
+        with (
+            worker_faults(training.run.go_on),
+            closing(self._batches()) as batches,
+            ending.held() if shared else nullcontext(),
+            progress("train", settings.steps, "steps", self.step) as meter,
+        ):
+            if self.unevaluated:
+                self.evaluate()
+            for batch in batches:
+                with nullcontext() if shared else ending.held():
+                    self.learn(batch, self.step + 1)
+                meter.step(note=self.note())
+                if self.unevaluated:
+                    self.evaluate()
+                if self._checkpoints.are_due(self.step) or self.step == settings.steps:
+                    self.save()
+                if shared and self.step % (self._late + 1) == 0:
+                    self._end_together(ending)
+
+    def _end_together(self, ending: Ending) -> None:
+        """Of several processes all end after the same step, which is kept, where one of them was asked to end."""
+        if number := self._processes.highest(ending.number or 0):
+            self.save()
+            self._processes.of_first(None)
+            raise Interrupted(number)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """What is ended by a signal in it leaves a checkpoint of its last step."""
+        try:
+            yield
+        except Interrupted as error:
+            if self._checkpoints.step != self.step:
+                self.save()
+            if go_on := self._training.run.go_on:
+                go_on = f"step {self.step} of {self._training.settings.steps} is kept; {go_on}"
+            raise Interrupted(error.number, go_on) from None
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        """This process's batches of the steps that are left; takes the time that each was waited for."""
         training, settings, processes = self._training, self._training.settings, self._processes
-        order = (self._images, training.seed, self._objective.resolution, start, settings.steps)
+        order = (self._images, training.seed, self._objective.resolution, self.step, settings.steps)
         batches = training_batches(
             training.train,
             *order,
@@ -212,12 +273,13 @@ class _Loop:
             pin_memory=training.device.type == "cuda",
             background=training.background,
         )
-        self._began = before = time.monotonic()
-        for batch in batches:
-            self._waited = time.monotonic() - before
-            self._waited_in_all += self._waited
-            yield batch
-            before = time.monotonic()
+        before = time.monotonic()
+        with closing(batches):
+            for batch in batches:
+                self._waited = time.monotonic() - before
+                self._waited_in_all += self._waited
+                yield batch
+                before = time.monotonic()
 
     def learn(self, batch: Batch, step: int) -> None:
         """One optimiser step; its line in metrics.jsonl follows as soon as its figures are known."""
@@ -230,6 +292,8 @@ class _Loop:
             self._average.update(step)
         more = {"lr": rate, "side": batch.resolution, "data_wait": round(self._waited, 4)}
         self._records.add(step, figures, more)
+        self.step, settings = step, training.settings
+        self.unevaluated = step % settings.evaluate_every == 0 or step == settings.steps
 
     def _gradients(self, batch: Batch, step: int) -> Losses:
         """Leave the gradients of the step's images, those of all processes, with the weights; returns their losses.
@@ -263,9 +327,10 @@ class _Loop:
         loss = "" if math.isnan(self._records.loss) else f"loss {self._records.loss:.4f}, "
         return f"{loss}waiting for data {share:.0%}"
 
-    def evaluate(self, step: int) -> None:
+    def evaluate(self) -> None:
         """Evaluate the network, or the average of its weights; if its AP is the best so far, save it as best.pt."""
         self._records.read()
+        step = self.step
         seconds = time.monotonic() - self._began if step else 0.0
         with self._average.lent() if self._average else nullcontext():
             self._processes.take_first(list(self._network.buffers()))  # each has BatchNorm statistics of its own
@@ -275,17 +340,23 @@ class _Loop:
             say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
             if ap > self._best["AP"]:
                 info = {"step": step, "metrics": metrics}
-                self._write(self._training.run.best, info)
+                if self._processes.leads:
+                    save_checkpoint(self._training.run.best, self._checkpoint(info))
                 self._best = {"AP": ap, "step": step}
+        self.unevaluated = False
 
-    def save(self, step: int) -> None:
+    def save(self) -> None:
         """Write the checkpoint that the run is resumed from."""
         self._records.read()
-        state = {"step": step, "best": self._best, "optimizer": self._optimizer.state_dict()}
+        if not self._processes.leads:
+            return
+        state = {"step": self.step, "best": self._best, "optimizer": self._optimizer.state_dict()}
         state["origin"] = dict(self._training.origin)
         if self._average:
             state["average"] = self._average.values
-        self._write(self._training.run.last, {"step": step}, state)
+        if self.unevaluated:
+            state["unevaluated"] = True
+        self._checkpoints.write(self.step, self._checkpoint({"step": self.step}, state))
 
     def finish(self) -> TrainingResult:
         """Calibrate the best checkpoint's decoder where that is asked for. Returns the result, to every process."""
@@ -296,9 +367,8 @@ class _Loop:
         steps = training.settings.steps
         return TrainingResult(**best, steps=steps, checkpoint=training.run.best, out=training.run.path)
 
-    def _write(self, path: Path, info: dict[str, Any], state: dict[str, Any] | None = None) -> None:
-        if self._processes.leads:
-            save_checkpoint(path, self._training.checkpoint(self._network, self._space, info, state))
+    def _checkpoint(self, info: dict[str, Any], state: dict[str, Any] | None = None) -> Checkpoint:
+        return self._training.checkpoint(self._network, self._space, info, state)
 
     def _log(self, record: dict[str, Any]) -> None:
         if self._processes.leads:

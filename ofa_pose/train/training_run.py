@@ -29,13 +29,15 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe
+from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe, resumed_recipe
 from ofa_pose.train.distributed import Processes
+from ofa_pose.train.kept import newest_whole
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, SandwichSampling, UniformSampling
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import say
-from ofa_pose.utils.run_dir import RunDir, plan_run
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.run_dir import RECIPE, RunDir, has_begun, plan_run
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,21 @@ class TrainingRun:
         Args:
             command: that trains; a run is resumed by the command that began it.
             source: what the training starts from: its recipe and its joints are taken where none are named.
-            recipe_name, overrides, seed: see `load_recipe`.
+            recipe_name, overrides, seed: see `load_recipe`; a run that goes on has its own recipe where none is named.
             teacher: checkpoint of a network to distil from.
 
         Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault, or the batch cannot
         be shared.
         """
-        recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
+        begun = resume and has_begun(Path(out))
+        if resume and not begun and recipe_name is None and source is None:
+            what = "holds no run to go on with, and no recipe says how to begin one"
+            raise InputError(what, out, "name a run's folder with --out, or add --recipe NAME")
+        if begun and recipe_name is None and (Path(out) / RECIPE).exists():
+            before = newest_whole(Path(out))[0].recipe
+            recipe, carried = resumed_recipe(Path(out) / RECIPE, before, overrides, seed)
+        else:
+            recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
         if command != "finetune":  # that has its supernet's own space, wherever the file is now
             load_space(recipe.space)  # a wrong name is reported before all data are read
         master = load_checkpoint(teacher, kind="net") if teacher else None

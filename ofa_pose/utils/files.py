@@ -9,12 +9,20 @@ import itertools
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Iterator
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ofa_pose.utils.errors import InputError, nearest
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 DEEPEST = 100  # levels of a JSON or YAML file; what goes through its values does so level by level
 LONGEST_YAML = 1 << 20  # characters, which PyYAML takes some ten seconds for
@@ -26,31 +34,127 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed."""
+def replacing(path: str | Path, lasting: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed.
+
+    What a killed process left of its attempt at the same file goes; what another one writes just now stays.
+
+    Args:
+        lasting: wait for the disk, so that a loss of power leaves what was there or what is new.
+    """
     path = Path(path)
     check_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        temporary, handle = _claim(path, _make_file)
     except OSError as error:  # name the file that was meant, not the temporary one
         raise type(error)(error.errno, error.strerror, str(path)) from None
-    os.close(handle)
-    temporary = Path(name)
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
     try:
         yield temporary
-        set_usual_mode(temporary, 0o666)
+        temporary.chmod(mode)  # libraries that make the file anew choose their own
+        if lasting:
+            _sync(temporary)
         temporary.replace(path)
+        if lasting:
+            with contextlib.suppress(OSError):  # not every file system has this for folders
+                _sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
 
 
-def set_usual_mode(path: Path, mode: int) -> None:
-    """Give a temporary file or folder the permissions that the user's umask leaves of `mode`."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(mode & ~umask)
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, removed at the end where it was not renamed; so is what a killed process left of it.
+
+    Renamed to `path`, it has the usual permissions.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder, handle = _claim(path, _make_folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """A new temporary file or folder for `path`, and its handle, which locks it while it is open.
+
+    The lock ends with the process, however that ends: what is there and not locked was left by a killed one.
+    """
+    numbers = itertools.count()
+    while True:
+        temporary = path.with_name(f".{path.stem}.ofa-pose-{next(numbers)}{path.suffix}")
+        _remove_left(temporary)
+        try:
+            return temporary, make(temporary)
+        except FileExistsError:
+            continue
+
+
+def _make_file(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less what the umask takes
+    return _locked(path, handle)
+
+
+def _make_folder(path: Path) -> int:
+    path.mkdir()
+    return _locked(path, os.open(path, os.O_RDONLY))
+
+
+def _locked(path: Path, handle: int) -> int:
+    """The handle, locked. Raises FileExistsError where another process was faster, which took it for left."""
+    if _lock(handle) is False or not _is_open(path, handle):
+        os.close(handle)
+        raise FileExistsError
+    return handle
+
+
+def _remove_left(path: Path) -> None:
+    """Remove a temporary file or folder that a killed process left."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # as a rule: there is none
+        return
+    try:
+        if _lock(handle) and _is_open(path, handle):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Whether an open file or folder could be locked; None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_open(path: Path, handle: int) -> bool:
+    """Whether a path still is what was opened."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:

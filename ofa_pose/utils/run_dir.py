@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose.utils import files
-from ofa_pose.utils.console import warn
+from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import plain
 
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
+
+ONLY_IN_PYTHON = ("objective", "executor")  # parameters that take what a shell cannot give
+_OLDER = re.compile(r"last-(\d+)\.pt")  # beside last.pt: the checkpoint of an earlier step
 
 COMMAND_WORDS: ContextVar[Sequence[str]] = ContextVar("command_words", default=())  # of the call that is going on
 BASIS_DEFAULTS = {
@@ -39,6 +43,15 @@ class RunDir:
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.metrics = path / METRICS
+
+    @property
+    def go_on(self) -> str:
+        """How to go on with this run, in words; '' where no command is known to have begun it."""
+        if not self._command:
+            return ""
+        if {f"--{name.replace('_', '-')}" for name in ONLY_IN_PYTHON} & {*self._command}:
+            return "go on with the same call and resume=True"
+        return f"go on with: {shlex.join(['ofa-pose', self._command[0], '--resume', '--out', str(self.path)])}"
 
     def open(self) -> None:
         """Make the directory with the resolved recipe and the exact command.
@@ -65,11 +78,21 @@ class RunDir:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(record), allow_nan=False) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop the records of steps after `step`: a resumed run writes them again."""
+    def forget_after(self, step: int, evaluated: bool = True) -> None:
+        """Drop the records of steps after `step`: a resumed run writes them again, and how it ended.
+
+        Args:
+            evaluated: the record of an evaluation after that very step is kept too.
+        """
         if not self.metrics.exists():
             return
-        kept = [line for line, record in read_records(self.metrics) if record.get("step", 0) <= step]
+        again = {"calibration"} if evaluated else {"calibration", "val"}
+
+        def stays(record: Mapping[str, Any]) -> bool:
+            at = record.get("step", 0)
+            return at < step or (at == step and not again & record.keys())
+
+        kept = [line for line, record in read_records(self.metrics) if stays(record)]
         files.write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
@@ -94,28 +117,56 @@ def plan_run(
     """The run directory `out`, checked but not yet made; see `RunDir.open`.
 
     Args:
+        resume: go on with the run there; where none has begun, one begins.
         progress: the file, inside `out`, that holds what a run has done so far, and that a resumed one goes on from;
             one of `PROGRESS`.
 
     Raises:
-        InputError: `out` holds a run already and `resume` is not asked for, there is nothing to resume, or `out` is no
-            folder.
+        InputError: `out` holds a run already and `resume` is not asked for, or one of another kind, or one whose
+            last checkpoint is gone; or `out` is a file.
     """
     path = Path(out)
     files.check_folder(path)
-    begun = (path / progress).exists()
-    if resume and not begun:
-        raise InputError(f"holds no {progress} to resume from", out, "start without --resume")
-    found = next((name for name in (progress, *PROGRESS) if (path / name).exists()), None)
-    if not resume and found:
+    begun = has_begun(path, progress)
+    found = next((name for name in (progress, *PROGRESS) if has_begun(path, name)), None)
+    if found and not (resume and begun):
         hint = "add --resume to go on, or choose another --out" if begun else "choose another --out"
         raise InputError(f"holds a run already ({found})", out, hint)
+    if not begun and progress == PROGRESS[0]:
+        _check_nothing_lost(path)
+    if resume and not begun:
+        say(f"{out}: holds no {progress} to go on from yet; it begins")
     before = path / RECIPE
-    if resume and before.exists():
+    if begun and before.exists():
         changed = changed_keys(files.read_yaml(before), files.parse_yaml(recipe, "the recipe"))
         if changed:
             warn(f"{out}: the run began with another recipe and goes on with this one: {', '.join(changed)}")
     return RunDir(path, recipe, COMMAND_WORDS.get() if argv is None else argv, fresh=not begun)
+
+
+def kept_checkpoints(path: Path) -> list[Path]:
+    """A training's checkpoints in its run directory, the newest first: last.pt, last-800.pt, last-600.pt …"""
+    folder = path / "checkpoints"
+    older = {int(match[1]): one for one in folder.glob("last-*.pt") if (match := _OLDER.fullmatch(one.name))}
+    newest = [folder / "last.pt"] if (folder / "last.pt").exists() else []
+    return newest + [older[step] for step in sorted(older, reverse=True)]
+
+
+def has_begun(path: Path, progress: str = PROGRESS[0]) -> bool:
+    """Whether a run directory holds what a run goes on from; see `plan_run`."""
+    return bool(kept_checkpoints(path)) if progress == PROGRESS[0] else (path / progress).exists()
+
+
+def _check_nothing_lost(path: Path) -> None:
+    """Refuse a training's directory with a best but no last checkpoint, and warn where steps were logged."""
+    best = "checkpoints/best.pt"
+    if (path / best).exists():
+        hint = f"restore it, or choose another --out; --init {path / best} starts from these weights"
+        raise InputError(f"holds {best} of a run whose {PROGRESS[0]} is gone", path, hint)
+    metrics = path / METRICS
+    steps = max((one.get("step", 0) for _, one in read_records(metrics)), default=0) if metrics.exists() else 0
+    if steps:
+        warn(f"{path}: {steps} steps were logged there and no checkpoint is left of them; the training begins anew")
 
 
 def check_basis(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:

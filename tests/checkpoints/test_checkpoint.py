@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,14 @@ import torch
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from ofa_pose.checkpoints.checkpoint import (
+    Checkpoint,
+    DamagedCheckpoint,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from ofa_pose.checkpoints.digest import digest
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import CROWDPOSE
@@ -145,6 +153,54 @@ def test_a_later_format_asks_for_an_update(checkpoint: Checkpoint, tmp_path: Pat
     torch.save(value, tmp_path / "a.pt")
     with pytest.raises(InputError, match="is a damaged checkpoint"):
         load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_no_flipped_bit_goes_unnoticed(checkpoint: Checkpoint, tmp_path: Path, earlier: bool) -> None:
+    """What lies between the parts of the file holds nothing; an earlier version's has its parts' check sums alone."""
+    path, rng = tmp_path / "a.pt", random.Random(0)
+    save_checkpoint(path, replace(checkpoint, training={"step": 3, "best": 0.5, "more": [torch.arange(9.0), None]}))
+    if earlier:
+        value = torch.load(path, weights_only=True)
+        del value["digest"]
+        torch.save(value, path)
+    whole, content, noticed = load_checkpoint(path), path.read_bytes(), 0
+    for _ in range(150):
+        changed = bytearray(content)
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        try:
+            found = load_checkpoint(path)
+        except InputError as error:
+            assert isinstance(error, DamagedCheckpoint)
+            noticed += 1
+            continue
+        assert found.weights.keys() == whole.weights.keys() and found.training is not None
+        assert all(torch.equal(value, whole.weights[name]) for name, value in found.weights.items())
+        assert (found.spec, found.space, found.info, found.recipe) == (
+            whole.spec,
+            whole.space,
+            whole.info,
+            whole.recipe,
+        )
+        assert str(found.training) == str(whole.training)
+    assert noticed > 30
+
+
+def test_the_digest_sees_every_bit_and_not_how_it_is_kept() -> None:
+    value = {"a": [torch.arange(6.0).view(2, 3), 1, 1.5, None, "x"], 3: (True, torch.tensor(2, dtype=torch.int8))}
+    whole = digest(value)
+    assert digest({**value, "a": [torch.arange(6.0).view(2, 3).t().contiguous().t(), *value["a"][1:]]}) == whole
+    for other in (
+        {**value, 3: [True, value[3][1]]},
+        {**value, 3: (1, value[3][1])},
+        {**value, 3: (True, torch.tensor([2], dtype=torch.int8))},
+        {**value, 3: (True, torch.tensor(2, dtype=torch.uint8))},
+        {**value, "a": [value["a"][0] * -1.0 + 0, *value["a"][1:]]},
+        {3: value[3], "a": value["a"]},
+        {**value, "b": None},
+    ):
+        assert digest(other) != whole
 
 
 def test_building_names_missing_and_misshapen_weights(checkpoint: Checkpoint) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import ofa_pose
 from ofa_pose.arch.space import load_space
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.recipe import load_recipe
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml, write_text
 from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
@@ -45,7 +47,10 @@ def test_a_resumed_run_of_another_net_is_left_as_it_was(call: Call, recipe: Path
 
 def test_a_run_is_resumed_by_its_own_command(call: Call, recipe: Path, supernet: Path, net: Path) -> None:
     before = [(run / "checkpoints" / "last.pt").read_bytes() for run in (supernet, net)]
-    refused(call("pretrain", "--recipe", recipe, "--out", supernet, "--resume"), "another command", "train-supernet")
+    other = call("pretrain", "--recipe", recipe, "--out", supernet, "--resume")
+    refused(other, "was begun by 'train-supernet', not by 'pretrain'")
+    with pytest.raises(InputError, match=r"another command: .*was train-supernet, is pretrain"):
+        ofa_pose.pretrain(supernet, recipe=recipe, resume=True)
     less = call("pretrain", "--recipe", recipe, "--set", "train.steps=1", "--out", net, "--resume")
     refused(less, "has gone 4 steps already", "train.steps")
     assert before == [(run / "checkpoints" / "last.pt").read_bytes() for run in (supernet, net)]
@@ -57,7 +62,8 @@ def test_a_teacher_cannot_change_on_the_way(call: Call, supernet: Path, net: Pat
     write_text(tmp_path / "subnet.yaml", dump_yaml({"spec": space.smallest(17).to_dict()}))
     words = ("finetune", "--subnet", tmp_path / "subnet.yaml", "--supernet", supernet, "--out", tmp_path / "run")
     assert call(*words, "--teacher", net).code == 0
-    refused(call(*words, "--resume"), "another teacher")
+    refused(call(*words, "--resume", "--teacher", "litepose-nano-coco"), "another teacher")
+    assert call(*words, "--resume").code == 0, "with that of the run"
 
 
 def test_a_search_is_resumed_under_its_own_budget(

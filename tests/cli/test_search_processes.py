@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from ofa_pose.cli import run
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.files import read_yaml
 from tests.cli.conftest import Call
@@ -169,6 +172,75 @@ def test_a_search_killed_at_twenty_moments_ends_as_if_it_had_not_been(
     assert comparable(json.loads(told)) == comparable(whole[1])
     assert history(out) == history(whole[0]) and archived(out) == archived(whole[0])
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole[0].iterdir())
+
+
+def call_in_child(words: Sequence[str], errors: Path) -> None:
+    """What a child process does: a call of the command line, whose stderr goes into a file."""
+    handle = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    torch.set_num_threads(1)
+    sys.exit(run(words))
+
+
+def left_by(out: Path) -> dict[str, Any]:
+    """All that a search leaves but for the clock's figures and where its folder is."""
+    result = json.loads((out / "result.json").read_text().replace(str(out), "OUT"))
+    texts = [path for path in sorted(out.rglob("*")) if path.suffix in (".yaml", ".csv") and path.name != "history.csv"]
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    best = load_checkpoint(out / "best.pt")
+    return {
+        "result": {key: value for key, value in result.items() if key != "seconds"},
+        "texts": {str(path.relative_to(out)): path.read_text() for path in texts},
+        "metrics": [{key: value for key, value in record.items() if key != "seconds"} for record in metrics],
+        "history": history(out),
+        "archive": archived(out),
+        "best": (best.spec, best.info, {name: value.tolist() for name, value in best.weights.items()}),
+        "names": sorted(str(path.relative_to(out)) for path in out.rglob("*")),
+    }
+
+
+@pytest.mark.slow
+def test_fifty_searches_killed_at_any_moment_leave_what_one_leaves_that_was_not(
+    able: list[str], tmp_path: Path
+) -> None:
+    """Killed from the first import of data to the last file; one in three twice."""
+    children = multiprocessing.get_context("forkserver")
+    children.set_forkserver_preload(["tests.cli.test_search_processes", "ofa_pose.searches.job"])
+    short = [*able, "--set", "search.population=4", "--set", "search.generations=2"]
+
+    def begin(out: Path, *more: str) -> Any:
+        words = [*short, "--out", str(out), *more]
+        child = children.Process(target=call_in_child, args=(words, tmp_path / "errors"))
+        child.start()
+        return child
+
+    begin(tmp_path / "warm").join()
+    began = time.monotonic()
+    begin(tmp_path / "whole").join()
+    lasts, whole = time.monotonic() - began, left_by(tmp_path / "whole")
+    rng, moments = random.Random(2), dict[str, int]()
+    for number in range(50):
+        out = tmp_path / str(number)
+        for kill in range(2 if number % 3 == 0 else 1):
+            child = begin(out, *(["--resume"] if kill else []))
+            child.join(rng.uniform(0.05, 1.0) * lasts)
+            child.kill()
+            child.join()
+        count = len(archived(out)) if (out / "search.json").exists() else 0
+        moment = "at its end" if child.exitcode == 0 else f"after {count}"
+        moments[moment] = moments.get(moment, 0) + 1
+        child = begin(out, "--resume")
+        child.join()
+        assert child.exitcode == 0, (tmp_path / "errors").read_text()
+        assert left_by(out) == whole, moment
+        before = (out / "result.json").read_bytes()
+        if number % 10 == 0:
+            child = begin(out, "--resume")
+            child.join()
+            assert (out / "result.json").read_bytes() == before, "a search that has ended is resumed"
+    print(moments)
+    assert len(moments) > 5 and moments.get("at its end", 0) < 15, moments
 
 
 def test_search_options_override_the_recipe_and_share_an_archive(call: Call, supernet: Path, tmp_path: Path) -> None:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,14 +27,16 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.data.loader import (
     BackgroundOrder,
     Batch,
+    batches_ahead,
     clean_batches,
     epoch_order,
     normalise,
     step_keys,
     training_batches,
+    worker_faults,
 )
 from ofa_pose.data.transforms import Augmentation, clean_sample
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from tests.data.datasets import annotation, contents, write
 
 
@@ -190,3 +202,98 @@ def test_normalise_is_imagenets() -> None:
         torch.testing.assert_close(result[:, channel].double(), expected, atol=1e-6, rtol=1e-6)
     assert result.dtype == torch.float32 and result.is_contiguous(memory_format=torch.channels_last)
     assert normalise(images, torch.float16).dtype == torch.float16
+
+
+def test_batches_wait_in_shared_memory_where_it_has_room_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    size = 10 << 20
+    assert batches_ahead(size, 4, free=10 * size) == 2 and not capsys.readouterr().err
+    assert batches_ahead(size, 4, free=10 * size - 1) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "/dev/shm: 100 MB free, too little for 4 processes' batches of 10.0 MB: fewer are prepared ahead" in told
+    assert batches_ahead(size, 4, free=6 * size - 1) == 0
+    assert "they come through pipes" in " ".join(capsys.readouterr().err.split())
+    assert batches_ahead(1, 1) == 2, "of what there is"
+
+
+IN_LITTLE_MEMORY = """
+import sys
+import ofa_pose.data.loader as loader
+from ofa_pose.data.keypoint_dataset import load_dataset
+from ofa_pose.data.transforms import Augmentation
+if sys.argv[3] == "unaware":
+    loader.batches_ahead = lambda *_: 2
+dataset = load_dataset(*sys.argv[1:3])
+with loader.worker_faults():
+    batches = loader.training_batches(dataset, 6, 5, lambda _: 256, 0, 12, Augmentation(), workers=2)
+    print([int(batch.images.sum()) for batch in batches])
+"""
+
+
+@pytest.mark.parametrize("aware", ["aware", "unaware"])
+def test_a_container_with_little_shared_memory_gets_its_batches(dataset: KeypointDataset, aware: str) -> None:
+    """Where more is written than there is, torch's queue says nothing and waits for ever."""
+    mounted = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mounted], capture_output=True).returncode:
+        pytest.skip("only root can mount a small /dev/shm")
+    paths = [dataset.annotations_path, dataset.images[0].path.parent]
+    words = shlex.join([sys.executable, "-c", IN_LITTLE_MEMORY, *map(str, paths), aware])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = ["unshare", "-m", "sh", "-c", f"{mounted} && {words}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    here = training_batches(dataset, 6, 5, lambda _: 256, 0, 12, Augmentation())
+    assert json.loads(done.stdout) == [int(batch.images.sum()) for batch in here]
+    assert ("through pipes" in done.stderr) == (aware == "aware")
+
+
+def _workers() -> list[int]:
+    return [one.pid for one in multiprocessing.active_children() if one.pid and one.daemon]
+
+
+def test_a_process_that_dies_ends_the_work_in_a_line(dataset: KeypointDataset) -> None:
+    batches = training_batches(dataset, 3, 5, _resolution, 0, 400, Augmentation(), workers=2)
+    next(batches)
+    found = _workers()
+    assert len(found) == 2
+    match = "a process that reads images died .* lower train.workers or train.batch, then resume it"
+    with pytest.raises(OfaPoseError, match=match) as error, worker_faults("resume it"), closing(batches):
+        os.kill(found[0], signal.SIGKILL)
+        for _ in batches:
+            time.sleep(0.001)
+    assert error.value.exit_code == 1 and "\n" not in str(error.value)
+    assert not _workers()
+
+
+def test_a_process_that_hangs_ends_the_work_in_a_line(
+    dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ofa_pose.data.loader.READING_S", 1.0)
+    os.mkfifo(tmp_path / "never.png")  # as a network disk that is gone: who reads it waits
+    stuck = replace(dataset, images=tuple(replace(one, path=tmp_path / "never.png") for one in dataset.images))
+    match = "no batch came from the processes that read images for 1 s"
+    with pytest.raises(OfaPoseError, match=match), worker_faults():
+        next(training_batches(stuck, 3, 5, _resolution, 0, 400, Augmentation(), workers=1))
+    assert not _workers()
+
+
+def test_what_is_no_fault_of_a_process_is_raised_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match=r"^other$"), worker_faults():
+        raise RuntimeError("other")
+    text = "Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback:\nMemoryError: x"
+    with pytest.raises(OfaPoseError, match=r"failed \(MemoryError: x\)"), worker_faults():
+        raise MemoryError(text)
+
+
+def test_processes_that_read_ignore_what_is_for_all(dataset: KeypointDataset) -> None:
+    with closing(training_batches(dataset, 3, 5, _resolution, 0, 40, Augmentation(), workers=2)) as batches:
+        whole = [next(batches)]
+        time.sleep(0.5)  # they have begun
+        for process in _workers():
+            for number in (signal.SIGINT, signal.SIGHUP):
+                os.kill(process, number)
+            # A SIGTERM of another process than their parent's
+            subprocess.run(["sh", "-c", f"kill -TERM {process}"], check=True)
+        whole += [next(batches) for _ in range(20)]
+        assert len(_workers()) == 2
+    assert all(map(_equal, whole, _batches(dataset, steps=21)))
+    assert not _workers()

@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from pycocotools.coco import COCO as CocoFile
 from pycocotools.cocoeval import COCOeval
 
 from ofa_pose.skeleton import COCO, CROWDPOSE, Skeleton
+from ofa_pose.synthetic import dataset as module
 from ofa_pose.synthetic.dataset import Person, Scene, draw_scene, write_dataset
 from ofa_pose.utils.errors import InputError
 
@@ -229,6 +231,51 @@ def test_the_same_dataset_is_used_again_and_nothing_else_overwritten(dataset: Pa
     with pytest.raises(InputError, match="not empty"):
         write_dataset(tmp_path, 12, 96, "coco", 5)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("drawn", [0, 5, 12])
+def test_a_dataset_that_was_cut_off_is_gone_on_with(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: int
+) -> None:
+    write, calls = module._write_scene, list[int]()
+
+    def cut(*arguments: Any) -> Any:
+        if len(calls) == drawn:
+            raise KeyboardInterrupt
+        calls.append(arguments[-1])
+        return write(*arguments)
+
+    monkeypatch.setattr(module, "_write_scene", cut)
+    if drawn == 12:
+        monkeypatch.setattr(module, "write_json", lambda *_, **__: cut())
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(out, 12, 96, "coco", 5, workers=1)
+    monkeypatch.undo()
+    if drawn == 5:
+        (out / "images" / "000002.jpg").write_bytes(b"")  # its power was lost, too
+        with (out / "drawn.jsonl").open("a") as file:
+            file.write('[{"id": 6, "file_n')
+    with pytest.raises(InputError, match=r"holds a dataset that was cut off; add --resume"):
+        write_dataset(out, 12, 96, "coco", 5)
+    with pytest.raises(InputError, match=r"another dataset \(seed 5, not 6\)"):
+        write_dataset(out, 12, 96, "coco", 6, resume=True)
+    again = list[int]()
+    monkeypatch.setattr(module, "_write_scene", lambda *one: (again.append(one[-1]), write(*one))[1])
+    write_dataset(out, 12, 96, "coco", 5, workers=1, resume=True)
+    assert again == ([1, *range(5, 12)] if drawn == 5 else list(range(drawn, 12)))
+    names = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(dataset.parent) for path in dataset.parent.rglob("*") if path.is_file())
+    assert all((out / name).read_bytes() == (dataset.parent / name).read_bytes() for name in names)
+    write_dataset(out, 12, 96, "coco", 5, resume=True)
+
+
+def test_another_folder_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "000001.jpg").write_bytes(b"mine")
+    with pytest.raises(InputError, match="not empty"):
+        write_dataset(tmp_path, 12, 96, "coco", 5, resume=True)
+    assert (tmp_path / "images" / "000001.jpg").read_bytes() == b"mine"
 
 
 def test_a_dataset_with_a_missing_image_is_not_used_again(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import quiet
 from ofa_pose.utils.errors import FailedElsewhere, OfaPoseError
 from ofa_pose.utils.run_dir import plan_run
+from ofa_pose.utils.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEED = 11
@@ -157,7 +158,7 @@ def main(path: str) -> int:
             result, weights = train(case, processes)
     except FailedElsewhere as error:
         return error.exit_code
-    except OfaPoseError as error:
+    except (OfaPoseError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     kept = {"result": str(result), "AP": result.AP, "weights": weights, "seen": case.seen}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,28 @@ def test_a_process_that_is_killed_ends_the_others(case: Case) -> None:
     settings = {**case.settings, "steps": reached["step"] + 2}
     train(replace(case, resume=True, settings=settings), Processes())
     assert [record["step"] for record in records(case) if "loss" in record] == list(range(1, settings["steps"] + 1))
+
+
+@pytest.mark.parametrize("told", [(1,), (0, 1)])
+def test_processes_that_are_told_to_end_keep_the_same_step(case: Case, told: tuple[int, ...]) -> None:
+    case = replace(case, exact=False, settings={**SHORT, "steps": 100_000, "checkpoint_every": 1000})
+    both = start_training(case, 2)
+    log = Path(case.out) / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.exists() or len(log.read_text().splitlines()) < 8:
+        assert all(one.poll() is None for one in both) and time.monotonic() < deadline
+        time.sleep(0.05)
+    for _ in range(2):  # as where a cluster's scheduler and torchrun both tell them
+        for rank in told:
+            both[rank].send_signal(signal.SIGTERM)
+    done = finish(both)
+    assert [code for code, _, _ in done] == [143, 143], done
+    said = [line for _, _, err in done for line in err.splitlines() if line.startswith("error")]
+    reached = load_checkpoint(Path(case.out) / "checkpoints" / "last.pt").training
+    assert reached and reached["step"] == max(record["step"] for record in records(case)) >= 6
+    kept = f"error: ended by SIGTERM; step {reached['step']} of 100000 is kept; go on with: ofa-pose pretrain --resume"
+    assert len(said) == 1 and said[0].startswith(kept)
+    assert "Traceback" not in done[0][2] + done[1][2]
 
 
 @pytest.mark.parametrize(

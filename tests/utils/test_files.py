@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,75 @@ def test_a_write_makes_folders_and_follows_the_umask(tmp_path: Path) -> None:
     path = tmp_path / "x" / "y" / "a.txt"
     assert path.read_bytes() == "né".encode()
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+HELD = """
+import sys, time
+from pathlib import Path
+from ofa_pose.utils import files
+with files.replacing(sys.argv[1]) as file, files.temporary_folder(Path(sys.argv[2])) as folder:
+    file.write_text("half")
+    (folder / "more").write_text("half")
+    print(file.name, folder.name, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_goes_and_what_a_running_one_writes_stays(tmp_path: Path) -> None:
+    path, out = tmp_path / "model.onnx", tmp_path / "out"
+    mine = tmp_path / ".model-notes.onnx"
+    mine.write_text("a user's")
+    running = subprocess.Popen([sys.executable, "-c", HELD, path, out], stdout=subprocess.PIPE, text=True)
+    assert running.stdout
+    names = running.stdout.readline().split()
+    with files.replacing(path) as file, files.temporary_folder(out) as folder:
+        assert {file.name, folder.name}.isdisjoint(names)
+        file.write_text("whole")
+    assert path.read_text() == "whole"
+    assert {one.name for one in tmp_path.iterdir()} == {path.name, mine.name, *names}, "the other one still writes"
+    running.kill()
+    running.communicate()
+    assert (tmp_path / names[1] / "more").exists()
+    with files.replacing(path) as file, files.temporary_folder(out) as folder:
+        assert {file.name, folder.name} == {*names}
+        assert not file.read_bytes() and not list(folder.iterdir())
+    assert {one.name for one in tmp_path.iterdir()} == {path.name, mine.name}
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        for _ in range(20):
+            files.write_text(tmp_path / "a.txt", f"{number}" * 1000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert set((tmp_path / "a.txt").read_text()) < set("01234567") and len((tmp_path / "a.txt").read_text()) == 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_file_is_on_the_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lasting: bool
+) -> None:
+    path, synced = tmp_path / "a.txt", list[tuple[bool, bool]]()
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append((path.exists(), os.path.isdir(f"/dev/fd/{handle}"))))
+    with files.replacing(path, lasting) as temporary:
+        temporary.write_text("x")
+    assert synced == ([(False, False), (True, True)] if lasting else [])
+
+
+def test_permissions_are_the_usual_ones_whoever_makes_the_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with files.replacing(tmp_path / "a.txt") as temporary:
+            temporary.unlink()
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+        with files.temporary_folder(tmp_path / "b") as folder:
+            folder.replace(tmp_path / "b")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o750
 
 
 def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:

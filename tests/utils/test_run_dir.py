@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import PROGRESS, RunDir, changed_keys, check_basis, plan_run
+from ofa_pose.utils.run_dir import PROGRESS, RunDir, changed_keys, check_basis, kept_checkpoints, plan_run
 
 
 def records(run: RunDir) -> list[dict[str, Any]]:
@@ -50,15 +50,44 @@ def test_another_kind_of_run_is_not_overwritten(tmp_path: Path, other: str) -> N
     (tmp_path / other).touch()
     with pytest.raises(InputError, match=rf"holds a run already \({other}\); choose another --out"):
         plan_run(tmp_path, "", progress="history.csv")
-    with pytest.raises(InputError, match=r"holds no history\.csv to resume from"):
+    with pytest.raises(InputError, match=rf"holds a run already \({other}\); choose another --out"):
         plan_run(tmp_path, "", resume=True, progress="history.csv")
 
 
-def test_a_run_killed_before_its_first_checkpoint_may_start_again(tmp_path: Path) -> None:
-    opened(tmp_path / "other", "", argv=[]).log({"step": 1})
-    with pytest.raises(InputError, match="start without --resume"):
-        opened(tmp_path / "other", "", resume=True, argv=[])
-    assert not opened(tmp_path / "other", "", argv=[]).metrics.exists()
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_before_its_first_checkpoint_starts_again_and_says_so(
+    tmp_path: Path, resume: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened(tmp_path / "other", "", argv=[]).log({"step": 7})
+    capsys.readouterr()
+    assert not opened(tmp_path / "other", "", resume, argv=[]).metrics.exists()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "7 steps were logged there and no checkpoint is left of them; the training begins anew" in told
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_best_checkpoint_without_a_last_one_is_not_overwritten(tmp_path: Path, resume: bool) -> None:
+    run = begun(tmp_path / "run")
+    run.best.touch()
+    run.last.unlink()
+    with pytest.raises(InputError, match=r"holds checkpoints/best\.pt of a run whose checkpoints/last\.pt is gone"):
+        plan_run(run.path, "", resume)
+    run.last.with_name("last-40.pt").touch()
+    assert not plan_run(run.path, "seed: 1\n", resume=True).fresh, "an older one will do"
+
+
+def test_the_checkpoints_of_a_run_are_listed_from_the_newest(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    for name in ("last-5.pt", "last-40.pt", "last-x.pt", "best.pt"):
+        run.last.with_name(name).touch()
+    assert [path.name for path in kept_checkpoints(run.path)] == ["last.pt", "last-40.pt", "last-5.pt"]
+
+
+def test_how_to_go_on_is_a_command(tmp_path: Path) -> None:
+    run = plan_run(tmp_path / "a b", "", argv=["finetune", "--subnet", "x"])
+    assert run.go_on == f"go on with: ofa-pose finetune --resume --out '{tmp_path / 'a b'}'"
+    assert plan_run(tmp_path, "", argv=["pretrain", "--objective", "f"]).go_on.endswith("and resume=True")
+    assert RunDir(tmp_path).go_on == ""
 
 
 def test_a_resumed_run_tells_of_another_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,11 +123,15 @@ def test_faults(tmp_path: Path) -> None:
     for out, resume, words in (
         (tmp_path / "file", False, "is a file, not a folder"),
         (tmp_path / "file" / "run", False, "file: is a file, not a folder"),
-        (tmp_path / "none", True, "holds no checkpoints/last.pt to resume from"),
     ):
         with pytest.raises(InputError, match=words):
             opened(out, "", resume, argv=[])
-    assert not (tmp_path / "none").exists()
+
+
+def test_resuming_where_nothing_is_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = plan_run(tmp_path / "none", "", resume=True, argv=[])
+    assert run.fresh and not run.path.exists()
+    assert "holds no checkpoints/last.pt to go on from yet; it begins" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_not_finite_is_written_as_null_at_any_depth(tmp_path: Path) -> None:
@@ -120,6 +153,17 @@ def test_a_resumed_run_forgets_later_steps_and_a_half_written_line(tmp_path: Pat
     run.forget_after(3)
     run.log({"step": 4})
     assert [record["step"] for record in records(run)] == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_forgets_what_it_does_again_after_the_same_step(tmp_path: Path) -> None:
+    run = opened(tmp_path, "", argv=[])
+    written = [{"step": 2}, {"step": 2, "val": 1}, {"step": 3}, {"step": 3, "val": 2}, {"step": 3, "calibration": 1}]
+    for record in written:
+        run.log(record)
+    run.forget_after(3)
+    assert records(run) == written[:4]
+    run.forget_after(3, evaluated=False)
+    assert records(run) == written[:3]
 
 
 def test_forgetting_nothing(tmp_path: Path) -> None:

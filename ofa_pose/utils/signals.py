@@ -1,0 +1,136 @@
+"""Being asked to end: SIGINT (Ctrl-C), SIGTERM and SIGHUP end the work by an exception, not in the middle of a step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_WATCH_S = 0.5
+_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Interrupted(KeyboardInterrupt):
+    """The work was asked to end by a signal.
+
+    Attributes:
+        number: of the signal.
+        go_on: what was kept and how to go on, a sentence without its end; '' where the work says nothing of it.
+    """
+
+    def __init__(self, number: int, go_on: str = "") -> None:
+        super().__init__(number, go_on)
+        self.number, self.go_on = number, go_on
+
+    @property
+    def exit_code(self) -> int:
+        """As shells count it: 130 of SIGINT, 143 of SIGTERM, 129 of SIGHUP."""
+        return 128 + self.number
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.number).name
+        what = "interrupted" if self.number == signal.SIGINT else f"ended by {name}"
+        return f"{what}; {self.go_on or 'commands with --resume go on where they were'}"
+
+
+class Ending:
+    """What `interruptible` knows of the signals that came.
+
+    Attributes:
+        number: of the first one; None before.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
+        self.number: int | None = None
+        self._held, self._patient = 0, patient
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is done in it is done whole: a signal that comes raises `Interrupted` at its end."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+        if self.number is not None:
+            raise Interrupted(self.number)
+
+    def take(self, number: int, _frame: FrameType | None) -> None:
+        """The handler. A second Ctrl-C or SIGTERM ends at once; a hangup often comes twice, which means no more."""
+        self.number = number
+        for other in _ENDING:
+            if signal.getsignal(other) == self.take:
+                again = signal.SIG_IGN if self._patient else _AGAIN.get(other, signal.SIG_IGN)
+                signal.signal(other, again)
+        if not self._held:
+            raise Interrupted(number)
+
+
+_AGAIN: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+@contextmanager
+def interruptible(go_on: str = "", patient: bool = False) -> Iterator[Ending]:
+    """In it SIGINT, SIGTERM and SIGHUP raise `Interrupted`, at once or at the end of what is `held`.
+
+    Those that are ignored stay so (nohup). Outside the main thread, which alone gets signals, nothing changes. The
+    handlers are as before when it ends.
+
+    Args:
+        go_on: what an `Interrupted` from inside says that says nothing of its own; see there.
+        patient: a second signal ends nothing at once: of processes that are asked to end together, each may get it from
+            a cluster's scheduler and from torchrun.
+    """
+    ending = Ending(patient)
+    mine = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _ENDING if mine}
+    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    try:
+        for number in before:
+            signal.signal(number, ending.take)
+        yield ending
+    except Interrupted as error:
+        error.go_on = error.go_on or go_on
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ignoring(*numbers: int) -> Iterator[None]:
+    """Signals that are ignored in it, and by the processes that start in it; nothing outside the main thread."""
+    mine = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers if mine}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def end_with(parent: int) -> None:
+    """Let this process, a worker of `parent`, end when that ends or terminates it, and by no other signal to end.
+
+    A signal to a whole group of processes, such as a terminal's Ctrl-C, is for the parent to answer.
+    """
+    for number in _ENDING:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigtimedwait"):  # not on macOS, where a SIGTERM of anybody's ends it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        if not hasattr(signal, "sigtimedwait"):
+            time.sleep(_WATCH_S)
+        elif (came := signal.sigtimedwait({signal.SIGTERM}, _WATCH_S)) and came.si_pid == parent:
+            break
+    os._exit(0)

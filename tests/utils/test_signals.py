@@ -1,0 +1,105 @@
+"""Signals to end become an exception, at once or after what is held; handlers are as they were before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from ofa_pose.utils.signals import Interrupted, ignoring, interruptible
+
+CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+def handlers() -> list[Any]:
+    return [signal.getsignal(number) for number, _ in CODES]
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_a_signal_is_raised_at_once_with_its_exit_code(number: signal.Signals, code: int) -> None:
+    before = handlers()
+    with pytest.raises(KeyboardInterrupt) as raised, interruptible("go on with: this") as ending:
+        signal.raise_signal(number)
+        raise AssertionError("not reached")
+    error = raised.value
+    assert isinstance(error, Interrupted) and error.exit_code == code and ending.number == number
+    assert str(error).endswith("; go on with: this") and (number == signal.SIGINT or number.name in str(error))
+    assert handlers() == before
+
+
+def test_what_is_held_is_done_whole() -> None:
+    done = []
+    with pytest.raises(Interrupted), interruptible() as ending:
+        with ending.held():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("held")
+        done.append("after")
+    assert done == ["held"]
+
+
+def test_a_second_ctrl_c_ends_at_once_and_a_second_hangup_does_not() -> None:
+    with pytest.raises(KeyboardInterrupt) as raised, interruptible() as ending, ending.held():
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("not reached")
+    assert not isinstance(raised.value, Interrupted)
+
+
+def test_a_second_sigterm_ends_the_process() -> None:
+    code = (
+        "import signal, time\nfrom ofa_pose.utils.signals import interruptible\n"
+        "with interruptible() as ending, ending.held():\n"
+        "    signal.raise_signal(signal.SIGTERM)\n    print('first', flush=True)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n    print('not reached')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGTERM and done.stdout == "first\n"
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_innermost_says_how_to_go_on_and_other_threads_change_nothing() -> None:
+    with pytest.raises(Interrupted, match="inner"), interruptible("outer"), interruptible("inner"):
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="outer"), interruptible("outer"), interruptible():
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="commands with --resume go on"), interruptible():
+        signal.raise_signal(signal.SIGINT)
+    before, seen = handlers(), list[Any]()
+
+    def work() -> None:
+        with interruptible(), ignoring(signal.SIGINT):
+            seen.extend(handlers())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == before == handlers()
+
+
+def test_what_is_ignored_is_ignored_by_processes_that_begin_then() -> None:
+    before = handlers()
+    with ignoring(signal.SIGINT, signal.SIGHUP):
+        child = subprocess.Popen(["sleep", "30"])
+    assert handlers() == before
+    for number in (signal.SIGINT, signal.SIGHUP):
+        os.kill(child.pid, number)
+    time.sleep(0.2)
+    assert child.poll() is None
+    child.kill()
+    child.wait()
