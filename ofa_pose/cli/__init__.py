@@ -21,8 +21,8 @@ from ofa_pose.cli.commands import add_command
 from ofa_pose.cli.resuming import RESUME, completed
 from ofa_pose.utils.console import MOST_CHARACTERS
 from ofa_pose.utils.errors import FailedElsewhere, OfaPoseError, shortened
+from ofa_pose.utils.process import Interrupted, interruptible
 from ofa_pose.utils.run_dir import COMMAND_WORDS
-from ofa_pose.utils.signals import Interrupted, interruptible
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, and of every other `Interrupted` that no command took
 

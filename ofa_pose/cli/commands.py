@@ -17,10 +17,9 @@ from rich.markup import escape
 
 from ofa_pose.cli.views import show_values
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.process import Interrupted, place
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import ONLY_IN_PYTHON
-from ofa_pose.utils.signals import Interrupted
-from ofa_pose.utils.torchrun import place
 
 OPTIONS = {"overrides": "--set", "formats": "--format"}  # those not called as their parameters are
 # What the shell takes for a parameter, the first of its annotation's alternatives that is found here, and what stands

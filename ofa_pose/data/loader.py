@@ -23,8 +23,8 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.transforms import Augmentation, Sample, clean_sample, training_sample
 from ofa_pose.utils.console import say
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.process import end_with
 from ofa_pose.utils.seeding import generator
-from ofa_pose.utils.signals import end_with
 
 SHARED_MEMORY = Path("/dev/shm")
 READING_S = 600.0  # a process that takes longer for a batch hangs

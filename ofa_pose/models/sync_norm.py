@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.utils.torchrun import exchange
+from ofa_pose.utils.process import exchange
 
 
 class SyncNorm(nn.BatchNorm2d):

@@ -42,8 +42,8 @@ from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, show, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import positive
+from ofa_pose.utils.process import interruptible
 from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
-from ofa_pose.utils.signals import interruptible
 
 HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png", "search.json", "result.json"
 CHECKPOINT = "best.pt"

@@ -19,7 +19,7 @@ import torch
 
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.signals import ignoring, interruptible
+from ofa_pose.utils.process import ignoring, interruptible
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
 PAUSE_S = 0.2

@@ -24,9 +24,9 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.process import interruptible
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis, plan_run
-from ofa_pose.utils.signals import interruptible
 
 TABLE, BASIS = "table.csv", "table.json"
 MEASURED = ("AP", "seconds")

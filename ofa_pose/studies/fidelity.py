@@ -35,11 +35,11 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.process import interruptible
 from ofa_pose.utils.ranking import Series, draw_comparisons, kendall_interval
 from ofa_pose.utils.result import Result, plain
 from ofa_pose.utils.run_dir import RunDir, check_basis, has_begun, plan_run, read_records
 from ofa_pose.utils.seeding import generator
-from ofa_pose.utils.signals import interruptible
 
 SURE = 10  # subnets; with fewer even a tau of 1 may be chance
 GOOD = 0.9  # a tau at which a ranking may stand for the other

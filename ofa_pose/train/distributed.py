@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.utils.errors import FailedElsewhere, InputError, OfaPoseError
-from ofa_pose.utils.torchrun import exchange, place
+from ofa_pose.utils.process import exchange, place
 
 LONGEST_WAIT = timedelta(hours=2)  # of processes for each other: the first calibrates while the others wait
 BUCKET = 1 << 25  # bytes that are exchanged at once

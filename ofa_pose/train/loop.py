@@ -43,10 +43,10 @@ from ofa_pose.train.updates import (
 from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import NUMBER
+from ofa_pose.utils.process import Ending, Interrupted, interruptible
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
 from ofa_pose.utils.seeding import key_seed
-from ofa_pose.utils.signals import Ending, Interrupted, interruptible
 
 MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
 Evaluate = Callable[[], dict[str, Any]]

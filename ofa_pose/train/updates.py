@@ -30,7 +30,7 @@ def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
 
 
 def skips_by_itself(optimizer: Optimizer) -> bool:
-    """Whether the optimiser leaves out a step on the device, told so by a tensor `found_inf`, as GradScaler does it."""
+    """Whether the optimiser leaves out a step on the device, as a tensor `found_inf` says, as GradScaler does it."""
     return bool(optimizer.defaults.get("fused")) and optimizer.param_groups[0]["params"][0].device.type == "cuda"
 
 

@@ -120,7 +120,8 @@ def test_a_search_takes_the_metric_and_its_archive_keeps_them_apart(call: Call, 
     other = call(*words, *archive, *CROWDPOSE, "--out", tmp_path / "other")
     assert other.code == 0, other.err
     assert other.result["judged"] == usual["judged"] >= usual["evaluations"]
-    refused(call(*words, "--out", tmp_path / "other", "--resume"), "another metric", "crowdpose")
+    changed = (*words, "--set", "data.metric=coco", "--out", tmp_path / "other", "--resume")
+    refused(call(*changed), "another metric", "crowdpose")
     refused(call(*words, *CROWDPOSE, "--out", tmp_path / "usual", "--resume"), "another metric", "crowdpose")
     assert "metric" not in json.loads((tmp_path / "usual" / "search.json").read_text()), "as earlier versions wrote it"
 

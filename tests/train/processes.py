@@ -30,8 +30,8 @@ from ofa_pose.train.objectives import Losses, Objective
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.console import quiet
 from ofa_pose.utils.errors import FailedElsewhere, OfaPoseError
+from ofa_pose.utils.process import Interrupted
 from ofa_pose.utils.run_dir import plan_run
-from ofa_pose.utils.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEED = 11

@@ -18,7 +18,7 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.distributed import Processes
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.torchrun import place
+from ofa_pose.utils.process import place
 from tests.train.processes import Case, finish, start_training, train, train_in_processes
 
 STEPS = {"steps": 20, "batch": 4, "lr": 1e-2, "workers": 0, "evaluate_every": 10, "checkpoint_every": 10}

@@ -17,7 +17,7 @@ from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.utils.config import check_config
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.signals import Interrupted
+from ofa_pose.utils.process import Interrupted
 from tests.networks import same_state
 from tests.train import test_loop
 from tests.train.test_loop import SHORT, MakeJob, records, same

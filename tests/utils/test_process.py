@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ofa_pose.utils.signals import Interrupted, ignoring, interruptible
+from ofa_pose.utils.process import Interrupted, ignoring, interruptible
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
@@ -54,7 +54,7 @@ def test_a_second_ctrl_c_ends_at_once_and_a_second_hangup_does_not() -> None:
 
 def test_a_second_sigterm_ends_the_process() -> None:
     code = (
-        "import signal, time\nfrom ofa_pose.utils.signals import interruptible\n"
+        "import signal, time\nfrom ofa_pose.utils.process import interruptible\n"
         "with interruptible() as ending, ending.held():\n"
         "    signal.raise_signal(signal.SIGTERM)\n    print('first', flush=True)\n"
         "    signal.raise_signal(signal.SIGTERM)\n    print('not reached')\n"

@@ -1,4 +1,4 @@
-"""Being asked to end: SIGINT (Ctrl-C), SIGTERM and SIGHUP end the work by an exception, not in the middle of a step."""
+"""This process: its place among those that torchrun started, and the signals that ask it to end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from ofa_pose.utils.errors import InputError, OfaPoseError
 
 _WATCH_S = 0.5
 _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -134,3 +136,29 @@ def _watch(parent: int) -> None:
         elif (came := signal.sigtimedwait({signal.SIGTERM}, _WATCH_S)) and came.si_pid == parent:
             break
     os._exit(0)
+
+
+def place() -> tuple[int, int, int]:
+    """(rank, number of processes, rank on this machine), as torchrun says it; (0, 1, 0) where it started none.
+
+    Raises InputError where the environment says of how many processes this is one, but not which.
+    """
+    world = os.environ.get("WORLD_SIZE", "")
+    if world in ("", "1"):
+        return 0, 1, 0
+    try:
+        rank, local = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK"))
+        return rank, int(world), local
+    except (KeyError, ValueError):
+        what = f"{world} processes were started (WORLD_SIZE), but RANK and LOCAL_RANK do not say which one this is"
+        raise InputError(what, hint="start them with torchrun, or unset WORLD_SIZE") from None
+
+
+@contextmanager
+def exchange() -> Iterator[None]:
+    """Round what processes exchange: it fails where one of them has ended. Raises OfaPoseError then."""
+    try:
+        yield
+    except RuntimeError:  # torch's word for it, whichever library carries the exchange
+        message = "another process of the training has ended, so this one ends too; --resume goes on"
+        raise OfaPoseError(message) from None
