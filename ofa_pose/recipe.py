@@ -73,7 +73,7 @@ class TrainSettings(Config):
     sampling: Literal["uniform", "sandwich"] = Field(
         "uniform",
         description="of a supernet's subnets; uniform: one a step; sandwich: the largest, the smallest and some "
-        "between, which learn heatmaps from the largest's",
+        "between, which learn from labels and, by loss.distill, from the largest",
         exclude_if=lambda sampling: sampling == "uniform",
     )
     sandwich: int = Field(

@@ -139,7 +139,7 @@ def choose_skeleton(
         return skeleton, ((unlike,) if differing else ()) + _mirror_warning(path, skeleton)
     suggested, warnings = _suggested(path, category)
     differing = suggested.differences(trained) if trained else ""
-    if trained is None:
+    if trained is None or trained.joints != suggested.joints:
         return suggested, (*warnings, *_mirror_warning(path, suggested))
     if not differing:
         return trained, _mirror_warning(path, trained)

@@ -45,32 +45,29 @@ def label_losses(low: Tensor, high: Tensor, batch: Batch, settings: LossSettings
     joints = high.shape[1]
     low_target = heatmaps(batch.keypoints, (low.shape[2], low.shape[3]), LOW_STRIDE, settings.sigma)
     high_target = heatmaps(batch.keypoints, (high.shape[2], high.shape[3]), HIGH_STRIDE, settings.sigma)
+    push, pull = tag_loss(low[:, joints:], batch.keypoints, LOW_STRIDE)
     return {
         "low": heatmap_loss(low[:, :joints], low_target, batch.mask, settings.foreground),
         "high": settings.high * heatmap_loss(high, high_target, batch.mask, settings.foreground),
-        **tag_losses(low[:, joints:], batch, settings),
+        "push": settings.push * push,
+        "pull": settings.pull * pull,
     }
 
 
-def tag_losses(tags: Tensor, batch: Batch, settings: LossSettings) -> Losses:
-    """Push and pull of the tags (B, J, R/4, R/4) by the labels."""
-    push, pull = tag_loss(tags, batch.keypoints, LOW_STRIDE)
-    return {"push": settings.push * push, "pull": settings.pull * pull}
-
-
-def taught_losses(
-    maps: tuple[Tensor, Tensor], taught: tuple[Tensor, Tensor], batch: Batch, settings: LossSettings, share: float = 1.0
+def student_losses(
+    maps: tuple[Tensor, Tensor], taught: tuple[Tensor, Tensor], batch: Batch, settings: LossSettings
 ) -> Losses:
-    """Losses of the heatmaps in a net's (low, high) against those in a teacher's, times `share`.
+    """Heatmap losses of (low, high) against labels, weighted 1 - distill, and a teacher's, distill; tags from labels.
 
-    Shapes as of `label_losses`; the teacher's maps may have another size, and learn nothing.
+    Tags are relative: a teacher's say nothing. Shapes as of `label_losses`; the teacher's maps may have another size,
+    and learn nothing.
     """
-    joints = maps[1].shape[1]
-    low, high = (
-        distillation_loss(own[:, :joints], theirs[:, :joints], batch.mask, settings.foreground)
-        for own, theirs in zip(maps, taught, strict=True)
-    )
-    return {"teacher_low": share * low, "teacher_high": share * settings.high * high}
+    losses, joints = label_losses(*maps, batch, settings), maps[1].shape[1]
+    for name, weight, own, theirs in zip(("low", "high"), (1.0, settings.high), maps, taught, strict=True):
+        loss = distillation_loss(own[:, :joints], theirs[:, :joints], batch.mask, settings.foreground)
+        losses[name] = (1 - settings.distill) * losses[name]
+        losses[f"teacher_{name}"] = settings.distill * weight * loss
+    return losses
 
 
 class FixedNet:
@@ -114,8 +111,8 @@ class SandwichSampling(UniformSampling):
     """Each step trains the largest net, the smallest and `count` random subnets, at one resolution on one batch.
 
     The sandwich rule with in-place distillation (Yu and Huang, Universally Slimmable Networks, ICCV 2019; Yu et al.,
-    BigNAS, ECCV 2020): the largest learns from labels, the others learn heatmaps from the largest's and tags, which are
-    relative, from labels. Their losses are added up.
+    BigNAS, ECCV 2020), but that the others, which are its slices, learn heatmaps from labels as well as from the
+    largest's: while those are weak, to learn from them alone draws all of them down. Their losses are added up.
     """
 
     def __init__(self, supernet: Supernet, seed: int, settings: LossSettings, count: int) -> None:
@@ -141,9 +138,7 @@ class SandwichSampling(UniformSampling):
         taught = low.detach(), high.detach()
         yield label_losses(low, high, batch, settings)
         for spec in others:
-            low, high = self.network(images, spec)
-            tags = tag_losses(low[:, high.shape[1] :], batch, settings)
-            yield {**taught_losses((low, high), taught, batch, settings), **tags}
+            yield student_losses(self.network(images, spec), taught, batch, settings)
 
 
 class Distillation(FixedNet):
@@ -161,11 +156,7 @@ class Distillation(FixedNet):
     def loss(self, batch: Batch, step: int) -> Losses:
         """Labels' heatmap losses weighted 1 - distill, the teacher's weighted distill, and the tags' losses."""
         images, settings = normalise(batch.images, self.network.dtype), self._settings
-        low, high = self.network(images)
-        losses = label_losses(low, high, batch, settings)
-        for name in ("low", "high"):
-            losses[name] = (1 - settings.distill) * losses[name]
-        return {**losses, **taught_losses((low, high), self._teach(images), batch, settings, settings.distill)}
+        return student_losses(self.network(images), self._teach(images), batch, settings)
 
     @torch.no_grad()
     def _teach(self, images: Tensor) -> tuple[Tensor, Tensor]:

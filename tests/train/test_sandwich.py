@@ -57,7 +57,7 @@ def test_the_largest_and_the_smallest_are_in_every_step(
     assert len(drawn) > 10 * count
 
 
-def test_its_losses_are_the_labels_for_the_largest_and_the_largests_heatmaps_for_the_others(
+def test_the_others_learn_heatmaps_from_labels_and_from_the_largests(
     make_sandwich: MakeSandwich,
 ) -> None:
     objective, supernet = make_sandwich()
@@ -74,13 +74,16 @@ def test_its_losses_are_the_labels_for_the_largest_and_the_largests_heatmaps_for
         with torch.no_grad():
             own_low, own_high = supernet(normalise(batch.images), spec)
         labels = label_losses(own_low, own_high, batch, SETTINGS)
-        assert losses.keys() == {"teacher_low", "teacher_high", "push", "pull"}
-        for name in ("push", "pull"):
-            assert losses[name].item() == labels[name].item(), "tags are learnt from labels"
+        assert losses.keys() == {*labels, "teacher_low", "teacher_high"}
+        for name in labels:
+            share = 1 if name in ("push", "pull") else 1 - SETTINGS.distill
+            assert losses[name].item() == pytest.approx(share * labels[name].item()), (
+                "tags are learnt from labels alone"
+            )
         small = distillation_loss(own_low[:, :14], low[:, :14], batch.mask, SETTINGS.foreground)
         large = distillation_loss(own_high, high, batch.mask, SETTINGS.foreground)
-        assert losses["teacher_low"].item() == pytest.approx(small.item())
-        assert losses["teacher_high"].item() == pytest.approx(SETTINGS.high * large.item())
+        assert losses["teacher_low"].item() == pytest.approx(SETTINGS.distill * small.item())
+        assert losses["teacher_high"].item() == pytest.approx(SETTINGS.distill * SETTINGS.high * large.item())
 
 
 def test_its_gradients_are_the_sum_of_the_plain_ones(make_sandwich: MakeSandwich) -> None:
@@ -100,7 +103,9 @@ def test_its_gradients_are_the_sum_of_the_plain_ones(make_sandwich: MakeSandwich
         labels = label_losses(own_low, own_high, batch, SETTINGS)
         heat = distillation_loss(own_low[:, :14], low[:, :14].detach(), batch.mask, SETTINGS.foreground)
         more = SETTINGS.high * distillation_loss(own_high, high.detach(), batch.mask, SETTINGS.foreground)
-        parts.append({"teacher_low": heat, "teacher_high": more, "push": labels["push"], "pull": labels["pull"]})
+        share = SETTINGS.distill
+        kept = {name: (1 - share) * labels[name] for name in ("low", "high")}
+        parts.append({**labels, **kept, "teacher_low": share * heat, "teacher_high": share * more})
     torch.stack([value for losses in parts for value in losses.values()]).sum().backward()
 
     for one, other in zip(together, gradients(supernet), strict=True):
