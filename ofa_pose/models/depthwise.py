@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 STRIP = 3  # columns
 
@@ -45,7 +44,6 @@ class _DepthwiseConv(torch.autograd.Function):
         return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
@@ -66,7 +64,7 @@ def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor, stride: int, pa
         gradient: of its output (B, C, h, w), channels last in memory.
     """
     height, width = gradient.shape[2:]
-    result = torch.empty(weight.shape)
+    result = weight.new_empty(weight.shape)
     for down, right in product(range(stride), repeat=2):
         # Rows and columns of the weights that meet the same phase of the input, x[..., first::stride].
         weights, found = (of[..., down::stride, right::stride] for of in (weight, result))

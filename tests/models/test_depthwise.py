@@ -71,6 +71,13 @@ def test_the_same_gradient_every_time() -> None:
     assert all(torch.equal(first, weight_gradient(x, weight, gradient, 1, 3)) for _ in range(3))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_its_gradients_have_gradients(stride: int) -> None:
+    """A loss may hold a gradient, such as the penalty on one."""
+    x, weight = (made(shape, 3).double().requires_grad_() for shape in ((1, 2, 9, 9), (2, 1, 7, 7)))
+    assert torch.autograd.gradgradcheck(lambda *of: depthwise._DepthwiseConv.apply(*of, stride, 3), (x, weight))
+
+
 def test_only_wide_float32_kernels_on_a_cpu_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     plain = depthwise._DepthwiseConv.apply
