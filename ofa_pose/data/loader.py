@@ -170,17 +170,16 @@ def training_batches(
     if background and (count := len(dataset.background)):
         empty_order = lru_cache(maxsize=2)(partial(epoch_order, count, seed, purpose="background order"))
         empty = BackgroundOrder(background, count, empty_order)
-    keys = (
-        [
-            (epoch, index, resolution_of_step(step))
-            for epoch, index in step_keys(len(dataset), batch, step, order, rank, world, empty)
-        ]
-        for step in range(first_step, steps)
-    )
+
+    def keys_of(step: int) -> list[SampleKey]:
+        side = resolution_of_step(step)
+        return [(*key, side) for key in step_keys(len(dataset), batch, step, order, rank, world, empty)]
+
     ahead = 0
     if workers and first_step < steps:
         side = max(map(resolution_of_step, range(first_step, min(steps, first_step + LOOKED_AT))))
         ahead = batches_ahead(batch * side * side * 13 // 4, workers)
+    keys = map(keys_of, range(first_step, steps))
     yield from _load(_Samples(dataset, seed, augmentation), keys, workers, pin_memory, ahead)
 
 
@@ -233,9 +232,7 @@ def worker_faults(go_on: str = "") -> Iterator[None]:
         raise OfaPoseError(f"{what}; lower train.workers or train.batch, then {hint}") from None
 
 
-def clean_batches(
-    dataset: KeypointDataset, resolution: int, batch: int, indices: Sequence[int], workers: int = 0
-) -> Iterator[Batch]:
+def clean_batches(dataset: KeypointDataset, resolution: int, batch: int, indices: Sequence[int]) -> Iterator[Batch]:
     """Batches of the images' centre squares, without augmentation, in the order of `indices`.
 
     For recalibrating BatchNorm. The last batch may be smaller.
@@ -244,7 +241,7 @@ def clean_batches(
         [(CLEAN, int(index), resolution) for index in indices[first : first + batch]]
         for first in range(0, len(indices), batch)
     )
-    yield from _load(_Samples(dataset, 0, Augmentation()), keys, workers, False, AHEAD)
+    yield from _load(_Samples(dataset, 0, Augmentation()), keys)
 
 
 class _Samples(Dataset[Sample | InputError]):
@@ -266,7 +263,11 @@ class _Samples(Dataset[Sample | InputError]):
 
 
 def _load(
-    samples: _Samples, keys: Iterator[list[SampleKey]], workers: int, pin_memory: bool, ahead: int
+    samples: _Samples,
+    keys: Iterator[list[SampleKey]],
+    workers: int = 0,
+    pin_memory: bool = False,
+    ahead: int = 0,
 ) -> Iterator[Batch]:
     loader: DataLoader[Sample | InputError] = DataLoader(
         samples,

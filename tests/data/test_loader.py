@@ -184,10 +184,15 @@ def test_training_needs_a_labelled_person(dataset: KeypointDataset) -> None:
         next(training_batches(dataset.select([0, 3]), 2, 0, lambda _: 64, 0, 4, Augmentation()))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_clean_batches_are_whole_images_in_order(dataset: KeypointDataset, workers: int) -> None:
+def test_a_steps_resolution_is_asked_for_once(dataset: KeypointDataset) -> None:
+    asked: list[int] = []  # a supernet draws and decodes a subnet for it
+    batches = training_batches(dataset, 3, 5, lambda step: asked.append(step) or 64, 2, 5, Augmentation())
+    assert len(list(batches)) == 3 and asked == [2, 3, 4]
+
+
+def test_clean_batches_are_whole_images_in_order(dataset: KeypointDataset) -> None:
     indices = [5, 2, 2, 0, 6]
-    batches = list(clean_batches(dataset, 64, 2, indices, workers=workers))
+    batches = list(clean_batches(dataset, 64, 2, indices))
     assert [len(batch.images) for batch in batches] == [2, 2, 1]
     images = torch.cat([batch.images for batch in batches]).permute(0, 2, 3, 1).numpy()
     for image, index in zip(images, indices, strict=True):
