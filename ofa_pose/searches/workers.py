@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 
 import cv2
@@ -19,7 +20,7 @@ import torch
 
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.process import ignoring, interruptible
+from ofa_pose.utils.process import apart_from_terminal, interruptible
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
 PAUSE_S = 0.2
@@ -41,15 +42,20 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     watched, held = context.Pipe(duplex=False)
     threads = max(1, torch.get_num_threads() // count)
     pool = ProcessPoolExecutor(count, context, _start_worker, (threads, gpus, watched))
+    before, started = {*multiprocessing.active_children()}, set[BaseProcess]()
     try:
         with interruptible():
-            with ignoring(signal.SIGINT, signal.SIGHUP):
-                pool.submit(int)  # starts the processes, which inherit that: Ctrl-C reaches all of a terminal
+            with apart_from_terminal():
+                for _ in range(count):  # each starts a process, as none is idle yet
+                    pool.submit(int)
+                started = {*multiprocessing.active_children()} - before
             yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         time.sleep(PAUSE_S)  # the pool takes note of it; else it would report that its workers are gone
         held.close()
+        for process in started:  # one that has not come to read it yet
+            process.terminate()
 
 
 def _start_worker(threads: int, gpus: SimpleQueue[str], watched: Connection) -> None:

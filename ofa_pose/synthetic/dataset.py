@@ -19,6 +19,7 @@ from ofa_pose.synthetic.scenes import Person, Scene, check_size, draw_scene
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import check_folder, read_json, read_text, write_json, write_text
+from ofa_pose.utils.process import apart_from_terminal
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
@@ -94,8 +95,10 @@ def _drawn(work: Callable[[int], Record], indices: Sequence[int], workers: int) 
     if workers <= 1:
         yield from map(work, indices)
         return
-    # forking a process that runs threads (torch, OpenCV) can hang
-    with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
+    with apart_from_terminal():
+        # forking a process that runs threads (torch, OpenCV) can hang
+        pool = multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,))
+    with pool:
         yield from pool.imap(work, indices, chunksize=max(1, min(16, len(indices) // (4 * workers))))
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
 _WATCH_S = 0.5
-_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_OF_TERMINALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))  # to all in one
+_ENDING = (*_OF_TERMINALS, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -105,10 +106,13 @@ def interruptible(go_on: str = "", patient: bool = False) -> Iterator[Ending]:
 
 
 @contextmanager
-def ignoring(*numbers: int) -> Iterator[None]:
-    """Signals that are ignored in it, and by the processes that start in it; nothing outside the main thread."""
+def apart_from_terminal() -> Iterator[None]:
+    """Processes that start in it get no Ctrl-C and no hangup of the terminal's, which are this one's to answer.
+
+    Nor does this one, as long as that takes. Outside the main thread nothing changes.
+    """
     mine = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers if mine}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _OF_TERMINALS if mine}
     try:
         yield
     finally:
@@ -121,9 +125,8 @@ def end_with(parent: int) -> None:
 
     A signal to a whole group of processes, such as a terminal's Ctrl-C, is for the parent to answer.
     """
-    for number in _ENDING:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
+    for number in _OF_TERMINALS:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigtimedwait"):  # not on macOS, where a SIGTERM of anybody's ends it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()

@@ -241,6 +241,17 @@ def test_no_worker_outlives_the_search(tmp_path: Path, by: signal.Signals) -> No
     assert archived(out)
 
 
+def test_all_workers_start_at_once_and_hear_no_ctrl_c_while_they_do(capfd: pytest.CaptureFixture[str]) -> None:
+    with local_workers(2, "cpu") as pool:
+        assert isinstance(pool, ProcessPoolExecutor)
+        found = list(pool._processes)
+        assert len(found) == 2
+        for process in found:
+            os.kill(process, signal.SIGINT)  # before they import anything
+        assert sorted(pool.map(abs, (-1, -2))) == [1, 2]
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_without_dask_a_hint_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"--scheduler needs .*distributed.*\[cluster\]"), cluster_workers("tcp://x:1"):

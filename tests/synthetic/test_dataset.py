@@ -6,6 +6,11 @@ import contextlib
 import io
 import json
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +273,21 @@ def test_a_dataset_that_was_cut_off_is_gone_on_with(
     assert names == sorted(path.relative_to(dataset.parent) for path in dataset.parent.rglob("*") if path.is_file())
     assert all((out / name).read_bytes() == (dataset.parent / name).read_bytes() for name in names)
     write_dataset(out, 12, 96, "coco", 5, resume=True)
+
+
+def test_ctrl_c_in_a_terminal_ends_in_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["data", "synth", str(out), "--images", "3000", "--size", "96", "--workers", "2"]
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from ofa_pose.cli import run; sys.exit(run(sys.argv[1:]))"
+    running = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, start_new_session=True)
+    until = time.monotonic() + 60
+    while not any((out / "images").glob("*.jpg")) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    errors = running.communicate(timeout=60)[1].decode()
+    assert running.returncode == 130 and errors.splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in errors
 
 
 def test_another_folder_is_not_resumed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ofa_pose.utils.process import Interrupted, ignoring, interruptible
+from ofa_pose.utils.process import Interrupted, apart_from_terminal, interruptible
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
@@ -83,7 +83,7 @@ def test_the_innermost_says_how_to_go_on_and_other_threads_change_nothing() -> N
     before, seen = handlers(), list[Any]()
 
     def work() -> None:
-        with interruptible(), ignoring(signal.SIGINT):
+        with interruptible(), apart_from_terminal():
             seen.extend(handlers())
 
     thread = threading.Thread(target=work)
@@ -92,9 +92,9 @@ def test_the_innermost_says_how_to_go_on_and_other_threads_change_nothing() -> N
     assert seen == before == handlers()
 
 
-def test_what_is_ignored_is_ignored_by_processes_that_begin_then() -> None:
+def test_processes_that_begin_apart_from_the_terminal_do_not_hear_it() -> None:
     before = handlers()
-    with ignoring(signal.SIGINT, signal.SIGHUP):
+    with apart_from_terminal():
         child = subprocess.Popen(["sleep", "30"])
     assert handlers() == before
     for number in (signal.SIGINT, signal.SIGHUP):
