@@ -36,7 +36,7 @@ def completed(words: Sequence[str], app: Any) -> list[str]:
     command: Any = getattr(app, "commands", {}).get(name)
     options = {option: one for one in getattr(command, "params", ()) for option in (*one.opts, *one.secondary_opts)}
     given = list(_options(words[1:], options))
-    out = next((shown[-1].partition("=")[2] or shown[-1] for option, shown in given if option == OUT), None)
+    out = next((_value(shown) for option, shown in given if option == OUT), None)
     if not {RESUME, OUT} <= options.keys() or out is None or not any(option == RESUME for option, _ in given):
         return list(words)
     before = _last_words(Path(out), name)
@@ -88,9 +88,14 @@ def _options(words: Sequence[str], options: Mapping[str, Any]) -> Iterator[Optio
         yield name, (word,) if value is None else (word, value)
 
 
+def _value(shown: Sequence[str]) -> str:
+    """What an option's words give it, of --out=DIR as of --out DIR."""
+    return shown[1] if len(shown) > 1 else shown[0].partition("=")[2]
+
+
 def _place(out: Path, options: Sequence[Option]) -> Path | None:
     """The folder in which the run was begun, as its --out shows; None where that is the present one, or not known."""
-    named = Path(next((shown[-1].removeprefix(f"{OUT}=") for option, shown in options if option == OUT), ""))
+    named = Path(next((_value(shown) for option, shown in options if option == OUT), ""))
     here = out.resolve()
     if named.is_absolute() or not named.parts or here.parts[-len(named.parts) :] != named.parts:
         return None
@@ -102,8 +107,8 @@ def _moved(shown: Sequence[str], place: Path | None) -> Sequence[str]:
     """An option's words with a path of where the run was begun as one from here."""
     if place is None:
         return shown
-    head, equals, value = shown[-1].rpartition("=")
-    path = place / value
-    if not value or Path(value).is_absolute() or os.path.exists(value) or not path.exists():
-        return shown
-    return (*shown[:-1], f"{head}{equals}{path}")
+    whole = _value(shown)
+    for value in (whole, whole.partition("=")[2]):  # KEY=VALUE of --set
+        if value and not Path(value).is_absolute() and not os.path.exists(value) and (place / value).exists():
+            return (*shown[:-1], f"{shown[-1].removesuffix(value)}{place / value}")
+    return shown

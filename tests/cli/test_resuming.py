@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import ofa_pose
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.cli import app
+from ofa_pose.cli.resuming import completed
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml, read_yaml, write_text
 from tests.cli.conftest import Call
@@ -85,6 +88,21 @@ def test_a_fine_tuning_and_a_search_go_on_by_their_folder_alone(
     assert (place / "runs" / "search" / "result.json").read_bytes() == before
     refused(call("search", "--resume", "--out", "runs/search", "--seed", "5"), "another algorithm: algorithm.seed")
     refused(call("table", "--resume", "--out", "runs/search"), "was begun by 'search', not by 'table'")
+
+
+@pytest.mark.parametrize("out", [("--out", "place/runs/lr=0.1"), ("--out=place/runs/lr=0.1",)])
+def test_names_may_hold_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: tuple[str, ...]) -> None:
+    run = tmp_path / "place" / "runs" / "lr=0.1"
+    run.mkdir(parents=True)
+    for name in ("net=a.pt", "b.json"):
+        (tmp_path / "place" / name).touch()
+    words = ["--supernet", "net=a.pt", "--archive=net=a.pt", "--set", "data.search.annotations=b.json"]
+    write_text(run / "command.txt", shlex.join(["ofa-pose", "search", *words, "--out", "runs/lr=0.1"]) + "\n")
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "place"
+    expected = ["--supernet", f"{place}/net=a.pt", f"--archive={place}/net=a.pt", "--set"]
+    expected += [f"data.search.annotations={place}/b.json", "--resume", *out]
+    assert completed(["search", "--resume", *out], get_command(app)) == ["search", *expected]
 
 
 def test_studies_go_on_by_their_folder_alone(call: Call, recipe: Path, tmp_path: Path, data: Path) -> None:
