@@ -22,6 +22,7 @@ class WeightAverage:
     def __init__(self, network: LitePose, decay: float) -> None:
         self._decay = decay
         self._tensors: dict[str, Tensor] = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        self._own = {name: tensor.data for name, tensor in self._tensors.items()}
         self.values = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
 
     @torch.no_grad()
@@ -46,12 +47,14 @@ class WeightAverage:
     @contextmanager
     def lent(self) -> Iterator[None]:
         """The network holds the average for a while, in the place of its weights."""
-        self._swap()
         try:
+            for name, tensor in self._tensors.items():
+                tensor.data = self.values[name]
             yield
         finally:
-            self._swap()
+            self.take_back()
 
-    def _swap(self) -> None:
+    def take_back(self) -> None:
+        """Let the network hold its weights: at the end of `lent`, or where a signal cut that short."""
         for name, tensor in self._tensors.items():
-            tensor.data, self.values[name] = self.values[name], tensor.data
+            tensor.data = self._own[name]

@@ -253,6 +253,8 @@ class _Loop:
         try:
             yield
         except Interrupted as error:
+            if self._average:
+                self._average.take_back()
             if self._checkpoints.step != self.step:
                 self.save()
             if go_on := self._training.run.go_on:

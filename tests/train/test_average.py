@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.train.average import WeightAverage
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.process import Interrupted
 from tests.networks import randomised
 from tests.train.test_loop import SHORT, Killed, MakeJob, make_job, records, same  # noqa: F401
 
@@ -93,6 +96,39 @@ def test_the_average_is_evaluated_and_kept_and_resumed(make_job: MakeJob, kind: 
     kept = load_checkpoint(resumed.run.last)
     assert same(kept.weights, last.weights) and same(kept.training, last.training)
     assert same(load_checkpoint(resumed.run.best).weights, best.weights)
+
+
+def test_a_signal_while_the_weights_come_back_mixes_nothing(
+    make_job: MakeJob,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = make_job("whole", settings=AVERAGED)
+    whole.fit()
+    ends: list[int] = []
+
+    class Told(dict[str, Any]):
+        def items(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
+            for number, item in enumerate(super().items()):
+                if ends and number == 5:
+                    raise Interrupted(ends.pop())
+                yield item
+
+    make = WeightAverage.__init__
+
+    def told(average: WeightAverage, *args: Any) -> None:
+        make(average, *args)
+        average._tensors = Told(average._tensors)
+
+    job = make_job("run", settings=AVERAGED)
+    evaluate = job.evaluate
+    job.evaluate = lambda: (ends.append(signal.SIGINT), evaluate())[1]
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(WeightAverage, "__init__", told)
+        job.fit()
+    assert (load_checkpoint(job.run.last).training or {})["step"] == AVERAGED.evaluate_every
+    again = make_job("run", settings=AVERAGED, resume=True)
+    again.fit()
+    assert same(load_checkpoint(again.run.last).weights, load_checkpoint(whole.run.last).weights)
 
 
 def test_a_run_without_an_average_may_get_one_and_a_damaged_one_is_refused(make_job: MakeJob) -> None:  # noqa: F811
