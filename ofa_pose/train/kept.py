@@ -51,10 +51,14 @@ class KeptCheckpoints:
             except OSError:  # a file system without links
                 last.rename(before)
         save_checkpoint(last, checkpoint)
-        self.step, self._written = step, time.monotonic()
+        self.note(step)
         older = [path for path in kept_checkpoints(self._run.path) if path not in (last, *self._damaged)]
         for path in (*older[self._settings.keep - 1 :], *(path for path in self._damaged if path != last)):
             path.unlink(missing_ok=True)
+
+    def note(self, step: int) -> None:
+        """Take note that last.pt is that of a step, whichever process wrote it."""
+        self.step, self._written = step, time.monotonic()
 
 
 def newest_whole(run: Path) -> tuple[Checkpoint, list[DamagedCheckpoint]]:

@@ -351,6 +351,7 @@ class _Loop:
         """Write the checkpoint that the run is resumed from."""
         self._records.read()
         if not self._processes.leads:
+            self._checkpoints.note(self.step)
             return
         state = {"step": self.step, "best": self._best, "optimizer": self._optimizer.state_dict()}
         state["origin"] = dict(self._training.origin)

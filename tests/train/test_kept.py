@@ -15,6 +15,8 @@ import pytest
 
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.recipe import TrainSettings
+from ofa_pose.train.distributed import Processes
+from ofa_pose.train.loop import _Loop
 from ofa_pose.utils.config import check_config
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.process import Interrupted
@@ -118,6 +120,25 @@ def test_minutes_between_checkpoints(make_job: MakeJob, monkeypatch: pytest.Monk
     for wrong in ("0min", "min", "-1min", "1h", 0):
         with pytest.raises(InputError, match=r"checkpoint_every"):
             check_config(TrainSettings, {"checkpoint_every": wrong}, "here")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_minutes_begin_anew_in_every_process(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    """Those that write nothing read their figures then, for which a GPU is waited for."""
+    settings = check_config(TrainSettings, {**SHORT.model_dump(), "checkpoint_every": "1min"}, "here")
+    job = make_job("run", settings=settings)
+    now, saved, save = [0.0], list[int](), _Loop.save
+    monkeypatch.setattr("ofa_pose.train.kept.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(_Loop, "save", lambda loop: (saved.append(loop.step), save(loop)))
+    objective = job.objective
+
+    def loss(batch: Any, step: int) -> Any:
+        now[0] += 20
+        return objective.loss(batch, step)
+
+    slow: Any = SimpleNamespace(network=objective.network, resolution=objective.resolution, loss=loss)
+    replace(job, objective=slow, training=replace(job.training, processes=Processes(rank))).fit()
+    assert saved == [0, 3, 6, 8]
 
 
 @pytest.mark.parametrize("step", [1, 5, 8])
