@@ -119,6 +119,10 @@ class Processes:
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        self.highest(0)
+
     def of_first(self, value: T) -> T:
         """The first process's value; the others wait for it."""
         if self.world == 1:

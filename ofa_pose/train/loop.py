@@ -99,6 +99,7 @@ def fit(
         loop = _Loop(training, objective, evaluate, space, optimizer or make_optimizer)
         if not training.run.fresh:
             loop.restore()
+        training.processes.wait()  # until all have found the run directory as it was, and nothing wrong
         loop.open(evaluate_start)
         with interruptible(training.run.go_on, patient=training.processes.world > 1) as ending:
             with loop.kept():

@@ -24,6 +24,7 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import LossSettings, TrainSettings
 from ofa_pose.skeleton import CROWDPOSE
+from ofa_pose.train.distributed import Processes
 from ofa_pose.train.loop import fit
 from ofa_pose.train.objectives import FixedNet, Objective
 from ofa_pose.train.training_run import TrainingRun
@@ -100,6 +101,17 @@ def make_job(tiny_dataset: KeypointDataset, tiny_spec: ArchSpec, tiny_space: Sea
 
 class Killed(Exception):
     pass
+
+
+def test_nothing_is_written_before_all_processes_have_come_so_far(make_job: MakeJob) -> None:
+    class Alone(Processes):
+        def wait(self) -> None:
+            raise OfaPoseError("another process has no data")
+
+    job = make_job("run")
+    with pytest.raises(OfaPoseError, match="has no data"):
+        replace(job, training=replace(job.training, processes=Alone())).fit()
+    assert not job.run.path.exists()
 
 
 def records(job: Job) -> list[dict[str, Any]]:
