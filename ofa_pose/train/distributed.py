@@ -119,9 +119,9 @@ class Processes:
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
-    def wait(self) -> None:
-        """Until all processes have come here."""
-        self.highest(0)
+    def agree(self, number: int) -> bool:
+        """Whether all processes have the same number; none goes on before all have come here."""
+        return self.highest(number) == -self.highest(-number)
 
     def of_first(self, value: T) -> T:
         """The first process's value; the others wait for it."""

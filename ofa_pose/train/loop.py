@@ -41,7 +41,7 @@ from ofa_pose.train.updates import (
     update,
 )
 from ofa_pose.utils.console import progress, say, warn
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import NUMBER
 from ofa_pose.utils.process import Ending, Interrupted, interruptible
 from ofa_pose.utils.result import Result
@@ -89,22 +89,36 @@ def fit(
         evaluate_start: before the first step too; the network stays the best if training makes nothing better of it.
         optimizer: makes one of the network's parameters; its learning rate is set at each step. Default: AdamW.
 
-    Raises OfaPoseError where the loss or its gradient is no longer finite or another process has ended, InputError
-    where the run to resume trained another net or otherwise, or is further than the recipe goes.
+    Raises OfaPoseError where the loss or its gradient is no longer finite, a GPU's memory is too little or another
+    process has ended, InputError where the run to resume trained another net or otherwise, or is further than the
+    recipe goes.
     """
     settings = training.settings
     keep_memory()
     precision = pick_precision(settings.precision, training.device)
-    with kernels(precision, fixed_shapes=not isinstance(objective.network, Supernet)):
+    fixed = not isinstance(objective.network, Supernet)
+    with kernels(precision, fixed), _memory_faults(training.run.go_on):
         loop = _Loop(training, objective, evaluate, space, optimizer or make_optimizer)
         if not training.run.fresh:
             loop.restore()
-        training.processes.wait()  # until all have found the run directory as it was, and nothing wrong
+        if not training.processes.agree(-1 if training.run.fresh else loop.step):  # and before that nothing is written
+            what = "is not the same for all processes: they would go on from different steps"
+            raise InputError(what, training.run.path, "name a folder that all machines share")
         loop.open(evaluate_start)
         with interruptible(training.run.go_on, patient=training.processes.world > 1) as ending:
             with loop.kept():
                 loop.train(ending)
             return loop.finish()
+
+
+@contextmanager
+def _memory_faults(go_on: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        what = f"a GPU's memory is too little ({str(error).split('. ')[0]})"
+        hint = f"lower train.batch or raise train.accumulate, then {go_on or 'go on with --resume'}"
+        raise OfaPoseError(f"{what}; {hint}") from None
 
 
 def pretrain(

@@ -103,15 +103,30 @@ class Killed(Exception):
     pass
 
 
-def test_nothing_is_written_before_all_processes_have_come_so_far(make_job: MakeJob) -> None:
-    class Alone(Processes):
-        def wait(self) -> None:
-            raise OfaPoseError("another process has no data")
+def test_nothing_is_written_where_processes_would_go_on_from_different_steps(make_job: MakeJob) -> None:
+    class Two(Processes):
+        """The other one has a run that is at step 7."""
+
+        def highest(self, number: int) -> int:
+            return max(number, 7 if number < 0 else -7)
 
     job = make_job("run")
-    with pytest.raises(OfaPoseError, match="has no data"):
-        replace(job, training=replace(job.training, processes=Alone())).fit()
+    with pytest.raises(InputError, match="not the same for all processes"):
+        replace(job, training=replace(job.training, processes=Two())).fit()
     assert not job.run.path.exists()
+
+
+def test_too_little_memory_of_a_gpu_is_said_in_a_line(make_job: MakeJob) -> None:
+    class Large(FixedNet):
+        def loss(self, batch: Any, step: int) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has 79 GiB.")
+
+    job = make_job("run")
+    words = (
+        r"too little \(CUDA out of memory\); lower train.batch .*train.accumulate, then go on with: ofa-pose pretrain"
+    )
+    with pytest.raises(OfaPoseError, match=words):
+        replace(job, objective=Large(job.objective.network, (64,), SEED, LossSettings())).fit()
 
 
 def records(job: Job) -> list[dict[str, Any]]:
