@@ -51,8 +51,8 @@ def write_dataset(
         raise InputError(f"{workers} worker processes were asked for", hint="ask for at least 1")
     check_size(size)
     out = Path(out)
-    about: dict[str, Any] = {"description": "ofa-pose synthetic people", "seed": seed, "size": size, "joints": joints}
-    info = about | {"images": images, "version": VERSION}
+    info: dict[str, Any] = {"description": "ofa-pose synthetic people", "seed": seed, "size": size, "joints": joints}
+    info |= {"images": images, "version": VERSION}
     path = out / "annotations.json"
     drawn = out / DRAWN
     was_cut_off = drawn.is_file() and not path.exists()
