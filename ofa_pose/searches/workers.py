@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 
@@ -20,7 +17,7 @@ import torch
 
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.process import apart_from_terminal, interruptible
+from ofa_pose.utils.process import apart_from_terminal, end_with, interruptible
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
 PAUSE_S = 0.2
@@ -39,9 +36,8 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
         for number in range(count):
             gpus.put(visible.split(",")[number % len(visible.split(","))])
-    watched, held = context.Pipe(duplex=False)
     threads = max(1, torch.get_num_threads() // count)
-    pool = ProcessPoolExecutor(count, context, _start_worker, (threads, gpus, watched))
+    pool = ProcessPoolExecutor(count, context, _start_worker, (threads, gpus, os.getpid()))
     before, started = {*multiprocessing.active_children()}, set[BaseProcess]()
     try:
         with interruptible():
@@ -53,15 +49,12 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         time.sleep(PAUSE_S)  # the pool takes note of it; else it would report that its workers are gone
-        held.close()
-        for process in started:  # one that has not come to read it yet
+        for process in started:
             process.terminate()
 
 
-def _start_worker(threads: int, gpus: SimpleQueue[str], watched: Connection) -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
+def _start_worker(threads: int, gpus: SimpleQueue[str], parent: int) -> None:
+    end_with(parent)
     nowhere = os.open(os.devnull, os.O_WRONLY)  # warnings of the data were shown once
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -69,11 +62,6 @@ def _start_worker(threads: int, gpus: SimpleQueue[str], watched: Connection) -> 
     cv2.setNumThreads(threads)
     if not gpus.empty():
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
-
-
-def _end_with_parent(watched: Connection) -> None:
-    watched.poll(None)  # until the other end is closed
-    os._exit(0)
 
 
 @contextmanager

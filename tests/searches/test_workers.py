@@ -157,6 +157,9 @@ def test_workers_share_the_threads_and_the_gpus(monkeypatch: pytest.MonkeyPatch)
             given.append(initargs)
             super().__init__(count, context, initializer, initargs)
 
+        def submit(self, *_: Any) -> Any:
+            """Start nobody who would take of the GPUs."""
+
     monkeypatch.setattr(workers, "ProcessPoolExecutor", Kept)
     monkeypatch.setattr(workers, "pick_device", lambda name: torch.device(name or "cuda"))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
@@ -174,6 +177,7 @@ def test_workers_share_the_threads_and_the_gpus(monkeypatch: pytest.MonkeyPatch)
             assert [given[-1][1].get() for _ in gpus] == gpus and given[-1][1].empty()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", ProcessPoolExecutor)
     with local_workers(2) as executor:
         assert states(executor) == {(2, "7")}
 
