@@ -14,7 +14,8 @@ from typing import Any
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
 _WATCH_S = 0.5
-_OF_TERMINALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))  # to all in one
+# What a terminal sends to all of its processes.
+_OF_TERMINALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 _ENDING = (*_OF_TERMINALS, signal.SIGTERM)
 
 
