@@ -23,7 +23,7 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.transforms import Augmentation, Sample, clean_sample, training_sample
 from ofa_pose.utils.console import say
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.process import end_with
+from ofa_pose.utils.process import end_with, sharers
 from ofa_pose.utils.seeding import generator
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -190,13 +190,13 @@ def batches_ahead(size: int, workers: int, free: int | None = None) -> int:
 
     Args:
         size: bytes of a batch.
-        free: bytes of shared memory; default: those that there are.
+        free: bytes of shared memory; default: this process's share of those that there are.
     """
     if free is None:
         if not SHARED_MEMORY.is_dir():
             return AHEAD
         found = os.statvfs(SHARED_MEMORY)
-        free = found.f_bavail * found.f_frsize
+        free = found.f_bavail * found.f_frsize // sharers()
     for ahead in range(AHEAD, 0, -1):
         if (workers * ahead + 2) * size <= free:  # one is in use, and the one before it may be
             break

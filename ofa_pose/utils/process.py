@@ -158,6 +158,12 @@ def place() -> tuple[int, int, int]:
         raise InputError(what, hint="start them with torchrun, or unset WORLD_SIZE") from None
 
 
+def sharers() -> int:
+    """How many processes torchrun started on this machine, this one among them."""
+    given = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(given)) if given.isdecimal() else 1
+
+
 @contextmanager
 def exchange() -> Iterator[None]:
     """Round what processes exchange: it fails where one of them has ended. Raises OfaPoseError then."""

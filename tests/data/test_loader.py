@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa_pose.arch.spec import MEAN, STD
+from ofa_pose.data import loader
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.data.loader import (
     BackgroundOrder,
@@ -209,7 +211,9 @@ def test_normalise_is_imagenets() -> None:
     assert normalise(images, torch.float16).dtype == torch.float16
 
 
-def test_batches_wait_in_shared_memory_where_it_has_room_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_batches_wait_in_shared_memory_where_it_has_room_for_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     size = 10 << 20
     assert batches_ahead(size, 4, free=10 * size) == 2 and not capsys.readouterr().err
     assert batches_ahead(size, 4, free=10 * size - 1) == 1
@@ -218,6 +222,11 @@ def test_batches_wait_in_shared_memory_where_it_has_room_for_them(capsys: pytest
     assert batches_ahead(size, 4, free=6 * size - 1) == 0
     assert "they come through pipes" in " ".join(capsys.readouterr().err.split())
     assert batches_ahead(1, 1) == 2, "of what there is"
+    monkeypatch.setattr(loader, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(loader.os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_frsize=size))
+    assert batches_ahead(size, 4) == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert batches_ahead(size, 4) == 0, "torchrun's other process has its share"
 
 
 IN_LITTLE_MEMORY = """
