@@ -74,7 +74,8 @@ def test_a_search_is_resumed_under_its_own_budget(
     before = (tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text()
     refused(call(*words, "--params", "2G", "--resume"), "another budget", "--out")
     refused(call(*words, "--params", "1G", "--seed", 3, "--resume"), "another algorithm", "--out")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, number in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, number)
     refused(call(*words, "--params", "1G"), "search does not share its work", "without torchrun", "--workers")
     assert before == ((tmp_path / "run" / "history.csv").read_text(), (tmp_path / "run" / "recipe.yaml").read_text())
 

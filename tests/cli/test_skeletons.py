@@ -100,13 +100,14 @@ def test_results_have_no_network_to_ask(
     assert scored.result["metrics"]["AP"] != found.result["metrics"]["AP"]
 
 
-def test_what_equals_the_guess_is_warned_of_as_a_guess(
+def test_a_nets_skeleton_is_no_guess_even_where_it_equals_one(
     call: Call, where: tuple[str, Path, str, Path], checkpoint: Path, tmp_path: Path
 ) -> None:
     guess = replace(OWN, sigmas=(0.079,) * 17, flip_pairs=(), mirror=False)  # no joint's name says a side
     save_checkpoint(tmp_path / "guess.pt", replace(load_checkpoint(checkpoint), skeleton=guess))
     scored = call("eval", "--checkpoint", tmp_path / "guess.pt", *where, "--device", "cpu", "--json")
-    assert scored.code == 0 and GUESSED in scored.err and OURS not in scored.err
+    assert scored.code == 0 and GUESSED not in scored.err and OURS not in scored.err
+    assert "images are not mirrored" in scored.err
 
 
 def test_a_built_in_skeleton_is_named(call: Call, data: Path, tmp_path: Path) -> None:

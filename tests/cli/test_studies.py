@@ -69,7 +69,6 @@ def test_table_refuses(call: Call, supernet: Path, small_supernet: Path, net: Pa
     out = tmp_path / "table"
     refused(call("table", "--supernet", supernet, "--out", out, "--limit", 100), "'tiny' has", "--limit")
     refused(call("table", "--supernet", net, "--out", out), "supernet")
-    refused(call("table", "--supernet", small_supernet, "--out", out, "--resume"), "table.csv", "--resume")
     assert not out.exists()
     out.mkdir()
     (out / "table.csv").write_text("mine")
@@ -111,7 +110,6 @@ def test_fidelity_refuses(call: Call, small_supernet: Path, net: Path, tmp_path:
     refused(call(*start, "--macs", "1K"), "smallest subnet", "--macs")
     refused(call(*start, "--macs", "1G", "--macs-convention", "tops"), "thop")
     refused(call(*start, "--subnets", 2), "subnets")
-    refused(call(*start, "--resume"), "fidelity.csv", "--resume")
     refused(call("fidelity", "--supernet", net, "--out", tmp_path / "study"), "supernet")
     assert not (tmp_path / "study").exists()
 
