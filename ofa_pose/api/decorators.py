@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, FORMATS, SUFFIXES, listed
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import FailedElsewhere, InputError
 from ofa_pose.utils.process import place
 from ofa_pose.utils.threads import sleep_while_waiting
 
@@ -67,8 +67,10 @@ def _command(function: Callable[P, R], shared: bool) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         from ofa_pose.utils.run_dir import COMMAND_WORDS
 
-        name, world = function.__name__.replace("_", "-"), place()[1]
+        name, (rank, world, _) = function.__name__.replace("_", "-"), place()
         if world > 1 and not shared:
+            if rank:
+                raise FailedElsewhere(InputError.exit_code)
             what = f"{name} does not share its work, and {world} processes were started"
             raise InputError(what, hint="start it without torchrun; 'ofa-pose search --workers N' starts its own")
         with _joined() if world > 1 else nullcontext():

@@ -47,9 +47,12 @@ def test_many_processes_are_refused_before_anything_else(name: str, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("two_processes")
-def test_the_shell_says_so(call: Call, supernet: Path, tmp_path: Path) -> None:
+def test_the_shell_says_so(call: Call, supernet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = call("search", "--supernet", supernet, "--macs", "1M", "--out", tmp_path / "run")
     refused(called, "search does not share its work", "without torchrun", "search --workers N")
+    monkeypatch.setenv("RANK", "1")
+    called = call("search", "--supernet", supernet, "--macs", "1M", "--out", tmp_path / "run")
+    assert (called.code, called.out, called.err) == (2, "", ""), "one process says so"
     assert not (tmp_path / "run").exists()
 
 
