@@ -172,6 +172,9 @@ def evaluate(
         resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]
         dataset = _ground_truth(getattr(source, "recipe", None), annotations, images, skeleton, model.skeleton)
         check_joints(model.skeleton, dataset, "the network")
+        learnt = getattr(source, "info", {}).get("train_sha256")
+        if learnt and learnt == dataset.fingerprint:
+            warn(f"{dataset.annotations_path}: the network was trained on these images; its AP on them says little")
         evaluator = make_evaluator(dataset, metric)
         done, sides = _run(model, dataset, evaluator, resolutions, batch or 16, as_reference)
         if out:

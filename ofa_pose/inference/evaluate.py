@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
@@ -170,31 +172,47 @@ def score(evaluator: Evaluator, results: Detections, images: int, resample: bool
 def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
     """Who is in a COCO-format keypoint results file, checked against the dataset. Raises InputError.
 
-    Entries of the annotation file's further categories are left out; one without category_id is a person.
+    An image is named by its id, or, as `predict` does, by its file. Entries of the annotation file's further categories
+    are left out; one without category_id is a person.
     """
     value = read_json(path)
     if not isinstance(value, list):
         raise InputError("is not a COCO results file", path, "write a list of {image_id, keypoints, score}")
-    known, width = {record.id for record in dataset.images}, 3 * len(dataset.skeleton.joints)
-    faults, people = [], []
+    known, named = {record.id for record in dataset.images}, _ids_by_file(dataset)
+    faults, people, width = [], [], 3 * len(dataset.skeleton.joints)
     for number, entry in enumerate(value):
         category = as_id(entry.get("category_id")) if isinstance(entry, dict) else None
         if category != dataset.category["id"] and find_id(category, dataset.other_categories) is not None:
             continue
-        problem = _result_problem(entry, known, width)
+        image = entry.get("image_id") if isinstance(entry, dict) else None
+        found = find_id(image, known)
+        if found is None and isinstance(image, str):
+            found = named.get(image)
+        problem = _result_problem(entry, found is not None, width)
         if problem:
             faults.append(Fault(problem, f"{path}: result {number}", "correct or remove this entry"))
         else:
-            people.append({**entry, "image_id": find_id(entry["image_id"], known)})
+            people.append({**entry, "image_id": found})
     if faults:
         raise InputError.of(faults)
     return Detections.read(people, len(dataset.skeleton.joints))
 
 
-def _result_problem(entry: Any, known: Set[Any], width: int) -> str:
+def _ids_by_file(dataset: KeypointDataset) -> dict[str, int | str]:
+    """The ids of images by their file names, with folders and, where only one is called so, without."""
+    alone: dict[str, list[int | str]] = defaultdict(list)
+    for record in dataset.images:
+        alone[record.path.name].append(record.id)
+    paths = {
+        os.path.relpath(record.path, dataset.images_dir).replace(os.sep, "/"): record.id for record in dataset.images
+    }
+    return {**{name: ids[0] for name, ids in alone.items() if len(ids) == 1}, **paths}
+
+
+def _result_problem(entry: Any, is_known: bool, width: int) -> str:
     if not isinstance(entry, dict) or not {"image_id", "keypoints", "score"} <= entry.keys():
         return "has no image_id, keypoints and score"
-    if find_id(entry["image_id"], known) is None:
+    if not is_known:
         return f"image_id {entry['image_id']!r:.60} is not in the annotations"
     numbers = entry["keypoints"] if isinstance(entry["keypoints"], list) else []
     if len(numbers) != width:
@@ -228,4 +246,7 @@ def check_evaluable(dataset: KeypointDataset, hint: str) -> None:
     """Raise InputError where no AP can be taken on a dataset: nobody in it has a labelled joint and is not a crowd."""
     if not dataset.people or not count_people(dataset):
         what = f"none of the {len(dataset)} images to evaluate has a labelled person, crowds aside"
+        if dataset.people:
+            what += f"; of {dataset.people} with labelled joints num_keypoints says 0"
+            hint = f"correct or remove num_keypoints, or {hint}"
         raise InputError(what, dataset.annotations_path, hint)

@@ -18,7 +18,7 @@ from ofa_pose.utils.errors import LONGEST, shortened
 MOST_CHARACTERS = 3 * LONGEST  # of a line that is said
 PLAIN_INTERVAL_S = 15.0
 SHORT_S = 2.0  # work that takes no longer needs no line at its end
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:

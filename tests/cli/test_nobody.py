@@ -118,3 +118,10 @@ def test_eval_may_find_that_nobody_is_there(call: Call, net: Path, spoilt: Any, 
     scored = call("eval", "--checkpoint", net, *named, "--device", "cpu", "--json")
     assert scored.code == 0, scored.err
     assert scored.result["metrics"]["AP"] is None
+
+
+def test_a_count_of_0_beside_labelled_joints_is_named_as_the_cause(
+    call: Call, recipe: Path, tmp_path: Path, spoilt: Any
+) -> None:
+    called = call("pretrain", "--recipe", recipe, *spoilt(none_counted, "val"), "--out", tmp_path / "run")
+    refused(called, NOBODY, "with labelled joints num_keypoints says 0", "correct or remove num_keypoints")

@@ -144,6 +144,36 @@ def test_results_are_of_the_annotations_own_category(call: Call, data: Path, tmp
     assert entries and {entry["category_id"] for entry in entries} == {7}
 
 
+def test_what_predict_writes_can_be_scored(call: Call, net: Path, data: Path, tmp_path: Path) -> None:
+    """Its results name images by their files; a name that several folders have names none."""
+    folder = data / "val"
+    poses = ("predict", folder / "images", "--checkpoint", net, "--out", tmp_path / "poses", "--device", "cpu")
+    assert call(*poses).code == 0
+    file = tmp_path / "poses" / "predictions.json"
+    truth = json.loads((folder / "annotations.json").read_text())
+    person = truth["annotations"][0]
+    (name,) = [image["file_name"] for image in truth["images"] if image["id"] == person["image_id"]]
+    entries = [{"image_id": name, "keypoints": person["keypoints"], "score": 0.9}]
+    assert all(isinstance(entry["image_id"], str) for entry in json.loads(file.read_text()))
+    file.write_text(json.dumps(json.loads(file.read_text()) + entries))
+    words = ("eval", "--results", file, "--annotations", folder / "annotations.json", "--json")
+    scored = call(*words)
+    assert scored.code == 0 and scored.result["metrics"]["AP"] > 0, scored.err
+    for image in truth["images"]:
+        image["file_name"] = f"{image['id']}/{name}"
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    refused(call("eval", "--results", file, "--annotations", tmp_path / "truth.json"), f"image_id '{name}'", "not in")
+
+
+def test_an_ap_on_training_images_is_warned_of(call: Call, net: Path, data: Path) -> None:
+    named = ((part, data / part / "annotations.json", data / part / "images") for part in ("train", "val"))
+    warned = {}
+    for part, annotations, images in named:
+        words = ("eval", "--checkpoint", net, "--annotations", annotations, "--images", images, "--device", "cpu")
+        warned[part] = "was trained on these images" in call(*words).err
+    assert warned == {"train": True, "val": False}
+
+
 def test_breakdown_of_a_checkpoint(call: Call, net: Path, data: Path, tmp_path: Path) -> None:
     where = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
     called = call("eval", "--checkpoint", net, *where, "--breakdown", "--out", tmp_path / "out", "--json")

@@ -121,3 +121,10 @@ def test_nothing_is_shown_while_it_is_quiet(clock: Clock, shown: Callable[[bool]
     assert text.getvalue() == ""
     console.say("heard")
     assert "heard" in text.getvalue()
+
+
+def test_a_line_is_shown_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither markup nor names of emoji in what users call their files and splits."""
+    console.warn("data.yaml:train: [bold] :smile:")
+    console.say("data.yaml:train: [bold] :smile:")
+    assert capfd.readouterr().err.count("data.yaml:train: [bold] :smile:") == 2
