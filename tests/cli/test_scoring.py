@@ -168,8 +168,8 @@ def test_what_predict_writes_can_be_scored(call: Call, net: Path, data: Path, tm
 def test_an_ap_on_training_images_is_warned_of(call: Call, net: Path, data: Path) -> None:
     named = ((part, data / part / "annotations.json", data / part / "images") for part in ("train", "val"))
     warned = {}
-    for part, annotations, images in named:
-        words = ("eval", "--checkpoint", net, "--annotations", annotations, "--images", images, "--device", "cpu")
+    for part, labels, images in named:
+        words = ("eval", "--checkpoint", net, "--annotations", labels, "--images", images, "--device", "cpu")
         warned[part] = "was trained on these images" in call(*words).err
     assert warned == {"train": True, "val": False}
 
