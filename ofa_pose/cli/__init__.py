@@ -98,7 +98,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
-        return _report(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+        return _report(f"{shortened(str(error.filename or 'the system'))}: {error.strerror or error}", 1)
     finally:
         COMMAND_WORDS.reset(recorded)
     if result == INTERRUPTED:

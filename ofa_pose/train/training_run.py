@@ -216,7 +216,9 @@ class TrainingRun:
         network = best.build(self.device)
         net = inherit(network, best.spec, self.train, self.device) if isinstance(network, Supernet) else network
         found = calibrate(FastestRunner(self.device)(net), self.train, best.spec.resolution, self.decode)
-        metrics, line = best.info["metrics"], str(found)
+        metrics, line = best.info.get("metrics"), str(found)
+        if not isinstance(metrics, dict):
+            raise InputError("holds no metrics of its training", self.run.best, "restore it, or choose another --out")
         if found.config != self.decode:
             before, metrics = metrics, replace(self, decode=found.config, processes=Processes()).evaluation(network)()
             old, new = (float(figures.get("AP") or 0.0) for figures in (before, metrics))

@@ -276,3 +276,8 @@ def test_broken_photo_among_good_ones(call: Call, data: Path, net: Path, tmp_pat
     assert "000001.jpg" in called.err
     assert called.result["images"] == 7
     assert called.result["failed"] == 1
+
+
+def test_a_name_too_long_is_shortened(call: Call, tmp_path: Path) -> None:
+    called = call("pretrain", "--recipe", "(" * 3000, "--out", tmp_path / "run")
+    assert called.code in (1, 2) and len(called.err) < 2000, called.err
