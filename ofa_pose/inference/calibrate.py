@@ -21,6 +21,7 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.inference.evaluate import Part, read_inputs
 from ofa_pose.inference.pose_model import Inputs, with_mirrored
 from ofa_pose.pose.decode import DecodeConfig, decode
+from ofa_pose.pose.geometry import box_round
 from ofa_pose.pose.metrics import Detections, KeypointEvaluator
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.threads import map_ahead
@@ -76,19 +77,15 @@ def longest_reach(dataset: KeypointDataset) -> float | None:
     Where all people are small, as animals filmed from afar, joints that lie far apart are two people's, even where a
     network gives both the same tags because it has never seen them so far from each other.
     """
-    sides = [_longest_sides(record.keypoints) / min(record.width, record.height) for record in dataset.images]
-    if sum(len(each) > 0 for each in sides) < FEWEST:
-        return None
-    reach = REACH_MARGIN * float(np.concatenate(sides).max())
-    return round(reach, 3) if 0 < reach < 1 else None
-
-
-def _longest_sides(people: np.ndarray) -> np.ndarray:
-    """The longer side of the box round each person's labelled joints, of (P, J, 3) keypoints, in image pixels."""
-    labelled, xy = people[..., 2:] > 0, people[..., :2]
-    sides = np.where(labelled, xy, -np.inf).max(axis=1) - np.where(labelled, xy, np.inf).min(axis=1)
-    longest: np.ndarray = sides.max(axis=1)
-    return longest
+    counted, longest = 0, 0.0
+    for record in dataset.images:
+        counted += len(record.keypoints) > 0
+        for person in record.keypoints:
+            sides = box_round(person[person[:, 2] > 0, :2])[2:]
+            longest = max(longest, max(sides) / min(record.width, record.height))
+        if REACH_MARGIN * longest >= 1:
+            return None
+    return round(REACH_MARGIN * longest, 3) if longest and counted >= FEWEST else None
 
 
 def calibrate(

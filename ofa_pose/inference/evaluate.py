@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -178,7 +179,7 @@ def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
     value = read_json(path)
     if not isinstance(value, list):
         raise InputError("is not a COCO results file", path, "write a list of {image_id, keypoints, score}")
-    known, named = {record.id for record in dataset.images}, _ids_by_file(dataset)
+    known, named = {record.id for record in dataset.images}, cache(lambda: _ids_by_file(dataset))
     faults, people, width = [], [], 3 * len(dataset.skeleton.joints)
     for number, entry in enumerate(value):
         category = as_id(entry.get("category_id")) if isinstance(entry, dict) else None
@@ -187,7 +188,7 @@ def read_results(path: str | Path, dataset: KeypointDataset) -> Detections:
         image = entry.get("image_id") if isinstance(entry, dict) else None
         found = find_id(image, known)
         if found is None and isinstance(image, str):
-            found = named.get(image)
+            found = named().get(image)
         problem = _result_problem(entry, found is not None, width)
         if problem:
             faults.append(Fault(problem, f"{path}: result {number}", "correct or remove this entry"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -78,28 +78,18 @@ class Processes:
     @torch.no_grad()
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the processes, in place; all must give the same shapes, in order."""
-        if self.world == 1:
-            return
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            with exchange():
-                dist.all_reduce(flat)
-            parts = flat.div_(self.world).split([tensor.numel() for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                tensor.copy_(part.view(tensor.shape))
+        if self.world > 1:
+            _in_buckets(tensors, self._average_flat)
+
+    def _average_flat(self, flat: Tensor) -> None:
+        dist.all_reduce(flat)
+        flat.div_(self.world)
 
     @torch.no_grad()
     def take_first(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by the first process's, in place."""
-        if self.world == 1:
-            return
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            with exchange():
-                dist.broadcast(flat, 0)
-            parts = flat.split([tensor.numel() for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                tensor.copy_(part.view(tensor.shape))
+        if self.world > 1:
+            _in_buckets(tensors, lambda flat: dist.broadcast(flat, 0))
 
     def interleave(self, items: list[T]) -> list[T]:
         """All processes' items: the first of each, in the order of rank, then the second of each, and so on."""
@@ -131,6 +121,16 @@ class Processes:
         with exchange():
             dist.broadcast_object_list(values, 0)
         return values[0]
+
+
+def _in_buckets(tensors: Sequence[Tensor], change: Callable[[Tensor], object]) -> None:
+    """Let `change` exchange the tensors' values in place, those of a bucket (N,) at once."""
+    for bucket in _buckets(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        with exchange():
+            change(flat)
+        for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -213,12 +213,13 @@ class TrainingRun:
         recipe's stay where no others are surely better there, or where the AP on data.val falls with them.
         """
         best = load_checkpoint(self.run.best)
+        metrics = best.info.get("metrics")
+        if not isinstance(metrics, dict):
+            raise InputError("holds no metrics of its training", self.run.best, "restore it, or choose another --out")
         network = best.build(self.device)
         net = inherit(network, best.spec, self.train, self.device) if isinstance(network, Supernet) else network
         found = calibrate(FastestRunner(self.device)(net), self.train, best.spec.resolution, self.decode)
-        metrics, line = best.info.get("metrics"), str(found)
-        if not isinstance(metrics, dict):
-            raise InputError("holds no metrics of its training", self.run.best, "restore it, or choose another --out")
+        line = str(found)
         if found.config != self.decode:
             before, metrics = metrics, replace(self, decode=found.config, processes=Processes()).evaluation(network)()
             old, new = (float(figures.get("AP") or 0.0) for figures in (before, metrics))
