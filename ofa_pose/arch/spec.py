@@ -1,4 +1,4 @@
-"""ArchSpec: one network's shape, frozen and hashable, with YAML and JSON round trips."""
+"""A network's shape, frozen and hashable, with YAML and JSON round trips; ArchSpec is LitePose's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, replace
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from ofa_pose.utils.errors import InputError, nearest
 
@@ -22,8 +22,52 @@ HEADS: tuple[str, ...] = get_args(Head)
 T = TypeVar("T")
 
 
+class NetSpec:
+    """What the spec of any family of networks is: a frozen dataclass with these fields, and its family's name.
+
+    Attributes:
+        family: of `ofa_pose.families`; files name it where it is not LitePose.
+        resolution: side of the square input it is counted for, in pixels; a multiple of 16.
+        joints: number of keypoints J.
+    """
+
+    family: ClassVar[str]
+    resolution: int
+    joints: int
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input it is counted for, in pixels."""
+        return self.resolution, self.resolution
+
+    def with_joints(self, joints: int) -> Self:
+        """The same network for another number of keypoints."""
+        return replace(self, joints=joints)  # type: ignore[type-var]
+
+    def at(self, resolution: int) -> Self:
+        """The same network at another input resolution."""
+        return replace(self, resolution=resolution)  # type: ignore[type-var]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for YAML, JSON and checkpoints."""
+        fields = asdict(self)  # type: ignore[call-overload]
+        return {"family": self.family} | {key: _plain(value) for key, value in fields.items()}
+
+    @classmethod
+    def from_dict(cls, value: Any, where: object = "") -> Self:
+        """Read what `to_dict` writes. Raises InputError that names `where` and the key."""
+        if isinstance(value, Mapping) and value.get("family") == cls.family:
+            value = {key: item for key, item in value.items() if key != "family"}
+        return read_fields(cls, value, "network spec", "use whole numbers and lists", where)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name this spec."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
-class ArchSpec:
+class ArchSpec(NetSpec):
     """One LitePose network (Wang et al., CVPR 2022, sections 3 and 4).
 
     Attributes:
@@ -45,6 +89,7 @@ class ArchSpec:
     kernel: int = 7
     joints: int = 17
     head: Head = "fusion"
+    family: ClassVar[str] = "litepose"
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -56,31 +101,13 @@ class ArchSpec:
         """The number of blocks of each stage."""
         return tuple(len(stage) for stage in self.expansions)
 
-    def with_joints(self, joints: int) -> ArchSpec:
-        """The same network for another number of keypoints."""
-        return replace(self, joints=joints)
-
-    def at(self, resolution: int) -> ArchSpec:
-        """The same network at another input resolution."""
-        return replace(self, resolution=resolution)
-
     def to_dict(self) -> dict[str, Any]:
-        """A plain dict for YAML, JSON and checkpoints; it names the head only where that is not the fusion head."""
-        value = asdict(self)
+        """A plain dict; it names no family, and the head only where that is not the fusion head."""
+        value = super().to_dict()
+        del value["family"]  # so that files and digests are those of versions that knew no other
         if self.head == "fusion":
-            del value["head"]  # so that files and digests are those of versions that knew no other
-        lists = {key: list(value[key]) for key in ("stages", "deconv")}
-        return value | lists | {"expansions": [list(stage) for stage in self.expansions]}
-
-    @classmethod
-    def from_dict(cls, value: Any, where: object = "") -> ArchSpec:
-        """Read what `to_dict` writes. Raises InputError that names `where` and the key."""
-        return read_fields(cls, value, "network spec", "use whole numbers and lists", where)
-
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that name this spec."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+            del value["head"]
+        return value
 
     def __str__(self) -> str:
         expansions = {e for stage in self.expansions for e in stage}
@@ -89,6 +116,10 @@ class ArchSpec:
         widths = f"{self.stem};{','.join(map(str, self.stages))};{','.join(map(str, self.deconv))}"
         head = "" if self.head == "fusion" else f";{self.head} head"
         return f"{self.resolution};{widths};e{shown};k{self.kernel};blocks {blocks}{head}"
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def read_fields(kind: type[T], value: Any, what: str, hint: str, where: object) -> T:

@@ -1,0 +1,55 @@
+"""What every network is that finds poses from the bottom up, LitePose or of another family."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ofa_pose.arch.spec import NetSpec
+
+OUTPUT_STD = 1e-3  # near-zero outputs at the start: large random heatmaps take thousands of steps to unlearn
+
+
+class PoseNet(nn.Module):
+    """A network of (B, 3, H, W) normalised images, H and W multiples of 16.
+
+    It gives low (B, 2J, H/4, W/4), J heatmaps, then J tag maps, and high (B, J, H/2, W/2), heatmaps.
+
+    Attributes:
+        spec: its shape.
+        output_layers: names of the modules whose channels follow from the joints; with other joints they start anew.
+    """
+
+    spec: NetSpec
+    output_layers: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights, and of the images that it takes."""
+        return next(self.parameters()).dtype
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) normalised images → low (B, 2J, H/4, W/4), high (B, J, H/2, W/2)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """He-normal (fan out) weights, unit BatchNorms, near-zero output layers; drawn from `generator`."""
+        outputs = {self.get_submodule(name) for name in self.output_layers}
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                std = OUTPUT_STD if module in outputs else (2.0 / _fan_out(module)) ** 0.5
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
+                if module.bias is not None:
+                    module.bias.zero_()
+
+
+def _fan_out(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    area = module.kernel_size[0] * module.kernel_size[1]
+    if isinstance(module, nn.ConvTranspose2d):
+        area /= module.stride[0] * module.stride[1]
+    return module.out_channels // module.groups * area
