@@ -30,6 +30,7 @@ FLOORS = (
     "synthetic",
     "recipe",
     "models",
+    "families",
     "backends",
     "checkpoints",
     "inference",
