@@ -1,0 +1,244 @@
+"""Lite-HRNet (Yu et al., CVPR 2021): HRNet of units that weigh channels in place of 1×1 convolutions; top-down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa_pose.arch.spec import MOST, NetSpec
+from ofa_pose.families.blocks import conv_norm, resized
+from ofa_pose.families.family import Family
+from ofa_pose.utils.errors import InputError
+
+STEP = 64  # of the height in pixels, so that the width, three quarters of it, is a multiple of 16
+STAGES = 3  # of two, three and four branches
+CROSS_RATIO, SPATIAL_RATIO = 8, 4  # channels to values between the two convolutions that weigh them
+MOST_WIDTH = 512  # of the first branch
+
+
+@dataclass(frozen=True)
+class LiteHRNetSpec(NetSpec):
+    """One Lite-HRNet (Yu et al., 'Lite-HRNet: A lightweight high-resolution network', CVPR 2021).
+
+    Attributes:
+        resolution: height of the input, the image of one person, in pixels; a multiple of 64. The width is 3/4 of it.
+        width: channels of the branch at 1/4, a multiple of 8; each next branch has half the resolution and twice the
+            channels.
+        modules: how many modules the stages of two, three and four branches have.
+        stem: channels of the stem, a multiple of 2.
+        units: units of each module before its branches are fused.
+        joints: number of keypoints J.
+    """
+
+    resolution: int
+    width: int
+    modules: tuple[int, ...]
+    stem: int = 32
+    units: int = 2
+    joints: int = 17
+    family: ClassVar[str] = "lite-hrnet"
+
+    def __post_init__(self) -> None:
+        problem = _problem(self)
+        if problem:
+            raise InputError(f"no valid network: {problem}", hint="correct that value of the spec")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input, in pixels: a person is higher than wide."""
+        return self.resolution, self.resolution // 4 * 3
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the four branches, at 1/4, 1/8, 1/16 and 1/32."""
+        return tuple(self.width * 2**branch for branch in range(STAGES + 1))
+
+
+def _problem(spec: LiteHRNetSpec) -> str:
+    if spec.resolution <= 0 or spec.resolution % STEP:
+        return f"resolution {spec.resolution} is not a positive multiple of {STEP}"
+    if len(spec.modules) != STAGES:
+        return f"it needs {STAGES} counts of modules"
+    if min(spec.width, spec.stem, spec.units, spec.joints, *spec.modules) < 1:
+        return "widths, counts of modules and units, and joints must be at least 1"
+    if spec.width % 8 or spec.stem % 2:
+        return f"width {spec.width} is not a multiple of 8, or stem {spec.stem} not of 2"
+    limits = {
+        "resolution": (spec.resolution, MOST["resolution"]),
+        "width": (max(spec.width, spec.stem), MOST_WIDTH),
+        "modules": (max(*spec.modules, spec.units), MOST["blocks"]),
+        "joints": (spec.joints, MOST["joints"]),
+    }
+    return "; ".join(f"{name} {value} is more than {most}" for name, (value, most) in limits.items() if value > most)
+
+
+def _separable(cin: int, cout: int, stride: int = 1, act: bool = True) -> nn.Sequential:
+    """A depthwise 3×3 and a 1×1 convolution, each with BatchNorm, and a ReLU if wanted."""
+    return nn.Sequential(
+        conv_norm(cin, cin, stride=stride, groups=cin), conv_norm(cin, cout, 1, act=nn.ReLU() if act else None)
+    )
+
+
+def _shuffled(first: Tensor, second: Tensor) -> Tensor:
+    """(B, C, h, w) twice → (B, 2C, h, w), their channels in turns (Zhang et al., CVPR 2018)."""
+    return torch.stack((first, second), dim=2).flatten(1, 2)
+
+
+class ShuffledStem(nn.Module):
+    """A convolution of stride 2, then one half of the channels by each of two paths of stride 2, shuffled."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half = width // 2
+        self.conv = conv_norm(3, width, stride=2, act=nn.ReLU())
+        self.short = _separable(half, half, stride=2)
+        self.long = nn.Sequential(conv_norm(half, width, 1, act=nn.ReLU()), _separable(width, half, stride=2))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, width, H/4, W/4)."""
+        first, second = self.conv(image).chunk(2, dim=1)
+        return _shuffled(self.short(first), self.long(second))
+
+
+class CrossResolutionWeighting(nn.Module):
+    """Weighs the channels of all branches at each cell of the coarsest map, by all of them."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.widths, total = list(widths), sum(widths)
+        squeezed = total // CROSS_RATIO
+        self.weigh = nn.Sequential(
+            conv_norm(total, squeezed, 1, act=nn.ReLU()), conv_norm(squeezed, total, 1, act=nn.Sigmoid())
+        )
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """[(B, widths[i], h/2^i, w/2^i)] of all branches → the same; odd sides are rounded up."""
+        steps = range(len(maps) - 1, 0, -1)
+        means = [F.avg_pool2d(x, 2**step, ceil_mode=True) for x, step in zip(maps, steps, strict=False)]
+        weights = self.weigh(torch.cat([*means, maps[-1]], dim=1)).split(self.widths, dim=1)
+        return [x * resized(weight, x) for x, weight in zip(maps, weights, strict=True)]
+
+
+class SpatialWeighting(nn.Module):
+    """Weighs a map's channels by what their means over the cells say (Hu et al., CVPR 2018)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        squeezed = width // SPATIAL_RATIO
+        self.weigh = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(width, squeezed, 1),
+            nn.ReLU(),
+            nn.Conv2d(squeezed, width, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) → the same."""
+        return x * self.weigh(x)
+
+
+class WeightingUnit(nn.Module):
+    """Half of every branch's channels are weighed over all branches, convolved depthwise and weighed; then shuffled."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        halves = tuple(width // 2 for width in widths)
+        self.across = CrossResolutionWeighting(halves)
+        self.branches = nn.ModuleList(
+            nn.Sequential(conv_norm(half, half, groups=half), SpatialWeighting(half)) for half in halves
+        )
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """[(B, widths[i], h/2^i, w/2^i)] of all branches → the same."""
+        kept, changed = zip(*(x.chunk(2, dim=1) for x in maps), strict=True)
+        changed = self.across(list(changed))
+        parts = zip(kept, self.branches, changed, strict=True)
+        return [_shuffled(first, branch(second)) for first, branch, second in parts]
+
+
+class LiteModule(nn.Module):
+    """Units, then each map becomes the sum of all maps, brought to its resolution and width.
+
+    As the paper has it, each map is added once; its published code adds the finest one twice.
+    """
+
+    def __init__(self, widths: tuple[int, ...], units: int) -> None:
+        super().__init__()
+        self.units = nn.Sequential(*(WeightingUnit(widths) for _ in range(units)))
+        branches = range(len(widths))
+        self.ways = nn.ModuleList(nn.ModuleList(_way(widths, source, to) for source in branches) for to in branches)
+        self.act = nn.ReLU()
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """[(B, widths[i], h/2^i, w/2^i)] of all branches → the same."""
+        maps, fused = self.units(maps), []
+        for target, ways in enumerate(self.ways):
+            parts = [way(x) for way, x in zip(cast(nn.ModuleList, ways), maps, strict=True)]
+            larger = [resized(part, maps[target]) for part in parts[target + 1 :]]
+            fused.append(self.act(reduce(torch.add, parts[: target + 1] + larger)))
+        return fused
+
+
+def _way(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        return conv_norm(widths[source], widths[target], 1)
+    cin, cout = widths[source], widths[target]
+    steps = [_separable(cin, cin, stride=2) for _ in range(target - source - 1)]
+    return nn.Sequential(*steps, _separable(cin, cout, stride=2, act=False))
+
+
+class LiteHRNet(nn.Module):
+    """The network of a spec, of stock layers, its weights as torch's modules begin with them."""
+
+    def __init__(self, spec: LiteHRNetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        widths = spec.widths
+        self.stem = ShuffledStem(spec.stem)
+        self.first = _separable(spec.stem, widths[0])
+        # Each stage adds a branch, made of the coarsest map there is: the first one's of the stem's.
+        cins = (spec.stem, *widths[1:-1])
+        self.coarser = nn.ModuleList(
+            _separable(cin, cout, stride=2) for cin, cout in zip(cins, widths[1:], strict=True)
+        )
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(LiteModule(widths[: stage + 2], spec.units) for _ in range(count)))
+            for stage, count in enumerate(spec.modules)
+        )
+        self.finer = nn.ModuleList(
+            _separable(cin, cout) for cin, cout in zip(widths, (widths[0], *widths[:-1]), strict=True)
+        )
+        self.heatmaps = nn.Conv2d(widths[0], spec.joints, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) images of one person each → heatmaps (B, J, H/4, W/4)."""
+        x = self.stem(image)
+        maps = [self.first(x)]
+        for coarser, stage in zip(self.coarser, self.stages, strict=True):
+            maps = stage([*maps, coarser(x)])
+            x = maps[-1]
+        x = self.finer[-1](maps[-1])
+        for finer, finest in zip(self.finer[-2::-1], maps[-2::-1], strict=True):
+            x = finer(finest + F.interpolate(x, size=finest.shape[-2:], mode="bilinear", align_corners=True))
+        return self.heatmaps(x)
+
+
+FAMILY = Family(
+    name=LiteHRNetSpec.family,
+    title="Lite-HRNet (Yu et al., CVPR 2021)",
+    spec=LiteHRNetSpec,
+    build=LiteHRNet,
+    presets={
+        "lite-hrnet-18": LiteHRNetSpec(resolution=256, width=40, modules=(2, 4, 2)),
+        "lite-hrnet-30": LiteHRNetSpec(resolution=256, width=40, modules=(3, 8, 3)),
+    },
+    why_costs_only="it finds the joints of one person, top-down, in an image that a detector has cut out",
+)
