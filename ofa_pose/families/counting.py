@@ -3,8 +3,8 @@
 exact: multiply-adds of convolutions, transposed ones (input pixels × weights) and linear layers; nothing else.
 thop:  what thop.profile counts: a transposed convolution per output pixel, 4 per BatchNorm element, for average pools
        and upsampling modules what it has for them, nothing for activations and max-pools.
-paper: per output pixel + 2 per BatchNorm element + 1 per element of an activation like ReLU (ReLU6, ELU, SiLU,
-       Hardswish, …); sigmoids, pools and upsampling modules are free.
+paper: per output pixel + 2 per BatchNorm element + 1 per element of a ReLU or ReLU6. Other activations are free, as
+       are pools and upsampling modules: so EfficientHRNet, with SiLU, has the LitePose paper's figures.
 
 What a network computes without a module (sums, `F.interpolate`, `torch.cat`) is free in all of them, as it is for thop,
 and so are biases, though they are parameters.
@@ -26,7 +26,7 @@ from ofa_pose.costs.macs import Macs
 from ofa_pose.utils.errors import OfaPoseError
 
 UPSAMPLING = {"nearest": 1, "linear": 5, "bilinear": 11, "bicubic": 259}  # thop's, per element
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Hardswish, nn.GELU)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6)  # those that cost something in the paper's convention
 WORDS = {  # of the modules that cost something beside convolutions, by the first class that fits
     nn.BatchNorm2d: "norm",
     nn.Linear: "linear",
