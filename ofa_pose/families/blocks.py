@@ -74,12 +74,20 @@ class FusedBranches(nn.Module):
         """[(B, widths[i], h/2^i, w/2^i)] of all branches → the same of the finest `outputs`; odd sides are rounded
         up."""
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
-        fused = []
-        for target, ways in enumerate(self.ways):
-            parts = [way(x) for way, x in zip(cast(nn.ModuleList, ways), maps, strict=True)]
-            larger = [resized(part, maps[target]) for part in parts[target + 1 :]]
-            fused.append(self.act(reduce(torch.add, parts[: target + 1] + larger)))
-        return fused
+        return [self.act(x) for x in sums(maps, self.ways)]
+
+
+def sums(maps: Sequence[Tensor], ways: nn.ModuleList) -> list[Tensor]:
+    """Of maps [(B, ·, h/2^i, w/2^i)] one sum for each row of `ways`, as large as the map of the row's place.
+
+    A row has a module for each map; those of maps further down keep the size, and what they give is enlarged.
+    """
+    results = []
+    for target, row in enumerate(ways):
+        parts = [way(x) for way, x in zip(cast(nn.ModuleList, row), maps, strict=True)]
+        larger = [resized(part, maps[target]) for part in parts[target + 1 :]]
+        results.append(reduce(torch.add, parts[: target + 1] + larger))
+    return results
 
 
 def _way(widths: Sequence[int], source: int, target: int) -> nn.Module:

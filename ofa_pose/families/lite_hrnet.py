@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa_pose.arch.spec import MOST, NetSpec
-from ofa_pose.families.blocks import conv_norm, resized
+from ofa_pose.families.blocks import conv_norm, resized, sums
 from ofa_pose.families.family import Family
 from ofa_pose.utils.errors import InputError
 
@@ -177,12 +176,7 @@ class LiteModule(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """[(B, widths[i], h/2^i, w/2^i)] of all branches → the same."""
-        maps, fused = self.units(maps), []
-        for target, ways in enumerate(self.ways):
-            parts = [way(x) for way, x in zip(cast(nn.ModuleList, ways), maps, strict=True)]
-            larger = [resized(part, maps[target]) for part in parts[target + 1 :]]
-            fused.append(self.act(reduce(torch.add, parts[: target + 1] + larger)))
-        return fused
+        return [self.act(x) for x in sums(self.units(maps), self.ways)]
 
 
 def _way(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
