@@ -158,10 +158,15 @@ class LightweightOpenPose(nn.Module):
             for _ in range(spec.refinements)
         )
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) images → heatmaps (B, J + 1, H/8, W/8), part-affinity maps (B, 2L, H/8, W/8); the last stage's.
+    @property
+    def map_channels(self) -> dict[str, int]:
+        """Names of the maps that forward gives, and their channels."""
+        return {"heatmaps": self.spec.joints + 1, "affinities": 2 * self.spec.limbs}
 
-        A limb's two maps are the x and the y of the unit vector along it.
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) normalised images → heatmaps (B, J + 1, H/8, W/8), part-affinity maps (B, 2L, H/8, W/8).
+
+        They are the last stage's. A limb's two maps are the x and the y of the unit vector along it.
         """
         features = self.features(self.trunk(image))
         heatmaps, affinities = self.initial(features)

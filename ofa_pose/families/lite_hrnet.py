@@ -212,8 +212,13 @@ class LiteHRNet(nn.Module):
         )
         self.heatmaps = nn.Conv2d(widths[0], spec.joints, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) images of one person each → heatmaps (B, J, H/4, W/4)."""
+    @property
+    def map_channels(self) -> dict[str, int]:
+        """Names of the maps that forward gives, and their channels."""
+        return {"heatmaps": self.spec.joints}
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """(B, 3, H, W) normalised images of one person each → heatmaps (B, J, H/4, W/4), alone in a tuple."""
         x = self.stem(image)
         maps = [self.first(x)]
         for coarser, stage in zip(self.coarser, self.stages, strict=True):
@@ -222,7 +227,7 @@ class LiteHRNet(nn.Module):
         x = self.finer[-1](maps[-1])
         for finer, finest in zip(self.finer[-2::-1], maps[-2::-1], strict=True):
             x = finer(finest + F.interpolate(x, size=finest.shape[-2:], mode="bilinear", align_corners=True))
-        return self.heatmaps(x)
+        return (self.heatmaps(x),)
 
 
 FAMILY = Family(

@@ -37,6 +37,5 @@ def onnx_error(net: nn.Module, sizes: Sequence[tuple[int, int]], path: Path) -> 
 
 @torch.no_grad()
 def maps_of(net: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
-    """A network's outputs, in a tuple also where it has one."""
-    result = net(image)
-    return (result,) if isinstance(result, Tensor) else tuple(result)
+    """A network's outputs, without gradients."""
+    return net(image)

@@ -30,7 +30,9 @@ def test_published_figures() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])
 def test_outputs_are_at_an_eighth(size: tuple[int, int]) -> None:
     height, width = size
-    heatmaps, affinities = maps_of(LightweightOpenPose(SMALL).eval(), picture(2, height, width))
+    net = LightweightOpenPose(SMALL).eval()
+    heatmaps, affinities = maps_of(net, picture(2, height, width))
+    assert net.map_channels == {"heatmaps": heatmaps.shape[1], "affinities": affinities.shape[1]}
     assert heatmaps.shape == (2, 6, height // 8, width // 8)  # five joints and the background
     assert affinities.shape == (2, 8, height // 8, width // 8)  # x and y of four limbs
 

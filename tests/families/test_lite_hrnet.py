@@ -36,7 +36,9 @@ def test_there_are_no_other_presets() -> None:
 @pytest.mark.parametrize("size", [(64, 48), (256, 192), (80, 112)])
 def test_heatmaps_are_at_a_quarter(size: tuple[int, int]) -> None:
     height, width = size
-    (heatmaps,) = maps_of(LiteHRNet(SMALL).eval(), picture(2, height, width))
+    net = LiteHRNet(SMALL).eval()
+    (heatmaps,) = maps_of(net, picture(2, height, width))
+    assert net.map_channels == {"heatmaps": heatmaps.shape[1]}
     assert heatmaps.shape == (2, 5, height // 4, width // 4)
 
 
