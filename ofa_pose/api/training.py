@@ -48,11 +48,13 @@ def pretrain(
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import Checkpoint
     from ofa_pose.train import loop
+    from ofa_pose.train.kept import going_on
     from ofa_pose.train.pretrained import load_start
     from ofa_pose.train.training_run import TrainingRun
 
-    start = load_start(init) if init else None
-    source = start if isinstance(start, Checkpoint) else None
+    before = going_on(out, resume)  # which has what `init` gave
+    start = load_start(init) if init and not before else None
+    source = before or (start if isinstance(start, Checkpoint) else None)
     named = load_spec(net) if net else None
     training = TrainingRun.prepare("pretrain", source, out, recipe, overrides, resume, seed, device)
     space = None if named else load_space(training.space)
@@ -92,14 +94,16 @@ def train_supernet(
     from ofa_pose.checkpoints.checkpoint import Checkpoint
     from ofa_pose.costs.space_profile import describe_space
     from ofa_pose.train import loop
+    from ofa_pose.train.kept import going_on
     from ofa_pose.train.pretrained import load_start
     from ofa_pose.train.training_run import TrainingRun
     from ofa_pose.utils.console import say, warn
 
-    start = load_start(init) if init else None
-    source = start if isinstance(start, Checkpoint) else None
+    before = going_on(out, resume)  # which has what `init` gave
+    start = load_start(init) if init and not before else None
+    source = before or (start if isinstance(start, Checkpoint) else None)
     training = TrainingRun.prepare("train-supernet", source, out, recipe, overrides, resume, seed, device)
-    if start is None and not resume:
+    if start is None and before is None:
         warn("without --init the supernet starts from random weights and needs far more steps")
     space = load_space(training.space)
     say(describe_space(space, len(training.train.skeleton.joints)))
@@ -141,18 +145,21 @@ def finetune(
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.checkpoints.checkpoint import check_joints, check_space, load_checkpoint
     from ofa_pose.models.elastic import Supernet
+    from ofa_pose.models.litepose import LitePose
     from ofa_pose.models.recalibrate import inherit
     from ofa_pose.train import loop
+    from ofa_pose.train.kept import going_on
     from ofa_pose.train.training_run import TrainingRun
 
-    source = load_checkpoint(supernet, kind="supernet")
+    before = going_on(out, resume)  # which has what `supernet` gave
+    source = before or load_checkpoint(supernet, kind="supernet")
     spec = load_spec(subnet, source.spec.joints)
-    assert source.space is not None
-    source.space.check_subnet(spec)
+    if source.space:  # else the run is of another command, which is said when it is read
+        source.space.check_subnet(spec)
     training = TrainingRun.prepare("finetune", source, out, recipe, overrides, resume, seed, device, teacher)
     check_space(source, training.space)
-    check_joints(source.skeleton, training.train, "the supernet")
-    whole = source.build()
-    assert isinstance(whole, Supernet)
-    net = inherit(whole, spec, training.train, training.device)
+    check_joints(source.skeleton, training.train, "the run" if before else "the supernet")
+    net = LitePose(spec) if before else source.build()
+    if isinstance(net, Supernet):
+        net = inherit(net, spec, training.train, training.device)
     return loop.finetune(training, net, source.space, objective)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ofa_pose.checkpoints.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.utils.console import warn
-from ofa_pose.utils.run_dir import RunDir, kept_checkpoints
+from ofa_pose.utils.run_dir import RunDir, has_begun, kept_checkpoints
 
 
 class KeptCheckpoints:
@@ -59,6 +59,14 @@ class KeptCheckpoints:
     def note(self, step: int) -> None:
         """Take note that last.pt is that of a step, whichever process wrote it."""
         self.step, self._written = step, time.monotonic()
+
+
+def going_on(run: str | Path, resume: bool) -> Checkpoint | None:
+    """What a run goes on from, in the place of all that it began from; None where it begins.
+
+    Raises InputError where a resumed run has checkpoints, and none is whole.
+    """
+    return newest_whole(Path(run))[0] if resume and has_begun(Path(run)) else None
 
 
 def newest_whole(run: Path) -> tuple[Checkpoint, list[DamagedCheckpoint]]:

@@ -26,7 +26,7 @@ from ofa_pose.train.average import WeightAverage
 from ofa_pose.train.kept import KeptCheckpoints
 from ofa_pose.train.mobilenet import MobileNet
 from ofa_pose.train.objectives import Losses, Objective
-from ofa_pose.train.precision import autocast, compile_net, describe, kernels, pick_precision
+from ofa_pose.train.precision import Precision, autocast, compile_net, describe, kernels, pick_precision
 from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.train.updates import (
@@ -87,7 +87,8 @@ def fit(
         evaluate: the network's metrics as it is, with 'AP' among them.
         space: that the network is of, or a subnet of.
         evaluate_start: before the first step too; the network stays the best if training makes nothing better of it.
-        optimizer: makes one of the network's parameters; its learning rate is set at each step. Default: AdamW.
+        optimizer: makes one of the network's parameters; its learning rate is set at each step. Default: AdamW, the
+            only one of which a resumed run takes the state.
 
     Raises OfaPoseError where the loss or its gradient is no longer finite, a GPU's memory is too little or another
     process has ended, InputError where the run to resume trained another net or otherwise, or is further than the
@@ -98,7 +99,7 @@ def fit(
     precision = pick_precision(settings.precision, training.device)
     fixed = not isinstance(objective.network, Supernet)
     with kernels(precision, fixed), _memory_faults(training.run.go_on):
-        loop = _Loop(training, objective, evaluate, space, optimizer or make_optimizer)
+        loop = _Loop(training, objective, evaluate, space, optimizer or make_optimizer, precision)
         if not training.run.fresh:
             loop.restore()
         if not training.processes.agree(-1 if training.run.fresh else loop.step):  # and before that nothing is written
@@ -165,6 +166,7 @@ class _Loop:
         evaluate: Evaluate,
         space: SearchSpace | None,
         optimizer: MakeOptimizer,
+        precision: Precision,
     ) -> None:
         self._training, self._objective, self._evaluate, self._space = training, objective, evaluate, space
         settings, device, self._processes = training.settings, training.device, training.processes
@@ -177,7 +179,7 @@ class _Loop:
         self._average = WeightAverage(self._network, settings.ema) if settings.ema else None
         if settings.compile:
             compile_net(self._network)
-        self._precision = pick_precision(settings.precision, device)
+        self._precision = precision
         self._late = LATE if skips_by_itself(self._optimizer) else 0
         self._records = StepRecords(self._log, self._late)
         self._checkpoints = KeptCheckpoints(training.run, settings)

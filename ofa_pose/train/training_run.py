@@ -31,7 +31,6 @@ from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe, resumed_recipe
 from ofa_pose.train.distributed import Processes
-from ofa_pose.train.kept import newest_whole
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, SandwichSampling, UniformSampling
 from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
@@ -90,20 +89,19 @@ class TrainingRun:
 
         Args:
             command: that trains; a run is resumed by the command that began it.
-            source: what the training starts from: its recipe and its joints are taken where none are named.
+            source: what the training starts from, or, see `going_on`, what a resumed one goes on from: its recipe and
+                its joints are taken where none are named.
             recipe_name, overrides, seed: see `load_recipe`; a run that goes on has its own recipe where none is named.
             teacher: checkpoint of a network to distil from.
 
         Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault, or the batch cannot
         be shared.
         """
-        begun = resume and has_begun(Path(out))
-        if resume and not begun and recipe_name is None and source is None:
+        if resume and recipe_name is None and source is None:
             what = "holds no run to go on with, and no recipe says how to begin one"
             raise InputError(what, out, "name a run's folder with --out, or add --recipe NAME")
-        if begun and recipe_name is None and (Path(out) / RECIPE).exists():
-            before = newest_whole(Path(out))[0].recipe
-            recipe, carried = resumed_recipe(Path(out) / RECIPE, before, overrides, seed)
+        if source and resume and recipe_name is None and has_begun(Path(out)) and (Path(out) / RECIPE).exists():
+            recipe, carried = resumed_recipe(Path(out) / RECIPE, source.recipe, overrides, seed)
         else:
             recipe, carried = load_recipe(command, recipe_name, overrides, source.recipe if source else None, seed)
         if command != "finetune":  # that has its supernet's own space, wherever the file is now

@@ -164,6 +164,16 @@ def sharers() -> int:
     return max(1, int(given)) if given.isdecimal() else 1
 
 
+def launcher() -> str:
+    """How a command is started as this process was, in the shell's words: 'ofa-pose', or torchrun's."""
+    _, world, _ = place()
+    if world == 1:
+        return "ofa-pose"
+    here = sharers()
+    machines = "--standalone" if here == world else f"--nnodes {world // here} …"
+    return f"torchrun {machines} --nproc-per-node {here} -m ofa_pose"
+
+
 @contextmanager
 def exchange() -> Iterator[None]:
     """Round what processes exchange: it fails where one of them has ended. Raises OfaPoseError then."""

@@ -13,6 +13,7 @@ from typing import Any
 from ofa_pose.utils import files
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.process import launcher
 from ofa_pose.utils.result import plain
 
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
@@ -51,7 +52,8 @@ class RunDir:
             return ""
         if {f"--{name.replace('_', '-')}" for name in ONLY_IN_PYTHON} & {*self._command}:
             return "go on with the same call and resume=True"
-        return f"go on with: {shlex.join(['ofa-pose', self._command[0], '--resume', '--out', str(self.path)])}"
+        words = shlex.join([self._command[0], "--resume", "--out", str(self.path)])
+        return f"go on with: {launcher()} {words}"
 
     def open(self) -> None:
         """Make the directory with the resolved recipe and the exact command.

@@ -35,18 +35,20 @@ def trained(out: Path) -> int:
 
 def test_a_training_goes_on_by_its_folder_alone(call: Call, recipe: Path, net: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    own = tmp_path / "own.yaml"
+    own, start = tmp_path / "own.yaml", tmp_path / "start.pt"
     shutil.copy(recipe, own)
-    words = ("train-supernet", "--recipe", own, "--init", net, "--set", "train.lr=0.01", "--seed", "3", *CPU)
+    shutil.copy(net / "checkpoints" / "best.pt", start)
+    words = ("train-supernet", "--recipe", own, "--init", start, "--set", "train.lr=0.01", "--seed", "3", *CPU)
     assert call(*words, "--out", out).code == 0
     before = load_checkpoint(out)
-    own.unlink()  # the run has its recipe
+    own.unlink()  # the run has its recipe, and its weights
+    start.unlink()
     again = call("train-supernet", "--resume", "--out", out, "--set", "train.steps=6", "--json")
     assert again.code == 0 and "goes on with this one: train.steps was 4, is 6" in " ".join(again.err.split())
     assert trained(out) == 6 == again.result["steps"]
     kept = read_yaml(out / "recipe.yaml")
     assert (kept["train"]["lr"], kept["seed"], kept["train"]["steps"]) == (0.01, 3, 6)
-    assert last_command(out) == ["ofa-pose", "train-supernet", "--init", str(net), *CPU, "--resume"] + [
+    assert last_command(out) == ["ofa-pose", "train-supernet", "--init", str(start), *CPU, "--resume"] + [
         "--out",
         str(out),
         "--set",
@@ -69,8 +71,10 @@ def test_a_fine_tuning_and_a_search_go_on_by_their_folder_alone(
     assert space is not None
     write_text(place / "subnet.yaml", dump_yaml({"spec": space.smallest(17).to_dict()}))
     monkeypatch.chdir(place)
-    words = ("finetune", "--subnet", "subnet.yaml", f"--supernet={supernet}", "--teacher", net, *CPU)
+    shutil.copy(supernet / "checkpoints" / "best.pt", "supernet.pt")
+    words = ("finetune", "--subnet", "subnet.yaml", "--supernet=supernet.pt", "--teacher", net, *CPU)
     assert call(*words, "--out", "runs/tuned").code == 0
+    Path("supernet.pt").unlink()  # the run has its weights
     words = ("search", "--supernet", supernet, "--params", "1M", "--set", "search.population=3", "--seed", "2", *CPU)
     found = call(*words, "--out", "runs/search", "--json", "--algorithm", "random", "--no-surrogate")
     assert found.code == 0, found.err
@@ -81,6 +85,8 @@ def test_a_fine_tuning_and_a_search_go_on_by_their_folder_alone(
     assert again.result["steps"] == 3
     option = last_command(place / "runs" / "tuned")
     assert option[option.index("--subnet") + 1] == str(place / "subnet.yaml")
+    write_text(place / "subnet.yaml", dump_yaml({"spec": space.largest(17).to_dict()}))
+    refused(call("finetune", "--resume", "--out", "place/runs/tuned"), "holds a run of another net")
     again = call("search", "--resume", "--out", "place/runs/search", "--json")
     assert again.code == 0, again.err
     monkeypatch.chdir(place)

@@ -116,7 +116,7 @@ def start(command: list[str], world: int, **environment: str) -> list[subprocess
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= {"WORLD_SIZE": str(world), "PYTHONPATH": str(ROOT), **environment}
+    common |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "PYTHONPATH": str(ROOT), **environment}
     return [
         subprocess.Popen(
             [sys.executable, *command],

@@ -136,8 +136,8 @@ def test_processes_that_are_told_to_end_keep_the_same_step(case: Case, told: tup
     said = [line for _, _, err in done for line in err.splitlines() if line.startswith("error")]
     reached = load_checkpoint(Path(case.out) / "checkpoints" / "last.pt").training
     assert reached and reached["step"] == max(record["step"] for record in records(case)) >= 6
-    kept = f"error: ended by SIGTERM; step {reached['step']} of 100000 is kept; go on with: ofa-pose pretrain --resume"
-    assert len(said) == 1 and said[0].startswith(kept)
+    kept = f"error: ended by SIGTERM; step {reached['step']} of 100000 is kept; go on with: torchrun --standalone"
+    assert len(said) == 1 and said[0].startswith(f"{kept} --nproc-per-node 2 -m ofa_pose pretrain --resume --out ")
     assert "Traceback" not in done[0][2] + done[1][2]
 
 

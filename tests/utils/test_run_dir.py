@@ -83,6 +83,18 @@ def test_the_checkpoints_of_a_run_are_listed_from_the_newest(tmp_path: Path) -> 
     assert [path.name for path in kept_checkpoints(run.path)] == ["last.pt", "last-40.pt", "last-5.pt"]
 
 
+@pytest.mark.parametrize(("world", "machines"), [(2, "--standalone"), (6, "--nnodes 3 …")])
+def test_processes_of_torchrun_go_on_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: int, machines: str
+) -> None:
+    environment = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    run = plan_run(tmp_path, "", argv=["pretrain", "--recipe", "nano"])
+    words = f"-m ofa_pose pretrain --resume --out {tmp_path}"
+    assert run.go_on == f"go on with: torchrun {machines} --nproc-per-node 2 {words}"
+
+
 def test_how_to_go_on_is_a_command(tmp_path: Path) -> None:
     run = plan_run(tmp_path / "a b", "", argv=["finetune", "--subnet", "x"])
     assert run.go_on == f"go on with: ofa-pose finetune --resume --out '{tmp_path / 'a b'}'"
