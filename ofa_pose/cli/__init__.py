@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -20,10 +22,11 @@ from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
 from ofa_pose.cli.resuming import RESUME, completed
 from ofa_pose.utils.console import MOST_CHARACTERS
-from ofa_pose.utils.errors import FailedElsewhere, OfaPoseError, shortened
-from ofa_pose.utils.process import Interrupted, interruptible
+from ofa_pose.utils.errors import FailedElsewhere, InputError, OfaPoseError, shortened
+from ofa_pose.utils.process import Interrupted, interruptible, place
 from ofa_pose.utils.run_dir import COMMAND_WORDS
 
+HEARD_S = 2.0  # torchrun ends all processes where one has ended, also the one that was about to say why
 INTERRUPTED = 130  # what typer makes of Ctrl-C, and of every other `Interrupted` that no command took
 
 app = typer.Typer(
@@ -85,11 +88,13 @@ def run(argv: Sequence[str] | None = None) -> int:
     recorded = COMMAND_WORDS.set(words)
     try:
         if RESUME in words and "--help" not in words:
-            words = completed(words, get_command(app))
+            with _said_by_the_first(InputError):
+                words = completed(words, get_command(app))
             COMMAND_WORDS.set(words)
-        with interruptible() as ending:
+        with _said_by_the_first(TyperException), interruptible() as ending:
             result = app(words, standalone_mode=False)
     except FailedElsewhere as error:
+        time.sleep(HEARD_S)
         return error.exit_code
     except OfaPoseError as error:
         return _report(str(error), error.exit_code)
@@ -105,6 +110,17 @@ def run(argv: Sequence[str] | None = None) -> int:
         interrupted = Interrupted(ending.number or signal.SIGINT)
         return _report(str(interrupted), interrupted.exit_code)
     return result if isinstance(result, int) else 0
+
+
+@contextmanager
+def _said_by_the_first(error: type[Exception]) -> Iterator[None]:
+    """Round what every process of torchrun's finds wrong with the call: all but the first raise FailedElsewhere."""
+    try:
+        yield
+    except error:
+        if place()[0]:
+            raise FailedElsewhere(InputError.exit_code) from None
+        raise
 
 
 def _report(message: str, code: int) -> int:

@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import ofa_pose
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.cli import HEARD_S
 from ofa_pose.utils.errors import InputError
 from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
@@ -46,14 +48,46 @@ def test_many_processes_are_refused_before_anything_else(name: str, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that processes wait whose fault another one says; nothing is waited for."""
+    waits: list[float] = []
+    monkeypatch.setattr("ofa_pose.cli.time", SimpleNamespace(sleep=waits.append))
+    return waits
+
+
 @pytest.mark.usefixtures("two_processes")
-def test_the_shell_says_so(call: Call, supernet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shell_says_so(
+    call: Call, supernet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unheard: list[float]
+) -> None:
     called = call("search", "--supernet", supernet, "--macs", "1M", "--out", tmp_path / "run")
     refused(called, "search does not share its work", "without torchrun", "search --workers N")
     monkeypatch.setenv("RANK", "1")
     called = call("search", "--supernet", supernet, "--macs", "1M", "--out", tmp_path / "run")
     assert (called.code, called.out, called.err) == (2, "", ""), "one process says so"
-    assert not (tmp_path / "run").exists()
+    assert unheard == [HEARD_S] and not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("two_processes")
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("pretrain", "--stepz", "3"), "No such option: --stepz"),
+        (("pretrain",), "Missing option '--out'"),
+        (("trian",), "No such command 'trian'"),
+        (("finetune", "--resume", "--out", "none"), "holds no run to go on with"),
+    ],
+)
+def test_of_a_wrong_call_one_process_speaks(
+    call: Call, words: tuple[str, ...], fault: str, monkeypatch: pytest.MonkeyPatch, unheard: list[float]
+) -> None:
+    refused(call(*words), fault)
+    assert not unheard
+    monkeypatch.setenv("RANK", "1")
+    called = call(*words)
+    assert (called.code, called.out, called.err, unheard) == (2, "", "", [HEARD_S])
+    monkeypatch.delenv("RANK")
+    refused(call(*words), "RANK and LOCAL_RANK do not say which one this is")
 
 
 def test_processes_that_cannot_meet_are_refused(
@@ -111,3 +145,6 @@ def test_of_many_processes_one_says_what_is_wrong(recipe: Path, tmp_path: Path) 
     words = "train.batch 3 has no 2 equal parts (2 processes × train.accumulate 1); make it 2 or 4"
     assert said == [f"error: {words}"]
     assert done.returncode and "exitcode  : 2" in done.stderr and not (tmp_path / "run").exists()
+    done = by_torchrun("pretrain", "--recipe", recipe, "--steps", 3)
+    said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(said) == 1 and "No such option: --steps" in said[0]
