@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.data.keypoint_dataset import SPLITS, DataSettings
@@ -82,6 +82,15 @@ class TrainSettings(Config):
         description="random subnets in a sandwich; a step is as many passes and two",
         exclude_if=lambda k: k == 2,
     )
+
+    @field_validator("checkpoint_every", mode="wrap")
+    @classmethod
+    def _say_both(cls, value: Any, check: ValidatorFunctionWrapHandler) -> int | str:
+        try:
+            found: int | str = check(value)
+            return found
+        except ValidationError:
+            raise ValueError("write a number of steps, or minutes, from 1min, as in 10min") from None
 
     def is_due(self, step: int, seconds: float) -> bool:
         """Whether a checkpoint is to be written after a step, so many seconds after the one before."""

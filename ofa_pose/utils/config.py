@@ -53,7 +53,8 @@ def _fault(model: type[BaseModel], item: Any, where: object) -> Fault:
     location = [str(part) for part in item["loc"]]
     key = ".".join(location)
     if item["type"] != "extra_forbidden":
-        return Fault(f"{key}: {item['msg'].lower()} (got {item.get('input')!r:.60})", str(where), "correct that value")
+        what = item["msg"].removeprefix("Value error, ").lower()
+        return Fault(f"{key}: {what} (got {item.get('input')!r:.60})", str(where), "correct that value")
     valid = _keys_at(model, location[:-1])
     prefix = ".".join(location[:-1])
     hint = nearest(location[-1], valid)

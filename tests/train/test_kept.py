@@ -117,9 +117,11 @@ def test_minutes_between_checkpoints(make_job: MakeJob, monkeypatch: pytest.Monk
     monkeypatch.setattr("ofa_pose.train.kept.time", SimpleNamespace(monotonic=lambda: float(next(now))))
     job.fit()
     assert len(kept(job.run.path)) > 3
-    for wrong in ("0min", "min", "-1min", "1h", 0):
-        with pytest.raises(InputError, match=r"checkpoint_every"):
+    for wrong in ("0min", "min", "-1min", "1h", 0, 0.5, None):
+        with pytest.raises(InputError) as raised:
             check_config(TrainSettings, {"checkpoint_every": wrong}, "here")
+        what = "checkpoint_every: write a number of steps, or minutes, from 1min, as in 10min"
+        assert str(raised.value) == f"here: {what} (got {wrong!r}); correct that value"
 
 
 @pytest.mark.parametrize("rank", [0, 1])
