@@ -329,9 +329,11 @@ class ArchivedEvaluations:
             yield
         except InputError:
             raise
-        except (BrokenExecutor, CancelledError) as error:
+        except BrokenExecutor as error:
             why = "killed, out of memory, or started by a script without `if __name__ == '__main__'`"
-            raise OfaPoseError(f"a worker process died ({why}), or all are gone; {KEPT}") from error
+            raise OfaPoseError(f"a worker process died ({why}); {KEPT}") from error
+        except CancelledError as error:
+            raise OfaPoseError(f"cancelled: the scheduler of the workers is gone; {KEPT}") from error
         except Exception as error:
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise OfaPoseError(f"{self._shown(genome)} could not be evaluated ({cause}); {KEPT}") from error

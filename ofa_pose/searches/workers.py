@@ -76,9 +76,10 @@ def cluster_workers(address: str) -> Iterator[Executor]:
     except ImportError:
         hint = "pip install -c constraints.txt -e '.[cluster]', here and where the workers run"
         raise InputError("--scheduler needs Dask's package distributed", hint=hint) from None
-    log = logging.getLogger("distributed")
-    before = log.level
-    log.setLevel(logging.CRITICAL)  # an error of the search says what went wrong
+    logs = [logging.getLogger(name) for name in ("distributed", "distributed.client")]  # each with a level of its own
+    before = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)  # an error of the search says what went wrong
     try:
         try:
             client = Client(address, timeout=WAIT_S)
@@ -93,4 +94,5 @@ def cluster_workers(address: str) -> Iterator[Executor]:
                 raise InputError(what, hint=f"start some with 'dask worker {address} --nthreads 1'") from None
             yield client.get_executor()
     finally:
-        log.setLevel(before)
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)

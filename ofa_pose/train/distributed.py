@@ -19,6 +19,7 @@ from ofa_pose.utils.errors import FailedElsewhere, InputError, OfaPoseError
 from ofa_pose.utils.process import exchange, place
 
 LONGEST_WAIT = timedelta(hours=2)  # of processes for each other: the first calibrates while the others wait
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # the first process has one for the others, new at each start
 BUCKET = 1 << 25  # bytes that are exchanged at once
 
 T = TypeVar("T")
@@ -165,7 +166,10 @@ def joined() -> Iterator[None]:
         store, rank, world = next(dist.rendezvous("env://"))
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=LONGEST_WAIT)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"the processes cannot meet ({error})", hint="start them with torchrun") from None
+        hint = "start them with torchrun"
+        if _restarts() != "0":  # its own store still holds the addresses of processes that have ended
+            hint = f"torchrun's --max-restarts takes {OWN_STORE}=1 in its environment"
+        raise InputError(f"the processes cannot meet ({error})", hint=hint) from None
     try:
         yield
     except (OfaPoseError, OSError, KeyboardInterrupt) as error:
@@ -176,9 +180,13 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def _restarts() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
 def _is_first_to_fail(store: dist.Store, rank: int) -> bool:
     """Whether no other process of this attempt has failed before. The store is gone where the first one is."""
-    key, own = f"ofa-pose failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", str(rank)
+    key, own = f"ofa-pose failed {_restarts()}", str(rank)
     try:
         return bool(store.compare_set(key, "", own).decode() == own)
     except RuntimeError:

@@ -26,7 +26,15 @@ from ofa_pose.train.average import WeightAverage
 from ofa_pose.train.kept import KeptCheckpoints
 from ofa_pose.train.mobilenet import MobileNet
 from ofa_pose.train.objectives import Losses, Objective
-from ofa_pose.train.precision import Precision, autocast, compile_net, describe, kernels, pick_precision
+from ofa_pose.train.precision import (
+    Precision,
+    autocast,
+    compile_faults,
+    compile_net,
+    describe,
+    kernels,
+    pick_precision,
+)
 from ofa_pose.train.pretrained import initialise
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.train.updates import (
@@ -90,15 +98,15 @@ def fit(
         optimizer: makes one of the network's parameters; its learning rate is set at each step. Default: AdamW, the
             only one of which a resumed run takes the state.
 
-    Raises OfaPoseError where the loss or its gradient is no longer finite, a GPU's memory is too little or another
-    process has ended, InputError where the run to resume trained another net or otherwise, or is further than the
-    recipe goes.
+    Raises OfaPoseError where the loss or its gradient is no longer finite, a GPU's memory is too little, the net cannot
+    be compiled or another process has ended, InputError where the run to resume trained another net or otherwise, or is
+    further than the recipe goes.
     """
     settings = training.settings
     keep_memory()
     precision = pick_precision(settings.precision, training.device)
     fixed = not isinstance(objective.network, Supernet)
-    with kernels(precision, fixed), _memory_faults(training.run.go_on):
+    with kernels(precision, fixed), _memory_faults(training.run.go_on), compile_faults():
         loop = _Loop(training, objective, evaluate, space, optimizer or make_optimizer, precision)
         if not training.run.fresh:
             loop.restore()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.sync_norm import SyncNorm
 from ofa_pose.train.distributed import Processes
 from ofa_pose.utils.console import say
+from ofa_pose.utils.errors import OfaPoseError
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -58,6 +60,20 @@ def compile_net(net: LitePose) -> None:
         say("train.compile is left out: a compiled net exchanges no statistics (train.sync_norm)")
     else:
         net.compile(dynamic=False)
+
+
+@contextmanager
+def compile_faults() -> Iterator[None]:
+    """Raise OfaPoseError where a net in it cannot be compiled: on a CPU that takes a C++ compiler."""
+    try:
+        yield
+    except RuntimeError as error:
+        dynamo = sys.modules.get("torch._dynamo.exc")
+        if dynamo is None or not isinstance(error, dynamo.TorchDynamoException):
+            raise
+        reason = " ".join(str(error).strip().partition("\n\n")[0].split())  # what follows is for torch's developers
+        hint = "go on with --resume --set train.compile=false"
+        raise OfaPoseError(f"the net could not be compiled ({reason}); {hint}") from None
 
 
 def describe(device: torch.device, precision: Precision, processes: Processes) -> str:

@@ -109,9 +109,11 @@ def test_one_process_is_welcome(call: Call, data: Path, monkeypatch: pytest.Monk
     assert call("data", "check", *where, "--json").code == 0
 
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
 def by_torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    command = [*launcher, "-m", "ofa_pose", *map(str, arguments)]
+    command = [*TORCHRUN, "-m", "ofa_pose", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
@@ -148,3 +150,40 @@ def test_of_many_processes_one_says_what_is_wrong(recipe: Path, tmp_path: Path) 
     done = by_torchrun("pretrain", "--recipe", recipe, "--steps", 3)
     said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(said) == 1 and "No such option: --steps" in said[0]
+
+
+KILLED = """
+import os, signal, sys
+import ofa_pose
+
+class Killed:
+    def __init__(self, net, training):
+        made = training.objective(net)
+        self.network, self.resolution, self._loss = net, made.resolution, made.loss
+
+    def loss(self, batch, step):
+        if (step, os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (3, "1", "0"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._loss(batch, step)
+
+if __name__ == "__main__":
+    ofa_pose.pretrain(sys.argv[1], recipe=sys.argv[2], resume=True, device="cpu", objective=Killed)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own_store", ["1", "0"])
+def test_what_torchrun_restarts_goes_on(recipe: Path, tmp_path: Path, own_store: str) -> None:
+    """As docs/many-gpus.md says it: with a store of torchrun's own, the new processes ask for those that have ended."""
+    (tmp_path / "script.py").write_text(KILLED)
+    out = tmp_path / "run"
+    command = [*TORCHRUN, "--max-restarts", "1", str(tmp_path / "script.py"), str(out), str(recipe)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": own_store}
+    environment["PYTHONPATH"] = str(Path(ofa_pose.__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    if own_store == "0" and done.returncode:
+        assert "torchrun's --max-restarts takes TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    assert [record["step"] for record in records_of(out) if "loss" in record] == [1, 2, 3, 4]
+    assert len((out / "command.txt").read_text().splitlines()) == 2

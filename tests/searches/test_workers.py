@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -284,3 +285,30 @@ def test_two_workers_of_a_dask_cluster_give_the_rows_of_one_process(
         search_job(Recorded(processes, 0.05)).run(tmp_path / "run", executor=executor)
     assert listed(tmp_path / "run") == listed(alone) and archived(tmp_path / "run") == archived(alone)
     assert len(list(processes.iterdir())) == 2
+
+
+@needs_dask
+def test_a_scheduler_that_ends_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    dask = [sys.executable, "-c", "from dask.__main__ import main; main()"]
+    commands = (["scheduler", "--port", address.rpartition(":")[2]], ["worker", address, "--nthreads", "1"])
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    running = [subprocess.Popen([*dask, *command, "--no-dashboard"], **quiet) for command in commands]
+    scheduler, _ = running
+
+    def end(genome: Genome) -> dict[str, Any]:
+        time.sleep(600)
+        return {}
+
+    try:
+        with Archive(tmp_path / "a.sqlite", BASIS) as archive, cluster_workers(address) as executor:
+            threading.Timer(2, scheduler.kill).start()
+            with pytest.raises(OfaPoseError, match=r"the scheduler of the workers is gone; .*--resume"):
+                list(ArchivedEvaluations(PART, end, archive, 0, executor)(GENOMES))
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
+    assert "Traceback" not in capfd.readouterr().err

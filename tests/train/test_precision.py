@@ -235,6 +235,17 @@ def test_bfloat16_trains_to_the_ap_of_float32(seed: int, tmp_path: Path) -> None
     assert found["bfloat16"] == pytest.approx(found["float32"], abs=0.02)
 
 
+def test_a_net_that_cannot_be_compiled_is_one_line(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("No working C++ compiler\n\nSet TORCH_LOGS")
+
+    monkeypatch.setattr(LitePose, "compile", partialmethod(torch.nn.Module.compile, backend=fail))
+    reason = r"could not be compiled \(.*No working C\+\+ compiler\); go on with --resume --set train.compile=false"
+    with pytest.raises(OfaPoseError, match=reason):
+        make_job("run", settings=SHORT.model_copy(update={"compile": True})).fit()
+    make_job("run", resume=True).fit()
+
+
 @pytest.mark.slow
 def test_a_compiled_net_trains_as_before(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     from torch._dynamo.utils import counters
