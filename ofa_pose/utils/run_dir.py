@@ -188,7 +188,7 @@ def check_basis(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) 
 
 
 def changed_keys(before: Any, now: Any, key: str = "") -> list[str]:
-    """Where two nested settings differ: 'a.b was 1, is 2'."""
+    """Where two nested settings differ: 'a.b was 1, is 2', or 'was not given' of null and of what is left out."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [*before, *(name for name in now if name not in before)]
         return [
@@ -196,4 +196,5 @@ def changed_keys(before: Any, now: Any, key: str = "") -> list[str]:
             for name in keys
             for line in changed_keys(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
         ]
-    return [] if before == now else [f"{key} was {before}, is {now}"]
+    old, new = ("not given" if value is None else value for value in (before, now))
+    return [] if before == now else [f"{key} was {old}, is {new}"]

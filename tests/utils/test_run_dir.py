@@ -120,8 +120,8 @@ def test_nothing_is_written_before_the_run_is_opened(tmp_path: Path) -> None:
 
 
 def test_changed_keys_at_any_depth() -> None:
-    before, now = {"a": {"b": 1, "c": [1]}, "d": None}, {"a": {"b": 2, "c": [1]}, "d": None, "e": 3}
-    assert changed_keys(before, now) == ["a.b was 1, is 2", "e was None, is 3"]
+    before, now = {"a": {"b": 1, "c": [1]}, "d": None, "f": 4}, {"a": {"b": 2, "c": [1]}, "d": None, "e": 3}
+    assert changed_keys(before, now) == ["a.b was 1, is 2", "f was 4, is not given", "e was not given, is 3"]
 
 
 def test_an_empty_or_foreign_folder_may_be_used(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_resumed_run_shares_its_basis() -> None:
         ({"sha256": "b"}, "run: was begun with another supernet; resume with the settings of that run"),
         ({"space": {}}, "another space;"),
         ({"algorithm": {"seed": 1, "deep": {}}}, "algorithm.seed was 0, is 1, algorithm.deep.x was 1, is None;"),
-        ({"kept": 3}, "another kept: kept was None, is 3"),
+        ({"kept": 3}, "another kept: kept was not given, is 3"),
     ):
         with pytest.raises(InputError, match=words):
             check_basis(before, {**before, **now}, Path("run"))
