@@ -191,7 +191,7 @@ def test_a_resumed_run_shares_its_basis() -> None:
     for now, words in (
         ({"sha256": "b"}, "run: was begun with another supernet; resume with the settings of that run"),
         ({"space": {}}, "another space;"),
-        ({"algorithm": {"seed": 1, "deep": {}}}, "algorithm.seed was 0, is 1, algorithm.deep.x was 1, is None;"),
+        ({"algorithm": {"seed": 1, "deep": {}}}, "algorithm.seed was 0, is 1, algorithm.deep.x was 1, is not given;"),
         ({"kept": 3}, "another kept: kept was not given, is 3"),
     ):
         with pytest.raises(InputError, match=words):
