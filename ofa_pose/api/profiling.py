@@ -12,7 +12,7 @@ from ofa_pose.utils.result import Result, plain
 
 if TYPE_CHECKING:
     from ofa_pose.arch.space import SearchSpace
-    from ofa_pose.arch.spec import ArchSpec
+    from ofa_pose.arch.spec import NetSpec
     from ofa_pose.latency.latency_table import LatencyTable
     from ofa_pose.latency.measure import NetworkTime, Verification
 
@@ -30,7 +30,7 @@ class ProfileResult(Result):
         thop_recount: the MACs that thop counts; latency: what was measured; layers: a row for each; None if not asked.
     """
 
-    spec: ArchSpec
+    spec: NetSpec
     figures: dict[str, Any]
     thop_recount: Any = None
     latency: NetworkTime | None = None
@@ -113,7 +113,7 @@ def profile(
     Example: ofa-pose profile litepose-xs --joints 14 --measure --backend onnxruntime
 
     Args:
-        net: a preset such as litepose-xs, a spec file, a checkpoint, or a search space such as litepose-nano.
+        net: a preset such as litepose-xs or higherhrnet-w32, a spec file, a checkpoint, or a search space such as litepose-nano.
         joints: number of keypoints; default 17.
         macs: of a space, count the subnets that keep this budget, such as 120M.
         params: of a space, the same with a budget of parameters.
@@ -126,7 +126,7 @@ def profile(
     Raises:
         InputError: no such network or backend, or its package is missing.
     """
-    from ofa_pose.costs import macs as costs
+    from ofa_pose.arch.spec import ArchSpec
     from ofa_pose.costs.limits import Budget
     from ofa_pose.costs.space_profile import profile_space
 
@@ -144,9 +144,17 @@ def profile(
     if macs is not None or params is not None:
         raise InputError("--macs and --params count the subnets of a space", hint="name a search space, or leave out")
     spec = _spec_of(str(net), joints)
-    result = ProfileResult(spec, costs.profile(spec, str(net)), layers=costs.layer_rows(spec) if layers else None)
+    if isinstance(spec, ArchSpec):
+        from ofa_pose.costs import macs as costs
+
+        result = ProfileResult(spec, costs.profile(spec, str(net)), layers=costs.layer_rows(spec) if layers else None)
+    else:
+        from ofa_pose.families import counting
+
+        rows = counting.layer_rows(spec) if layers else None
+        result = ProfileResult(spec, counting.profile_net(spec, str(net)), layers=rows)
     if check:
-        from ofa_pose.models.litepose import check_with_thop
+        from ofa_pose.families.counting import check_with_thop
 
         result = replace(result, thop_recount=check_with_thop(spec))
     if measure:
@@ -299,14 +307,18 @@ def _space_of(net: str) -> SearchSpace | None:
     return load_space(net) if net.removesuffix(".yaml") in shipped and not path.exists() else None
 
 
-def _spec_of(net: str, joints: int | None) -> ArchSpec:
+def _spec_of(net: str, joints: int | None) -> NetSpec:
     """The spec of a preset, a spec file or a checkpoint (a supernet's largest net)."""
     from ofa_pose.arch.presets import PRESETS, load_spec
     from ofa_pose.utils.files import shipped_weights
 
     path = Path(net)
-    if net in PRESETS or path.suffix in SPEC_SUFFIXES or not (path.exists() or net in shipped_weights()):
+    if net in PRESETS:
         return load_spec(net, joints)
+    if path.suffix in SPEC_SUFFIXES or not (path.exists() or net in shipped_weights()):
+        from ofa_pose.families.table import load_net
+
+        return load_net(net, joints)
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
 
     spec = load_checkpoint(net).spec

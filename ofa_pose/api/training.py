@@ -44,9 +44,9 @@ def pretrain(
         OfaPoseError: the loss is no longer a finite number.
     """
     sleep_while_waiting()
-    from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import Checkpoint
+    from ofa_pose.families.table import check_trainable, load_net
     from ofa_pose.train import loop
     from ofa_pose.train.kept import going_on
     from ofa_pose.train.pretrained import load_start
@@ -55,7 +55,9 @@ def pretrain(
     before = going_on(out, resume)  # which has what `init` gave
     start = load_start(init) if init and not before else None
     source = before or (start if isinstance(start, Checkpoint) else None)
-    named = load_spec(net) if net else None
+    named = load_net(net) if net else None
+    if named:
+        check_trainable(named)
     training = TrainingRun.prepare("pretrain", source, out, recipe, overrides, resume, seed, device)
     space = None if named else load_space(training.space)
     spec = named or load_space(training.space).largest(1)

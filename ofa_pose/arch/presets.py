@@ -39,7 +39,7 @@ PRESETS = {
 
 
 def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
-    """A network by preset name or from a YAML or JSON file, for `joints` keypoints where given. Raises InputError.
+    """A LitePose by preset name or from a YAML or JSON file, for `joints` keypoints where given. Raises InputError.
 
     A file holds what `ArchSpec.to_dict` gives, by itself or under 'spec', or a config of the LitePose repository.
     """
@@ -51,14 +51,18 @@ def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
             if path.suffix:
                 raise InputError("no such file", path, "name a preset, a spec file or a checkpoint")
             raise InputError(f"no such network: '{name}'", hint=nearest(str(name), PRESETS))
-        if path.suffix == ".pt":
-            raise InputError("is a checkpoint, not the file of a net", path, "name the best.yaml beside it")
-        value = read_json(path) if path.suffix == ".json" else read_yaml(path)
-        if isinstance(value, dict) and "backbone_setting" in value:
-            spec = spec_from_litepose(value, where=path)
-        else:
-            spec = ArchSpec.from_dict(value["spec"] if isinstance(value, dict) and "spec" in value else value, path)
+        value = read_spec_file(path)
+        litepose = isinstance(value, dict) and "backbone_setting" in value
+        spec = spec_from_litepose(value, where=path) if litepose else ArchSpec.from_dict(value, path)
     return spec.with_joints(joints) if joints is not None else spec
+
+
+def read_spec_file(path: Path) -> Any:
+    """The parsed value of a net's file: what `NetSpec.to_dict` gives, or a LitePose config. Raises InputError."""
+    if path.suffix == ".pt":
+        raise InputError("is a checkpoint, not the file of a net", path, "name the best.yaml beside it")
+    value = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    return value["spec"] if isinstance(value, dict) and "spec" in value else value
 
 
 def spec_from_litepose(value: Any, joints: int = 17, where: object = "") -> ArchSpec:

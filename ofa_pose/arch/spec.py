@@ -56,7 +56,10 @@ class NetSpec:
     @classmethod
     def from_dict(cls, value: Any, where: object = "") -> Self:
         """Read what `to_dict` writes. Raises InputError that names `where` and the key."""
-        if isinstance(value, Mapping) and value.get("family") == cls.family:
+        if isinstance(value, Mapping) and "family" in value:
+            if value["family"] != cls.family:
+                what = f"is a network of the family '{value['family']}', not '{cls.family}'"
+                raise InputError(what, where, f"name one of the family '{cls.family}' here")
             value = {key: item for key, item in value.items() if key != "family"}
         return read_fields(cls, value, "network spec", "use whole numbers and lists", where)
 
@@ -116,6 +119,34 @@ class ArchSpec(NetSpec):
         widths = f"{self.stem};{','.join(map(str, self.stages))};{','.join(map(str, self.deconv))}"
         head = "" if self.head == "fusion" else f";{self.head} head"
         return f"{self.resolution};{widths};e{shown};k{self.kernel};blocks {blocks}{head}"
+
+
+@dataclass(frozen=True)
+class ForeignSpec(NetSpec):
+    """What is known of a network of another family where its code is not at hand."""
+
+    resolution: int
+    joints: int
+    name: str
+    family: ClassVar[str] = "foreign"
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.resolution} pixels"
+
+
+def read_shape(value: Any, where: object = "") -> NetSpec:
+    """The spec that an exported model carries: LitePose's, or of other families what is needed to run it.
+
+    Raises InputError that names `where`.
+    """
+    family = value.get("family", ArchSpec.family) if isinstance(value, Mapping) else ArchSpec.family
+    if family == ArchSpec.family:
+        return ArchSpec.from_dict(value, where)
+    known = {key: value[key] for key in ("resolution", "joints") if key in value}
+    spec = ForeignSpec.from_dict(known | {"name": family}, where)
+    if spec.resolution < TOTAL_STRIDE or spec.resolution % TOTAL_STRIDE or spec.joints < 1:
+        raise InputError(f"no valid network: {spec.resolution} pixels, {spec.joints} joints", where, "export it again")
+    return spec
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 from ofa_pose.backends.folding import whole
 from ofa_pose.backends.runners import Runner
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.utils.console import warn
 
 TOLERANCE = 1e-3  # of outputs within ±1; float32 and folded BatchNorms stay below 1e-5
@@ -31,7 +31,7 @@ class FastestRunner:
         self._use_onnx = packages and self._device.type == "cpu"
         self._compared = False
 
-    def __call__(self, net: LitePose) -> Runner:
+    def __call__(self, net: PoseNet) -> Runner:
         """A runner over a copy of `net` as it is now."""
         if not self._use_onnx:
             return TorchRunner(net, self._device, self._streams)

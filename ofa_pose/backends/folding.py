@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ofa_pose.arch.plan import Layer
+from ofa_pose.arch.plan import Layer, Plan
 from ofa_pose.arch.spec import MEAN, STD
-from ofa_pose.backends.runners import INPUT, OUTPUTS
+from ofa_pose.backends.runners import INPUT
+from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from ofa_pose.models.litepose import LitePose, Unit
+    from ofa_pose.models.litepose import Unit
+    from ofa_pose.models.pose_net import Network, PoseNet
 
 
 class Units(Protocol):
@@ -38,19 +40,27 @@ class NetPart:
             called 'images' is RGB from 0 to 255 and normalised first.
         outputs: name -> channels of every output.
         walk: `walk(apply, *inputs)` computes the part with `apply(layer, input)`; it gives the outputs in their order.
+            None of a network without a layer plan: runtimes take what torch's exporter makes of the module.
     """
 
-    net: Units
+    net: Any
     inputs: Mapping[str, tuple[int, int]]
     outputs: Mapping[str, int]
-    walk: Callable[..., Iterable[Any]]
+    walk: Callable[..., Iterable[Any]] | None
 
 
-def whole(net: LitePose) -> NetPart:
-    """A network as a part. Outputs are 'low': J heatmaps, then J tag maps, at 1/4, and 'high': J heatmaps, at 1/2."""
-    joints = net.spec.joints
-    channels = dict(zip(OUTPUTS, (2 * joints, joints), strict=True))
-    return NetPart(net, {INPUT: (3, net.spec.resolution)}, channels, lambda apply, image: net.plan.run(image, apply))
+def whole(net: Network) -> NetPart:
+    """A network as a part; its outputs are those of `Network.outputs`."""
+    plan: Plan | None = getattr(net, "plan", None)
+    walk = None if plan is None else lambda apply, image: plan.run(image, apply)
+    return NetPart(net, {INPUT: (3, net.spec.resolution)}, net.outputs, walk)
+
+
+def check_plan(net: PoseNet) -> None:
+    """Raise InputError where a network has no layer plan for a runtime's graph to be written from."""
+    if not hasattr(net, "plan"):
+        what = f"this format is written from a layer plan, which networks of the family '{net.spec.family}' have none of"
+        raise InputError(what, hint="export it as onnx")
 
 
 class Graph(Protocol):
@@ -73,7 +83,8 @@ class Graph(Protocol):
 
 
 def write_part(graph: Graph, part: NetPart) -> None:
-    """Append a part of a network to a graph that has the part's inputs."""
+    """Append a part of a network, which has a walk, to a graph that has the part's inputs."""
+    assert part.walk
     apply = partial(_add_layer, graph, part.net)
     mean = np.array(MEAN) * 255
     values = [_Value(graph, graph.centre(name, mean) if name == INPUT else name) for name in part.inputs]

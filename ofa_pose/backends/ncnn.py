@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
-from ofa_pose.backends.folding import NetPart, whole, write_part
+from ofa_pose.backends.folding import NetPart, check_plan, whole, write_part
 from ofa_pose.backends.on_device import Run, ncnn_net, ncnn_run, random_inputs, runtime_module
 from ofa_pose.backends.runners import INPUT, OUTPUTS, check_names, check_sides, read_metadata, write_metadata
 from ofa_pose.backends.runtimes import Backend
@@ -22,7 +22,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from ofa_pose.models.litepose import LitePose
+    from ofa_pose.models.pose_net import PoseNet
 
 MAGIC = 7767517  # the first line of every .param
 FLOAT32 = b"\0" * 4  # stands before weights that are not compressed
@@ -143,7 +143,7 @@ class NcnnRunner:
         return [np.array(extractor.extract(name)[1]) for name in OUTPUTS]
 
 
-def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:
+def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
     """A .param and a .bin, and the metadata as .json beside them."""
     param, weights = ncnn_model(whole(net))
     files.write_text(path, param)
@@ -167,6 +167,7 @@ BACKEND = Backend(
     extra="ncnn",
     files=(".ncnn.param", ".ncnn.bin", ".ncnn.json"),  # 'model.bin' is OpenVINO's
     write=_write,
+    check=check_plan,
     open=NcnnRunner,
     prepare=_prepare,
     bundle=_bundle,

@@ -1,7 +1,12 @@
-"""ONNX Runtime: a network as an ONNX graph, written from its layer plan (see `folding`), and computed on the CPU."""
+"""ONNX Runtime: a network as an ONNX graph, written from its layer plan (see `folding`), and computed on the CPU.
+
+Networks of other families have no plan; torch's exporter writes theirs.
+"""
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +24,11 @@ from ofa_pose.utils.errors import InputError
 if TYPE_CHECKING:
     import onnx
 
-    from ofa_pose.models.litepose import LitePose
+    from ofa_pose.models.pose_net import PoseNet
 
 OPSET, IR_VERSION = 17, 8  # old enough for the runtimes that devices have
 WEIGHT = 0.01  # of models that are only timed
+INPUT_AXES = {0: "batch", 2: "height", 3: "width"}
 
 
 def onnx_model(part: NetPart, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
@@ -30,25 +36,60 @@ def onnx_model(part: NetPart, metadata: Mapping[str, str] | None = None) -> onnx
 
     Inputs are float32 (batch, channels, height, width); an image is RGB from 0 to 255, normalised in the graph.
     """
+    from onnx import helper
+
+    cells = {name: f"/{OUTPUTS[name]}" if name in OUTPUTS else f".{name}" for name in part.outputs}
+    axes = {name: {0: "batch", 2: f"height{scale}", 3: f"width{scale}"} for name, scale in cells.items()}
+    model = _written(part, axes) if part.walk else _traced(part, axes)
+    helper.set_model_props(model, dict(metadata or {}))
+    return model
+
+
+def _written(part: NetPart, axes: Mapping[str, Mapping[int, str]]) -> onnx.ModelProto:
+    """The model of a layer plan; axes: of each output, names of those that may have any size."""
     from onnx import TensorProto, helper
 
     graph = _OnnxGraph()
     write_part(graph, part)
 
-    def described(name: str, channels: int, cells: str = "") -> onnx.ValueInfoProto:
-        shape = ("batch", channels, f"height{cells}", f"width{cells}")
+    def described(name: str, channels: int, names: Mapping[int, str]) -> onnx.ValueInfoProto:
+        shape = (names[0], channels, names[2], names[3])
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    reads = [described(name, channels) for name, (channels, _) in part.inputs.items()]
-    cells = {name: f"/{OUTPUTS[name]}" if name in OUTPUTS else f".{name}" for name in part.outputs}
-    writes = [described(name, channels, cells[name]) for name, channels in part.outputs.items()]
-    model = helper.make_model(
+    reads = [described(name, channels, INPUT_AXES) for name, (channels, _) in part.inputs.items()]
+    writes = [described(name, channels, axes[name]) for name, channels in part.outputs.items()]
+    return helper.make_model(
         helper.make_graph(graph.nodes, "LitePose", reads, writes, list(graph.initialisers.values())),
         producer_name="ofa-pose",
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    helper.set_model_props(model, dict(metadata or {}))
+
+
+def _traced(part: NetPart, axes: Mapping[str, Mapping[int, str]]) -> onnx.ModelProto:
+    """The model of a network without a layer plan, as torch exports it.
+
+    Its exporter of today needs a further package, and graphs whose sides may be any are what it does not promise.
+    """
+    import onnx
+    import torch
+
+    from ofa_pose.backends.torch_net import TRACED, DeployedNet
+
+    content, named = io.BytesIO(), {"input_names": [*part.inputs], "output_names": [*part.outputs]}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            DeployedNet(part.net).eval(),
+            (torch.zeros(TRACED),),
+            content,
+            dynamo=False,
+            opset_version=OPSET,
+            dynamic_axes={INPUT: INPUT_AXES, **axes},
+            **named,
+        )
+    model = onnx.load_from_string(content.getvalue())
+    model.producer_name, model.producer_version, model.ir_version = "ofa-pose", "", IR_VERSION
     return model
 
 
@@ -119,7 +160,7 @@ class OnnxRunner:
         return in_chunks(lambda planes: self._session.run(list(OUTPUTS), {INPUT: planes}), images)
 
 
-def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:
+def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
     import onnx
 
     model = onnx_model(whole(net), metadata)

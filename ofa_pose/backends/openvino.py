@@ -17,7 +17,7 @@ from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from ofa_pose.models.litepose import LitePose
+    from ofa_pose.models.pose_net import PoseNet
 
 METADATA = "ofa_pose"  # the section of the model's rt_info that is ours
 
@@ -61,7 +61,7 @@ def _options(threads: int, streams: int = 1) -> dict[str, Any]:
     return options | ({"INFERENCE_NUM_THREADS": threads * streams} if threads else {})
 
 
-def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:
+def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
     """An .xml and a .bin, in single precision, with the metadata in rt_info."""
     import openvino
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ofa_pose.backends.folding import NetPart
     from ofa_pose.backends.on_device import Run
     from ofa_pose.backends.runners import ExportedRunner, Runner
-    from ofa_pose.models.litepose import LitePose
+    from ofa_pose.models.pose_net import PoseNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Backend:
         run: (net, threads): a runner of a copy of a network; needed where it has no format.
         prepare: (part, threads): a part of a network, runnable on random inputs, to be timed.
         bundle: (part): a model's content and further entries of a device bundle's manifest, for `on_device.Bundle`.
+        check: raises InputError on a network that its models cannot hold.
         tolerance: what its outputs within ±1 may differ from torch's; larger outputs in proportion.
     """
 
@@ -45,11 +46,12 @@ class Backend:
     to_write: tuple[str, ...] = ()
     extra: str = ""
     files: tuple[str, ...] = ()
-    write: Callable[[LitePose, Path, Mapping[str, str]], None] | None = None
+    write: Callable[[PoseNet, Path, Mapping[str, str]], None] | None = None
     open: Callable[[Path, int, int], ExportedRunner] | None = None
-    run: Callable[[LitePose, int], Runner] | None = None
+    run: Callable[[PoseNet, int], Runner] | None = None
     prepare: Callable[[NetPart, int], Run] | None = None
     bundle: Callable[[NetPart], tuple[bytes, dict[str, Any]]] | None = None
+    check: Callable[[PoseNet], None] | None = None
     tolerance: float = 1e-4
 
     def require(self, *packages: str) -> None:
@@ -113,12 +115,14 @@ def find_backend(name: str) -> Backend:
     return backend
 
 
-def make_runner(net: LitePose, name: str, threads: int = 0) -> Runner:
+def make_runner(net: PoseNet, name: str, threads: int = 0) -> Runner:
     """A runner over a copy of `net` as it is now, on the CPU; 0 threads: the runtime chooses. Raises InputError."""
     backend = find_backend(name)
     if backend.run:
         return backend.run(net, threads)
     assert backend.write and backend.open
+    if backend.check:
+        backend.check(net)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder, f"model{backend.files[0]}")
         backend.write(net, path, {})

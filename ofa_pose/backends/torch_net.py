@@ -24,7 +24,7 @@ from ofa_pose.backends.on_device import Run, random_inputs
 from ofa_pose.backends.runners import check_sides, planes
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.data.loader import normalise
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.utils.errors import InputError
 
 METADATA = "metadata.json"  # among a file's extra files
@@ -95,26 +95,26 @@ def _prepare(part: NetPart, threads: int) -> Run:
     return run
 
 
-class _Deployed(nn.Module):
-    """A network with its normalisation: takes RGB from 0 to 255, float32 (B, 3, H, W)."""
+class DeployedNet(nn.Module):
+    """A network with its normalisation: takes RGB from 0 to 255, float32 (B, 3, H, W), and gives what it gives."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: LitePose) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1) * 255)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = self.net((images - self.mean) / self.std)
-        return low, high
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps as `net` gives them, as a plain tuple."""
+        return tuple(self.net((images - self.mean) / self.std))
 
 
-def _write(net: LitePose, path: Path, metadata: Mapping[str, str]) -> None:
+def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
     """Any batch, any sides that are multiples of 16; it returns (low, high) as the net does."""
-    module = _Deployed(net).eval()
+    module = DeployedNet(net).eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         traced = torch.jit.trace(module, torch.zeros(TRACED), check_trace=False)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ofa_pose.arch.space import SearchSpace, load_space
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import NetSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
 from ofa_pose.checkpoints.digest import WrongSum, digest, read_torch
+from ofa_pose.families.table import build_net, read_spec
 from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
@@ -54,7 +55,7 @@ class Checkpoint:
     """
 
     kind: Literal["net", "supernet"]
-    spec: ArchSpec
+    spec: NetSpec
     space: SearchSpace | None
     skeleton: Skeleton
     weights: dict[str, Tensor]
@@ -73,15 +74,15 @@ class Checkpoint:
             section = {key: value for key, value in section.items() if key != "calibrate"}
         return DecodeConfig.from_dict(section, "decode of the checkpoint's recipe")
 
-    def build(self, device: str | torch.device = "cpu") -> LitePose:
-        """The network in eval mode on `device`: a `Supernet` or a `LitePose`. Raises InputError on wrong weights."""
+    def build(self, device: str | torch.device = "cpu") -> PoseNet:
+        """The network in eval mode on `device`, of a supernet a `Supernet`. Raises InputError on wrong weights."""
         assert self.space or self.kind == "net"
         supernet = self.space if self.kind == "supernet" else None
-        net = Supernet(supernet, self.spec.joints) if supernet else LitePose(self.spec)
+        net = Supernet(supernet, self.spec.joints) if supernet else build_net(self.spec)
         net.load_state_dict(self.weights_for(net))
         return net.to(device).eval()
 
-    def weights_for(self, net: LitePose) -> dict[str, Tensor]:
+    def weights_for(self, net: PoseNet) -> dict[str, Tensor]:
         """Of the weights those that a network has. Raises InputError where one is missing, or not one of its shape."""
         expected = net.state_dict()
         for name, value in expected.items():
@@ -113,7 +114,7 @@ def is_plain(value: Any, shape: torch.Size) -> bool:
     )
 
 
-def fixed_net(checkpoint: Checkpoint, where: object = "") -> LitePose:
+def fixed_net(checkpoint: Checkpoint, where: object = "") -> PoseNet:
     """The network of a checkpoint, in eval mode on the CPU. Raises InputError where it holds a supernet."""
     if checkpoint.kind == "supernet":
         hint = "search it for a subnet and finetune that, then name the finetuned checkpoint"
@@ -187,7 +188,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
         _check_digest(value, path)
         return Checkpoint(
             kind=value["kind"],
-            spec=ArchSpec.from_dict(value["spec"], path),
+            spec=read_spec(value["spec"], path),
             space=SearchSpace.from_dict(value["space"], path) if value["space"] else None,
             skeleton=Skeleton.from_dict(value["skeleton"], path),
             weights={k: v.float() if v.is_floating_point() else v for k, v in value["weights"].items()},

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ofa_pose.arch.presets import check_rebuildable, litepose_from_spec
-from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE
+from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE, ArchSpec
 from ofa_pose.backends import runtimes
 from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.runners import OUTPUTS, Runner
@@ -25,9 +25,10 @@ from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
-from ofa_pose.costs.macs import profile
 from ofa_pose.exports.int8 import Int8Data, Pair, export_int8, int8_data
+from ofa_pose.families.counting import profile_net
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
@@ -36,6 +37,7 @@ from ofa_pose.utils.result import Result, plain
 from ofa_pose.utils.seeding import generator
 
 REPEATS = 20
+ANY_NET = "use yaml, safetensors or a runtime's format"
 LONG_S = 1.0  # of repeats: slow networks are repeated less often
 Outputs = tuple[np.ndarray, np.ndarray]
 
@@ -91,7 +93,7 @@ class Format:
     write: Callable[[ExportSource, Path], dict[str, Any] | None]
     backend: Backend | None = None
     tolerance: float = 0.0
-    check: Callable[[LitePose], object] | None = None
+    check: Callable[[PoseNet], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def export_checkpoint(
             backend.require()
     source = open_source(checkpoint, name, supernets=formats is not None and set(formats) <= SUPERNET_FORMATS)
     if formats is None:
-        formats = [known for known in DEFAULT_FORMATS if known != "litepose" or source.net.spec.head == "fusion"]
+        fused = isinstance(source.net.spec, ArchSpec) and source.net.spec.head == "fusion"
+        formats = [known for known in DEFAULT_FORMATS if known != "litepose" or fused]
     for wanted in formats:
         if check := _FORMATS[wanted].check:
             check(source.net)
@@ -159,7 +162,7 @@ def export_checkpoint(
 
 def _write_yaml(source: ExportSource, path: Path) -> None:
     """Spec, joints, parameters and MACs; `load_spec` reads it."""
-    figures = profile(source.net.spec, source.name)
+    figures = profile_net(source.net.spec, source.name)
     value = {"name": source.name, "spec": source.net.spec.to_dict(), "skeleton": source.skeleton.to_dict()}
     value |= {"params": figures["params"], "macs": figures["macs"]}
     files.write_text(path, files.dump_yaml(value))
@@ -167,17 +170,33 @@ def _write_yaml(source: ExportSource, path: Path) -> None:
 
 def _write_litepose(source: ExportSource, path: Path) -> dict[str, Any] | None:
     """`load_spec` reads it as it is, whatever that repository's own code makes of it."""
-    files.write_json(path, litepose_from_spec(source.net.spec))
+    spec = _litepose_spec(source.net)
+    files.write_json(path, litepose_from_spec(spec))
     try:
-        check_rebuildable(source.net.spec)
+        check_rebuildable(spec)
     except InputError as error:
         return {"warning": error.faults[0].what}
     return None
 
 
+def _litepose_spec(net: PoseNet) -> ArchSpec:
+    """The spec of a LitePose that its repository's configs can describe. Raises InputError of any other net."""
+    if not isinstance(net.spec, ArchSpec):
+        raise InputError(f"a LitePose config describes no network of the family '{net.spec.family}'", hint=ANY_NET)
+    litepose_from_spec(net.spec)
+    return net.spec
+
+
+def _loadable(net: PoseNet) -> LitePose:
+    if not isinstance(net, LitePose):
+        raise InputError(f"LitePose's code loads no network of the family '{net.spec.family}'", hint=ANY_NET)
+    check_loadable(net)
+    return net
+
+
 def _write_litepose_weights(source: ExportSource, path: Path) -> None:
     """A bare state dict, as that repository's `load_state_dict(torch.load(…), strict=True)` wants it."""
-    weights = litepose_state_dict(source.net)
+    weights = litepose_state_dict(_loadable(source.net))
     with files.replacing(path) as temporary, temporary.open("wb") as file:  # a path's name would go into the file
         torch.save(weights, file)
 
@@ -197,7 +216,7 @@ def _write_int8(source: ExportSource, path: Path) -> dict[str, Any]:
     return export_int8(exact, path, source.int8, source.net.spec.resolution, source.decode, threads=1)
 
 
-def make_reference(net: LitePose) -> list[tuple[np.ndarray, Outputs]]:
+def make_reference(net: PoseNet) -> list[tuple[np.ndarray, Outputs]]:
     """Random images of two sizes, and the outputs, low and high, of a network in eval mode for them.
 
     They are one image at the network's resolution, then two that are not square, their sides odd multiples of 16.
@@ -255,15 +274,15 @@ def _of_runtime(backend: Backend) -> Format:
         assert backend.write
         backend.write(source.net, path, metadata(source, in_graph=True))
 
-    return Format(backend.files, write, backend, backend.tolerance)
+    return Format(backend.files, write, backend, backend.tolerance, backend.check)
 
 
 ONNX = runtimes.FORMATS["onnx"].backend
 INT8 = "onnx-int8"
 _FORMATS = {
     "yaml": Format((".yaml",), _write_yaml),
-    "litepose": Format((".litepose.json",), _write_litepose, check=lambda net: litepose_from_spec(net.spec)),
-    "litepose-weights": Format((".litepose.pth.tar",), _write_litepose_weights, check=check_loadable),
+    "litepose": Format((".litepose.json",), _write_litepose, check=_litepose_spec),
+    "litepose-weights": Format((".litepose.pth.tar",), _write_litepose_weights, check=_loadable),
     "safetensors": Format((".safetensors",), _write_safetensors),
     **{name: _of_runtime(entry.backend) for name, entry in runtimes.FORMATS.items()},
     INT8: Format((".int8.onnx",), _write_int8, ONNX, math.inf),

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from ofa_pose.arch.spec import NetSpec
+from ofa_pose.models.pose_net import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +18,15 @@ class Family:
         name: as spec files name it, `family: higherhrnet`.
         title: its name for people, with the paper.
         spec: the class of its specs.
-        build: makes the network of a spec, its weights as torch's modules begin with them; a `PoseNet` where it finds
-            poses, otherwise a network whose costs alone can be told.
+        build: makes the network of a spec, its weights as torch's modules begin with them; a `PoseNet` where it is
+            trained and evaluated.
         presets: specs with names.
-        why_costs_only: why its networks are only counted, measured and exported; "" where they are trained like any.
+        why_costs_only: why its networks are counted, measured and exported alone; "" where they are trained as well.
     """
 
     name: str
     title: str
     spec: type[NetSpec]
-    build: Callable[[Any], nn.Module]
+    build: Callable[[Any], Network]
     presets: Mapping[str, NetSpec]
     why_costs_only: str = ""

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import NetSpec, read_shape
 from ofa_pose.backends.runners import Runner
 from ofa_pose.backends.runtimes import open_runner
 from ofa_pose.data.images import read_upright
@@ -126,7 +126,7 @@ class PoseModel:
     """
 
     runner: Runner
-    spec: ArchSpec
+    spec: NetSpec
     skeleton: Skeleton
     resolution: int
     flip: bool = False
@@ -197,7 +197,7 @@ def load_exported(
     if resolution is not None:
         check_resolution(resolution)
     runner = open_runner(path, threads, streams)
-    spec = ArchSpec.from_dict(_read(runner.metadata, "spec", path), path)
+    spec = read_shape(_read(runner.metadata, "spec", path), path)
     skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
     says = "decode" in runner.metadata
     config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path) if says else None

@@ -15,12 +15,11 @@ from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.models.depthwise import depthwise_conv
+from ofa_pose.models.pose_net import MOST_PARAMS, OUTPUT_STD, PoseNet
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import format_count
 
 ACTIVATIONS = {"relu6": nn.ReLU6, "relu": nn.ReLU}
-MOST_PARAMS = 200_000_000  # 0.8 GB; LitePose's own nets have some millions
-OUTPUT_STD = 1e-3  # near-zero outputs at the start: large random heatmaps take thousands of steps to unlearn
 
 
 class Unit(nn.Sequential):
@@ -61,7 +60,7 @@ def make_layer(layer: Layer) -> Unit:
     return unit
 
 
-class LitePose(nn.Module):
+class LitePose(PoseNet):
     """A LitePose network of fixed shape (Wang et al., CVPR 2022) made of nn.Conv2d, nn.BatchNorm2d and the like.
 
     Parameters are named after the plan's layers: 'stages.0.1.expand.conv.weight'.
@@ -73,16 +72,12 @@ class LitePose(nn.Module):
             most = format_count(MOST_PARAMS)
             what = f"the net ({spec}) has {format_count(spec_params(spec))} parameters, more than {most}"
             raise InputError(what, hint="give it fewer blocks, lower widths or expansions")
-        self.spec = spec
+        self.spec: ArchSpec = spec
         self.plan = make_plan(spec)
+        self.output_layers = tuple(f"{layer.name}.conv" for layer in self.plan.layers() if layer.name.endswith(".pointwise"))
         for layer in self.plan.layers():
             _place(self, layer.name, make_layer(layer))
         self.reset_parameters(generator)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of its weights, and of the images that it takes."""
-        return next(self.parameters()).dtype
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) normalised images → low (B, 2J, H/4, W/4), high (B, J, H/2, W/2)."""

@@ -1,4 +1,4 @@
-"""What every network is that finds poses from the bottom up, LitePose or of another family."""
+"""What every network is, LitePose or of another family, and what those give that find poses from the bottom up."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.spec import NetSpec
 
+MOST_PARAMS = 200_000_000  # 0.8 GB; LitePose's own nets have some millions, HigherHRNet-W48 64
 OUTPUT_STD = 1e-3  # near-zero outputs at the start: large random heatmaps take thousands of steps to unlearn
 
 
-class PoseNet(nn.Module):
-    """A network of (B, 3, H, W) normalised images, H and W multiples of 16.
-
-    It gives low (B, 2J, H/4, W/4), J heatmaps, then J tag maps, and high (B, J, H/2, W/2), heatmaps.
+class Network(nn.Module):
+    """A network of (B, 3, H, W) normalised images, H and W multiples of 16, that gives a tuple of maps.
 
     Attributes:
         spec: its shape.
@@ -24,13 +23,14 @@ class PoseNet(nn.Module):
     output_layers: tuple[str, ...] = ()
 
     @property
+    def outputs(self) -> dict[str, int]:
+        """Names of the maps that forward gives, and their channels."""
+        raise NotImplementedError
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of its weights, and of the images that it takes."""
         return next(self.parameters()).dtype
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) normalised images → low (B, 2J, H/4, W/4), high (B, J, H/2, W/2)."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -44,6 +44,19 @@ class PoseNet(nn.Module):
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
                 if module.bias is not None:
                     module.bias.zero_()
+
+
+class PoseNet(Network):
+    """A network that finds poses: low (B, 2J, H/4, W/4), J heatmaps, then J tag maps; high (B, J, H/2, W/2), heatmaps."""
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Names of the maps that forward gives, and their channels."""
+        return {"low": 2 * self.spec.joints, "high": self.spec.joints}
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) normalised images → low (B, 2J, H/4, W/4), high (B, J, H/2, W/2)."""
+        raise NotImplementedError
 
 
 def _fan_out(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:

@@ -12,7 +12,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.process import exchange
 
 
@@ -45,15 +44,15 @@ class SyncNorm(nn.BatchNorm2d):
         return (centred * _per_channel(factor) + _per_channel(shift)).to(x.dtype)
 
 
-def synchronise(net: LitePose) -> None:
+def synchronise(net: nn.Module) -> None:
     """Put a `SyncNorm` in the place of every BatchNorm, with the same parameters and statistics."""
-    for layer in net.plan.layers():
-        if layer.norm:
-            unit = net.unit(layer)
-            before, unit.norm = unit.norm, SyncNorm(layer.cout, unit.norm.eps, unit.norm.momentum, device="meta")
-            for name, tensor in (*before.named_parameters(), *before.named_buffers()):
-                setattr(unit.norm, name, tensor)
-            unit.norm.train(before.training)
+    for parent in list(net.modules()):
+        for key, before in parent.named_children():
+            if isinstance(before, nn.BatchNorm2d):
+                norm = SyncNorm(before.num_features, before.eps, before.momentum, device="meta")
+                for name, tensor in (*before.named_parameters(), *before.named_buffers()):
+                    setattr(norm, name, tensor)
+                setattr(parent, key, norm.train(before.training))
 
 
 def global_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -14,15 +14,16 @@ from typing import Any
 
 from ofa_pose import __version__
 from ofa_pose.arch.plan import Layer, make_plan
-from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome, SearchSpace
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import ArchSpec, NetSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.limits import Budget, show_ms
-from ofa_pose.costs.macs import layer_macs, layer_params, spec_macs, spec_params
+from ofa_pose.costs.macs import layer_macs, layer_params
 from ofa_pose.costs.subnet_rows import read_subnets
 from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.pose.bootstrap import show_ap
+from ofa_pose.families.counting import profile_net
+from ofa_pose.families.table import load_net
 from ofa_pose.reports import charts
 from ofa_pose.reports.runs import RESTORE, SOURCES, Run, chain, read_run, reading, source
 from ofa_pose.searches.job import BASIS, BEST, HISTORY, PICTURE, RESULT
@@ -153,7 +154,7 @@ def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
     return Searched(run, space, best, history, basis, run.table(RESULT), genome)
 
 
-def _spec(main: Run) -> ArchSpec | None:
+def _spec(main: Run) -> NetSpec | None:
     """The network that a run trained or chose; None of a supernet's, or where the run has not come so far."""
     best, subnet = main.best(), main.option("--subnet")
     if best is not None:
@@ -166,7 +167,7 @@ def _spec(main: Run) -> ArchSpec | None:
         else:
             return None if checkpoint.kind == "supernet" else checkpoint.spec
     place = main.locate(subnet) if subnet else None
-    return load_spec(place) if place is not None and place.is_file() else None
+    return load_net(place) if place is not None and place.is_file() else None
 
 
 def _lead(main: Run, search: Searched | None) -> list[str]:
@@ -182,7 +183,8 @@ def _lead(main: Run, search: Searched | None) -> list[str]:
     if teacher := main.option("--teacher"):
         with suppress(InputError):
             spec = load_checkpoint(main.locate(teacher) or teacher).spec
-            teacher += f" ({spec.resolution} px, {format_count(spec_macs(spec).thop)} MACs)"
+            macs = profile_net(spec)["macs"]["thop"]
+            teacher += f" ({spec.resolution} px, {format_count(macs)} MACs)"
         said.append(f"Its teacher was {teacher}.")
     return [element("p", " ".join(said), "lead")] if said else []
 
@@ -201,27 +203,31 @@ def _search_lead(search: Searched) -> str:
     return f"{said}; {place} has AP {shown} on the search images with the supernet's weights."
 
 
-def _network(spec: ArchSpec, main: Run, search: Searched | None) -> list[str]:
+def _network(spec: NetSpec, main: Run, search: Searched | None) -> list[str]:
     chosen = search.chosen if search is not None else {}
+    costs = profile_net(spec)
     ap, best, latency = chosen.get("AP"), max((ap for _, ap in main.aps), default=None), chosen.get("latency_ms")
     figures = {
         "AP, search images, inherited weights": None if ap is None else show_ap(ap, search.error if search else None),
         "AP, validation images": None if best is None else f"{best:.3f}",
         "resolution": f"{spec.resolution} px",
         "latency, predicted": None if latency is None else show_ms(latency),
-        **{f"MACs, {name}": format_count(value) for name, value in spec_macs(spec).to_dict().items()},
-        "parameters": format_count(spec_params(spec)),
+        **{f"MACs, {name}": format_count(value) for name, value in costs["macs"].items()},
+        "parameters": format_count(costs["params"]),
         "joints": str(spec.joints),
     }
+    head, shape = element("h2", "The network"), details("all of its shape", files.dump_yaml(spec.to_dict()))
+    if not isinstance(spec, ArchSpec):
+        return [head, tiles(figures), element("p", f"A network of the family {spec.family}."), shape]
     largest = search.space.largest(spec.joints) if search is not None and search.space and search.genome else None
     note = "Dashed: the largest of its search space. " if largest is not None else ""
     return [
-        element("h2", "The network"),
+        head,
         tiles(figures),
         charts.svg(charts.network_chart(spec, largest), "network"),
         element("p", f"{note}Bars are as high as a part is wide and as broad as it is deep."),
         _parts_table(spec),
-        details("all of its shape", files.dump_yaml(spec.to_dict())),
+        shape,
     ]
 
 

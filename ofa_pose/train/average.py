@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 
 
 class WeightAverage:
@@ -19,7 +19,7 @@ class WeightAverage:
     at most `decay`, as TensorFlow's does.
     """
 
-    def __init__(self, network: LitePose, decay: float) -> None:
+    def __init__(self, network: PoseNet, decay: float) -> None:
         self._decay = decay
         self._tensors: dict[str, Tensor] = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         self._own = {name: tensor.data for name, tensor in self._tensors.items()}

@@ -14,12 +14,13 @@ import torch
 from torch.optim import Optimizer
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import NetSpec
 from ofa_pose.backends.on_device import keep_memory
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches, worker_faults
+from ofa_pose.families.table import build_net
 from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.sync_norm import synchronise
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.average import WeightAverage
@@ -56,9 +57,9 @@ from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
 from ofa_pose.utils.seeding import key_seed
 
-MakeObjective = Callable[[LitePose, TrainingRun], Objective]  # a supernet is a LitePose too
+MakeObjective = Callable[[PoseNet, TrainingRun], Objective]  # or with a supernet
 Evaluate = Callable[[], dict[str, Any]]
-MakeOptimizer = Callable[[LitePose, TrainSettings], Optimizer]
+MakeOptimizer = Callable[[PoseNet, TrainSettings], Optimizer]
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _memory_faults(go_on: str) -> Iterator[None]:
 
 def pretrain(
     training: TrainingRun,
-    shape: ArchSpec | SearchSpace,
+    shape: NetSpec | SearchSpace,
     space: SearchSpace | None,
     init: Checkpoint | MobileNet | None = None,
     make: MakeObjective | None = None,
@@ -141,9 +142,9 @@ def pretrain(
     joints = len(training.train.skeleton.joints)
     weights = torch.Generator().manual_seed(key_seed(training.seed, "weights") >> 1)
     if isinstance(shape, SearchSpace):
-        net: LitePose = Supernet(shape, joints, weights)
+        net: PoseNet = Supernet(shape, joints, weights)
     else:
-        net = LitePose(shape.with_joints(joints), weights)
+        net = build_net(shape.with_joints(joints), weights)
     for note in initialise(net, init, training.train.skeleton) if init else ():
         say(f"init: {note}")
     objective = make(net, training) if make else training.objective(net)
@@ -151,7 +152,7 @@ def pretrain(
 
 
 def finetune(
-    training: TrainingRun, net: LitePose, space: SearchSpace | None, make: MakeObjective | None = None
+    training: TrainingRun, net: PoseNet, space: SearchSpace | None, make: MakeObjective | None = None
 ) -> TrainingResult:
     """Train a subnet on at its own resolution, under the run's teacher where there is one."""
     training = replace(training, settings=training.settings.model_copy(update={"resolutions": None}))

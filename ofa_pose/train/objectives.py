@@ -13,7 +13,7 @@ from torch import Tensor
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.data.loader import Batch, normalise
 from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE
 from ofa_pose.recipe import LossSettings
 from ofa_pose.train.losses import distillation_loss, heatmap_loss, heatmaps, tag_loss
@@ -26,7 +26,7 @@ class Objective(Protocol):
     """A training objective. `loss` gives named parts whose sum is minimised."""
 
     @property
-    def network(self) -> LitePose:
+    def network(self) -> PoseNet:
         """The network whose parameters are trained."""
 
     def resolution(self, step: int) -> int:
@@ -73,7 +73,7 @@ def student_losses(
 class FixedNet:
     """A net of fixed shape learns from labels, at one resolution or at several, drawn uniformly each step."""
 
-    def __init__(self, net: LitePose, resolutions: tuple[int, ...], seed: int, settings: LossSettings) -> None:
+    def __init__(self, net: PoseNet, resolutions: tuple[int, ...], seed: int, settings: LossSettings) -> None:
         self.network, self._resolutions, self._seed, self._settings = net, resolutions, seed, settings
 
     def resolution(self, step: int) -> int:
@@ -148,7 +148,7 @@ class Distillation(FixedNet):
     """
 
     def __init__(
-        self, net: LitePose, resolutions: tuple[int, ...], seed: int, settings: LossSettings, teacher: LitePose
+        self, net: PoseNet, resolutions: tuple[int, ...], seed: int, settings: LossSettings, teacher: PoseNet
     ) -> None:
         super().__init__(net, resolutions, seed, settings)
         self._teacher = teacher.eval().requires_grad_(False)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.sync_norm import SyncNorm
 from ofa_pose.train.distributed import Processes
 from ofa_pose.utils.console import say
@@ -48,7 +48,7 @@ def kernels(precision: Precision, fixed_shapes: bool) -> Iterator[None]:
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
 
 
-def compile_net(net: LitePose) -> None:
+def compile_net(net: PoseNet) -> None:
     """Have torch.compile make a graph of a fixed net for each resolution that it is trained at, when it first is.
 
     Other nets are left as they are, and a line says so: a supernet, of which each step's subnet would be another graph,

@@ -26,7 +26,7 @@ from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.calibrate import calibrate, longest_reach
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
 from ofa_pose.models.elastic import Supernet
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe, resumed_recipe
@@ -63,7 +63,7 @@ class TrainingRun:
     seed: int
     run: RunDir
     device: torch.device
-    teacher: LitePose | None = None
+    teacher: PoseNet | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str | None] = field(default_factory=dict)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
@@ -152,7 +152,7 @@ class TrainingRun:
             processes=processes,
         )
 
-    def objective(self, network: LitePose) -> Objective:
+    def objective(self, network: PoseNet) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
         if isinstance(network, Supernet):
             if self.settings.sampling == "sandwich":
@@ -164,7 +164,7 @@ class TrainingRun:
         teacher = self.teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Distillation(network, resolutions, self.seed, self.loss, teacher)
 
-    def evaluation(self, network: LitePose) -> Callable[[], dict[str, Any]]:
+    def evaluation(self, network: PoseNet) -> Callable[[], dict[str, Any]]:
         """What gives a network's metrics on the validation images; of a supernet three subnets' APs, and their mean.
 
         Each of the training's processes computes a part of the batches; all have the same metrics.
@@ -172,7 +172,7 @@ class TrainingRun:
         processes = self.processes
         evaluator, runner, batch = make_evaluator(self.val), FastestRunner(self.device), self.settings.batch
 
-        def score(net: LitePose, inputs: Iterable[Inputs]) -> dict[str, Any]:
+        def score(net: PoseNet, inputs: Iterable[Inputs]) -> dict[str, Any]:
             data, gather = (self.val, inputs, evaluator, self.decode), processes.interleave
             return evaluate(runner(net), *data, resample=False, gather=gather).metrics
 
@@ -196,7 +196,7 @@ class TrainingRun:
         return score_subnets
 
     def checkpoint(
-        self, network: LitePose, space: SearchSpace | None, info: Mapping[str, Any], state: dict[str, Any] | None = None
+        self, network: PoseNet, space: SearchSpace | None, info: Mapping[str, Any], state: dict[str, Any] | None = None
     ) -> Checkpoint:
         """The network as it is, with what later commands need to know of this run; `state` resumes the training."""
         kind: Literal["net", "supernet"] = "supernet" if isinstance(network, Supernet) else "net"

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from ofa_pose.checkpoints.checkpoint import is_plain
-from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.objectives import Losses
 from ofa_pose.utils.errors import InputError, OfaPoseError
@@ -21,7 +21,7 @@ DAMAGED = "restore the file, or choose another --out"
 LATE = 20  # steps whose figures a GPU may keep until they are read
 
 
-def make_optimizer(network: LitePose, settings: TrainSettings) -> AdamW:
+def make_optimizer(network: PoseNet, settings: TrainSettings) -> AdamW:
     """AdamW; weight decay on convolution weights only."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
@@ -81,7 +81,7 @@ def backpropagate(losses: Losses | Iterable[Losses], share: float = 1.0) -> Loss
     return total
 
 
-def update(network: LitePose, optimizer: Optimizer, losses: Losses, clip: float) -> Figures:
+def update(network: PoseNet, optimizer: Optimizer, losses: Losses, clip: float) -> Figures:
     """One optimiser step by the gradients that the weights have; a step that is not finite leaves the weights alone.
 
     Raises OfaPoseError then, or, where asking would wait for the device, the figures do when they are read.

@@ -1,0 +1,92 @@
+"""The table of families, and networks by name: their specs, the networks themselves, what they cost.
+
+A family is a file here that holds its `Family` as FAMILY, and its name in TABLE.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ofa_pose.arch.presets import PRESETS, load_spec, read_spec_file
+from ofa_pose.arch.spec import ArchSpec, NetSpec
+from ofa_pose.families.family import Family
+from ofa_pose.models.pose_net import MOST_PARAMS, PoseNet
+from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.numbers import format_count
+
+TABLE = ("litepose", "higherhrnet", "efficienthrnet", "lightweight-openpose", "lite-hrnet")
+
+
+def find_family(name: str, where: object = "") -> Family:
+    """The family of this name. Raises InputError where there is none."""
+    if name not in TABLE:
+        raise InputError(f"no such family of networks: '{name}'", where, nearest(name, TABLE))
+    family: Family = importlib.import_module(f"{__package__}.{name.replace('-', '_')}").FAMILY
+    return family
+
+
+@lru_cache(maxsize=1)
+def all_presets() -> dict[str, NetSpec]:
+    """The networks with names, of all families."""
+    return {name: spec for family in TABLE for name, spec in find_family(family).presets.items()}
+
+
+def load_net(name: str | Path, joints: int | None = None) -> NetSpec:
+    """A network of any family by preset name or from a YAML or JSON file, for `joints` keypoints where given.
+
+    A file holds what `NetSpec.to_dict` gives, by itself or under 'spec', or a config of the LitePose repository.
+    Raises InputError.
+    """
+    if str(name) in PRESETS:
+        return load_spec(name, joints)
+    if Path(name).is_file():
+        value = read_spec_file(Path(name))
+        spec = load_spec(name) if "backbone_setting" in value else read_spec(value, name)
+    elif Path(name).suffix or str(name) in all_presets():
+        spec = all_presets().get(str(name)) or load_spec(name)
+    else:
+        raise InputError(f"no such network: '{name}'", hint=nearest(str(name), all_presets()))
+    return spec if joints is None else spec.with_joints(joints)
+
+
+def read_spec(value: Any, where: object = "") -> NetSpec:
+    """The spec of any family that a parsed file or checkpoint holds. Raises InputError that names `where`."""
+    family = value.get("family", ArchSpec.family) if isinstance(value, Mapping) else ArchSpec.family
+    return find_family(str(family), where).spec.from_dict(value, where)
+
+
+def build_net(spec: NetSpec, generator: torch.Generator | None = None) -> PoseNet:
+    """The network that finds poses of any family's spec, its weights drawn from `generator` (None: not yet of use).
+
+    Raises InputError where its family has none that is trained, or it is too large.
+    """
+    check_trainable(spec)
+    params = sum(value.numel() for value in shape_of(spec).parameters())
+    if params > MOST_PARAMS:
+        what = f"the net ({spec}) has {format_count(params)} parameters, more than {format_count(MOST_PARAMS)}"
+        raise InputError(what, hint="give it fewer blocks or lower widths")
+    net = find_family(spec.family).build(spec)
+    assert isinstance(net, PoseNet)
+    if generator is not None:
+        net.reset_parameters(generator)
+    return net
+
+
+def check_trainable(spec: NetSpec) -> None:
+    """Raise InputError where networks of this family are only counted, measured and exported."""
+    family = find_family(spec.family)
+    if family.why_costs_only:
+        raise InputError(f"{family.title} is not trained or evaluated here: {family.why_costs_only}")
+
+
+def shape_of(spec: NetSpec) -> nn.Module:
+    """The network without weights, on the meta device."""
+    with torch.device("meta"):
+        return find_family(spec.family).build(spec)
