@@ -148,13 +148,13 @@ def import_litepose(
 
     from ofa_pose.checkpoints.checkpoint import save_checkpoint
     from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
-    from ofa_pose.costs.macs import profile
+    from ofa_pose.families.profile import profile_net
 
     recipe = {"space": os.path.abspath(named) if os.path.isfile(named) else named} if supernet else {}
     done = import_checkpoint(file, shape, chosen, recipe)
     save_checkpoint(out, done.checkpoint)
     spec, kind = done.checkpoint.spec, done.checkpoint.kind
-    figures = profile(spec, out.name)
+    figures = profile_net(spec, out.name)
     net = (kind, str(spec), spec.joints, chosen.name, figures["params"], figures["macs"])
     return ImportResult(out, *net, done.used, done.ignored, done.missed)
 

@@ -113,7 +113,8 @@ def profile(
     Example: ofa-pose profile litepose-xs --joints 14 --measure --backend onnxruntime
 
     Args:
-        net: a preset such as litepose-xs or higherhrnet-w32, a spec file, a checkpoint, or a search space such as litepose-nano.
+        net: a preset such as litepose-xs or higherhrnet-w32, a spec file, a checkpoint, or a search space such as
+            litepose-nano.
         joints: number of keypoints; default 17.
         macs: of a space, count the subnets that keep this budget, such as 120M.
         params: of a space, the same with a budget of parameters.
@@ -144,17 +145,16 @@ def profile(
     if macs is not None or params is not None:
         raise InputError("--macs and --params count the subnets of a space", hint="name a search space, or leave out")
     spec = _spec_of(str(net), joints)
-    if isinstance(spec, ArchSpec):
+    if isinstance(spec, ArchSpec):  # counted without torch
         from ofa_pose.costs import macs as costs
 
         result = ProfileResult(spec, costs.profile(spec, str(net)), layers=costs.layer_rows(spec) if layers else None)
     else:
-        from ofa_pose.families import counting
+        from ofa_pose.families.profile import net_rows, profile_net
 
-        rows = counting.layer_rows(spec) if layers else None
-        result = ProfileResult(spec, counting.profile_net(spec, str(net)), layers=rows)
+        result = ProfileResult(spec, profile_net(spec, str(net)), layers=net_rows(spec) if layers else None)
     if check:
-        from ofa_pose.families.counting import check_with_thop
+        from ofa_pose.families.profile import check_with_thop
 
         result = replace(result, thop_recount=check_with_thop(spec))
     if measure:

@@ -226,7 +226,7 @@ def fidelity(
     assert source.space is not None
     master = load_checkpoint(teacher, kind="net") if teacher else None
     if macs is None and params is None:  # what every subnet keeps
-        macs = Budget.parse(1, None, macs_convention).macs_of(source.spec)
+        macs = Budget.parse(1, None, macs_convention).macs_of(source.space.largest(source.spec.joints))
     budget = Budget.parse(macs, params, macs_convention)
     feasible = FeasibleSpace(source.space, source.spec.joints, budget)
 

@@ -50,16 +50,16 @@ class NetPart:
 
 
 def whole(net: Network) -> NetPart:
-    """A network as a part; its outputs are those of `Network.outputs`."""
+    """A network as a part; its outputs are those of `Network.map_channels`."""
     plan: Plan | None = getattr(net, "plan", None)
     walk = None if plan is None else lambda apply, image: plan.run(image, apply)
-    return NetPart(net, {INPUT: (3, net.spec.resolution)}, net.outputs, walk)
+    return NetPart(net, {INPUT: (3, net.spec.resolution)}, net.map_channels, walk)
 
 
 def check_plan(net: PoseNet) -> None:
     """Raise InputError where a network has no layer plan for a runtime's graph to be written from."""
     if not hasattr(net, "plan"):
-        what = f"this format is written from a layer plan, which networks of the family '{net.spec.family}' have none of"
+        what = f"the format is written from a layer plan, and the family '{net.spec.family}' has none"
         raise InputError(what, hint="export it as onnx")
 
 

@@ -5,7 +5,7 @@ Networks of other families have no plan; torch's exporter writes theirs.
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -76,19 +76,20 @@ def _traced(part: NetPart, axes: Mapping[str, Mapping[int, str]]) -> onnx.ModelP
 
     from ofa_pose.backends.torch_net import TRACED, DeployedNet
 
-    content, named = io.BytesIO(), {"input_names": [*part.inputs], "output_names": [*part.outputs]}
-    with warnings.catch_warnings(), torch.no_grad():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
+        path = Path(folder, "model.onnx")
         torch.onnx.export(
             DeployedNet(part.net).eval(),
             (torch.zeros(TRACED),),
-            content,
+            path,
             dynamo=False,
             opset_version=OPSET,
+            input_names=[*part.inputs],
+            output_names=[*part.outputs],
             dynamic_axes={INPUT: INPUT_AXES, **axes},
-            **named,
         )
-    model = onnx.load_from_string(content.getvalue())
+        model = onnx.load(str(path))
     model.producer_name, model.producer_version, model.ir_version = "ofa-pose", "", IR_VERSION
     return model
 

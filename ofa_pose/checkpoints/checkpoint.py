@@ -18,7 +18,7 @@ from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import NetSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
 from ofa_pose.checkpoints.digest import WrongSum, digest, read_torch
-from ofa_pose.families.table import build_net, read_spec
+from ofa_pose.families.table import build_pose_net, read_spec
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.skeleton import Skeleton
@@ -78,7 +78,7 @@ class Checkpoint:
         """The network in eval mode on `device`, of a supernet a `Supernet`. Raises InputError on wrong weights."""
         assert self.space or self.kind == "net"
         supernet = self.space if self.kind == "supernet" else None
-        net = Supernet(supernet, self.spec.joints) if supernet else build_net(self.spec)
+        net = Supernet(supernet, self.spec.joints) if supernet else build_pose_net(self.spec)
         net.load_state_dict(self.weights_for(net))
         return net.to(device).eval()
 

@@ -26,7 +26,7 @@ from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.exports.int8 import Int8Data, Pair, export_int8, int8_data
-from ofa_pose.families.counting import profile_net
+from ofa_pose.families.profile import profile_net
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.pose.decode import DecodeConfig
@@ -46,7 +46,7 @@ Outputs = tuple[np.ndarray, np.ndarray]
 class ExportSource:
     """A network in eval mode on the CPU, and what its files say about it."""
 
-    net: LitePose
+    net: PoseNet
     skeleton: Skeleton
     decode: DecodeConfig  # how poses are read from its outputs
     recipe: Mapping[str, Any]  # what it was trained with

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ofa_pose.arch.presets import PRESETS, load_spec, read_spec_file
 from ofa_pose.arch.spec import ArchSpec, NetSpec
 from ofa_pose.families.family import Family
-from ofa_pose.models.pose_net import MOST_PARAMS, PoseNet
+from ofa_pose.models.pose_net import MOST_PARAMS, Network, PoseNet
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.numbers import format_count
 
-TABLE = ("litepose", "higherhrnet", "efficienthrnet", "lightweight-openpose", "lite-hrnet")
+TABLE = ("litepose", "higherhrnet")
 
 
 def find_family(name: str, where: object = "") -> Family:
@@ -62,18 +61,16 @@ def read_spec(value: Any, where: object = "") -> NetSpec:
     return find_family(str(family), where).spec.from_dict(value, where)
 
 
-def build_net(spec: NetSpec, generator: torch.Generator | None = None) -> PoseNet:
-    """The network that finds poses of any family's spec, its weights drawn from `generator` (None: not yet of use).
+def build_net(spec: NetSpec, generator: torch.Generator | None = None) -> Network:
+    """The network of any family's spec, its weights drawn from `generator`; where there is none, they are to be loaded.
 
-    Raises InputError where its family has none that is trained, or it is too large.
+    Raises InputError where it is too large.
     """
-    check_trainable(spec)
     params = sum(value.numel() for value in shape_of(spec).parameters())
     if params > MOST_PARAMS:
         what = f"the net ({spec}) has {format_count(params)} parameters, more than {format_count(MOST_PARAMS)}"
         raise InputError(what, hint="give it fewer blocks or lower widths")
     net = find_family(spec.family).build(spec)
-    assert isinstance(net, PoseNet)
     if generator is not None:
         net.reset_parameters(generator)
     return net
@@ -86,7 +83,15 @@ def check_trainable(spec: NetSpec) -> None:
         raise InputError(f"{family.title} is not trained or evaluated here: {family.why_costs_only}")
 
 
-def shape_of(spec: NetSpec) -> nn.Module:
+def build_pose_net(spec: NetSpec, generator: torch.Generator | None = None) -> PoseNet:
+    """`build_net` of a family whose networks find poses. Raises InputError of any other."""
+    check_trainable(spec)
+    net = build_net(spec, generator)
+    assert isinstance(net, PoseNet)
+    return net
+
+
+def shape_of(spec: NetSpec) -> Network:
     """The network without weights, on the meta device."""
     with torch.device("meta"):
         return find_family(spec.family).build(spec)

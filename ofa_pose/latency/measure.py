@@ -20,16 +20,18 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.plan import Apply, Layer, make_plan
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import ArchSpec, NetSpec
 from ofa_pose.backends import on_device
 from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, time_runs, visit
 from ofa_pose.backends.runners import INPUT
 from ofa_pose.backends.runtimes import find_backend, make_runner
+from ofa_pose.families.table import build_net
 from ofa_pose.latency.latency_table import Header, LatencyTable
 from ofa_pose.latency.pieces import Part, Subject, piece_part, plan_parts, table_subjects
 from ofa_pose.latency.predictor import Predictor
 from ofa_pose.models.litepose import LitePose, Unit, make_layer
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
@@ -52,8 +54,8 @@ class Device:
     threads: int
     prepare: Callable[[NetPart, int], Run]
 
-    def load(self, subject: Subject) -> Run:
-        """Make it runnable, with random weights, on random inputs."""
+    def load(self, subject: Subject | NetSpec) -> Run:
+        """Make it runnable, with random weights, on random inputs. Raises InputError where the runtime cannot."""
         return self.prepare(net_part(subject), self.threads)
 
 
@@ -71,11 +73,11 @@ def open_device(backend: str, threads: int) -> Device:
     return Device(f"{backend} {version}", threads, record.prepare)
 
 
-def net_part(subject: Subject) -> NetPart:
+def net_part(subject: Subject | NetSpec) -> NetPart:
     """A piece or a whole network with random weights, always the same."""
     rng = torch.Generator().manual_seed(0)
-    if isinstance(subject, ArchSpec):
-        return whole(LitePose(subject, rng).eval().requires_grad_(False))
+    if isinstance(subject, NetSpec):
+        return whole(build_net(subject, rng).eval().requires_grad_(False))
     part = piece_part(subject)
     names = {"stem": (INPUT,), "block": ("x",)}.get(subject.kind, ("x.0", "x.1"))
     inputs = {name: (layer.cin, layer.side_in) for name, layer in zip(names, part.reads, strict=False)}
@@ -156,10 +158,10 @@ class NetworkTime(Result):
     Attributes:
         backend, runtime, threads: what ran it: its name, name and version, and the threads of a run.
         median_ms, p90_ms: of wall time, one image.
-        images_per_s: of batches of 8, from uint8 images.
+        images_per_s: of batches of 8, from uint8 images; None of a network that finds no poses here.
         memory_mb: the most that the process took for network and run, over what it had before; None where the system
             does not say.
-        parts: in the order of execution.
+        parts: in the order of execution; none of a network without a layer plan.
     """
 
     backend: str
@@ -167,12 +169,12 @@ class NetworkTime(Result):
     threads: int
     median_ms: float
     p90_ms: float
-    images_per_s: float
+    images_per_s: float | None
     memory_mb: float | None
     parts: list[PartTime]
 
 
-def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int = 30) -> NetworkTime:
+def measure_network(spec: NetSpec, backend: str, threads: int = 1, repeats: int = 30) -> NetworkTime:
     """Time a network with random weights on this machine's CPU, as latency tables do: without pre- or post-processing.
 
     At least `repeats` runs are timed, batch 1, and for at least a second. Raises InputError, as `open_device` does.
@@ -182,10 +184,12 @@ def measure_network(spec: ArchSpec, backend: str, threads: int = 1, repeats: int
     middle, p90 = np.percentile(_times(device.load(spec), repeats), (50, 90)).round(3).tolist()
     peak = _memory("VmHWM") if before is not None else None
     memory = None if before is None or peak is None else round(max(peak - before, 0) / 1024, 1)
-    runner, size = make_runner(LitePose(spec), backend, threads), (BATCH, spec.resolution, spec.resolution, 3)
-    images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    throughput = round(BATCH / float(np.median(_times(lambda: runner(images), 3))) * 1e3, 2)
-    parts = plan_parts(make_plan(spec))
+    net, throughput = build_net(spec), None
+    if isinstance(net, PoseNet):
+        size, runner = (BATCH, spec.resolution, spec.resolution, 3), make_runner(net, backend, threads)
+        images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+        throughput = round(BATCH / float(np.median(_times(lambda: runner(images), 3))) * 1e3, 2)
+    parts = plan_parts(make_plan(spec)) if isinstance(spec, ArchSpec) else []
     ms = {piece: visit(device.load(piece), threads) for piece in dict.fromkeys(part.piece for part in parts)}
     total = sum(ms[part.piece] for part in parts)
     times = [PartTime(part.name, round(ms[part.piece], 4), round(ms[part.piece] / total, 4)) for part in parts]

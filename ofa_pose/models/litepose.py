@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from typing import cast
 
 import numpy as np
@@ -13,10 +11,10 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.plan import Layer, make_plan
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import spec_macs, spec_params
+from ofa_pose.costs.macs import spec_params
 from ofa_pose.models.depthwise import depthwise_conv
 from ofa_pose.models.pose_net import MOST_PARAMS, OUTPUT_STD, PoseNet
-from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import format_count
 
 ACTIVATIONS = {"relu6": nn.ReLU6, "relu": nn.ReLU}
@@ -74,7 +72,8 @@ class LitePose(PoseNet):
             raise InputError(what, hint="give it fewer blocks, lower widths or expansions")
         self.spec: ArchSpec = spec
         self.plan = make_plan(spec)
-        self.output_layers = tuple(f"{layer.name}.conv" for layer in self.plan.layers() if layer.name.endswith(".pointwise"))
+        last = (layer.name for layer in self.plan.layers() if layer.name.endswith(".pointwise"))
+        self.output_layers = tuple(f"{name}.conv" for name in last)
         for layer in self.plan.layers():
             _place(self, layer.name, make_layer(layer))
         self.reset_parameters(generator)
@@ -112,22 +111,6 @@ class LitePose(PoseNet):
             fan_out //= layer.stride**2
         std = OUTPUT_STD if layer.name.endswith(".pointwise") else (2.0 / fan_out) ** 0.5
         weight.copy_(torch.randn(weight.shape, generator=generator) * std)
-
-
-def check_with_thop(spec: ArchSpec) -> int:
-    """The MACs as `thop.profile` counts them. Raises OfaPoseError where we count these or the parameters otherwise."""
-    import thop
-
-    # thop leaves buffers and hooks behind, so it gets a throwaway net; on the meta device that has shapes only
-    with torch.device("meta"):
-        net = LitePose(spec)
-        image = torch.empty(1, 3, spec.resolution, spec.resolution)
-    with contextlib.redirect_stdout(io.StringIO()):
-        macs, params = thop.profile(net, inputs=(image,), verbose=False)
-    counted = (spec_macs(spec).thop, spec_params(spec))
-    if (macs, params) != counted:
-        raise OfaPoseError(f"{spec}: thop counts {macs:.0f} MACs and {params:.0f} parameters, we count {counted}")
-    return int(macs)
 
 
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:

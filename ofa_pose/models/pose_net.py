@@ -23,7 +23,7 @@ class Network(nn.Module):
     output_layers: tuple[str, ...] = ()
 
     @property
-    def outputs(self) -> dict[str, int]:
+    def map_channels(self) -> dict[str, int]:
         """Names of the maps that forward gives, and their channels."""
         raise NotImplementedError
 
@@ -47,10 +47,13 @@ class Network(nn.Module):
 
 
 class PoseNet(Network):
-    """A network that finds poses: low (B, 2J, H/4, W/4), J heatmaps, then J tag maps; high (B, J, H/2, W/2), heatmaps."""
+    """A network that finds poses, by two maps.
+
+    low (B, 2J, H/4, W/4): J heatmaps, then J tag maps; high (B, J, H/2, W/2): heatmaps.
+    """
 
     @property
-    def outputs(self) -> dict[str, int]:
+    def map_channels(self) -> dict[str, int]:
         """Names of the maps that forward gives, and their channels."""
         return {"low": 2 * self.spec.joints, "high": self.spec.joints}
 
@@ -62,7 +65,7 @@ class PoseNet(Network):
 def _fan_out(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
     if isinstance(module, nn.Linear):
         return module.out_features
-    area = module.kernel_size[0] * module.kernel_size[1]
+    area: float = module.kernel_size[0] * module.kernel_size[1]
     if isinstance(module, nn.ConvTranspose2d):
         area /= module.stride[0] * module.stride[1]
     return module.out_channels // module.groups * area

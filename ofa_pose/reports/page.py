@@ -20,10 +20,10 @@ from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.limits import Budget, show_ms
 from ofa_pose.costs.macs import layer_macs, layer_params
 from ofa_pose.costs.subnet_rows import read_subnets
+from ofa_pose.families.profile import profile_net
+from ofa_pose.families.table import load_net
 from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.pose.bootstrap import show_ap
-from ofa_pose.families.counting import profile_net
-from ofa_pose.families.table import load_net
 from ofa_pose.reports import charts
 from ofa_pose.reports.runs import RESTORE, SOURCES, Run, chain, read_run, reading, source
 from ofa_pose.searches.job import BASIS, BEST, HISTORY, PICTURE, RESULT
@@ -76,7 +76,8 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 def page(main: Run) -> str:
     """The HTML about a run."""
     spec, chooser = _spec(main), source(main, "--subnet")
-    search = read_search(main, None) or (read_search(chooser, spec) if chooser is not None else None)
+    shape = spec if isinstance(spec, ArchSpec) else None
+    search = read_search(main, None) or (read_search(chooser, shape) if chooser is not None else None)
     body = [element("h1", main.name), *_lead(main, search)]
     if spec is not None:
         body += _network(spec, main, search)

@@ -18,7 +18,7 @@ from ofa_pose.arch.spec import NetSpec
 from ofa_pose.backends.on_device import keep_memory
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches, worker_faults
-from ofa_pose.families.table import build_net
+from ofa_pose.families.table import build_pose_net
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.sync_norm import synchronise
@@ -144,7 +144,7 @@ def pretrain(
     if isinstance(shape, SearchSpace):
         net: PoseNet = Supernet(shape, joints, weights)
     else:
-        net = build_net(shape.with_joints(joints), weights)
+        net = build_pose_net(shape.with_joints(joints), weights)
     for note in initialise(net, init, training.train.skeleton) if init else ():
         say(f"init: {note}")
     objective = make(net, training) if make else training.objective(net)

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ofa_pose.arch.plan import Layer
+from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import FOREIGN, Checkpoint, load_checkpoint
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
+from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.train.mobilenet import MobileNet, read_mobilenet
 from ofa_pose.utils.errors import InputError
@@ -37,18 +39,26 @@ def load_start(name: str | Path) -> Checkpoint | MobileNet:
         return read_mobilenet(path)
 
 
-def initialise(net: LitePose, start: Checkpoint | MobileNet, skeleton: Skeleton) -> list[str]:
+def initialise(net: PoseNet, start: Checkpoint | MobileNet, skeleton: Skeleton) -> list[str]:
     """Load pretrained weights into `net`, which is for these joints; returns what to tell the user.
+
+    Networks of a family without a layer plan start from a checkpoint of their own shape. Raises InputError.
 
     A fixed net's channels are sorted for a supernet and where the widths differ; a supernet's are in order already, and
     its subnets rely on it. With other joints the trunk is kept and the output layers stay as they are, fresh; so do
     layers that the source does not have. See `transplant` for other widths.
     """
+    if not isinstance(net, LitePose):
+        return _initialise_alike(net, start, skeleton)
+    if isinstance(start, Checkpoint) and not isinstance(start.spec, ArchSpec):
+        what = f"holds a network of the family '{start.spec.family}', which gives a LitePose no weights"
+        raise InputError(what, start.path or "", "start from a checkpoint of a LitePose, or of MobileNetV2")
     notes: list[str] = []
     source = start.build(net.spec) if isinstance(start, MobileNet) else start.build()
     same = (
         isinstance(start, Checkpoint) and source.spec.with_joints(net.spec.joints).at(net.spec.resolution) == net.spec
     )
+    assert isinstance(source, LitePose)
     sort = isinstance(net, Supernet) or not same
     if sort and not isinstance(source, Supernet):
         sort_channels(source)  # before output layers start anew: importance comes from trained outputs
@@ -64,6 +74,26 @@ def initialise(net: LitePose, start: Checkpoint | MobileNet, skeleton: Skeleton)
         notes.insert(0, f"{there}, {here}: the trunk is kept, {len(outputs)} output layers start anew")
     coverage = transplant(net, weights)
     return notes if same else [*notes, coverage]
+
+
+def _initialise_alike(net: PoseNet, start: Checkpoint | MobileNet, skeleton: Skeleton) -> list[str]:
+    """Load the weights of a network of the same shape; with other joints the output layers stay as they are, fresh."""
+    if isinstance(start, MobileNet):
+        what = f"MobileNetV2's weights have no place in a network of the family '{net.spec.family}'"
+        raise InputError(what, hint="leave out --init, or name a checkpoint of that network")
+    there, here = start.spec.with_joints(net.spec.joints).at(net.spec.resolution), net.spec
+    if there != here:
+        what = f"holds {start.spec}, which is not of the shape of {here}"
+        raise InputError(what, start.path or "", "start from a checkpoint of the same network")
+    weights = dict(start.build().state_dict())
+    if start.skeleton.joints == skeleton.joints:
+        net.load_state_dict(weights)
+        return []
+    fresh = {f"{name}.{part}" for name in net.output_layers for part in ("weight", "bias")}
+    own = net.state_dict()
+    net.load_state_dict({name: own[name] if name in fresh else value for name, value in weights.items()})
+    told = f"{start.spec.joints} joints there ({start.skeleton.name}), {here.joints} here ({skeleton.name})"
+    return [f"{told}: {len(net.output_layers)} output layers start anew, the rest is kept"]
 
 
 @torch.no_grad()

@@ -215,7 +215,9 @@ class TrainingRun:
         if not isinstance(metrics, dict):
             raise InputError("holds no metrics of its training", self.run.best, "restore it, or choose another --out")
         network = best.build(self.device)
-        net = inherit(network, best.spec, self.train, self.device) if isinstance(network, Supernet) else network
+        net = network
+        if isinstance(network, Supernet):
+            net = inherit(network, network.spec, self.train, self.device)
         found = calibrate(FastestRunner(self.device)(net), self.train, best.spec.resolution, self.decode)
         line = str(found)
         if found.config != self.decode:

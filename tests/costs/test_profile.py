@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from ofa_pose.arch.presets import PRESETS
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.costs.macs import Macs, layer_rows, profile, spec_macs
-from ofa_pose.models import litepose
-from ofa_pose.utils.errors import OfaPoseError
+from ofa_pose.costs.macs import layer_rows, profile, spec_macs
 
 TINY = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (3,), (2,), (2,)), (8, 12, 8), kernel=3, joints=5)
 
@@ -48,15 +44,3 @@ def test_layer_rows_describe_the_layers() -> None:
     assert rows["deconv.0.raw"]["operator"] == "deconv 4×4 ×2"
     assert rows["deconv.0.norm"]["operator"] == "norm"
     assert rows["stem.2"]["operator"] == "conv 1×1"
-
-
-def test_thop_agrees_and_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    assert litepose.check_with_thop(TINY) == spec_macs(TINY).thop
-    assert litepose.check_with_thop(TINY) == spec_macs(TINY).thop  # nothing left behind by the first
-    assert capsys.readouterr().out == ""
-
-
-def test_thop_that_disagrees_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(litepose, "spec_macs", lambda spec: Macs(1, 2, 3))
-    with pytest.raises(OfaPoseError, match="thop counts"):
-        litepose.check_with_thop(TINY)
