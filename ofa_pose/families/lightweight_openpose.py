@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ofa_pose.arch.spec import MOST, TOTAL_STRIDE, NetSpec
 from ofa_pose.families.family import Family
+from ofa_pose.models.pose_net import Network
 from ofa_pose.utils.errors import InputError
 
 STEM = 32
@@ -136,7 +137,7 @@ class Stage(nn.Module):
         return self.heatmaps(x), self.affinities(x)
 
 
-class LightweightOpenPose(nn.Module):
+class LightweightOpenPose(Network):
     """The network of a spec, of stock layers, its weights as torch's modules begin with them."""
 
     def __init__(self, spec: LightweightOpenPoseSpec) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ofa_pose.arch.spec import MOST, NetSpec
 from ofa_pose.families.blocks import conv_norm, resized, sums
 from ofa_pose.families.family import Family
+from ofa_pose.models.pose_net import Network
 from ofa_pose.utils.errors import InputError
 
 STEP = 64  # of the height in pixels, so that the width, three quarters of it, is a multiple of 16
@@ -189,7 +190,7 @@ def _way(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
     return nn.Sequential(*steps, _separable(cin, cout, stride=2, act=False))
 
 
-class LiteHRNet(nn.Module):
+class LiteHRNet(Network):
     """The network of a spec, of stock layers, its weights as torch's modules begin with them."""
 
     def __init__(self, spec: LiteHRNetSpec) -> None:

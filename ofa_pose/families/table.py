@@ -20,7 +20,7 @@ from ofa_pose.models.pose_net import MOST_PARAMS, Network, PoseNet
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.numbers import format_count
 
-TABLE = ("litepose", "higherhrnet")
+TABLE = ("litepose", "higherhrnet", "efficienthrnet", "lightweight-openpose", "lite-hrnet")
 
 
 def find_family(name: str, where: object = "") -> Family:

@@ -179,6 +179,9 @@ def measure_network(spec: NetSpec, backend: str, threads: int = 1, repeats: int 
 
     At least `repeats` runs are timed, batch 1, and for at least a second. Raises InputError, as `open_device` does.
     """
+    if len({*spec.input_size}) > 1:
+        height, width = spec.input_size
+        raise InputError(f"the input of {spec} is {height}×{width}: only square ones are measured")
     device = open_device(backend, threads)
     before = _memory("VmRSS", reset=True)
     middle, p90 = np.percentile(_times(device.load(spec), repeats), (50, 90)).round(3).tolist()

@@ -17,6 +17,7 @@ class Network(nn.Module):
     Attributes:
         spec: its shape.
         output_layers: names of the modules whose channels follow from the joints; with other joints they start anew.
+            The convolutions among them give the outputs.
     """
 
     spec: NetSpec
@@ -40,7 +41,8 @@ class Network(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
             elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                std = OUTPUT_STD if module in outputs else (2.0 / _fan_out(module)) ** 0.5
+                last = module in outputs and isinstance(module, nn.Conv2d)
+                std = OUTPUT_STD if last else (2.0 / _fan_out(module)) ** 0.5
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
                 if module.bias is not None:
                     module.bias.zero_()
