@@ -68,6 +68,9 @@ class NetSpec:
         """Twelve hexadecimal digits that name this spec."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
+    def __str__(self) -> str:
+        return ", ".join(f"{key} {value}" for key, value in self.to_dict().items())
+
 
 @dataclass(frozen=True)
 class ArchSpec(NetSpec):

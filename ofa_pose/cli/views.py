@@ -254,7 +254,7 @@ def show_profile(result: ProfileResult) -> None:
         rows = [(*(str(row[key]) for key in keys), *map(format_count, row["macs"].values())) for row in result.layers]
         title = f"{result.spec}, {result.spec.joints} joints: MACs by convention"
         show_rows(("layer", "operator"), columns, rows, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    if result.latency:
+    if result.latency and result.latency.parts:
         title = f"Parts, each measured alone: {result.latency.runtime}"
         parts = [(part.name, f"{part.ms:.3f}", f"{part.share:.1%}") for part in result.latency.parts]
         show_rows(["part"], ("ms", "share"), parts, title=title, box=SIMPLE_HEAD, title_justify="left")

@@ -140,6 +140,8 @@ class Stage(nn.Module):
 class LightweightOpenPose(Network):
     """The network of a spec, of stock layers, its weights as torch's modules begin with them."""
 
+    spec: LightweightOpenPoseSpec
+
     def __init__(self, spec: LightweightOpenPoseSpec) -> None:
         super().__init__()
         self.spec = spec

@@ -79,6 +79,8 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     """A hint that names the valid word nearest to `word`, or all of them if none is near."""
     names = sorted(valid)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    if close:
+    if not close and len(word) > 2:
+        close = [name for name in names if word in name]
+    if len(close) == 1:
         return f"did you mean '{close[0]}'?"
     return f"choose one of: {', '.join(names)}"
