@@ -1,6 +1,6 @@
 """The table of families, and networks by name: their specs, the networks themselves, what they cost.
 
-A family is a file here that holds its `Family` as FAMILY, and its name in TABLE.
+A family is a file here that holds its `Family` as FAMILY, and its name in TABLE; LitePose is a package of its own.
 """
 
 from __future__ import annotations
@@ -16,15 +16,25 @@ import torch
 from ofa_pose.arch.presets import PRESETS, load_spec, read_spec_file
 from ofa_pose.arch.spec import ArchSpec, NetSpec
 from ofa_pose.families.family import Family
+from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.pose_net import MOST_PARAMS, Network, PoseNet
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.numbers import format_count
 
-TABLE = ("litepose", "higherhrnet", "efficienthrnet", "lightweight-openpose", "lite-hrnet")
+LITEPOSE = Family(
+    name=ArchSpec.family,
+    title="LitePose (Wang et al., CVPR 2022)",
+    spec=ArchSpec,
+    build=LitePose,
+    presets=PRESETS,
+)
+TABLE = (LITEPOSE.name, "higherhrnet", "efficienthrnet", "lightweight-openpose", "lite-hrnet")
 
 
 def find_family(name: str, where: object = "") -> Family:
     """The family of this name. Raises InputError where there is none."""
+    if name == LITEPOSE.name:
+        return LITEPOSE
     if name not in TABLE:
         raise InputError(f"no such family of networks: '{name}'", where, nearest(name, TABLE))
     family: Family = importlib.import_module(f"{__package__}.{name.replace('-', '_')}").FAMILY

@@ -92,8 +92,8 @@ def _initialise_alike(net: PoseNet, start: Checkpoint | MobileNet, skeleton: Ske
     fresh = {f"{name}.{part}" for name in net.output_layers for part in ("weight", "bias")}
     own = net.state_dict()
     net.load_state_dict({name: own[name] if name in fresh else value for name, value in weights.items()})
-    told = f"{start.spec.joints} joints there ({start.skeleton.name}), {here.joints} here ({skeleton.name})"
-    return [f"{told}: {len(net.output_layers)} output layers start anew, the rest is kept"]
+    change = f"{start.spec.joints} joints there ({start.skeleton.name}), {here.joints} here ({skeleton.name})"
+    return [f"{change}: {len(net.output_layers)} output layers start anew, the rest is kept"]
 
 
 @torch.no_grad()
