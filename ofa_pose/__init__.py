@@ -12,6 +12,7 @@ from ofa_pose.api.evaluating import evaluate, load, predict
 from ofa_pose.api.exchanging import export, import_litepose
 from ofa_pose.api.profiling import latency_build, latency_bundle, latency_import, latency_verify, profile
 from ofa_pose.api.searching import fidelity, report, search, table
+from ofa_pose.api.studying import study
 from ofa_pose.api.training import finetune, pretrain, train_supernet
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "profile",
     "report",
     "search",
+    "study",
     "table",
     "train_supernet",
 ]

@@ -69,6 +69,7 @@ def data_synth(
     seed: int = 0,
     workers: int | None = None,
     resume: bool = False,
+    people: int = 6,
 ) -> SynthResult:
     """Draw a synthetic multi-person dataset in COCO layout; no download.
 
@@ -82,13 +83,14 @@ def data_synth(
         seed: another seed draws other scenes.
         workers: processes; default: one a core.
         resume: go on where the drawing of `out` was cut off.
+        people: at most so many in a scene, 1 to 6.
 
     Raises:
         InputError: `out` holds something else, or a number is out of range.
     """
     from ofa_pose.synthetic.dataset import write_dataset
 
-    path = write_dataset(Path(out), images, size, joints, seed, workers, resume)
+    path = write_dataset(Path(out), images, size, joints, seed, workers, resume, people)
     return SynthResult(path, Path(out) / "images", images)
 
 

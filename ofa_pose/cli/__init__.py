@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, training
+from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, studying, training
 from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
 from ofa_pose.cli.resuming import RESUME, completed
@@ -66,6 +66,7 @@ tuned = views.suggest("finetune --subnet {subnet} --supernet {supernet} --teache
 add_command(app, "search", searching.search, show_result=views.show_search, after=tuned)
 add_command(app, "table", searching.table, show_result=views.show_table)
 add_command(app, "fidelity", searching.fidelity, show_result=views.show_fidelity)
+add_command(app, "study", studying.study, ["ablation"], views.show_study, views.after_study)
 used = views.suggest("eval --checkpoint {out} --annotations … --images …", "export {out} --out …")
 add_command(app, "finetune", training.finetune, after=used)
 add_command(app, "import-litepose", exchanging.import_litepose, ["file"], views.show_import, views.after_import)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ofa_pose.searches.results import SearchResult
     from ofa_pose.studies.exhaustive import ExhaustiveTable
     from ofa_pose.studies.fidelity import CountComparison, FidelityResult, TuningComparison
+    from ofa_pose.studies.summary import StudyResult
     from ofa_pose.train.loop import TrainingResult
 
 Given = Mapping[str, Any]  # a call's arguments
@@ -185,6 +186,27 @@ def show_fidelity(result: FidelityResult) -> None:
     style = {"title": title, "caption": result.advice, "caption_justify": "left"}
     show_rows(("evaluated on", "against"), columns, rows, **style)
     say(f"every figure: {result.table}" + (f", drawn: {result.picture}" if result.picture else ""))
+
+
+def show_study(result: StudyResult) -> None:
+    """A table for each metric, a row an arm; then where all figures are."""
+    from ofa_pose.studies.summary import arm_cells
+
+    columns = ("to the first", "MACs, exact", "parameters", "steps", "s a run")
+    for metric in dict.fromkeys(arm.metric for arm in result.arms):
+        cells = [arm_cells(arm) for arm in result.arms if arm.metric == metric]
+        rows = [(*row[:4], *row[6:]) for row in cells]  # the MACs of other conventions are in the files
+        show_rows([""], (metric, *columns), rows, title=result.study, title_justify="left")
+    say(result.asks)
+    drawn = f", drawn: {result.picture}" if result.picture else ""
+    say(f"every figure: {result.csv}, the table: {result.table}{drawn}")
+
+
+def after_study(result: StudyResult, given: Given) -> None:
+    """Exit code 1 where a run failed."""
+    if result.failed:
+        names = "; ".join(result.failed)
+        raise OfaPoseError(f"of the study's runs failed: {names}; the rest is done, the same command tries them again")
 
 
 def show_import(result: ImportResult) -> None:

@@ -11,7 +11,7 @@ from ofa_pose.synthetic.figures import Array, pick
 from ofa_pose.synthetic.outfits import cloth, vivid
 from ofa_pose.synthetic.painting import FACTOR, OBJECT, Canvas, overlay
 
-_THINGS = ("box", "pole", "plant", "blob", "table", "chair", "fence")
+THINGS = ("box", "pole", "plant", "blob", "table", "chair", "fence")
 
 
 def new_canvas(rng: np.random.Generator, size: int) -> Canvas:
@@ -119,9 +119,13 @@ def _distractor(rng: np.random.Generator, canvas: Canvas) -> None:
             cv2.line(image, a, b, tone, max(1, int(2 * width * share)), cv2.LINE_AA)
 
 
-def put_thing(rng: np.random.Generator, canvas: Canvas, box: Array) -> None:
-    """Paint a thing in front of what is there, over part of `box` (x0, y0, x1, y1 in canvas pixels)."""
-    side, kind = canvas.side, _THINGS[int(rng.integers(len(_THINGS)))]
+def put_thing(rng: np.random.Generator, canvas: Canvas, box: Array, kind: str | None = None) -> None:
+    """Paint a thing in front of what is there, over part of `box` (x0, y0, x1, y1 in canvas pixels).
+
+    Args:
+        kind: one of `THINGS`; None: any.
+    """
+    side, kind = canvas.side, kind or THINGS[int(rng.integers(len(THINGS)))]
     mask = np.zeros((side, side), np.uint8)
     w, h = box[2] - box[0], box[3] - box[1]
     x, y = box[0] + rng.uniform(0.1, 0.9) * w, box[1] + rng.uniform(0.25, 0.95) * h

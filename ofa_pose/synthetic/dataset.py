@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN
-from ofa_pose.synthetic.scenes import Person, Scene, check_size, draw_scene
+from ofa_pose.synthetic.scenes import MOST_PEOPLE, Person, Scene, check_scenes, draw_scene
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import check_folder, read_json, read_text, write_json, write_text
@@ -32,7 +32,14 @@ Record = tuple[dict[str, Any], list[dict[str, Any]]]  # of an image, and of its 
 
 
 def write_dataset(
-    out: Path, images: int, size: int, joints: str, seed: int, workers: int | None = None, resume: bool = False
+    out: Path,
+    images: int,
+    size: int,
+    joints: str,
+    seed: int,
+    workers: int | None = None,
+    resume: bool = False,
+    people: int = MOST_PEOPLE,
 ) -> Path:
     """Write OUT/images/000001.jpg … and then OUT/annotations.json (COCO layout); returns the annotations' path.
 
@@ -49,10 +56,12 @@ def write_dataset(
     workers = workers if workers is not None else os.cpu_count() or 1
     if workers < 1:
         raise InputError(f"{workers} worker processes were asked for", hint="ask for at least 1")
-    check_size(size)
+    check_scenes(size, people)
     out = Path(out)
     info: dict[str, Any] = {"description": "ofa-pose synthetic people", "seed": seed, "size": size, "joints": joints}
     info |= {"images": images, "version": VERSION}
+    if people != MOST_PEOPLE:  # datasets of versions that drew no fewer do not say it
+        info["people"] = people
     path = out / "annotations.json"
     drawn = out / DRAWN
     was_cut_off = drawn.is_file() and not path.exists()
@@ -64,7 +73,7 @@ def write_dataset(
         return path
     check_folder(out)
     (out / "images").mkdir(parents=True, exist_ok=True)
-    work = functools.partial(_write_scene, out / "images", seed, size, joints)
+    work = functools.partial(_write_scene, out / "images", seed, size, joints, people)
     skeleton = BUILT_IN[joints]
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.joints)}
     category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.limbs]
@@ -149,15 +158,16 @@ def _holds(out: Path, path: Path, info: dict[str, Any]) -> bool:
 
 def _check_same(out: Path, found: Any, info: dict[str, Any]) -> None:
     """Raise InputError where what a folder holds, or was to hold, is another dataset."""
-    found = found if isinstance(found, dict) else {}
+    usual = {"people": MOST_PEOPLE}
+    found, info = {**usual, **found} if isinstance(found, dict) else {}, {**usual, **info}
     other = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in info.items() if found.get(key) != value]
     if other:
         raise InputError(f"holds another dataset ({'; '.join(other)})", out, "name a new folder or remove this one")
 
 
-def _write_scene(folder: Path, seed: int, size: int, joints: str, index: int) -> Record:
+def _write_scene(folder: Path, seed: int, size: int, joints: str, people: int, index: int) -> Record:
     """Draw and store one scene; returns its image record and its annotations, these without ids."""
-    scene = draw_scene(seed, index, size, BUILT_IN[joints])
+    scene = draw_scene(seed, index, size, BUILT_IN[joints], people)
     bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
     code = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1]
     name = FILE_NAME.format(index + 1)

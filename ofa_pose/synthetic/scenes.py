@@ -22,6 +22,7 @@ from ofa_pose.utils.seeding import generator
 
 SIZES = (64, 1024)
 _PEOPLE_ODDS = (0.2, 0.27, 0.25, 0.15, 0.08, 0.05)
+MOST_PEOPLE = len(_PEOPLE_ODDS)
 _THING_ODDS = (0.45, 0.35, 0.15, 0.05)
 _LEAST_HEIGHT, _MOST_HEIGHT = 0.25, 0.9
 _LEAST_AREA = 4e-4  # of the image; less of a person is not a person
@@ -89,19 +90,20 @@ class Scene:
         return min(float(np.mean(ratios)), 1.0)
 
 
-def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
+def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton, most: int = MOST_PEOPLE) -> Scene:
     """Scene `index` of the endless set `seed`, `size` pixels square: the same on any machine, in any order.
 
-    `skeleton` names the joints to label, all of them known to COCO or CrowdPose. Raises InputError on others.
+    `skeleton` names the joints to label, all of them known to COCO or CrowdPose, `most` the number of people.
+    Raises InputError on others.
     """
-    check_size(size)
+    check_scenes(size, most)
     unknown = [name for name in skeleton.joints if not any(name in known.joints for known in BUILT_IN.values())]
     if unknown:
         raise InputError(f"synthetic figures have no joint '{unknown[0]}'", hint="use coco or crowdpose")
     rng = generator(seed, "scene", index)
     while True:
         canvas = new_canvas(rng, size)
-        painted = _paint_people(rng, canvas, size)
+        painted = _paint_people(rng, canvas, size, most)
         owner = np.ascontiguousarray(canvas.owner[FACTOR // 2 :: FACTOR, FACTOR // 2 :: FACTOR])
         found = [_annotate(canvas, owner, number, one, skeleton) for number, one in enumerate(painted, 1)]
         people = tuple(person for person in found if person is not None)
@@ -114,9 +116,9 @@ def draw_scene(seed: int, index: int, size: int, skeleton: Skeleton) -> Scene:
     return Scene(photograph(rng, image), people, new_number[owner])
 
 
-def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int) -> list[Painted]:
-    """Place one to six people and things in front of them, and paint them from back to front."""
-    count = pick(rng, range(1, 7), _PEOPLE_ODDS)
+def _paint_people(rng: np.random.Generator, canvas: Canvas, size: int, most: int) -> list[Painted]:
+    """Place one to `most` people and things in front of them, and paint them from back to front."""
+    count = pick(rng, range(1, most + 1), _PEOPLE_ODDS[:most])
     near = (0.65, 0.9) if count < 3 else (0.5, 0.85)
     middle = rng.uniform(*((0.27, 0.5) if rng.random() < 0.1 else near))
     gather = rng.uniform(0.25, 0.75) if rng.random() < 0.5 else None
@@ -231,7 +233,9 @@ def _inside(keypoints: Array, bbox: tuple[float, float, float, float]) -> int:
     return int(np.count_nonzero((keypoints[:, 2] > 0) & in_x & (keypoints[:, 1] >= y) & (keypoints[:, 1] <= y + h)))
 
 
-def check_size(size: int) -> None:
-    """Raises InputError on an image size out of range."""
+def check_scenes(size: int, people: int) -> None:
+    """Raises InputError on an image size, or a number of people at most, that is out of range."""
     if not SIZES[0] <= size <= SIZES[1]:
         raise InputError(f"the image size is {size}", hint=f"choose {SIZES[0]} to {SIZES[1]} pixels")
+    if not 1 <= people <= MOST_PEOPLE:
+        raise InputError(f"scenes of at most {people} people were asked for", hint=f"choose 1 to {MOST_PEOPLE}")

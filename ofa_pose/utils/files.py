@@ -26,6 +26,7 @@ except ImportError:  # Windows
 
 DEEPEST = 100  # levels of a JSON or YAML file; what goes through its values does so level by level
 LONGEST_YAML = 1 << 20  # characters, which PyYAML takes some ten seconds for
+STUDIES = "recipes/studies"  # the folder of the shipped studies
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
 
 _TOO_DEEP = f"is nested too deeply, more than {DEEPEST} levels"
@@ -295,7 +296,7 @@ def sha256(path: str | Path) -> str:
 
 
 def shipped_folder(kind: str) -> Path:
-    """The folder of shipped `kind` ('recipes', 'search_spaces'): inside an installed package, else beside it."""
+    """The folder of shipped `kind` ('recipes', `STUDIES`, 'search_spaces'): in an installed package, else beside it."""
     for folder in (_PACKAGE / kind, _PACKAGE.parent / kind):
         if any(folder.glob("*.yaml")):
             return folder
@@ -317,5 +318,5 @@ def find_yaml(kind: str, name: str | Path) -> Path:
     if shipped.is_file() and path.parent == Path("."):
         return shipped
     names = [file.stem for file in folder.glob("*.yaml")]
-    label = kind.removesuffix("s").replace("_", " ")
+    label = "study" if kind == STUDIES else kind.removesuffix("s").replace("_", " ")
     raise InputError(f"no such {label}: '{name}'", hint=nearest(path.stem, names))

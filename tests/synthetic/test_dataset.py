@@ -290,6 +290,20 @@ def test_ctrl_c_in_a_terminal_ends_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
+def test_fewer_people_are_drawn_where_that_is_asked_for(tmp_path: Path, scenes: list[Scene]) -> None:
+    few = [draw_scene(3, index, SIZE, COCO, most=2) for index in range(40)]
+    assert {len(scene.people) for scene in few} == {1, 2} and max(len(scene.people) for scene in scenes) > 4
+    assert _equal(draw_scene(3, 5, SIZE, COCO, most=6), scenes[5])
+    path = write_dataset(tmp_path / "few", 3, 64, "coco", 5, workers=1, people=2)
+    assert json.loads(path.read_text())["info"]["people"] == 2
+    with pytest.raises(InputError, match="people"):
+        write_dataset(tmp_path / "few", 3, 64, "coco", 5, workers=1)
+    for people in (0, 7):
+        with pytest.raises(InputError, match="choose 1 to 6"):
+            write_dataset(tmp_path / "none", 3, 64, "coco", 5, workers=1, people=people)
+    assert not (tmp_path / "none").exists()
+
+
 def test_another_folder_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "000001.jpg").write_bytes(b"mine")

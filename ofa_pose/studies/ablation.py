@@ -1,0 +1,235 @@
+"""A study as its YAML file declares it: a question, runs that answer it, and what all of them share."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from ofa_pose.arch.presets import load_spec
+from ofa_pose.data.keypoint_dataset import SPLITS, DataSettings, load_splits
+from ofa_pose.recipe import COMMANDS, load_recipe
+from ofa_pose.utils import files
+from ofa_pose.utils.config import Config, apply_overrides, check_config
+from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.result import plain
+
+CLASSIFY = "classify"
+GIVEN = {"out", "seed", "resume", "recipe", "overrides", "device"}  # options of a command that the study gives
+GIVEN |= {"workers", "scheduler", "executor", "objective", "crops"}  # and those that a run of a study has not
+NETS = "nets"
+
+Commands = Mapping[str, Callable[..., Any]]
+"""The functions of the commands that runs may name, each of which can be pickled."""
+
+
+class DrawnScenes(Config):
+    """Drawn scenes: how many images a split has, their side in pixels, their joints, and people in a scene at most."""
+
+    size: int = 96
+    joints: str = "coco"
+    people: int = 6
+    train: int = Field(ge=1)
+    val: int = Field(ge=1)
+    test: int = Field(ge=1)
+    search: int = Field(0, ge=0)  # 0: a share of the training images, see data.search_share
+
+    def count(self, split: str) -> int:
+        """The number of images of a split."""
+        return int(getattr(self, split))
+
+
+class DrawnCrops(Config):
+    """Drawn crops to classify: their side in pixels, and how many."""
+
+    size: int = Field(96, ge=16)
+    train: int = Field(ge=1)
+    test: int = Field(ge=1)
+
+
+class StudyRun(Config):
+    """One run: a command with its options, which stand beside these keys.
+
+    An option may be {run: NAME}, the directory of a run above it of the same seed, or {run: NAME, file: FILE} in it; or
+    a network, as a mapping of its spec or of {preset: NAME} and what is changed of it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    command: str
+    arm: str | None = None  # its row's name in the table; none: the run only serves others
+    settings: dict[str, Any] = Field({})  # recipe keys, nested, over those that all runs share
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The command's, by the parameters' names."""
+        return dict(self.model_extra or {})
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of the runs that it takes something from."""
+        return tuple(dict.fromkeys(value["run"] for value in self.options.values() if _is_reference(value)))
+
+
+class Ablation(Config):
+    """A study.
+
+    Attributes:
+        asks: what it asks and what the paper says, a sentence or two.
+        seeds: each run is done with each; the data are the same.
+        recipe: of all runs, a file or a shipped name.
+        settings: recipe keys, nested, over the recipe's: what all runs share.
+        scenes: what to draw, unless `data` names images; `data` as in a recipe, with train, val and test.
+        crops: what a run of 'classify' reads.
+        subnets: so many of a supernet are evaluated, chosen beforehand.
+        picture: the figure over the MACs, or as bars.
+        runs: by name, the first arm being what the others are compared with.
+    """
+
+    asks: str
+    seeds: tuple[int, ...] = (0, 1, 2)
+    recipe: str = "nano"
+    settings: dict[str, Any] = Field({})
+    scenes: DrawnScenes | None = None
+    data: DataSettings | None = None
+    crops: DrawnCrops | None = None
+    subnets: int = Field(30, ge=1)
+    picture: Literal["macs", "bars"] = "bars"
+    runs: dict[str, StudyRun] = Field(min_length=1)
+
+    @classmethod
+    def load(cls, name: str | Path, commands: Commands, overrides: Sequence[str] = (), quick: bool = False) -> Ablation:
+        """A shipped study by name, or one in a YAML file.
+
+        Args:
+            overrides: `a.b=value`, over the file.
+            quick: lay the file's 'quick' section over the rest.
+
+        Raises:
+            InputError: with each fault that can be found without the data.
+        """
+        where = files.find_yaml(files.STUDIES, name)
+        value = files.read_yaml(where)
+        if not isinstance(value, dict):
+            raise InputError("holds no mapping of keys", where, "write it as 'key: value' lines")
+        fast = value.pop("quick", None) or {}
+        if not isinstance(fast, dict):
+            raise InputError("'quick' holds no mapping", where, "write 'key: value' lines under it")
+        value.pop("shared", None)  # a place for YAML anchors
+        if quick:
+            value = _merge(value, fast)
+        study = check_config(cls, apply_overrides(value, overrides), f"{where} with --set" if overrides else where)
+        study._check(commands, where)
+        return study
+
+    def overrides(self, run: StudyRun, data: Sequence[str] = ()) -> list[str]:
+        """The recipe overrides of a run: what is shared, its own, and the data's."""
+        return [*flattened(self.settings), *flattened(run.settings), *data]
+
+    def _check(self, commands: Commands, where: Path) -> None:
+        if not self.seeds or len({*self.seeds}) < len(self.seeds) or min(self.seeds) < 0:
+            raise InputError(f"seeds: {list(self.seeds)} are not distinct numbers from 0", where, "write [0, 1, 2]")
+        if self.data is None and self.scenes is None and any(run.command != CLASSIFY for run in self.runs.values()):
+            raise InputError("names no images", where, "add 'scenes', or 'data' with train, val and test")
+        if self.data and (missing := [one for one in ("train", "val", "test") if getattr(self.data, one) is None]):
+            raise InputError(f"data: names no {missing[0]} images", where, f"add --set data.{missing[0]}.annotations=…")
+        if not any(run.arm for run in self.runs.values()):
+            raise InputError("no run is an arm, so there is nothing to compare", where, "name the arms with 'arm'")
+        above: list[str] = []
+        for name, run in self.runs.items():
+            at = f"{where}: runs.{name}"
+            if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+                raise InputError(f"'{name}' cannot be a run's name", where, "use letters, digits and dashes")
+            if run.command not in commands:
+                raise InputError(f"no such command of a study: '{run.command}'", at, nearest(run.command, commands))
+            self._check_options(run, inspect.signature(commands[run.command]).parameters, above, at)
+            above.append(name)
+            if run.command in COMMANDS:
+                load_recipe(run.command, self.recipe, self.overrides(run))
+            elif run.command == CLASSIFY and self.crops is None:
+                raise InputError("there is nothing to classify", at, "add 'crops' to the study")
+
+    def _check_options(
+        self, run: StudyRun, parameters: Mapping[str, inspect.Parameter], above: Sequence[str], where: str
+    ) -> None:
+        known = [name for name in parameters if name not in GIVEN]
+        for option, value in run.options.items():
+            if option not in known:
+                raise InputError(f"{run.command} of a study has no option '{option}'", where, nearest(option, known))
+            if _is_reference(value):
+                if value["run"] not in above:
+                    raise InputError(
+                        f"no run '{value['run']}' above this one", where, nearest(str(value["run"]), above)
+                    )
+            elif isinstance(value, Mapping) and "preset" in value:
+                load_spec(str(value["preset"]))
+        for option in known:
+            if parameters[option].default is inspect.Parameter.empty and option not in run.options:
+                raise InputError(f"{run.command} needs '{option}'", where, "add it")
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """The images of a study, and where its recipe overrides say so.
+
+    Attributes:
+        overrides: data.SPLIT.annotations and data.SPLIT.images of every split.
+        test: annotations and images that the figures are taken on; None where runs only classify.
+        crops: the file of `synthetic.crops`; None where nothing is classified.
+    """
+
+    overrides: tuple[str, ...] = ()
+    test: tuple[str, str] | None = None
+    crops: Path | None = None
+
+
+def own_data(settings: DataSettings) -> StudyData:
+    """The images of a `data` section, read and checked once. Raises InputError where they are at fault."""
+    named = [split for split in SPLITS if getattr(settings, split) is not None]
+    load_splits(settings, *named)
+    values = plain(settings.model_dump(mode="json", exclude_none=True))
+    overrides = tuple(flattened({"data": values}))
+    test = settings.test
+    assert test is not None
+    return StudyData(overrides, (str(Path(test.annotations).absolute()), str(Path(test.images).absolute())))
+
+
+def flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`a.b=value` for each value of nested mappings; JSON is YAML."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from flattened(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={json.dumps(inner)}"
+
+
+def resolved_option(value: Any, runs: Path, net: Path) -> Any:
+    """An option as a command takes it: of a reference its path below `runs`, of a network the file `net` of it."""
+    if _is_reference(value):
+        return str(runs / value["run"] / value.get("file", ""))
+    if not isinstance(value, Mapping):
+        return value
+    spec = dict(value)
+    if "preset" in spec:
+        spec = {**load_spec(str(spec.pop("preset"))).to_dict(), **spec}
+    files.write_text(net, files.dump_yaml(spec))
+    load_spec(net)
+    return str(net)
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, Mapping) and "run" in value
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(inner, value) if both else value  # type: ignore[arg-type]
+    return merged

@@ -1,0 +1,179 @@
+"""A study as a job: its YAML, a folder and an executor in; the table of its runs, means, spreads and a picture out."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa_pose.data.keypoint_dataset import SPLITS
+from ofa_pose.recipe import COMMANDS, load_recipe
+from ofa_pose.studies.ablation import CLASSIFY, NETS, Ablation, Commands, StudyData, StudyRun, own_data, resolved_option
+from ofa_pose.studies.running import RunFigures, Task, outcomes
+from ofa_pose.studies.summary import (
+    CSV,
+    PICTURE,
+    TABLE,
+    StudyResult,
+    draw_summary,
+    figure_text,
+    summarise,
+    write_rows,
+    write_summary,
+)
+from ofa_pose.synthetic.crops import write_crops
+from ofa_pose.synthetic.dataset import write_dataset
+from ofa_pose.utils import files
+from ofa_pose.utils.config import config_text
+from ofa_pose.utils.console import say, warn
+from ofa_pose.utils.process import Interrupted, interruptible
+from ofa_pose.utils.run_dir import COMMAND_WORDS
+
+STUDY = "study.yaml"
+FIRST_SEED = 9100  # of drawn images, a seed for each split; the shipped weights never saw these
+
+
+@dataclass(frozen=True)
+class AblationStudy:
+    """The trainings that a study declares, to be done and compared.
+
+    Attributes:
+        name: of the study.
+        commands: the functions of the commands that runs name.
+        evaluate: gives the metrics of a network, as `ofa_pose.evaluate`.
+        device: of every run; None: a GPU if any.
+    """
+
+    name: str
+    ablation: Ablation
+    commands: Commands
+    evaluate: Callable[..., Any]
+    device: str | None = None
+
+    def run(self, out: str | Path, executor: Executor | None = None, workers: int = 1) -> StudyResult:
+        """Do every run that is not done yet, each with each seed, and write the table and the picture.
+
+        Each run is a run directory, OUT/seed-N/NAME, which goes on where it was cut off; OUT/seed-N/NAME.json holds its
+        call and, once it is done, its figures. Of a run that fails there is a line; the others go on.
+
+        Args:
+            executor: does the runs; None: this process does, one after the other.
+            workers: how many runs go on at once; more than one have one thread each.
+
+        Raises:
+            InputError: `out` holds runs of another study, or the data are at fault.
+            OfaPoseError: a worker process died.
+        """
+        start, folder = time.perf_counter(), Path(out).absolute()
+        files.check_folder(folder)
+        words = COMMAND_WORDS.get()
+        go_on = f"go on with: {shlex.join(['ofa-pose', *words])}" if words else "the same call goes on"
+        rows: dict[tuple[int, str], dict[str, Any]] = {}
+        failed: dict[str, str] = {}
+        try:
+            with interruptible(go_on):
+                tasks = self._tasks(folder, self._data(folder, workers), 1 if workers > 1 else None)
+                files.write_text(folder / STUDY, config_text(self.ablation))
+                order = {(task.seed, task.name): place for place, task in enumerate(tasks)}
+                for task, outcome in outcomes(tasks, executor):
+                    if isinstance(outcome, Exception):
+                        failed[str(task)] = " ".join(str(outcome).split()) or type(outcome).__name__
+                        warn(f"{task}: {failed[str(task)]}")
+                        continue
+                    rows[task.seed, task.name] = self._row(task, outcome)
+                    kept = [rows[key] for key in sorted(rows, key=lambda key: order[key])]
+                    write_rows(folder / CSV, kept)
+                    say(f"{task}: {_shown(outcome)}; {len(rows)} of {len(tasks)} runs are done")
+        except Interrupted as error:
+            raise Interrupted(error.number, go_on) from None
+        arms = summarise(kept if rows else [])
+        write_summary(folder, self.name, self.ablation.asks, arms, len(self.ablation.seeds))
+        picture = draw_summary(folder / PICTURE, arms, self.ablation.picture)
+        return StudyResult(
+            self.name,
+            self.ablation.asks,
+            arms,
+            tuple(kept if rows else []),
+            failed,
+            folder / CSV,
+            folder / TABLE,
+            picture,
+            round(time.perf_counter() - start, 1),
+            folder,
+        )
+
+    def _row(self, task: Task, figures: RunFigures) -> dict[str, Any]:
+        return {"run": task.name, "arm": self.ablation.runs[task.name].arm, "seed": task.seed, **figures}
+
+    def _data(self, out: Path, workers: int) -> StudyData:
+        """The images: the user's, or drawn into OUT/data, the same for every seed."""
+        study, found = self.ablation, StudyData()
+        uses = {run.command for run in study.runs.values()}
+        if study.data and uses != {CLASSIFY}:
+            found = own_data(study.data)
+        elif study.scenes and uses != {CLASSIFY}:
+            found = self._scenes(out / "data", workers)
+        if study.crops and CLASSIFY in uses:
+            path = out / "data" / "crops.npz"
+            write_crops(path, study.crops.train, study.crops.test, study.crops.size, FIRST_SEED)
+            found = StudyData(found.overrides, found.test, path)
+        return found
+
+    def _scenes(self, folder: Path, workers: int) -> StudyData:
+        scenes, overrides = self.ablation.scenes, []
+        assert scenes is not None
+        for number, split in enumerate(SPLITS):
+            if count := scenes.count(split):
+                where, seed = folder / split, FIRST_SEED + number
+                write_dataset(where, count, scenes.size, scenes.joints, seed, workers, True, scenes.people)
+                overrides += [f"data.{split}.annotations={where / 'annotations.json'}"]
+                overrides += [f"data.{split}.images={where / 'images'}"]
+        test = folder / "test"
+        return StudyData(tuple(overrides), (str(test / "annotations.json"), str(test / "images")))
+
+    def _tasks(self, out: Path, data: StudyData, threads: int | None) -> list[Task]:
+        """Every run with every seed, each after those that it needs."""
+        study = self.ablation
+        return [
+            self._task(name, study.runs[name], seed, out, data, threads) for seed in study.seeds for name in study.runs
+        ]
+
+    def _task(self, name: str, run: StudyRun, seed: int, out: Path, data: StudyData, threads: int | None) -> Task:
+        function, folder = self.commands[run.command], out / f"seed-{seed}"
+        known = inspect.signature(function).parameters
+        overrides = self.ablation.overrides(run, data.overrides)
+        given = {"out": str(folder / name), "seed": seed, "resume": True, "device": self.device}
+        given |= {"recipe": self.ablation.recipe, "overrides": overrides, "crops": str(data.crops)}
+        options = {
+            key: resolved_option(value, folder, out / NETS / f"{name}-{key}.yaml") for key, value in run.options.items()
+        }
+        arguments = {key: value for key, value in {**given, **options}.items() if key in known}
+        steps = options.get("steps")
+        if run.command in COMMANDS and run.command != "search":
+            steps = load_recipe(run.command, self.ablation.recipe, overrides)[0].train.steps
+        evaluate = self.evaluate if run.arm and run.command != CLASSIFY else None
+        record = folder / f"{name}.json"
+        return Task(
+            seed,
+            name,
+            run.needs,
+            function,
+            arguments,
+            record,
+            steps,
+            evaluate,
+            data.test,
+            self.ablation.subnets if evaluate else 0,
+            threads,
+        )
+
+
+def _shown(figures: RunFigures) -> str:
+    if figures["metric"] is None:
+        return f"done in {figures['seconds']:.0f} s"
+    return f"{figures['metric']} {figure_text(figures['value'], None)} in {figures['seconds']:.0f} s"

@@ -1,0 +1,233 @@
+"""The runs of a study: each a run directory of its own, done once, in any executor, after those that it needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ofa_pose.costs.macs import spec_macs, spec_params
+from ofa_pose.data.keypoint_dataset import DataSettings, load_splits
+from ofa_pose.models.elastic import Supernet
+from ofa_pose.recipe import SearchSettings, load_recipe
+from ofa_pose.searches.evaluation import SubnetEvaluator
+from ofa_pose.utils import files
+from ofa_pose.utils.config import apply_overrides
+from ofa_pose.utils.console import say
+from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.result import plain
+from ofa_pose.utils.run_dir import COMMAND_WORDS, changed_keys
+from ofa_pose.utils.seeding import generator
+
+ELSEWHERE = ("device", "resume")  # arguments on which no figure rests
+POOL = 100  # subnets drawn for each one that is evaluated
+THIRDS = 3  # of a space by MACs; as many subnets of each
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of a study with one seed.
+
+    Attributes:
+        name: of the run; needs: names of those that it takes something from.
+        function, arguments: the command's function, and what it is called with: plain values.
+        record: a JSON file: what the run is called with, and, once it is done, its figures.
+        steps: of its training; None where it trains nothing.
+        evaluate: of an arm that is a network what gives its AP on the test images; None: no figure is taken.
+        test: annotations and images of these.
+        subnets: of a supernet so many are evaluated.
+        threads: of its own; None: as many as there are.
+    """
+
+    seed: int
+    name: str
+    needs: tuple[str, ...]
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    record: Path
+    steps: int | None = None
+    evaluate: Callable[..., Any] | None = None
+    test: tuple[str, str] | None = None
+    subnets: int = 0
+    threads: int | None = None
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """All that its figures rest on, as JSON values."""
+        value: dict[str, Any] = plain({key: one for key, one in self.arguments.items() if key not in ELSEWHERE})
+        if "overrides" in value:
+            value["overrides"] = apply_overrides({}, value["overrides"])
+        return {"command": self.function.__name__, **value, "subnets": self.subnets}
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}, {self.name}"
+
+
+RunFigures = dict[str, Any]
+"""Of a run that is done: metric, value, params, macs_exact, macs_thop, macs_paper, steps, seconds; None: not known."""
+
+
+def recorded(task: Task) -> RunFigures | None:
+    """The figures of a run that is done already, else None.
+
+    Raises:
+        InputError: it was begun otherwise.
+    """
+    if not task.record.exists():
+        return None
+    kept = files.read_json(task.record)
+    if not isinstance(kept, dict) or not isinstance(kept.get("call"), dict):
+        raise InputError("does not say how its run was called", task.record, "remove it and the run beside it")
+    if kept["call"] != task.call:
+        changed = ", ".join(changed_keys(kept["call"], task.call))
+        raise InputError(f"was begun otherwise: {changed}", task.record, "choose another --out")
+    figures = kept.get("figures")
+    return figures if isinstance(figures, dict) else None
+
+
+def perform(task: Task) -> RunFigures:
+    """Do a run, or go on with it, and take its figures; a worker calls it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if task.threads:
+        torch.set_num_threads(task.threads)
+    words = COMMAND_WORDS.set(())  # so that the run's command.txt holds its own
+    start = time.perf_counter()
+    try:
+        result = task.function(**task.arguments)
+        seconds = round(time.perf_counter() - start, 1)
+        figures = {**_figures_of(task, result), "steps": task.steps, "seconds": seconds}
+    finally:
+        COMMAND_WORDS.reset(words)
+        torch.set_num_threads(threads)
+    files.write_json(task.record, {"call": task.call, "figures": figures})
+    return figures
+
+
+def outcomes(tasks: list[Task], executor: Executor | None) -> Iterator[tuple[Task, RunFigures | Exception]]:
+    """What each run gives, as they end: its figures, or why there are none. What needs a failed run is not done.
+
+    Raises:
+        InputError: a run was begun otherwise; nothing is done then.
+        OfaPoseError: a worker process died.
+    """
+    before = [recorded(task) for task in tasks]
+    done, failed = set[tuple[int, str]](), set[tuple[int, str]]()
+    waiting = []
+    for task, figures in zip(tasks, before, strict=True):
+        files.write_json(task.record, {"call": task.call, "figures": figures})
+        if figures is None:
+            waiting.append(task)
+        else:
+            done.add((task.seed, task.name))
+            yield task, figures
+    running: dict[Future[RunFigures], Task] = {}
+    try:
+        while waiting or running:
+            for task in list(waiting):
+                needs = {(task.seed, name) for name in task.needs}
+                if lost := sorted(name for _, name in needs & failed):
+                    waiting.remove(task)
+                    failed.add((task.seed, task.name))
+                    yield task, OfaPoseError(f"not done, as it needs {', '.join(lost)}")
+                elif needs <= done and (executor or not running):
+                    waiting.remove(task)
+                    running[_submit(executor, task)] = task
+            if not running:
+                continue
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                outcome = _outcome(future)
+                (failed if isinstance(outcome, Exception) else done).add((task.seed, task.name))
+                yield task, outcome
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _submit(executor: Executor | None, task: Task) -> Future[RunFigures]:
+    if executor:
+        return executor.submit(perform, task)
+    say(f"{task}: begins")
+    future: Future[RunFigures] = Future()
+    try:
+        future.set_result(perform(task))
+    except Exception as error:  # an interruption ends the study
+        future.set_exception(error)
+    return future
+
+
+def _outcome(future: Future[RunFigures]) -> RunFigures | Exception:
+    try:
+        return future.result()
+    except (BrokenExecutor, CancelledError) as error:
+        why = "a worker process died (killed, out of memory, or started by a script without `if __name__ == "
+        raise OfaPoseError(f"{why}'__main__'`); the same command goes on") from error
+    except Exception as error:
+        return error
+
+
+def _figures_of(task: Task, result: Any) -> RunFigures:
+    if hasattr(result, "accuracy"):
+        macs, params = result.macs.to_dict(), result.params
+        return _row("accuracy", result.accuracy, macs, params)
+    if task.evaluate is None or task.test is None:
+        return _row(None, None, {}, None)
+    checkpoint = load_checkpoint(task.arguments["out"])
+    if checkpoint.kind == "supernet":
+        return _of_supernet(checkpoint, task)
+    annotations, images = task.test
+    device = task.arguments.get("device")
+    found = task.evaluate(task.arguments["out"], annotations=annotations, images=images, device=device)
+    spec = checkpoint.spec
+    return _row("AP", found.metrics.get("AP") or 0.0, spec_macs(spec).to_dict(), spec_params(spec))
+
+
+def _of_supernet(checkpoint: Checkpoint, task: Task) -> RunFigures:
+    """The mean AP and the mean costs of subnets that are the same for every supernet of a space."""
+    assert checkpoint.space is not None and task.test is not None
+    annotations, images = task.test
+    recipe, _ = load_recipe("search", None, (), checkpoint.recipe)
+    data = DataSettings.model_validate(
+        {**recipe.data.model_dump(), "test": {"annotations": annotations, "images": images}}
+    )
+    train, test = load_splits(data, "train", "test", trained=checkpoint.skeleton)
+    supernet = checkpoint.build()
+    assert isinstance(supernet, Supernet)
+    settings = SearchSettings(images=len(test), calibration_images=recipe.search.calibration_images)
+    device = task.arguments.get("device") or "cpu"
+    evaluator = SubnetEvaluator(supernet, train, test, settings, device, decode=checkpoint.decode)
+    specs = choose_subnets(checkpoint.space, checkpoint.spec.joints, task.subnets)
+    aps = [evaluator.evaluate(spec).metrics["AP"] or 0.0 for spec in specs]
+    costs = [spec_macs(spec).to_dict() for spec in specs]
+    macs = {name: round(float(np.mean([cost[name] for cost in costs]))) for name in costs[0]}
+    return _row("AP", float(np.mean(aps)), macs, round(float(np.mean([spec_params(spec) for spec in specs]))))
+
+
+def choose_subnets(space: SearchSpace, joints: int, count: int) -> list[ArchSpec]:
+    """`count` subnets of a space, as many of each third of it by MACs; the same ones always, ascending by MACs."""
+    rng = generator(0, "subnets of a study")
+    drawn = list(dict.fromkeys(space.decode(space.sample(rng), joints) for _ in range(POOL * count)))
+    drawn.sort(key=lambda spec: spec_macs(spec).exact)
+    parts = np.array_split(np.arange(len(drawn)), min(THIRDS, count))
+    shares = [len(share) for share in np.array_split(np.arange(count), len(parts))]
+    chosen = [
+        int(place)
+        for part, share in zip(parts, shares, strict=True)
+        for place in sorted(rng.choice(part, min(share, len(part)), replace=False))
+    ]
+    return [drawn[place] for place in chosen]
+
+
+def _row(metric: str | None, value: float | None, macs: Mapping[str, int], params: int | None) -> RunFigures:
+    costs = {f"macs_{name}": macs.get(name) for name in ("exact", "thop", "paper")}
+    return {"metric": metric, "value": value, "params": params, **costs}
