@@ -16,7 +16,7 @@ STD = (0.229, 0.224, 0.225)
 STAGES = 4
 DECONVS = 3
 # More than any pose network has, so that a slip of the pen is refused before it fills the memory.
-MOST = {"resolution": 8192, "width": 4096, "expansion": 64, "blocks": 64, "kernel": 63, "joints": 1000}
+MOST = {"resolution": 8192, "width": 4096, "expansion": 64, "blocks": 64, "modules": 64, "kernel": 63, "joints": 1000}
 Head = Literal["fusion", "plain"]
 HEADS: tuple[str, ...] = get_args(Head)
 T = TypeVar("T")
@@ -32,8 +32,20 @@ class NetSpec:
     """
 
     family: ClassVar[str]
+    multiple: ClassVar[int] = TOTAL_STRIDE  # of which the resolution is one
     resolution: int
     joints: int
+
+    def __post_init__(self) -> None:
+        problem = self.problem() or exceeded({"resolution": self.resolution, "joints": self.joints})
+        if self.resolution <= 0 or self.resolution % self.multiple:
+            problem = f"resolution {self.resolution} is not a positive multiple of {self.multiple}"
+        if problem:
+            raise InputError(f"no valid network: {problem}", hint="correct that value of the spec")
+
+    def problem(self) -> str:
+        """Why no network has this shape, whatever its resolution, in words; "" where one has."""
+        return ""
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -97,10 +109,21 @@ class ArchSpec(NetSpec):
     head: Head = "fusion"
     family: ClassVar[str] = "litepose"
 
-    def __post_init__(self) -> None:
-        problem = _problem(self)
-        if problem:
-            raise InputError(f"no valid network: {problem}", hint="correct that value of the spec")
+    def problem(self) -> str:
+        """Why no LitePose has this shape; "" where one has."""
+        plain, expansions = (self.stem, *self.stages, *self.deconv), [e for stage in self.expansions for e in stage]
+        if len(self.stages) != STAGES or len(self.expansions) != STAGES or len(self.deconv) != DECONVS:
+            return f"it needs {STAGES} stages, {STAGES} lists of expansions and {DECONVS} deconv filters"
+        if min(self.depth) < 1:
+            return "every stage needs at least one block"
+        if min(*plain, *expansions, self.joints) < 1:
+            return "widths, expansions and joints must be at least 1"
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            return f"kernel {self.kernel} is not a positive odd number"
+        if self.head not in HEADS:
+            return f"head {self.head!r} is none of {', '.join(HEADS)}"
+        largest = {"width": max(plain), "expansion": max(expansions), "blocks": max(self.depth), "kernel": self.kernel}
+        return exceeded(largest)
 
     @property
     def depth(self) -> tuple[int, ...]:
@@ -133,6 +156,10 @@ class ForeignSpec(NetSpec):
     name: str
     family: ClassVar[str] = "foreign"
 
+    def problem(self) -> str:
+        """Why it is not a network's; "" where it is."""
+        return "" if self.joints > 0 else f"{self.joints} joints"
+
     def __str__(self) -> str:
         return f"{self.name}, {self.resolution} pixels"
 
@@ -146,10 +173,7 @@ def read_shape(value: Any, where: object = "") -> NetSpec:
     if family == ArchSpec.family:
         return ArchSpec.from_dict(value, where)
     known = {key: value[key] for key in ("resolution", "joints") if key in value}
-    spec = ForeignSpec.from_dict(known | {"name": family}, where)
-    if spec.resolution < TOTAL_STRIDE or spec.resolution % TOTAL_STRIDE or spec.joints < 1:
-        raise InputError(f"no valid network: {spec.resolution} pixels, {spec.joints} joints", where, "export it again")
-    return spec
+    return ForeignSpec.from_dict(known | {"name": family}, where)
 
 
 def _plain(value: Any) -> Any:
@@ -188,23 +212,8 @@ def _parsed(value: Any, annotation: str) -> Any:
     return str(value) if annotation == "str" else value
 
 
-def _problem(spec: ArchSpec) -> str:
-    plain, expansions = (spec.stem, *spec.stages, *spec.deconv), [e for stage in spec.expansions for e in stage]
-    widths = (*plain, *expansions, spec.joints)
-    if spec.resolution <= 0 or spec.resolution % TOTAL_STRIDE:
-        return f"resolution {spec.resolution} is not a positive multiple of {TOTAL_STRIDE}"
-    if len(spec.stages) != STAGES or len(spec.expansions) != STAGES or len(spec.deconv) != DECONVS:
-        return f"it needs {STAGES} stages, {STAGES} lists of expansions and {DECONVS} deconv filters"
-    if min(spec.depth) < 1:
-        return "every stage needs at least one block"
-    if min(widths) < 1:
-        return "widths, expansions and joints must be at least 1"
-    if spec.kernel < 1 or spec.kernel % 2 == 0:
-        return f"kernel {spec.kernel} is not a positive odd number"
-    if spec.head not in HEADS:
-        return f"head {spec.head!r} is none of {', '.join(HEADS)}"
-    largest = {"resolution": spec.resolution, "width": max(plain), "expansion": max(expansions)}
-    largest |= {"blocks": max(spec.depth), "kernel": spec.kernel, "joints": spec.joints}
+def exceeded(largest: Mapping[str, int]) -> str:
+    """Which values are more than MOST has under their names, in words; "" where none is."""
     return "; ".join(
         f"{name} {value} is more than {MOST[name]}" for name, value in largest.items() if value > MOST[name]
     )

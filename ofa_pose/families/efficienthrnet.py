@@ -9,11 +9,10 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from ofa_pose.arch.spec import MOST, TOTAL_STRIDE, NetSpec
+from ofa_pose.arch.spec import NetSpec, exceeded
 from ofa_pose.families.blocks import FusedBranches, basic_block, conv_norm
 from ofa_pose.families.family import Family
 from ofa_pose.models.pose_net import PoseNet
-from ofa_pose.utils.errors import InputError
 
 # EfficientNet-B0's groups of blocks (Tan and Le, ICML 2019): expansion, channels, blocks, stride, side of the kernel.
 GROUPS = (
@@ -29,7 +28,6 @@ READ = (1, 2, 4, 6)  # the last groups at 1/4, 1/8, 1/16 and 1/32
 SQUEEZE = 4  # channels are weighed by a quarter as many values as the block has input channels
 STAGES = 3  # of fused branches: two, three and four of them
 STEM, BRANCHES = 32, (32, 64, 128, 256)  # of H0
-MOST_WIDTH = 1024
 
 
 @dataclass(frozen=True)
@@ -61,29 +59,19 @@ class EfficientHRNetSpec(NetSpec):
     joints: int = 17
     family: ClassVar[str] = "efficienthrnet"
 
-    def __post_init__(self) -> None:
-        problem = _problem(self)
-        if problem:
-            raise InputError(f"no valid network: {problem}", hint="correct that value of the spec")
-
-
-def _problem(spec: EfficientHRNetSpec) -> str:
-    if spec.resolution <= 0 or spec.resolution % TOTAL_STRIDE:
-        return f"resolution {spec.resolution} is not a positive multiple of {TOTAL_STRIDE}"
-    if [len(spec.widths), len(spec.depths), len(spec.branches), len(spec.modules)] != [7, 7, 4, 3]:
-        return "it needs 7 widths, 7 depths, 4 branches and 3 counts of modules"
-    widths, counts = (spec.stem, *spec.widths, *spec.branches, spec.deconv), (*spec.depths, *spec.modules, spec.blocks)
-    if min(*widths, *counts, spec.joints) < 1:
-        return "widths, depths, counts of modules and blocks, and joints must be at least 1"
-    if spec.deconv_blocks < 0:
-        return f"deconv_blocks {spec.deconv_blocks} is less than 0"
-    limits = {
-        "resolution": (spec.resolution, MOST["resolution"]),
-        "width": (max(widths), MOST_WIDTH),
-        "blocks": (max(*counts, spec.deconv_blocks), MOST["blocks"]),
-        "joints": (spec.joints, MOST["joints"]),
-    }
-    return "; ".join(f"{name} {value} is more than {most}" for name, (value, most) in limits.items() if value > most)
+    def problem(self) -> str:
+        """Why no network has this shape; "" where one has."""
+        if [len(self.widths), len(self.depths), len(self.branches), len(self.modules)] != [7, 7, 4, 3]:
+            return "it needs 7 widths, 7 depths, 4 branches and 3 counts of modules"
+        widths, counts = (
+            (self.stem, *self.widths, *self.branches, self.deconv),
+            (*self.depths, *self.modules, self.blocks),
+        )
+        if min(*widths, *counts, self.joints) < 1:
+            return "widths, depths, counts of modules and blocks, and joints must be at least 1"
+        if self.deconv_blocks < 0:
+            return f"deconv_blocks {self.deconv_blocks} is less than 0"
+        return exceeded({"width": max(widths), "blocks": max(*counts, self.deconv_blocks)})
 
 
 class SqueezeExcitation(nn.Module):

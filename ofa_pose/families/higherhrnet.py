@@ -8,17 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ofa_pose.arch.spec import MOST, TOTAL_STRIDE, NetSpec
+from ofa_pose.arch.spec import NetSpec, exceeded
 from ofa_pose.families.blocks import FusedBranches, basic_block, bottleneck, conv_norm
 from ofa_pose.families.family import Family
 from ofa_pose.models.pose_net import PoseNet
-from ofa_pose.utils.errors import InputError
 
 STAGES = 3  # of fused branches: two, three and four of them
 STEM = 64  # in all published networks
 BOTTLENECKS = 4
 MODULES = (1, 4, 3)
-MOST_HERE = {"resolution": MOST["resolution"], "width": 512, "blocks": 16, "modules": 16, "joints": MOST["joints"]}
 
 
 @dataclass(frozen=True)
@@ -50,33 +48,22 @@ class HigherHRNetSpec(NetSpec):
     joints: int = 17
     family: ClassVar[str] = "higherhrnet"
 
-    def __post_init__(self) -> None:
-        problem = _problem(self)
-        if problem:
-            raise InputError(f"no valid network: {problem}", hint="correct that value of the spec")
+    def problem(self) -> str:
+        """Why no network has this shape; "" where one has."""
+        if [len(branches) for branches in self.blocks] != [2, 3, 4] or len(self.modules) != STAGES:
+            return "it needs blocks of 2, 3 and 4 branches and 3 counts of modules"
+        widths = (self.width, self.stem, self.bottleneck, self.deconv)
+        if min(*widths, self.joints, *self.modules) < 1:
+            return "widths, counts of modules and joints must be at least 1"
+        counts = [*(count for branches in self.blocks for count in branches), self.deconv_blocks]
+        if min(counts) < 0:
+            return "counts of blocks must be at least 0"
+        return exceeded({"width": max(widths), "blocks": max(counts), "modules": max(self.modules)})
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of the four branches, at 1/4, 1/8, 1/16 and 1/32."""
         return tuple(self.width * 2**branch for branch in range(STAGES + 1))
-
-
-def _problem(spec: HigherHRNetSpec) -> str:
-    if spec.resolution <= 0 or spec.resolution % TOTAL_STRIDE:
-        return f"resolution {spec.resolution} is not a positive multiple of {TOTAL_STRIDE}"
-    if [len(branches) for branches in spec.blocks] != [2, 3, 4] or len(spec.modules) != STAGES:
-        return "it needs blocks of 2, 3 and 4 branches and 3 counts of modules"
-    widths = (spec.width, spec.stem, spec.bottleneck, spec.deconv)
-    if min(*widths, spec.joints, *spec.modules) < 1:
-        return "widths, counts of modules and joints must be at least 1"
-    counts = [*(count for branches in spec.blocks for count in branches), spec.deconv_blocks]
-    if min(counts) < 0:
-        return "counts of blocks must be at least 0"
-    largest = {"resolution": spec.resolution, "width": max(widths), "blocks": max(counts)}
-    largest |= {"modules": max(spec.modules), "joints": spec.joints}
-    return "; ".join(
-        f"{name} {value} is more than {MOST_HERE[name]}" for name, value in largest.items() if value > MOST_HERE[name]
-    )
 
 
 class HigherHRNet(PoseNet):

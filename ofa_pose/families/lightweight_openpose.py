@@ -8,10 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ofa_pose.arch.spec import MOST, TOTAL_STRIDE, NetSpec
+from ofa_pose.arch.spec import NetSpec, exceeded
 from ofa_pose.families.family import Family
 from ofa_pose.models.pose_net import Network
-from ofa_pose.utils.errors import InputError
 
 STEM = 32
 # MobileNetV1's blocks up to conv5_5 (Howard et al., 2017): channels, stride, dilation; one is dilated in place of the
@@ -28,7 +27,6 @@ TRUNK = (
 )
 HIDDEN = 512  # of the initial stage's two outputs
 REFINEMENT_BLOCKS = 5
-MOST_WIDTH = 1024
 
 
 @dataclass(frozen=True)
@@ -51,27 +49,13 @@ class LightweightOpenPoseSpec(NetSpec):
     refinements: int = 1
     family: ClassVar[str] = "lightweight-openpose"
 
-    def __post_init__(self) -> None:
-        problem = _problem(self)
-        if problem:
-            raise InputError(f"no valid network: {problem}", hint="correct that value of the spec")
-
-
-def _problem(spec: LightweightOpenPoseSpec) -> str:
-    if spec.resolution <= 0 or spec.resolution % TOTAL_STRIDE:
-        return f"resolution {spec.resolution} is not a positive multiple of {TOTAL_STRIDE}"
-    if min(spec.joints, spec.limbs, spec.width) < 1:
-        return "joints, limbs and width must be at least 1"
-    if spec.refinements < 0:
-        return f"refinements {spec.refinements} is less than 0"
-    limits = {
-        "resolution": (spec.resolution, MOST["resolution"]),
-        "joints": (spec.joints, MOST["joints"]),
-        "limbs": (spec.limbs, MOST["joints"]),
-        "width": (spec.width, MOST_WIDTH),
-        "refinements": (spec.refinements, MOST["blocks"]),
-    }
-    return "; ".join(f"{name} {value} is more than {most}" for name, (value, most) in limits.items() if value > most)
+    def problem(self) -> str:
+        """Why no network has this shape; "" where one has."""
+        if min(self.joints, self.limbs, self.width) < 1:
+            return "joints, limbs and width must be at least 1"
+        if self.refinements < 0:
+            return f"refinements {self.refinements} is less than 0"
+        return exceeded({"joints": self.limbs, "width": self.width, "blocks": self.refinements})
 
 
 def _conv(cin: int, cout: int, kernel: int = 1, dilation: int = 1, norm: bool = False) -> nn.Sequential:

@@ -9,16 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa_pose.arch.spec import MOST, NetSpec
+from ofa_pose.arch.spec import NetSpec, exceeded
 from ofa_pose.families.blocks import conv_norm, resized, sums
 from ofa_pose.families.family import Family
 from ofa_pose.models.pose_net import Network
-from ofa_pose.utils.errors import InputError
 
-STEP = 64  # of the height in pixels, so that the width, three quarters of it, is a multiple of 16
 STAGES = 3  # of two, three and four branches
 CROSS_RATIO, SPATIAL_RATIO = 8, 4  # channels to values between the two convolutions that weigh them
-MOST_WIDTH = 512  # of the first branch
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,17 @@ class LiteHRNetSpec(NetSpec):
     units: int = 2
     joints: int = 17
     family: ClassVar[str] = "lite-hrnet"
+    multiple: ClassVar[int] = 64  # of the height, so that the width, three quarters of it, is one of 16
 
-    def __post_init__(self) -> None:
-        problem = _problem(self)
-        if problem:
-            raise InputError(f"no valid network: {problem}", hint="correct that value of the spec")
+    def problem(self) -> str:
+        """Why no network has this shape; "" where one has."""
+        if len(self.modules) != STAGES:
+            return f"it needs {STAGES} counts of modules"
+        if min(self.width, self.stem, self.units, self.joints, *self.modules) < 1:
+            return "widths, counts of modules and units, and joints must be at least 1"
+        if self.width % 8 or self.stem % 2:
+            return f"width {self.width} is not a multiple of 8, or stem {self.stem} not of 2"
+        return exceeded({"width": max(self.width, self.stem), "modules": max(*self.modules, self.units)})
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -57,24 +60,6 @@ class LiteHRNetSpec(NetSpec):
     def widths(self) -> tuple[int, ...]:
         """Channels of the four branches, at 1/4, 1/8, 1/16 and 1/32."""
         return tuple(self.width * 2**branch for branch in range(STAGES + 1))
-
-
-def _problem(spec: LiteHRNetSpec) -> str:
-    if spec.resolution <= 0 or spec.resolution % STEP:
-        return f"resolution {spec.resolution} is not a positive multiple of {STEP}"
-    if len(spec.modules) != STAGES:
-        return f"it needs {STAGES} counts of modules"
-    if min(spec.width, spec.stem, spec.units, spec.joints, *spec.modules) < 1:
-        return "widths, counts of modules and units, and joints must be at least 1"
-    if spec.width % 8 or spec.stem % 2:
-        return f"width {spec.width} is not a multiple of 8, or stem {spec.stem} not of 2"
-    limits = {
-        "resolution": (spec.resolution, MOST["resolution"]),
-        "width": (max(spec.width, spec.stem), MOST_WIDTH),
-        "modules": (max(*spec.modules, spec.units), MOST["blocks"]),
-        "joints": (spec.joints, MOST["joints"]),
-    }
-    return "; ".join(f"{name} {value} is more than {most}" for name, (value, most) in limits.items() if value > most)
 
 
 def _separable(cin: int, cout: int, stride: int = 1, act: bool = True) -> nn.Sequential:
