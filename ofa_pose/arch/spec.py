@@ -37,7 +37,8 @@ class NetSpec:
     joints: int
 
     def __post_init__(self) -> None:
-        problem = self.problem() or exceeded({"resolution": self.resolution, "joints": self.joints})
+        own, common = self.problem(), exceeded({"resolution": self.resolution, "joints": self.joints})
+        problem = "; ".join(filter(None, (own, common)))
         if self.resolution <= 0 or self.resolution % self.multiple:
             problem = f"resolution {self.resolution} is not a positive multiple of {self.multiple}"
         if problem:
@@ -214,6 +215,5 @@ def _parsed(value: Any, annotation: str) -> Any:
 
 def exceeded(largest: Mapping[str, int]) -> str:
     """Which values are more than MOST has under their names, in words; "" where none is."""
-    return "; ".join(
-        f"{name} {value} is more than {MOST[name]}" for name, value in largest.items() if value > MOST[name]
-    )
+    found = (f"{name} {value} is more than {MOST[name]}" for name, value in largest.items() if value > MOST[name])
+    return "; ".join(found)

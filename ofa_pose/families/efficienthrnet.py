@@ -63,10 +63,8 @@ class EfficientHRNetSpec(NetSpec):
         """Why no network has this shape; "" where one has."""
         if [len(self.widths), len(self.depths), len(self.branches), len(self.modules)] != [7, 7, 4, 3]:
             return "it needs 7 widths, 7 depths, 4 branches and 3 counts of modules"
-        widths, counts = (
-            (self.stem, *self.widths, *self.branches, self.deconv),
-            (*self.depths, *self.modules, self.blocks),
-        )
+        widths = (self.stem, *self.widths, *self.branches, self.deconv)
+        counts = (*self.depths, *self.modules, self.blocks)
         if min(*widths, *counts, self.joints) < 1:
             return "widths, depths, counts of modules and blocks, and joints must be at least 1"
         if self.deconv_blocks < 0:

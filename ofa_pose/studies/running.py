@@ -16,6 +16,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.data.keypoint_dataset import DataSettings, load_splits
+from ofa_pose.families.profile import profile_net
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.recipe import SearchSettings, load_recipe
 from ofa_pose.searches.evaluation import SubnetEvaluator
@@ -188,8 +189,8 @@ def _figures_of(task: Task, result: Any) -> RunFigures:
     annotations, images = task.test
     device = task.arguments.get("device")
     found = task.evaluate(task.arguments["out"], annotations=annotations, images=images, device=device)
-    spec = checkpoint.spec
-    return _row("AP", found.metrics.get("AP") or 0.0, spec_macs(spec).to_dict(), spec_params(spec))
+    costs = profile_net(checkpoint.spec)
+    return _row("AP", found.metrics.get("AP") or 0.0, costs["macs"], costs["params"])
 
 
 def _of_supernet(checkpoint: Checkpoint, task: Task) -> RunFigures:

@@ -70,9 +70,9 @@ def test_it_says_why_it_is_not_trained() -> None:
         ({"limbs": 0}, "at least 1"),
         ({"width": 0}, "at least 1"),
         ({"refinements": -1}, "refinements -1 is less than 0"),
-        ({"refinements": 65}, "refinements 65 is more than 64"),
-        ({"limbs": 1001}, "limbs 1001 is more than 1000"),
-        ({"width": 1025}, "width 1025 is more than 1024"),
+        ({"refinements": 65}, "blocks 65 is more than 64"),
+        ({"limbs": 1001}, "joints 1001 is more than 1000"),
+        ({"width": 4097}, "width 4097 is more than 4096"),
     ],
 )
 def test_impossible_specs_are_refused(changes: dict[str, int], message: str) -> None:

@@ -82,7 +82,7 @@ def test_spec_round_trip() -> None:
         ({"joints": 0}, "at least 1"),
         ({"width": 12}, "width 12 is not a multiple of 8"),
         ({"stem": 7}, "stem 7 not of 2"),
-        ({"width": 520}, "width 520 is more than 512"),
+        ({"width": 4104}, "width 4104 is more than 4096"),
         ({"modules": (1, 65, 1)}, "modules 65 is more than 64"),
     ],
 )
