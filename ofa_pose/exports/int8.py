@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -37,6 +37,9 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import check_config
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
+
+if TYPE_CHECKING:
+    import onnx
 
 CALIBRATION_IMAGES = 64
 EVALUATION_IMAGES = 500
@@ -161,7 +164,7 @@ def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=float_nodes(node.name for node in model.graph.node),
+            nodes_to_exclude=float_nodes(model.graph.node),
             calibrate_method=CalibrationMethod.MinMax,
         )
         quantised = onnx.load(str(temporary))
@@ -169,9 +172,10 @@ def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray
         onnx.save(quantised, str(temporary))
 
 
-def float_nodes(names: Iterable[str]) -> list[str]:
-    """Which nodes stay float: the normalisation, the stem and the outputs."""
-    return [name for name in names if name.startswith(("normalise", "stem.", "outputs."))]
+def float_nodes(nodes: Iterable[onnx.NodeProto]) -> list[str]:
+    """Which nodes stay float: LitePose's normalisation, stem and outputs; norms that are not folded in other nets."""
+    named = ("normalise", "stem.", "outputs.")
+    return [node.name for node in nodes if node.name.startswith(named) or node.op_type == "BatchNormalization"]
 
 
 def _times(runners: Sequence[Runner], side: int) -> list[float]:
