@@ -34,8 +34,8 @@ def study(
 ) -> StudyResult:
     """Do the trainings that a study compares, each with several seeds: a table of means and spreads, and a picture.
 
-    Shipped are those of the LitePose paper's ablations (Wang et al., CVPR 2022): kernels, head, nas, distillation and
-    sampling, on drawn scenes. Writes study.csv (a row for each run and seed), study.md (the table), study.png, data/
+    Shipped are those of the LitePose paper (Wang et al., CVPR 2022) on drawn scenes: kernels, head, shrinking, nas,
+    distillation and sampling. Writes study.csv (a row for each run and seed), study.md (the table), study.png, data/
     (the drawn images), and a run directory for each run and seed, seed-0/NAME. The same command goes on with a study
     that was cut off; what is done is not done again.
 

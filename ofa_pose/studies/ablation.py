@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ofa_pose.arch.presets import load_spec
+from ofa_pose.arch.spec import NetSpec
+from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import SPLITS, DataSettings, load_splits
+from ofa_pose.families.table import load_net, read_spec
 from ofa_pose.recipe import COMMANDS, load_recipe
 from ofa_pose.utils import files
 from ofa_pose.utils.config import Config, apply_overrides, check_config
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.result import plain
 
 CLASSIFY = "classify"
 GIVEN = {"out", "seed", "resume", "recipe", "overrides", "device"}  # options of a command that the study gives
@@ -163,11 +164,10 @@ class Ablation(Config):
                 raise InputError(f"{run.command} of a study has no option '{option}'", where, nearest(option, known))
             if _is_reference(value):
                 if value["run"] not in above:
-                    raise InputError(
-                        f"no run '{value['run']}' above this one", where, nearest(str(value["run"]), above)
-                    )
-            elif isinstance(value, Mapping) and "preset" in value:
-                load_spec(str(value["preset"]))
+                    hint = nearest(str(value["run"]), above) if above else "name one that stands above it"
+                    raise InputError(f"no run '{value['run']}' above this one", where, hint)
+            elif isinstance(value, Mapping):
+                inline_net(value, f"{where}.{option}")
         for option in known:
             if parameters[option].default is inspect.Parameter.empty and option not in run.options:
                 raise InputError(f"{run.command} needs '{option}'", where, "add it")
@@ -191,12 +191,12 @@ class StudyData:
 def own_data(settings: DataSettings) -> StudyData:
     """The images of a `data` section, read and checked once. Raises InputError where they are at fault."""
     named = [split for split in SPLITS if getattr(settings, split) is not None]
-    load_splits(settings, *named)
-    values = plain(settings.model_dump(mode="json", exclude_none=True))
-    overrides = tuple(flattened({"data": values}))
-    test = settings.test
-    assert test is not None
-    return StudyData(overrides, (str(Path(test.annotations).absolute()), str(Path(test.images).absolute())))
+    loaded = dict(zip(named, load_splits(settings, *named), strict=True))
+    warn_of_shared(loaded["train"], loaded["test"], "test")
+    values = settings.model_dump(mode="json", exclude_none=True)
+    for split in named:  # another process may run in another folder
+        values[split] = {key: str(Path(path).absolute()) for key, path in values[split].items()}
+    return StudyData(tuple(flattened({"data": values})), (values["test"]["annotations"], values["test"]["images"]))
 
 
 def flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -214,12 +214,15 @@ def resolved_option(value: Any, runs: Path, net: Path) -> Any:
         return str(runs / value["run"] / value.get("file", ""))
     if not isinstance(value, Mapping):
         return value
-    spec = dict(value)
-    if "preset" in spec:
-        spec = {**load_spec(str(spec.pop("preset"))).to_dict(), **spec}
-    files.write_text(net, files.dump_yaml(spec))
-    load_spec(net)
+    files.write_text(net, files.dump_yaml(inline_net(value, net).to_dict()))
     return str(net)
+
+
+def inline_net(value: Mapping[str, Any], where: object) -> NetSpec:
+    """A network's spec as a study's YAML gives it, of any family. Raises InputError that names `where`."""
+    changes = dict(value)
+    base = load_net(str(changes.pop("preset"))).to_dict() if "preset" in changes else {}
+    return read_spec({**base, **changes}, where)
 
 
 def _is_reference(value: Any) -> bool:

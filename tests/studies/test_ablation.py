@@ -10,7 +10,8 @@ import pytest
 import ofa_pose
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.costs.macs import spec_macs
-from ofa_pose.studies.ablation import Ablation, flattened, resolved_option
+from ofa_pose.families.profile import profile_net
+from ofa_pose.studies.ablation import Ablation, flattened, inline_net, resolved_option
 from ofa_pose.studies.classify import classify
 from ofa_pose.utils.config import apply_overrides
 from ofa_pose.utils.errors import InputError
@@ -52,7 +53,7 @@ def test_shipped_studies_are_valid(name: str, quick: bool) -> None:
 
 
 def test_there_is_a_study_of_each_ablation() -> None:
-    assert {"kernels", "head", "nas", "distillation", "sampling"} <= set(SHIPPED)
+    assert {"kernels", "head", "shrinking", "nas", "distillation", "sampling"} <= set(SHIPPED)
 
 
 def test_the_searched_net_has_at_most_the_uniform_ones_macs(tmp_path: Path) -> None:
@@ -63,6 +64,12 @@ def test_the_searched_net_has_at_most_the_uniform_ones_macs(tmp_path: Path) -> N
         for name, net in nets.items()
     }
     assert runs["search"].options["macs"] == macs["uniform"] >= max(macs.values())
+
+
+def test_the_shrinking_series_has_equal_macs() -> None:
+    nets = [inline_net(run.options["net"], "") for run in Ablation.load("shrinking", COMMANDS).runs.values()]
+    macs = [profile_net(net)["macs"]["exact"] for net in nets]
+    assert len(macs) == 4 and max(macs) < 1.02 * min(macs)
 
 
 def test_runs_share_settings_and_name_each_other(tmp_path: Path) -> None:
@@ -107,6 +114,9 @@ def run_of(**changed: Any) -> dict[str, Any]:
         (run_of(supernet={"run": "once"}), ["runs.two", "'once'", "did you mean 'one'?"]),
         (run_of(supernet={"run": "two"}), ["runs.two", "no run 'two' above", "choose one of: one"]),
         (run_of(subnet={"preset": "litepose-x"}), ["litepose-x", "did you mean"]),
+        (run_of(subnet={"preset": "litepose-xs", "kernels": 3}), ["runs.two.subnet", "did you mean 'kernel'?"]),
+        (run_of(subnet={"preset": "litepose-xs", "kernel": 4}), ["runs.two.subnet", "kernel 4"]),
+        (run_of(supernet={"run": "two", "file": "x"}), ["no run 'two' above"]),
         (run_of(settings={"train": {"batch": 0}}), ["train.batch", "greater than or equal to 1"]),
         ({"runs": {"one": {"command": "search", "arm": "one", "macs": "1G"}}}, ["search needs 'supernet'"]),
         ({"runs": {"../one": {"command": "pretrain", "arm": "one"}}}, ["'../one'", "letters"]),
