@@ -29,7 +29,7 @@ from ofa_pose.studies.summary import (
 from ofa_pose.synthetic.crops import write_crops
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils import files
-from ofa_pose.utils.config import config_text
+from ofa_pose.utils.config import apply_overrides, config_text
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.process import Interrupted, interruptible
 from ofa_pose.utils.run_dir import COMMAND_WORDS
@@ -157,6 +157,11 @@ class AblationStudy:
         if run.command in COMMANDS and run.command != "search":
             steps = load_recipe(run.command, self.ablation.recipe, overrides)[0].train.steps
         evaluate = self.evaluate if run.arm and run.command != CLASSIFY else None
+        call = {"command": run.command, **run.options, "recipe": self.ablation.recipe}
+        call |= {"settings": apply_overrides({}, overrides), "subnets": self.ablation.subnets}
+        if run.command == CLASSIFY:
+            assert self.ablation.crops is not None
+            call |= {"crops": self.ablation.crops.model_dump()}
         record = folder / f"{name}.json"
         return Task(
             seed,
@@ -164,6 +169,7 @@ class AblationStudy:
             run.needs,
             function,
             arguments,
+            call,
             record,
             steps,
             evaluate,

@@ -13,6 +13,7 @@ import numpy as np
 
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.data.keypoint_dataset import DataSettings, load_splits
@@ -21,14 +22,15 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.recipe import SearchSettings, load_recipe
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.utils import files
-from ofa_pose.utils.config import apply_overrides
 from ofa_pose.utils.console import say
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.result import plain
 from ofa_pose.utils.run_dir import COMMAND_WORDS, changed_keys
 from ofa_pose.utils.seeding import generator
 
-ELSEWHERE = ("device", "resume")  # arguments on which no figure rests
+DIED = (
+    "a worker process died (killed, out of memory, or started by a script without `if __name__ == '__main__'`), or all "
+    "are gone; the same command goes on"
+)
 POOL = 100  # subnets drawn for each one that is evaluated
 THIRDS = 3  # of a space by MACs; as many subnets of each
 
@@ -40,7 +42,8 @@ class Task:
     Attributes:
         name: of the run; needs: names of those that it takes something from.
         function, arguments: the command's function, and what it is called with: plain values.
-        record: a JSON file: what the run is called with, and, once it is done, its figures.
+        call: all that its figures rest on, JSON values.
+        record: a JSON file of the call and, once the run is done, its figures.
         steps: of its training; None where it trains nothing.
         evaluate: of an arm that is a network what gives its AP on the test images; None: no figure is taken.
         test: annotations and images of these.
@@ -53,20 +56,13 @@ class Task:
     needs: tuple[str, ...]
     function: Callable[..., Any]
     arguments: Mapping[str, Any]
+    call: Mapping[str, Any]
     record: Path
     steps: int | None = None
     evaluate: Callable[..., Any] | None = None
     test: tuple[str, str] | None = None
     subnets: int = 0
     threads: int | None = None
-
-    @property
-    def call(self) -> dict[str, Any]:
-        """All that its figures rest on, as JSON values."""
-        value: dict[str, Any] = plain({key: one for key, one in self.arguments.items() if key not in ELSEWHERE})
-        if "overrides" in value:
-            value["overrides"] = apply_overrides({}, value["overrides"])
-        return {"command": self.function.__name__, **value, "subnets": self.subnets}
 
     def __str__(self) -> str:
         return f"seed {self.seed}, {self.name}"
@@ -110,7 +106,7 @@ def perform(task: Task) -> RunFigures:
     finally:
         COMMAND_WORDS.reset(words)
         torch.set_num_threads(threads)
-    files.write_json(task.record, {"call": task.call, "figures": figures})
+    files.write_json(task.record, {"call": dict(task.call), "figures": figures})
     return figures
 
 
@@ -125,7 +121,7 @@ def outcomes(tasks: list[Task], executor: Executor | None) -> Iterator[tuple[Tas
     done, failed = set[tuple[int, str]](), set[tuple[int, str]]()
     waiting = []
     for task, figures in zip(tasks, before, strict=True):
-        files.write_json(task.record, {"call": task.call, "figures": figures})
+        files.write_json(task.record, {"call": dict(task.call), "figures": figures})
         if figures is None:
             waiting.append(task)
         else:
@@ -171,8 +167,7 @@ def _outcome(future: Future[RunFigures]) -> RunFigures | Exception:
     try:
         return future.result()
     except (BrokenExecutor, CancelledError) as error:
-        why = "a worker process died (killed, out of memory, or started by a script without `if __name__ == "
-        raise OfaPoseError(f"{why}'__main__'`); the same command goes on") from error
+        raise OfaPoseError(DIED) from error
     except Exception as error:
         return error
 
@@ -205,7 +200,7 @@ def _of_supernet(checkpoint: Checkpoint, task: Task) -> RunFigures:
     supernet = checkpoint.build()
     assert isinstance(supernet, Supernet)
     settings = SearchSettings(images=len(test), calibration_images=recipe.search.calibration_images)
-    device = task.arguments.get("device") or "cpu"
+    device = pick_device(task.arguments.get("device"))
     evaluator = SubnetEvaluator(supernet, train, test, settings, device, decode=checkpoint.decode)
     specs = choose_subnets(checkpoint.space, checkpoint.spec.joints, task.subnets)
     aps = [evaluator.evaluate(spec).metrics["AP"] or 0.0 for spec in specs]

@@ -151,6 +151,7 @@ def test_what_cannot_be_is_refused(call: Call, tiny: Path, whole: Path, tmp_path
     refused(call("study", tiny, "--out", out, "--set", "data.train.images=x"), "data.train.annotations")
     assert not out.exists()
     refused(call("study", tiny, "--out", whole, "--set", "settings.train.lr=1e-4"), "train.lr", "another --out")
+    refused(call("study", tiny, "--out", whole, "--set", "runs.small.net.kernel=7"), "net.kernel was 3, is 7")
 
 
 @pytest.mark.slow

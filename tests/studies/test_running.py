@@ -31,7 +31,7 @@ def work(out: str, fails: bool = False) -> Classification:
 
 def task(folder: Path, name: str, *needs: str, seed: int = 0, **more: Any) -> Task:
     arguments = {"out": f"{seed} {name}", **more}
-    return Task(seed, name, needs, work, arguments, folder / f"{seed}-{name}.json", steps=4)
+    return Task(seed, name, needs, work, arguments, arguments, folder / f"{seed}-{name}.json", steps=4)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_a_run_that_was_begun_otherwise_is_refused_before_any_is_done(tmp_path: 
     list(outcomes([task(tmp_path, "b")], None))
     with pytest.raises(InputError) as error:
         list(outcomes([task(tmp_path, "a"), task(tmp_path, "b", fails=False)], None))
-    assert "fails was None, is False" in str(error.value) and "choose another --out" in str(error.value)
+    assert "fails was not given, is False" in str(error.value) and "choose another --out" in str(error.value)
     assert CALLS == ["0 b"] and not (tmp_path / "0-a.json").exists()
 
 
@@ -78,7 +78,7 @@ def together(out: str, barrier: threading.Barrier) -> Classification:
 
 def test_an_executor_does_runs_at_once_that_do_not_wait_for_each_other(tmp_path: Path) -> None:
     barrier = threading.Barrier(2)
-    one = Task(0, "a", (), lambda out: together(out, barrier), {"out": "a"}, tmp_path / "a.json")
+    one = Task(0, "a", (), lambda out: together(out, barrier), {"out": "a"}, {}, tmp_path / "a.json")
     two = replace(one, name="b", record=tmp_path / "b.json")
     last = task(tmp_path, "c", "a", "b")
     with ThreadPoolExecutor(2) as pool:
