@@ -10,7 +10,14 @@ torch comes with the first call that needs it. A device without torch loads expo
 from ofa_pose.api.datasets import data_check, data_convert, data_synth
 from ofa_pose.api.evaluating import evaluate, load, predict
 from ofa_pose.api.exchanging import export, import_litepose
-from ofa_pose.api.profiling import latency_build, latency_bundle, latency_import, latency_verify, profile
+from ofa_pose.api.profiling import (
+    latency_build,
+    latency_bundle,
+    latency_compare,
+    latency_import,
+    latency_verify,
+    profile,
+)
 from ofa_pose.api.searching import fidelity, report, search, table
 from ofa_pose.api.studying import study
 from ofa_pose.api.training import finetune, pretrain, train_supernet
@@ -28,6 +35,7 @@ __all__ = [
     "import_litepose",
     "latency_build",
     "latency_bundle",
+    "latency_compare",
     "latency_import",
     "latency_verify",
     "load",

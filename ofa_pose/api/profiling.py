@@ -1,7 +1,8 @@
-"""`ofa_pose.profile`, `ofa_pose.latency_build`, `latency_verify`, `latency_bundle` and `latency_import`."""
+"""`ofa_pose.profile`, `ofa_pose.latency_build`, `_verify`, `_bundle`, `_import` and `_compare`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from ofa_pose.utils.result import Result, plain
 if TYPE_CHECKING:
     from ofa_pose.arch.space import SearchSpace
     from ofa_pose.arch.spec import NetSpec
+    from ofa_pose.latency.comparison import LatencyComparison
     from ofa_pose.latency.latency_table import LatencyTable
     from ofa_pose.latency.measure import NetworkTime, Verification
 
@@ -292,6 +294,44 @@ def latency_import(results: str | Path, *, out: str | Path) -> LatencyTableResul
     table = import_results(path / "results.csv" if path.is_dir() else path)
     table.save(out)
     return LatencyTableResult(table, out)
+
+
+@single_process
+def latency_compare(
+    nets: Sequence[str],
+    *,
+    backend: str = "onnxruntime",
+    threads: int = 1,
+    joints: int | None = None,
+    rounds: int = 5,
+    base: str | None = None,
+) -> LatencyComparison:
+    """Measure networks of any family in turn on this machine: one table of times, and their ratios to one of them.
+
+    Times are of one image: the network's with random weights; with the flip test (two forward passes); and the decoding
+    of maps that training asks of a network on drawn scenes, which with the flip test are averaged and have two tags.
+
+    Example: ofa-pose latency compare litepose-s scaled-higherhrnet-w24 efficienthrnet-h-1 --joints 14
+
+    Args:
+        nets: presets, spec files or checkpoints.
+        backend: runtime: {backends}.
+        threads: threads of a run.
+        joints: number of keypoints; default: each network's own.
+        rounds: how many times each is measured; the median counts.
+        base: the one of the networks that ratios are to; default: the first.
+
+    Raises:
+        InputError: no such network or backend, its package is missing, it cannot hold one of the networks, an input is
+            not square, or the base is not among the networks.
+    """
+    from ofa_pose.latency.comparison import compare_networks
+
+    check_range(1, joints=joints, threads=threads, rounds=rounds)
+    if isinstance(nets, str) or not nets:
+        raise InputError(f"{nets!r} is not a list of networks", hint="name some, as in ['litepose-s', 'litepose-m']")
+    specs = {str(net): _spec_of(str(net), joints) for net in nets}
+    return compare_networks(specs, backend, threads, rounds, str(nets[0] if base is None else base))
 
 
 def _space_of(net: str) -> SearchSpace | None:

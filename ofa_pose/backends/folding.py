@@ -59,8 +59,8 @@ def whole(net: Network) -> NetPart:
 def check_plan(net: PoseNet) -> None:
     """Raise InputError where a network has no layer plan for a runtime's graph to be written from."""
     if not hasattr(net, "plan"):
-        what = f"the format is written from a layer plan, and the family '{net.spec.family}' has none"
-        raise InputError(what, hint="export it as onnx")
+        what = f"this runtime's models are written from a layer plan, and the family '{net.spec.family}' has none"
+        raise InputError(what, hint="use ONNX Runtime: the format onnx, the backend onnxruntime")
 
 
 class Graph(Protocol):

@@ -75,12 +75,13 @@ add_command(app, "predict", evaluating.predict, ["source"], after=views.after_pr
 add_command(app, "profile", profiling.profile, ["net"], views.show_profile)
 add_command(app, "export", exchanging.export, ["checkpoint"], views.show_export, views.warn_of_export)
 add_command(app, "report", searching.report, ["run"])
-latency_app = typer.Typer(help="Tables that predict how long a network takes on a device.", no_args_is_help=True)
+latency_app = typer.Typer(help="How long networks take: comparisons, and tables that predict it.", no_args_is_help=True)
 app.add_typer(latency_app, name="latency")
 add_command(latency_app, "build", profiling.latency_build)
 add_command(latency_app, "verify", profiling.latency_verify, show_result=views.show_verification)
 add_command(latency_app, "bundle", profiling.latency_bundle, after=views.after_bundle)
 add_command(latency_app, "import", profiling.latency_import, ["results"])
+add_command(latency_app, "compare", profiling.latency_compare, ["nets"], views.show_comparison)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ofa_pose.api.profiling import BundleResult, ProfileResult
     from ofa_pose.exports.formats import ExportResult
     from ofa_pose.inference.predict import PredictionResult
+    from ofa_pose.latency.comparison import ImageTime, LatencyComparison
     from ofa_pose.latency.measure import Verification
     from ofa_pose.searches.results import SearchResult
     from ofa_pose.studies.exhaustive import ExhaustiveTable
@@ -321,3 +322,24 @@ def after_bundle(result: BundleResult, given: Given) -> None:
     """Say what to do with a bundle."""
     there, here = f"python {result.out.name}/measure.py", "ofa-pose latency import results.csv --out TABLE"
     say(f"on the device: {there}; then here: {here}")
+
+
+def show_comparison(result: LatencyComparison) -> None:
+    """Two rows a network, the second with the flip test."""
+
+    def times(one: ImageTime) -> tuple[str, ...]:
+        ms = ("–" if value is None else f"{value:.1f}" for value in (one.network_ms, one.decode_ms, one.total_ms))
+        ratios = ("–" if value is None else f"{value:.2f}" for value in (one.network_ratio, one.total_ratio))
+        return (*ms, *ratios)
+
+    rows: list[tuple[str, ...]] = []
+    for net in result.nets:
+        costs = map(format_count, (net.params, net.macs["exact"], net.macs["paper"]))
+        rows.append((net.net, str(net.resolution), *costs, *times(net.plain)))
+        rows.append(("  flipped", *[""] * 4, *times(net.flip)))
+    columns = ("pixels", "params", "exact", "paper", "network", "decode", "both", "network", "both")
+    title = f"{result.runtime}, threads {result.threads}, {result.device}: MACs, ms of one image, × {result.base}"
+    style = {"title": title, "title_justify": "left", "box": SIMPLE_HEAD, "padding": 0}
+    show_rows(["net"], columns, rows, **style)
+    scenes = f"the maps of {result.scenes} drawn scenes of {result.people:.1f} people"
+    say(f"flipped: with the flip test; medians of {result.rounds} rounds; decoding: a mean over {scenes}")

@@ -179,9 +179,7 @@ def measure_network(spec: NetSpec, backend: str, threads: int = 1, repeats: int 
 
     At least `repeats` runs are timed, batch 1, and for at least a second. Raises InputError, as `open_device` does.
     """
-    if len({*spec.input_size}) > 1:
-        height, width = spec.input_size
-        raise InputError(f"the input of {spec} is {height}×{width}: only square ones are measured")
+    check_square(spec)
     device = open_device(backend, threads)
     before = _memory("VmRSS", reset=True)
     middle, p90 = np.percentile(_times(device.load(spec), repeats), (50, 90)).round(3).tolist()
@@ -197,6 +195,13 @@ def measure_network(spec: NetSpec, backend: str, threads: int = 1, repeats: int 
     total = sum(ms[part.piece] for part in parts)
     times = [PartTime(part.name, round(ms[part.piece], 4), round(ms[part.piece] / total, 4)) for part in parts]
     return NetworkTime(backend, device.runtime, threads, middle, p90, throughput, memory, times)
+
+
+def check_square(spec: NetSpec) -> None:
+    """Raise InputError where a network's input is not square."""
+    if len({*spec.input_size}) > 1:
+        height, width = spec.input_size
+        raise InputError(f"the input of {spec} is {height}×{width}: only square ones are measured")
 
 
 def _times(run: Run, repeats: int) -> list[float]:

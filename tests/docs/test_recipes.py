@@ -40,10 +40,10 @@ def changes(diff: str) -> list[Change]:
     return found
 
 
-def test_the_recipes_are_the_five_that_are_promised() -> None:
+def test_the_recipes_are_the_six_that_are_promised() -> None:
     names = {path.name for path in RECIPES.iterdir()}
-    scripts = {f"{name}.py" for name in ("runtime", "search-dimension", "algorithm", "loss", "metric")}
-    assert names == scripts | {"runtime.diff", "search-dimension.diff"}
+    scripts = {f"{name}.py" for name in ("runtime", "search-dimension", "family", "algorithm", "loss", "metric")}
+    assert names == scripts | {"runtime.diff", "search-dimension.diff", "family.diff"}
 
 
 @pytest.mark.parametrize("script", sorted(RECIPES.glob("*.py")), ids=lambda path: path.stem)
@@ -66,8 +66,9 @@ def test_the_recipe_works_on_a_copy_of_the_package(script: Path, tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_runtime_is_one_file_and_one_line() -> None:
-    found = changes((RECIPES / "runtime.diff").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["runtime", "family"])
+def test_it_is_one_file_and_one_line(name: str) -> None:
+    found = changes((RECIPES / f"{name}.diff").read_text(encoding="utf-8"))
     inside = [change for change in found if change.path != "setup.cfg"]
     assert sum(change.new for change in inside) == 1
     (table,) = [change for change in inside if not change.new]
