@@ -1,4 +1,4 @@
-"""Write docs/recipes.md, every key of a recipe, and docs/python.md, every function of the Python API, from the code."""
+"""Write from the code docs/recipes.md, docs/python.md, and in docs/networks.md the table of networks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from pydantic.fields import FieldInfo
 
 import ofa_pose
 from ofa_pose.cli.commands import read_docstring
+from ofa_pose.families.profile import profile_net
+from ofa_pose.families.table import all_presets
 from ofa_pose.recipe import COMMANDS, Recipe
 from ofa_pose.utils.config import Config
 from ofa_pose.utils.files import find_yaml, read_yaml
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SHIPPED = ("coco", "nano", "photos-small", "above")
+NETWORKS = ("<!-- networks: written by bin/docs -->", "<!-- end of networks -->")  # what the table stands between
 RECIPES_HEAD = f"""\
 # Recipes
 
@@ -227,13 +230,27 @@ def _result(function: Any) -> str:
     )
 
 
+def networks_page() -> str:
+    """The page of networks as it is, with the table of all presets' costs anew."""
+    page = (DOCS / "networks.md").read_text(encoding="utf-8")
+    rows = [["net", "pixels", "joints", "parameters, M", "exact, G", "thop, G", "paper, G"], ["---"] * 7]
+    for name, spec in all_presets().items():
+        figures = profile_net(spec, name)
+        size = "×".join(dict.fromkeys(map(str, spec.input_size)))
+        macs = (f"{figures['macs'][convention] / 1e9:.3f}" for convention in ("exact", "thop", "paper"))
+        rows.append([f"`{name}`", size, str(spec.joints), f"{figures['params'] / 1e6:.3f}", *macs])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    before, after = page.partition(NETWORKS[0])[0], page.partition(NETWORKS[1])[2]
+    return f"{before}{NETWORKS[0]}\n\n{table}\n\n{NETWORKS[1]}{after}"
+
+
 def main() -> int:
     """Write the pages, or with --check compare them; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is out of date")
     options = parser.parse_args()
     stale = []
-    for name, text in (("recipes.md", recipes_page()), ("python.md", python_page())):
+    for name, text in (("recipes.md", recipes_page()), ("python.md", python_page()), ("networks.md", networks_page())):
         path = DOCS / name
         if not options.check:
             path.write_text(text, encoding="utf-8")
