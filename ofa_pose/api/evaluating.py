@@ -281,6 +281,8 @@ def predict(
     resolution: int | None = None,
     threshold: float = 0.2,
     frames: int | None = None,
+    track: bool = False,
+    smooth: bool = False,
     device: str | None = None,
 ) -> PredictionResult:
     """Find people's poses: skeletons drawn on the images or the video, and COCO-format results.
@@ -297,6 +299,8 @@ def predict(
         resolution: short side; default: the net's.
         threshold: count people, and draw people and joints, above this score.
         frames: take so many frames of a video or camera at most.
+        track: number people over the film; somebody who is lost for a second at most comes back with their number.
+        smooth: take the jitter off the joints of people who are followed.
 
     Raises:
         InputError: there is nothing to read, no such checkpoint, or the overlays would replace the source.
@@ -310,4 +314,4 @@ def predict(
     model = _load(checkpoint, device, resolution, flip)
     if flip and not model.skeleton.mirror:
         warn("the network's skeleton does not know left from right: without the mirrored image")
-    return predict_source(model, source, out, threshold, frames)
+    return predict_source(model, source, out, threshold, frames, track, smooth)

@@ -160,8 +160,9 @@ class PoseModel:
 
         Takes what a call takes. OpenCV writes blue first: `cv2.imwrite("poses.jpg", drawn[..., ::-1])`.
         """
-        people = poses.keypoints[poses.scores >= threshold]
-        return draw_poses(_pixels(image), people, self.skeleton, threshold)
+        sure = poses.scores >= threshold
+        ids = None if poses.ids is None else poses.ids[sure].tolist()
+        return draw_poses(_pixels(image), poses.keypoints[sure], self.skeleton, threshold, ids)
 
     def prepare(self, image: np.ndarray) -> tuple[InputFrame, np.ndarray]:
         """The network's input for an RGB uint8 image (H, W, 3): its frame, and RGB uint8 (frame height, width, 3)."""

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -21,6 +21,7 @@ from ofa_pose.inference.pose_model import DRAWN, PoseModel
 from ofa_pose.inference.sources import ELSEWHERE, Item, Photos, Stream, find_images, is_image, quiet_opencv
 from ofa_pose.pose.decode import Poses
 from ofa_pose.pose.metrics import to_results
+from ofa_pose.pose.tracking import NOBODY, Smoother, Tracker
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
@@ -43,6 +44,7 @@ class PredictionResult(Result):
     Attributes:
         images: how many were done; unit: 'images' or 'frames'; failed: how many could not be read.
         people: found, above the threshold; candidates: of any score.
+        tracks: how many people were told apart over a film; None where nobody was followed.
         seconds: of 'network' and 'decode', and in 'total'.
         predictions: the file of COCO-format results; overlays: the folder of the drawn images.
     """
@@ -55,6 +57,7 @@ class PredictionResult(Result):
     seconds: dict[str, float]
     predictions: Path
     overlays: Path
+    tracks: int | None = None
 
 
 def open_source(source: str | Path | int, overlays: Path, frames: int | None = None) -> Photos | Stream:
@@ -80,7 +83,13 @@ def open_source(source: str | Path | int, overlays: Path, frames: int | None = N
 
 
 def predict_source(
-    model: PoseModel, source: str | Path | int, out: str | Path, threshold: float = DRAWN, frames: int | None = None
+    model: PoseModel,
+    source: str | Path | int,
+    out: str | Path,
+    threshold: float = DRAWN,
+    frames: int | None = None,
+    track: bool = False,
+    smooth: bool = False,
 ) -> PredictionResult:
     """See `ofa_pose.predict`: find the poses on every image of a source; write overlays and `out/predictions.json`.
 
@@ -88,11 +97,13 @@ def predict_source(
     a camera `camera-NUMBER.mp4`. Both play as fast as the scene went: frames are repeated or left out where the rate
     varies. The JSON holds COCO results in the images' order, of all people whatever their score: image_id (the number
     that a photo is named after, else its name; a frame's number from 0), category_id, keypoints, score and file_name,
-    of frames also time_s, their time in seconds.
+    of frames also time_s, their time in seconds, and with `track` or `smooth` track_id, the number that somebody keeps
+    over the film; people below the threshold have none.
     An unreadable photo is reported and left out; of a video that breaks off, what was read is kept.
 
     Raises:
-        InputError: nothing to read, or the overlays would replace the source. Nothing is written then.
+        InputError: nothing to read, people were to be followed over photos, or the overlays would replace the source.
+            Nothing is written then.
         OfaPoseError: the video cannot be written.
     """
     start, out = time.perf_counter(), Path(out)
@@ -102,6 +113,9 @@ def predict_source(
 
     with quiet_opencv():
         images, draw = open_source(source, out / "overlays", frames), partial(model.draw, threshold=threshold)
+        if (track or smooth) and isinstance(images, Photos):
+            raise InputError("people are followed over the frames of a film", source, "name a video or a camera")
+        follow = _Following(model, threshold, smooth) if track or smooth else None
         with (
             closing(images.read(model.prepare)) as items,
             progress("predict", images.total, images.unit) as meter,
@@ -109,6 +123,8 @@ def predict_source(
         ):
             for batch in _batches(items):
                 found, spent = model.run([item.frame for item in batch], np.stack([item.prepared for item in batch]))
+                if follow:
+                    found = [follow(item, poses) for item, poses in zip(batch, found, strict=True)]
                 overlay(batch, found)
                 results += [(item.index, item.id, item.entry, poses) for item, poses in zip(batch, found, strict=True)]
                 seconds = {stage: value + spent[stage] for stage, value in seconds.items()}
@@ -119,15 +135,32 @@ def predict_source(
     with files.replacing(out / "predictions.json") as temporary, temporary.open("w", encoding="utf-8") as file:
         between = "["
         for _, image_id, entry, poses in results:
-            for person in to_results(image_id, poses.keypoints, poses.scores):
-                file.write(between + json.dumps(person | entry, allow_nan=False))
+            ids = [NOBODY] * len(poses) if poses.ids is None else poses.ids.tolist()
+            for person, number in zip(to_results(image_id, poses.keypoints, poses.scores), ids, strict=True):
+                followed = {} if number == NOBODY else {"track_id": number}
+                file.write(between + json.dumps(person | entry | followed, allow_nan=False))
                 between = ", "
         file.write("]\n" if between == ", " else "[]\n")
     seconds["total"] = time.perf_counter() - start
     people = sum(int((poses.scores >= threshold).sum()) for *_, poses in results)
     candidates = sum(len(poses) for *_, poses in results)
     written = (out / "predictions.json", out / "overlays")
-    return PredictionResult(len(results), images.unit, images.failed, people, candidates, seconds, *written)
+    tracks = follow.tracker.count if follow else None
+    return PredictionResult(len(results), images.unit, images.failed, people, candidates, seconds, *written, tracks)
+
+
+class _Following:
+    """Numbers the people of a film's frames, and smooths them if asked; called with the frames in their order."""
+
+    def __init__(self, model: PoseModel, threshold: float, smooth: bool) -> None:
+        self.tracker = Tracker(model.skeleton.sigmas, threshold)
+        self._smoother = Smoother() if smooth else None
+
+    def __call__(self, item: Item, poses: Poses) -> Poses:
+        """The frame's people with ids."""
+        assert item.time_s is not None
+        numbered = replace(poses, ids=self.tracker.update(poses, item.time_s))
+        return self._smoother.update(numbered, item.time_s) if self._smoother else numbered
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

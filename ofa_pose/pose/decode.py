@@ -82,10 +82,13 @@ class Poses:
         keypoints: float32 (P, J, 3): x, y in input pixels and the joint's score, its heat. A joint that was not found
             has score 0, and a guess at x, y or 0, 0.
         scores: float32 (P,): the mean over all J joints of the scores of the joints that were found as peaks.
+        ids: int64 (P,): numbers that people keep over the frames of a film, see `pose.tracking`; None where nobody is
+            followed.
     """
 
     keypoints: Array
     scores: Array
+    ids: Array | None = None
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -24,11 +24,18 @@ DOT_STEP = 6  # pixels between the dots of a dotted line
 LINE_OF_PERSON, LINE_OF_IMAGE = 0.022, 0.012  # line width by the person's extent, at most by the image's short side
 
 
-def draw_poses(image: np.ndarray, keypoints: np.ndarray, skeleton: Skeleton, threshold: float = 0.1) -> np.ndarray:
+def draw_poses(
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    skeleton: Skeleton,
+    threshold: float = 0.1,
+    ids: Sequence[int] | None = None,
+) -> np.ndarray:
     """A copy of an RGB uint8 image (H, W, 3) with poses over it, the first on top.
 
     Keypoints are (P, J, 3) x, y in image pixels and a score; joints whose score is below the threshold, or zero, are
     left out. Left limbs have a tint, right limbs a shade of the person's colour, and lines are as wide as it is large.
+    With ids (P,) a person's colour follows from its number, which stands above it.
     """
     poses = np.asarray(keypoints, np.float64).reshape(-1, len(skeleton.joints), 3)
     canvas = np.array(image, np.uint8, order="C")
@@ -36,7 +43,10 @@ def draw_poses(image: np.ndarray, keypoints: np.ndarray, skeleton: Skeleton, thr
         seen = np.isfinite(poses[number]).all(axis=1)
         seen &= (poses[number, :, 2] >= threshold) & (poses[number, :, 2] > 0)
         if seen.any():
-            _draw_person(canvas, poses[number, :, :2], seen, skeleton, person_colour(number))
+            colour = person_colour(number if ids is None else ids[number])
+            _draw_person(canvas, poses[number, :, :2], seen, skeleton, colour)
+            if ids is not None:
+                _draw_number(canvas, poses[number, seen, :2], ids[number], colour)
     return cv2.addWeighted(canvas, OPACITY, image, 1 - OPACITY, 0) if len(poses) else canvas
 
 
@@ -120,6 +130,19 @@ def _dot_line(canvas: np.ndarray, start: Sequence[int], end: Sequence[int]) -> N
         at = (round(start[0] + share * (end[0] - start[0])), round(start[1] + share * (end[1] - start[1])))
         cv2.circle(canvas, at, 2, OUTLINE, -1, cv2.LINE_AA)
         cv2.circle(canvas, at, 1, (255, 255, 255), -1, cv2.LINE_AA)
+
+
+def _draw_number(canvas: np.ndarray, xy: np.ndarray, number: int, colour: Colour) -> None:
+    """Write a person's number above its joints xy (N, 2), inside the image."""
+    scale = max(0.4, min(canvas.shape[:2]) / 900)
+    (width, height), _ = cv2.getTextSize(str(number), cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    left, top = (xy[:, 0].min() + xy[:, 0].max() - width) / 2, xy[:, 1].min() - height / 2
+    place = (
+        int(np.clip(left, 0, max(0, canvas.shape[1] - width))),
+        int(np.clip(top, height + 1, max(height + 1, canvas.shape[0] - 1))),
+    )
+    for paint, thick in ((OUTLINE, 4), (colour, 1)):
+        cv2.putText(canvas, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, scale, paint, thick, cv2.LINE_AA)
 
 
 def _draw_person(

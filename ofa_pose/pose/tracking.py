@@ -14,9 +14,9 @@ from ofa_pose.pose.decode import Poses
 
 LOST_S = 1.0  # somebody who is not seen so long is not known any more
 LEAST = 0.3  # of the similarity of two poses of one person
-WIDER = 3.0  # people move between frames: OKS constants are so many times as wide
+SHARP = 0.7  # OKS constants are so many times as wide: poses beside each other are told apart
 GROWTH = 4.0  # and become so many times wider in each second that somebody is not seen
-TURN_S = 0.2  # a velocity follows changes in about such a time
+TURN_S = 0.3  # a velocity follows changes in about such a time
 CUTOFF_HZ, SPEED_HZ = 1.0, 6.0  # One-Euro: the cutoff at rest, and what a person's extent a second adds to it
 SPEED_CUTOFF_HZ = 1.0  # of the speed itself
 NOBODY = -1
@@ -52,10 +52,10 @@ class Tracker:
             threshold: the least score of somebody who is followed.
             lost_s: seconds after which somebody who is not seen is forgotten.
         """
-        self._variances = (2 * WIDER * np.asarray(sigmas, np.float64)) ** 2
+        self._variances = (2 * SHARP * np.asarray(sigmas, np.float64)) ** 2
         self._threshold, self._lost_s = threshold, lost_s
         self._tracks: list[_Track] = []
-        self._count = 0
+        self.count = 0  # of the numbers that were given
         self._last_s = -math.inf
 
     def update(self, poses: Poses, time_s: float) -> NDArray[np.int64]:
@@ -79,9 +79,9 @@ class Tracker:
                 free.remove(place)
                 self._move(track, found[place], time_s)
         for place in free:
-            numbers[place] = self._count
-            self._tracks.append(_Track(self._count, found[place], np.zeros(2), time_s))
-            self._count += 1
+            numbers[place] = self.count
+            self._tracks.append(_Track(self.count, found[place], np.zeros(2), time_s))
+            self.count += 1
         self._last_s = time_s
         return numbers
 
@@ -96,7 +96,7 @@ class Tracker:
         return [(tracks[row], free[column]) for row, column in pairs if likeness[row, column] >= LEAST]
 
     def _likeness(self, track: _Track, person: NDArray[np.float64], time_s: float) -> float:
-        """The similarity, 0 to 1, of somebody's pose as it would be by now with a person's; 0 where no joint is both's."""
+        """The similarity, 0 to 1, of where somebody would be by now with a person; 0 where they share no joint."""
         both = (track.keypoints[:, 2] > 0) & (person[:, 2] > 0)
         if not both.any():
             return 0.0
@@ -115,16 +115,20 @@ class Tracker:
 
 
 class Smoother:
-    """Takes the jitter off joints by the One-Euro filter (Casiez et al., CHI 2012): a slow joint is smoothed much, a fast
-    one little. Speeds count in people's extents a second, so that near and far people are smoothed alike."""
+    """Takes the jitter off joints by the One-Euro filter (Casiez et al., CHI 2012).
+
+    A slow joint is smoothed much, a fast one little. Speeds count in people's extents a second, so that near and far
+    people are smoothed alike.
+    """
 
     def __init__(self) -> None:
         self._joints: dict[int, _Joints] = {}
 
-    def update(self, poses: Poses, numbers: NDArray[np.int64], time_s: float) -> Poses:
+    def update(self, poses: Poses, time_s: float) -> Poses:
         """The people of the next frame, smoothed; those without a number, and joints not seen before, as they are."""
+        assert poses.ids is not None
         keypoints = np.array(poses.keypoints)
-        for place, number in enumerate(numbers.tolist()):
+        for place, number in enumerate(poses.ids.tolist()):
             if number == NOBODY:
                 continue
             before = self._joints.get(number)

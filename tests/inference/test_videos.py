@@ -64,6 +64,35 @@ def test_a_video(model: PoseModel, tmp_path: Path, suffix: str, codec: str) -> N
         assert changed[y - 2 : y + 3, x - 2 : x + 3].max() > 40 and changed[140, 20] < 15
 
 
+def test_a_person_keeps_a_number_over_a_video(model: PoseModel, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.mp4", 12)
+    plain = predict_source(model, video, tmp_path / "plain")
+    assert plain.tracks is None and not any("track_id" in entry for entry in predictions_of(tmp_path / "plain"))
+    followed = predict_source(model, video, tmp_path / "followed", track=True)
+    assert followed.tracks == 1 and {entry["track_id"] for entry in predictions_of(tmp_path / "followed")} == {0}
+    smooth = predict_source(model, video, tmp_path / "smooth", smooth=True)
+    assert smooth.tracks == 1
+    before, after = (predictions_of(tmp_path / name) for name in ("followed", "smooth"))
+    assert before[0]["keypoints"] == after[0]["keypoints"]
+    x = np.array([[entry["keypoints"][0] for entry in entries] for entries in (before, after)])
+    assert (x[1, 1:] < x[0, 1:]).all() and np.abs(x[1] - x[0]).max() < 5  # the lights go to the right
+    number = np.abs(
+        np.subtract(
+            *(read_video(tmp_path / name / "overlays/video.mp4")[0][0].astype(int) for name in ("plain", "followed"))
+        )
+    )
+    assert number.max() > 100
+    strict = predict_source(model, video, tmp_path / "strict", threshold=1.0, track=True)
+    assert strict.tracks == 0 and not any("track_id" in entry for entry in predictions_of(tmp_path / "strict"))
+
+
+def test_nobody_is_followed_over_photos(model: PoseModel, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "photo.png"), scene())
+    with pytest.raises(InputError, match="frames of a film"):
+        predict_source(model, tmp_path / "photo.png", tmp_path / "out", track=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_frames_go_in_batches_and_wait_for_nobody(tmp_path: Path) -> None:
     runner = LightRunner()
     predict_source(model_of(runner), write_video(tmp_path / "video.mp4", 2 * BATCH + 3), tmp_path / "out")
