@@ -44,7 +44,7 @@ class PredictionResult(Result):
     Attributes:
         images: how many were done; unit: 'images' or 'frames'; failed: how many could not be read.
         people: found, above the threshold; candidates: of any score.
-        tracks: how many people were told apart over a film; None where nobody was followed.
+        tracks: how many people were followed over a film; None where nobody was followed.
         seconds: of 'network' and 'decode', and in 'total'.
         predictions: the file of COCO-format results; overlays: the folder of the drawn images.
     """

@@ -14,7 +14,7 @@ from ofa_pose.pose.decode import Poses
 
 LOST_S = 1.0  # somebody who is not seen so long is not known any more
 LEAST = 0.3  # of the similarity of two poses of one person
-SHARP = 0.7  # OKS constants are so many times as wide: poses beside each other are told apart
+SHARP = 0.7  # OKS constants are so many times as wide: poses beside each other are kept apart
 GROWTH = 4.0  # and become so many times wider in each second that somebody is not seen
 TURN_S = 0.3  # a velocity follows changes in about such a time
 CUTOFF_HZ, SPEED_HZ = 1.0, 6.0  # One-Euro: the cutoff at rest, and what a person's extent a second adds to it
