@@ -73,32 +73,33 @@ class AblationStudy:
         files.check_folder(folder)
         words = COMMAND_WORDS.get()
         go_on = f"go on with: {shlex.join(['ofa-pose', *words])}" if words else "the same call goes on"
-        rows: dict[tuple[int, str], dict[str, Any]] = {}
+        rows: list[dict[str, Any]] = []
         failed: dict[str, str] = {}
         try:
             with interruptible(go_on):
                 tasks = self._tasks(folder, self._data(folder, workers), 1 if workers > 1 else None)
                 files.write_text(folder / STUDY, config_text(self.ablation))
-                order = {(task.seed, task.name): place for place, task in enumerate(tasks)}
+                order = [(task.seed, task.name) for task in tasks]
                 for task, outcome in outcomes(tasks, executor):
                     if isinstance(outcome, Exception):
                         failed[str(task)] = " ".join(str(outcome).split()) or type(outcome).__name__
                         warn(f"{task}: {failed[str(task)]}")
                         continue
-                    rows[task.seed, task.name] = self._row(task, outcome)
-                    kept = [rows[key] for key in sorted(rows, key=lambda key: order[key])]
-                    write_rows(folder / CSV, kept)
+                    arm = self.ablation.runs[task.name].arm
+                    rows.append({"run": task.name, "arm": arm, "seed": task.seed, **outcome})
+                    rows.sort(key=lambda row: order.index((row["seed"], row["run"])))
+                    write_rows(folder / CSV, rows)
                     say(f"{task}: {_shown(outcome)}; {len(rows)} of {len(tasks)} runs are done")
         except Interrupted as error:
             raise Interrupted(error.number, go_on) from None
-        arms = summarise(kept if rows else [])
+        arms = summarise(rows)
         write_summary(folder, self.name, self.ablation.asks, arms, len(self.ablation.seeds))
         picture = draw_summary(folder / PICTURE, arms, self.ablation.picture)
         return StudyResult(
             self.name,
             self.ablation.asks,
             arms,
-            tuple(kept if rows else []),
+            tuple(rows),
             failed,
             folder / CSV,
             folder / TABLE,
@@ -106,9 +107,6 @@ class AblationStudy:
             round(time.perf_counter() - start, 1),
             folder,
         )
-
-    def _row(self, task: Task, figures: RunFigures) -> dict[str, Any]:
-        return {"run": task.name, "arm": self.ablation.runs[task.name].arm, "seed": task.seed, **figures}
 
     def _data(self, out: Path, workers: int) -> StudyData:
         """The images: the user's, or drawn into OUT/data, the same for every seed."""

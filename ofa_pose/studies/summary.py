@@ -192,6 +192,7 @@ def _over_macs(axes: Axes, arms: Sequence[ArmSummary]) -> None:
     for arm, *place in zip(arms, x, y, strict=True):
         axes.annotate(arm.arm, place, xytext=(5, -11), textcoords="offset points", fontsize=8)  # type: ignore[arg-type]
     axes.margins(x=0.18, y=0.15)
+    axes.set_ylim(bottom=0)  # so that the panels of a study can be compared
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel("MMACs, exact")
 
