@@ -60,10 +60,11 @@ def test_the_searched_net_has_at_most_the_uniform_ones_macs(tmp_path: Path) -> N
     runs = Ablation.load("nas", COMMANDS).runs
     nets = {name: runs[name].options["subnet"] for name in ("uniform", "wide", "narrow")}
     macs = {
-        name: spec_macs(load_spec(resolved_option(net, tmp_path, tmp_path / f"{name}.yaml"))).thop
+        name: spec_macs(load_spec(resolved_option(net, tmp_path, tmp_path / f"{name}.yaml"))).exact
         for name, net in nets.items()
     }
-    assert runs["search"].options["macs"] == macs["uniform"] >= max(macs.values())
+    search = runs["search"].options
+    assert search["macs_convention"] == "exact" and search["macs"] == macs["uniform"] == max(macs.values())
 
 
 def test_the_shrinking_series_has_equal_macs() -> None:
