@@ -205,3 +205,38 @@ def test_what_is_not_a_model(exported: Path, tmp_path: Path) -> None:
         runtime.load(exported, resolution=8)
     with pytest.raises(InputError, match=r"net\.pt: is not an exported model"):
         runtime.load("net.pt")
+
+
+def test_a_command_of_its_own(exported: Path, scenes: KeypointDataset, tmp_path: Path) -> None:
+    """Without torch and typer, as on a device: lines, JSON and pictures of photos; faults in a line."""
+    photos = sorted(map(str, scenes.images_dir.iterdir()))[:2]
+    code = f"from ofa_pose.runtime import main; print(main([{str(exported)!r}, *{photos!r}, '--out', 'out']))"
+    *lines, done = on_a_device(code, tmp_path, ("torch", *REST))
+    assert done == "0" and [line.split(": ")[0] for line in lines if not line.startswith(" ")] == photos
+    model = runtime.load(exported)
+    for photo in photos:
+        poses = model(photo)
+        kept = json.loads((tmp_path / "out" / f"{Path(photo).stem}.json").read_text())
+        assert kept == poses.to_dict() and len(kept["people"]) == len(poses)
+        assert (tmp_path / "out" / f"{Path(photo).stem}.jpg").stat().st_size > 1000
+    for words, fault in (
+        ([photos[0], str(tmp_path / Path(photos[0]).name)], "has the name of"),
+        ([str(tmp_path / "none.jpg")], "none.jpg"),
+    ):
+        call = f"print(main([{str(exported)!r}, *{words!r}, '--out', 'more']))"
+        code = f"import sys; from ofa_pose.runtime import main; sys.stderr = sys.stdout; {call}"
+        *lines, done = on_a_device(code, tmp_path, ())
+        assert done == "2" and len(lines) == 1 and fault in lines[0]
+
+
+def test_pillow_images_are_seen_as_a_viewer_shows_them(exported: Path, scenes: KeypointDataset, tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    photo = sorted(scenes.images_dir.iterdir())[0]
+    turned = pillow.open(photo)
+    data = turned.getexif()
+    data[0x0112] = 6  # turned by a quarter
+    turned.save(tmp_path / "turned.jpg", exif=data, quality=95)
+    model = runtime.load(exported)
+    for path in (photo, tmp_path / "turned.jpg"):
+        one, other = model(pillow.open(path), 0.1), model(path, 0.1)
+        assert len(one) == len(other) and np.allclose(one.keypoints, other.keypoints, atol=1)

@@ -5,7 +5,9 @@ It needs no torch: devices run this very code.
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError
 
 DRAWN = 0.2  # people and joints with lower scores are not drawn, people not returned
+Image = Any  # a path, an RGB uint8 array (H, W, 3) or a PIL image
 Decoder = Callable[[np.ndarray, np.ndarray, Sequence[int]], list[Poses]]
 
 
@@ -136,11 +139,12 @@ class PoseModel:
         flip = ", flip=True" if self.flip else ""
         return f"PoseModel({self.spec}; {self.skeleton.name}, resolution={self.resolution}{flip})"
 
-    def __call__(self, image: str | Path | np.ndarray, threshold: float = DRAWN) -> Poses:
+    def __call__(self, image: Image, threshold: float = DRAWN) -> Poses:
         """The people on an image, best first.
 
         Args:
-            image: an image file, seen as a viewer shows it (turned as its EXIF data say), or RGB uint8 (H, W, 3).
+            image: an image file or a PIL image, seen as a viewer shows it (turned as its EXIF data say), or RGB uint8
+                (H, W, 3).
             threshold: the least score of a person; 0 gives every candidate, as average precision counts them.
 
         Returns:
@@ -155,7 +159,7 @@ class PoseModel:
         sure = found.scores >= threshold
         return replace(found, keypoints=found.keypoints[sure], scores=found.scores[sure])
 
-    def draw(self, image: str | Path | np.ndarray, poses: Poses, threshold: float = DRAWN) -> np.ndarray:
+    def draw(self, image: Image, poses: Poses, threshold: float = DRAWN) -> np.ndarray:
         """A copy of the image with its poses over it, RGB uint8 (H, W, 3); not the people and joints below `threshold`.
 
         Takes what a call takes. OpenCV writes blue first: `cv2.imwrite("poses.jpg", drawn[..., ::-1])`.
@@ -205,10 +209,16 @@ def load_exported(
     return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
 
 
-def _pixels(image: str | Path | np.ndarray) -> np.ndarray:
-    if not isinstance(image, str | Path | np.ndarray):
-        raise InputError(f"{type(image).__name__} is not an image", hint="give a path or an RGB array")
-    return image if isinstance(image, np.ndarray) else read_upright(image)
+def _pixels(image: Image) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, str | Path):
+        return read_upright(image)
+    pillow = sys.modules.get("PIL.Image")
+    if pillow and isinstance(image, pillow.Image):  # whoever has one has loaded the package
+        upright = importlib.import_module("PIL.ImageOps").exif_transpose(image)
+        return np.asarray(upright.convert("RGB"))
+    raise InputError(f"{type(image).__name__} is not an image", hint="give a path, an RGB array or a PIL image")
 
 
 def _read(metadata: Mapping[str, str], key: str, path: str | Path) -> Any:

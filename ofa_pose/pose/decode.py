@@ -10,13 +10,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ofa_pose.pose.geometry import HIGH_STRIDE, Array
+from ofa_pose.pose.geometry import HIGH_STRIDE, Array, box_round
 from ofa_pose.pose.peaks import Maps, Spots, find_peaks, fuse, place, warm_cells
+from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
 
 STEP_COST = 100.0  # of a pair of tags that do not fit: no difference of heats outweighs it
@@ -74,7 +76,7 @@ class DecodeConfig:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Poses:
     """The people of one image, best first.
 
@@ -92,6 +94,28 @@ class Poses:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        scores = f", scores {self.scores.max():.2f} to {self.scores.min():.2f}" if len(self) else ""
+        return f"Poses({len(self)} {'person' if len(self) == 1 else 'people'}{scores})"
+
+    @property
+    def boxes(self) -> Array:
+        """float32 (P, 4): x, y, width and height of the box round each person's joints of a score above 0."""
+        boxes = [box_round(person[person[:, 2] > 0, :2]) for person in self.keypoints]
+        return np.array(boxes, np.float32).reshape(-1, 4)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values: {'people': [{'score', 'box', 'keypoints', of a film 'id'}, …]}, best first."""
+        people = []
+        for number, (box, keypoints) in enumerate(zip(self.boxes, self.keypoints, strict=True)):
+            person = {"score": float(self.scores[number]), "box": box.tolist(), "keypoints": keypoints.tolist()}
+            people.append(person if self.ids is None else {"id": int(self.ids[number]), **person})
+        return {"people": people}
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_dict` as JSON, whole or not at all."""
+        files.write_json(Path(path), self.to_dict())
 
 
 def decode(low: Any, high: Any, order: Sequence[int], config: DecodeConfig | None = None) -> list[Poses]:

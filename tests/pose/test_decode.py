@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +293,19 @@ def test_settings_are_read_and_checked() -> None:
     ):
         with pytest.raises(InputError, match=message):
             DecodeConfig.from_dict(value, "a.pt")
+
+
+def test_poses_as_boxes_and_json(tmp_path: Path) -> None:
+    keypoints = np.zeros((2, 3, 3), np.float32)
+    keypoints[0] = [(1, 2, 0.5), (5, 10, 0.25), (100, 100, 0)]
+    poses = Poses(keypoints, np.array([0.5, 0.25], np.float32))
+    assert repr(poses) == "Poses(2 people, scores 0.50 to 0.25)"
+    assert poses.boxes.tolist() == [[1, 2, 4, 8], [0, 0, 0, 0]]  # the joint that was not found has no part in it
+    poses.save(tmp_path / "poses.json")
+    kept = json.loads((tmp_path / "poses.json").read_text())
+    assert kept == poses.to_dict()
+    assert kept["people"][0] == {"score": 0.5, "box": [1, 2, 4, 8], "keypoints": keypoints[0].tolist()}
+    followed = replace(poses, ids=np.array([7, -1]))
+    assert [person["id"] for person in followed.to_dict()["people"]] == [7, -1]
+    nobody = Poses(np.zeros((0, 3, 3), np.float32), np.zeros(0, np.float32))
+    assert repr(nobody) == "Poses(0 people)" and nobody.boxes.shape == (0, 4) and nobody.to_dict() == {"people": []}
