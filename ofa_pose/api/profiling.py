@@ -342,7 +342,7 @@ def _space_of(net: str) -> SearchSpace | None:
     path = Path(net)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         value = read_yaml(path)
-        return load_space(path) if isinstance(value, dict) and "blocks" in value else None
+        return load_space(path) if isinstance(value, dict) and "blocks" in value and "family" not in value else None
     shipped = {file.stem for file in shipped_folder("search_spaces").glob("*.yaml")}
     return load_space(net) if net.removesuffix(".yaml") in shipped and not path.exists() else None
 

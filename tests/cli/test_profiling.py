@@ -10,6 +10,7 @@ from rich.console import Console
 import ofa_pose
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import layer_rows
+from ofa_pose.families.table import load_net
 from ofa_pose.latency import measure
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError
@@ -56,6 +57,13 @@ def test_the_python_api_gives_what_the_shell_prints(call: Call, tiny_spec: ArchS
     assert found.to_dict() == call("profile", spec, "--layers", "--json").result
     with pytest.raises(InputError, match="--threads 0 is out of range; give a number from 1"):
         ofa_pose.profile(spec, measure=True, threads=0)
+
+
+def test_the_spec_files_of_every_family_are_nets_not_spaces(call: Call, tmp_path: Path) -> None:
+    for name in ("litepose-xs", "scaled-higherhrnet-shrink3", "efficienthrnet-h-4", "lite-hrnet-18"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(dump_yaml(load_net(name).at(64).to_dict()))
+        assert call("profile", path, "--json").result["resolution"] == 64
 
 
 def test_a_search_space_is_profiled_by_name_and_file(call: Call, tmp_path: Path) -> None:
