@@ -16,7 +16,7 @@ STD = (0.229, 0.224, 0.225)
 STAGES = 4
 DECONVS = 3
 # More than any pose network has, so that a slip of the pen is refused before it fills the memory.
-MOST = {"resolution": 8192, "width": 4096, "expansion": 64, "blocks": 64, "modules": 64, "kernel": 63, "joints": 1000}
+MOST = {"resolution": 8192, "width": 4096, "expansion": 64, "blocks": 64, "modules": 16, "kernel": 63, "joints": 1000}
 Head = Literal["fusion", "plain"]
 HEADS: tuple[str, ...] = get_args(Head)
 T = TypeVar("T")

@@ -69,7 +69,8 @@ class EfficientHRNetSpec(NetSpec):
             return "widths, depths, counts of modules and blocks, and joints must be at least 1"
         if self.deconv_blocks < 0:
             return f"deconv_blocks {self.deconv_blocks} is less than 0"
-        return exceeded({"width": max(widths), "blocks": max(*counts, self.deconv_blocks)})
+        blocks = max(*self.depths, self.blocks, self.deconv_blocks)
+        return exceeded({"width": max(widths), "blocks": blocks, "modules": max(self.modules)})
 
 
 class SqueezeExcitation(nn.Module):

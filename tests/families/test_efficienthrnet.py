@@ -110,7 +110,8 @@ def test_spec_round_trip() -> None:
         ({"joints": 0}, "at least 1"),
         ({"deconv_blocks": -1}, "deconv_blocks -1 is less than 0"),
         ({"deconv": 5000}, "width 5000 is more than 4096"),
-        ({"modules": (1, 1, 65)}, "blocks 65 is more than 64"),
+        ({"modules": (1, 1, 17)}, "modules 17 is more than 16"),
+        ({"blocks": 65}, "blocks 65 is more than 64"),
         ({"joints": 1001}, "joints 1001 is more than 1000"),
     ],
 )

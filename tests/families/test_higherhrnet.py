@@ -230,7 +230,7 @@ def test_specs_return_from_dicts(spec: HigherHRNetSpec) -> None:
         ({"blocks": ((4, 4), (4, 4, 4), (4, 4, 4, -1))}, "counts of blocks must be at least 0"),
         ({"deconv_blocks": 100}, "blocks 100 is more than 64"),
         ({"modules": (1, 4)}, "3 counts of modules"),
-        ({"modules": (1, 4, 100)}, "modules 100 is more than 64"),
+        ({"modules": (1, 4, 17)}, "modules 17 is more than 16"),
         ({"joints": 2000}, "joints 2000 is more than 1000"),
     ],
 )

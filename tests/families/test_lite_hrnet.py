@@ -83,7 +83,7 @@ def test_spec_round_trip() -> None:
         ({"width": 12}, "width 12 is not a multiple of 8"),
         ({"stem": 7}, "stem 7 not of 2"),
         ({"width": 4104}, "width 4104 is more than 4096"),
-        ({"modules": (1, 65, 1)}, "modules 65 is more than 64"),
+        ({"modules": (1, 17, 1)}, "modules 17 is more than 16"),
     ],
 )
 def test_impossible_specs_are_refused(changes: dict[str, object], message: str) -> None:
