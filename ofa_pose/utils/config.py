@@ -52,6 +52,8 @@ def config_text(config: Config) -> str:
 def _fault(model: type[BaseModel], item: Any, where: object) -> Fault:
     location = [str(part) for part in item["loc"]]
     key = ".".join(location)
+    if item["type"] == "missing":
+        return Fault(f"has no '{key}'", str(where), "add it")
     if item["type"] != "extra_forbidden":
         what = item["msg"].removeprefix("Value error, ").lower()
         return Fault(f"{key}: {what} (got {item.get('input')!r:.60})", str(where), "correct that value")

@@ -23,6 +23,10 @@ class Outer(Config):
     extra: Inner | None = None
 
 
+class Named(Config):
+    name: str
+
+
 def read(value: dict[str, Any]) -> Outer:
     return check_config(Outer, value, "r.yaml")
 
@@ -85,3 +89,8 @@ def test_configs_are_frozen() -> None:
 def test_config_text_reads_back() -> None:
     config = Outer(name="1e-3", inner=Inner(rate=1e-5, sides=(3, 4)))
     assert read(parse_yaml(config_text(config), "x")) == config
+
+
+def test_a_missing_key_is_asked_for() -> None:
+    with pytest.raises(InputError, match=r"^r.yaml: has no 'name'; add it$"):
+        check_config(Named, {}, "r.yaml")
