@@ -57,7 +57,8 @@ def study(
         The figures; runs that failed are in `StudyResult.failed`, the others are done.
 
     Raises:
-        InputError: the study's file or the data are at fault, or `out` holds runs of another study.
+        InputError: the study's file or the data are at fault, or `out` holds another run, or
+            runs of another study.
         OfaPoseError: a worker process died.
     """
     check_range(1, workers=workers)

@@ -207,7 +207,7 @@ def after_study(result: StudyResult, given: Given) -> None:
     """Exit code 1 where a run failed."""
     if result.failed:
         names = "; ".join(result.failed)
-        raise OfaPoseError(f"of the study's runs failed: {names}; the rest is done, the same command tries them again")
+        raise OfaPoseError(f"runs failed: {names}; the others are done, the same command tries these again")
 
 
 def show_import(result: ImportResult) -> None:

@@ -24,6 +24,7 @@ CLASSIFY = "classify"
 GIVEN = {"out", "seed", "resume", "recipe", "overrides", "device"}  # options of a command that the study gives
 GIVEN |= {"workers", "scheduler", "executor", "objective", "crops"}  # and those that a run of a study has not
 NETS = "nets"
+REFERENCE = ("run", "file")  # the keys of a reference to another run
 
 Commands = Mapping[str, Callable[..., Any]]
 """The functions of the commands that runs may name, each of which can be pickled."""
@@ -124,13 +125,26 @@ class Ablation(Config):
         value.pop("shared", None)  # a place for YAML anchors
         if quick:
             value = _merge(value, fast)
-        study = check_config(cls, apply_overrides(value, overrides), f"{where} with --set" if overrides else where)
+        value = apply_overrides(value, overrides)
+        try:
+            json.dumps(value, allow_nan=False)  # as the records of runs hold it
+        except (TypeError, ValueError) as error:
+            raise InputError(f"holds a value that JSON does not know ({error})", where, "quote dates") from None
+        study = check_config(cls, value, f"{where} with --set" if overrides else where)
         study._check(commands, where)
         return study
 
     def overrides(self, run: StudyRun, data: Sequence[str] = ()) -> list[str]:
         """The recipe overrides of a run: what is shared, its own, and the data's."""
         return [*flattened(self.settings), *flattened(run.settings), *data]
+
+    def write_nets(self, folder: Path) -> None:
+        """Write into `folder` the networks that options give as mappings, where `resolved_option` says they are."""
+        for name, run in self.runs.items():
+            for option, value in run.options.items():
+                if isinstance(value, Mapping) and not _is_reference(value):
+                    path = net_file(folder, name, option)
+                    files.write_text(path, files.dump_yaml(inline_net(value, path).to_dict()))
 
     def _check(self, commands: Commands, where: Path) -> None:
         if not self.seeds or len({*self.seeds}) < len(self.seeds) or min(self.seeds) < 0:
@@ -166,8 +180,15 @@ class Ablation(Config):
                 if value["run"] not in above:
                     hint = nearest(str(value["run"]), above) if above else "name one that stands above it"
                     raise InputError(f"no run '{value['run']}' above this one", where, hint)
+                if unknown := [key for key in value if key not in REFERENCE]:
+                    what = f"{option}: unknown key '{unknown[0]}' beside 'run'"
+                    raise InputError(what, where, nearest(str(unknown[0]), REFERENCE))
+                if not isinstance(value.get("file", ""), str):
+                    raise InputError(f"{option}: {value['file']!r} is no file's name", where, "quote it")
             elif isinstance(value, Mapping):
                 inline_net(value, f"{where}.{option}")
+            elif option in ("net", "subnet"):
+                _named_net(value, f"{where}.{option}")
         for option in known:
             if parameters[option].default is inspect.Parameter.empty and option not in run.options:
                 raise InputError(f"{run.command} needs '{option}'", where, "add it")
@@ -208,21 +229,34 @@ def flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}={json.dumps(inner)}"
 
 
+def net_file(folder: Path, run: str, option: str) -> Path:
+    """Where the network is written that an option of a run gives as a mapping."""
+    return folder / f"{run}-{option}.yaml"
+
+
 def resolved_option(value: Any, runs: Path, net: Path) -> Any:
-    """An option as a command takes it: of a reference its path below `runs`, of a network the file `net` of it."""
+    """An option as a command takes it: of a reference its path below `runs`, of a network's mapping the file `net`."""
     if _is_reference(value):
         return str(runs / value["run"] / value.get("file", ""))
-    if not isinstance(value, Mapping):
-        return value
-    files.write_text(net, files.dump_yaml(inline_net(value, net).to_dict()))
-    return str(net)
+    return str(net) if isinstance(value, Mapping) else value
 
 
 def inline_net(value: Mapping[str, Any], where: object) -> NetSpec:
     """A network's spec as a study's YAML gives it, of any family. Raises InputError that names `where`."""
     changes = dict(value)
-    base = load_net(str(changes.pop("preset"))).to_dict() if "preset" in changes else {}
+    base = _named_net(changes.pop("preset"), where).to_dict() if "preset" in changes else {}
     return read_spec({**base, **changes}, where)
+
+
+def _named_net(value: Any, where: object) -> NetSpec:
+    """The network of a preset's name or a file. Raises InputError that names `where`."""
+    if not isinstance(value, str):
+        raise InputError(f"{value!r:.60} is no network", where, "name a preset or a file, or write out its spec")
+    try:
+        return load_net(value)
+    except InputError as error:
+        fault = error.faults[0]
+        raise InputError(f"{fault.where}: {fault.what}" if fault.where else fault.what, where, fault.hint) from None
 
 
 def _is_reference(value: Any) -> bool:

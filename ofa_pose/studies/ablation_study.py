@@ -13,8 +13,18 @@ from typing import Any
 
 from ofa_pose.data.keypoint_dataset import SPLITS
 from ofa_pose.recipe import COMMANDS, load_recipe
-from ofa_pose.studies.ablation import CLASSIFY, NETS, Ablation, Commands, StudyData, StudyRun, own_data, resolved_option
-from ofa_pose.studies.running import RunFigures, Task, outcomes
+from ofa_pose.studies.ablation import (
+    CLASSIFY,
+    NETS,
+    Ablation,
+    Commands,
+    StudyData,
+    StudyRun,
+    net_file,
+    own_data,
+    resolved_option,
+)
+from ofa_pose.studies.running import RunFigures, Task, outcomes, recorded
 from ofa_pose.studies.summary import (
     CSV,
     PICTURE,
@@ -31,8 +41,9 @@ from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils import files
 from ofa_pose.utils.config import apply_overrides, config_text
 from ofa_pose.utils.console import say, warn
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.process import Interrupted, interruptible
-from ofa_pose.utils.run_dir import COMMAND_WORDS
+from ofa_pose.utils.run_dir import COMMAND_WORDS, PROGRESS, has_begun
 
 STUDY = "study.yaml"
 FIRST_SEED = 9100  # of drawn images, a seed for each split; the shipped weights never saw these
@@ -66,11 +77,13 @@ class AblationStudy:
             workers: how many runs go on at once; more than one have one thread each.
 
         Raises:
-            InputError: `out` holds runs of another study, or the data are at fault.
+            InputError: `out` holds another run, or runs of another study, or the data are at fault.
             OfaPoseError: a worker process died.
         """
         start, folder = time.perf_counter(), Path(out).absolute()
         files.check_folder(folder)
+        if other := next((name for name in PROGRESS if has_begun(folder, name)), None):
+            raise InputError(f"holds a run already ({other})", out, "choose another --out")
         words = COMMAND_WORDS.get()
         go_on = f"go on with: {shlex.join(['ofa-pose', *words])}" if words else "the same call goes on"
         rows: list[dict[str, Any]] = []
@@ -78,6 +91,9 @@ class AblationStudy:
         try:
             with interruptible(go_on):
                 tasks = self._tasks(folder, self._data(folder, workers), 1 if workers > 1 else None)
+                for task in tasks:
+                    recorded(task)  # refuses another study's before anything of it is overwritten
+                self.ablation.write_nets(folder / NETS)
                 files.write_text(folder / STUDY, config_text(self.ablation))
                 order = [(task.seed, task.name) for task in tasks]
                 for task, outcome in outcomes(tasks, executor):
@@ -148,7 +164,7 @@ class AblationStudy:
         given = {"out": str(folder / name), "seed": seed, "resume": True, "device": self.device}
         given |= {"recipe": self.ablation.recipe, "overrides": overrides, "crops": str(data.crops)}
         options = {
-            key: resolved_option(value, folder, out / NETS / f"{name}-{key}.yaml") for key, value in run.options.items()
+            key: resolved_option(value, folder, net_file(out / NETS, name, key)) for key, value in run.options.items()
         }
         arguments = {key: value for key, value in {**given, **options}.items() if key in known}
         steps = options.get("steps")

@@ -122,7 +122,7 @@ def test_a_run_that_fails_costs_the_others_nothing(call: Call, tiny: Path, whole
     done = call("study", tiny, "--out", out, "--device", "cpu")
     assert done.code == 1
     assert "warning: seed 0, large: " in done.err and "Traceback" not in done.err
-    assert done.err.splitlines()[-1].startswith("error: of the study's runs failed: seed 0, large; ")
+    assert done.err.splitlines()[-1].startswith("error: runs failed: seed 0, large; ")
     assert [row for row in rows(whole) if (row["seed"], row["run"]) != ("0", "large")] == rows(out)
 
 
@@ -150,8 +150,12 @@ def test_what_cannot_be_is_refused(call: Call, tiny: Path, whole: Path, tmp_path
     refused(call("study", tiny, "--out", out, "--workers", 2, "--scheduler", "tcp://x:1"), "--workers", "--scheduler")
     refused(call("study", tiny, "--out", out, "--set", "data.train.images=x"), "data.train.annotations")
     assert not out.exists()
+    kept = {path: path.read_bytes() for path in whole.rglob("*.*") if path.is_file()}
     refused(call("study", tiny, "--out", whole, "--set", "settings.train.lr=1e-4"), "train.lr", "another --out")
     refused(call("study", tiny, "--out", whole, "--set", "runs.small.net.kernel=7"), "net.kernel was 3, is 7")
+    run = whole / "seed-0" / "small"
+    refused(call("study", tiny, "--out", run), "holds a run already (checkpoints/last.pt)", "another --out")
+    assert {path: path.read_bytes() for path in whole.rglob("*.*") if path.is_file()} == kept
 
 
 @pytest.mark.slow

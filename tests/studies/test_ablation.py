@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 
 import ofa_pose
 from ofa_pose.arch.presets import load_spec
+from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.families.profile import profile_net
-from ofa_pose.studies.ablation import Ablation, flattened, inline_net, resolved_option
+from ofa_pose.studies.ablation import Ablation, flattened, inline_net, net_file, resolved_option
 from ofa_pose.studies.classify import classify
 from ofa_pose.utils.config import apply_overrides
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import STUDIES, dump_yaml, read_yaml, shipped_folder, write_text
+from ofa_pose.utils.files import STUDIES, dump_yaml, shipped_folder, write_text
 
 COMMANDS = {
     "pretrain": ofa_pose.pretrain,
@@ -56,13 +58,11 @@ def test_there_is_a_study_of_each_ablation() -> None:
     assert {"kernels", "head", "shrinking", "nas", "distillation", "sampling"} <= set(SHIPPED)
 
 
-def test_the_searched_net_has_at_most_the_uniform_ones_macs(tmp_path: Path) -> None:
+def test_the_searched_net_has_at_most_the_uniform_ones_macs() -> None:
     runs = Ablation.load("nas", COMMANDS).runs
     nets = {name: runs[name].options["subnet"] for name in ("uniform", "wide", "narrow")}
-    macs = {
-        name: spec_macs(load_spec(resolved_option(net, tmp_path, tmp_path / f"{name}.yaml"))).exact
-        for name, net in nets.items()
-    }
+    specs = {name: inline_net(net, "") for name, net in nets.items()}
+    macs = {name: spec_macs(spec).exact for name, spec in specs.items() if isinstance(spec, ArchSpec)}
     search = runs["search"].options
     assert search["macs_convention"] == "exact" and search["macs"] == macs["uniform"] == max(macs.values())
 
@@ -91,10 +91,12 @@ def test_options_become_paths_and_nets(tmp_path: Path) -> None:
     runs, net = tmp_path / "runs", tmp_path / "net.yaml"
     assert resolved_option({"run": "one"}, runs, net) == str(runs / "one")
     assert resolved_option({"run": "one", "file": "best.yaml"}, runs, net) == str(runs / "one" / "best.yaml")
-    assert resolved_option(5, runs, net) == 5 and not net.exists()
-    spec = load_spec(resolved_option({"preset": "litepose-xs", "kernel": 3, "resolution": 64}, runs, net))
+    assert resolved_option(5, runs, net) == 5
+    changed = {"preset": "litepose-xs", "kernel": 3, "resolution": 64}
+    assert resolved_option(changed, runs, net) == str(net) and not net.exists()
+    load(tmp_path, **run_of(subnet=changed)).write_nets(tmp_path)
+    spec = load_spec(net_file(tmp_path, "two", "subnet"))
     assert (spec.kernel, spec.resolution, spec.stages) == (3, 64, load_spec("litepose-xs").stages)
-    assert read_yaml(net)["kernel"] == 3
 
 
 def run_of(**changed: Any) -> dict[str, Any]:
@@ -114,7 +116,15 @@ def run_of(**changed: Any) -> dict[str, Any]:
         (run_of(teachers="x"), ["runs.two", "'teachers'", "did you mean 'teacher'?"]),
         (run_of(supernet={"run": "once"}), ["runs.two", "'once'", "did you mean 'one'?"]),
         (run_of(supernet={"run": "two"}), ["runs.two", "no run 'two' above", "choose one of: one"]),
-        (run_of(subnet={"preset": "litepose-x"}), ["litepose-x", "did you mean"]),
+        (run_of(subnet={"preset": "litepose-x"}), ["runs.two.subnet", "litepose-x", "did you mean"]),
+        (run_of(subnet={"preset": ["litepose-x"]}), ["runs.two.subnet", "is no network"]),
+        (run_of(subnet="litepose-xxs"), ["runs.two.subnet", "'litepose-xxs'", "did you mean 'litepose-xs'?"]),
+        (run_of(subnet="none.yaml"), ["runs.two.subnet: none.yaml: no such file"]),
+        (run_of(subnet={"run": "one", "file": 5}), ["runs.two: subnet", "5 is no file's name"]),
+        (run_of(teacher=date(2020, 1, 1)), ["JSON", "date", "quote"]),
+        ({"settings": {"train": {"lr": float("nan")}}}, ["JSON"]),
+        (run_of(subnet=[1, 2]), ["runs.two.subnet: [1, 2] is no network"]),
+        (run_of(subnet={"run": "one", "fil": "best.yaml"}), ["runs.two: subnet", "'fil'", "did you mean 'file'?"]),
         (run_of(subnet={"preset": "litepose-xs", "kernels": 3}), ["runs.two.subnet", "did you mean 'kernel'?"]),
         (run_of(subnet={"preset": "litepose-xs", "kernel": 4}), ["runs.two.subnet", "kernel 4"]),
         (run_of(supernet={"run": "two", "file": "x"}), ["no run 'two' above"]),
