@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from ofa_pose.utils.errors import InputError, nearest
@@ -63,8 +63,8 @@ class NetSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for YAML, JSON and checkpoints."""
-        fields = asdict(self)  # type: ignore[call-overload]
-        return {"family": self.family} | {key: _plain(value) for key, value in fields.items()}
+        values = asdict(self)  # type: ignore[call-overload]
+        return {"family": self.family} | {key: _plain(value) for key, value in values.items()}
 
     @classmethod
     def from_dict(cls, value: Any, where: object = "") -> Self:
@@ -183,13 +183,14 @@ def _plain(value: Any) -> Any:
 
 def read_fields(kind: type[T], value: Any, what: str, hint: str, where: object) -> T:
     """A dataclass of texts, whole numbers and tuples of these from a mapping. Raises InputError that names `where`."""
-    known: dict[str, Field[Any]] = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     needed = [key for key, field in known.items() if field.default is MISSING]
     if not isinstance(value, Mapping):
         raise InputError(f"holds no {what}", where, f"give {', '.join(needed)}")
     for key in value:
         if key not in known:
-            raise InputError(f"unknown key '{key}' in a {what}", where, nearest(str(key), known))
+            valid = [*known, "family"] if hasattr(kind, "family") else known
+            raise InputError(f"unknown key '{key}' in a {what}", where, nearest(str(key), valid))
     for key in needed:
         if key not in value:
             raise InputError(f"the {what} has no '{key}'", where, "add it")

@@ -69,6 +69,8 @@ def test_a_wrong_name_is_answered_by_the_nearest(net: str, words: str) -> None:
         ({"family": "higherhrnt"}, "no such family of networks: 'higherhrnt'; did you mean 'higherhrnet'?"),
         ({"family": "higherhrnet", "resolution": 64}, "has no"),
         ({**SMALL["higherhrnet"].to_dict(), "depth": 3}, "unknown key 'depth'"),
+        ({**SMALL["higherhrnet"].to_dict(), "multiple": 8}, "unknown key 'multiple'"),
+        ({"famly": "higherhrnet"}, "unknown key 'famly' in a network spec; did you mean 'family'?"),
         ({**SMALL["higherhrnet"].to_dict(), "resolution": 65}, "65"),
         ([1], "holds no network spec"),
     ],
