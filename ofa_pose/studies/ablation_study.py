@@ -108,6 +108,7 @@ class AblationStudy:
                     say(f"{task}: {_shown(outcome)}; {len(rows)} of {len(tasks)} runs are done")
         except Interrupted as error:
             raise Interrupted(error.number, go_on) from None
+        write_rows(folder / CSV, rows)  # also where none is done
         arms = summarise(rows)
         write_summary(folder, self.name, self.ablation.asks, arms, len(self.ablation.seeds))
         picture = draw_summary(folder / PICTURE, arms, self.ablation.picture)

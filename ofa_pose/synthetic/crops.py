@@ -13,6 +13,7 @@ from ofa_pose.synthetic.outfits import Outfit
 from ofa_pose.synthetic.painting import FACTOR, Model
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
 CLASSES = ("person", *THINGS)
@@ -44,13 +45,16 @@ def draw_crop(seed: int, split: str, index: int, size: int) -> tuple[Array, int]
 def write_crops(path: Path, train: int, test: int, size: int, seed: int) -> Path:
     """Write an .npz file of crops, SPLIT_images (N, size, size, 3) RGB uint8 and SPLIT_labels (N,) of train and test.
 
-    The same arguments give the same crops. One that holds as many of these is used as it is.
+    The same arguments give the same crops. A file that holds these is used as it is.
+
+    Raises InputError where it holds others.
     """
     about = np.array([train, test, size, seed])
     if path.is_file():
         with np.load(path, allow_pickle=False) as kept:
             if np.array_equal(kept["about"], about):
                 return path
+        raise InputError("holds other crops", path, "name a new folder or remove this file")
     arrays: dict[str, Array] = {"about": about}
     with progress("drawing crops", train + test) as meter:
         for split, count in zip(SPLITS, (train, test), strict=True):

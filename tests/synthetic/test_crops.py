@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ofa_pose.synthetic.crops import CLASSES, draw_crop, read_crops, write_crops
+from ofa_pose.utils.errors import InputError
 
 
 def test_a_crop_follows_from_its_seed_split_and_index() -> None:
@@ -30,4 +32,6 @@ def test_files_hold_the_crops_and_are_written_once(tmp_path: Path) -> None:
     assert np.array_equal(found["test"][0][1], image) and found["test"][1][1] == label
     before = path.stat().st_mtime_ns
     assert write_crops(path, 5, 3, 32, 2).stat().st_mtime_ns == before
-    assert len(read_crops(write_crops(path, 6, 3, 32, 2))["train"][0]) == 6
+    with pytest.raises(InputError, match="holds other crops"):
+        write_crops(path, 6, 3, 32, 2)
+    assert len(read_crops(path)["train"][0]) == 5
