@@ -100,7 +100,10 @@ def perform(task: Task) -> RunFigures:
     words = COMMAND_WORDS.set(())  # so that the run's command.txt holds its own
     start = time.perf_counter()
     try:
-        result = task.function(**task.arguments)
+        arguments = dict(task.arguments)
+        if "resume" in arguments:  # a run that was never begun does not say that there is nothing to go on from
+            arguments["resume"] = Path(arguments["out"]).exists()
+        result = task.function(**arguments)
         seconds = round(time.perf_counter() - start, 1)
         figures = {**_figures_of(task, result), "steps": task.steps, "seconds": seconds}
     finally:

@@ -79,7 +79,7 @@ def test_a_study_leaves_its_table_and_its_runs(whole: Path) -> None:
     assert "Which kernel?" in text and "| 5×5 |" in text and "means of 2 seeds" in text.lower()
     assert cv2.imread(str(whole / "study.png")) is not None
     words = (whole / "seed-1" / "large" / "command.txt").read_text()
-    assert words.startswith("ofa-pose pretrain ") and "--seed 1" in words
+    assert words.startswith("ofa-pose pretrain ") and "--seed 1" in words and "--resume" not in words
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
