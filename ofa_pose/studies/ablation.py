@@ -184,7 +184,7 @@ class Ablation(Config):
                     what = f"{option}: unknown key '{unknown[0]}' beside 'run'"
                     raise InputError(what, where, nearest(str(unknown[0]), REFERENCE))
                 if not isinstance(value.get("file", ""), str):
-                    raise InputError(f"{option}: {value['file']!r} is no file's name", where, "quote it")
+                    raise InputError(f"{option}: {value['file']!r} is not a file's name", where, "quote it")
             elif isinstance(value, Mapping):
                 inline_net(value, f"{where}.{option}")
             elif option in ("net", "subnet"):
@@ -251,7 +251,7 @@ def inline_net(value: Mapping[str, Any], where: object) -> NetSpec:
 def _named_net(value: Any, where: object) -> NetSpec:
     """The network of a preset's name or a file. Raises InputError that names `where`."""
     if not isinstance(value, str):
-        raise InputError(f"{value!r:.60} is no network", where, "name a preset or a file, or write out its spec")
+        raise InputError(f"{value!r:.60} is not a network", where, "name a preset or a file, or write out its spec")
     try:
         return load_net(value)
     except InputError as error:
