@@ -57,7 +57,8 @@ def load_net(name: str | Path, joints: int | None = None) -> NetSpec:
         return load_spec(name, joints)
     if Path(name).is_file():
         value = read_spec_file(Path(name))
-        spec = load_spec(name) if "backbone_setting" in value else read_spec(value, name)
+        litepose = isinstance(value, Mapping) and "backbone_setting" in value
+        spec = load_spec(name) if litepose else read_spec(value, name)
     elif Path(name).suffix or str(name) in all_presets():
         spec = all_presets().get(str(name)) or load_spec(name)
     else:

@@ -90,7 +90,7 @@ class AblationStudy:
         failed: dict[str, str] = {}
         try:
             with interruptible(go_on):
-                tasks = self._tasks(folder, self._data(folder, workers), 1 if workers > 1 else None)
+                tasks = self.tasks(folder, self._data(folder, workers), 1 if workers > 1 else None)
                 for task in tasks:
                     recorded(task)  # refuses another study's before anything of it is overwritten
                 self.ablation.write_nets(folder / NETS)
@@ -151,7 +151,7 @@ class AblationStudy:
         test = folder / "test"
         return StudyData(tuple(overrides), (str(test / "annotations.json"), str(test / "images")))
 
-    def _tasks(self, out: Path, data: StudyData, threads: int | None) -> list[Task]:
+    def tasks(self, out: Path, data: StudyData, threads: int | None = None) -> list[Task]:
         """Every run with every seed, each after those that it needs."""
         study = self.ablation
         return [

@@ -73,6 +73,8 @@ def test_a_wrong_name_is_answered_by_the_nearest(net: str, words: str) -> None:
         ({"famly": "higherhrnet"}, "unknown key 'famly' in a network spec; did you mean 'family'?"),
         ({**SMALL["higherhrnet"].to_dict(), "resolution": 65}, "65"),
         ([1], "holds no network spec"),
+        (5, "holds no network spec"),
+        (None, "holds no network spec"),
     ],
 )
 def test_a_faulty_spec_is_refused(value: object, words: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
+import ofa_pose
 from ofa_pose.api.searching import read_budget
 from ofa_pose.arch.space import load_space
 from ofa_pose.cli import run
@@ -25,11 +26,21 @@ from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
 from ofa_pose.costs.limits import Budget
 from ofa_pose.latency.pieces import table_subjects
 from ofa_pose.searches.archive import Archive
+from ofa_pose.studies.ablation import Ablation, StudyData
+from ofa_pose.studies.ablation_study import AblationStudy
+from ofa_pose.studies.classify import classify
 from ofa_pose.train.training_run import TrainingRun
-from ofa_pose.utils.files import dump_yaml
+from ofa_pose.utils.files import STUDIES, dump_yaml, shipped_folder
 from tests.fuzz.mutate import JUNK, damaged_bytes, damaged_text, junk, mutated
 from tests.fuzz.seeds import BASIS, SPACE, search_job
 
+STUDY_COMMANDS = {
+    "pretrain": ofa_pose.pretrain,
+    "train-supernet": ofa_pose.train_supernet,
+    "search": ofa_pose.search,
+    "finetune": ofa_pose.finetune,
+    "classify": classify,
+}
 TREES = {".json", ".yaml"}
 TEXTS = {".json", ".yaml", ".xml", ".csv", ".txt", ".jsonl", ".param"}
 
@@ -159,6 +170,21 @@ def subnets(seeds: Path, folder: Path, rng: Random) -> Case:
     again = ("pretrain", "--recipe", seeds / "recipe.yaml", "--net", path, "--out", out, "--device", "cpu")
     plain = ("profile", path)
     return command(*rng.choice((plain, plain, plain, plain, finetune, again)))
+
+
+def networks(seeds: Path, folder: Path, rng: Random) -> Case:
+    return command("profile", damaged_copy(rng.choice(sorted((seeds / "families").iterdir())), folder, rng))
+
+
+def studies(seeds: Path, folder: Path, rng: Random) -> Case:
+    path = damaged_copy(rng.choice(sorted(shipped_folder(STUDIES).glob("*.yaml"))), folder, rng)
+
+    def use() -> None:
+        study = Ablation.load(path, STUDY_COMMANDS, quick=rng.random() < 0.5)
+        study.write_nets(folder / "nets")
+        AblationStudy("fuzz", study, STUDY_COMMANDS, ofa_pose.evaluate).tasks(folder / "out", StudyData())
+
+    return Case(f"the calls of the study {str(path)!r}", use)
 
 
 def skeletons(seeds: Path, folder: Path, rng: Random) -> Case:
@@ -367,6 +393,8 @@ KINDS: dict[str, Build] = {
         recipes,
         spaces,
         subnets,
+        networks,
+        studies,
         skeletons,
         checkpoints,
         tables,

@@ -16,6 +16,7 @@ from ofa_pose.checkpoints.litepose_checkpoint import litepose_state_dict
 from ofa_pose.cli import run
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
+from ofa_pose.families.table import load_net
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches.job import SearchJob
@@ -32,6 +33,7 @@ SPACE = SearchSpace(
     "tiny", (32, 64), (4, 8), ((4, 8), (4, 8), (8, 12), (8, 16)), ((4, 8), (4, 8), (4, 8)), (1, 2), (1, 1, 1, 1), 3
 )
 LITEPOSE = ArchSpec(64, 8, (8, 8, 16, 24), ((2,), (2,), (2,), (2,)), (8, 8, 8), joints=14)
+FAMILIES = ("scaled-higherhrnet-shrink3", "efficienthrnet-h-4", "lightweight-openpose", "lite-hrnet-18")
 FEASIBLE = FeasibleSpace(SPACE, 14, Budget(macs=10**9))
 BASIS = {"sha256": "ab" * 32, "space": SPACE.to_dict(), "search": ["a.json", 7, 7]}
 SCENES = [Scene("a.png", 50, 40, ({"head": (1.0, 2.0, 2), "tail": (8.0, 9.0, 1)},)), Scene("b.png", 30, 20, ())]
@@ -54,6 +56,8 @@ def make_seeds(folder: Path) -> None:
     write_text(folder / "skeleton.yaml", dump_yaml(CROWDPOSE.to_dict()))
     write_text(folder / "spec.yaml", dump_yaml({"spec": SPACE.largest(14).to_dict()}))
     write_json(folder / "litepose.json", litepose_from_spec(LITEPOSE))
+    for name in FAMILIES:
+        write_text(folder / "families" / f"{name}.yaml", dump_yaml(load_net(name).at(64).to_dict()))
     _write_recipe(folder)
     _write_results(folder)
     _write_formats(folder / "formats")
