@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from ofa_pose.utils.errors import OfaPoseError
+from ofa_pose.utils.errors import OfaPoseError, shortened
 from tests.fuzz.kinds import KINDS, Case
 from tests.fuzz.mutate import deep_values
 
@@ -98,7 +98,8 @@ def _called(case: Case) -> tuple[int, str]:
         print(f"error: {error}".replace("\n", "\nerror: "), file=sys.stderr)
         return error.exit_code, ""
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        where = shortened(str(error.filename or "the system"))  # as the command line has it
+        print(f"error: {where}: {error.strerror or error}", file=sys.stderr)
         return 1, ""
     except BaseException as error:
         traceback.print_exc()
