@@ -124,3 +124,10 @@ def check_range(least: float, most: float = math.inf, **options: float | None) -
         if value is not None and not least <= value <= most:
             limits = f"from {least:g}" + (f" to {most:g}" if most < math.inf else "")
             raise InputError(f"--{name} {value:g} is out of range", hint=f"give a number {limits}")
+
+
+def check_workers(workers: int, scheduler: str | None, executor: object) -> None:
+    """Raise InputError where there are no workers, or more than one of these says where work is done."""
+    check_range(1, workers=workers)
+    if (workers > 1) + bool(scheduler) + bool(executor) > 1:
+        raise InputError("more than one says where to work", hint="give --workers or --scheduler, not both")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_pose.api.decorators import check_range, single_process
+from ofa_pose.api.decorators import check_workers, single_process
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result
 
@@ -77,9 +76,7 @@ def search(
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.costs.feasible import FeasibleSpace
 
-    check_range(1, workers=workers)
-    if (workers > 1) + bool(scheduler) + bool(executor) > 1:
-        raise InputError("more than one says where to evaluate", hint="give --workers or --scheduler, not both")
+    check_workers(workers, scheduler, executor)
     own = [f"search.algorithm={algorithm}"] if isinstance(algorithm, str) else []
     own += [f"search.surrogate={str(surrogate).lower()}"] if surrogate is not None else []
     source = load_checkpoint(supernet, kind="supernet")
@@ -89,16 +86,11 @@ def search(
     feasible = FeasibleSpace(space, joints, budget)
 
     from ofa_pose.searches.job import SearchJob  # heavy: not before the budget can be kept
-    from ofa_pose.searches.workers import cluster_workers, local_workers
+    from ofa_pose.searches.workers import chosen_workers
 
     function = None if isinstance(algorithm, str) else algorithm
     job = SearchJob.from_checkpoint(source, feasible, recipe, (*overrides, *own), seed, device, function)
-    chosen: AbstractContextManager[Executor | None] = nullcontext(executor)
-    if scheduler:
-        chosen = cluster_workers(scheduler)
-    elif workers > 1:
-        chosen = local_workers(workers, device)
-    with chosen as evaluating:
+    with chosen_workers(workers, scheduler, executor, device) as evaluating:
         return job.run(out, resume, archive, evaluating)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.decorators import check_range, single_process
+from ofa_pose.api.decorators import check_workers, single_process
 from ofa_pose.api.evaluating import evaluate
 from ofa_pose.api.searching import search
 from ofa_pose.api.training import finetune, pretrain, train_supernet
-from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
@@ -61,9 +59,7 @@ def study(
             runs of another study.
         OfaPoseError: a worker process died.
     """
-    check_range(1, workers=workers)
-    if (workers > 1) + bool(scheduler) + bool(executor) > 1:
-        raise InputError("more than one says where to run", hint="give --workers or --scheduler, not both")
+    check_workers(workers, scheduler, executor)
     sleep_while_waiting()
     from ofa_pose.studies.ablation import Ablation
     from ofa_pose.studies.ablation_study import AblationStudy
@@ -74,12 +70,7 @@ def study(
     declared = Ablation.load(ablation, commands, overrides, quick)
     job = AblationStudy(Path(ablation).stem, declared, commands, evaluate, device)
 
-    from ofa_pose.searches.workers import cluster_workers, local_workers
+    from ofa_pose.searches.workers import chosen_workers
 
-    chosen: AbstractContextManager[Executor | None] = nullcontext(executor)
-    if scheduler:
-        chosen = cluster_workers(scheduler)
-    elif workers > 1:
-        chosen = local_workers(workers, device)
-    with chosen as running:
+    with chosen_workers(workers, scheduler, executor, device) as running:
         return job.run(out, running, workers)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_pose.api.decorators import many_processes
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
@@ -144,8 +145,9 @@ def finetune(
         InputError, OfaPoseError: as `ofa_pose.pretrain`; also where the subnet is not one of the supernet's.
     """
     sleep_while_waiting()
-    from ofa_pose.arch.presets import load_spec
+    from ofa_pose.arch.spec import ArchSpec
     from ofa_pose.checkpoints.checkpoint import check_joints, check_space, load_checkpoint
+    from ofa_pose.families.table import load_net
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.models.litepose import LitePose
     from ofa_pose.models.recalibrate import inherit
@@ -155,7 +157,9 @@ def finetune(
 
     before = going_on(out, resume)  # which has what `supernet` gave
     source = before or load_checkpoint(supernet, kind="supernet")
-    spec = load_spec(subnet, source.spec.joints)
+    spec = load_net(subnet, source.spec.joints)
+    if not isinstance(spec, ArchSpec):
+        raise InputError(f"is a network of the family '{spec.family}', not a subnet", subnet, "name one of a search")
     if source.space:  # else the run is of another command, which is said when it is read
         source.space.check_subnet(spec)
     training = TrainingRun.prepare("finetune", source, out, recipe, overrides, resume, seed, device, teacher)

@@ -1,4 +1,4 @@
-"""Where a search evaluates besides its own process: in further ones of this machine, or on a Dask cluster."""
+"""Where a search or a study works besides its own process: in further ones of this machine, or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 
@@ -21,6 +21,19 @@ from ofa_pose.utils.process import apart_from_terminal, end_with, interruptible
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
 PAUSE_S = 0.2
+
+
+def chosen_workers(
+    workers: int, scheduler: str | None, executor: Executor | None, device: str | None
+) -> AbstractContextManager[Executor | None]:
+    """Where work is done: in an executor that is given, on a cluster, in so many processes; None: in this one.
+
+    Raises:
+        InputError: as `cluster_workers`, when it is entered.
+    """
+    if scheduler:
+        return cluster_workers(scheduler)
+    return local_workers(workers, device) if workers > 1 else nullcontext(executor)
 
 
 @contextmanager

@@ -10,16 +10,19 @@ import pytest
 import torch
 
 import ofa_pose
+from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import ArchSpec, ForeignSpec, NetSpec, read_shape
 from ofa_pose.backends.runtimes import make_runner
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import clean_batches
 from ofa_pose.families import table
 from ofa_pose.families.efficienthrnet import FAMILY as EFFICIENT
 from ofa_pose.families.higherhrnet import HigherHRNetSpec
+from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.sync_norm import SyncNorm, synchronise
+from ofa_pose.skeleton import BUILT_IN
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.train.objectives import Distillation
 from ofa_pose.train.training_run import TrainingRun
@@ -123,6 +126,16 @@ def test_every_batch_norm_is_synchronised() -> None:
     synchronise(net)
     assert norms == [name for name, module in net.named_modules() if isinstance(module, SyncNorm)]
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_a_subnet_is_a_litepose(tmp_path: Path) -> None:
+    space = load_space("litepose-nano")
+    supernet, skeleton = Supernet(space, 17, torch.Generator().manual_seed(0)), BUILT_IN["coco"]
+    kept = Checkpoint("supernet", supernet.spec, space, skeleton, dict(supernet.state_dict()))
+    save_checkpoint(tmp_path / "supernet.pt", kept)
+    with pytest.raises(InputError, match="of the family 'higherhrnet', not a subnet"):
+        ofa_pose.finetune(subnet="higherhrnet-w32", supernet=tmp_path / "supernet.pt", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["lightweight-openpose", "lite-hrnet-18"])
