@@ -6,7 +6,6 @@ Networks of other families have no plan; torch's exporter writes theirs.
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa_pose.arch.plan import Layer
+from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.backends.folding import NetPart, whole, write_part
 from ofa_pose.backends.on_device import Run, onnx_run, onnx_session, random_inputs
 from ofa_pose.backends.runners import INPUT, OUTPUTS, check_names, in_chunks
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 OPSET, IR_VERSION = 17, 8  # old enough for the runtimes that devices have
 WEIGHT = 0.01  # of models that are only timed
+NORMALISED = "normalised"  # what a network without a layer plan takes, inside its graph
 INPUT_AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -67,29 +68,20 @@ def _written(part: NetPart, axes: Mapping[str, Mapping[int, str]]) -> onnx.Model
 
 
 def _traced(part: NetPart, axes: Mapping[str, Mapping[int, str]]) -> onnx.ModelProto:
-    """The model of a network without a layer plan, as torch exports it.
-
-    Its exporter of today needs a further package, and graphs whose sides may be any are what it does not promise.
-    """
+    """The model of a network without a layer plan, as torch exports it, behind the normalisation."""
     import onnx
-    import torch
+    from onnx import helper, numpy_helper
 
-    from ofa_pose.backends.torch_net import TRACED, DeployedNet
-
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
-        torch.onnx.export(
-            DeployedNet(part.net).eval(),
-            (torch.zeros(TRACED),),
-            path,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[*part.inputs],
-            output_names=[*part.outputs],
-            dynamic_axes={INPUT: INPUT_AXES, **axes},
-        )
+        part.net.save_onnx(path, OPSET, {NORMALISED: INPUT_AXES}, axes)
         model = onnx.load(str(path))
+    graph = model.graph
+    graph.input[0].name = INPUT
+    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) * np.float32(255) for values in (MEAN, STD))
+    graph.initializer.extend([numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(std, "std")])
+    graph.node.insert(0, helper.make_node("Sub", [INPUT, "mean"], ["centred"], "centre"))
+    graph.node.insert(1, helper.make_node("Div", ["centred", "std"], [NORMALISED], "normalise"))
     model.producer_name, model.producer_version, model.ir_version = "ofa-pose", "", IR_VERSION
     return model
 

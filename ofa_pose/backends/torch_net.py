@@ -24,11 +24,10 @@ from ofa_pose.backends.on_device import Run, random_inputs
 from ofa_pose.backends.runners import check_sides, planes
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.data.loader import normalise
-from ofa_pose.models.pose_net import PoseNet
+from ofa_pose.models.pose_net import TRACED, PoseNet
 from ofa_pose.utils.errors import InputError
 
 METADATA = "metadata.json"  # among a file's extra files
-TRACED = (2, 3, 64, 96)  # no size stays in the graph
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -95,26 +94,26 @@ def _prepare(part: NetPart, threads: int) -> Run:
     return run
 
 
-class DeployedNet(nn.Module):
-    """A network with its normalisation: takes RGB from 0 to 255, float32 (B, 3, H, W), and gives what it gives."""
+class _Deployed(nn.Module):
+    """A network with its normalisation: takes RGB from 0 to 255, float32 (B, 3, H, W)."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: PoseNet) -> None:
         super().__init__()
         self.net = net
         for name, values in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1) * 255)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps as `net` gives them, as a plain tuple."""
-        return tuple(self.net((images - self.mean) / self.std))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.net((images - self.mean) / self.std)
+        return low, high
 
 
 def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
     """Any batch, any sides that are multiples of 16; it returns (low, high) as the net does."""
-    module = DeployedNet(net).eval()
+    module = _Deployed(net).eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         traced = torch.jit.trace(module, torch.zeros(TRACED), check_trace=False)

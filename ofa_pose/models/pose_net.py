@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from ofa_pose.arch.spec import NetSpec
 
 MOST_PARAMS = 200_000_000  # 0.8 GB; LitePose's own nets have some millions, HigherHRNet-W48 64
+TRACED = (2, 3, 64, 96)  # no size stays in a traced graph
 OUTPUT_STD = 1e-3  # near-zero outputs at the start: large random heatmaps take thousands of steps to unlearn
 
 
@@ -46,6 +51,29 @@ class Network(nn.Module):
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
                 if module.bias is not None:
                     module.bias.zero_()
+
+    def save_onnx(
+        self, path: Path, opset: int, inputs: Mapping[str, Mapping[int, str]], outputs: Mapping[str, Mapping[int, str]]
+    ) -> None:
+        """Write what torch exports of the network in eval mode, of normalised images of any size.
+
+        Its exporter of today needs a further package, and does not promise graphs whose sides may be any.
+
+        Args:
+            inputs, outputs: names of the input and of the maps, and of each the names of the axes that vary.
+        """
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                self.eval(),
+                (torch.zeros(TRACED),),
+                path,
+                dynamo=False,
+                opset_version=opset,
+                input_names=[*inputs],
+                output_names=[*outputs],
+                dynamic_axes={name: dict(axes) for name, axes in (*inputs.items(), *outputs.items())},
+            )
 
 
 class PoseNet(Network):

@@ -252,7 +252,7 @@ def test_people_below_the_threshold_are_left_out(model: PoseModel) -> None:
 
 def test_what_is_no_image_at_all(model: PoseModel) -> None:
     for thing in (None, ["a.jpg"], 3):
-        with pytest.raises(InputError, match=r"is not an image; give a path or an RGB array"):
+        with pytest.raises(InputError, match=r"is not an image; give a path, an RGB array or a PIL image"):
             model(thing)  # type: ignore[arg-type]
 
 
