@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ CSV, TABLE, PICTURE = "study.csv", "study.md", "study.png"
 _COSTS = ("macs_exact", "macs_thop", "macs_paper", "params")
 COLUMNS = ("run", "arm", "seed", "metric", "value", *_COSTS, "steps", "seconds")
 BLUE = "#2b6cb0"
+LABEL = 14  # characters of a bar's name on a line
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,8 @@ def draw_summary(path: Path, arms: Sequence[ArmSummary], kind: Literal["macs", "
     metrics = list(dict.fromkeys(arm.metric for arm in arms))
     if not metrics:
         return None
-    figure = Figure(figsize=(4.6 * len(metrics), 3.4), layout="constrained")
+    most = max(sum(arm.metric == metric for arm in arms) for metric in metrics)
+    figure = Figure(figsize=(max(4.6, 1.1 * most) * len(metrics), 3.4), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         mine = [arm for arm in arms if arm.metric == metric and arm.mean is not None]
         (_over_macs if kind == "macs" else _bars)(axes, mine)
@@ -203,5 +206,5 @@ def _bars(axes: Axes, arms: Sequence[ArmSummary]) -> None:
     axes.bar(places, heights, 0.6, yerr=spreads, color=BLUE, alpha=0.85, capsize=4)
     for place, arm, height, spread in zip(places, arms, heights, spreads, strict=True):
         axes.text(place, height + spread, f"{arm.mean:.3f}", ha="center", va="bottom", fontsize=9)
-    axes.set_xticks(places, [arm.arm.replace(", ", ",\n") for arm in arms], fontsize=8)
+    axes.set_xticks(places, [textwrap.fill(arm.arm, LABEL) for arm in arms], fontsize=8)
     axes.margins(y=0.12)
