@@ -51,17 +51,17 @@ def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
             if path.suffix:
                 raise InputError("no such file", path, "name a preset, a spec file or a checkpoint")
             raise InputError(f"no such network: '{name}'", hint=nearest(str(name), PRESETS))
-        value = read_spec_file(path)
-        litepose = isinstance(value, dict) and "backbone_setting" in value
-        spec = spec_from_litepose(value, where=path) if litepose else ArchSpec.from_dict(value, path)
+        spec = ArchSpec.from_dict(read_spec_file(path), path)
     return spec.with_joints(joints) if joints is not None else spec
 
 
 def read_spec_file(path: Path) -> Any:
-    """The parsed value of a net's file: what `NetSpec.to_dict` gives, or a LitePose config. Raises InputError."""
+    """What `NetSpec.to_dict` gives, of a net's file; a LitePose config is made such a dict. Raises InputError."""
     if path.suffix == ".pt":
         raise InputError("is a checkpoint, not the file of a net", path, "name the best.yaml beside it")
     value = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    if isinstance(value, dict) and "backbone_setting" in value:
+        return spec_from_litepose(value, where=path).to_dict()
     return value["spec"] if isinstance(value, dict) and "spec" in value else value
 
 

@@ -54,6 +54,14 @@ def bottleneck(cin: int, width: int) -> ResidualBlock:
     return ResidualBlock(nn.Sequential(*narrow, conv_norm(width, 4 * width, kernel=1)), cin, 4 * width)
 
 
+def deconv_step(cin: int, filters: int, blocks: int) -> nn.Sequential:
+    """HigherHRNet's step to twice the resolution, then basic blocks: (B, cin, h, w) → (B, filters, 2h, 2w)."""
+    deconv = nn.ConvTranspose2d(cin, filters, 4, 2, 1, bias=False)
+    return nn.Sequential(
+        deconv, nn.BatchNorm2d(filters), nn.ReLU(), *(basic_block(filters, filters) for _ in range(blocks))
+    )
+
+
 class FusedBranches(nn.Module):
     """HRNet's module (Sun et al., CVPR 2019): branches at falling resolution, then each map is the sum of them all.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa_pose.arch.spec import NetSpec, exceeded
-from ofa_pose.families.blocks import FusedBranches, basic_block, conv_norm
+from ofa_pose.families.blocks import FusedBranches, basic_block, conv_norm, deconv_step
 from ofa_pose.families.family import Family
 from ofa_pose.models.pose_net import PoseNet
 
@@ -133,12 +133,7 @@ class EfficientHRNet(PoseNet):
         self.transitions = nn.ModuleList(nn.ModuleList(map(_transition, cins, branches)) for cins in inputs)
         self.stages = nn.ModuleList(_stage(spec, stage) for stage in range(STAGES))
         self.low = nn.Conv2d(branches[0], 2 * spec.joints, 1)
-        self.deconv = nn.Sequential(
-            nn.ConvTranspose2d(branches[0] + 2 * spec.joints, spec.deconv, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(spec.deconv),
-            nn.ReLU(),
-            *(basic_block(spec.deconv, spec.deconv) for _ in range(spec.deconv_blocks)),
-        )
+        self.deconv = deconv_step(branches[0] + 2 * spec.joints, spec.deconv, spec.deconv_blocks)
         self.high = nn.Conv2d(spec.deconv, spec.joints, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

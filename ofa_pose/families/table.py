@@ -56,9 +56,7 @@ def load_net(name: str | Path, joints: int | None = None) -> NetSpec:
     if str(name) in PRESETS:
         return load_spec(name, joints)
     if Path(name).is_file():
-        value = read_spec_file(Path(name))
-        litepose = isinstance(value, Mapping) and "backbone_setting" in value
-        spec = load_spec(name) if litepose else read_spec(value, name)
+        spec = read_spec(read_spec_file(Path(name)), name)
     elif Path(name).suffix or str(name) in all_presets():
         spec = all_presets().get(str(name)) or load_spec(name)
     else:
@@ -77,10 +75,11 @@ def build_net(spec: NetSpec, generator: torch.Generator | None = None) -> Networ
 
     Raises InputError where it is too large.
     """
-    params = sum(value.numel() for value in shape_of(spec).parameters())
-    if params > MOST_PARAMS:
-        what = f"the net ({spec}) has {format_count(params)} parameters, more than {format_count(MOST_PARAMS)}"
-        raise InputError(what, hint="give it fewer blocks or lower widths")
+    if not isinstance(spec, ArchSpec):  # a LitePose counts its plan's before it makes them
+        params = sum(value.numel() for value in shape_of(spec).parameters())
+        if params > MOST_PARAMS:
+            what = f"the net ({spec}) has {format_count(params)} parameters, more than {format_count(MOST_PARAMS)}"
+            raise InputError(what, hint="give it fewer blocks or lower widths")
     net = find_family(spec.family).build(spec)
     if generator is not None:
         net.reset_parameters(generator)
