@@ -36,6 +36,7 @@ FLOORS = (
     "inference",
     "runtime",
     "train",
+    "web",
     "latency",
     "searches",
     "studies",

@@ -1,0 +1,1 @@
+"""What runs in browsers: pages and their modules, and how onnxruntime-web's files come beside them."""
