@@ -287,18 +287,20 @@ def predict(
 ) -> PredictionResult:
     """Find people's poses: skeletons drawn on the images or the video, and COCO-format results.
 
-    A camera runs until Ctrl-C or `frames`; all that was done is kept. Of a folder its images are taken, not its videos.
+    A camera or stream runs until Ctrl-C or `frames`; all that was done is kept. Of a folder its images are taken, not
+    its videos.
 
     Example: ofa-pose predict photos/ --checkpoint runs/finetuned --out runs/poses
 
     Args:
-        source: an image, a video, a camera's number, a folder of images, or a glob in quotes.
+        source: an image, a video, a camera's number, a stream's address (rtsp://…), a folder of images, or a glob in
+            quotes.
         checkpoint: network to run; also an exported {suffixes}.
         out: folder for overlays/ and predictions.json.
         flip: average with the mirrored image.
         resolution: short side; default: the net's.
         threshold: count people, and draw people and joints, above this score.
-        frames: take so many frames of a video or camera at most.
+        frames: take so many frames of a video, camera or stream at most.
         track: number people over the film; somebody who is lost for a second at most comes back with their number.
         smooth: take the jitter off the joints of people who are followed.
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE, InputFrame, check_re
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError
 
+BATCH = 8  # images of one call
 DRAWN = 0.2  # people and joints with lower scores are not drawn, people not returned
 Image = Any  # a path, an RGB uint8 array (H, W, 3) or a PIL image
 Decoder = Callable[[np.ndarray, np.ndarray, Sequence[int]], list[Poses]]
@@ -139,12 +140,17 @@ class PoseModel:
         flip = ", flip=True" if self.flip else ""
         return f"PoseModel({self.spec}; {self.skeleton.name}, resolution={self.resolution}{flip})"
 
-    def __call__(self, image: Image, threshold: float = DRAWN) -> Poses:
-        """The people on an image, best first.
+    @overload
+    def __call__(self, image: list[Image] | tuple[Image, ...], threshold: float = DRAWN) -> list[Poses]: ...
+    @overload
+    def __call__(self, image: Image, threshold: float = DRAWN) -> Poses: ...
+
+    def __call__(self, image: Image | Sequence[Image], threshold: float = DRAWN) -> Poses | list[Poses]:
+        """The people on an image, best first; of several images a list, computed together where their sizes are equal.
 
         Args:
             image: an image file or a PIL image, seen as a viewer shows it (turned as its EXIF data say), or RGB uint8
-                (H, W, 3).
+                (H, W, 3); or a list or tuple of such.
             threshold: the least score of a person; 0 gives every candidate, as average precision counts them.
 
         Returns:
@@ -154,10 +160,17 @@ class PoseModel:
         Raises:
             InputError: the file is not a readable image, or the array is not an RGB uint8 image.
         """
-        frame, prepared = self.prepare(_pixels(image))
-        ((found,), _) = self.run([frame], prepared[None])
-        sure = found.scores >= threshold
-        return replace(found, keypoints=found.keypoints[sure], scores=found.scores[sure])
+        images = image if isinstance(image, list | tuple) else [image]
+        poses: list[Poses] = []
+        for start in range(0, len(images), BATCH):
+            frames, prepared = zip(*(self.prepare(_pixels(one)) for one in images[start : start + BATCH]), strict=True)
+            found: dict[int, Poses] = {}
+            for size in dict.fromkeys(one.shape for one in prepared):
+                same = [index for index, one in enumerate(prepared) if one.shape == size]
+                batch, _ = self.run([frames[index] for index in same], np.stack([prepared[index] for index in same]))
+                found |= zip(same, batch, strict=True)
+            poses += (_sure(found[index], threshold) for index in range(len(prepared)))
+        return poses if images is image else poses[0]
 
     def draw(self, image: Image, poses: Poses, threshold: float = DRAWN) -> np.ndarray:
         """A copy of the image with its poses over it, RGB uint8 (H, W, 3); not the people and joints below `threshold`.
@@ -207,6 +220,11 @@ def load_exported(
     says = "decode" in runner.metadata
     config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path) if says else None
     return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
+
+
+def _sure(poses: Poses, threshold: float) -> Poses:
+    sure = poses.scores >= threshold
+    return replace(poses, keypoints=poses.keypoints[sure], scores=poses.scores[sure])
 
 
 def _pixels(image: Image) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,8 +18,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ofa_pose.inference.pose_model import DRAWN, PoseModel
-from ofa_pose.inference.sources import ELSEWHERE, Item, Photos, Stream, find_images, is_image, quiet_opencv
+from ofa_pose.inference.pose_model import BATCH, DRAWN, PoseModel
+from ofa_pose.inference.sources import (
+    ELSEWHERE,
+    Item,
+    Photos,
+    Stream,
+    find_images,
+    is_address,
+    is_image,
+    quiet_opencv,
+    shown_address,
+)
 from ofa_pose.pose.decode import Poses
 from ofa_pose.pose.metrics import to_results
 from ofa_pose.pose.tracking import NOBODY, Smoother, Tracker
@@ -27,7 +38,6 @@ from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.result import Result
 
-BATCH = 8
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
 WRITERS = 4
 QUALITY = 90  # of JPEG
@@ -65,17 +75,23 @@ def open_source(source: str | Path | int, overlays: Path, frames: int | None = N
 
     Args:
         source: an image; a video; a folder, whose images are taken (not its videos, nor what is in folders inside it);
-            a glob of images; or a camera's number: an int or a text of digits ('./0' names a file).
-        frames: of a video or a camera take so many at most.
+            a glob of images; a camera's number: an int or a text of digits ('./0' names a file); or the address of a
+            video or a network camera (rtsp://, http:// and the like).
+        frames: of a video, a camera or a stream take so many at most.
     """
     if isinstance(source, int) or (isinstance(source, str) and source.isascii() and source.isdigit()):
-        return Stream(int(source), f"camera-{int(source)}", overlays / f"camera-{int(source)}.mp4", frames)
+        name = f"camera-{int(source)}"
+        return Stream(int(source), f"camera {source}", name, overlays / f"{name}.mp4", frames)
+    if isinstance(source, str) and is_address(source):
+        shown = shown_address(source)
+        name = re.sub(r"[^\w.-]+", "-", shown).strip("-.")  # such as rtsp-camera.local-554-stream1
+        return Stream(source, shown, shown, overlays / f"{name}.mp4", frames)
     path = Path(source)
     if path.is_file() and not is_image(path):
         overlay = overlays / f"{path.stem}.mp4"
         if overlay.resolve() == path.resolve():
             raise InputError("the overlay would replace this video", path, ELSEWHERE)
-        return Stream(path, path.name, overlay, frames)
+        return Stream(path, str(path), path.name, overlay, frames)
     photos = Photos(find_images(source), overlays)
     if frames is not None:
         raise InputError("a number of frames was given for photos", source, "name a video or a camera, or all photos")
@@ -94,8 +110,9 @@ def predict_source(
     """See `ofa_pose.predict`: find the poses on every image of a source; write overlays and `out/predictions.json`.
 
     Overlays are `out/overlays/NAME.jpg` for a photo; for a video `NAME.mp4` with its size and rate, frame by frame; for
-    a camera `camera-NUMBER.mp4`. Both play as fast as the scene went: frames are repeated or left out where the rate
-    varies. The JSON holds COCO results in the images' order, of all people whatever their score: image_id (the number
+    a camera `camera-NUMBER.mp4`, for a stream its address without name and password. They play as fast as the scene
+    went: frames are repeated or left out where the rate varies.
+    The JSON holds COCO results in the images' order, of all people whatever their score: image_id (the number
     that a photo is named after, else its name; a frame's number from 0), category_id, keypoints, score and file_name,
     of frames also time_s, their time in seconds, and with `track` or `smooth` track_id, the number that somebody keeps
     over the film; people below the threshold have none.

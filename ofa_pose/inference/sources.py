@@ -6,6 +6,7 @@ import glob
 import itertools
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -32,7 +33,8 @@ AHEAD = 8  # frames that are read while the network is busy
 AHEAD_PIXELS = 10**8  # they hold at most so many pixels (300 MB)
 FPS, MAX_FPS = 30.0, 500.0  # what is taken where a stream names no rate, or a higher one: a mere clock's ticks
 SLACK, SLACK_SHARE = 5, 0.05  # frames that a container may promise too many: some only estimate their number
-_HINT = "name an image, a video, a camera's number, a folder of images, or a glob in quotes such as 'photos/*.jpg'"
+NETWORK = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")  # schemes of addresses that FFmpeg opens
+_HINT = "name an image, a video, a camera's number, a stream's address, a folder of images, or a glob in quotes"
 ELSEWHERE = "choose another folder for --out"
 
 Prepare = Callable[[np.ndarray], tuple[InputFrame, np.ndarray]]  # makes the network's input of an image
@@ -163,27 +165,43 @@ def _folded(path: Path) -> str:
     return str(path).lower()
 
 
-class Stream:
-    """The frames of a video, or of a camera until Ctrl-C; all of one size, turned as the video says.
+def is_address(source: object) -> bool:
+    """Whether a source is the address of a stream, such as rtsp://camera/stream."""
+    scheme, found, _ = source.partition("://") if isinstance(source, str) else ("", "", "")
+    return bool(found) and scheme.lower() in NETWORK
 
-    Opening it reads the first frame. `promised` is a file's length in frames at `fps` where known: it holds fewer where
-    its rate varies. `total` is the same but for the limit; `failed` the number of the missing ones where the stream
-    breaks off (1 where a camera ends by itself), which a warning says.
+
+def shown_address(address: str) -> str:
+    """An address without name, password and query, which often is one, for people and file names."""
+    scheme, _, rest = address.partition("://")
+    return f"{scheme.lower()}://{re.split('[?#]', rest)[0].rpartition('@')[2]}"
+
+
+class Stream:
+    """The frames of a video, or of a camera or a stream until Ctrl-C; all of one size, turned as the video says.
+
+    Opening it reads the first frame. `live` are cameras, and addresses of what has no known length. `promised` is the
+    length in frames at `fps` where known: it holds fewer where its rate varies. `total` is the same but for the limit;
+    `failed` the number of the missing ones where the stream breaks off (1 where a camera ends by itself), which a
+    warning says.
     """
 
     unit = "frames"
 
-    def __init__(self, source: Path | int, name: str, overlay: Path, limit: int | None = None) -> None:
-        """Raises InputError where it cannot be opened or holds no frame."""
+    def __init__(
+        self, source: Path | str | int, where: str, name: str, overlay: Path, limit: int | None = None
+    ) -> None:
+        """`where` names it in messages. Raises InputError where it cannot be opened or holds no frame."""
         self.live = isinstance(source, int)
         self.name, self.overlay, self.failed = name, overlay, 0
-        self._where = f"camera {source}" if self.live else str(source)
+        self._where = where
         self._limit = limit
         self._capture = self._open(source)
         self._start = self._last = 0.0
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = rate if 0 < rate <= MAX_FPS else FPS  # NaN fails both
         count = 0.0 if self.live else self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.live = self.live or (isinstance(source, str) and not 0 < count < 2**31)
         if rate > self.fps:  # the count is the duration times a rate that was not taken
             count *= self.fps / rate
         self.promised = math.ceil(count) if 0 < count < 2**31 else None  # unknown: zero, negative, NaN or absurd
@@ -223,14 +241,17 @@ class Stream:
         if not stopped.is_set():
             self._check_end(done)
 
-    def _open(self, source: Path | int) -> Any:
+    def _open(self, source: Path | str | int) -> Any:
         try:
-            capture = open_capture(source if isinstance(source, int) else str(source))
+            capture = open_capture(str(source) if isinstance(source, Path) else source)
         except (cv2.error, OverflowError):  # a number that no camera can have
             capture = None
         if capture is None or not capture.isOpened():
             if self.live:
                 raise InputError("is not there, or in use", self._where, "see which cameras the system has")
+            if isinstance(source, str):
+                hint = "try the address in a player such as ffplay or VLC; a name and a password go before its host"
+                raise InputError("cannot be opened as a stream", self._where, hint)
             hint = "copy or download the file again, or name an image or a video"
             raise InputError("is not an image and cannot be opened as a video", self._where, hint)
         return capture

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ofa_pose.inference.pose_model import Inputs, estimate
+from ofa_pose.inference.pose_model import Inputs, PoseModel, estimate
 from ofa_pose.pose.geometry import input_frame, warp
 from ofa_pose.skeleton import Skeleton
+from ofa_pose.utils.errors import InputError
+from tests.inference.light_scenes import SPEC
 from tests.pose.maps import make_maps
 
 PAIR = Skeleton("pair", ("left", "right"), (0.05, 0.05), ((0, 1),), ((0, 1),))
@@ -49,6 +51,22 @@ def photo(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     for x, y in centres.astype(int):
         image[y - 6 : y + 6, x - 6 : x + 6] = 255
     return image, centres
+
+
+def test_several_images_are_computed_together_where_sizes_are_equal() -> None:
+    sizes = [(200, 140), (140, 200), (200, 140), (200, 140), (140, 200)] * 2
+    images = [photo(*size)[0] for size in sizes]
+    seer = Seer()
+    model = PoseModel(seer, SPEC, PAIR, 128)
+    poses = model(images)
+    assert [shape[0] for shape in seer.seen] == [5, 3, 1, 1]  # of the first eight, then of the others
+    for image, found in zip(images, poses, strict=True):
+        alone = model(image)
+        np.testing.assert_array_equal(found.keypoints, alone.keypoints)
+        np.testing.assert_array_equal(found.scores, alone.scores)
+    assert len(model(tuple(images[:1]))) == 1 and model([]) == []
+    with pytest.raises(InputError, match="no such image"):
+        model([images[0], "no-photo.jpg"])
 
 
 @pytest.mark.parametrize("size", [(200, 140), (140, 200), (170, 170)])
