@@ -70,6 +70,7 @@ def metadata(source: ExportSource, in_graph: bool) -> dict[str, str]:
     values: Mapping[str, Any] = {
         "spec": source.net.spec.to_dict(),
         "skeleton": source.skeleton.to_dict(),
+        "grouping_order": source.skeleton.grouping_order,
         "normalisation": {"order": "RGB", "scale": 1 / 255, "mean": MEAN, "std": STD, "in_graph": in_graph},
         "strides": OUTPUTS,
         "input_multiple": TOTAL_STRIDE,

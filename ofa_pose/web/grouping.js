@@ -16,7 +16,7 @@ const TIE_WEIGHT = 1e-3; // of heat times heat, against heat: decides ties only
  *     the mean of theirs; keypoints: of each joint [x, y, heat], of one that was not found [0, 0, 0].
  */
 export function group(joints, order, { tag_threshold = 1, reach = Infinity, max_people = 30 } = {}) {
-  const limit = (tag_threshold / 2) ** 2;
+  const limit = (tag_threshold / 2) * (tag_threshold / 2);
   const rows = joints.length / (4 * order.length);
   const people = [];
   for (const joint of order) {
