@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ofa_pose.pose.geometry import HIGH_STRIDE, Array, box_round
+from ofa_pose.pose.grouping import FoundJoints, Groups, group
 from ofa_pose.pose.peaks import Maps, Spots, find_peaks, fuse, place, warm_cells
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
 
-STEP_COST = 100.0  # of a pair of tags that do not fit: no difference of heats outweighs it
-TIE_WEIGHT = 1e-3  # of heat times heat, against heat: decides ties only
 NEARNESS = 0.2  # heat that a missing joint's place loses for each extent of the person it lies from the person's middle
 MIN_EXTENT = 32.0  # input pixels: a person of one joint has no extent of its own
 WARM_CELLS = 4096  # of a plane that may hold a missing joint, the warmest: only a useless net has more
@@ -70,6 +68,10 @@ class DecodeConfig:
             if not isinstance(setting, int if whole else int | float) or not least <= setting < math.inf:
                 raise InputError(f"decoder setting '{key}' is {setting!r}", where, "correct that value")
         return cls(**value)
+
+    def longest(self, short_side: float) -> float:
+        """`reach` in input pixels."""
+        return math.inf if self.reach is None else self.reach * short_side
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; a limit that there is not is left out, as earlier versions know of none."""
@@ -151,71 +153,37 @@ def _decode_chunk(low: Array, high: Array, order: Sequence[int], config: DecodeC
     maps = Maps(fuse(low[:, :joints], high), low[:, joints:].reshape(batch, -1, joints, *low.shape[2:]))
     warm, heat = warm_cells(maps.fused, min(config.recover_floor, config.threshold))
     peaks = find_peaks(maps, warm, heat, config.threshold, config.candidates)
-    starts = np.searchsorted(peaks.plane, np.arange(batch * joints + 1))
-    reach = math.inf if config.reach is None else config.reach * min(high.shape[2:])
-    groups = [_group(peaks, starts[b * joints :], joints, order, config.tag_threshold, reach) for b in range(batch)]
-    member = np.concatenate(groups)
-    image = np.repeat(np.arange(batch), [len(group) for group in groups])
-    found = member >= 0
-    scores = np.where(found, peaks.heat[member], 0.0).mean(axis=1) if len(member) else np.zeros(0)
-    best = np.lexsort((-scores, image))
-    best = best[np.arange(len(best)) - np.searchsorted(image, image) < config.max_people]
-    member, found, image, scores = member[best], found[best], image[best], scores[best].astype(np.float32)
-    keypoints = np.zeros((*member.shape, 3), np.float32)
-    keypoints[found] = place(maps, peaks)[member[found]]
+    candidates = FoundJoints(peaks.plane, place(maps, peaks), peaks.tags)
+    reach = config.longest(HIGH_STRIDE * min(high.shape[2:]))
+    people = group(candidates, batch, order, config.tag_threshold, reach, config.max_people)
+    keypoints, found = people.keypoints(candidates), people.found
     if config.recover and not found.all():
-        mean_tag = np.where(found[..., None], peaks.tags[member], 0).sum(axis=1) / found.sum(axis=1)[:, None]
+        tags = np.where(found[..., None], peaks.tags[people.member], 0).sum(axis=1) / found.sum(axis=1)[:, None]
         warm, heat = warm[heat > config.recover_floor], heat[heat > config.recover_floor]
-        limits = config.tag_threshold, HIGH_STRIDE * reach
-        _recover(keypoints, found, image, mean_tag, maps, warm, heat, *limits)
-    ends = np.searchsorted(image, np.arange(batch + 1))
-    for start, end in pairwise(ends):
+        _recover(keypoints, found, people.image, tags, maps, warm, heat, config.tag_threshold, reach)
+    yield from _by_image(people, keypoints, batch)
+
+
+def _by_image(people: Groups, keypoints: Array, batch: int) -> Iterator[Poses]:
+    scores = people.scores.astype(np.float32)
+    for start, end in pairwise(np.searchsorted(people.image, np.arange(batch + 1))):
         yield Poses(keypoints[start:end], scores[start:end])
 
 
-def _group(peaks: Spots, starts: Array, joints: int, order: Sequence[int], tag_threshold: float, reach: float) -> Array:
-    """Who the peaks of one image belong to: (P, J) index of a person's peak or -1; nobody is longer than `reach` cells.
+def group_joints(joints: Array, order: Sequence[int], config: DecodeConfig, short_side: int) -> list[Poses]:
+    """The poses of each image of a batch, of the output of a network with its decoder inside; none is recovered.
 
-    A joint's peaks, starts[joint] to starts[joint + 1], go to the people so that the sum of the costs is least: nothing
-    where tags fit, so that the higher peak decides, and the same for every other pair, so that hopeless ones do not
-    push good ones apart. Among equal sums higher peaks go to people with more heat, or a second peak beside a joint
-    would tear a person in two.
+    Args:
+        joints: float32 (B, J, K, 4): x, y in input pixels, heat, tag; a row of heat 0 is empty.
+        order: the joints' indices in the order of grouping, `Skeleton.grouping_order`.
+        short_side: of the input, in pixels.
     """
-    most = int(starts[joints] - starts[0])
-    member = np.full((most, joints), -1)
-    tag_sum, strength, size = np.zeros((most, peaks.tags.shape[1])), np.zeros(most), np.zeros(most)
-    corners = np.stack([peaks.x, peaks.y, -peaks.x, -peaks.y], axis=1)
-    box = np.zeros((most, 4))  # of a person: the corners of greatest x, y, -x and -y
-    people, limit = 0, (tag_threshold / 2) ** 2
-    bounds = starts[: joints + 1].tolist()
-    for joint in order:
-        start, end = bounds[joint], bounds[joint + 1]
-        if start == end:
-            continue
-        heat, tag, corner = peaks.heat[start:end], peaks.tags[start:end], corners[start:end]
-        fresh = np.ones(end - start, bool)
-        if people:
-            apart = tag[:, None] - (tag_sum[:people] / size[:people, None])
-            near = np.einsum("ijk,ijk->ij", apart, apart) < limit
-            if reach < math.inf:
-                grown = np.maximum(box[:people], corner[:, None])
-                near &= (grown[..., :2] + grown[..., 2:] <= reach).all(axis=2)
-            cost = np.where(near, -TIE_WEIGHT * heat[:, None] * strength[:people], STEP_COST) - heat[:, None]
-            peak, person = linear_sum_assignment(cost)
-            taken = near[peak, person]
-            peak, person = peak[taken], person[taken]
-            member[person, joint] = start + peak
-            tag_sum[person] += tag[peak]
-            strength[person] += heat[peak]
-            size[person] += 1
-            box[person] = np.maximum(box[person], corner[peak])
-            fresh[peak] = False
-        alone = np.flatnonzero(fresh)
-        added = slice(people, people + len(alone))
-        member[added, joint] = start + alone
-        tag_sum[added], strength[added], size[added], box[added] = tag[alone], heat[alone], 1, corner[alone]
-        people += len(alone)
-    return member[:people]
+    image, joint, row = np.nonzero(joints[..., 2] > 0)
+    found = joints[image, joint, row].astype(np.float64)
+    candidates = FoundJoints(image * joints.shape[1] + joint, found[:, :3], found[:, 3:])
+    reach = config.longest(short_side)
+    people = group(candidates, len(joints), order, config.tag_threshold, reach, config.max_people)
+    return list(_by_image(people, people.keypoints(candidates), len(joints)))
 
 
 def _recover(

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ofa_pose.pose.decode import MIN_EXTENT, NEARNESS, STEP_COST, TIE_WEIGHT, WARM_CELLS, DecodeConfig, Poses
+from ofa_pose.pose.decode import MIN_EXTENT, NEARNESS, WARM_CELLS, DecodeConfig, Poses
 from ofa_pose.pose.geometry import HIGH_STRIDE
+from ofa_pose.pose.grouping import STEP_COST, TIE_WEIGHT
 from ofa_pose.pose.peaks import LEAST_HEAT, MOST_HEAT
 
 REACH = 2  # cells; a peak is the highest of 5 × 5
@@ -25,12 +26,13 @@ class Undecided(Exception):
 
 @dataclass(frozen=True)
 class Peak:
-    """A cell of a joint's fused map, its heat, and its tags."""
+    """A cell of a joint's fused map, its heat, its tags, and where in it the joint is."""
 
     x: int
     y: int
     heat: float
     tags: list[float]
+    place: tuple[float, float]  # input pixels
 
 
 @dataclass
@@ -67,15 +69,15 @@ def _decode_image(low: np.ndarray, high: np.ndarray, order: Sequence[int], confi
     keypoints = np.zeros((len(people), joints, 3), np.float32)
     for person, joints_of in zip(people, keypoints, strict=True):
         for joint, peak in person.peaks.items():
-            joints_of[joint] = (*_refine(fused[joint], peak.x, peak.y), peak.heat)
+            joints_of[joint] = (*peak.place, peak.heat)
     if config.recover:
-        _recover(people, keypoints, fused, low, config, _reach(config, high) * HIGH_STRIDE)
+        _recover(people, keypoints, fused, low, config, _reach(config, high))
     return Poses(keypoints, np.array([person.strength() / joints for person in people], np.float32))
 
 
 def _reach(config: DecodeConfig, high: np.ndarray) -> float:
-    """The longest side of a person in cells."""
-    return math.inf if config.reach is None else config.reach * min(high.shape[1:])
+    """The longest side of a person in input pixels."""
+    return math.inf if config.reach is None else config.reach * HIGH_STRIDE * min(high.shape[1:])
 
 
 def _longest_side(points: list[tuple[float, float]]) -> float:
@@ -128,7 +130,8 @@ def _highest_of_four(heat: Plane, x: int, y: int) -> float:
 def _peak(heat: Plane, low: np.ndarray, joints: int, joint: int, x: int, y: int) -> Peak:
     """The cell with its tags: those of the low map's cell that it lies in."""
     blocks = len(low) // joints - 1
-    return Peak(x, y, heat[y][x], [float(low[joints * (1 + t) + joint, y // 2, x // 2]) for t in range(blocks)])
+    tags = [float(low[joints * (1 + t) + joint, y // 2, x // 2]) for t in range(blocks)]
+    return Peak(x, y, heat[y][x], tags, _refine(heat, x, y))
 
 
 def _tag_distance(one: list[float], other: list[float]) -> float:
@@ -147,7 +150,7 @@ def _hand_out(
         for i, peak in enumerate(peaks):
             for k, person in enumerate(people):
                 near = _tag_distance(peak.tags, person.mean_tag()) / config.tag_threshold < 0.5
-                together = [(other.x, other.y) for other in (peak, *person.peaks.values())]
+                together = [other.place for other in (peak, *person.peaks.values())]
                 fits[i, k] = near and _longest_side(together) <= reach
                 cost[i, k] = (-TIE_WEIGHT * peak.heat * person.strength() if fits[i, k] else STEP_COST) - peak.heat
         pairs = list(zip(*linear_sum_assignment(cost), strict=True))
@@ -222,4 +225,4 @@ def _recover(
                 if worth > most:
                     most, best, fits = worth, cell, steps == 0
             if best is not None:
-                joints_of[joint] = (*_refine(fused[joint], best.x, best.y), best.heat if fits else 0)
+                joints_of[joint] = (*best.place, best.heat if fits else 0)
