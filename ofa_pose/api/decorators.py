@@ -36,7 +36,7 @@ SHARED = {  # parameters of several functions, as their docstrings explain them 
 }
 WORDS = {  # what stands in docstrings for the runtimes that there are
     "{backends}": listed(BACKENDS),
-    "{bundles}": listed(BUNDLES),
+    "{bundles}": listed([*BUNDLES, "web"]),
     "{formats}": ", ".join(name for name in FORMATS if name != "onnx"),
     "{suffixes}": listed(SUFFIXES),
 }

@@ -51,17 +51,24 @@ class ProfileResult(Result):
 
 @dataclass(frozen=True)
 class LatencyTableResult(Result):
-    """A latency table, its file, and the seconds that measuring took; None where it was imported."""
+    """A latency table and its file.
+
+    Attributes:
+        seconds: that measuring took; None where it was imported.
+        verification: of an imported one, the networks that its bundle measured besides the table's own.
+    """
 
     table: LatencyTable
     out: Path
     seconds: float | None = None
+    verification: Verification | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Where it was measured and of what, how many pieces and networks, and how well it agrees with itself.
 
         'net_error' is the mean relative error of what is predicted for its networks; 'interpolation_error', where not
-        all pieces were measured, is that of measured ones, each predicted by the others.
+        all pieces were measured, is that of measured ones, each predicted by the others. 'verification' says how well
+        networks were predicted that the table does not hold.
         """
         import numpy as np
 
@@ -79,6 +86,9 @@ class LatencyTableResult(Result):
         if header.share < 1 and len(left_out := np.abs(Interpolator(pieces).leave_out_errors())):
             median, p90 = np.percentile(left_out, (50, 90)).tolist()
             result["interpolation_error"] = {"median": median, "p90": p90, "pieces": len(left_out)}
+        if self.verification is not None:
+            figures = self.verification.to_dict()
+            result["verification"] = {key: figures[key] for key in ("spearman", "kendall", "mape", "nets")}
         return result | ({} if self.seconds is None else {"seconds": self.seconds}) | {"out": str(self.out)}
 
 
@@ -242,7 +252,11 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     for what, here, there in (("runtime", device.runtime, header.runtime), ("device", cpu_name(), header.device)):
         if here != there:
             warn(f"the table's {what} is {there}, this one is {here}")
-    verification = verify(loaded, device, random_nets(loaded, nets, seed))
+    specs = random_nets(header.space, header.joints, loaded.nets, nets, seed) if nets <= header.space.size else []
+    if len(specs) < nets:
+        what = f"the space {header.space.name} has no {nets:,} subnets besides the table's own"
+        raise InputError(what, hint="lower --nets")
+    verification = verify(loaded, device, specs)
     if out is not None:
         draw(out, verification, f"{header.space.name}, {header.runtime}, threads {header.threads}")
     return verification
@@ -250,32 +264,46 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
 
 @single_process
 def latency_bundle(
-    space: str | Path, *, out: str | Path, format: str = "onnx", joints: int = 17, share: float = 1.0
+    space: str | Path,
+    *,
+    out: str | Path,
+    format: str = "onnx",
+    joints: int = 17,
+    share: float = 1.0,
+    nets: int = 15,
+    runtime_files: str | Path | None = None,
 ) -> BundleResult:
     """Write a folder that measures a table on another device: models and a script that needs numpy and the runtime.
+
+    With --format web the folder is a page for any static server, which measures the browser that opens it.
 
     Example: ofa-pose latency bundle --space litepose --format onnx --out bundle
 
     Args:
         out: folder to write.
         format: {bundles}: what the device's runtime opens.
+        nets: random subnets, at most, to measure whole besides: `latency import` says how well the table predicts them.
+        runtime_files: with --format web, folder of onnxruntime-web's files to copy; default: the page loads them from
+            its CDN.
 
     Raises:
-        InputError: no such space or format, or the folder holds something.
+        InputError: no such space or format, the folder holds something, or the runtime's files are not all there.
     """
     from ofa_pose.arch.space import load_space
     from ofa_pose.latency.bundle import write_bundle
 
     check_range(1, joints=joints)
+    check_range(0, nets=nets)
     check_range(0.05, 1, share=share)
-    count = write_bundle(Path(out), load_space(str(space)), joints, format, share)
+    files = None if runtime_files is None else Path(runtime_files)
+    count = write_bundle(Path(out), load_space(str(space)), joints, format, share, nets, files)
     size = sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
     return BundleResult(Path(out), count, size)
 
 
 @single_process
 def latency_import(results: str | Path, *, out: str | Path) -> LatencyTableResult:
-    """Make a table of what a bundle measured on a device.
+    """Make a table of what a bundle measured on a device, and say how well it predicts networks it does not hold.
 
     Example: ofa-pose latency import bundle/results.csv --out phone.json
 
@@ -291,9 +319,9 @@ def latency_import(results: str | Path, *, out: str | Path) -> LatencyTableResul
     path, out = Path(results), Path(out)
     if out.exists():
         raise InputError("exists already", out, "name another file")
-    table = import_results(path / "results.csv" if path.is_dir() else path)
+    table, verification = import_results(path / "results.csv" if path.is_dir() else path)
     table.save(out)
-    return LatencyTableResult(table, out)
+    return LatencyTableResult(table, out, verification=verification)
 
 
 @single_process

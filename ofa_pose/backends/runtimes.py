@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,10 +97,11 @@ TABLE = (
 BACKENDS = {entry.name: entry for entry in TABLE}
 FORMATS = {entry.format: entry for entry in TABLE if entry.format}
 BUNDLES = {entry.format: entry for entry in TABLE if entry.bundled}
+IN_BROWSERS = ("onnxruntime-web-wasm", "onnxruntime-web-webgpu")  # of latency tables that a page measured
 SUFFIXES = {entry.suffix: entry for entry in TABLE if entry.suffix}
 
 
-def listed(names: Mapping[str, Entry]) -> str:
+def listed(names: Iterable[str]) -> str:
     """Names in words: 'onnx, openvino or ncnn'."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
@@ -108,6 +109,9 @@ def listed(names: Mapping[str, Entry]) -> str:
 
 def find_backend(name: str) -> Backend:
     """The runtime that a --backend names. Raises InputError where there is none, or it is not installed."""
+    if name in IN_BROWSERS:
+        hint = "measure there: 'ofa-pose latency bundle --format web', then 'latency import', which verifies it, too"
+        raise InputError(f"{name} runs in a browser only", hint=hint)
     if name not in BACKENDS:
         raise InputError(f"no such backend: '{name}'", hint=nearest(name, BACKENDS))
     backend = BACKENDS[name].backend

@@ -320,8 +320,10 @@ def show_verification(result: Verification) -> None:
 
 def after_bundle(result: BundleResult, given: Given) -> None:
     """Say what to do with a bundle."""
-    there, here = f"python {result.out.name}/measure.py", "ofa-pose latency import results.csv --out TABLE"
-    say(f"on the device: {there}; then here: {here}")
+    there = f"on the device: python {result.out.name}/measure.py"
+    if given["format"] == "web":
+        there = f"python -m http.server --directory {result.out}, and open that page on the device"
+    say(f"{there}; then here: ofa-pose latency import results.csv --out TABLE")
 
 
 def show_comparison(result: LatencyComparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -13,10 +14,12 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import on_device
 from ofa_pose.backends.runtimes import BUNDLES, Entry
 from ofa_pose.latency.latency_table import Header, LatencyTable, Samples, read_times
-from ofa_pose.latency.measure import net_part
+from ofa_pose.latency.measure import Verification, compare, net_part, random_nets
 from ofa_pose.latency.pieces import Piece, Subject, table_subjects
+from ofa_pose.latency.predictor import Predictor
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.web.runtime_files import add_runtime, check_runtime_files, shipped_text
 
 README = """\
 This folder times pieces of networks on a device. It needs Python 3.9 or newer, numpy and {package}:
@@ -28,38 +31,85 @@ It takes minutes on a PC, longer on a small device; cut off, it goes on where it
 
     ofa-pose latency import results.csv --out table.json
 """
+WEB_README = """\
+This folder times pieces of networks in a browser. Put it on a static server, such as
+
+    python -m http.server
+
+run in this folder, open its page on the device, and press Start. It takes minutes; opened again it goes on where it
+was. The screen stays on, and WebGPU is there, only where the address begins with https or is localhost; a phone at a
+USB cable sees this machine's server as its own localhost after `adb reverse tcp:8000 tcp:8000`. Bring results.csv home:
+
+    ofa-pose latency import results.csv --out table.json
+"""
+WEB = "web"
+RESUME = "start its measuring again, it goes on where it was"
+SEED = 0  # of the networks that verify a table
 
 
-def write_bundle(folder: Path, space: SearchSpace, joints: int, form: str, share: float) -> int:
+def write_bundle(
+    folder: Path, space: SearchSpace, joints: int, form: str, share: float, nets: int, runtime_files: Path | None = None
+) -> int:
     """See `ofa_pose.latency_bundle`: write models, a manifest and a script. Returns how many subjects it times."""
-    if form not in BUNDLES:
-        raise InputError(f"no such format: '{form}'", hint=nearest(form, BUNDLES))
-    entry = BUNDLES[form]
+    if form not in (*BUNDLES, WEB):
+        raise InputError(f"no such format: '{form}'", hint=nearest(form, (*BUNDLES, WEB)))
+    if runtime_files is not None:
+        if form != WEB:
+            raise InputError("--runtime-files are for a page", hint="add --format web, or leave it out")
+        check_runtime_files(runtime_files)
+    entry = BUNDLES["onnx" if form == WEB else form]
     if entry.backend.to_write:
         entry.backend.require(*entry.backend.to_write)
     files.check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError("is not empty", folder, "name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    subjects = {
-        str(one) if isinstance(one, Piece) else f"net {one.digest}": one for one in table_subjects(space, joints, share)
-    }
-    nets = {name: one.to_dict() for name, one in subjects.items() if isinstance(one, ArchSpec)}
-    header = {"space": space.to_dict(), "joints": joints, "backend": entry.name, "share": share, "nets": nets}
+    subjects = table_subjects(space, joints, share)
+    own = {_name(one): one for one in subjects if isinstance(one, ArchSpec)}
+    checks = {_name(one): one for one in random_nets(space, joints, {*own.values()}, min(nets, space.size), SEED)}
+    named = {_name(one): one for one in subjects} | checks
+    header: dict[str, Any] = {"space": space.to_dict(), "joints": joints, "backend": entry.name, "share": share}
+    header |= {"nets": _plain(own), "checks": _plain(checks)}
     anchor: Subject = space.smallest(joints)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
         temporary = Path(name)
-        entries = _write_models(temporary / "models", {on_device.ANCHOR: anchor, **subjects}, entry)
-        files.write_text(temporary / "manifest.json", json.dumps({"header": header, "subjects": entries}))
-        shutil.copyfile(on_device.__file__, temporary / "measure.py")
-        files.write_text(temporary / "README.txt", README.format(package=entry.backend.packages[0]))
-        for name in ("models", "manifest.json", "README.txt", "measure.py"):  # the script when all is there
-            (temporary / name).replace(folder / name)
-    return len(subjects)
+        manifest = {"header": header, "subjects": _write_models(temporary, {on_device.ANCHOR: anchor, **named}, entry)}
+        if form == WEB:
+            _write_page(temporary, manifest, runtime_files)
+        else:
+            _write_script(temporary, manifest, entry)
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name in ("index.html", "measure.py")):
+            path.replace(folder / path.name)  # what is started comes when all is there
+    return len(named)
+
+
+def _name(subject: Subject) -> str:
+    return str(subject) if isinstance(subject, Piece) else f"net {subject.digest}"
+
+
+def _plain(nets: dict[str, ArchSpec]) -> dict[str, Any]:
+    return {name: spec.to_dict() for name, spec in nets.items()}
+
+
+def _write_script(folder: Path, manifest: dict[str, Any], entry: Entry) -> None:
+    files.write_text(folder / "manifest.json", json.dumps(manifest))
+    shutil.copyfile(on_device.__file__, folder / "measure.py")
+    files.write_text(folder / "README.txt", README.format(package=entry.backend.packages[0]))
+
+
+def _write_page(folder: Path, manifest: dict[str, Any], runtime_files: Path | None) -> None:
+    """The page tells the results of one bundle from those of another by the manifest's id."""
+    text = json.dumps(manifest)
+    identity = hashlib.sha256(text.encode()).hexdigest()[:12]
+    files.write_text(folder / "manifest.json", json.dumps({"id": identity, **manifest}))
+    files.write_text(folder / "README.txt", WEB_README)
+    files.write_text(folder / "measure.js", shipped_text("measure.js"))
+    files.write_text(folder / "index.html", add_runtime(shipped_text("measure.html"), folder, runtime_files))
 
 
 def _write_models(folder: Path, subjects: dict[str, Subject], entry: Entry) -> dict[str, dict[str, Any]]:
     """The manifest's lines; a model that serves several sides is written once."""
+    folder = folder / "models"
     folder.mkdir()
     written: dict[bytes, str] = {}
     lines = {}
@@ -74,19 +124,37 @@ def _write_models(folder: Path, subjects: dict[str, Subject], entry: Entry) -> d
     return lines
 
 
-def import_results(path: Path) -> LatencyTable:
-    """The table of a bundle's results.csv. Raises InputError where it is none, or not complete."""
+def import_results(path: Path) -> tuple[LatencyTable, Verification | None]:
+    """The table of a bundle's results.csv, and the networks that verify it, if the bundle had such.
+
+    Raises InputError where it is none, or not complete.
+    """
     try:
         header, times, ratios = on_device.read_results(path)
-        nets = {name: ArchSpec.from_dict(spec, path) for name, spec in header["nets"].items()}
-        named = ((nets.get(name) or Piece.parse(name, path), seen) for name, seen in ratios.items())
+        nets, checks = (
+            {name: ArchSpec.from_dict(spec, path) for name, spec in header.get(key, {}).items()}
+            for key in ("nets", "checks")  # bundles of 0.1 have no checks
+        )
+        known = nets | checks
+        named = ((known.get(name) or Piece.parse(name, path), seen) for name, seen in ratios.items())
         samples: Samples = {subject: read_times(seen) for subject, seen in named}
         times, head = read_times(times), Header.from_dict(header, path)
     except FileNotFoundError:
         raise InputError("no such file", path, "check the path") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-        raise InputError(f"is not a results.csv of a bundle ({error})", path, "run its measure.py again") from None
+        raise InputError(f"is not a results.csv of a bundle ({error})", path, "measure the bundle again") from None
     expected = table_subjects(head.space, head.joints, head.share)  # in whose order `latency build` writes them too
     table = LatencyTable(head, times, {subject: samples.get(subject, []) for subject in expected})
-    table.check_complete(path, "start measure.py again, it goes on where it was")
-    return table
+    table.check_complete(path, RESUME)
+    return table, _verification(table, {spec: samples.get(spec, []) for spec in checks.values()}, path)
+
+
+def _verification(table: LatencyTable, checked: Samples, where: Path) -> Verification | None:
+    """Raises InputError where a network has not been measured in every round."""
+    waiting = sum(max(table.header.rounds - len(seen), 0) for seen in checked.values())
+    if waiting:
+        raise InputError(f"measuring was cut off: {waiting:,} timings of whole networks wait", where, RESUME)
+    if len(checked) < 2:
+        return None
+    beside = LatencyTable(table.header, table.anchor, checked)
+    return compare(Predictor(table), beside.nets)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,17 +245,16 @@ class Verification(Result):
         return {"spearman": rho, "kendall": tau, "mape": mape, "nets": len(self.specs), "drift": self.drift}
 
 
-def random_nets(table: LatencyTable, count: int, seed: int) -> list[ArchSpec]:
-    """Random networks of a table's space, different, none its own. Raises InputError where there are not so many."""
-    rng, space = generator(seed, "latency", "verify"), table.header.space
-    own, found = table.nets, dict[ArchSpec, None]()
-    for _ in range(100 * count if count <= space.size else 0):
-        spec = space.decode(space.sample(rng), table.header.joints)
+def random_nets(space: SearchSpace, joints: int, own: Container[ArchSpec], count: int, seed: int) -> list[ArchSpec]:
+    """At most `count` random networks of a space, different, none of a table's `own`."""
+    rng, found = generator(seed, "latency", "verify"), dict[ArchSpec, None]()
+    for _ in range(100 * count):
+        spec = space.decode(space.sample(rng), joints)
         if spec not in own:
             found[spec] = None
         if len(found) == count:
-            return list(found)
-    raise InputError(f"the space {space.name} has no {count:,} subnets besides the table's own", hint="lower --nets")
+            break
+    return list(found)
 
 
 def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], rounds: int = ROUNDS) -> Verification:
@@ -267,8 +266,13 @@ def verify(table: LatencyTable, device: Device, specs: Sequence[ArchSpec], round
         for new in on_device.sweep(device.load, device.threads, anchor, now.anchor, now.ratios, rounds):
             meter.step(len(new))
     drift = median(now.ms(spec) / ms for spec, ms in table.nets.items())
-    measured, predicted = np.array([(now.ms(spec) / drift, predictor.predict_ms(spec)) for spec in specs]).T
-    return Verification(list(specs), measured, predicted, drift)
+    return compare(predictor, {spec: now.ms(spec) for spec in specs}, drift)
+
+
+def compare(predictor: Predictor, ms: Mapping[ArchSpec, float], drift: float = 1.0) -> Verification:
+    """What networks took, and what is predicted of them."""
+    measured, predicted = np.array([(taken / drift, predictor.predict_ms(spec)) for spec, taken in ms.items()]).T
+    return Verification(list(ms), measured, predicted, drift)
 
 
 def draw(path: str | Path, found: Verification, title: str) -> None:

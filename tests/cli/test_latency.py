@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -46,13 +47,25 @@ def test_faults_of_the_user_are_reported_in_a_line(
     call: Call, space_file: Path, tiny_space: SearchSpace, tmp_path: Path
 ) -> None:
     (tmp_path / "other.json").write_text("{}")
-    make_table(tiny_space).save(tmp_path / "table.json")
+    (table := make_table(tiny_space)).save(tmp_path / "table.json")
+    browser = {"backend": "onnxruntime-web-wasm", "runtime": "onnxruntime-web-wasm 1.30.0"}
+    replace(table, header=replace(table.header, **browser)).save(tmp_path / "phone.json")
     for words, message in (
         (("build", "--space", space_file, "--backend", "onx", "--out", tmp_path / "t.json"), "no such backend"),
         (("build", "--space", "nowhere", "--out", tmp_path / "t.json"), "no such search space"),
         (("verify", "--table", tmp_path / "none.json"), "no such file"),
         (("verify", "--table", tmp_path / "other.json"), "is not a latency table"),
         (("verify", "--table", tmp_path / "table.json", "--out", tmp_path / "picture.txt"), "is not a picture's name"),
+        (("verify", "--table", tmp_path / "table.json", "--nets", 99_999_999), "has no 99,999,999 subnets"),  # at once
+        (("verify", "--table", tmp_path / "phone.json"), "onnxruntime-web-wasm runs in a browser only; measure there"),
+        (
+            ("build", "--space", space_file, "--backend", "onnxruntime-web-webgpu", "--out", tmp_path / "t.json"),
+            "onnxruntime-web-webgpu runs in a browser only; measure there: 'ofa-pose latency bundle --format web'",
+        ),
+        (
+            ("bundle", "--space", space_file, "--runtime-files", tmp_path, "--out", tmp_path / "b"),
+            "--runtime-files are for a page; add --format web",
+        ),
         (("bundle", "--space", space_file, "--format", "tflite", "--out", tmp_path / "b"), "no such format"),
         (("import", tmp_path / "other.json", "--out", tmp_path / "t.json"), "is not a results.csv"),
         (("import", tmp_path / "other.json", "--out", tmp_path / "table.json"), "table.json: exists already"),
@@ -75,6 +88,15 @@ def test_a_measured_bundle_comes_home_by_its_folder(
     home = call("latency", "import", bundle, "--out", tmp_path / "table.json", "--json")
     assert home.code == 0, home.err
     assert home.result["nets"] == len(LatencyTable.load(tmp_path / "table.json").nets)
+    assert home.result["verification"].keys() == {"spearman", "kendall", "mape", "nets"}
+    assert home.result["verification"]["nets"] == 15
+
+
+def test_a_page_is_said_how_to_serve(call: Call, space_file: Path, tmp_path: Path) -> None:
+    words = ("--space", space_file, "--joints", 14, "--nets", 0, "--format", "web", "--out", tmp_path / "page")
+    made = call("latency", "bundle", *words)
+    assert made.code == 0 and f"python -m http.server --directory {tmp_path / 'page'}" in " ".join(made.err.split())
+    assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@" in (tmp_path / "page" / "index.html").read_text()
 
 
 def test_ctrl_c_is_reported(call: Call, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ofa_pose.arch.space import SearchSpace
+from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import on_device
 from ofa_pose.backends.folding import NetPart
 from ofa_pose.backends.onnxruntime import onnx_model
@@ -20,10 +21,10 @@ from ofa_pose.backends.runtimes import BUNDLES
 from ofa_pose.latency import bundle as bundle_module
 from ofa_pose.latency.bundle import import_results, write_bundle
 from ofa_pose.latency.measure import net_part
-from ofa_pose.latency.pieces import Subject, table_subjects
+from ofa_pose.latency.pieces import Piece, Subject, table_subjects
 from ofa_pose.latency.predictor import Predictor
 from ofa_pose.utils.errors import InputError
-from tests.latency.tables import measure_bundle
+from tests.latency.tables import few_networks, measure_bundle, net_ms, subject_ms
 
 ALONE = (
     "import sys, runpy\n"
@@ -46,21 +47,22 @@ def run_alone(*words: object) -> subprocess.CompletedProcess[str]:
 def test_a_bundle_runs_alone_and_comes_home(form: str, small_space: SearchSpace, tmp_path: Path) -> None:
     pytest.importorskip(BUNDLES[form].name)
     folder = tmp_path / "bundle"
-    count = write_bundle(folder, small_space, 14, form, share=1.0)
+    count = write_bundle(folder, small_space, 14, form, share=1.0, nets=3)
     subjects = table_subjects(small_space, 14, 1.0)
-    assert count == len(subjects)
+    assert count == len(subjects) + 3
     assert len(list((folder / "models").iterdir())) < count  # one model serves all sides
     done = run_alone(folder / "measure.py", "--rounds", 1)
     assert done.returncode == 0, done.stderr
-    table = import_results(folder / "results.csv")
+    table, verification = import_results(folder / "results.csv")
     assert list(table.ratios) == subjects
+    assert verification and len(set(verification.specs) - set(table.nets)) == 3 and (verification.measured > 0).all()
     assert table.header.space == small_space and table.header.runtime.startswith(BUNDLES[form].name)
     assert Predictor(table).predict_ms(small_space.largest(14)) > 0
 
 
 def test_light_models_compute_the_same_shapes(small_space: SearchSpace, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0)
+    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0, nets=0)
     bundle = on_device.Bundle(tmp_path, threads=1)
     subjects = table_subjects(small_space, 14, 1.0)
     names = [name for name in bundle.subjects if name != on_device.ANCHOR]
@@ -74,7 +76,7 @@ def test_light_models_compute_the_same_shapes(small_space: SearchSpace, tmp_path
 
 def test_what_was_cut_off_goes_on(small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
-    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0)
+    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0, nets=0)
     calls = []
 
     def visit(run: object, threads: int) -> float:
@@ -102,7 +104,7 @@ def test_what_was_cut_off_goes_on(small_space: SearchSpace, tmp_path: Path, monk
     monkeypatch.setattr(on_device, "visit", lambda run, threads: calls.append(run) or 1.0)
     assert on_device.main(["--rounds", "1"]) == 0
     assert len(calls) == total - before + 2
-    assert len(import_results(path).ratios) == total
+    assert len(import_results(path)[0].ratios) == total
     assert on_device.main(["--rounds", "2"]) == 2
 
 
@@ -118,10 +120,10 @@ def test_a_bundle_is_there_whole_or_not_at_all(
 
     monkeypatch.setattr(bundle_module, "net_part", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(tmp_path / "bundle", small_space, 14, "ncnn", 1.0)
+        write_bundle(tmp_path / "bundle", small_space, 14, "ncnn", 1.0, 0)
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("bundle")]
     monkeypatch.undo()
-    write_bundle(tmp_path / "bundle", small_space, 14, "ncnn", 1.0)
+    write_bundle(tmp_path / "bundle", small_space, 14, "ncnn", 1.0, 0)
     assert {path.name for path in (tmp_path / "bundle").iterdir()} == {
         "models", "manifest.json", "measure.py", "README.txt"
     }  # fmt: skip
@@ -131,9 +133,9 @@ def test_other_folders_and_files_are_refused(small_space: SearchSpace, tmp_path:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="not empty"):
-        write_bundle(tmp_path / "full", small_space, 14, "onnx", 1.0)
+        write_bundle(tmp_path / "full", small_space, 14, "onnx", 1.0, 0)
     with pytest.raises(InputError, match="onnx"):
-        write_bundle(tmp_path / "new", small_space, 14, "onx", 1.0)
+        write_bundle(tmp_path / "new", small_space, 14, "onx", 1.0, 0)
     with pytest.raises(InputError, match="no such file"):
         import_results(tmp_path / "results.csv")
     for text in ("", "subject,ratio\n", "# {}\n", "# {\n", '# {"nets": {}, "space": {}}\nstem cout=8 side=64,fast\n'):
@@ -144,7 +146,7 @@ def test_other_folders_and_files_are_refused(small_space: SearchSpace, tmp_path:
 
 def measured(space: SearchSpace, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The results.csv of a bundle whose models all take a millisecond."""
-    write_bundle(folder, space, 14, "onnx", share=1.0)
+    write_bundle(folder, space, 14, "onnx", share=1.0, nets=0)
     return measure_bundle(folder, monkeypatch)
 
 
@@ -179,7 +181,7 @@ def test_no_threads_and_no_rounds_are_refused() -> None:
 
 
 def test_a_missing_runtime_is_reported(small_space: SearchSpace, tmp_path: Path) -> None:
-    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0)
+    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0, nets=0)
     code = f"import sys; sys.modules['ncnn'] = None\n{ALONE}"
     words = [sys.executable, "-c", code, str(tmp_path / "measure.py")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
@@ -190,7 +192,7 @@ def test_a_missing_runtime_is_reported(small_space: SearchSpace, tmp_path: Path)
 
 
 def test_the_manifest_names_every_model(small_space: SearchSpace, tmp_path: Path) -> None:
-    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0)
+    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0, nets=0)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     named = {entry["model"] for entry in manifest["subjects"].values()}
     assert named == {path.name for path in (tmp_path / "models").iterdir()}
@@ -234,3 +236,58 @@ def test_more_threads_than_processors_are_refused(capsys: pytest.CaptureFixture[
         on_device.main(["--threads", "9999"])
     assert stopped.value.code == 2
     assert f"--threads goes from 1 to {on_device.processors()}" in capsys.readouterr().err
+
+
+def test_results_say_how_well_other_networks_are_predicted(
+    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a device without a clock, of which the table is right but for one of the networks."""
+    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0, nets=5)
+    header = json.loads((tmp_path / "manifest.json").read_text())["header"]
+    header |= {"runtime": "onnxruntime 1", "threads": 1, "device": "a device", "cores": 2, "rounds": 1, "date": "today"}
+    subjects = table_subjects(small_space, 14, 1.0)
+    ms = {one if isinstance(one, Piece) else f"net {one.digest}": subject_ms(one) for one in subjects}
+    checks = {name: net_ms(ArchSpec.from_dict(spec)) for name, spec in header["checks"].items()}
+    slow = next(iter(checks))
+    rows = [f"{name},{taken!r}" for name, taken in (ms | checks | {slow: 2 * checks[slow]}).items()]
+    path = tmp_path / "results.csv"
+    path.write_text("\n".join([f"# {json.dumps(header)}", "anchor,1.0", *rows, ""]))
+    table, verification = import_results(path)
+    assert verification and list(table.ratios) == subjects
+    assert verification.errors == pytest.approx([-0.5, 0, 0, 0, 0], abs=1e-6)
+    path.write_text("\n".join([f"# {json.dumps(header)}", "anchor,1.0", *rows[:-1], ""]))
+    with pytest.raises(InputError, match="1 timings of whole networks wait"):
+        import_results(path)
+
+
+def test_a_space_of_few_networks_is_verified_by_those_there_are(small_space: SearchSpace, tmp_path: Path) -> None:
+    few = few_networks(small_space)
+    count = write_bundle(tmp_path, few, 14, "onnx", share=1.0, nets=15)
+    header = json.loads((tmp_path / "manifest.json").read_text())["header"]
+    assert header["checks"] == {} and count == len(table_subjects(few, 14, 1.0))
+
+
+def test_a_page_is_written_whole_or_not_at_all(
+    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def page_id(name: str, joints: int) -> str:
+        write_bundle(tmp_path / name, small_space, joints, "web", 1.0, 0)
+        found: str = json.loads((tmp_path / name / "manifest.json").read_text())["id"]
+        return found
+
+    assert page_id("one", 14) == page_id("same", 14) != page_id("other", 13)
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert names == {"index.html", "measure.js", "manifest.json", "models", "README.txt"}
+    with pytest.raises(InputError, match=r"dist: is not a folder with onnxruntime-web's files"):
+        write_bundle(tmp_path / "none", small_space, 14, "web", 1.0, 0, tmp_path / "dist")
+    with pytest.raises(InputError, match="--runtime-files are for a page"):
+        write_bundle(tmp_path / "none", small_space, 14, "onnx", 1.0, 0, tmp_path)
+    assert not (tmp_path / "none").exists()
+
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle_module, "add_runtime", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(tmp_path / "cut", small_space, 14, "web", 1.0, 0)
+    assert not any((tmp_path / "cut").iterdir())
