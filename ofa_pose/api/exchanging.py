@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_pose.api.decorators import single_process
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ofa_pose.skeleton import Skeleton
 
 SHOWN_KEYS = 5
+IN_GRAPH = "in-graph"
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,15 @@ def export(
     calibration_images: str | Path | None = None,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
+    decoder: str | None = None,
 ) -> ExportResult:
     """Write a net's config (YAML, LitePose's JSON), weights (safetensors) and models for runtimes.
 
     Models take RGB from 0 to 255, any batch (ncnn: one image) and any sides that are multiples of 16, and say in their
     metadata how to read their outputs. Each is compared with torch on two sizes, and timed.
     onnx-int8 is quantised after training, on images; its AP, size and time are shown beside those of single precision.
+    With `decoder` in-graph, a model finds joints itself and leaves the grouping to a program: its output is float32
+    (images, joints, candidates, 4): x, y in pixels of its input, heat, tag; of heat 0 where there is none.
     litepose-weights is a .pth.tar that the LitePose repository's code loads, of a fixed net or of a supernet.
 
     Example: ofa-pose export runs/finetuned --format onnx --format ncnn --out runs/export
@@ -77,6 +81,7 @@ def export(
         calibration_images: folder of their images.
         annotations: ground truth of onnx-int8's AP; default: data.test or data.val of its recipe.
         images: folder of its images.
+        decoder: in-graph: the decoder, but for the grouping, becomes part of the model (onnx, openvino).
 
     Raises:
         InputError: the checkpoint, a format, its package or the images are at fault; nothing is written then.
@@ -88,7 +93,12 @@ def export(
     evaluation = _pair("", annotations, images)
     if (calibration or evaluation) and INT8 not in (formats or ()):
         raise InputError("annotations and images are for onnx-int8", hint=f"add --format {INT8}, or leave them out")
-    return export_checkpoint(checkpoint, formats or None, out, calibration=calibration, evaluation=evaluation)
+    if decoder not in (None, IN_GRAPH):
+        raise InputError(f"no such decoder: '{decoder}'", hint=nearest(str(decoder), [IN_GRAPH]))
+    in_graph = decoder == IN_GRAPH
+    return export_checkpoint(
+        checkpoint, formats or None, out, calibration=calibration, evaluation=evaluation, decoder_in_graph=in_graph
+    )
 
 
 def _pair(prefix: str, annotations: str | Path | None, images: str | Path | None) -> tuple[Path, Path] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from ofa_pose.arch.plan import Layer
 from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.backends.folding import NetPart, whole, write_part
 from ofa_pose.backends.on_device import Run, onnx_run, onnx_session, random_inputs
-from ofa_pose.backends.runners import INPUT, OUTPUTS, check_names, in_chunks
+from ofa_pose.backends.runners import INPUT, JOINTS, OUTPUTS, ExportedRunner, JointRunner, check_names, in_chunks
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils.errors import InputError
 
@@ -146,17 +147,33 @@ class OnnxRunner:
         except Exception as error:  # its errors share no base class but Exception
             raise InputError(f"cannot be loaded by ONNX Runtime ({error})", where, "export it again") from None
         reads, writes = self._session.get_inputs(), self._session.get_outputs()
-        check_names([part.name for part in reads], [part.name for part in writes], where)
+        self.holds_decoder = check_names([part.name for part in reads], [part.name for part in writes], where)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return in_chunks(lambda planes: self._session.run(list(OUTPUTS), {INPUT: planes}), images)
+        return in_chunks(lambda planes: self.run(list(OUTPUTS), planes), images)
+
+    def run(self, outputs: list[str], planes: np.ndarray) -> list[np.ndarray]:
+        """Outputs by name, for float32 images (B, 3, H, W) from 0 to 255."""
+        found: list[np.ndarray] = self._session.run(outputs, {INPUT: planes})
+        return found
+
+
+def _open(path: Path, threads: int, streams: int) -> ExportedRunner:
+    runner = OnnxRunner(path, threads, streams)
+    if runner.holds_decoder:
+        return JointRunner(partial(runner.run, [JOINTS]), runner.metadata, streams)
+    return runner
 
 
 def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
+    _save(onnx_model(whole(net)), path, metadata)
+
+
+def _save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
     import onnx
 
-    model = onnx_model(whole(net), metadata)
+    onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 
@@ -191,7 +208,8 @@ BACKEND = Backend(
     extra="onnx",
     files=(".onnx",),
     write=_write,
-    open=OnnxRunner,
+    save=_save,
+    open=_open,
     prepare=_prepare,
     bundle=_bundle,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import numpy as np
 from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, random_inputs
 from ofa_pose.backends.onnxruntime import onnx_model
-from ofa_pose.backends.runners import INPUT, OUTPUTS, check_names, in_chunks
+from ofa_pose.backends.runners import INPUT, JOINTS, OUTPUTS, ExportedRunner, JointRunner, check_names, in_chunks
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
+    import onnx
+
     from ofa_pose.models.pose_net import PoseNet
 
 METADATA = "ofa_pose"  # the section of the model's rt_info that is ours
@@ -36,7 +39,8 @@ class OpenvinoRunner:
         core = openvino.Core()
         try:
             model = core.read_model(str(path))
-            check_names([part.any_name for part in model.inputs], [part.any_name for part in model.outputs], str(path))
+            reads, writes = ([part.any_name for part in parts] for parts in (model.inputs, model.outputs))
+            self.holds_decoder = check_names(reads, writes, str(path))
             section = model.get_rt_info([METADATA]).astype(dict) if model.has_rt_info([METADATA]) else {}
             self.metadata = {key: value.astype(str) for key, value in section.items()}
             self._compiled = core.compile_model(model, "CPU", _options(threads, streams))
@@ -46,13 +50,21 @@ class OpenvinoRunner:
         self._own = threading.local()  # a request computes one call at a time
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return in_chunks(self._run, images)
+        return in_chunks(partial(self.run, list(OUTPUTS)), images)
 
-    def _run(self, planes: np.ndarray) -> list[np.ndarray]:
+    def run(self, outputs: list[str], planes: np.ndarray) -> list[np.ndarray]:
+        """Outputs by name, for float32 images (B, 3, H, W) from 0 to 255."""
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         results = self._own.request.infer({INPUT: planes}, share_inputs=True)
-        return [results[name] for name in OUTPUTS]
+        return [results[name] for name in outputs]
+
+
+def _open(path: Path, threads: int, streams: int) -> ExportedRunner:
+    runner = OpenvinoRunner(path, threads, streams)
+    if runner.holds_decoder:
+        return JointRunner(partial(runner.run, [JOINTS]), runner.metadata, streams)
+    return runner
 
 
 def _options(threads: int, streams: int = 1) -> dict[str, Any]:
@@ -62,10 +74,14 @@ def _options(threads: int, streams: int = 1) -> dict[str, Any]:
 
 
 def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
+    _save(onnx_model(whole(net)), path, metadata)
+
+
+def _save(source: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
     """An .xml and a .bin, in single precision, with the metadata in rt_info."""
     import openvino
 
-    model = openvino.Core().read_model(onnx_model(whole(net)).SerializeToString())
+    model = openvino.Core().read_model(source.SerializeToString())
     for key, value in metadata.items():
         model.set_rt_info(value, [METADATA, key])
     openvino.save_model(model, str(path), compress_to_fp16=False)
@@ -87,6 +103,7 @@ BACKEND = Backend(
     extra="openvino",
     files=(".xml", ".bin"),
     write=_write,
-    open=OpenvinoRunner,
+    save=_save,
+    open=_open,
     prepare=_prepare,
 )

@@ -15,6 +15,7 @@ from ofa_pose.utils.errors import InputError
 
 INPUT = "images"  # what exported graphs call it
 OUTPUTS = {"low": 4, "high": 2}  # and these, with the input's cells in one of theirs
+JOINTS = "joints"  # the output of a graph that holds the decoder
 CHUNK_PIXELS = 4 * 128 * 128  # of images that are computed together: more of them leave the cache
 
 
@@ -36,6 +37,33 @@ class ExportedRunner(Runner, Protocol):
     metadata: dict[str, str]
 
 
+class JointRunner:
+    """An `ExportedRunner` over a network with the decoder inside its graph: it gives joints, and no maps."""
+
+    def __init__(
+        self, run: Callable[[np.ndarray], Sequence[np.ndarray]], metadata: dict[str, str], streams: int
+    ) -> None:
+        """`run` computes [joints] of float32 images (B, 3, H, W) from 0 to 255."""
+        self._run, self.metadata, self.streams = run, metadata, streams
+
+    def find_joints(self, images: np.ndarray) -> np.ndarray:
+        """Joints float32 (B, J, K, 4) of RGB uint8 images (B, H, W, 3): x, y in input pixels, heat, tag.
+
+        Rows of heat 0 are empty. Raises InputError where H or W is not a multiple of 16.
+        """
+        (joints,) = _chunked(self._run, images)
+        return joints
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise no_maps()
+
+
+def no_maps(where: object = "") -> InputError:
+    """What is said where a `JointRunner` is asked for maps."""
+    what = "the decoder is in its graph: there are no maps for a flip test, scales or another decoding"
+    return InputError(what, where, "use --no-flip and one scale, or export the model without --decoder in-graph")
+
+
 def check_sides(images: np.ndarray) -> None:
     """Raise InputError, naming the nearest valid sizes, where a side of images (B, H, W, 3) is not a multiple of 16."""
     height, width = images.shape[1:3]
@@ -50,19 +78,28 @@ def check_sides(images: np.ndarray) -> None:
     raise InputError(f"the network cannot take an input of {width}×{height} pixels", hint=f"the nearest {sizes}")
 
 
-def check_names(inputs: Iterable[str], outputs: Iterable[str], where: str) -> None:
-    """Raise InputError where a model's inputs and outputs are not those of an exported network."""
-    if [*inputs] != [INPUT] or not {*OUTPUTS} <= {*outputs}:
+def check_names(inputs: Iterable[str], outputs: Iterable[str], where: str) -> bool:
+    """Whether a model, by its inputs and outputs, holds the decoder.
+
+    Raises InputError where they are not those of an exported network.
+    """
+    names = {*outputs}
+    if [*inputs] != [INPUT] or not ({*OUTPUTS} <= names or JOINTS in names):
         raise InputError("is not a model that ofa-pose exported", where, "name a file that ofa-pose export wrote")
+    return JOINTS in names
 
 
 def in_chunks(run: Callable[[np.ndarray], Sequence[np.ndarray]], images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `run` makes of the `planes` of images (B, H, W, 3), of so many at once as are best computed together."""
+    low, high = _chunked(run, images)
+    return low, high
+
+
+def _chunked(run: Callable[[np.ndarray], Sequence[np.ndarray]], images: np.ndarray) -> Sequence[np.ndarray]:
     check_sides(images)
     size = max(1, CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
     outputs = [run(planes(images[start : start + size])) for start in range(0, max(1, len(images)), size)]
-    low, high = outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
-    return low, high
+    return outputs[0] if len(outputs) == 1 else [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
 
 def planes(images: np.ndarray) -> np.ndarray:

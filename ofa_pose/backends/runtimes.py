@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ofa_pose.utils.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    import onnx
+
     from ofa_pose.backends.folding import NetPart
     from ofa_pose.backends.on_device import Run
     from ofa_pose.backends.runners import ExportedRunner, Runner
@@ -33,6 +35,7 @@ class Backend:
         extra: the extra of ours that brings them.
         files: the suffixes of a model's files, that of the one to open first; () where it has no format.
         write: (net, path, metadata): writes a model with metadata, each value as JSON, its first file to `path`.
+        save: (model, path, metadata): the same of an ONNX graph, where its models may be made of one.
         open: (path, threads, streams): a runner of such a file; 0 threads: it chooses. Raises InputError.
         run: (net, threads): a runner of a copy of a network; needed where it has no format.
         prepare: (part, threads): a part of a network, runnable on random inputs, to be timed.
@@ -47,6 +50,7 @@ class Backend:
     extra: str = ""
     files: tuple[str, ...] = ()
     write: Callable[[PoseNet, Path, Mapping[str, str]], None] | None = None
+    save: Callable[[onnx.ModelProto, Path, Mapping[str, str]], None] | None = None
     open: Callable[[Path, int, int], ExportedRunner] | None = None
     run: Callable[[PoseNet, int], Runner] | None = None
     prepare: Callable[[NetPart, int], Run] | None = None

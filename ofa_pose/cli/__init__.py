@@ -73,7 +73,7 @@ add_command(app, "import-litepose", exchanging.import_litepose, ["file"], views.
 add_command(app, "eval", evaluating.evaluate, show_result=views.show_evaluation)
 add_command(app, "predict", evaluating.predict, ["source"], after=views.after_predict)
 add_command(app, "profile", profiling.profile, ["net"], views.show_profile)
-add_command(app, "export", exchanging.export, ["checkpoint"], views.show_export, views.warn_of_export)
+add_command(app, "export", exchanging.export, ["checkpoint"], views.show_export, views.after_export)
 add_command(app, "report", searching.report, ["run"])
 latency_app = typer.Typer(help="How long networks take: comparisons, and tables that predict it.", no_args_is_help=True)
 app.add_typer(latency_app, name="latency")

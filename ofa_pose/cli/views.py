@@ -253,8 +253,11 @@ def show_export(result: ExportResult) -> None:
             say(f"{name}: AP {ap['int8']:.4f}, in float32 {ap['float']:.4f} ({ap['images']} images, no flip test)")
 
 
-def warn_of_export(result: ExportResult, given: Given) -> None:
-    """Warn of what a format loses."""
+def after_export(result: ExportResult, given: Given) -> None:
+    """Warn of what a format loses, and say what groups the joints of a model with its decoder inside."""
+    if given["decoder"]:
+        package = Path(__file__).resolve().parents[1]
+        say(f"next: group its joints with {package / 'web/grouping.js'} or {package / 'native/grouping.hpp'}")
     for name, report in result.reports.items():
         if "warning" in report:
             warn(f"{name}: {report['warning']}")

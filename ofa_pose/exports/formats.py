@@ -19,12 +19,15 @@ import torch
 from ofa_pose.arch.presets import check_rebuildable, litepose_from_spec
 from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE, ArchSpec
 from ofa_pose.backends import runtimes
+from ofa_pose.backends.folding import whole
 from ofa_pose.backends.on_device import time_runs
-from ofa_pose.backends.runners import OUTPUTS, Runner
+from ofa_pose.backends.onnxruntime import onnx_model
+from ofa_pose.backends.runners import JOINTS, OUTPUTS, JointRunner, Runner, write_metadata
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
+from ofa_pose.exports.in_graph import COLUMNS, add_decoder, check_candidates, compare_joints
 from ofa_pose.exports.int8 import Int8Data, Pair, export_int8, int8_data
 from ofa_pose.families.profile import profile_net
 from ofa_pose.models.litepose import LitePose
@@ -62,17 +65,19 @@ def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool)
     return ExportSource(net, source.skeleton, source.decode, source.recipe, name)
 
 
-def metadata(source: ExportSource, in_graph: bool) -> dict[str, str]:
+def metadata(source: ExportSource, in_graph: bool, decoded: bool = False) -> dict[str, str]:
     """What a program needs to feed the network and to read its outputs, each value as JSON.
 
-    Normalised pixel = (pixel / 255 - mean) / std in RGB order; `in_graph`: the graph does that itself.
+    Normalised pixel = (pixel / 255 - mean) / std in RGB order; `in_graph`: the graph does that itself; `decoded`: it
+    holds the decoder too, see `in_graph.add_decoder`.
     """
+    outputs = {"outputs": {JOINTS: COLUMNS}} if decoded else {"strides": OUTPUTS}
     values: Mapping[str, Any] = {
         "spec": source.net.spec.to_dict(),
         "skeleton": source.skeleton.to_dict(),
         "grouping_order": source.skeleton.grouping_order,
         "normalisation": {"order": "RGB", "scale": 1 / 255, "mean": MEAN, "std": STD, "in_graph": in_graph},
-        "strides": OUTPUTS,
+        **outputs,
         "input_multiple": TOTAL_STRIDE,
         "decode": source.decode.to_dict(),
     }
@@ -124,16 +129,21 @@ def export_checkpoint(
     name: str = "model",
     calibration: Pair | None = None,
     evaluation: Pair | None = None,
+    decoder_in_graph: bool = False,
 ) -> ExportResult:
     """See `ofa_pose.export`; files are called OUT/NAME and a suffix. A supernet has one format, 'litepose-weights'.
 
     Args:
         formats: any of `FORMATS`; None: those of `DEFAULT_FORMATS` that this network can be written in.
         calibration, evaluation: see `int8_data`.
+        decoder_in_graph: models hold the decoder and are called OUT/NAME.joints and a suffix; others than those of
+            `IN_GRAPH` raise InputError.
     """
     for wanted in formats or ():
         if wanted not in _FORMATS:
             raise InputError(f"no such format: '{wanted}'", hint=nearest(wanted, FORMATS))
+    if decoder_in_graph and not (formats and {*formats} <= {*IN_GRAPH}):
+        raise InputError(f"a decoder in the graph is of {' and '.join(IN_GRAPH)}", hint="name no other --format")
     files.check_folder(out)
     for wanted in formats or DEFAULT_FORMATS:
         if backend := _FORMATS[wanted].backend:
@@ -147,9 +157,12 @@ def export_checkpoint(
             check(source.net)
     if INT8 in formats:
         source = replace(source, int8=int8_data(source.recipe, source.skeleton, calibration, evaluation))
+    if decoder_in_graph:
+        check_candidates(source.decode)
+    table = IN_GRAPH if decoder_in_graph else _FORMATS
     result = ExportResult()
     for wanted in dict.fromkeys(formats):
-        form = _FORMATS[wanted]
+        form = table[wanted]
         paths = [Path(out) / f"{name}{suffix}" for suffix in form.suffixes]
         report = _write_compared(form, source, paths[0]) if form.backend else form.write(source, paths[0]) or {}
         result.files[wanted] = paths[0]
@@ -260,14 +273,37 @@ def _write_compared(form: Format, source: ExportSource, path: Path) -> dict[str,
         seconds = time.perf_counter() - start
         assert backend and backend.open
         runner, reference = backend.open(temporary, 1, 1), make_reference(source.net)
-        report = {"seconds": seconds, **compare(runner, reference, backend.title, form.tolerance)}
+        if isinstance(runner, JointRunner):
+            run: Callable[[np.ndarray], Any] = runner.find_joints
+            differences = _compare_decoded(form, source, runner, folder, reference)
+        else:
+            run, differences = runner, compare(runner, reference, backend.title, form.tolerance)
+        report = {"seconds": seconds, **differences}
         if "ms" not in more:
-            times = time_runs(lambda: runner(reference[0][0]), 1, REPEATS, LONG_S)
+            times = time_runs(lambda: run(reference[0][0]), 1, REPEATS, LONG_S)
             report["ms"] = float(np.median(times))
         for suffix in reversed(form.suffixes):  # the file that leads to the others last
             name = f"{source.name}{suffix}"
             (folder / name).replace(path.parent / name)
     return report | more
+
+
+def _compare_decoded(
+    form: Format, source: ExportSource, runner: JointRunner, folder: Path, reference: list[tuple[np.ndarray, Outputs]]
+) -> dict[str, Any]:
+    """What `compare` gives of the model without the decoder; joints are compared with those that Python finds there.
+
+    Not with those on torch's maps: these differ in the last bits, and so may what is a peak.
+    """
+    backend = form.backend
+    assert backend and backend.write and backend.open
+    path = folder / f"maps{backend.files[0]}"
+    backend.write(source.net, path, {})
+    maps = backend.open(path, 1, 1)
+    differences = compare(maps, reference, backend.title, form.tolerance)
+    for images, _ in reference:
+        compare_joints(runner.find_joints(images), *maps(images), source.decode, backend.title)
+    return differences
 
 
 def _of_runtime(backend: Backend) -> Format:
@@ -276,6 +312,19 @@ def _of_runtime(backend: Backend) -> Format:
         backend.write(source.net, path, metadata(source, in_graph=True))
 
     return Format(backend.files, write, backend, backend.tolerance, backend.check)
+
+
+def _with_decoder(backend: Backend) -> Format:
+    def write(source: ExportSource, path: Path) -> None:
+        model = onnx_model(whole(source.net))
+        add_decoder(model, len(source.skeleton.joints), source.decode)
+        said = metadata(source, in_graph=True, decoded=True)
+        assert backend.save
+        backend.save(model, path, said)
+        write_metadata(path.with_suffix(".json"), said)  # ONNX Runtime in JavaScript reads none of a model's
+
+    suffixes = tuple(f".joints{suffix}" for suffix in (*backend.files, ".json"))
+    return Format(suffixes, write, backend, backend.tolerance, backend.check)
 
 
 ONNX = runtimes.FORMATS["onnx"].backend
@@ -289,5 +338,6 @@ _FORMATS = {
     INT8: Format((".int8.onnx",), _write_int8, ONNX, math.inf),
 }
 FORMATS = tuple(_FORMATS)
+IN_GRAPH = {name: _with_decoder(runtimes.FORMATS[name].backend) for name in ("onnx", "openvino")}
 SUPERNET_FORMATS = {"litepose-weights"}
 DEFAULT_FORMATS = ("yaml", "litepose", "safetensors", "onnx")  # the rest: not of every net, or for one runtime alone

@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 
 from ofa_pose.arch.spec import NetSpec, read_shape
-from ofa_pose.backends.runners import Runner
+from ofa_pose.backends.runners import JointRunner, Runner, no_maps
 from ofa_pose.backends.runtimes import open_runner
 from ofa_pose.data.images import read_upright
-from ofa_pose.pose.decode import DecodeConfig, Poses, decode
+from ofa_pose.pose.decode import DecodeConfig, Poses, decode, group_joints
 from ofa_pose.pose.draw import draw_poses
 from ofa_pose.pose.geometry import HIGH_STRIDE, LOW_STRIDE, InputFrame, check_resolution, input_frame, warp
 from ofa_pose.skeleton import Skeleton
@@ -66,6 +66,11 @@ def estimate(
     """
     start = time.perf_counter()
     flip = flip and skeleton.mirror
+    if isinstance(runner, JointRunner) and not (flip or inputs.resized or decoder):
+        joints, middle = runner.find_joints(inputs.images), time.perf_counter()
+        side = min(inputs.images.shape[1:3])
+        poses = group_joints(joints, skeleton.grouping_order, config or DecodeConfig(), side)
+        return poses, {"network": middle - start, "decode": time.perf_counter() - middle}
     low, high = _compute(runner, inputs.images, skeleton, flip)
     heat, sizes = low[:, : len(skeleton.joints)], 1 + len(inputs.resized)
     for resized in inputs.resized:
@@ -210,13 +215,16 @@ def load_exported(
         streams: how many calls are meant to be made at once.
 
     Raises:
-        InputError: no such file, no model that ofa-pose exported, its runtime is not installed, or no such resolution.
+        InputError: no such file, no model that ofa-pose exported, its runtime is not installed, no such resolution, or
+            a flip test of a model with its decoder inside.
     """
     if resolution is not None:
         check_resolution(resolution)
     runner = open_runner(path, threads, streams)
     spec = read_shape(_read(runner.metadata, "spec", path), path)
     skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
+    if flip and skeleton.mirror and isinstance(runner, JointRunner):
+        raise no_maps(path)
     says = "decode" in runner.metadata
     config = DecodeConfig.from_dict(_read(runner.metadata, "decode", path), path) if says else None
     return PoseModel(runner, spec, skeleton, resolution or spec.resolution, flip, config)
