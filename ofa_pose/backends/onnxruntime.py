@@ -167,7 +167,7 @@ def _open(path: Path, threads: int, streams: int) -> ExportedRunner:
 
 
 def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
-    _save(onnx_model(whole(net)), path, metadata)
+    _save(onnx_model(whole(net), metadata), path, metadata)
 
 
 def _save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
