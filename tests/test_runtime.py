@@ -21,7 +21,7 @@ from ofa_pose.data.images import read_image
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.exports.formats import export_checkpoint, metadata, open_source
 from ofa_pose.pose.decode import DecodeConfig
-from ofa_pose.skeleton import COCO
+from ofa_pose.skeleton import COCO, CROWDPOSE
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.errors import InputError
 from tests.test_floors import ROOT, reached
@@ -240,3 +240,12 @@ def test_pillow_images_are_seen_as_a_viewer_shows_them(exported: Path, scenes: K
     for path in (photo, tmp_path / "turned.jpg"):
         one, other = model(pillow.open(path), 0.1), model(path, 0.1)
         assert len(one) == len(other) and np.allclose(one.keypoints, other.keypoints, atol=1)
+
+
+def test_a_skeleton_of_other_joints_is_refused(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(exported))
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "skeleton")
+    entry.value = json.dumps(CROWDPOSE.to_dict())
+    onnx.save(model, str(tmp_path / "other.onnx"))
+    with pytest.raises(InputError, match=r"other\.onnx: its network finds 17 joints, its skeleton has 14"):
+        runtime.load(tmp_path / "other.onnx")

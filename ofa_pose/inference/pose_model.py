@@ -223,6 +223,9 @@ def load_exported(
     runner = open_runner(path, threads, streams)
     spec = read_shape(_read(runner.metadata, "spec", path), path)
     skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
+    if spec.joints != len(skeleton.joints):
+        what = f"its network finds {spec.joints} joints, its skeleton has {len(skeleton.joints)}"
+        raise InputError(what, path, "export it again")
     if flip and skeleton.mirror and isinstance(runner, JointRunner):
         raise no_maps(path)
     says = "decode" in runner.metadata

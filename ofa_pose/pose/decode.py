@@ -177,7 +177,11 @@ def group_joints(joints: Array, order: Sequence[int], config: DecodeConfig, shor
         joints: float32 (B, J, K, 4): x, y in input pixels, heat, tag; a row of heat 0 is empty.
         order: the joints' indices in the order of grouping, `Skeleton.grouping_order`.
         short_side: of the input, in pixels.
+
+    Raises ValueError where `order` is not an order of J joints, or a row does not hold four numbers.
     """
+    if joints.ndim != 4 or joints.shape[3] != 4 or sorted(order) != list(range(joints.shape[1])):
+        raise ValueError(f"joints {joints.shape} are not those of {len(order)} joints, four numbers a row")
     image, joint, row = np.nonzero(joints[..., 2] > 0)
     found = joints[image, joint, row].astype(np.float64)
     candidates = FoundJoints(image * joints.shape[1] + joint, found[:, :3], found[:, 3:])

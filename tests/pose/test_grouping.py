@@ -150,3 +150,9 @@ def test_people_are_found_where_they_stand() -> None:
     assert not len(nobody) and nobody.keypoints.shape == (0, 17, 3)
     best = np.argsort(-people[..., 2].mean(axis=1))
     np.testing.assert_allclose(found.keypoints, people[best], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 30, 4), (1, 17, 30, 3), (17, 30, 4)])
+def test_other_joints_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="are not those of 17 joints"):
+        group_joints(np.zeros(shape, np.float32), ORDER, DecodeConfig(), SIDE)
