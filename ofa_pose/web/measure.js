@@ -2,18 +2,17 @@
  * Times the models beside this page in this browser; `ofa-pose latency import results.csv` makes a table of it.
  *
  * A small network, the anchor, is timed again and again between the others, and what is kept of these is how long they
- * took by its time: devices get slower as they get warm. The procedure is measure.py's of the other bundles, but that a
- * browser's clock is coarse: what is short is repeated until it lasts many of the clock's steps.
+ * took by its time: devices get slower as they get warm. The procedure is measure.py's of the other bundles, but for what
+ * a browser lacks. Its clock is coarse, and it does not say the processor's time: so samples are long, and what other
+ * programs take of the processor meanwhile is divided out, as short pieces, whole networks and the anchor lose it alike.
  */
 
 const WARM_UP = 2; // runs of a visit that do not count
-const LEAST_SAMPLES = 5;
-const MOST_SAMPLES = 20;
-const VISIT_MS = 20; // that samples of a visit last together, where there are more than the least
+const SAMPLES = 5; // of a visit, the median of which counts
 const STEPS = 40; // of the clock that a sample lasts at least
-const GPU_SAMPLE_MS = 20; // that it lasts at least where its end is waited for
+const SAMPLE_MS = 20; // that it lasts at least: longer than a scheduler lets one program run
 const BATCH_MS = 400; // between two visits of the anchor
-const FIRST_MS = 2000; // that the anchor runs first: engines compile anew what runs often
+const FIRST_MS = 1000; // that the anchor runs first: engines compile anew what runs often
 const LONG_MS = 100; // after a sample that lasts longer the page may react
 const DRIFT = 0.2; // of the anchor, that is warned of
 const ANCHOR = "anchor";
@@ -122,7 +121,7 @@ class Runtime {
   constructor(ort, backend) {
     this.ort = ort;
     this.backend = backend;
-    this.sampleMs = Math.max(STEPS * clockStep(), backend === "webgpu" ? GPU_SAMPLE_MS : 0);
+    this.sampleMs = Math.max(STEPS * clockStep(), SAMPLE_MS);
     this.models = new Map();
   }
 
@@ -131,7 +130,7 @@ class Runtime {
   }
 
   /**
-   * The milliseconds of a subject: of the fastest of a few samples, as what disturbs, only delays.
+   * The milliseconds of a subject. Short ones are repeated until they make a sample.
    *
    * @param {{model: string, inputs: Object<string, [number, number]>}} subject file, and (channels, side) of each input
    */
@@ -144,12 +143,11 @@ class Runtime {
         ms = await timed(run, count);
       }
       const samples = [ms];
-      for (let sum = ms; samples.length < LEAST_SAMPLES || (samples.length < MOST_SAMPLES && sum < VISIT_MS); sum += ms) {
-        if (ms > LONG_MS) await pause();
-        ms = await timed(run, count);
-        samples.push(ms);
+      while (samples.length < SAMPLES) {
+        if (samples.at(-1) > LONG_MS) await pause();
+        samples.push(await timed(run, count));
       }
-      return Math.min(...samples) / count;
+      return median(samples) / count;
     });
   }
 
