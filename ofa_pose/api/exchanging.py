@@ -60,6 +60,7 @@ def export(
     annotations: str | Path | None = None,
     images: str | Path | None = None,
     decoder: str | None = None,
+    runtime_files: str | Path | None = None,
 ) -> ExportResult:
     """Write a net's config (YAML, LitePose's JSON), weights (safetensors) and models for runtimes.
 
@@ -69,25 +70,28 @@ def export(
     With `decoder` in-graph, a model finds joints itself and leaves the grouping to a program: its output is float32
     (images, joints, candidates, 4): x, y in pixels of its input, heat, tag; of heat 0 where there is none.
     litepose-weights is a .pth.tar that the LitePose repository's code loads, of a fixed net or of a supernet.
+    web is a folder for any web server: a page that finds poses in a browser, on a camera, photos and videos.
 
     Example: ofa-pose export runs/finetuned --format onnx --format ncnn --out runs/export
 
     Args:
         checkpoint: checkpoint or run directory.
         out: folder to write.
-        formats: yaml, litepose, safetensors, onnx (these by default), onnx-int8, {formats}, litepose-weights; may be
-            repeated.
+        formats: yaml, litepose, safetensors, onnx (these by default), onnx-int8, {formats}, litepose-weights, web;
+            may be repeated.
         calibration_annotations: training images that onnx-int8 is calibrated on; default: data.train of its recipe.
         calibration_images: folder of their images.
         annotations: ground truth of onnx-int8's AP; default: data.test or data.val of its recipe.
         images: folder of its images.
         decoder: in-graph: the decoder, but for the grouping, becomes part of the model (onnx, openvino).
+        runtime_files: folder of onnxruntime-web's files (node_modules/onnxruntime-web/dist) that web takes along;
+            default: its page loads them from a CDN.
 
     Raises:
         InputError: the checkpoint, a format, its package or the images are at fault; nothing is written then.
         OfaPoseError: a runtime does not compute what torch computes; that format is not written.
     """
-    from ofa_pose.exports.formats import INT8, export_checkpoint
+    from ofa_pose.exports.formats import INT8, WEB, export_checkpoint
 
     calibration = _pair("calibration-", calibration_annotations, calibration_images)
     evaluation = _pair("", annotations, images)
@@ -95,9 +99,16 @@ def export(
         raise InputError("annotations and images are for onnx-int8", hint=f"add --format {INT8}, or leave them out")
     if decoder not in (None, IN_GRAPH):
         raise InputError(f"no such decoder: '{decoder}'", hint=nearest(str(decoder), [IN_GRAPH]))
-    in_graph = decoder == IN_GRAPH
+    if runtime_files is not None and WEB not in (formats or ()):
+        raise InputError("runtime files are for web", hint=f"add --format {WEB}, or leave them out")
     return export_checkpoint(
-        checkpoint, formats or None, out, calibration=calibration, evaluation=evaluation, decoder_in_graph=in_graph
+        checkpoint,
+        formats or None,
+        out,
+        calibration=calibration,
+        evaluation=evaluation,
+        decoder_in_graph=decoder == IN_GRAPH,
+        runtime_files=None if runtime_files is None else Path(runtime_files),
     )
 
 

@@ -254,13 +254,16 @@ def show_export(result: ExportResult) -> None:
 
 
 def after_export(result: ExportResult, given: Given) -> None:
-    """Warn of what a format loses, and say what groups the joints of a model with its decoder inside."""
+    """Warn of what a format loses; say what groups the joints of a model with its decoder inside, how a page opens."""
     if given["decoder"]:
         package = Path(__file__).resolve().parents[1]
         say(f"next: group its joints with {package / 'web/grouping.js'} or {package / 'native/grouping.hpp'}")
     for name, report in result.reports.items():
         if "warning" in report:
             warn(f"{name}: {report['warning']}")
+    if "web" in result.files:
+        folder = shlex.quote(str(result.files["web"]))
+        say(f"next: python -m http.server --directory {folder}, then open http://localhost:8000")
 
 
 def _size(count: int) -> str:

@@ -38,6 +38,8 @@ from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
 from ofa_pose.utils.result import Result, plain
 from ofa_pose.utils.seeding import generator
+from ofa_pose.web.pose_page import PAGE, write_page
+from ofa_pose.web.runtime_files import check_runtime_files
 
 REPEATS = 20
 ANY_NET = "use yaml, safetensors or a runtime's format"
@@ -55,6 +57,7 @@ class ExportSource:
     recipe: Mapping[str, Any]  # what it was trained with
     name: str  # what its files' names begin with
     int8: Int8Data | None = None  # what an int8 form of it is made with
+    runtime_files: Path | None = None  # the folder of onnxruntime-web's files that a page is given
 
 
 def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool) -> ExportSource:
@@ -130,6 +133,7 @@ def export_checkpoint(
     calibration: Pair | None = None,
     evaluation: Pair | None = None,
     decoder_in_graph: bool = False,
+    runtime_files: Path | None = None,
 ) -> ExportResult:
     """See `ofa_pose.export`; files are called OUT/NAME and a suffix. A supernet has one format, 'litepose-weights'.
 
@@ -138,6 +142,7 @@ def export_checkpoint(
         calibration, evaluation: see `int8_data`.
         decoder_in_graph: models hold the decoder and are called OUT/NAME.joints and a suffix; others than those of
             `IN_GRAPH` raise InputError.
+        runtime_files: see `ofa_pose.web.runtime_files.add_runtime`.
     """
     for wanted in formats or ():
         if wanted not in _FORMATS:
@@ -145,6 +150,11 @@ def export_checkpoint(
     if decoder_in_graph and not (formats and {*formats} <= {*IN_GRAPH}):
         raise InputError(f"a decoder in the graph is of {' and '.join(IN_GRAPH)}", hint="name no other --format")
     files.check_folder(out)
+    if WEB in (formats or ()):
+        files.check_folder(Path(out) / f"{name}{_FORMATS[WEB].suffixes[0]}")
+        ONNX.require()
+        if runtime_files is not None:
+            check_runtime_files(runtime_files)
     for wanted in formats or DEFAULT_FORMATS:
         if backend := _FORMATS[wanted].backend:
             backend.require()
@@ -160,13 +170,15 @@ def export_checkpoint(
     if decoder_in_graph:
         check_candidates(source.decode)
     table = IN_GRAPH if decoder_in_graph else _FORMATS
+    source = replace(source, runtime_files=runtime_files)
     result = ExportResult()
     for wanted in dict.fromkeys(formats):
         form = table[wanted]
         paths = [Path(out) / f"{name}{suffix}" for suffix in form.suffixes]
         report = _write_compared(form, source, paths[0]) if form.backend else form.write(source, paths[0]) or {}
         result.files[wanted] = paths[0]
-        result.bytes[wanted] = sum(path.stat().st_size for path in paths)
+        written = [path for path in paths[0].rglob("*") if path.is_file()] or paths
+        result.bytes[wanted] = sum(path.stat().st_size for path in written)
         if len(paths) > 1:
             report = {"files": [str(path) for path in paths], **report}
         if report:
@@ -228,6 +240,19 @@ def _write_int8(source: ExportSource, path: Path) -> dict[str, Any]:
     assert ONNX.write and source.int8
     ONNX.write(source.net, exact, metadata(source, in_graph=True))
     return export_int8(exact, path, source.int8, source.net.spec.resolution, source.decode, threads=1)
+
+
+def _write_web(source: ExportSource, path: Path) -> dict[str, Any]:
+    """A folder with a page, its decoder and the ONNX model; the page comes last, when all that it loads is there."""
+    model = f"{source.name}.onnx"
+    with files.temporary_folder(path) as folder:
+        report = _write_compared(_FORMATS["onnx"], source, folder / model)
+        write_page(folder, model, metadata(source, in_graph=True), source.runtime_files)
+        written = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+        for file in sorted(written, key=lambda file: file == Path(PAGE)):
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).replace(path / file)
+    return report
 
 
 def make_reference(net: PoseNet) -> list[tuple[np.ndarray, Outputs]]:
@@ -328,7 +353,7 @@ def _with_decoder(backend: Backend) -> Format:
 
 
 ONNX = runtimes.FORMATS["onnx"].backend
-INT8 = "onnx-int8"
+INT8, WEB = "onnx-int8", "web"
 _FORMATS = {
     "yaml": Format((".yaml",), _write_yaml),
     "litepose": Format((".litepose.json",), _write_litepose, check=_litepose_spec),
@@ -336,6 +361,7 @@ _FORMATS = {
     "safetensors": Format((".safetensors",), _write_safetensors),
     **{name: _of_runtime(entry.backend) for name, entry in runtimes.FORMATS.items()},
     INT8: Format((".int8.onnx",), _write_int8, ONNX, math.inf),
+    WEB: Format((".web",), _write_web, check=ONNX.check),
 }
 FORMATS = tuple(_FORMATS)
 IN_GRAPH = {name: _with_decoder(runtimes.FORMATS[name].backend) for name in ("onnx", "openvino")}
