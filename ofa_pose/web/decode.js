@@ -101,15 +101,17 @@ function fuse(low, high) {
     for (let y = 0; y < h; y++) {
       const row = (joint * h + y) * w;
       for (let x = 0; x < width; x++) {
-        const [near, far] = neighbours(x, w);
-        wide[y * width + x] = 0.75 * low.data[row + near] + 0.25 * low.data[row + far];
+        const [left, right, share] = between(x, w);
+        const value = low.data[row + left];
+        wide[y * width + x] = share ? value + share * (low.data[row + right] - value) : value;
       }
     }
     for (let y = 0; y < height; y++) {
-      const [near, far] = neighbours(y, h);
+      const [above, below, share] = between(y, h);
       const row = (joint * height + y) * width;
       for (let x = 0; x < width; x++) {
-        const upsampled = Math.fround(0.75 * wide[near * width + x] + 0.25 * wide[far * width + x]);
+        const value = wide[above * width + x];
+        const upsampled = Math.fround(share ? value + share * (wide[below * width + x] - value) : value);
         fused[row + x] = 0.5 * upsampled + 0.5 * high.data[row + x];
       }
     }
@@ -117,10 +119,11 @@ function fuse(low, high) {
   return fused;
 }
 
-/** The nearest and the second nearest of `count` cells to a cell of half their size; at an edge the nearest twice. */
-function neighbours(cell, count) {
-  const near = cell >> 1;
-  return [near, Math.min(Math.max(cell & 1 ? near + 1 : near - 1, 0), count - 1)];
+/** Between which two of `count` cells the middle of a cell of half their size lies, and the share of the second. */
+function between(cell, count) {
+  const first = (cell - 1) >> 1;
+  if (first < 0 || first === count - 1) return [Math.max(first, 0), Math.max(first, 0), 0];
+  return [first, first + 1, cell & 1 ? 0.25 : 0.75];
 }
 
 /** The heat of a cell; beyond an edge, of the cell at it. */

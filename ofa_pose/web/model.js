@@ -135,63 +135,98 @@ export function inputFrame(imageWidth, imageHeight, resolution) {
  * every browser.
  * @param {ImageData} image
  */
-export function warp({ data, width, height }, frame) {
+export function warp(image, frame) {
   const size = frame.width * frame.height;
   const planes = new Float32Array(3 * size);
   FILL.forEach((value, channel) => planes.fill(value, channel * size, (channel + 1) * size));
-  const across = samples(width, frame.scale, frame.width - frame.left);
-  const down = samples(height, frame.scale, frame.height - frame.top);
-  const row = new Float32Array(3 * width);
-  for (let y = 0; y < down.count; y++) {
-    row.fill(0);
-    for (let k = down.start[y]; k < down.start[y + 1]; k++) {
-      const weight = down.weight[k];
-      for (let x = 0, from = 4 * down.pixel[k] * width; x < 3 * width; x += 3, from += 4) {
-        row[x] += weight * data[from];
-        row[x + 1] += weight * data[from + 1];
-        row[x + 2] += weight * data[from + 2];
-      }
-    }
-    const start = (y + frame.top) * frame.width + frame.left;
-    for (let x = 0; x < across.count; x++) {
-      let [red, green, blue] = [0, 0, 0];
-      for (let k = across.start[x]; k < across.start[x + 1]; k++) {
-        const [weight, from] = [across.weight[k], 3 * across.pixel[k]];
-        red += weight * row[from];
-        green += weight * row[from + 1];
-        blue += weight * row[from + 2];
-      }
-      planes[start + x] = Math.round(red);
-      planes[size + start + x] = Math.round(green);
-      planes[2 * size + start + x] = Math.round(blue);
-    }
-  }
+  const put = (x, y, ...colours) => {
+    const at = (y + frame.top) * frame.width + x + frame.left;
+    for (let channel = 0; channel < 3; channel++) planes[channel * size + at] = colours[channel];
+  };
+  const resize = frame.scale > 1 ? enlarge : shrink;
+  resize(image, frame.scale, frame.width - frame.left, frame.height - frame.top, put);
   return planes;
 }
 
+/** The length of a resized line, at most `most`, and the pixels of the old one per pixel of it; one pixel at least. */
+function resized(length, scale, most) {
+  const count = Math.min(Math.max(1, roundEven(length * scale)), most);
+  return [count, length * scale < 1 ? length : 1 / scale];
+}
+
 /**
- * Which pixels of a line of `length` an enlarged or shrunk line is made of, at most `most` of its pixels: pixel i is the
- * sum of weight[k] · line[pixel[k]] for k from start[i] to start[i + 1].
+ * Give `put(x, y, red, green, blue)` the pixels of a shrunk image, each the mean over its area; a copy at scale 1. It is
+ * computed in single precision, in OpenCV's order, so that halves are rounded alike.
  */
-function samples(length, scale, most) {
-  const whole = Math.max(1, roundEven(length * scale));
-  const step = length * scale < 1 ? length : 1 / scale; // a line thinner than a pixel becomes one
-  const count = Math.min(whole, most);
+function shrink({ data, width, height }, scale, mostAcross, mostDown, put) {
+  const across = areas(width, ...resized(width, scale, mostAcross));
+  const down = areas(height, ...resized(height, scale, mostDown));
+  const [row, sum] = [0, 1].map(() => new Float32Array(3 * (across.start.length - 1)));
+  const round = scale === 0.5 ? Math.round : roundEven; // as OpenCV, which adds four pixels there
+  let last = -1; // the row that was shrunk last: neighbours share one
+  for (let y = 0; y + 1 < down.start.length; y++) {
+    sum.fill(0);
+    for (let k = down.start[y]; k < down.start[y + 1]; k++) {
+      if (down.pixel[k] !== last) shrinkRow(data, 4 * width * down.pixel[k], across, row);
+      last = down.pixel[k];
+      for (let x = 0; x < sum.length; x++) sum[x] += Math.fround(down.weight[k] * row[x]);
+    }
+    for (let x = 0; x < sum.length; x += 3) {
+      put(x / 3, y, round(sum[x]), round(sum[x + 1]), round(sum[x + 2]));
+    }
+  }
+}
+
+/** Shrink the row of RGBA that begins at `begin` to RGB. */
+function shrinkRow(data, begin, { start, pixel, weight }, row) {
+  row.fill(0);
+  for (let x = 0; x + 1 < start.length; x++) {
+    for (let k = start[x]; k < start[x + 1]; k++) {
+      const from = begin + 4 * pixel[k];
+      row[3 * x] += Math.fround(weight[k] * data[from]);
+      row[3 * x + 1] += Math.fround(weight[k] * data[from + 1]);
+      row[3 * x + 2] += Math.fround(weight[k] * data[from + 2]);
+    }
+  }
+}
+
+/** Pixel i of a shrunk line is the sum of weight[k] · line[pixel[k]] for k from start[i] to start[i + 1]. */
+function areas(length, count, step) {
   const [start, pixel, weight] = [[0], [], []];
   for (let i = 0; i < count; i++) {
-    if (scale > 1) {
-      const at = Math.min(Math.max((i + 0.5) * step - 0.5, 0), length - 1);
-      const near = Math.min(Math.floor(at), Math.max(0, length - 2));
-      pixel.push(near, Math.min(near + 1, length - 1));
-      weight.push(1 - (at - near), at - near);
-    } else {
-      const [begin, end] = [i * step, Math.min((i + 1) * step, length)];
-      for (let at = Math.floor(begin); at < end && at < length; at++) {
-        pixel.push(at);
-        weight.push((Math.min(at + 1, end) - Math.max(at, begin)) / (end - begin));
-      }
+    const [begin, end] = [i * step, Math.min((i + 1) * step, length)];
+    for (let at = Math.floor(begin); at < end; at++) {
+      pixel.push(at);
+      weight.push((Math.min(at + 1, end) - Math.max(at, begin)) / (end - begin));
     }
     start.push(pixel.length);
   }
-  return { count, start: Int32Array.from(start), pixel: Int32Array.from(pixel), weight: Float64Array.from(weight) };
+  return { start: Int32Array.from(start), pixel: Int32Array.from(pixel), weight: Float32Array.from(weight) };
+}
+
+/** As `shrink`, of an enlarged image: linear in whole numbers, shares in 2048ths, as OpenCV has it for 8 bits. */
+function enlarge({ data, width, height }, scale, mostAcross, mostDown, put) {
+  const across = neighbours(width, ...resized(width, scale, mostAcross));
+  const down = neighbours(height, ...resized(height, scale, mostDown));
+  const part = (share, value) => (share * (value >> 4)) >> 16;
+  down.forEach(([above, below, low], y) => {
+    across.forEach(([left, right, far], x) => {
+      const colours = [0, 1, 2].map((channel) => {
+        const at = (row, column) => data[4 * (row * width + column) + channel];
+        const [upper, lower] = [above, below].map((row) => (2048 - far) * at(row, left) + far * at(row, right));
+        return (part(2048 - low, upper) + part(low, lower) + 2) >> 2;
+      });
+      put(x, y, ...colours);
+    });
+  });
+}
+
+/** Of each pixel of an enlarged line the two old ones that it lies between, and the share of the second in 2048ths. */
+function neighbours(length, count, step) {
+  const inside = (pixel) => Math.min(Math.max(pixel, 0), length - 1);
+  return Array.from({ length: count }, (_, i) => {
+    const at = Math.fround((i + 0.5) * step - 0.5);
+    const first = Math.floor(at);
+    return [inside(first), inside(first + 1), roundEven((at - first) * 2048)];
+  });
 }

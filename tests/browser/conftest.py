@@ -38,10 +38,15 @@ def axe_script() -> str:
     return _node_package("axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
+def chromium_program() -> str | None:
+    """Where Chromium is."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright_api.Browser]:
     """A headless Chromium whose camera is a drawn one; a page of its own context: `browser.new_page(viewport=…)`."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    program = chromium_program()
     if program is None:
         pytest.skip("there is no Chromium: apt-get install chromium")
     with playwright_api.sync_playwright() as playwright:
@@ -55,9 +60,19 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(scope="module")
+def serve_all() -> Iterator[Callable[[Path], str]]:
+    """As `serve`, for all tests of a file."""
+    yield from _serving()
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[[Path], str]]:
     """A function that serves a folder as `python -m http.server` does, and gives its address."""
+    yield from _serving()
+
+
+def _serving() -> Iterator[Callable[[Path], str]]:
     servers = []
 
     def start(folder: Path) -> str:
