@@ -23,7 +23,7 @@ or in Python:
     cv2.imwrite("poses.jpg", model.draw("photo.jpg", poses)[..., ::-1])
 
 The poses are those of the checkpoint that the model was exported from: the code is the same. OpenVINO's `.xml` (with
-the package openvino) and ncnn's `.param` (with ncnn) are loaded in the same way.
+the package openvino), ncnn's `.param` (ncnn) and LiteRT's `.tflite` (ai-edge-litert) are loaded in the same way.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def _write(model: PoseModel, photo: str, poses: Poses, out: Path) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """`python -m ofa_pose.runtime MODEL PHOTO …`: the poses on photos; returns the exit code."""
     parser = argparse.ArgumentParser("python -m ofa_pose.runtime", description="The poses on photos, by a model.")
-    parser.add_argument("model", help="that ofa-pose export wrote: .onnx, .xml or .param")
+    parser.add_argument("model", help="that ofa-pose export wrote: .onnx, .xml, .param or .tflite")
     parser.add_argument("photos", nargs="+", help="image files")
     parser.add_argument("--out", type=Path, help="also write NAME.json and, with the poses drawn on it, NAME.jpg here")
     parser.add_argument("--threshold", type=float, default=DRAWN, help="the least score of a person (%(default)s)")

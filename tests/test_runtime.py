@@ -27,7 +27,7 @@ from ofa_pose.utils.errors import InputError
 from tests.test_floors import ROOT, reached
 
 NANO = "litepose-nano-coco"
-DEVICE = {"numpy", "cv2", "scipy", "onnxruntime", "openvino", "ncnn"}  # all that a device has
+DEVICE = {"numpy", "cv2", "scipy", "onnxruntime", "openvino", "ncnn", "ai_edge_litert"}  # all that a device has
 # A finder that refuses packages, as if they were not installed.
 REFUSE = """
 import sys
@@ -80,10 +80,12 @@ def test_the_poses_of_the_checkpoint(exported: Path, scenes: KeypointDataset, fl
     assert people >= 4
 
 
-@pytest.mark.parametrize(("package", "name"), [("openvino", "net.xml"), ("ncnn", "net.param")])
-def test_other_runtimes_find_the_same(package: str, name: str, scenes: KeypointDataset, tmp_path: Path) -> None:
-    pytest.importorskip(package)
-    source, write = open_source(NANO, "net", supernets=False), BACKENDS[package].backend.write
+@pytest.mark.parametrize(
+    ("backend", "name"), [("openvino", "net.xml"), ("ncnn", "net.param"), ("litert", "net.tflite")]
+)
+def test_other_runtimes_find_the_same(backend: str, name: str, scenes: KeypointDataset, tmp_path: Path) -> None:
+    pytest.importorskip(BACKENDS[backend].backend.packages[0])
+    source, write = open_source(NANO, "net", supernets=False), BACKENDS[backend].backend.write
     assert write
     write(source.net, tmp_path / name, metadata(source, in_graph=True))
     ours, theirs = runtime.load(tmp_path / name, threads=1), ofa_pose.load(NANO, "cpu")

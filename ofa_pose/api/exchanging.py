@@ -65,8 +65,9 @@ def export(
     """Write a net's config (YAML, LitePose's JSON), weights (safetensors) and models for runtimes.
 
     Models take RGB from 0 to 255, any batch (ncnn: one image) and any sides that are multiples of 16, and say in their
-    metadata how to read their outputs. Each is compared with torch on two sizes, and timed.
-    onnx-int8 is quantised after training, on images; its AP, size and time are shown beside those of single precision.
+    metadata how to read their outputs. Each is compared with torch on two sizes, and timed; coreml, of five sizes, runs
+    on Apple's systems alone.
+    int8 forms are quantised after training, on images; AP, size and time are shown beside those of single precision.
     With `decoder` in-graph, a model finds joints itself and leaves the grouping to a program: its output is float32
     (images, joints, candidates, 4): x, y in pixels of its input, heat, tag; of heat 0 where there is none.
     litepose-weights is a .pth.tar that the LitePose repository's code loads, of a fixed net or of a supernet.
@@ -77,11 +78,11 @@ def export(
     Args:
         checkpoint: checkpoint or run directory.
         out: folder to write.
-        formats: yaml, litepose, safetensors, onnx (these by default), onnx-int8, {formats}, litepose-weights, web;
-            may be repeated.
-        calibration_annotations: training images that onnx-int8 is calibrated on; default: data.train of its recipe.
+        formats: yaml, litepose, safetensors, onnx (these by default), {formats}, onnx-fp16, onnx-int8,
+            litert-fp16, litert-int8, coreml, litepose-weights, web; may be repeated.
+        calibration_annotations: training images that int8 is calibrated on; default: data.train of its recipe.
         calibration_images: folder of their images.
-        annotations: ground truth of onnx-int8's AP; default: data.test or data.val of its recipe.
+        annotations: ground truth of int8's AP; default: data.test or data.val of its recipe.
         images: folder of its images.
         decoder: in-graph: the decoder, but for the grouping, becomes part of the model (onnx, openvino).
         runtime_files: folder of onnxruntime-web's files (node_modules/onnxruntime-web/dist) that web takes along;
@@ -91,12 +92,12 @@ def export(
         InputError: the checkpoint, a format, its package or the images are at fault; nothing is written then.
         OfaPoseError: a runtime does not compute what torch computes; that format is not written.
     """
-    from ofa_pose.exports.formats import INT8, WEB, export_checkpoint
+    from ofa_pose.exports.formats import INT8_FORMATS, WEB, export_checkpoint
 
     calibration = _pair("calibration-", calibration_annotations, calibration_images)
     evaluation = _pair("", annotations, images)
-    if (calibration or evaluation) and INT8 not in (formats or ()):
-        raise InputError("annotations and images are for onnx-int8", hint=f"add --format {INT8}, or leave them out")
+    if (calibration or evaluation) and not INT8_FORMATS & {*(formats or ())}:
+        raise InputError("annotations and images are for int8", hint="add --format onnx-int8, or leave them out")
     if decoder not in (None, IN_GRAPH):
         raise InputError(f"no such decoder: '{decoder}'", hint=nearest(str(decoder), [IN_GRAPH]))
     if runtime_files is not None and WEB not in (formats or ()):

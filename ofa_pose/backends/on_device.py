@@ -2,7 +2,8 @@
 
     python measure.py --threads 1
 
-It needs numpy and the models' runtime (onnxruntime or ncnn) alone. Cut off and started again, it goes on where it was.
+It needs numpy and the models' runtime (onnxruntime, ncnn or ai-edge-litert) alone. Cut off and started again, it goes
+on where it was.
 """
 
 # Bundles hold a copy of this file, so it imports nothing of the package; `latency build` measures with it too.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import ctypes
+import gzip
 import importlib
 import io
 import json
@@ -37,6 +39,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # Of ncnn: each halves precision for speed that x86 does not gain; without them outputs are torch's to 1e-5.
 REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")
 ANCHOR = "anchor"
+MODULES = {"litert": "ai_edge_litert"}  # of runtimes that are not called as their packages
 CPU_CLOCK = os.name != "nt"  # whether the processor's time is counted finely: Windows counts it in steps of 16 ms
 
 Run = Callable[[], object]
@@ -189,6 +192,31 @@ def ncnn_run(param: str, weights: bytes, inputs: dict[str, np.ndarray], outputs:
     return run
 
 
+def litert_interpreter(model: bytes, threads: int) -> Any:
+    """LiteRT's interpreter of a model on the CPU; 0 threads: as many as there are processors."""
+    interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter
+    return interpreter(model_content=model, num_threads=threads or processors())
+
+
+def litert_run(model: bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:
+    """A run of a LiteRT model, whose maps have the channels last; its inputs are resized to these."""
+    interpreter = litert_interpreter(model, threads)
+    places = {part["name"]: part["index"] for part in interpreter.get_input_details()}
+    maps = {places[name]: x.transpose(0, 2, 3, 1) for name, x in inputs.items()}
+    for place, x in maps.items():
+        interpreter.resize_tensor_input(place, x.shape)
+    interpreter.allocate_tensors()
+    for place, x in maps.items():
+        interpreter.set_tensor(place, np.ascontiguousarray(x))
+    outputs = [part["index"] for part in interpreter.get_output_details()]
+
+    def run() -> object:
+        interpreter.invoke()
+        return [interpreter.get_tensor(place).transpose(0, 3, 1, 2) for place in outputs]
+
+    return run
+
+
 def random_inputs(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
     """Inputs float32 (1, channels, side, side) by name, of (channels, side)."""
     rng = np.random.default_rng(0)
@@ -206,8 +234,9 @@ class Bundle:
             self.subjects: dict[str, dict[str, Any]] = manifest["subjects"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder} is not a whole bundle ({error}); copy it again") from None
-        runtime = runtime_module(self.header["backend"])
-        self.header["runtime"] = f"{self.header['backend']} {runtime.__version__}"
+        backend = self.header["backend"]
+        runtime = runtime_module(MODULES.get(backend, backend))
+        self.header["runtime"] = f"{backend} {runtime.__version__}"
 
     def load(self, name: str) -> Run:
         """A run of what is called so in the manifest."""
@@ -216,6 +245,8 @@ class Bundle:
         try:
             if self.header["backend"] == "onnxruntime":
                 return onnx_run(str(path), inputs, self._threads)
+            if self.header["backend"] == "litert":
+                return litert_run(gzip.decompress(path.read_bytes()), inputs, self._threads)
             # Weights take as long whatever they are; zeros need no file.
             return ncnn_run(path.read_text(), bytes(subject["weights"]), inputs, subject["outputs"], self._threads)
         except Exception as error:  # each runtime has its own

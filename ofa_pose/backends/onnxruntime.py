@@ -178,6 +178,18 @@ def _save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> No
     onnx.save(model, str(path))
 
 
+def _write_half(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
+    """Images and outputs stay float32."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    model = convert_float_to_float16(onnx_model(whole(net), metadata), keep_io_types=True)
+    OnnxModel(model).topological_sort()  # it puts its casts at the end
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
 def _prepare(part: NetPart, threads: int) -> Run:
     return onnx_run(onnx_model(part).SerializeToString(), random_inputs(part.inputs), threads)
 
@@ -208,6 +220,7 @@ BACKEND = Backend(
     extra="onnx",
     files=(".onnx",),
     write=_write,
+    write_half=_write_half,
     save=_save,
     open=_open,
     prepare=_prepare,

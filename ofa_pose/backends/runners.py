@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -110,13 +110,31 @@ def planes(images: np.ndarray) -> np.ndarray:
 def read_metadata(path: Path) -> dict[str, str]:
     """What the JSON beside a model says of it, each value as JSON again. Raises InputError where it is not JSON."""
     try:
-        return {key: json.dumps(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+        text = path.read_bytes()
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        raise InputError("holds no metadata", path, "export the model again") from None
+    except OSError:
+        raise _no_metadata(path) from None
+    return parse_metadata(text, path)
+
+
+def parse_metadata(text: bytes, where: str | Path) -> dict[str, str]:
+    """What a JSON says of a model, each value as JSON again. Raises InputError where it is not JSON."""
+    try:
+        return {key: json.dumps(value) for key, value in json.loads(text).items()}
+    except (ValueError, AttributeError, RecursionError):
+        raise _no_metadata(where) from None
+
+
+def _no_metadata(where: str | Path) -> InputError:
+    return InputError("holds no metadata", where, "export the model again")
+
+
+def metadata_values(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a JSON of metadata, each value of which is JSON, holds."""
+    return {key: json.loads(value) for key, value in metadata.items()}
 
 
 def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     """Write the JSON beside a model of a runtime that keeps none in it; each value is JSON."""
-    files.write_json(path, {key: json.loads(value) for key, value in metadata.items()})
+    files.write_json(path, metadata_values(metadata))

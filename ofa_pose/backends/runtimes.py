@@ -35,7 +35,8 @@ class Backend:
         extra: the extra of ours that brings them.
         files: the suffixes of a model's files, that of the one to open first; () where it has no format.
         write: (net, path, metadata): writes a model with metadata, each value as JSON, its first file to `path`.
-        save: (model, path, metadata): the same of an ONNX graph, where its models may be made of one.
+        write_half: the same in 16-bit floats: its weights, and what is computed where the device can.
+        save: (model, path, metadata): `write` of an ONNX graph, where its models may be made of one.
         open: (path, threads, streams): a runner of such a file; 0 threads: it chooses. Raises InputError.
         run: (net, threads): a runner of a copy of a network; needed where it has no format.
         prepare: (part, threads): a part of a network, runnable on random inputs, to be timed.
@@ -50,6 +51,7 @@ class Backend:
     extra: str = ""
     files: tuple[str, ...] = ()
     write: Callable[[PoseNet, Path, Mapping[str, str]], None] | None = None
+    write_half: Callable[[PoseNet, Path, Mapping[str, str]], None] | None = None
     save: Callable[[onnx.ModelProto, Path, Mapping[str, str]], None] | None = None
     open: Callable[[Path, int, int], ExportedRunner] | None = None
     run: Callable[[PoseNet, int], Runner] | None = None
@@ -83,7 +85,7 @@ class Entry:
     format: str = ""  # of its models, as export names it
     suffix: str = ""  # by which eval, predict and `ofa_pose.runtime` know its models; "" where they do not open them
     file: str = ""  # of this folder that holds its `Backend`; default: the name
-    bundled: bool = False  # whether device bundles can be made for it
+    bundled: str = ""  # the suffix of its models in device bundles; "" where none can be made
 
     @property
     def backend(self) -> Backend:
@@ -93,10 +95,11 @@ class Entry:
 
 
 TABLE = (
-    Entry("onnxruntime", "onnx", ".onnx", bundled=True),
+    Entry("onnxruntime", "onnx", ".onnx", bundled=".onnx"),
     Entry("torch", "torchscript", file="torch_net"),
     Entry("openvino", "openvino", ".xml"),
-    Entry("ncnn", "ncnn", ".param", bundled=True),
+    Entry("ncnn", "ncnn", ".param", bundled=".param"),
+    Entry("litert", "litert", ".tflite", bundled=".tflite.gz"),
 )
 BACKENDS = {entry.name: entry for entry in TABLE}
 FORMATS = {entry.format: entry for entry in TABLE if entry.format}

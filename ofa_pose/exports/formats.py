@@ -19,6 +19,7 @@ import torch
 from ofa_pose.arch.presets import check_rebuildable, litepose_from_spec
 from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE, ArchSpec
 from ofa_pose.backends import runtimes
+from ofa_pose.backends.coreml import BACKEND as CORE_ML
 from ofa_pose.backends.folding import whole
 from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.onnxruntime import onnx_model
@@ -28,7 +29,7 @@ from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.exports.in_graph import COLUMNS, add_decoder, check_candidates, compare_joints
-from ofa_pose.exports.int8 import Int8Data, Pair, export_int8, int8_data
+from ofa_pose.exports.int8 import QUANTISERS, Int8Data, Pair, export_int8, int8_data
 from ofa_pose.families.profile import profile_net
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.pose_net import PoseNet
@@ -42,6 +43,7 @@ from ofa_pose.web.pose_page import PAGE, write_page
 from ofa_pose.web.runtime_files import check_runtime_files
 
 REPEATS = 20
+HALF_TOLERANCE = 0.02  # what outputs within ±1 may differ, of 16-bit floats
 ANY_NET = "use yaml, safetensors or a runtime's format"
 LONG_S = 1.0  # of repeats: slow networks are repeated less often
 Outputs = tuple[np.ndarray, np.ndarray]
@@ -94,8 +96,10 @@ class Format:
     Attributes:
         suffixes: of its files; the first is the one that other programs are given.
         write: `write(source, path)` writes them, the first to `path`, and returns what there is to say about them.
-        backend: the runtime of a model, which is compared with torch: `tolerance` is the most that outputs may differ.
+        backend: the runtime of a model. Where it opens models here, they are compared with torch: `tolerance` is the
+            most that outputs may differ.
         check: raises InputError on a network that it cannot hold, before anything is written.
+        packages: that writing it needs besides those of the backend.
     """
 
     suffixes: tuple[str, ...]
@@ -103,6 +107,7 @@ class Format:
     backend: Backend | None = None
     tolerance: float = 0.0
     check: Callable[[PoseNet], object] | None = None
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class ExportResult(Result):
     Attributes:
         files: each format's first file; bytes: of all files of a format.
         reports: of a format what there is to say about it. A model's has 'max_difference', 'sizes', 'ms' and 'seconds',
-            that of 'onnx-int8' also what `export_int8` gives, and of several files all 'files'. LitePose's JSON has a
+            that of an int8 form also what `export_int8` gives, and of several files all 'files'. LitePose's JSON has a
             'warning' where that repository's code would build another net from it.
     """
 
@@ -157,7 +162,7 @@ def export_checkpoint(
             check_runtime_files(runtime_files)
     for wanted in formats or DEFAULT_FORMATS:
         if backend := _FORMATS[wanted].backend:
-            backend.require()
+            backend.require(*backend.packages, *backend.to_write, *_FORMATS[wanted].packages)
     source = open_source(checkpoint, name, supernets=formats is not None and set(formats) <= SUPERNET_FORMATS)
     if formats is None:
         fused = isinstance(source.net.spec, ArchSpec) and source.net.spec.head == "fusion"
@@ -165,7 +170,7 @@ def export_checkpoint(
     for wanted in formats:
         if check := _FORMATS[wanted].check:
             check(source.net)
-    if INT8 in formats:
+    if INT8_FORMATS & {*formats}:
         source = replace(source, int8=int8_data(source.recipe, source.skeleton, calibration, evaluation))
     if decoder_in_graph:
         check_candidates(source.decode)
@@ -175,15 +180,21 @@ def export_checkpoint(
     for wanted in dict.fromkeys(formats):
         form = table[wanted]
         paths = [Path(out) / f"{name}{suffix}" for suffix in form.suffixes]
-        report = _write_compared(form, source, paths[0]) if form.backend else form.write(source, paths[0]) or {}
+        compared = form.backend and form.backend.open
+        report = _write_compared(form, source, paths[0]) if compared else form.write(source, paths[0]) or {}
         result.files[wanted] = paths[0]
-        written = [path for path in paths[0].rglob("*") if path.is_file()] or paths
-        result.bytes[wanted] = sum(path.stat().st_size for path in written)
+        result.bytes[wanted] = sum(map(_size, paths))
         if len(paths) > 1:
             report = {"files": [str(path) for path in paths], **report}
         if report:
             result.reports[wanted] = report
     return result
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    parts = path.rglob("*") if path.is_dir() else [path]
+    return sum(part.stat().st_size for part in parts if part.is_file())
 
 
 def _write_yaml(source: ExportSource, path: Path) -> None:
@@ -233,13 +244,6 @@ def _write_safetensors(source: ExportSource, path: Path) -> None:
     weights = {name: value.contiguous() for name, value in source.net.state_dict().items()}
     with files.replacing(path) as temporary:
         save_file(weights, temporary, {"format": "pt", **metadata(source, in_graph=False)})
-
-
-def _write_int8(source: ExportSource, path: Path) -> dict[str, Any]:
-    exact = path.with_name("exact.onnx")
-    assert ONNX.write and source.int8
-    ONNX.write(source.net, exact, metadata(source, in_graph=True))
-    return export_int8(exact, path, source.int8, source.net.spec.resolution, source.decode, threads=1)
 
 
 def _write_web(source: ExportSource, path: Path) -> dict[str, Any]:
@@ -352,18 +356,44 @@ def _with_decoder(backend: Backend) -> Format:
     return Format(suffixes, write, backend, backend.tolerance, backend.check)
 
 
+def _of_half(backend: Backend) -> Format:
+    def write(source: ExportSource, path: Path) -> None:
+        assert backend.write_half
+        backend.write_half(source.net, path, metadata(source, in_graph=True))
+
+    return Format((f".fp16{backend.files[0]}",), write, backend, HALF_TOLERANCE, backend.check)
+
+
+def _of_int8(name: str) -> Format:
+    backend = runtimes.FORMATS[name].backend
+    (suffix,) = backend.files
+
+    def write(source: ExportSource, path: Path) -> dict[str, Any]:
+        exact = path.with_name(f"exact{suffix}")
+        assert backend.write and source.int8
+        backend.write(source.net, exact, metadata(source, in_graph=True))
+        side = source.net.spec.resolution
+        return export_int8(exact, path, source.int8, side, source.decode, threads=1, form=name)
+
+    return Format((f".int8{suffix}",), write, backend, math.inf, backend.check, QUANTISERS[name].packages)
+
+
 ONNX = runtimes.FORMATS["onnx"].backend
-INT8, WEB = "onnx-int8", "web"
+WEB = "web"
+_BACKENDS = {name: entry.backend for name, entry in runtimes.FORMATS.items()}
 _FORMATS = {
     "yaml": Format((".yaml",), _write_yaml),
     "litepose": Format((".litepose.json",), _write_litepose, check=_litepose_spec),
     "litepose-weights": Format((".litepose.pth.tar",), _write_litepose_weights, check=_loadable),
     "safetensors": Format((".safetensors",), _write_safetensors),
-    **{name: _of_runtime(entry.backend) for name, entry in runtimes.FORMATS.items()},
-    INT8: Format((".int8.onnx",), _write_int8, ONNX, math.inf),
+    **{name: _of_runtime(backend) for name, backend in _BACKENDS.items()},
+    **{f"{name}-fp16": _of_half(backend) for name, backend in _BACKENDS.items() if backend.write_half},
+    **{f"{name}-int8": _of_int8(name) for name in QUANTISERS},
+    "coreml": _of_runtime(CORE_ML),
     WEB: Format((".web",), _write_web, check=ONNX.check),
 }
 FORMATS = tuple(_FORMATS)
 IN_GRAPH = {name: _with_decoder(runtimes.FORMATS[name].backend) for name in ("onnx", "openvino")}
+INT8_FORMATS = {f"{name}-int8" for name in QUANTISERS}
 SUPERNET_FORMATS = {"litepose-weights"}
 DEFAULT_FORMATS = ("yaml", "litepose", "safetensors", "onnx")  # the rest: not of every net, or for one runtime alone

@@ -1,29 +1,33 @@
-"""Static int8 quantisation of an exported ONNX model, calibrated on images (Jacob et al., CVPR 2018).
+"""Static int8 quantisation of an exported ONNX or LiteRT model, calibrated on images (Jacob et al., CVPR 2018).
 
 Weights become int8 with a scale a channel, activations uint8 with a scale and a zero point a map, from the least and
-the greatest value that calibration sees. The graph holds QuantizeLinear and DequantizeLinear nodes (QDQ), which ONNX
-Runtime fuses into integer kernels; other runtimes read them too.
+the greatest value that calibration sees. An ONNX graph holds QuantizeLinear and DequantizeLinear nodes (QDQ), which
+ONNX Runtime fuses into integer kernels; other runtimes read them too. LiteRT's operators are integer ones.
 
-What is what, measured on the shipped net (192 pixels, 200 drawn scenes, AP .5608 in float32): all of it in int8 .5560,
-all but the outputs' last convolutions .5594, with one scale a tensor instead of one a channel .0132. ONNX Runtime's
-integer kernels are slower than its float ones for the stem and for the outputs' depthwise convolutions, which see the
-largest maps, so these stay float: 4.9 ms with them in int8, 3.9 ms without, 4.2 ms in float32 (one thread with VNNI;
-LitePose-S at 448: 46, 42 and 53 ms). Deconvolutions have no integer kernel there and are computed in float; their
+What is what in ONNX, measured on the shipped net (192 pixels, 200 drawn scenes, AP .5608 in float32): all of it in int8
+.5560, all but the outputs' last convolutions .5594, with one scale a tensor instead of one a channel .0132. ONNX
+Runtime's integer kernels are slower than its float ones for the stem and for the outputs' depthwise convolutions, which
+see the largest maps, so these stay float: 4.9 ms with them in int8, 3.9 ms without, 4.2 ms in float32 (one thread with
+VNNI; LitePose-S at 448: 46, 42 and 53 ms). Deconvolutions have no integer kernel there and are computed in float; their
 weights are int8 for the file's sake.
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ofa_pose.backends.litert import SIGNATURE, LitertRunner, with_metadata
 from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.backends.runners import INPUT, Runner, planes
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_IMAGES = 64
 EVALUATION_IMAGES = 500
+LITERT_INTEGER = "^(stages|deconv)"  # the operators that compute in integers, by what they write
 TOLERATED_AP = 0.02  # a larger loss is reported
 BATCH = 8
 TURNS, REPEATS = 5, 4
@@ -74,7 +79,7 @@ def int8_data(
     data = data.model_copy(update={**changed, "test": test})
     if data.train is None:
         hint = "add --calibration-annotations FILE --calibration-images DIR, training images"
-        raise InputError("onnx-int8 needs images to calibrate on, and the checkpoint's recipe names none", hint=hint)
+        raise InputError("int8 needs images to calibrate on, and the checkpoint's recipe names none", hint=hint)
     (train,) = load_splits(data, "train", trained=skeleton)
     if test is None:
         return Int8Data(train)
@@ -91,15 +96,17 @@ def export_int8(
     config: DecodeConfig | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
     threads: int = 0,
+    form: str = "onnx",
 ) -> dict[str, Any]:
-    """Write the int8 form of an ONNX model of ours, and say what it gains and loses.
+    """Write the int8 form of a model of ours, and say what it gains and loses.
 
     Args:
-        source: a model that `onnx_model` made; its metadata go along, with 'quantisation' added.
+        source: a model that was exported as `form`; its metadata go along, with 'quantisation' added.
         resolution: the short side of its inputs, in pixels.
         config: the decoder's settings, for the AP.
         calibration_images: so many of the calibration images at most; a fixed choice. At most 500 are evaluated.
-        threads: that an image is computed in; 0: ONNX Runtime chooses.
+        threads: that an image is computed in; 0: the runtime chooses.
+        form: onnx or litert.
 
     Returns:
         {'calibration_images', 'ms', 'float_ms', 'bytes', 'float_bytes'}: the median times of one image and
@@ -111,8 +118,9 @@ def export_int8(
     """
     calibration = data.calibration.choose(calibration_images, "int8", "calibration")
     inputs = (batch.images for batch in read_inputs(calibration, resolution, BATCH))
-    quantise(source, target, inputs, len(calibration))
-    runners = [OnnxRunner(path, threads) for path in (source, target)]
+    quantiser = QUANTISERS[form]
+    quantiser.quantise(source, target, inputs, len(calibration))
+    runners = [quantiser.open(path, threads) for path in (source, target)]
     float_ms, int8_ms = _times(runners, resolution)
     summary: dict[str, Any] = {"calibration_images": len(calibration), "ms": int8_ms, "float_ms": float_ms}
     summary |= {"bytes": Path(target).stat().st_size, "float_bytes": Path(source).stat().st_size}
@@ -136,7 +144,7 @@ def export_int8(
     return summary
 
 
-def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray], images: int) -> None:
+def quantise_onnx(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray], images: int) -> None:
     """Write the int8 form of an ONNX model of ours. Raises InputError where `source` cannot be read.
 
     Args:
@@ -150,8 +158,7 @@ def quantise(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray
     except Exception:  # protobuf's errors share no base class but Exception
         raise InputError("is not an ONNX model", source, "export it again") from None
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    how = {"weights": "int8", "activations": "uint8", "format": "QDQ", "calibration_images": images}
-    metadata["quantisation"] = json.dumps(how)
+    metadata["quantisation"] = _how(images, activations="uint8", format="QDQ")
     # what its preprocessing would do (shapes, folded norms) our graph has; it wants that said
     onnx.helper.set_model_props(model, metadata | {"onnx.quant.pre_process": "onnxruntime.quant"})
     batches = ({INPUT: planes(images)} for images in inputs)
@@ -176,6 +183,46 @@ def float_nodes(nodes: Iterable[onnx.NodeProto]) -> list[str]:
     """Which nodes stay float: LitePose's normalisation, stem and outputs; norms that are not folded in other nets."""
     named = ("normalise", "stem.", "outputs.")
     return [node.name for node in nodes if node.name.startswith(named) or node.op_type == "BatchNormalization"]
+
+
+def quantise_litert(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray], images: int) -> None:
+    """`quantise_onnx` of a LiteRT model."""
+    from ai_edge_quantizer import quantizer, recipe_manager
+    from ai_edge_quantizer.qtyping import TFLOperationName
+
+    metadata = LitertRunner(source).metadata | {"quantisation": _how(images, activations="int8")}
+    recipe = recipe_manager.RecipeManager()
+    recipe.add_static_config(LITERT_INTEGER, TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
+    maker = quantizer.Quantizer(str(source), recipe.get_quantization_recipe())
+    batches = [{INPUT: image[None].astype(np.float32)} for some in inputs for image in some]
+    shown = io.StringIO()  # its progress
+    with warnings.catch_warnings(), redirect_stdout(shown), redirect_stderr(shown):
+        warnings.simplefilter("ignore")  # keeping all tensors, which calibration is about, is "for debugging"
+        content = bytes(maker.quantize(maker.calibrate({SIGNATURE: batches}, num_threads=1)).quantized_model)
+    with files.replacing(target) as temporary:
+        temporary.write_bytes(with_metadata(content, metadata))
+
+
+def _how(images: int, **more: str) -> str:
+    """What a quantised model says of its making, as JSON."""
+    return json.dumps({"weights": "int8", **more, "calibration_images": images})
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """How models of a runtime are opened, (path, threads), and quantised, as `quantise_onnx` does."""
+
+    open: Callable[[str | Path, int], Runner]
+    quantise: Callable[[str | Path, str | Path, Iterable[np.ndarray], int], None]
+    packages: tuple[str, ...] = ()  # that it needs besides the runtime's
+
+
+QUANTISERS = MappingProxyType(
+    {
+        "onnx": Quantiser(OnnxRunner, quantise_onnx),
+        "litert": Quantiser(LitertRunner, quantise_litert, ("ai_edge_quantizer",)),
+    }
+)
 
 
 def _times(runners: Sequence[Runner], side: int) -> list[float]:

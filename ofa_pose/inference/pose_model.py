@@ -208,7 +208,7 @@ def load_exported(
     """An exported model that finds the poses on an image: `model(image)`, see `PoseModel`.
 
     Args:
-        path: a model that `ofa-pose export` wrote for a runtime: .onnx, .xml (OpenVINO), .param (ncnn) and the like.
+        path: a model that `ofa-pose export` wrote for a runtime: .onnx, .xml, .param, .tflite.
         threads: of one call; 0: the runtime chooses.
         resolution: what an image's short side is scaled to, in pixels; None takes the network's own.
         flip: average with the mirrored image: better and half as fast; not where the skeleton forbids mirroring.

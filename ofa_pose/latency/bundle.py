@@ -118,7 +118,7 @@ def _write_models(folder: Path, subjects: dict[str, Subject], entry: Entry) -> d
         part = net_part(subject)
         content, more = entry.backend.bundle(part)
         if content not in written:
-            written[content] = f"{len(written)}{entry.suffix}"
+            written[content] = f"{len(written)}{entry.bundled}"
             (folder / written[content]).write_bytes(content)
         lines[name] = {"model": written[content], "inputs": part.inputs, **more}
     return lines

@@ -21,13 +21,13 @@ from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError
 from tests.networks import randomised
 
-for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
+for _package in ("onnx", "onnxruntime", "openvino", "ncnn", "ai_edge_litert"):
     pytest.importorskip(_package)
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (3, 2), (2,), (2,)), (8, 12, 8), kernel=3, joints=5)
 SKELETON = Skeleton('"five"', ("head ×", "left", "right", "hip", "foot"), (0.05,) * 5, ((1, 2),), ((0, 3), (3, 4)))
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3), np.uint8)
-FORMATS = ("onnx", "openvino", "ncnn", "torchscript")
+FORMATS = ("onnx", "openvino", "ncnn", "litert", "torchscript")
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def models(net: LitePose, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def test_files_open_by_suffix(models: dict[str, str], net: LitePose) -> None:
-    assert {Path(models[name]).suffix for name in FORMATS[:3]} == set(SUFFIXES)
+    assert {Path(models[name]).suffix for name in FORMATS[:-1]} == set(SUFFIXES)
     expected = TorchRunner(net)(IMAGES)
-    for name in FORMATS[:3]:
+    for name in FORMATS[:-1]:
         runner = open_runner(models[name], threads=1, streams=2)
         assert runner.streams == 2
         for one, other in zip(runner(IMAGES), expected, strict=True):
@@ -55,7 +55,7 @@ def test_files_open_by_suffix(models: dict[str, str], net: LitePose) -> None:
 
 
 def test_files_say_what_they_are(models: dict[str, str]) -> None:
-    runners = [*(open_runner(models[name], threads=1) for name in FORMATS[:3]), TorchscriptRunner(models[FORMATS[3]])]
+    runners = [*(open_runner(models[name], threads=1) for name in FORMATS[:-1]), TorchscriptRunner(models[FORMATS[-1]])]
     for runner in runners:
         values = {key: json.loads(value) for key, value in runner.metadata.items()}
         assert ArchSpec.from_dict(values["spec"]) == SPEC
@@ -84,7 +84,7 @@ for path in sys.argv[3:]:
     np.savez(f"{sys.argv[2]}/{path[-3:]}.npz", low=low, high=high)
 """
     np.save(tmp_path / "images.npy", IMAGES)
-    paths = [models[name] for name in FORMATS[:3]]
+    paths = [models[name] for name in FORMATS[:-1]]
     call = [sys.executable, "-c", code, str(tmp_path / "images.npy"), str(tmp_path), *paths]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
@@ -114,7 +114,7 @@ np.savez(sys.argv[3], low=low.numpy(), high=high.numpy())
 
 @pytest.mark.parametrize("threads, streams", [(-1, 1), (1, 0)])
 def test_impossible_threads_are_refused(models: dict[str, str], threads: int, streams: int) -> None:
-    for name in FORMATS[:3]:
+    for name in FORMATS[:-1]:
         with pytest.raises(InputError, match="threads from 0, streams from 1"):
             open_runner(models[name], threads, streams)
 
@@ -139,12 +139,12 @@ def test_files_that_are_something_else(models: dict[str, str], suffix: str, tmp_
     content = whole.read_bytes()
     for damaged in (b"", b"hello\n", content[: len(content) // 3], content):  # the last without its weights
         (tmp_path / f"a{suffix}").write_bytes(damaged)
-        if damaged == content and suffix == ".onnx":
+        if damaged == content and suffix in (".onnx", ".tflite"):
             continue
         with pytest.raises(InputError) as caught:
             open_runner(tmp_path / f"a{suffix}")
         assert f"a{suffix}" in str(caught.value) and "\n" not in str(caught.value)
-    if suffix != ".onnx":
+    if suffix not in (".onnx", ".tflite"):
         weights = whole.with_suffix(".bin").read_bytes()
         (tmp_path / "a.bin").write_bytes(weights[: len(weights) // 2])
         with pytest.raises(InputError, match="cannot be loaded"):
@@ -163,7 +163,7 @@ def test_metadata_that_are_not_json(models: dict[str, str], tmp_path: Path) -> N
 
 def test_other_suffixes(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"is not an exported model; name a file that ends in \.onnx, \.xml or \.param"
+        InputError, match=r"is not an exported model; name a file that ends in \.onnx, \.xml, \.param or \.tflite"
     ):
         open_runner(tmp_path / "net.pt")
 

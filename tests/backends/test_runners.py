@@ -30,7 +30,7 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
 from tests.networks import hide_package, randomised
 
-for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
+for _package in ("onnx", "onnxruntime", "openvino", "ncnn", "ai_edge_litert"):
     pytest.importorskip(_package)
 NANO = load_space("litepose-nano")
 SPEC = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (3, 2), (2,), (2,)), (8, 12, 8), kernel=3, joints=5)

@@ -20,19 +20,21 @@ def test_a_line_agrees_with_its_record(entry: Entry) -> None:
     backend = entry.backend
     assert (backend.write is not None) == (backend.open is not None) == bool(entry.format) == bool(backend.files)
     assert backend.run or backend.write
-    assert backend.prepare is not None and (backend.bundle is not None) == entry.bundled
+    assert backend.prepare is not None and (backend.bundle is not None) == bool(entry.bundled)
+    assert backend.write_half is None or backend.write
     assert not entry.suffix or backend.files[0].endswith(entry.suffix)
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     brought = setup["options.extras_require"][backend.extra].split() if backend.extra else ["torch"]
-    assert {*backend.packages, *backend.to_write} <= set(brought)
+    assert {*backend.packages, *backend.to_write} <= {package.replace("-", "_") for package in brought}
 
 
 def test_users_know_these_names() -> None:
-    assert set(BACKENDS) == {"onnxruntime", "torch", "openvino", "ncnn"}
-    assert set(FORMATS) == {"onnx", "openvino", "ncnn", "torchscript"} and set(BUNDLES) == {"onnx", "ncnn"}
-    assert set(SUFFIXES) == {".onnx", ".xml", ".param"}
-    assert listed(BACKENDS) == "onnxruntime, torch, openvino or ncnn" and listed({"onnx": TABLE[0]}) == "onnx"
+    assert set(BACKENDS) == {"onnxruntime", "torch", "openvino", "ncnn", "litert"}
+    assert set(FORMATS) == {"onnx", "openvino", "ncnn", "litert", "torchscript"}
+    assert set(BUNDLES) == {"onnx", "ncnn", "litert"}
+    assert set(SUFFIXES) == {".onnx", ".xml", ".param", ".tflite"}
+    assert listed(BACKENDS) == "onnxruntime, torch, openvino, ncnn or litert" and listed({"onnx": TABLE[0]}) == "onnx"
 
 
 def test_help_names_the_runtimes() -> None:
@@ -48,11 +50,12 @@ def test_help_names_the_runtimes() -> None:
         ("model.onnx", "predict and eval run exported models; here name the checkpoint"),
         ("model.int8.onnx", "predict and eval run exported models; here name the checkpoint"),
         ("model.ncnn.param", "predict and eval run exported models; here name the checkpoint"),
+        ("model.int8.tflite", "predict and eval run exported models; here name the checkpoint"),
         ("model.bin", "it is a part of an exported model: name the .xml file beside it"),
         ("model.ncnn.bin", "it is a part of an exported model: name the .xml or .param file beside it"),
         (
             "net.torchscript.pt",
-            "TorchScript reads it; here name the checkpoint, or export it as onnx, openvino or ncnn",
+            "TorchScript reads it; here name the checkpoint, or export it as onnx, openvino, ncnn or litert",
         ),
         ("model.pt", None),
         ("model.litepose.json", None),

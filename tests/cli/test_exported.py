@@ -111,9 +111,9 @@ def test_export_int8(call: Call, scenes: Path, tmp_path: Path) -> None:
 def test_export_int8_is_refused(call: Call, scenes: Path, tmp_path: Path) -> None:
     out, annotations = ("--out", tmp_path / "out"), ("--annotations", scenes / "annotations.json")
     for words, message in (
-        (("--format", "onnx-int8", *out), "onnx-int8 needs images to calibrate on"),
+        (("--format", "onnx-int8", *out), "int8 needs images to calibrate on"),
         (("--format", "onnx-int8", *out, *annotations), "--annotations and --images go together; give both"),
-        (("--format", "onnx", *out, *truth(scenes)), "are for onnx-int8; add --format onnx-int8, or leave them out"),
+        (("--format", "onnx", *out, *truth(scenes)), "are for int8; add --format onnx-int8, or leave them out"),
     ):
         called = call("export", NANO, *words)
         assert called.code == 2 and message in called.err and not (tmp_path / "out").exists()

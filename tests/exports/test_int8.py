@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 from onnx import numpy_helper
 
 from ofa_pose import runtime
+from ofa_pose.backends.litert import LitertRunner
 from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.exports import int8
 from ofa_pose.exports.formats import export_checkpoint
-from ofa_pose.exports.int8 import Int8Data, export_int8, float_nodes, int8_data, quantise
+from ofa_pose.exports.int8 import Int8Data, export_int8, float_nodes, int8_data, quantise_onnx
 from ofa_pose.skeleton import COCO, CROWDPOSE
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.errors import InputError
@@ -120,6 +122,30 @@ def test_without_anybody_to_find_there_is_no_comparison(source: Path, data: Int8
     assert "not compared with float32" in done["warning"] and "crowds.json has a labelled person" in done["warning"]
 
 
+def test_the_litert_form(data: Int8Data, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_quantizer")
+    exact = Path(export_checkpoint("litepose-nano-coco", ["litert"], tmp_path).files["litert"])
+    config, path = runtime.load(exact).config, tmp_path / "int8.tflite"
+    report = export_int8(exact, path, data, 96, config, calibration_images=6, form="litert")
+    assert report["calibration_images"] == 6 and report["AP"]["float"] > 0.2
+    assert report["AP"]["lost"] == report["AP"]["float"] - report["AP"]["int8"] < 0.05  # 12 images: AP is coarse
+    assert report["float_bytes"] == exact.stat().st_size > 2.2 * report["bytes"] and report["ms"] > 0
+    assert data.evaluation is not None
+    images = np.stack([record.read() for record in data.evaluation.images])
+    ours, theirs = LitertRunner(path, 1), LitertRunner(exact, 1)
+    for found, expected in zip(ours(images), theirs(images), strict=True):
+        assert np.abs(found - expected).max() > 1e-4  # something was rounded
+        assert np.sqrt(np.mean((found - expected) ** 2)) < 0.2 * expected.std()
+    assert ours(np.zeros((3, 64, 96, 3), np.uint8))[0].shape == (3, 34, 16, 24)  # still of any size
+    assert ours.metadata.items() - theirs.metadata.items() == {("quantisation", ours.metadata["quantisation"])}
+    tools = importlib.import_module("ai_edge_litert.tools.flatbuffer_utils")
+    kind, model = tools.schema_fb.TensorType, tools.convert_bytearray_to_object(path.read_bytes())
+    kinds = {tensor.name.decode(): tensor.type for tensor in model.subgraphs[0].tensors}
+    assert kinds["stem.0"] == kinds["outputs.1.raw.depthwise"] == kinds["stem.0.weight"] == kind.FLOAT32
+    assert kinds["stages.0.0.expand"] == kinds["deconv.0.norm"] == kinds["stages.0.0.expand.weight"] == kind.INT8
+    assert not any(buffer.offset for buffer in model.buffers)  # old runtimes know no weights outside the structure
+
+
 def pair(dataset: KeypointDataset | None) -> tuple[Path, Path]:
     assert dataset is not None
     folder = Path(dataset.annotations_path).parent
@@ -171,5 +197,5 @@ def test_a_broken_calibration_image(source: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_quantised(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(InputError, match=r"broken\.onnx: is not an ONNX model"):
-        quantise(tmp_path / "broken.onnx", tmp_path / "model.onnx", [], 0)
+        quantise_onnx(tmp_path / "broken.onnx", tmp_path / "model.onnx", [], 0)
     assert [path.name for path in tmp_path.iterdir()] == ["broken.onnx"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends import ncnn, openvino
 from ofa_pose.backends.folding import whole
+from ofa_pose.backends.runtimes import open_runner
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.cli import run
@@ -21,7 +24,7 @@ from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from tests.networks import hide_package, randomised
 
-for _package in ("onnx", "onnxruntime", "openvino", "ncnn"):
+for _package in ("onnx", "onnxruntime", "openvino", "ncnn", "ai_edge_litert"):
     pytest.importorskip(_package)
 SKELETON = Skeleton("five", ("head", "left", "right", "hip", "foot"), (0.05,) * 5, ((1, 2),), ((0, 3), (3, 4)))
 SPEC = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (2,), (2,), (2,)), (8, 12, 8), kernel=3, joints=5)
@@ -29,6 +32,7 @@ FILES = {
     "onnx": ["model.onnx"],
     "openvino": ["model.xml", "model.bin"],
     "ncnn": ["model.ncnn.param", "model.ncnn.bin", "model.ncnn.json"],
+    "litert": ["model.tflite"],
     "torchscript": ["model.torchscript.pt"],
 }
 
@@ -59,7 +63,33 @@ def test_all_runtimes(checkpoint: Checkpoint, tmp_path: Path, capfd: pytest.Capt
         assert report["ms"] > 0 and report["seconds"] > 0
         assert len({(tmp_path / name).stat().st_mode for name in names}) == 1
     shown = capfd.readouterr()
-    assert (shown.out, shown.err) == ("", "")
+    assert (shown.out, re.sub(r"INFO: Created TensorFlow Lite XNNPACK.*\n", "", shown.err)) == ("", "")
+
+
+def test_half_precision(checkpoint: Checkpoint, net: LitePose, tmp_path: Path) -> None:
+    """Half the size, float32 at both ends, and the metadata of the model in single precision."""
+    names = {"onnx": "model.fp16.onnx", "litert": "model.fp16.tflite"}
+    result = export_checkpoint(checkpoint, [*names, *(f"{name}-fp16" for name in names)], tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (1, 48, 80, 3), np.uint8)
+    for name, file in names.items():
+        half = f"{name}-fp16"
+        assert result.files[half] == tmp_path / file
+        assert result.reports[half]["max_difference"] > 1e-5 and result.bytes[half] < 0.75 * result.bytes[name]
+        ours, theirs = (open_runner(result.files[form], 1) for form in (half, name))
+        assert ours.metadata == theirs.metadata
+        for found, expected in zip(ours(images), TorchRunner(net)(images), strict=True):
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, expected, atol=0.02 * max(1.0, float(np.abs(expected).max())))
+    weights = onnx.load(result.files["onnx-fp16"]).graph.initializer
+    assert {onnx.helper.tensor_dtype_to_np_dtype(entry.data_type) for entry in weights} == {np.dtype("float16")}
+
+
+def test_what_runs_on_a_mac_is_not_compared(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    pytest.importorskip("coremltools")
+    result = export_checkpoint(checkpoint, ["coreml"], tmp_path)
+    assert result.files == {"coreml": tmp_path / "model.mlpackage"} and result.reports == {}
+    parts = [part for part in (tmp_path / "model.mlpackage").rglob("*") if part.is_file()]
+    assert result.bytes["coreml"] == sum(part.stat().st_size for part in parts) > 10_000
 
 
 @pytest.mark.parametrize("resolution", [16, 64, 240, 256])
@@ -110,8 +140,8 @@ def test_a_wrong_model_is_not_written(
 def test_the_same_bytes_each_time(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """OpenVINO and torch number what they write by what they wrote before."""
     for part in ("a", "b"):
-        export_checkpoint(checkpoint, ["ncnn"], tmp_path / part)
-    for name in FILES["ncnn"]:
+        export_checkpoint(checkpoint, ["ncnn", "litert"], tmp_path / part)
+    for name in FILES["ncnn"] + FILES["litert"]:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 

@@ -37,7 +37,12 @@ FAMILIES = ("scaled-higherhrnet-shrink3", "efficienthrnet-h-4", "lightweight-ope
 FEASIBLE = FeasibleSpace(SPACE, 14, Budget(macs=10**9))
 BASIS = {"sha256": "ab" * 32, "space": SPACE.to_dict(), "search": ["a.json", 7, 7]}
 SCENES = [Scene("a.png", 50, 40, ({"head": (1.0, 2.0, 2), "tail": (8.0, 9.0, 1)},)), Scene("b.png", 30, 20, ())]
-MODELS = {"onnx": "onnxruntime", "ncnn": "ncnn", "openvino": "openvino"}  # formats, and what they need
+MODELS = {
+    "onnx": "onnxruntime",
+    "ncnn": "ncnn",
+    "openvino": "openvino",
+    "litert": "ai_edge_litert",
+}  # formats, and what they need
 
 
 def search_job() -> SearchJob:

@@ -45,7 +45,7 @@ def run_alone(*words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("form", BUNDLES)
 def test_a_bundle_runs_alone_and_comes_home(form: str, small_space: SearchSpace, tmp_path: Path) -> None:
-    pytest.importorskip(BUNDLES[form].name)
+    pytest.importorskip(BUNDLES[form].backend.packages[0])
     folder = tmp_path / "bundle"
     count = write_bundle(folder, small_space, 14, form, share=1.0, nets=3)
     subjects = table_subjects(small_space, 14, 1.0)

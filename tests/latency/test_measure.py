@@ -19,7 +19,7 @@ from ofa_pose.latency.pieces import piece_part, plan_pieces
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
 
-EXPORTED = ("onnxruntime", "openvino", "ncnn")
+EXPORTED = ("onnxruntime", "openvino", "ncnn", "litert")
 
 
 def outputs_of(result: Any) -> list[np.ndarray]:
@@ -65,8 +65,7 @@ def _layers_of_pieces(plan):
 
 @pytest.mark.parametrize("backend", EXPORTED)
 def test_backends_compute_the_same(tiny_spec: ArchSpec, backend: str) -> None:
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
+    pytest.importorskip(BACKENDS[backend].backend.packages[0])
     device = open_device(backend, threads=1)
     assert device.runtime.startswith(backend) and device.threads == 1
     for subject in [*dict.fromkeys(plan_pieces(make_plan(tiny_spec))), tiny_spec]:
@@ -115,7 +114,7 @@ def test_unknown_backends_are_refused() -> None:
 
 
 def test_missing_packages_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = {"onnx", "onnxruntime", "openvino", "ncnn"}
+    missing = {"onnx", "onnxruntime", "openvino", "ncnn", "ai_edge_litert"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else object())
     for backend in BACKENDS:
         if backend != "torch":
