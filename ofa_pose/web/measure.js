@@ -8,7 +8,9 @@
  */
 
 const WARM_UP = 2; // runs of a visit that do not count
-const SAMPLES = 5; // of a visit, the median of which counts
+const LEAST_SAMPLES = 5; // of a visit
+const ALIKE = 0.02; // share by which the mean of samples may be off, for no more to be taken
+const VISIT_MS = 500; // that those take together at most
 const STEPS = 40; // of the clock that a sample lasts at least
 const SAMPLE_MS = 20; // that it lasts at least: longer than a scheduler lets one program run
 const BATCH_MS = 400; // between two visits of the anchor
@@ -143,11 +145,12 @@ class Runtime {
         ms = await timed(run, count);
       }
       const samples = [ms];
-      while (samples.length < SAMPLES) {
-        if (samples.at(-1) > LONG_MS) await pause();
-        samples.push(await timed(run, count));
+      for (let sum = ms; samples.length < LEAST_SAMPLES || (middle(samples).error > ALIKE && sum < VISIT_MS); sum += ms) {
+        if (ms > LONG_MS) await pause();
+        ms = await timed(run, count);
+        samples.push(ms);
       }
-      return median(samples) / count;
+      return middle(samples).mean / count;
     });
   }
 
@@ -253,6 +256,14 @@ function clockStep() {
 
 function median(values) {
   return [...values].sort((one, other) => one - other)[values.length >> 1];
+}
+
+/** The mean of the middle half of some values, and by what share it may be off. */
+function middle(values) {
+  const quarter = values.length >> 2;
+  const inner = [...values].sort((one, other) => one - other).slice(quarter, values.length - quarter);
+  const mean = inner.reduce((sum, one) => sum + one, 0) / inner.length;
+  return { mean, error: (inner.at(-1) - inner[0]) / mean / Math.sqrt(values.length) };
 }
 
 function shuffled(values) {
