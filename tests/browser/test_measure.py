@@ -61,7 +61,7 @@ def turn(page: Any, state: str) -> None:
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
-def measured(page: Any, to: Path, seconds: float = 60) -> Path:
+def measured(page: Any, to: Path, seconds: float = 300) -> Path:
     """The file that the button saves when all is timed."""
     page.wait_for_selector("#save", timeout=seconds * SECONDS)
     with page.expect_download() as download:
