@@ -97,38 +97,42 @@ function fuse(low, high) {
   const [h, w] = [height / 2, width / 2];
   const fused = new Float32Array(joints * height * width);
   const wide = new Float32Array(h * width);
+  const columns = Array.from({ length: width }, (_, x) => between(x, w));
+  const rows = Array.from({ length: height }, (_, y) => between(y, h));
   for (let joint = 0; joint < joints; joint++) {
-    for (let y = 0; y < h; y++) {
-      const row = (joint * h + y) * w;
-      for (let x = 0; x < width; x++) {
-        const [left, right, share] = between(x, w);
-        const value = low.data[row + left];
-        wide[y * width + x] = share ? value + share * (low.data[row + right] - value) : value;
+    columns.forEach(({ first, second, share }, x) => {
+      for (let y = 0; y < h; y++) {
+        const row = (joint * h + y) * w;
+        wide[y * width + x] = mixed(low.data[row + first], low.data[row + second], share);
       }
-    }
-    for (let y = 0; y < height; y++) {
-      const [above, below, share] = between(y, h);
+    });
+    rows.forEach(({ first, second, share }, y) => {
       const row = (joint * height + y) * width;
       for (let x = 0; x < width; x++) {
-        const value = wide[above * width + x];
-        const upsampled = Math.fround(share ? value + share * (wide[below * width + x] - value) : value);
+        const upsampled = Math.fround(mixed(wide[first * width + x], wide[second * width + x], share));
         fused[row + x] = 0.5 * upsampled + 0.5 * high.data[row + x];
       }
-    }
+    });
   }
   return fused;
+}
+
+/** One value and a share of the way to another; a share of 0 is the first alone, whatever the other is. */
+function mixed(one, other, share) {
+  return share ? one + share * (other - one) : one;
 }
 
 /** Between which two of `count` cells the middle of a cell of half their size lies, and the share of the second. */
 function between(cell, count) {
   const first = (cell - 1) >> 1;
-  if (first < 0 || first === count - 1) return [Math.max(first, 0), Math.max(first, 0), 0];
-  return [first, first + 1, cell & 1 ? 0.25 : 0.75];
+  if (first < 0 || first === count - 1) return { first: Math.max(first, 0), second: 0, share: 0 };
+  return { first, second: first + 1, share: cell & 1 ? 0.25 : 0.75 };
 }
 
 /** The heat of a cell; beyond an edge, of the cell at it. */
 function heatAt({ heat, height, width }, joint, x, y) {
-  const [column, row] = [Math.min(Math.max(x, 0), width - 1), Math.min(Math.max(y, 0), height - 1)];
+  const column = Math.min(Math.max(x, 0), width - 1);
+  const row = Math.min(Math.max(y, 0), height - 1);
   return heat[(joint * height + row) * width + column];
 }
 
@@ -236,8 +240,9 @@ function placesOfMissing(maps, joint, floor) {
   }
   const hottest = cells.filter(([x, y]) => {
     const own = heatAt(maps, joint, x, y);
-    const mates = [heatAt(maps, joint, x ^ 1, y), heatAt(maps, joint, x, y ^ 1), heatAt(maps, joint, x ^ 1, y ^ 1)];
-    return !mates.some((mate) => mate > own);
+    const beside = heatAt(maps, joint, x ^ 1, y);
+    const across = heatAt(maps, joint, x ^ 1, y ^ 1);
+    return !(beside > own || across > own || heatAt(maps, joint, x, y ^ 1) > own);
   });
   return hottest.map(([x, y]) => spotAt(maps, joint, x, y));
 }

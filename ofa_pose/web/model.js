@@ -139,9 +139,11 @@ export function warp(image, frame) {
   const size = frame.width * frame.height;
   const planes = new Float32Array(3 * size);
   FILL.forEach((value, channel) => planes.fill(value, channel * size, (channel + 1) * size));
-  const put = (x, y, ...colours) => {
+  const put = (x, y, red, green, blue) => {
     const at = (y + frame.top) * frame.width + x + frame.left;
-    for (let channel = 0; channel < 3; channel++) planes[channel * size + at] = colours[channel];
+    planes[at] = red;
+    planes[size + at] = green;
+    planes[2 * size + at] = blue;
   };
   const resize = frame.scale > 1 ? enlarge : shrink;
   resize(image, frame.scale, frame.width - frame.left, frame.height - frame.top, put);
@@ -211,12 +213,14 @@ function enlarge({ data, width, height }, scale, mostAcross, mostDown, put) {
   const part = (share, value) => (share * (value >> 4)) >> 16;
   down.forEach(([above, below, low], y) => {
     across.forEach(([left, right, far], x) => {
-      const colours = [0, 1, 2].map((channel) => {
-        const at = (row, column) => data[4 * (row * width + column) + channel];
-        const [upper, lower] = [above, below].map((row) => (2048 - far) * at(row, left) + far * at(row, right));
+      const corners = [above * width + left, above * width + right, below * width + left, below * width + right];
+      const [a, b, c, d] = corners.map((pixel) => 4 * pixel);
+      const colour = (channel) => {
+        const upper = (2048 - far) * data[a + channel] + far * data[b + channel];
+        const lower = (2048 - far) * data[c + channel] + far * data[d + channel];
         return (part(2048 - low, upper) + part(low, lower) + 2) >> 2;
-      });
-      put(x, y, ...colours);
+      };
+      put(x, y, colour(0), colour(1), colour(2));
     });
   });
 }

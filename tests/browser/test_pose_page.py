@@ -168,6 +168,22 @@ def write_film(path: Path, seconds: int) -> None:
             file.write(b"FRAME\n" + planes.tobytes())
 
 
+def test_a_video_is_followed_to_its_end(visit, tmp_path: Path) -> None:
+    film = cv2.VideoWriter(str(tmp_path / "film.webm"), cv2.VideoWriter.fourcc(*"VP80"), 10, (192, 192))
+    if not film.isOpened():
+        pytest.skip("OpenCV writes no WebM here")
+    for index in range(20):
+        film.write(np.ascontiguousarray(draw_scene(78, index // 10, 192, COCO).image[..., ::-1]))
+    film.release()
+    opened = visit()
+    opened.page.set_input_files("#film-file", tmp_path / "film.webm")
+    opened.page.wait_for_selector("#status:has-text('the end, after')", timeout=60_000)
+    frames = re.fullmatch(r"film\.webm: the end, after (\d+) frames?", opened.page.inner_text("#status"))
+    assert frames and 1 <= int(frames[1]) <= 20
+    assert opened.page.is_visible("#picture") and int(opened.page.inner_text("#people")) > 0
+    assert not opened.faults
+
+
 @pytest.mark.slow
 def test_a_camera_that_sees_people_runs_for_ten_seconds(browser, visit, tmp_path: Path) -> None:
     write_film(tmp_path / "film.y4m", 10)
