@@ -85,8 +85,8 @@ def export(
         annotations: ground truth of int8's AP; default: data.test or data.val of its recipe.
         images: folder of its images.
         decoder: in-graph: the decoder, but for the grouping, becomes part of the model (onnx, openvino).
-        runtime_files: folder of onnxruntime-web's files (node_modules/onnxruntime-web/dist) that web takes along;
-            default: its page loads them from a CDN.
+        runtime_files: with --format web, folder of onnxruntime-web's files to copy; default: the page loads them from
+            its CDN.
 
     Raises:
         InputError: the checkpoint, a format, its package or the images are at fault; nothing is written then.
