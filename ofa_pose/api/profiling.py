@@ -328,7 +328,7 @@ def latency_import(results: str | Path, *, out: str | Path) -> LatencyTableResul
 def latency_compare(
     nets: Sequence[str],
     *,
-    backend: str = "onnxruntime",
+    backends: Sequence[str] = ("onnxruntime",),
     threads: int = 1,
     joints: int | None = None,
     rounds: int = 5,
@@ -343,11 +343,11 @@ def latency_compare(
 
     Args:
         nets: presets, spec files or checkpoints.
-        backend: runtime: {backends}.
+        backends: runtimes: {backends}; may be repeated.
         threads: threads of a run.
         joints: number of keypoints; default: each network's own.
         rounds: how many times each is measured; the median counts.
-        base: the one of the networks that ratios are to; default: the first.
+        base: the one of the networks that ratios are to, on the first backend; default: the first.
 
     Raises:
         InputError: no such network or backend, its package is missing, it cannot hold one of the networks, an input is
@@ -358,8 +358,12 @@ def latency_compare(
     check_range(1, joints=joints, threads=threads, rounds=rounds)
     if isinstance(nets, str) or not nets:
         raise InputError(f"{nets!r} is not a list of networks", hint="name some, as in ['litepose-s', 'litepose-m']")
+    if isinstance(backends, str) or not backends:
+        raise InputError(f"{backends!r} is not a list of backends", hint="name some, as in ['onnxruntime', 'torch']")
     specs = {str(net): _spec_of(str(net), joints) for net in nets}
-    return compare_networks(specs, backend, threads, rounds, str(nets[0] if base is None else base))
+    return compare_networks(
+        specs, list(dict.fromkeys(backends)), threads, rounds, str(nets[0] if base is None else base)
+    )
 
 
 def _space_of(net: str) -> SearchSpace | None:

@@ -21,7 +21,11 @@ from ofa_pose.utils.process import Interrupted, place
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import ONLY_IN_PYTHON
 
-OPTIONS = {"overrides": "--set", "formats": "--format"}  # those not called as their parameters are
+OPTIONS = {
+    "overrides": "--set",
+    "formats": "--format",
+    "backends": "--backend",
+}  # those not called as their parameters are
 # What the shell takes for a parameter, the first of its annotation's alternatives that is found here, and what stands
 # for a value in the help: of lists of text, an option that is repeated; of numbers, text with commas.
 SHELL_TYPES: dict[str, tuple[Any, str | None]] = {

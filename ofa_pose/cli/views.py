@@ -341,13 +341,16 @@ def show_comparison(result: LatencyComparison) -> None:
         return (*ms, *ratios)
 
     rows: list[tuple[str, ...]] = []
+    several = len(result.runtimes) > 1
     for net in result.nets:
         costs = map(format_count, (net.params, net.macs["exact"], net.macs["paper"]))
-        rows.append((net.net, str(net.resolution), *costs, *times(net.plain)))
-        rows.append(("  flipped", *[""] * 4, *times(net.flip)))
+        on = (net.backend,) if several else ()
+        rows.append((net.net, *on, str(net.resolution), *costs, *times(net.plain)))
+        rows.append(("  flipped", *on, *[""] * 4, *times(net.flip)))
     columns = ("pixels", "params", "exact", "paper", "network", "decode", "both", "network", "both")
-    title = f"{result.runtime}, threads {result.threads}, {result.device}: MACs, ms of one image, × {result.base}"
+    ran = ", ".join(result.runtimes.values())
+    title = f"{ran}, threads {result.threads}, {result.device}: MACs, ms of one image, × {result.base}"
     style = {"title": title, "title_justify": "left", "box": SIMPLE_HEAD, "padding": 0}
-    show_rows(["net"], columns, rows, **style)
+    show_rows(["net", *["on"] * several], columns, rows, **style)
     scenes = f"the maps of {result.scenes} drawn scenes of {result.people:.1f} people"
     say(f"flipped: with the flip test; medians of {result.rounds} rounds; decoding: a mean over {scenes}")

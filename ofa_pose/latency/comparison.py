@@ -1,4 +1,4 @@
-"""Networks of any family compared on one runtime: alone, with the flip test, and with the decoding of their maps."""
+"""Networks of any family compared on runtimes of this machine: alone, with the flip test, and with their decoding."""
 
 from __future__ import annotations
 
@@ -56,12 +56,14 @@ class ComparedNet(Result):
 
     Attributes:
         net: as it was named.
+        backend: that ran it.
         resolution, joints, params: of the network.
         macs: multiply-adds in each convention.
         plain, flip: times of an image without the flip test, and with it (two forward passes, their maps averaged).
     """
 
     net: str
+    backend: str
     resolution: int
     joints: int
     params: int
@@ -72,19 +74,18 @@ class ComparedNet(Result):
 
 @dataclass(frozen=True)
 class LatencyComparison(Result):
-    """Networks measured in turn on one runtime of this machine.
+    """Networks measured in turn on runtimes of this machine.
 
     Attributes:
-        backend, runtime, device, threads: what ran them: its name, name and version, the processor, threads of a run.
+        runtimes: of each backend its runtime's name and version; device, threads: the processor, threads of a run.
         rounds: how many times each was measured; times are medians over them.
-        base: the network whose times the ratios are of.
+        base: the network whose times, on the first backend, the ratios are of.
         scenes, people: how many drawn scenes' maps were decoded, and the mean number of people on one.
-        nets: in the order in which they were named: net, resolution, joints, params, macs; plain, and flip with the
-            flip test: network_ms, decode_ms, total_ms, network_ratio, total_ratio.
+        nets: in the order in which they were named, each on every backend: net, backend, resolution, joints, params,
+            macs; plain, and flip with the flip test: network_ms, decode_ms, total_ms, network_ratio, total_ratio.
     """
 
-    backend: str
-    runtime: str
+    runtimes: dict[str, str]
     device: str
     threads: int
     rounds: int
@@ -95,7 +96,7 @@ class LatencyComparison(Result):
 
 
 def compare_networks(
-    nets: Mapping[str, NetSpec], backend: str, threads: int, rounds: int, base: str
+    nets: Mapping[str, NetSpec], backends: Sequence[str], threads: int, rounds: int, base: str
 ) -> LatencyComparison:
     """Measure networks with random weights, batch 1, all in turn in each round.
 
@@ -106,20 +107,25 @@ def compare_networks(
         raise InputError(f"the base '{base}' is not among the networks", hint=nearest(base, nets))
     for spec in nets.values():
         check_square(spec)
-    device = open_device(backend, threads)
-    runs = {name: device.load(spec) for name, spec in nets.items()}
+    devices = {backend: open_device(backend, threads) for backend in backends}
+    runs = {(name, key): device.load(spec) for name, spec in nets.items() for key, device in devices.items()}
     people = scene_people()
-    times: dict[str, list[list[float | None]]] = {name: [] for name in nets}
-    with progress("latency compare", rounds * len(nets), "timings") as meter, _opencv_threads(threads):
+    times: dict[tuple[str, str], list[list[float | None]]] = {key: [] for key in runs}
+    with progress("latency compare", rounds * len(runs), "timings") as meter, _opencv_threads(threads):
         for _ in range(rounds):
-            for name, run in runs.items():
-                networks = [visit(one, threads) for one in (run, partial(_twice, run))]
-                times[name].append([*networks, *_decoding_ms(nets[name], people, threads)])
-                meter.step(note=f"{name} {networks[0]:.1f} ms")
-    found = {name: [_median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
-    compared = [_compared(name, spec, found[name], found[base]) for name, spec in nets.items()]
+            for name, spec in nets.items():
+                decoding = _decoding_ms(spec, people, threads)
+                for backend in devices:
+                    run = runs[name, backend]
+                    networks = [visit(one, threads) for one in (run, partial(_twice, run))]
+                    times[name, backend].append([*networks, *decoding])
+                    meter.step(note=f"{name} {networks[0]:.1f} ms")
+    found = {key: [_median(column) for column in zip(*rows, strict=True)] for key, rows in times.items()}
+    first = found[base, backends[0]]
+    compared = [_compared(name, backend, nets[name], own, first) for (name, backend), own in found.items()]
     crowd = round(float(np.mean([len(one) for one in people])), 2)
-    return LatencyComparison(backend, device.runtime, cpu_name(), threads, rounds, base, SCENES, crowd, compared)
+    runtimes = {backend: device.runtime for backend, device in devices.items()}
+    return LatencyComparison(runtimes, cpu_name(), threads, rounds, base, SCENES, crowd, compared)
 
 
 def scene_people() -> list[Array]:
@@ -178,11 +184,11 @@ def _median(values: tuple[float | None, ...]) -> float | None:
     return round(median(known), 4) if known else None
 
 
-def _compared(name: str, spec: NetSpec, own: list[float | None], base: list[float | None]) -> ComparedNet:
+def _compared(name: str, backend: str, spec: NetSpec, own: list[float | None], base: list[float | None]) -> ComparedNet:
     """A network with its times and the base's: of the network, with the flip test, of decoding, with the flip test."""
     figures = profile_net(spec, name)
     plain, flip = (_image_time(own[way], own[way + 2], base[way], base[way + 2]) for way in (0, 1))
-    return ComparedNet(name, spec.resolution, spec.joints, figures["params"], figures["macs"], plain, flip)
+    return ComparedNet(name, backend, spec.resolution, spec.joints, figures["params"], figures["macs"], plain, flip)
 
 
 def _image_time(

@@ -80,7 +80,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tiny_spec: ArchSpec) -> dict[str, Any
 
 
 def test_the_table_is_of_medians_over_rounds_that_take_turns(clock: dict[str, Any]) -> None:
-    found = compare_networks(clock["nets"], "it", 1, 3, "one")
+    found = compare_networks(clock["nets"], ["it"], 1, 3, "one")
     assert clock["order"] == [name for _ in range(3) for name in clock["nets"] for _ in range(3)]
     one, other, costs = found.nets
     assert (one.plain.network_ms, one.flip.network_ms) == (12, 24)
@@ -91,12 +91,20 @@ def test_the_table_is_of_medians_over_rounds_that_take_turns(clock: dict[str, An
     assert (other.plain.total_ratio, other.flip.total_ratio) == (2.5, round(69 / 27, 4))
     assert costs.plain.network_ratio == round(20 / 12, 4)
     assert costs.plain.decode_ms is costs.flip.total_ms is costs.plain.total_ratio is None
-    assert found.base == "one" and found.runtime == "it 1" and found.rounds == 3
+    assert found.base == "one" and found.runtimes == {"it": "it 1"} and found.rounds == 3
     assert (other.resolution, costs.params, costs.macs["exact"]) == (96, 4_091_698, 8_881_647_616)
 
 
+def test_several_backends_take_turns_with_each_network(clock: dict[str, Any]) -> None:
+    found = compare_networks({"one": clock["nets"]["one"]}, ["it", "that"], 1, 1, "one")
+    assert clock["order"] == ["one"] * 6  # once and twice, on each
+    assert [(net.net, net.backend) for net in found.nets] == [("one", "it"), ("one", "that")]
+    assert [net.plain.network_ratio for net in found.nets] == [1, 1.2]  # the second takes what a second round takes
+    assert found.nets[0].plain.decode_ms == found.nets[1].plain.decode_ms == 2
+
+
 def test_a_base_without_decoding_gives_ratios_of_networks_alone(clock: dict[str, Any]) -> None:
-    one = compare_networks(clock["nets"], "it", 1, 1, "costs").nets[0]
+    one = compare_networks(clock["nets"], ["it"], 1, 1, "costs").nets[0]
     assert one.plain.network_ratio == 0.5 and one.plain.total_ratio is None and one.plain.total_ms == 12
 
 
@@ -106,7 +114,8 @@ def test_a_base_without_decoding_gives_ratios_of_networks_alone(clock: dict[str,
         (["litepose-xs", "lite-hrnet-18"], {}, "256×192: only square ones are measured"),
         (["litepose-xs", "litepose-s"], {"base": "litepose-m"}, "'litepose-m' is not among the networks"),
         (["litepose-xs", "litpose-s"], {}, "no such network: 'litpose-s'; did you mean 'litepose-s'"),
-        (["litepose-xs"], {"backend": "onnx"}, "no such backend"),
+        (["litepose-xs"], {"backends": ["onnx"]}, "no such backend"),
+        (["litepose-xs"], {"backends": "onnxruntime"}, "is not a list of backends"),
         (["litepose-xs"], {"rounds": 0}, "--rounds 0"),
         ([], {}, "is not a list of networks"),
         ("litepose-xs", {}, "is not a list of networks"),
@@ -125,7 +134,14 @@ def test_what_cannot_be_compared_is_refused_first(
 def test_a_runtime_that_cannot_hold_a_net_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "visit", lambda *_: pytest.fail("something was measured"))
     with pytest.raises(InputError, match="written from a layer plan, and the family 'efficienthrnet' has none"):
-        ofa_pose.latency_compare(["litepose-xs", "efficienthrnet-h-4"], backend="ncnn")
+        ofa_pose.latency_compare(["litepose-xs", "efficienthrnet-h-4"], backends=["ncnn"])
+
+
+def test_two_runtimes_through_the_command_line(call: Call) -> None:  # noqa: F811
+    pytest.importorskip("onnxruntime")
+    done = call("latency", "compare", "litepose-xs", "--backend", "onnxruntime", "--backend", "torch", "--rounds", 1)
+    assert done.code == 0, done.err
+    assert "torch 2" in done.err and done.err.count("flipped") == 3  # a row of each, and below what it means
 
 
 def test_a_comparison_through_the_command_line(call: Call) -> None:  # noqa: F811
