@@ -83,6 +83,12 @@ class TrainSettings(Config):
         exclude_if=lambda k: k == 2,
     )
 
+    int8: bool = Field(
+        False,
+        description="a fixed LitePose learns to run as onnx-int8: it rounds as that does, and is evaluated as it",
+        exclude_if=lambda given: not given,
+    )
+
     @field_validator("checkpoint_every", mode="wrap")
     @classmethod
     def _say_both(cls, value: Any, check: ValidatorFunctionWrapHandler) -> int | str:
@@ -163,6 +169,11 @@ class SearchSettings(Config):
     fill: float = Field(0.5, ge=0, le=1, description="share of evolution's samples and offspring grown to the budget")
     uniform_start: bool = Field(True, description="the first population holds the widest uniform nets in the budget")
     prefer_cheaper: bool = Field(True, description="take the cheapest subnet whose AP is within noise of the best")
+    int8: bool = Field(
+        False,
+        description="each subnet is evaluated as the format onnx-int8 would run it; on the CPU",
+        exclude_if=lambda given: not given,
+    )
     surrogate: bool = Field(False, description="a model of the AP chooses which offspring are evaluated")
     surrogate_proposals: int = Field(20, ge=2, description="offspring bred for each one that is evaluated")
     surrogate_round: int = Field(3, ge=1, description="subnets evaluated between lessons; more processes would idle")

@@ -36,6 +36,7 @@ def search(
     macs_convention: str = "thop",
     algorithm: str | Algorithm | None = None,
     surrogate: bool | None = None,
+    int8: bool = False,
     archive: str | Path | None = None,
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -63,6 +64,7 @@ def search(
         algorithm: evolution, nsga2 or random (recipe key: search.algorithm). In Python also a callable, an
             `ofa_pose.searches.candidates.Algorithm`.
         surrogate: a model of the AP chooses what to evaluate (search.surrogate).
+        int8: evaluate each subnet as the format onnx-int8 would run it (search.int8): the APs are int8's.
         archive: archive of evaluations to share: a file, or another search's run directory.
         workers: processes that evaluate; more than one share the cores, and the GPUs. In Python a script that
             asks for more needs `if __name__ == "__main__":`.
@@ -79,6 +81,7 @@ def search(
     check_workers(workers, scheduler, executor)
     own = [f"search.algorithm={algorithm}"] if isinstance(algorithm, str) else []
     own += [f"search.surrogate={str(surrogate).lower()}"] if surrogate is not None else []
+    own += ["search.int8=true"] if int8 else []
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
     space, joints = source.space, source.spec.joints

@@ -120,6 +120,7 @@ def finetune(
     supernet: str | Path,
     out: str | Path,
     teacher: str | Path | None = None,
+    int8: bool = False,
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
@@ -138,6 +139,7 @@ def finetune(
         subnet: the chosen subnet: best.yaml of a search, spec or preset.
         supernet: checkpoint or run of the supernet it comes from.
         teacher: checkpoint that heatmaps are distilled from.
+        int8: round while training as the format onnx-int8 does, and evaluate as it (train.int8).
         recipe: a YAML file or a shipped recipe's name; default: the supernet's.
         objective: what to minimise, see `ofa_pose.pretrain`; the teacher is `TrainingRun.teacher`.
 
@@ -162,6 +164,7 @@ def finetune(
         raise InputError(f"is a network of the family '{spec.family}', not a subnet", subnet, "name one of a search")
     if source.space:  # else the run is of another command, which is said when it is read
         source.space.check_subnet(spec)
+    overrides = (*overrides, "train.int8=true") if int8 else overrides
     training = TrainingRun.prepare("finetune", source, out, recipe, overrides, resume, seed, device, teacher)
     check_space(source, training.space)
     check_joints(source.skeleton, training.train, "the run" if before else "the supernet")

@@ -41,12 +41,14 @@ class NetPart:
         outputs: name -> channels of every output.
         walk: `walk(apply, *inputs)` computes the part with `apply(layer, input)`; it gives the outputs in their order.
             None of a network without a layer plan: runtimes take what torch's exporter makes of the module.
+        inner: of inputs and outputs those that other layers write and read inside a network.
     """
 
     net: Any
     inputs: Mapping[str, tuple[int, int]]
     outputs: Mapping[str, int]
     walk: Callable[..., Iterable[Any]] | None
+    inner: frozenset[str] = frozenset()
 
 
 def whole(net: Network) -> NetPart:

@@ -39,7 +39,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # Of ncnn: each halves precision for speed that x86 does not gain; without them outputs are torch's to 1e-5.
 REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")
 ANCHOR = "anchor"
-MODULES = {"litert": "ai_edge_litert"}  # of runtimes that are not called as their packages
+MODULES = {"litert": "ai_edge_litert", "onnxruntime-int8": "onnxruntime"}  # of runtimes that are not called as their packages
 CPU_CLOCK = os.name != "nt"  # whether the processor's time is counted finely: Windows counts it in steps of 16 ms
 
 Run = Callable[[], object]
@@ -157,8 +157,11 @@ def onnx_session(model: str | bytes, threads: int) -> Any:
 
 
 def onnx_run(model: str | bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:
-    """A run of an ONNX model, a file or its content."""
-    return partial(onnx_session(model, threads).run, None, inputs)
+    """A run of an ONNX model, a file or its content; where it takes integers, of integers."""
+    session = onnx_session(model, threads)
+    whole = {one.name for one in session.get_inputs() if one.type == "tensor(uint8)"}
+    given = {name: (x * 64 + 128).clip(0, 255).astype(np.uint8) if name in whole else x for name, x in inputs.items()}
+    return partial(session.run, None, given)
 
 
 def ncnn_net(param: Path, weights: Path, threads: int) -> Any:
@@ -243,7 +246,7 @@ class Bundle:
         subject = self.subjects[name]
         path, inputs = self._folder / "models" / subject["model"], random_inputs(subject["inputs"])
         try:
-            if self.header["backend"] == "onnxruntime":
+            if self.header["backend"] in ("onnxruntime", "onnxruntime-int8"):
                 return onnx_run(str(path), inputs, self._threads)
             if self.header["backend"] == "litert":
                 return litert_run(gzip.decompress(path.read_bytes()), inputs, self._threads)

@@ -86,6 +86,7 @@ class Entry:
     suffix: str = ""  # by which eval, predict and `ofa_pose.runtime` know its models; "" where they do not open them
     file: str = ""  # of this folder that holds its `Backend`; default: the name
     bundled: str = ""  # the suffix of its models in device bundles; "" where none can be made
+    bundle: str = ""  # as `latency bundle` names those; default: the format
 
     @property
     def backend(self) -> Backend:
@@ -94,8 +95,10 @@ class Entry:
         return backend
 
 
+INT8 = "onnxruntime-int8"
 TABLE = (
     Entry("onnxruntime", "onnx", ".onnx", bundled=".onnx"),
+    Entry(INT8, file="onnxruntime_int8", bundled=".onnx", bundle="onnx-int8"),
     Entry("torch", "torchscript", file="torch_net"),
     Entry("openvino", "openvino", ".xml"),
     Entry("ncnn", "ncnn", ".param", bundled=".param"),
@@ -103,7 +106,7 @@ TABLE = (
 )
 BACKENDS = {entry.name: entry for entry in TABLE}
 FORMATS = {entry.format: entry for entry in TABLE if entry.format}
-BUNDLES = {entry.format: entry for entry in TABLE if entry.bundled}
+BUNDLES = {entry.bundle or entry.format: entry for entry in TABLE if entry.bundled}
 IN_BROWSERS = ("onnxruntime-web-wasm", "onnxruntime-web-webgpu")  # of latency tables that a page measured
 SUFFIXES = {entry.suffix: entry for entry in TABLE if entry.suffix}
 

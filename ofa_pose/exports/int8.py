@@ -1,15 +1,6 @@
-"""Static int8 quantisation of an exported ONNX or LiteRT model, calibrated on images (Jacob et al., CVPR 2018).
+"""The int8 form of an exported ONNX or LiteRT model, calibrated on images; see `backends.onnxruntime_int8`.
 
-Weights become int8 with a scale a channel, activations uint8 with a scale and a zero point a map, from the least and
-the greatest value that calibration sees. An ONNX graph holds QuantizeLinear and DequantizeLinear nodes (QDQ), which
-ONNX Runtime fuses into integer kernels; other runtimes read them too. LiteRT's operators are integer ones.
-
-What is what in ONNX, measured on the shipped net (192 pixels, 200 drawn scenes, AP .5608 in float32): all of it in int8
-.5560, all but the outputs' last convolutions .5594, with one scale a tensor instead of one a channel .0132. ONNX
-Runtime's integer kernels are slower than its float ones for the stem and for the outputs' depthwise convolutions, which
-see the largest maps, so these stay float: 4.9 ms with them in int8, 3.9 ms without, 4.2 ms in float32 (one thread with
-VNNI; LitePose-S at 448: 46, 42 and 53 ms). Deconvolutions have no integer kernel there and are computed in float; their
-weights are int8 for the file's sake.
+LiteRT's operators are integer ones; of them stay float which do in ONNX.
 """
 
 from __future__ import annotations
@@ -22,19 +13,21 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ofa_pose.backends.litert import SIGNATURE, LitertRunner, with_metadata
 from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.onnxruntime import OnnxRunner
+from ofa_pose.backends.onnxruntime_int8 import measure_ranges, quantised
 from ofa_pose.backends.runners import INPUT, Runner, planes
 from ofa_pose.checkpoints.checkpoint import check_joints
 from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset, Source, load_splits
 from ofa_pose.formats.reading import split_name
 from ofa_pose.inference.evaluate import evaluate, make_evaluator, read_inputs
+from ofa_pose.inference.quantised import BATCH, CALIBRATION_IMAGES, choose_calibration
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
@@ -42,14 +35,9 @@ from ofa_pose.utils.config import check_config
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
 
-if TYPE_CHECKING:
-    import onnx
-
-CALIBRATION_IMAGES = 64
 EVALUATION_IMAGES = 500
 LITERT_INTEGER = "^(stages|deconv)"  # the operators that compute in integers, by what they write
 TOLERATED_AP = 0.02  # a larger loss is reported
-BATCH = 8
 TURNS, REPEATS = 5, 4
 Pair: TypeAlias = tuple[Path, Path]
 """An annotation file and the folder of its images."""
@@ -109,20 +97,22 @@ def export_int8(
         form: onnx or litert.
 
     Returns:
-        {'calibration_images', 'ms', 'float_ms', 'bytes', 'float_bytes'}: the median times of one image and
-        the files' sizes; where there are evaluation images 'AP': {'float', 'int8', 'lost', 'images'}, without flip
-        test, and 'warning' where more than 0.02 is lost, or where nobody is there to take an AP of.
+        {'calibration', 'calibration_images', 'ms', 'float_ms', 'bytes', 'float_bytes'}: the annotation file of the
+        images calibrated on and their number, the median times of one image and the files' sizes; where there are
+        evaluation images 'AP': {'float', 'int8', 'lost', 'images'}, without flip test, and 'warning' where more than
+        0.02 is lost, or where nobody is there to take an AP of.
 
     Raises:
         InputError: a calibration image is unreadable; nothing is written.
     """
-    calibration = data.calibration.choose(calibration_images, "int8", "calibration")
+    calibration = choose_calibration(data.calibration, calibration_images)
     inputs = (batch.images for batch in read_inputs(calibration, resolution, BATCH))
     quantiser = QUANTISERS[form]
     quantiser.quantise(source, target, inputs, len(calibration))
     runners = [quantiser.open(path, threads) for path in (source, target)]
     float_ms, int8_ms = _times(runners, resolution)
-    summary: dict[str, Any] = {"calibration_images": len(calibration), "ms": int8_ms, "float_ms": float_ms}
+    summary: dict[str, Any] = {"calibration": str(calibration.annotations_path)}
+    summary |= {"calibration_images": len(calibration), "ms": int8_ms, "float_ms": float_ms}
     summary |= {"bytes": Path(target).stat().st_size, "float_bytes": Path(source).stat().st_size}
     if data.evaluation is None:
         return summary
@@ -151,38 +141,17 @@ def quantise_onnx(source: str | Path, target: str | Path, inputs: Iterable[np.nd
         inputs: the network's inputs to calibrate with, `images` in all: RGB uint8 (B, H, W, 3) of any sizes.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     try:
         model = onnx.load(str(source))
     except Exception:  # protobuf's errors share no base class but Exception
         raise InputError("is not an ONNX model", source, "export it again") from None
+    result = quantised(model, measure_ranges(model, map(planes, inputs)))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    metadata["quantisation"] = _how(images, activations="uint8", format="QDQ")
-    # what its preprocessing would do (shapes, folded norms) our graph has; it wants that said
-    onnx.helper.set_model_props(model, metadata | {"onnx.quant.pre_process": "onnxruntime.quant"})
-    batches = ({INPUT: planes(images)} for images in inputs)
+    how = _how(images, activations="uint8", format="QDQ")
+    onnx.helper.set_model_props(result, {**metadata, "quantisation": how})
     with files.replacing(target) as temporary:
-        quantize_static(
-            model,
-            str(temporary),
-            SimpleNamespace(get_next=partial(next, batches, None)),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=float_nodes(model.graph.node),
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        quantised = onnx.load(str(temporary))
-        onnx.helper.set_model_props(quantised, metadata)
-        onnx.save(quantised, str(temporary))
-
-
-def float_nodes(nodes: Iterable[onnx.NodeProto]) -> list[str]:
-    """Which nodes stay float: LitePose's normalisation, stem and outputs; norms that are not folded in other nets."""
-    named = ("normalise", "stem.", "outputs.")
-    return [node.name for node in nodes if node.name.startswith(named) or node.op_type == "BatchNormalization"]
+        onnx.save(result, str(temporary))
 
 
 def quantise_litert(source: str | Path, target: str | Path, inputs: Iterable[np.ndarray], images: int) -> None:

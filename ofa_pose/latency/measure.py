@@ -81,8 +81,9 @@ def net_part(subject: Subject | NetSpec) -> NetPart:
     part = piece_part(subject)
     names = {"stem": (INPUT,), "block": ("x",)}.get(subject.kind, ("x.0", "x.1"))
     inputs = {name: (layer.cin, layer.side_in) for name, layer in zip(names, part.reads, strict=False)}
-    net = PieceNet(part, rng)
-    return NetPart(net, inputs, {"y": part.layers[-1].cout}, net.walk)
+    net, outputs = PieceNet(part, rng), {"y": part.layers[-1].cout}
+    inner = {*inputs, *(() if subject.kind == "output" else outputs)} - {INPUT}
+    return NetPart(net, inputs, outputs, net.walk, frozenset(inner))
 
 
 class PieceNet(nn.Module):

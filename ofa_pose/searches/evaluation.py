@@ -26,6 +26,7 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.runners import Runner
+from ofa_pose.backends.runtimes import INT8, find_backend
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import Checkpoint, check_held_out, check_joints, check_space, load_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace
@@ -33,6 +34,7 @@ from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.inference.evaluate import Evaluation, Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
+from ofa_pose.inference.quantised import calibration_inputs, int8_runner
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
@@ -62,10 +64,12 @@ class _Prepared(NamedTuple):
 
     calibration: list[Tensor]
     inputs: list[Inputs]
+    int8: list[np.ndarray]  # what the ranges of int8 maps are taken from, where they are needed
 
     @property
     def bytes(self) -> int:
-        return sum(one.nbytes for one in self.calibration) + sum(one.images.nbytes for one in self.inputs)
+        tensors = sum(one.nbytes for one in self.calibration)
+        return tensors + sum(images.nbytes for images in (*(one.images for one in self.inputs), *self.int8))
 
 
 class SubnetEvaluator:
@@ -96,16 +100,20 @@ class SubnetEvaluator:
             train: where the images for recalibration come from.
             search: on `settings.images` of these, a fixed random choice of those with people, the AP is measured.
             device: where subnets are recalibrated and, without `make_runner`, run.
-            make_runner: gives the runtime that computes a recalibrated subnet; default: the fastest on `device`.
+            make_runner: gives the runtime that computes a recalibrated subnet, unless `settings` ask for int8; default:
+                the fastest on `device`.
             decode: the decoder's settings.
 
         Raises:
-            InputError: the data have other joints than the supernet, or nobody on the images can be evaluated.
+            InputError: the data have other joints than the supernet, nobody on the images can be evaluated, or a
+                package that int8 needs is missing.
         """
         joints = len(search.skeleton.joints)
         if joints != supernet.spec.joints:
             what = f"has {joints} joints, the supernet {supernet.spec.joints}"
             raise InputError(what, search.annotations_path, "use data with the supernet's joints")
+        if settings.int8:
+            find_backend(INT8)
         self.device = torch.device(device)
         self.supernet = supernet.to(self.device).eval()
         self.train, self.search, self.settings, self.decode = train, search, settings, decode or DecodeConfig()
@@ -153,6 +161,7 @@ class SubnetEvaluator:
         metric = {} if search.metric == BASIS_DEFAULTS["metric"] else {"metric": search.metric}
         before = search.choose(self.settings.images, "search images").images  # by earlier versions, people or not
         choice = {} if self.images.images == before else {"choice": "people"}
+        precision = {"precision": "int8"} if self.settings.int8 else {}
         return {
             "sha256": sha256,
             "space": self.supernet.space.to_dict(),
@@ -162,6 +171,7 @@ class SubnetEvaluator:
             "judging": EVALUATION_VERSION,
             **metric,
             **choice,
+            **precision,
         }
 
     def __call__(self, genome: Genome) -> float:
@@ -192,16 +202,23 @@ class SubnetEvaluator:
                 net = extract(self.supernet, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 recalibrate(net, prepared.calibration, self._streams or 1)
                 seconds = {"read": middle - start, "calibrate": time.perf_counter() - middle}
-                result = evaluate(self._make_runner(net), self.images, prepared.inputs, self._evaluator, self.decode)
+                runner = self._runner(net, prepared)
+                result = evaluate(runner, self.images, prepared.inputs, self._evaluator, self.decode)
             finally:
                 torch.set_num_threads(threads)
         stages = {stage: value + seconds.get(stage, 0.0) for stage, value in result.seconds.items()}
         return replace(result, seconds={**seconds, **stages})
 
+    def _runner(self, net: LitePose, prepared: _Prepared) -> Runner:
+        if self.settings.int8:
+            return int8_runner(net, prepared.int8, self._streams or torch.get_num_threads())
+        return self._make_runner(net)
+
     def _prepare(self, resolution: int) -> _Prepared:
         prepared = self._cache.pop(resolution, None) or _Prepared(
             list(calibration_batches(self.train, resolution, self.settings.calibration_images, self.device)),
             list(read_inputs(self.images, resolution, self.settings.batch)),
+            list(calibration_inputs(self.train, resolution)) if self.settings.int8 else [],
         )
         self._cache[resolution] = prepared  # at the end: the resolution used last
         while len(self._cache) > 1 and sum(kept.bytes for kept in self._cache.values()) > CACHE_BYTES:

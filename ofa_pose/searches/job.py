@@ -19,6 +19,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
 from ofa_pose.inference.evaluate import count_people
+from ofa_pose.inference.quantised import choose_calibration
 from ofa_pose.models.recalibrate import inherit
 from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.recipe import Recipe, load_recipe
@@ -49,7 +50,7 @@ HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png"
 CHECKPOINT = "best.pt"
 
 # What does not decide which subnets are evaluated: more generations only go further, the others are part of the basis.
-ELSEWHERE = {"generations", "images", "calibration_images", "batch", "prefer_cheaper"}
+ELSEWHERE = {"generations", "images", "calibration_images", "batch", "prefer_cheaper", "int8"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class SearchJob:
         people: how many on the search images the APs are taken of.
         gives_draws: `measure` gives the APs on draws of the images (`evaluation.DRAWS`), by which the final choice is
             made; what an archive of an earlier version lacks of them is measured again.
+        int8: of a search whose APs are int8's, what the ranges of maps are taken from; see `SearchResult`.
     """
 
     feasible: FeasibleSpace
@@ -78,6 +80,7 @@ class SearchJob:
     save_subnet: Callable[[Path, ArchSpec, float], None] | None = None
     people: int | None = None
     gives_draws: bool = False
+    int8: Mapping[str, Any] | None = None
 
     @classmethod
     def from_checkpoint(
@@ -100,24 +103,34 @@ class SearchJob:
         evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         sha256 = files.sha256(checkpoint.path) if checkpoint.path else None
 
+        int8 = None
+        if resolved.search.int8:
+            chosen = choose_calibration(evaluator.train)
+            source = {"annotations": str(chosen.annotations_path), "images": str(chosen.images_dir)}
+            int8 = {"calibration_images": len(chosen), **source}
+        precision = {"precision": "int8"} if int8 else {}
+
         def save_subnet(path: Path, spec: ArchSpec, ap: float) -> None:
             images = resolved.search.calibration_images
             net = inherit(evaluator.supernet, spec, evaluator.train, evaluator.device, images)
-            info = {"AP": ap, "split": "search"}
-            save_checkpoint(
-                path, replace(checkpoint, kind="net", spec=spec, weights=net.state_dict(), info=info, training=None)
-            )
+            info = {"AP": ap, "split": "search", **precision}
+            recipe = dict(checkpoint.recipe)
+            if int8:  # an export takes the same images
+                recipe["data"] = resolved.data.model_dump(mode="json", exclude_none=True)
+            found = replace(checkpoint, kind="net", spec=spec, weights=net.state_dict(), recipe=recipe, training=None)
+            save_checkpoint(path, replace(found, info=info))
 
         return cls(
             feasible,
             evaluator.measure,
             resolved,
             evaluator.basis(sha256),
-            {"supernet": {"path": str(checkpoint.path), "sha256": sha256} if sha256 else None},
+            {"supernet": {"path": str(checkpoint.path), "sha256": sha256} if sha256 else None, **precision},
             algorithm,
             save_subnet,
             count_people(evaluator.images),
             gives_draws=True,
+            int8=int8,
         )
 
     @property
@@ -211,6 +224,7 @@ class SearchJob:
             algorithm=self.algorithm_name,
             archive=place,
             **front,
+            int8=dict(self.int8) if self.int8 else None,
             people=self.people,
             notes=notes,
             seconds=seconds,

@@ -79,6 +79,8 @@ class SearchResult(Result):
         algorithm: its name.
         archive: the file that holds every evaluation.
         chosen, front, uniform, saving: see `write_front`.
+        int8: where the APs are those of subnets computed in int8: 'calibration_images', how many of the training images
+            the ranges of maps are taken from, and their files, 'annotations' and 'images'; `export` takes the same.
         people: how many on the search images the APs are taken of; None where that is not known.
         notes: what is to be said of the choice, sentences: see `choice.choice_notes`.
         seconds: what the search took, of one that was resumed since then.
@@ -96,6 +98,7 @@ class SearchResult(Result):
     front: list[dict[str, Any]]
     uniform: list[dict[str, Any]]
     saving: float | None
+    int8: dict[str, Any] | None
     people: int | None
     notes: list[str]
     seconds: float

@@ -14,12 +14,14 @@ import torch
 from torch.optim import Optimizer
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.arch.spec import NetSpec
+from ofa_pose.arch.spec import ArchSpec, NetSpec
 from ofa_pose.backends.on_device import keep_memory
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches, worker_faults
 from ofa_pose.families.table import build_pose_net
 from ofa_pose.models.elastic import Supernet
+from ofa_pose.models.fake_quantise import QuantisedLitePose
+from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.sync_norm import synchronise
 from ofa_pose.recipe import TrainSettings
@@ -140,6 +142,9 @@ def pretrain(
 ) -> TrainingResult:
     """Train a net of this shape, or the supernet of this space, from random weights or from a checkpoint's."""
     joints = len(training.train.skeleton.joints)
+    if training.settings.int8 and not isinstance(shape, ArchSpec):
+        what = "train.int8 is of a fixed LitePose, neither of a supernet nor of another family's net"
+        raise InputError(what, hint="fine-tune a subnet with it")
     weights = torch.Generator().manual_seed(key_seed(training.seed, "weights") >> 1)
     if isinstance(shape, SearchSpace):
         net: PoseNet = Supernet(shape, joints, weights)
@@ -147,6 +152,7 @@ def pretrain(
         net = build_pose_net(shape.with_joints(joints), weights)
     for note in initialise(net, init, training.train.skeleton) if init else ():
         say(f"init: {note}")
+    net = _aware(net, training)
     objective = make(net, training) if make else training.objective(net)
     return fit(training, objective, training.evaluation(net), space)
 
@@ -156,8 +162,14 @@ def finetune(
 ) -> TrainingResult:
     """Train a subnet on at its own resolution, under the run's teacher where there is one."""
     training = replace(training, settings=training.settings.model_copy(update={"resolutions": None}))
+    net = _aware(net, training)
     objective = make(net, training) if make else training.objective(net)
     return fit(training, objective, training.evaluation(net), space, evaluate_start=True)
+
+
+def _aware(net: PoseNet, training: TrainingRun) -> PoseNet:
+    """The network, where the recipe asks for it one that rounds as int8 does."""
+    return QuantisedLitePose.of(net) if training.settings.int8 and isinstance(net, LitePose) else net
 
 
 class _Loop:

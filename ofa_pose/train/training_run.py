@@ -12,6 +12,8 @@ import torch
 
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.backends.fastest import FastestRunner
+from ofa_pose.backends.runners import Runner
+from ofa_pose.backends.runtimes import INT8, find_backend
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import (
     Checkpoint,
@@ -25,6 +27,7 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.calibrate import calibrate, longest_reach
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
+from ofa_pose.inference.quantised import calibration_inputs, int8_runner
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.recalibrate import inherit
@@ -108,6 +111,8 @@ class TrainingRun:
             load_space(recipe.space)  # a wrong name is reported before all data are read
         master = load_checkpoint(teacher, kind="net") if teacher else None
         taught = files.sha256(find_checkpoint(teacher)) if teacher else None
+        if recipe.train.int8:
+            find_backend(INT8)
         processes = Processes.here()
         processes.share_of_batch(recipe.train)
         chosen = processes.own_device(pick_device(device))
@@ -164,13 +169,20 @@ class TrainingRun:
         teacher = self.teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Distillation(network, resolutions, self.seed, self.loss, teacher)
 
+    def runners(self, network: PoseNet) -> Callable[[PoseNet], Runner]:
+        """What computes networks of this one's resolution where they are evaluated: in int8 where they train for it."""
+        if not self.settings.int8:
+            return FastestRunner(self.device)
+        inputs = list(calibration_inputs(self.train, network.spec.resolution))
+        return lambda net: int8_runner(net, inputs, torch.get_num_threads())
+
     def evaluation(self, network: PoseNet) -> Callable[[], dict[str, Any]]:
         """What gives a network's metrics on the validation images; of a supernet three subnets' APs, and their mean.
 
         Each of the training's processes computes a part of the batches; all have the same metrics.
         """
         processes = self.processes
-        evaluator, runner, batch = make_evaluator(self.val), FastestRunner(self.device), self.settings.batch
+        evaluator, runner, batch = make_evaluator(self.val), self.runners(network), self.settings.batch
 
         def score(net: PoseNet, inputs: Iterable[Inputs]) -> dict[str, Any]:
             data, gather = (self.val, inputs, evaluator, self.decode), processes.interleave
@@ -218,7 +230,7 @@ class TrainingRun:
         net = network
         if isinstance(network, Supernet):
             net = inherit(network, network.spec, self.train, self.device)
-        found = calibrate(FastestRunner(self.device)(net), self.train, best.spec.resolution, self.decode)
+        found = calibrate(self.runners(net)(net), self.train, best.spec.resolution, self.decode)
         line = str(found)
         if found.config != self.decode:
             before, metrics = metrics, replace(self, decode=found.config, processes=Processes()).evaluation(network)()

@@ -26,6 +26,7 @@ COMMAND_WORDS: ContextVar[Sequence[str]] = ContextVar("command_words", default=(
 BASIS_DEFAULTS = {
     "metric": "coco",
     "choice": "any",
+    "precision": "float32",
 }  # what a run's basis leaves out where it is so: those of earlier versions lack it
 
 

@@ -30,11 +30,12 @@ def test_a_line_agrees_with_its_record(entry: Entry) -> None:
 
 
 def test_users_know_these_names() -> None:
-    assert set(BACKENDS) == {"onnxruntime", "torch", "openvino", "ncnn", "litert"}
+    assert set(BACKENDS) == {"onnxruntime", "onnxruntime-int8", "torch", "openvino", "ncnn", "litert"}
     assert set(FORMATS) == {"onnx", "openvino", "ncnn", "litert", "torchscript"}
-    assert set(BUNDLES) == {"onnx", "ncnn", "litert"}
+    assert set(BUNDLES) == {"onnx", "onnx-int8", "ncnn", "litert"}
     assert set(SUFFIXES) == {".onnx", ".xml", ".param", ".tflite"}
-    assert listed(BACKENDS) == "onnxruntime, torch, openvino, ncnn or litert" and listed({"onnx": TABLE[0]}) == "onnx"
+    assert listed(BACKENDS) == "onnxruntime, onnxruntime-int8, torch, openvino, ncnn or litert"
+    assert listed({"onnx": TABLE[0]}) == "onnx"
 
 
 def test_help_names_the_runtimes() -> None:

@@ -15,10 +15,11 @@ from onnx import numpy_helper
 from ofa_pose import runtime
 from ofa_pose.backends.litert import LitertRunner
 from ofa_pose.backends.onnxruntime import OnnxRunner
+from ofa_pose.backends.onnxruntime_int8 import float_nodes
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.exports import int8
 from ofa_pose.exports.formats import export_checkpoint
-from ofa_pose.exports.int8 import Int8Data, export_int8, float_nodes, int8_data, quantise_onnx
+from ofa_pose.exports.int8 import Int8Data, export_int8, int8_data, quantise_onnx
 from ofa_pose.skeleton import COCO, CROWDPOSE
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.errors import InputError
