@@ -136,7 +136,8 @@ def show_search(result: SearchResult) -> None:
     """All but the front and the notes, which the search has shown."""
     shown = result.to_dict()
     _join_error(shown["best"])
-    show_values(shown, without=("chosen", "front", "uniform", "notes"))
+    float_only = () if result.int8 else ("int8",)
+    show_values(shown, without=("chosen", "front", "uniform", "notes", *float_only))
 
 
 def show_table(result: ExhaustiveTable) -> None:

@@ -201,7 +201,8 @@ def _search_lead(search: Searched) -> str:
     rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
     place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
     shown = show_ap(ap, search.error)
-    return f"{said}; {place} has AP {shown} on the search images with the supernet's weights."
+    computed = f", computed in {search.chosen['precision']}" if "precision" in search.chosen else ""
+    return f"{said}; {place} has AP {shown} on the search images with the supernet's weights{computed}."
 
 
 def _network(spec: NetSpec, main: Run, search: Searched | None) -> list[str]:
