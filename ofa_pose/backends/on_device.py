@@ -39,7 +39,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # Of ncnn: each halves precision for speed that x86 does not gain; without them outputs are torch's to 1e-5.
 REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")
 ANCHOR = "anchor"
-MODULES = {"litert": "ai_edge_litert", "onnxruntime-int8": "onnxruntime"}  # of runtimes that are not called as their packages
+MODULES = {"litert": "ai_edge_litert", "onnxruntime-int8": "onnxruntime"}  # not called as their packages
 CPU_CLOCK = os.name != "nt"  # whether the processor's time is counted finely: Windows counts it in steps of 16 ms
 
 Run = Callable[[], object]
