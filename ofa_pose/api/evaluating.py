@@ -79,9 +79,9 @@ def _load(
     """See `load`; `latency`: one image is to be done soon, rather than many at once; see `FastestRunner`."""
     import torch
 
-    from ofa_pose.backends.fastest import FastestRunner
     from ofa_pose.backends.torch_net import pick_device
     from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
+    from ofa_pose.inference.fastest import FastestRunner
     from ofa_pose.inference.pose_model import PoseModel, load_exported
     from ofa_pose.pose.geometry import check_resolution
 

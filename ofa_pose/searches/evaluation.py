@@ -24,7 +24,6 @@ from torch import Tensor
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.runners import Runner
 from ofa_pose.backends.runtimes import INT8, find_backend
 from ofa_pose.backends.torch_net import pick_device
@@ -34,6 +33,7 @@ from ofa_pose.costs.subnet_rows import genome_text
 from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.inference.evaluate import Evaluation, Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
+from ofa_pose.inference.fastest import FastestRunner
 from ofa_pose.inference.quantised import calibration_inputs, int8_runner
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose

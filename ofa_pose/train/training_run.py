@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from ofa_pose.arch.space import SearchSpace, load_space
-from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.runners import Runner
 from ofa_pose.backends.runtimes import INT8, find_backend
 from ofa_pose.backends.torch_net import pick_device
@@ -27,6 +26,7 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.inference.calibrate import calibrate, longest_reach
 from ofa_pose.inference.evaluate import Inputs, check_evaluable, evaluate, make_evaluator, read_inputs
+from ofa_pose.inference.fastest import FastestRunner
 from ofa_pose.inference.quantised import calibration_inputs, int8_runner
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet

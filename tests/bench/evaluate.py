@@ -21,12 +21,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ofa_pose.arch.presets import spec_from_litepose
-from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.data.loader import normalise
 from ofa_pose.inference.evaluate import Evaluation, evaluate, make_evaluator, read_inputs
+from ofa_pose.inference.fastest import FastestRunner
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.pose.litepose_decode import decode_litepose, litepose_frame, litepose_warp
 from ofa_pose.skeleton import COCO

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.backends import fastest
-from ofa_pose.backends.fastest import FastestRunner
 from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.backends.torch_net import TorchRunner
+from ofa_pose.inference import fastest
+from ofa_pose.inference.fastest import FastestRunner
 from ofa_pose.models.litepose import LitePose
 from tests.networks import randomised
 
