@@ -39,6 +39,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 # Of ncnn: each halves precision for speed that x86 does not gain; without them outputs are torch's to 1e-5.
 REDUCED = ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "bf16_packed")
 ANCHOR = "anchor"
+CPU = "CPUExecutionProvider"
 MODULES = {"litert": "ai_edge_litert", "onnxruntime-int8": "onnxruntime"}  # not called as their packages
 CPU_CLOCK = os.name != "nt"  # whether the processor's time is counted finely: Windows counts it in steps of 16 ms
 
@@ -146,19 +147,27 @@ def runtime_module(name: str) -> Any:
             del os.environ["OMP_WAIT_POLICY"]
 
 
-def onnx_session(model: str | bytes, threads: int) -> Any:
-    """ONNX Runtime's session on the CPU of a model, a file or its content; 0 threads: it chooses."""
+def onnx_session(model: str | bytes, threads: int, provider: str = CPU) -> Any:
+    """ONNX Runtime's session of a model, a file or its content; 0 threads: it chooses.
+
+    Raises ValueError where the execution provider is not there: ONNX Runtime would take the CPU instead.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    available = onnxruntime.get_available_providers()
+    used = [name for name in dict.fromkeys([provider, CPU]) if name in available]
+    session = onnxruntime.InferenceSession(model, options, providers=used)
+    if session.get_providers()[0] != provider:
+        raise ValueError(f"ONNX Runtime does not run on {provider} here; its providers are {', '.join(available)}")
+    return session
 
 
-def onnx_run(model: str | bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:
+def onnx_run(model: str | bytes, inputs: dict[str, np.ndarray], threads: int, provider: str = CPU) -> Run:
     """A run of an ONNX model, a file or its content; where it takes integers, of integers."""
-    session = onnx_session(model, threads)
+    session = onnx_session(model, threads, provider)
     whole = {one.name for one in session.get_inputs() if one.type == "tensor(uint8)"}
     given = {name: (x * 64 + 128).clip(0, 255).astype(np.uint8) if name in whole else x for name, x in inputs.items()}
     return partial(session.run, None, given)
@@ -229,8 +238,8 @@ def random_inputs(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
 class Bundle:
     """The models beside this file."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        self._folder, self._threads = folder, threads
+    def __init__(self, folder: Path, threads: int, provider: str = CPU) -> None:
+        self._folder, self._threads, self.provider = folder, threads, provider
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             self.header: dict[str, Any] = manifest["header"]
@@ -240,6 +249,11 @@ class Bundle:
         backend = self.header["backend"]
         runtime = runtime_module(MODULES.get(backend, backend))
         self.header["runtime"] = f"{backend} {runtime.__version__}"
+        if provider != CPU:
+            if MODULES.get(backend, backend) != "onnxruntime":
+                raise ValueError(f"--provider is ONNX Runtime's, and these models are for {backend}; leave it out")
+            onnx_session(str(folder / "models" / self.subjects[ANCHOR]["model"]), threads, provider)
+            self.header["runtime"] += f" {provider}"
 
     def load(self, name: str) -> Run:
         """A run of what is called so in the manifest."""
@@ -247,7 +261,7 @@ class Bundle:
         path, inputs = self._folder / "models" / subject["model"], random_inputs(subject["inputs"])
         try:
             if self.header["backend"] in ("onnxruntime", "onnxruntime-int8"):
-                return onnx_run(str(path), inputs, self._threads)
+                return onnx_run(str(path), inputs, self._threads, self.provider)
             if self.header["backend"] == "litert":
                 return litert_run(gzip.decompress(path.read_bytes()), inputs, self._threads)
             # Weights take as long whatever they are; zeros need no file.
@@ -277,12 +291,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(";")[0])
     parser.add_argument("--threads", type=int, default=1, help="threads of a run")
     parser.add_argument("--rounds", type=int, default=5, help="how many times each model is timed")
+    parser.add_argument("--provider", default=CPU, help="of ONNX Runtime, such as CUDAExecutionProvider for a GPU")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"), help="file to write")
     given = parser.parse_args(arguments)
     if not 1 <= given.threads <= processors() or given.rounds < 1:
         parser.error(f"--threads goes from 1 to {processors()}, the processors here, and --rounds from 1")
     try:
-        _measure(Bundle(Path(__file__).resolve().parent, given.threads), given.threads, given.rounds, given.out)
+        bundle = Bundle(Path(__file__).resolve().parent, given.threads, given.provider)
+        _measure(bundle, given.threads, given.rounds, given.out)
     except KeyboardInterrupt:
         print("error: stopped; started again it goes on where it was", file=sys.stderr)
         return 130
@@ -318,7 +334,8 @@ def _measure(bundle: Bundle, threads: int, rounds: int, out: Path) -> None:
     keep_memory()
     total, shown, start = rounds * len(ratios), 0.0, time.monotonic()
     first = done = sum(map(len, ratios.values()))
-    for new in sweep(bundle.load, threads, ANCHOR, times, ratios, rounds):
+    on_cpu = threads if bundle.provider == CPU else 0  # a GPU's time is not the process's own
+    for new in sweep(bundle.load, on_cpu, ANCHOR, times, ratios, rounds):
         with out.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([(ANCHOR, f"{times[-1]:.6g}"), *((name, f"{x:.6g}") for name, x in new)])
         done += len(new)

@@ -291,3 +291,57 @@ def test_a_page_is_written_whole_or_not_at_all(
     with pytest.raises(KeyboardInterrupt):
         write_bundle(tmp_path / "cut", small_space, 14, "web", 1.0, 0)
     assert not any((tmp_path / "cut").iterdir())
+
+
+def test_a_provider_that_is_not_there_is_refused(
+    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    write_bundle(tmp_path / "bundle", small_space, 14, "onnx", share=1.0, nets=0)
+    monkeypatch.setattr(on_device, "__file__", str(tmp_path / "bundle" / "measure.py"))
+    words = ["--provider", "NoExecutionProvider", "--out", str(tmp_path / "results.csv")]
+    assert on_device.main(words) == 2
+    error = capsys.readouterr().err
+    assert "does not run on NoExecutionProvider here; its providers are" in error and "CPUExecutionProvider" in error
+    assert not (tmp_path / "results.csv").exists()
+
+
+def test_a_provider_stands_in_the_table_and_is_timed_by_the_wall_clock(
+    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    asked: list[tuple[str, ...]] = []
+    seen: list[int] = []
+
+    class Session:
+        """What ONNX Runtime's session is where there is such a provider."""
+
+        def __init__(self, model: object, options: object, providers: list[str]) -> None:
+            asked.append(tuple(providers))
+            self.get_providers = lambda: providers
+            self.run = lambda *_: None
+
+        def get_inputs(self) -> list[object]:
+            return []
+
+    def visit(run: object, threads: int) -> float:
+        seen.append(threads)
+        return 1.0 + 0.01 * len(seen)
+
+    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0, nets=0)
+    monkeypatch.setattr(on_device, "__file__", str(tmp_path / "measure.py"))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["GPUExecutionProvider", on_device.CPU])
+    monkeypatch.setattr(on_device, "visit", visit)
+    assert on_device.main(["--provider", "GPUExecutionProvider", "--rounds", "1"]) == 0
+    assert set(asked) == {("GPUExecutionProvider", on_device.CPU)}
+    assert set(seen) == {0}  # so the process's own time is not asked
+    table, _ = import_results(tmp_path / "results.csv")
+    assert table.header.runtime.endswith(" GPUExecutionProvider") and table.header.backend == "onnxruntime"
+
+
+def test_a_provider_is_onnx_runtimes(small_space: SearchSpace, tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
+    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0, nets=0)
+    with pytest.raises(ValueError, match="these models are for ncnn; leave it out"):
+        on_device.Bundle(tmp_path, 1, "CUDAExecutionProvider")
