@@ -28,7 +28,7 @@ PYTHON = blocks("python")
 ABOUT_CODE = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "extending"))]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 # Options of other programs that the pages name.
-OTHERS = {"--nproc-per-node", "--max-restarts", "--no-deps", "--help", "--ignore-scripts", "--prefix"}
+OTHERS = {"--nproc-per-node", "--max-restarts", "--no-deps", "--help", "--provider", "--ignore-scripts", "--prefix"}
 
 
 def command_of(words: list[str]) -> tuple[str, Any, list[str]]:
