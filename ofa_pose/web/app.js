@@ -86,9 +86,11 @@ function chosen(input, use) {
 async function showPhoto(file) {
   stop("");
   complain("");
+  const number = stream;
   say(`Reading ${file.name} …`);
   const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
   const bitmap = await createImageBitmap(file, options).catch(() => null);
+  if (number !== stream) return bitmap?.close(); // something else was chosen meanwhile
   if (!bitmap) {
     say("");
     return complain(`${file.name} is not an image that this browser reads.`);
@@ -106,6 +108,7 @@ async function findInPhoto() {
   try {
     await findPeople();
   } catch (error) {
+    if (shown !== photo) return;
     say("");
     return complain(`The network failed on this photo (${error.message}).`);
   }
@@ -263,5 +266,5 @@ function save() {
   link.href = URL.createObjectURL(new Blob([content], { type: "application/json" }));
   link.download = `${name.replace(/\.[^.]*$/, "")}.json`;
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // Safari reads it later
 }

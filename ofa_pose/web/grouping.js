@@ -14,10 +14,12 @@ const TIE_WEIGHT = 1e-3; // of heat times heat, against heat: decides ties only
  *     input's short side times that side.
  * @returns {{score: number, tag: number, keypoints: number[][]}[]} score: the sum of the joints' heats divided by J; tag:
  *     the mean of theirs; keypoints: of each joint [x, y, heat], of one that was not found [0, 0, 0].
+ * @throws {RangeError} where the joints are not four numbers a row, as many rows of each joint.
  */
 export function group(joints, order, { tag_threshold = 1, reach = Infinity, max_people = 30 } = {}) {
   const limit = (tag_threshold / 2) * (tag_threshold / 2);
   const rows = joints.length / (4 * order.length);
+  if (!Number.isInteger(rows)) throw new RangeError(`${joints.length} numbers are not those of ${order.length} joints`);
   const people = [];
   for (const joint of order) {
     const peaks = [];
