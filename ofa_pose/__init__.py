@@ -19,7 +19,7 @@ from ofa_pose.api.profiling import (
     profile,
 )
 from ofa_pose.api.searching import fidelity, report, search, table
-from ofa_pose.api.studying import study
+from ofa_pose.api.studying import demo, study
 from ofa_pose.api.training import finetune, pretrain, train_supernet
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "data_check",
     "data_convert",
     "data_synth",
+    "demo",
     "evaluate",
     "export",
     "fidelity",

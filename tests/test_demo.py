@@ -16,7 +16,6 @@ from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.files import read_json
 from tests.cli.conftest import Call, call  # noqa: F401  (a fixture)
 
-ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
 
 
@@ -26,7 +25,7 @@ def summaries(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     found = []
     for seed in range(3):
         out = tmp_path_factory.mktemp("demo") / str(seed)
-        subprocess.run([sys.executable, ROOT / "bin" / "demo.py", "--out", out, "--seed", str(seed)], check=True)
+        subprocess.run([sys.executable, "-m", "ofa_pose", "demo", "--out", out, "--seed", str(seed)], check=True)
         found.append(read_json(out / "summary.json"))
     return found
 

@@ -1,4 +1,4 @@
-"""`ofa_pose.study`."""
+"""`ofa_pose.study` and `ofa_pose.demo`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.decorators import check_workers, single_process
+from ofa_pose.api.decorators import check_range, check_workers, single_process
 from ofa_pose.api.evaluating import evaluate
 from ofa_pose.api.searching import search
 from ofa_pose.api.training import finetune, pretrain, train_supernet
@@ -15,6 +15,7 @@ from ofa_pose.utils.threads import sleep_while_waiting
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from ofa_pose.studies.demo import DemoResult
     from ofa_pose.studies.summary import StudyResult
 
 
@@ -74,3 +75,40 @@ def study(
 
     with chosen_workers(workers, scheduler, executor, device) as running:
         return job.run(out, running, workers)
+
+
+@single_process
+def demo(
+    *,
+    out: str | Path = "runs/demo",
+    seed: int = 0,
+    macs: str = "250M",
+    train_images: int = 3000,
+    test_images: int = 400,
+    overrides: Sequence[str] = (),
+) -> DemoResult:
+    """The whole journey on drawn scenes, each step a command: supernet, search, fine-tuning, evaluation, export, poses.
+
+    Eight to twelve minutes on two cores. Writes the drawn images, a run directory for each step, export/, poses.jpg,
+    report.html and summary.json.
+
+    Example: ofa-pose demo --macs 200M
+
+    Args:
+        out: folder to write; what an earlier demo wrote there is removed.
+        seed: another seed draws other scenes and subnets.
+        macs: the budget, in thop's convention.
+        train_images: scenes to train on.
+        test_images: scenes that give the final figures.
+        overrides: override a recipe key in every training and search; may be repeated.
+
+    Raises:
+        InputError: `out` holds something else.
+        OfaPoseError: a step failed; it says why itself.
+    """
+    from ofa_pose.studies.demo import VAL_IMAGES, Demo, run_demo
+
+    check_range(0, seed=seed)
+    check_range(1, train_images=train_images, test_images=test_images)
+    counts = {"train": train_images, "val": VAL_IMAGES, "test": test_images}
+    return run_demo(Demo(Path(out), seed, macs, counts, overrides))

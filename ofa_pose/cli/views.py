@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ofa_pose.latency.comparison import ImageTime, LatencyComparison
     from ofa_pose.latency.measure import Verification
     from ofa_pose.searches.results import SearchResult
+    from ofa_pose.studies.demo import DemoResult
     from ofa_pose.studies.exhaustive import ExhaustiveTable
     from ofa_pose.studies.fidelity import CountComparison, FidelityResult, TuningComparison
     from ofa_pose.studies.summary import StudyResult
@@ -209,6 +210,19 @@ def after_study(result: StudyResult, given: Given) -> None:
     if result.failed:
         names = "; ".join(result.failed)
         raise OfaPoseError(f"runs failed: {names}; the others are done, the same command tries these again")
+
+
+def show_demo(result: DemoResult) -> None:
+    """The figures as a table."""
+    from ofa_pose.studies.demo import demo_table
+
+    show(demo_table(result))
+
+
+def after_demo(result: DemoResult, given: Given) -> None:
+    """Where everything is, and how long it took."""
+    say(f"everything is in {given['out']}: report.html, summary.json, poses.jpg, export/")
+    say(f"{result.seconds['total']:.0f} s in all")
 
 
 def show_import(result: ImportResult) -> None:

@@ -1,8 +1,7 @@
-"""The demo: every command of the journey as a user would call it, then a table and runs/demo/summary.json."""
+"""The demo: the whole journey on drawn scenes, each step a command as a user would type it."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import shlex
@@ -10,11 +9,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-from rich.console import Console
 from rich.table import Table
 
 from ofa_pose.arch.presets import load_spec
@@ -23,32 +23,61 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.utils import files
+from ofa_pose.utils.console import say
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import format_count
+from ofa_pose.utils.result import Result
 
-console = Console(stderr=True, highlight=False)
 PRETRAINED = "litepose-nano-coco"
 SPLIT_SEEDS = {"train": 1, "val": 2, "test": 3}
+VAL_IMAGES = 150
+MARK = ".ofa-pose-demo"  # in a folder that another demo may empty
+
+
+@dataclass(frozen=True)
+class DemoResult(Result):
+    """What the demo found; AP is of the test scenes, with flip test.
+
+    Attributes:
+        budget: 'macs' and their 'convention'.
+        supernet: its 'checkpoint'.
+        searched: the chosen net: 'spec', 'checkpoint', 'onnx', 'resolution', 'macs' (thop), 'macs_exact',
+            'ap_inherited' (with the supernet's weights) and 'ap_finetuned'.
+        uniform: the best uniformly scaled net: 'spec', 'macs' (thop), 'ap' (fine-tuned), and all 'candidates'.
+        teacher: its 'checkpoint' and 'ap'.
+        test: 'annotations', 'images', 'count'.
+        seconds: of each step, and in 'total'.
+    """
+
+    budget: dict[str, Any]
+    supernet: dict[str, Any]
+    searched: dict[str, Any]
+    uniform: dict[str, Any]
+    teacher: dict[str, Any]
+    test: dict[str, Any]
+    seconds: dict[str, float]
 
 
 class Demo:
     """Runs commands under one folder and keeps the seconds of each step."""
 
-    def __init__(self, out: Path, seed: int, macs: str, counts: dict[str, int], overrides: list[str]) -> None:
-        self.out, self.seed, self.macs, self.counts, self.overrides = out, seed, macs, counts, overrides
+    def __init__(self, out: Path, seed: int, macs: str, counts: dict[str, int], overrides: Sequence[str]) -> None:
+        self.out, self.seed, self.macs, self.counts = out, seed, macs, counts
+        self.overrides = [word for override in overrides for word in ("--set", override)]
         self.seconds: dict[str, float] = {}
 
     def command(self, step: str, *arguments: object) -> dict[str, Any]:
-        """Run `ofa-pose` with these arguments and return its JSON; a failure ends the demo with the same exit code."""
+        """Run `ofa-pose` with these arguments and return its JSON. Raises OfaPoseError where it fails."""
         words = [str(argument) for argument in arguments]
-        console.rule(f"[bold]{step}", align="left")
-        console.print(f"$ ofa-pose {shlex.join(words)}", style="cyan", markup=False, soft_wrap=True)
+        shown = f"ofa-pose {shlex.join(words)}"
+        say(f"\n$ {shown}")
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-m", "ofa_pose", *words, "--json"], stdout=subprocess.PIPE, text=True)
         self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - start, 1)
         if done.returncode:
-            console.print(f"the command failed with exit code {done.returncode}", style="red")
-            sys.exit(done.returncode)
-        return json.loads(done.stdout)
+            raise OfaPoseError(f"the demo ended with exit code {done.returncode} of: {shown}")
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
 
     def data(self, split: str) -> tuple[Path, Path]:
         """Annotations and images of a drawn split."""
@@ -59,17 +88,18 @@ class Demo:
         """AP on the test split, with flip test."""
         annotations, images = self.data("test")
         where = ("--annotations", annotations, "--images", images, "--flip")
-        return self.command(step, "eval", "--checkpoint", checkpoint, *where)["metrics"]["AP"]
+        return float(self.command(step, "eval", "--checkpoint", checkpoint, *where)["metrics"]["AP"])
 
     def finetune(self, step: str, subnet: Path, out: Path) -> str:
         """Fine-tune a subnet under the teacher; returns its best checkpoint."""
         origin = ("--supernet", self.out / "supernet", "--teacher", PRETRAINED, "--seed", self.seed)
         result = self.command(step, "finetune", "--subnet", subnet, *origin, "--out", out, *self.overrides)
-        return result["checkpoint"]
+        return str(result["checkpoint"])
 
 
-def run(demo: Demo) -> dict[str, Any]:
-    """The journey; returns the summary."""
+def run_demo(demo: Demo) -> DemoResult:
+    """The journey, from an emptied folder to its summary.json. Raises InputError where the folder is not a demo's."""
+    _empty(demo.out)
     for split, count in demo.counts.items():
         drawn = ("--images", count, "--size", 192, "--seed", SPLIT_SEEDS[split] + 10_000 * demo.seed)
         demo.command("synth", "data", "synth", demo.out / "data" / split, *drawn)
@@ -100,7 +130,7 @@ def run(demo: Demo) -> dict[str, Any]:
 
     write_mosaic(sorted((demo.out / "poses" / "overlays").glob("*.jpg"))[:10], demo.out / "poses.jpg")
     best = found["best"]
-    return {
+    summary = {
         "budget": {"macs": demo.macs, "convention": "thop"},
         "supernet": {"checkpoint": trained["checkpoint"]},
         "searched": {
@@ -118,11 +148,23 @@ def run(demo: Demo) -> dict[str, Any]:
         "test": {"annotations": str(annotations), "images": str(images), "count": demo.counts["test"]},
         "seconds": {**demo.seconds, "total": round(sum(demo.seconds.values()), 1)},
     }
+    files.write_json(demo.out / "summary.json", summary)
+    return DemoResult(**summary)
+
+
+def _empty(out: Path) -> None:
+    """Remove what an earlier demo wrote; a folder of anything else stays as it is."""
+    files.check_folder(out)
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise InputError("holds what no demo wrote", out, "name another folder with --out, or empty it")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARK).touch()
 
 
 def write_mosaic(pictures: list[Path], out: Path, columns: int = 5) -> None:
     """One picture of several of equal size, side by side."""
-    images = [cv2.imread(str(path)) for path in pictures]
+    images = [image for path in pictures if (image := cv2.imread(str(path))) is not None]
     rows = [cv2.hconcat(images[i : i + columns]) for i in range(0, len(images) - columns + 1, columns)]
     if rows:
         cv2.imwrite(str(out), cv2.vconcat(rows))
@@ -144,12 +186,12 @@ def write_uniform(out: Path) -> dict[str, Any]:
     return {"candidates": candidates, "spec": spec.to_dict(), "macs": spec_macs(spec).thop}
 
 
-def table(summary: dict[str, Any]) -> Table:
+def demo_table(result: DemoResult) -> Table:
     """The figures as a table."""
-    shown = Table(title=f"AP on {summary['test']['count']} test scenes (flip test); MACs in thop's convention")
+    shown = Table(title=f"AP on {result.test['count']} test scenes (flip test); MACs in thop's convention")
     for column in ("net", "resolution", "MACs", "exact MACs", "AP"):
         shown.add_column(column, justify="left" if column == "net" else "right")
-    searched, uniform, teacher = summary["searched"], summary["uniform"], summary["teacher"]
+    searched, uniform, teacher = result.searched, result.uniform, result.teacher
     macs = (str(searched["resolution"]), format_count(searched["macs"]), format_count(searched["macs_exact"]))
     shown.add_row("searched, inherited weights", *macs, f"{searched['ap_inherited']:.3f}")
     shown.add_row("[bold]searched, fine-tuned", *macs, f"[bold]{searched['ap_finetuned']:.3f}")
@@ -161,27 +203,3 @@ def table(summary: dict[str, Any]) -> Table:
         row = (str(spec.resolution), format_count(cost.thop), format_count(cost.exact))
         shown.add_row(name, *row, f"{ap:.3f}")
     return shown
-
-
-def main() -> None:
-    """Parse, run, report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write (emptied first)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other scenes and subnets")
-    parser.add_argument("--macs", default="250M", help="the budget, in thop's convention")
-    parser.add_argument("--train-images", type=int, default=3000, help="scenes to train on")
-    parser.add_argument("--test-images", type=int, default=400, help="scenes that give the final figures")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override a recipe key")
-    options = parser.parse_args()
-    shutil.rmtree(options.out, ignore_errors=True)
-    counts = {"train": options.train_images, "val": 150, "test": options.test_images}
-    overrides = [word for override in options.set for word in ("--set", override)]
-    summary = run(Demo(options.out, options.seed, options.macs, counts, overrides))
-    files.write_json(options.out / "summary.json", summary)
-    console.print(table(summary))
-    console.print(f"everything is in {options.out}: report.html, summary.json, poses.jpg, export/")
-    console.print(f"{summary['seconds']['total']:.0f} s in all")
-
-
-if __name__ == "__main__":
-    main()
