@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from ofa_pose import runtime
+from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.backends.litert import LitertRunner
 from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.backends.onnxruntime_int8 import float_nodes
+from ofa_pose.checkpoints.checkpoint import Checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from ofa_pose.exports import int8
 from ofa_pose.exports.formats import export_checkpoint
 from ofa_pose.exports.int8 import Int8Data, export_int8, int8_data, quantise_onnx
+from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import COCO, CROWDPOSE
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.errors import InputError
@@ -40,6 +44,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Int8Data:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("float")
     return Path(export_checkpoint("litepose-nano-coco", ["onnx"], folder).files["onnx"])
+
+
+@pytest.fixture
+def tiny_source(tiny_spec: ArchSpec, tmp_path: Path) -> Path:
+    """A small network that finds nobody: quantised in no time."""
+    spec = tiny_spec.with_joints(17)
+    net = LitePose(spec, torch.Generator().manual_seed(0))
+    checkpoint = Checkpoint("net", spec, None, COCO, net.state_dict())
+    return Path(export_checkpoint(checkpoint, ["onnx"], tmp_path / "float").files["onnx"])
 
 
 @pytest.fixture(scope="module")
@@ -93,24 +106,24 @@ def test_it_explains_itself(source: Path, report: dict[str, Any]) -> None:
     assert (ours.spec, ours.skeleton, ours.config) == (theirs.spec, theirs.skeleton, theirs.config)
 
 
-def test_the_same_images_give_the_same_bytes(source: Path, data: Int8Data, tmp_path: Path) -> None:
+def test_the_same_images_give_the_same_bytes(tiny_source: Path, data: Int8Data, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        chosen = export_int8(source, tmp_path / name, Int8Data(data.calibration), 64, calibration_images=3)
+        chosen = export_int8(tiny_source, tmp_path / name, Int8Data(data.calibration), 64, calibration_images=3)
         assert chosen["calibration_images"] == 3 and "AP" not in chosen
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_loss_is_reported(
-    source: Path, data: Int8Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: dict[str, Any]
+    tiny_source: Path, data: Int8Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: dict[str, Any]
 ) -> None:
     assert "warning" not in report
     monkeypatch.setattr(int8, "TOLERATED_AP", -1.0)
     monkeypatch.setattr(int8, "EVALUATION_IMAGES", 2)
-    worse = export_int8(source, tmp_path / "model.onnx", data, 64, calibration_images=1)
+    worse = export_int8(tiny_source, tmp_path / "model.onnx", data, 64, calibration_images=1)
     assert worse["AP"]["images"] == 2 and "AP, more than -1.0; calibrate on images like those" in worse["warning"]
 
 
-def test_without_anybody_to_find_there_is_no_comparison(source: Path, data: Int8Data, tmp_path: Path) -> None:
+def test_without_anybody_to_find_there_is_no_comparison(tiny_source: Path, data: Int8Data, tmp_path: Path) -> None:
     assert data.evaluation is not None
     annotations, images = pair(data.evaluation)
     value = json.loads(annotations.read_text())
@@ -118,7 +131,7 @@ def test_without_anybody_to_find_there_is_no_comparison(source: Path, data: Int8
         person["iscrowd"] = 1
     (tmp_path / "crowds.json").write_text(json.dumps(value))
     crowds = Int8Data(data.calibration, load_dataset(tmp_path / "crowds.json", images))
-    done = export_int8(source, tmp_path / "model.onnx", crowds, 64, calibration_images=1)
+    done = export_int8(tiny_source, tmp_path / "model.onnx", crowds, 64, calibration_images=1)
     assert "AP" not in done and done["ms"] > 0 and (tmp_path / "model.onnx").exists()
     assert "not compared with float32" in done["warning"] and "crowds.json has a labelled person" in done["warning"]
 
@@ -186,12 +199,12 @@ def test_images_that_do_not_do(data: Int8Data, tmp_path: Path) -> None:
         int8_data({}, CROWDPOSE, train, train)
 
 
-def test_a_broken_calibration_image(source: Path, tmp_path: Path) -> None:
+def test_a_broken_calibration_image(tiny_source: Path, tmp_path: Path) -> None:
     broken = scenes(tmp_path / "scenes", 2, seed=3)
     path = Path(broken.images[1].path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=f"{path.name}: is cut short"):
-        export_int8(source, tmp_path / "model.onnx", Int8Data(broken), 64)
+        export_int8(tiny_source, tmp_path / "model.onnx", Int8Data(broken), 64)
     assert not (tmp_path / "model.onnx").exists()
 
 
