@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,25 @@ ALONE = (
 )
 
 
-@pytest.fixture
-def small_space(tiny_space: SearchSpace) -> SearchSpace:
-    return replace(tiny_space, resolution=(32, 64), stages=((4,), (4, 6), (8,), (8, 16)), expansion=(2,))
+@pytest.fixture(scope="module")
+def small_space() -> SearchSpace:
+    """Of 32 networks, 20 of which a table has."""
+    stages, deconv = ((4,), (4, 6), (8,), (8, 16)), ((4, 8), (4,), (6,))
+    return SearchSpace("small", (32, 64), (4, 8), stages, deconv, (2,), (1, 2, 1, 2), 3)
+
+
+@pytest.fixture(scope="module")
+def copy_bundle(small_space: SearchSpace, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], Path]:
+    """Gives a folder the bundle of a format, without networks that verify it; each is written once."""
+    written: dict[str, Path] = {}
+
+    def copy(form: str, folder: Path) -> Path:
+        if form not in written:
+            written[form] = tmp_path_factory.mktemp("bundles") / form
+            write_bundle(written[form], small_space, 14, form, share=1.0, nets=0)
+        return Path(shutil.copytree(written[form], folder, dirs_exist_ok=True))
+
+    return copy
 
 
 def run_alone(*words: object) -> subprocess.CompletedProcess[str]:
@@ -60,9 +77,11 @@ def test_a_bundle_runs_alone_and_comes_home(form: str, small_space: SearchSpace,
     assert Predictor(table).predict_ms(small_space.largest(14)) > 0
 
 
-def test_light_models_compute_the_same_shapes(small_space: SearchSpace, tmp_path: Path) -> None:
+def test_light_models_compute_the_same_shapes(
+    small_space: SearchSpace, copy_bundle: Callable[[str, Path], Path], tmp_path: Path
+) -> None:
     pytest.importorskip("onnxruntime")
-    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0, nets=0)
+    copy_bundle("onnx", tmp_path)
     bundle = on_device.Bundle(tmp_path, threads=1)
     subjects = table_subjects(small_space, 14, 1.0)
     names = [name for name in bundle.subjects if name != on_device.ANCHOR]
@@ -74,9 +93,11 @@ def test_light_models_compute_the_same_shapes(small_space: SearchSpace, tmp_path
             assert mine.shape == real.shape and np.isfinite(mine).all()
 
 
-def test_what_was_cut_off_goes_on(small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_cut_off_goes_on(
+    small_space: SearchSpace, copy_bundle: Callable[[str, Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime")
-    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0, nets=0)
+    copy_bundle("onnx", tmp_path)
     calls = []
 
     def visit(run: object, threads: int) -> float:
@@ -144,16 +165,13 @@ def test_other_folders_and_files_are_refused(small_space: SearchSpace, tmp_path:
             import_results(tmp_path / "bad.csv")
 
 
-def measured(space: SearchSpace, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The results.csv of a bundle whose models all take a millisecond."""
-    write_bundle(folder, space, 14, "onnx", share=1.0, nets=0)
-    return measure_bundle(folder, monkeypatch)
-
-
 def test_damaged_results_are_reported(
-    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copy_bundle: Callable[[str, Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = measured(small_space, tmp_path, monkeypatch)
+    path = measure_bundle(copy_bundle("onnx", tmp_path), monkeypatch)
     whole = path.read_text()
     for old, new in (
         ("anchor,1", "anchor,nan"),
@@ -180,8 +198,8 @@ def test_no_threads_and_no_rounds_are_refused() -> None:
         assert stopped.value.code == 2
 
 
-def test_a_missing_runtime_is_reported(small_space: SearchSpace, tmp_path: Path) -> None:
-    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0, nets=0)
+def test_a_missing_runtime_is_reported(copy_bundle: Callable[[str, Path], Path], tmp_path: Path) -> None:
+    copy_bundle("ncnn", tmp_path)
     code = f"import sys; sys.modules['ncnn'] = None\n{ALONE}"
     words = [sys.executable, "-c", code, str(tmp_path / "measure.py")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
@@ -191,18 +209,21 @@ def test_a_missing_runtime_is_reported(small_space: SearchSpace, tmp_path: Path)
     )
 
 
-def test_the_manifest_names_every_model(small_space: SearchSpace, tmp_path: Path) -> None:
-    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0, nets=0)
+def test_the_manifest_names_every_model(copy_bundle: Callable[[str, Path], Path], tmp_path: Path) -> None:
+    copy_bundle("ncnn", tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     named = {entry["model"] for entry in manifest["subjects"].values()}
     assert named == {path.name for path in (tmp_path / "models").iterdir()}
 
 
 def test_faults_on_the_device_are_reported_in_a_line(
-    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copy_bundle: Callable[[str, Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "bundle"
-    results = measured(small_space, folder, monkeypatch)
+    results = measure_bundle(copy_bundle("onnx", folder), monkeypatch)
     monkeypatch.undo()
     monkeypatch.setattr(on_device, "__file__", str(folder / "measure.py"))
     monkeypatch.setattr(on_device, "keep_memory", lambda: None)
@@ -294,10 +315,13 @@ def test_a_page_is_written_whole_or_not_at_all(
 
 
 def test_a_provider_that_is_not_there_is_refused(
-    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copy_bundle: Callable[[str, Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("onnxruntime")
-    write_bundle(tmp_path / "bundle", small_space, 14, "onnx", share=1.0, nets=0)
+    copy_bundle("onnx", tmp_path / "bundle")
     monkeypatch.setattr(on_device, "__file__", str(tmp_path / "bundle" / "measure.py"))
     words = ["--provider", "NoExecutionProvider", "--out", str(tmp_path / "results.csv")]
     assert on_device.main(words) == 2
@@ -307,7 +331,7 @@ def test_a_provider_that_is_not_there_is_refused(
 
 
 def test_a_provider_stands_in_the_table_and_is_timed_by_the_wall_clock(
-    small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copy_bundle: Callable[[str, Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     asked: list[tuple[str, ...]] = []
@@ -328,7 +352,7 @@ def test_a_provider_stands_in_the_table_and_is_timed_by_the_wall_clock(
         seen.append(threads)
         return 1.0 + 0.01 * len(seen)
 
-    write_bundle(tmp_path, small_space, 14, "onnx", share=1.0, nets=0)
+    copy_bundle("onnx", tmp_path)
     monkeypatch.setattr(on_device, "__file__", str(tmp_path / "measure.py"))
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["GPUExecutionProvider", on_device.CPU])
@@ -340,8 +364,8 @@ def test_a_provider_stands_in_the_table_and_is_timed_by_the_wall_clock(
     assert table.header.runtime.endswith(" GPUExecutionProvider") and table.header.backend == "onnxruntime"
 
 
-def test_a_provider_is_onnx_runtimes(small_space: SearchSpace, tmp_path: Path) -> None:
+def test_a_provider_is_onnx_runtimes(copy_bundle: Callable[[str, Path], Path], tmp_path: Path) -> None:
     pytest.importorskip("ncnn")
-    write_bundle(tmp_path, small_space, 14, "ncnn", share=1.0, nets=0)
+    copy_bundle("ncnn", tmp_path)
     with pytest.raises(ValueError, match="these models are for ncnn; leave it out"):
         on_device.Bundle(tmp_path, 1, "CUDAExecutionProvider")
