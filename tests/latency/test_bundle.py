@@ -291,8 +291,10 @@ def test_a_space_of_few_networks_is_verified_by_those_there_are(small_space: Sea
 def test_a_page_is_written_whole_or_not_at_all(
     small_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    few = few_networks(small_space)
+
     def page_id(name: str, joints: int) -> str:
-        write_bundle(tmp_path / name, small_space, joints, "web", 1.0, 0)
+        write_bundle(tmp_path / name, few, joints, "web", 1.0, 0)
         found: str = json.loads((tmp_path / name / "manifest.json").read_text())["id"]
         return found
 
@@ -310,7 +312,7 @@ def test_a_page_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr(bundle_module, "add_runtime", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(tmp_path / "cut", small_space, 14, "web", 1.0, 0)
+        write_bundle(tmp_path / "cut", few, 14, "web", 1.0, 0)
     assert not any((tmp_path / "cut").iterdir())
 
 
