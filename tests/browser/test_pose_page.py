@@ -101,7 +101,7 @@ def draw_photo(index: int, path: Path) -> tuple[int, int]:
     return width, height
 
 
-@pytest.mark.parametrize("scenes", [range(25), pytest.param(range(25, 100), marks=pytest.mark.slow)], ids=len)
+@pytest.mark.parametrize("scenes", [range(10), pytest.param(range(10, 100), marks=pytest.mark.slow)], ids=len)
 def test_drawn_scenes_have_the_people_that_python_finds(scenes: range, visit, exported: Path, tmp_path: Path) -> None:
     model, opened, people = runtime.load(exported / "model.onnx", threads=1), visit("?backend=wasm"), 0
     for index in scenes:
@@ -125,6 +125,28 @@ def test_a_turned_photo_is_seen_upright(visit, exported: Path, tmp_path: Path) -
     expected, saved = model(path), find_in_photo(visit().page, path)
     assert len(expected) and (saved["width"], saved["height"]) == (320, 240)
     assert_same_people(saved, expected, input_frame(320, 240, model.resolution).scale)
+
+
+def test_what_was_chosen_last_is_shown(visit, tmp_path: Path) -> None:
+    for index, name in enumerate(("first.png", "last.png")):
+        draw_photo(index, tmp_path / name)
+    page = visit("?backend=wasm").page
+    page.evaluate(  # the first photo is read slowly
+        """() => {
+          const read = createImageBitmap;
+          const first = new Promise((resolve) => { window.release = resolve; });
+          let photos = 0;
+          window.createImageBitmap = async (...given) => {
+            if (photos++ === 0) await first;
+            return read(...given);
+          };
+        }"""
+    )
+    page.set_input_files("#photo-file", tmp_path / "first.png")
+    find_in_photo(page, tmp_path / "last.png")
+    page.evaluate("window.release()")
+    page.wait_for_timeout(300)
+    assert page.inner_text("#status").startswith("last.png:")
 
 
 def test_threshold_and_resolution(visit, exported: Path, tmp_path: Path) -> None:
