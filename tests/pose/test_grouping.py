@@ -109,7 +109,7 @@ def in_cpp(tmp_path_factory: pytest.TempPathFactory) -> Group:
     if compiler is None:
         pytest.skip("there is no compiler of C++")
     folder = tmp_path_factory.mktemp("cpp")
-    (block,) = blocks("cpp")
+    (block,) = [one for one in blocks("cpp") if one.page.name == "in-graph.md"]
     (folder / "people.cpp").write_text(block.text, encoding="utf-8")
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'ofa_pose/native'}"]
     command = [compiler, *flags, folder / "people.cpp", "-o", folder / "people"]
