@@ -135,7 +135,8 @@ def evaluate(
         scales: also average with these sizes, times the resolution, as in 0.75,1.5.
         decoding: ours (the default), or reference: input and decoding as in LitePose's own code.
         batch: images a batch; default: 16.
-        out: also write metrics.json and, of a checkpoint, results.json here.
+        out: also write metrics.json and, of a checkpoint, results.json here; `report` finds them inside a run, or
+            beside it.
         breakdown: also AP and AR of each joint and size.
 
     Raises:
@@ -194,8 +195,23 @@ def evaluate(
         warn(few)
     result = EvaluationResult(done.metrics, done.images, people, sides, flipped, done.seconds, parts)
     if out:
-        files.write_json(Path(out) / "metrics.json", result.to_dict())
+        origin = _origin(model, source, dataset, Path(out)) if checkpoint is not None else {}
+        files.write_json(Path(out) / "metrics.json", {**result.to_dict(), **origin})
     return result
+
+
+def _origin(model: PoseModel, source: str | Path | Checkpoint, dataset: KeypointDataset, out: Path) -> dict[str, Any]:
+    """What an evaluation was of, for its metrics.json: the network's file and shape, the ground truth."""
+    from ofa_pose.utils import files
+    from ofa_pose.utils.result import plain
+
+    file = Path(source) if isinstance(source, str | Path) else source.path
+    place = None if file is None else file.absolute()
+    network = {"checkpoint": place, "sha256": place and files.sha256(place), "spec": model.spec}
+    truth, metric = dataset.annotations_path.absolute(), dataset.metric
+    data = {"annotations": truth, "images": dataset.images_dir.absolute(), "sha256": dataset.fingerprint}
+    found: dict[str, Any] = plain({"network": network, "data": {**data, "metric": metric}, "out": out.absolute()})
+    return found
 
 
 def _run(

@@ -92,7 +92,7 @@ def export(
         InputError: the checkpoint, a format, its package or the images are at fault; nothing is written then.
         OfaPoseError: a runtime does not compute what torch computes; that format is not written.
     """
-    from ofa_pose.exports.formats import INT8_FORMATS, WEB, export_checkpoint
+    from ofa_pose.exports.formats import INT8_FORMATS, WEB, export_checkpoint, write_list
 
     calibration = _pair("calibration-", calibration_annotations, calibration_images)
     evaluation = _pair("", annotations, images)
@@ -102,7 +102,7 @@ def export(
         raise InputError(f"no such decoder: '{decoder}'", hint=nearest(str(decoder), [IN_GRAPH]))
     if runtime_files is not None and WEB not in (formats or ()):
         raise InputError("runtime files are for web", hint=f"add --format {WEB}, or leave them out")
-    return export_checkpoint(
+    result = export_checkpoint(
         checkpoint,
         formats or None,
         out,
@@ -111,6 +111,8 @@ def export(
         decoder_in_graph=decoder == IN_GRAPH,
         runtime_files=None if runtime_files is None else Path(runtime_files),
     )
+    write_list(Path(out), checkpoint, result)
+    return result
 
 
 def _pair(prefix: str, annotations: str | Path | None, images: str | Path | None) -> tuple[Path, Path] | None:

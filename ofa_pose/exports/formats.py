@@ -5,6 +5,7 @@ A model for a runtime is compared with torch before it takes its place.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -26,7 +27,7 @@ from ofa_pose.backends.onnxruntime import onnx_model
 from ofa_pose.backends.runners import JOINTS, OUTPUTS, JointRunner, Runner, write_metadata
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, fixed_net, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.exports.in_graph import COLUMNS, add_decoder, check_candidates, compare_joints
 from ofa_pose.exports.int8 import QUANTISERS, Int8Data, Pair, export_int8, int8_data
@@ -42,6 +43,7 @@ from ofa_pose.utils.seeding import generator
 from ofa_pose.web.pose_page import PAGE, write_page
 from ofa_pose.web.runtime_files import check_runtime_files
 
+LIST = "export.json"
 REPEATS = 20
 HALF_TOLERANCE = 0.02  # what outputs within ±1 may differ, of 16-bit floats
 ANY_NET = "use yaml, safetensors or a runtime's format"
@@ -189,6 +191,21 @@ def export_checkpoint(
         if report:
             result.reports[wanted] = report
     return result
+
+
+def write_list(out: Path, checkpoint: str | Path, result: ExportResult) -> None:
+    """Write OUT/export.json, by which a report finds the files: their names and bytes, and the checkpoint's SHA-256.
+
+    Files that were written there before of the same checkpoint stay listed.
+    """
+    digest, path, kept = files.sha256(find_checkpoint(checkpoint)), out / LIST, {}
+    with contextlib.suppress(InputError, AttributeError, TypeError):
+        before = files.read_json(path) if path.exists() else {}
+        kept = {**before["files"]} if before.get("sha256") == digest else {}
+    for name, first in result.files.items():
+        report = result.reports.get(name, {})
+        kept[name] = {"name": first.name, "bytes": result.bytes[name], "ms": report.get("ms"), "AP": report.get("AP")}
+    files.write_json(path, plain({"checkpoint": str(checkpoint), "sha256": digest, "files": kept}))
 
 
 def _size(path: Path) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.reports.findings import moved
 from ofa_pose.searches.job import BEST
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
@@ -63,12 +64,12 @@ class Run:
         return found[-1] if found else None
 
     def locate(self, value: str) -> Path | None:
-        """What a path of the command means now: from here, else from where the command ran, which --out shows."""
-        out, here = Path(self.option("--out") or ""), self.path.resolve()
-        places = [Path(value)]
-        if out.parts and not out.is_absolute() and here.parts[-len(out.parts) :] == out.parts:
-            places.append(Path(*here.parts[: -len(out.parts)]) / value)
-        return next((place for place in places if os.path.exists(place)), None)
+        """What a path of the command means now: seen from the run, which may have moved with it; else as it stands."""
+        out = self.option("--out")
+        place = Path(value)
+        if out and place.is_absolute() == Path(out).is_absolute():
+            place = Path(moved(value, out, self.path))
+        return place if os.path.exists(place) else None
 
     @property
     def trained(self) -> list[Mapping[str, Any]]:

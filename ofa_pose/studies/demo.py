@@ -65,6 +65,7 @@ class Demo:
         self.out, self.seed, self.macs, self.counts = out, seed, macs, counts
         self.overrides = [word for override in overrides for word in ("--set", override)]
         self.seconds: dict[str, float] = {}
+        self.tests = 0  # evaluations on the test images so far
 
     def command(self, step: str, *arguments: object) -> dict[str, Any]:
         """Run `ofa-pose` with these arguments and return its JSON. Raises OfaPoseError where it fails."""
@@ -87,8 +88,11 @@ class Demo:
     def test(self, step: str, checkpoint: Path | str) -> float:
         """AP on the test split, with flip test."""
         annotations, images = self.data("test")
-        where = ("--annotations", annotations, "--images", images, "--flip")
-        return float(self.command(step, "eval", "--checkpoint", checkpoint, *where)["metrics"]["AP"])
+        where = ("--annotations", annotations, "--images", images, "--flip", "--breakdown")
+        self.tests += 1
+        out = self.out / "test" / str(self.tests)
+        done = self.command(step, "eval", "--checkpoint", checkpoint, *where, "--out", out)
+        return float(done["metrics"]["AP"])
 
     def finetune(self, step: str, subnet: Path, out: Path) -> str:
         """Fine-tune a subnet under the teacher; returns its best checkpoint."""

@@ -1,0 +1,102 @@
+"""The first screen: the network's AP on test images beside others', poses, costs, and what to run next."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ofa_pose.reports.page import write_report
+from ofa_pose.utils.files import read_json
+from tests.reports.made_run import HOSTILE, make_runs
+from tests.reports.test_page import read
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield make_runs(tmp_path_factory.mktemp("made"), name=HOSTILE.replace("/", "")).parent
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub("<[^>]+>", " ", page).split())
+
+
+def test_the_ap_on_unseen_images_stands_beside_the_uniform_nets(runs: Path) -> None:
+    page = read(write_report(runs / "tuned"))
+    text, found = text_of(page), read_json(runs / "test" / "tuned" / "metrics.json")
+    ap, people = found["metrics"]["AP"], found["people"]
+    assert f"On 8 test images with {people} people it has AP {ap:.3f} ± " in text
+    assert "the best uniformly scaled net evaluated" in text and "uniformly scaled net: uniform" in text
+    assert "nothing was chosen by them" in text
+    assert page.count("data:image/jpeg") == 6 and "<img src=x" not in page
+    assert f"worst: {0:.2f}" in text or "worst: 0." in text
+    assert "safetensors" in text and "model.safetensors" in text
+    assert "ofa-pose latency build --space tiny --joints 17" in text and "--format onnx" not in text
+
+
+def test_a_folder_that_was_moved_as_a_whole(runs: Path, tmp_path: Path) -> None:
+    before = text_of(read(write_report(runs / "tuned", tmp_path / "before.html")))
+    place = runs.rename(tmp_path / "elsewhere")
+    try:
+        page = read(write_report(place / "tuned", tmp_path / "after.html"))
+    finally:
+        place.rename(runs)
+    assert page.count("data:image/jpeg") == 6 and "train-supernet supernet: supernet" in page
+    assert "nothing was chosen by them" in text_of(page) and "The search" in text_of(page)
+    assert before.count("train-supernet") == text_of(page).count("train-supernet")
+
+
+@pytest.mark.parametrize("key", ["train", "search"])
+def test_images_that_a_search_read_are_not_called_unseen(runs: Path, key: str) -> None:
+    path = runs / "search" / "search.json"
+    before, truth = path.read_text(), read_json(runs / "test" / "tuned" / "metrics.json")["data"]["sha256"]
+    basis = json.loads(before)
+    path.write_text(json.dumps({**basis, key: [truth, *basis[key][1:]]}))
+    try:
+        text = text_of(read(write_report(runs / "tuned")))
+    finally:
+        path.write_text(before)
+    assert "These images are not unseen: they were used for" in text and "nothing was chosen by" not in text
+    assert "Its AP on test images that no training or search has seen" in text
+
+
+def test_an_evaluation_of_other_weights_is_not_this_networks(runs: Path) -> None:
+    path = runs / "test" / "tuned" / "metrics.json"
+    before = path.read_text()
+    value = json.loads(before)
+    value["network"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(value))
+    try:
+        text = text_of(read(write_report(runs / "tuned")))
+    finally:
+        path.write_text(before)
+    assert "There is no AP on test images yet" in text
+
+
+@pytest.mark.parametrize(
+    "damaged", ["{", "[]", '{"network": 1, "data": 2}', '{"network": {}, "data": {}, "metrics": []}']
+)
+def test_a_damaged_evaluation_is_named_and_left_out(
+    runs: Path, damaged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs / "test" / "tuned" / "metrics.json"
+    before = path.read_text()
+    path.write_text(damaged)
+    try:
+        text = text_of(read(write_report(runs / "tuned")))
+    finally:
+        path.write_text(before)
+    assert "There is no AP on test images yet" in text
+    assert damaged == "[]" or "metrics.json" in capsys.readouterr().err
+
+
+def test_without_its_images_the_page_says_so(runs: Path) -> None:
+    hidden = (runs / "data" / "images").rename(runs / "data" / "hidden")
+    try:
+        text = text_of(read(write_report(runs / "tuned")))
+    finally:
+        hidden.rename(runs / "data" / "images")
+    assert "Poses cannot be shown:" in text and "it has AP" in text
