@@ -206,7 +206,7 @@ def test_without_its_checkpoint_the_subnet_file_gives_the_network(
 
 def test_standard_errors_and_what_is_to_be_said_of_the_choice(search: Path) -> None:
     found = json.loads((search / "result.json").read_text())
-    assert "±" not in read(write_report(search))
+    assert "±" not in read(write_report(search)).partition("<script>")[0]
     found["best"]["AP_stderr"] = found["front"][0]["AP_stderr"] = 0.0375
     found |= {"people": 30, "notes": ["the search images <cannot> tell these subnets apart: 30 people"]}
     (search / "result.json").write_text(json.dumps(found))
