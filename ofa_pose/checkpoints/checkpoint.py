@@ -221,7 +221,9 @@ def find_checkpoint(name: str | Path) -> Path:
         for inner in ("checkpoints/best.pt", "checkpoints/last.pt", "best.pt"):
             if (path / inner).is_file():
                 return path / inner
-        raise InputError("holds no checkpoints/best.pt", path, "name a run directory or a .pt file")
+        apple = "Core ML reads it on Apple's systems; here name the checkpoint, or export it as onnx"
+        hint = apple if path.suffix == ".mlpackage" else "name a run directory or a .pt file"
+        raise InputError("holds no checkpoints/best.pt", path, hint)
     shipped = files.shipped_weights()
     if str(name) in shipped:
         return shipped[str(name)]

@@ -79,6 +79,9 @@ def open_source(source: str | Path | int, overlays: Path, frames: int | None = N
             video or a network camera (rtsp://, http:// and the like).
         frames: of a video, a camera or a stream take so many at most.
     """
+    if not isinstance(source, str | Path | int):
+        what = "name one of them, a folder or a glob; ofa_pose.load(CHECKPOINT) takes a list of images, too"
+        raise InputError(f"{type(source).__name__} is not a source", hint=what)
     if isinstance(source, int) or (isinstance(source, str) and source.isascii() and source.isdigit()):
         name = f"camera-{int(source)}"
         return Stream(int(source), f"camera {source}", name, overlays / f"{name}.mp4", frames)

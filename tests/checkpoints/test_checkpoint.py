@@ -216,6 +216,9 @@ def test_a_run_directory_means_its_best_checkpoint_else_its_last(checkpoint: Che
     folder = tmp_path / "checkpoints"
     with pytest.raises(InputError, match=r"holds no checkpoints/best\.pt"):
         find_checkpoint(tmp_path)
+    (tmp_path / "model.mlpackage").mkdir()
+    with pytest.raises(InputError, match=r"holds no checkpoints/best\.pt; Core ML reads it on Apple's systems; here"):
+        find_checkpoint(tmp_path / "model.mlpackage")
     save_checkpoint(folder / "last.pt", checkpoint)
     assert find_checkpoint(tmp_path) == folder / "last.pt"
     save_checkpoint(folder / "best.pt", checkpoint)

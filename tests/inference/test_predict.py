@@ -217,6 +217,8 @@ def test_sources_without_images(model: PoseModel, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             predict_source(model, source, tmp_path / "out")
         assert "a folder of images, or a glob" in str(caught.value)
+    with pytest.raises(InputError, match="list is not a source; name one of them, a folder or a glob"):
+        predict_source(model, [tmp_path / "empty"], tmp_path / "out")  # type: ignore[arg-type]
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/b.mp4").touch()
     (tmp_path / "videos/a.MOV").touch()
@@ -251,7 +253,7 @@ def test_people_below_the_threshold_are_left_out(model: PoseModel) -> None:
 
 
 def test_what_is_no_image_at_all(model: PoseModel) -> None:
-    for thing in (None, ["a.jpg"], 3):
+    for thing in (None, {"a.jpg"}, 3):
         with pytest.raises(InputError, match=r"is not an image; give a path, an RGB array or a PIL image"):
             model(thing)  # type: ignore[arg-type]
 
