@@ -163,7 +163,7 @@ class Archive:
                     genome = read_genome(text)
                     if space is not None:
                         space.check_genome(genome)
-                    found.append((genome, _number(ap)))
+                    found.append((genome, _number(ap, "an AP", 1)))
         return found
 
     @contextlib.contextmanager
@@ -175,10 +175,17 @@ class Archive:
             what = f"evaluation {number} is damaged ({error})"
             raise InputError(what, self.path, f"delete that row, or {HINT.removeprefix('restore it, or ')}") from None
 
+    def _check_schema(self) -> None:
+        """Raise InputError where the file holds more than tables: a trigger would run with what is written."""
+        query = "SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index')"
+        for kind, name in self._file.execute(query):
+            raise InputError(f"holds a {kind}, {name!r:.60}, which no archive does", self.path, HINT)
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         self._file.execute("BEGIN IMMEDIATE")
         try:
+            self._check_schema()
             yield
             self._file.execute("COMMIT")
         except BaseException:
@@ -206,13 +213,15 @@ class Archive:
 
 
 def _outcome(ap: float | None, seconds: float) -> FitnessOutcome:
-    return -math.inf if ap is None else _number(ap), _number(seconds)
+    return -math.inf if ap is None else _number(ap, "an AP", 1), _number(seconds, "a time")
 
 
-def _number(value: Any) -> float:
-    """A cell's number. Raises ValueError: SQLite keeps whatever is written into a column."""
+def _number(value: Any, what: str, most: float = math.inf) -> float:
+    """A cell's number, from 0 on. Raises ValueError: SQLite keeps whatever is written into a column."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r:.60} is not a number")
+    if not 0 <= value <= most:
+        raise ValueError(f"{value!r:.60} is not {what}")
     return float(value)
 
 

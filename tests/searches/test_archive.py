@@ -214,6 +214,8 @@ def test_places_that_cannot_hold_an_archive_are_refused(tmp_path: Path) -> None:
         ("AP", "many", "'many' is not a number"),
         ("AP", b"1", "not a number"),
         ("AP", float("inf"), "inf is not a number"),
+        ("AP", 1.5, "1.5 is not an AP"),
+        ("AP", -0.1, "-0.1 is not an AP"),
     ],
 )
 def test_a_row_that_another_program_wrote_is_named(
@@ -227,6 +229,35 @@ def test_a_row_that_another_program_wrote_is_named(
     file.close()
     with pytest.raises(InputError, match=rf"archive\.sqlite: evaluation 1 is damaged \(.*{words}.*delete that row"):
         held.until(held.last, space)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER later BEFORE INSERT ON evaluations BEGIN DELETE FROM evaluations; END",
+        "CREATE TRIGGER at_once AFTER INSERT ON bases BEGIN DELETE FROM evaluations; END",
+        "CREATE VIEW other AS SELECT * FROM evaluations",
+    ],
+)
+def test_what_runs_with_a_write_is_refused_when_opened_and_later(held: Archive, path: Path, statement: str) -> None:
+    before = [tuple(row) for row in rows(path)]
+    with sqlite3.connect(path) as file:
+        file.execute(statement)
+    file.close()
+    with pytest.raises(InputError, match=r"archive\.sqlite: holds a (trigger|view), '.*', which no archive does"):
+        Archive(path, {"sha256": "another"})
+    with pytest.raises(InputError, match="which no archive does"):
+        held.put(*evaluated(0, 2), seed=3)
+    assert [tuple(row) for row in rows(path)] == before
+
+
+@pytest.mark.parametrize(("column", "value"), [("AP", 7.0), ("AP", -1.0), ("seconds", -5.0)])
+def test_an_outcome_that_cannot_be_is_named(held: Archive, path: Path, column: str, value: Any) -> None:
+    with sqlite3.connect(path) as file:
+        file.execute(f"UPDATE evaluations SET {column} = ?", (value,))
+    file.close()
+    with pytest.raises(InputError, match=rf"evaluation 1 is damaged \({value} is not a"):
+        held.outcomes([(0, 1)])
 
 
 @pytest.mark.parametrize(("column", "value"), [("AP", "x"), ("seconds", b""), ("seconds", "later")])
