@@ -17,7 +17,7 @@ from torch import Tensor
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import NetSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
-from ofa_pose.checkpoints.digest import WrongSum, digest, read_torch
+from ofa_pose.checkpoints.digest import NoMemory, WrongSum, check_tensors, digest, read_torch
 from ofa_pose.families.table import build_pose_net, read_spec
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
@@ -93,9 +93,13 @@ class Checkpoint:
                 shapes = f"{tuple(found.shape)}, the net needs {tuple(value.shape)}"
                 same = found.shape == value.shape
                 what = f"weights '{name}' " + ("are not numbers" if same else f"have shape {shapes}")
+            elif not self.weights[name].isfinite().all():
+                what = (
+                    f"weights '{name}' hold NaN or infinity: the training that wrote them failed, or they are damaged"
+                )
             else:
                 continue
-            raise InputError(what, self.path or "", "write the checkpoint again")
+            raise InputError(what, self.path or "", "name another checkpoint, or write this one again")
         return {name: self.weights[name] for name in expected}
 
 
@@ -164,6 +168,8 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
         value = read_torch(path)
     except WrongSum:
         raise DamagedCheckpoint(CHANGED, path, DAMAGED) from None
+    except (OSError, NoMemory):  # which says what is so
+        raise
     except Exception:  # a damaged pickle raises whatever its bytes lead to
         described = "it describes a net; the weights are in a .pt file, of a search best.pt"
         instead = described if path.suffix == ".yaml" else instead_of_checkpoint(path)
@@ -185,6 +191,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
         ):
             raise TypeError
         files.check_depth({key: inner for key, inner in value.items() if key != "weights"}, path)
+        check_tensors(value, path)
         _check_digest(value, path)
         return Checkpoint(
             kind=value["kind"],
@@ -197,6 +204,8 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             training=value["training"],
             path=path,
         )
+    except WrongSum:
+        raise DamagedCheckpoint(CHANGED, path, DAMAGED) from None
     except (KeyError, TypeError, AttributeError):
         raise DamagedCheckpoint("is a damaged checkpoint", path, DAMAGED) from None
 

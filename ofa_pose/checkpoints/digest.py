@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ofa_pose.utils.errors import OfaPoseError
+
+MOST_OF_FILE = 8  # times a file's size that its tensors may take in memory: some share their numbers
 
 
 def digest(value: Any) -> str:
@@ -42,19 +48,73 @@ def _add(value: Any, found: Any) -> None:
 
 
 class WrongSum(ValueError):
-    """A part of a file is not what its check sum says."""
+    """A part of a file is not what its check sum says, or a few of its bytes stand for far more."""
 
 
 def read_torch(path: Path) -> Any:
     """The value in a file of `torch.save`, tensors and plain values only; damaged bytes raise whatever they lead to.
 
     Raises:
-        WrongSum: a bit of it has changed since it was written.
+        WrongSum: a bit of it has changed since it was written, or its parts are packed.
+        OSError: it cannot be opened.
+        NoMemory: there is not enough memory to read it.
     """
-    if zipfile.is_zipfile(path):  # before 2020 they were none
-        with zipfile.ZipFile(path) as archive:
-            if (damaged := archive.testzip()) is not None:
-                raise WrongSum(damaged)
-    with warnings.catch_warnings():  # such as that it is a TorchScript archive
-        warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        try:
+            if zipfile.is_zipfile(file):  # before 2020 they were none
+                with zipfile.ZipFile(file) as archive:
+                    if sum(part.file_size for part in archive.infolist()) > size:  # torch packs nothing
+                        raise WrongSum("packed")
+                    if (damaged := archive.testzip()) is not None:
+                        raise WrongSum(damaged)
+            file.seek(0)
+            with warnings.catch_warnings():  # such as that it is a TorchScript archive
+                warnings.simplefilter("ignore")
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except (MemoryError, RuntimeError) as error:
+            if is_memory(error):
+                raise NoMemory(path, size) from None
+            raise
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a place that the file does not have
+                raise ValueError("cut short") from None
+            raise
+
+
+class NoMemory(OfaPoseError):
+    """There is not enough memory for a file of a size in bytes."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(f"{path}: there is not enough memory to read its {size >> 20:,} MiB")
+
+
+def is_memory(error: Exception) -> bool:
+    """Whether an exception says that there is no memory, torch's too."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
+def check_tensors(value: Any, path: Path) -> None:
+    """Raise WrongSum where the tensors in a file's value are not dense ones, or stand for more than the file can hold.
+
+    A tensor whose numbers are all one, of stride 0, takes a few bytes in a file and any number in memory.
+    """
+    most, total = MOST_OF_FILE * path.stat().st_size, 0
+    for tensor in _tensors(value):
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise WrongSum("not dense")
+        total += tensor.numel() * tensor.element_size()
+        if total > most:
+            raise WrongSum("too large")
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Tensor):
+            yield one
+        elif isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list | tuple):
+            waiting += one

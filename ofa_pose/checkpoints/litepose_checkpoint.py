@@ -18,7 +18,7 @@ from ofa_pose.arch.presets import PRESETS, check_rebuildable, check_residuals
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import FORMAT, Checkpoint, is_plain
-from ofa_pose.checkpoints.digest import read_torch
+from ofa_pose.checkpoints.digest import NoMemory, read_torch
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
@@ -104,6 +104,8 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
         raise InputError("is a folder, not a file" if path.is_dir() else "no such file", path, "name a checkpoint file")
     try:
         value = read_torch(path)
+    except (OSError, NoMemory):  # which says what is so
+        raise
     except Exception as error:  # a damaged pickle raises whatever its bytes lead to
         if "weights_only" in str(error) and "GLOBAL" in str(error):
             what, hint = "holds Python objects, not tensors only", "save model.state_dict() alone, then import that"

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from ofa_pose.checkpoints.digest import digest
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import CROWDPOSE
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from tests.networks import picture, randomised, same_state
 
 
@@ -96,6 +97,65 @@ def test_a_truncated_or_foreign_file_is_refused(checkpoint: Checkpoint, tmp_path
         torch.save(value, path)
         with pytest.raises(InputError, match="is not a checkpoint of ofa-pose"):
             load_checkpoint(path)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(checkpoint: Checkpoint, tmp_path: Path, number: float) -> None:
+    name = next(name for name, value in checkpoint.weights.items() if value.is_floating_point())
+    weights = {**checkpoint.weights, name: checkpoint.weights[name].clone()}
+    weights[name].view(-1)[-1] = number
+    save_checkpoint(tmp_path / "a.pt", replace(checkpoint, weights=weights))
+    with pytest.raises(InputError, match=f"a.pt: weights '{name}' hold NaN or infinity"):
+        load_checkpoint(tmp_path / "a.pt").build()
+
+
+@pytest.mark.parametrize("where", ["weights", "training"])
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_few_bytes_never_become_a_large_tensor(
+    checkpoint: Checkpoint, tmp_path: Path, where: str, stated: bool
+) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, replace(checkpoint, training={"step": 1}))
+    value = torch.load(path, weights_only=True)
+    value[where]["large"] = torch.zeros(1, dtype=torch.float16).expand(1_000_000, 1_000_000)  # 2 TB
+    if not stated:
+        del value["digest"]
+    torch.save(value, path)
+    with pytest.raises(DamagedCheckpoint, match=r"a\.pt: is a damaged checkpoint"):
+        load_checkpoint(path)
+
+
+def test_parts_that_are_packed_are_not_unpacked(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, checkpoint)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in whole.namelist():
+            packed.writestr(part, whole.read(part))
+        packed.writestr(f"{part.partition('/')[0]}/data/999", bytes(20 << 20))
+    with pytest.raises(DamagedCheckpoint, match=r"b\.pt: is a damaged checkpoint"):
+        load_checkpoint(tmp_path / "b.pt")
+
+
+def test_no_permission_and_no_memory_are_called_so(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, checkpoint)
+
+    def fail(error: Exception) -> None:
+        def load(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(torch, "load", load)
+
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …")):
+        fail(error)
+        with pytest.raises(OfaPoseError, match=r"a\.pt: there is not enough memory to read its 0 MiB") as found:
+            load_checkpoint(path)
+        assert found.value.exit_code == 1
+    fail(PermissionError(13, "Permission denied", str(path)))
+    with pytest.raises(PermissionError):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("name, hint", [("a.yaml", "best.pt"), ("a.ncnn.bin", ".param"), ("a.torchscript.pt", "onnx")])
