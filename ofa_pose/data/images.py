@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_pose.data.image_headers import JPEG, is_whole, stated_size
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import check_regular
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
-_JPEG = b"\xff\xd8\xff"
+MOST_PIXELS = 10**8  # of an image: 300 MB, and as much again while it is decoded
 _COPY_AGAIN = "copy or download the file again"
 
 
@@ -26,9 +26,9 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None, upright: b
         upright: turned and mirrored as its EXIF orientation says; else the pixels as they are stored.
 
     Raises:
-        InputError: no such file, not an image, cut short, or of another size than `size`.
+        InputError: no such file, not an image, cut short, of another size than `size`, or of more than `MOST_PIXELS`.
     """
-    image = _decoded(_whole_file(path), _flags(cv2.IMREAD_COLOR, upright), path)
+    image = _decoded(_whole_file(path, size), _flags(cv2.IMREAD_COLOR, upright), path)
     if size is not None and _size(image) != tuple(size):
         raise _other_size(path, _size(image), size)
     return _rgb(image)
@@ -58,8 +58,8 @@ def read_reduced(
     """
     # Of an image that is turned, the pixels at its near edges would be the ones that reach beyond it.
     if reduction in _REDUCED and not (upright and any(side % reduction for side in size)):
-        encoded = _whole_file(path)
-        if encoded.startswith(_JPEG) and sorted(_jpeg_size(encoded) or ()) == sorted(size):
+        encoded = _whole_file(path, size)
+        if encoded.startswith(JPEG) and sorted(stated_size(encoded) or ()) == sorted(size):
             image = _decode(encoded, _flags(_REDUCED[reduction], upright))
             if image is not None and _size(image) == (-(-size[0] // reduction), -(-size[1] // reduction)):
                 return _rgb(image), reduction
@@ -75,7 +75,9 @@ def _other_size(path: str | Path, found: tuple[int, int], size: tuple[int, int])
     return InputError(what, path, "correct width and height in the annotations, or restore the image")
 
 
-def _whole_file(path: str | Path) -> bytes:
+def _whole_file(path: str | Path, size: tuple[int, int] | None) -> bytes:
+    """A file's content, which is decoded to no more than its header says; nothing is decoded here."""
+    check_regular(path)
     try:
         encoded = Path(path).read_bytes()
     except FileNotFoundError:
@@ -84,8 +86,14 @@ def _whole_file(path: str | Path) -> bytes:
         raise InputError(f"cannot be read ({error.strerror})", path, "name an image file") from None
     if not encoded:
         raise InputError("is an empty file", path, _COPY_AGAIN)
-    if not _is_whole(encoded):
+    if not is_whole(encoded):
         raise InputError("is cut short", path, _COPY_AGAIN)
+    stated = stated_size(encoded)
+    if stated is not None and size is not None and sorted(stated) != sorted(size):  # turned or not
+        raise _other_size(path, stated, size)
+    if stated is not None and stated[0] * stated[1] > MOST_PIXELS:
+        what = f"is {stated[0]}x{stated[1]} pixels, more than {MOST_PIXELS // 10**6} million"
+        raise InputError(what, path, "make it smaller")
     return encoded
 
 
@@ -109,50 +117,3 @@ def _decoded(encoded: bytes, flags: int, path: str | Path) -> Any:
     if image is None:
         raise InputError("is damaged or not an image", path, _COPY_AGAIN)
     return image
-
-
-def _is_whole(data: bytes) -> bool:
-    """Whether a file reaches its format's own end; some OpenCV versions fill what is missing with grey."""
-    if data.startswith(_JPEG):
-        return data.endswith(b"\xff\xd9") or _jpeg_ends(data)
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" in data[-64:] or b"IEND\xaeB`\x82" in data
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    if data[:2] == b"BM":
-        return len(data) >= int.from_bytes(data[2:6], "little")
-    return True
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether the end marker of a JPEG's own image (not that of a thumbnail inside a segment) is there."""
-    return any(mark == 0xD9 for mark, _ in _jpeg_marks(data))
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG as its frame header says."""
-    for mark, at in _jpeg_marks(data):
-        if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9].ljust(4, b"\0"))
-            return width, height
-    return None
-
-
-def _jpeg_marks(data: bytes) -> Iterator[tuple[int, int]]:
-    """The marks of a JPEG and their places.
-
-    Segments are stepped over by their length; in the coded data FF is followed by 00 or a restart mark (D0 to D7).
-    """
-    at = 2
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            return
-        mark = data[at + 1]
-        yield mark, at
-        if mark == 0xFF:
-            at += 1
-        elif mark == 0x00 or mark == 0x01 or 0xD0 <= mark <= 0xD8:
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from ofa_pose.data.image_headers import jpeg_marks, stated_size
 from ofa_pose.data.images import read_image, read_reduced, read_upright
 from ofa_pose.formats.image_files import read_turn, size_of
 from ofa_pose.utils.errors import InputError
@@ -48,6 +50,52 @@ def _with_segment(jpeg: bytes, mark: int, body: bytes) -> bytes:
 def _jpeg(width: int = 60, height: int = 40) -> bytes:
     noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
     return cv2.imencode(".jpg", cv2.GaussianBlur(noise, (9, 9), 3))[1].tobytes()
+
+
+def _claiming(jpeg: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose frame header says another size."""
+    at = next(at for mark, at in jpeg_marks(jpeg) if mark == 0xC0)
+    return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".jp2", ".ppm", ".gif"])
+def test_sizes_are_known_from_headers(suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    if suffix == ".gif":
+        content = io.BytesIO()
+        Image.fromarray(noise).save(content, "gif")
+        whole = content.getvalue()
+    else:
+        whole = cv2.imencode(suffix, noise)[1].tobytes()
+    assert stated_size(whole) == (50, 40)
+    for length in range(40):
+        stated_size(whole[:length])  # whatever it finds there, it raises nothing
+
+
+@pytest.mark.parametrize("mode", ["lossy", "lossless", "alpha"])
+def test_sizes_of_every_webp_are_known(mode: str) -> None:
+    content = io.BytesIO()
+    Image.new("RGBA" if mode == "alpha" else "RGB", (50, 40), 3).save(content, "webp", lossless=mode == "lossless")
+    assert stated_size(content.getvalue()) == (50, 40)
+
+
+def test_a_header_that_claims_far_too_much_is_refused_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large.jpg").write_bytes(_claiming(_jpeg(), 30_000, 30_000))
+    (tmp_path / "other.jpg").write_bytes(_claiming(_jpeg(), 3_000, 3_000))
+
+    def decode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    for read in (read_image, read_upright):
+        with pytest.raises(InputError, match=r"large\.jpg: is 30000x30000 pixels, more than 100 million"):
+            read(tmp_path / "large.jpg")
+    with pytest.raises(InputError, match=r"other\.jpg: is 3000x3000 pixels, annotated as 60x40"):
+        read_image(tmp_path / "other.jpg", (60, 40))
+    with pytest.raises(InputError, match=r"other\.jpg: is 3000x3000 pixels, annotated as 60x40"):
+        read_reduced(tmp_path / "other.jpg", (60, 40), 2)
 
 
 def test_a_jpeg_is_whole_by_its_own_end(tmp_path: Path) -> None:
