@@ -8,17 +8,28 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from ofa_pose.utils.errors import LONGEST, shortened
+from ofa_pose.utils.errors import LONGEST, shortened, visible
 
 MOST_CHARACTERS = 3 * LONGEST  # of a line that is said
 PLAIN_INTERVAL_S = 15.0
 SHORT_S = 2.0  # work that takes no longer needs no line at its end
-_err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+class _PlainConsole(Console):
+    """A console on which a name is never more than text: what no terminal shows is written as Python does."""
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        return super().render_str(visible(text), **style)
+
+
+_err = _PlainConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
@@ -65,7 +76,8 @@ class Meter:
         now = time.monotonic()
         ended = self._total is not None and self._done >= self._total
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._done, note=f"{self._speed(now):.1f} {self._unit}/s  {note}")
+            note = f"{self._speed(now):.1f} {self._unit}/s  {visible(note)}"
+            self._bar.update(self._task, completed=self._done, note=note)
         elif now - self._last >= PLAIN_INTERVAL_S or (ended and now - self._start > SHORT_S):
             self._show_line(now, note)
 

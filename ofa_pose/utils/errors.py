@@ -10,11 +10,16 @@ SHOWN_FAULTS = 20
 LONGEST = 600  # characters of each part of a message; a value of the user's in it may have any number
 
 
+def visible(text: str) -> str:
+    """Text with line ends, but without what else no terminal shows: that is written as Python does."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+
+
 def shortened(text: str, most: int = LONGEST) -> str:
     """Text on one line of at most `most` characters, its end kept; what no terminal shows is written as Python does."""
-    text = " ".join(text.split())
-    if not text.isprintable():
-        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    text = visible(" ".join(text.split()))
     if len(text) <= most:
         return text
     tail = most // 4

@@ -177,6 +177,7 @@ def read_text(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
+    check_regular(path)
     try:
         yield
     except FileNotFoundError:
@@ -187,6 +188,19 @@ def _reading(path: str | Path) -> Iterator[None]:
         raise InputError("is not a text file", path, "name a UTF-8 text file") from None
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path, "check its permissions") from None
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise InputError where `path` is a pipe, a device or a socket, which may give nothing or never end."""
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # what opens it says it
+        return
+    except ValueError:
+        raise InputError("holds a NUL, which no path does", str(path), "check the path") from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError("is a pipe or a device, not a file", path, "name a file on a disk")
 
 
 def read_json(path: str | Path) -> Any:
@@ -260,12 +274,25 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=dumper, sort_keys=False, default_flow_style=None, width=100)
 
 
+def _refused_tag(_: Any, node: Any) -> None:
+    import yaml
+
+    raise yaml.constructor.ConstructorError(None, None, f"!!{node.tag.rpartition(':')[2]} is not read", node.start_mark)
+
+
 @functools.cache
 def _yaml_side(name: str) -> Any:
     """PyYAML's safe loader or dumper, to which `1e-3` is a number, as YAML 1.2 has it, and no string."""
     import yaml
 
     side: Any = type(name, (getattr(yaml, name),), {})
+    if name == "SafeLoader":
+        side.yaml_implicit_resolvers = {
+            first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+            for first, pairs in side.yaml_implicit_resolvers.items()
+        }  # 2024-01-01 is text, as in YAML 1.2
+        for kind in ("timestamp", "set", "binary", "omap", "pairs"):
+            side.add_constructor(f"tag:yaml.org,2002:{kind}", _refused_tag)
     number = re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)$")
     side.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
     return side

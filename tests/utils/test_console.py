@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from ofa_pose.utils import console
 
@@ -128,3 +130,20 @@ def test_a_line_is_shown_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
     console.warn("data.yaml:train: [bold] :smile:")
     console.say("data.yaml:train: [bold] :smile:")
     assert capfd.readouterr().err.count("data.yaml:train: [bold] :smile:") == 2
+
+
+def test_what_steers_a_terminal_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    terminal = console._PlainConsole(file=shown, force_terminal=True, color_system=None, width=200, soft_wrap=True)
+    monkeypatch.setattr(console, "_err", terminal)
+    name = "a\x1b]0;title\x07\x1b[2Jb\rc"
+    table = Table(title=name)
+    table.add_column(name)
+    table.add_row(name)
+    console.show(table)
+    console.say(name)
+    console.warn(name)
+    with console.progress("reading", 2) as meter:
+        meter.step(note=name)
+    text = re.sub("\x1b\\[[0-9?;]*[A-Za-z]", "", shown.getvalue())  # what draws the bar
+    assert "title" in text and "2Jb" in text and not {"\x1b", "\x07"} & {*text} and "\rc" not in text

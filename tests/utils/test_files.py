@@ -158,14 +158,28 @@ def test_json_that_python_cannot_hold_is_an_input_error(tmp_path: Path, text: st
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e+3", -2500.0), (".5e1", 5.0), ("1.e2", 100.0), ("3", 3), ("1_0e1", 100.0)]
-    + [("1e", "1e"), ("e5", "e5"), ("1.2.3e4", "1.2.3e4"), ("v1e3", "v1e3"), ("'1e3'", "1e3"), ("1e3m", "1e3m")],
+    + [("1e", "1e"), ("e5", "e5"), ("1.2.3e4", "1.2.3e4"), ("v1e3", "v1e3"), ("'1e3'", "1e3"), ("1e3m", "1e3m")]
+    + [("2024-01-01", "2024-01-01"), ("2024-13-45", "2024-13-45")],
 )
 def test_yaml_reads_exponents_as_numbers_and_nothing_more(text: str, value: Any) -> None:
     read = files.parse_yaml(f"a: {text}", "x")["a"]
     assert read == value and type(read) is type(value)
 
 
-@pytest.mark.parametrize("text", ["a: 2024-13-45", "a: 0x_", "- [", "a: *b", "a: !!python/object:os.system x", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!timestamp 2024-13-45",
+        "a: !!set {b, c}",
+        "a: !!binary aGk=",
+        "a: !!omap [b: 1]",
+        "a: 0x_",
+        "- [",
+        "a: *b",
+        "a: !!python/object:os.system x",
+        "\x00",
+    ],
+)
 def test_yaml_that_cannot_be_read_is_an_input_error(text: str) -> None:
     with pytest.raises(InputError, match="is not valid YAML"):
         files.parse_yaml(text, "recipe.yaml")
@@ -243,3 +257,15 @@ def test_yaml_that_would_take_minutes_is_refused(tmp_path: Path) -> None:
     path.write_text(f"a: {'x' * files.LONGEST_YAML}")
     with pytest.raises(InputError, match="is YAML of more than 1 MB"):
         files.read_yaml(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_pipes_and_devices_are_no_files_to_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "a.json"
+    os.mkfifo(pipe)
+    for path in (pipe, Path(os.devnull)):
+        for read in (files.read_text, files.read_json, files.read_yaml, files.sha256):
+            with pytest.raises(InputError, match=f"{path}: is a pipe or a device, not a file"):
+                read(path)
+    with pytest.raises(InputError, match="holds a NUL, which no path does"):
+        files.read_text("a\0b")
