@@ -36,9 +36,11 @@ def pick_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(f"there is no device '{name}'", hint="use --device cpu, or leave it out") from None
+        there = torch.zeros(1).to(device).item() == 0 and not (device.type == "cpu" and device.index)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
+        there = False  # 'meta' holds no numbers
+    if not there:
+        raise InputError(f"there is no device '{name}'", hint="use --device cpu, or leave it out")
     return device
 
 

@@ -7,6 +7,7 @@ there a person's area is 0.53 × its box and AP is also given by how crowded the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,7 +202,11 @@ class KeypointEvaluator:
                 joints[n] = joint_array(record["keypoints"], joints.shape[1], where)
             labelled = joints[n, joints[n, :, 2] > 0, :2]
             given, size, stored = record.get("bbox"), record.get("area"), record.get("num_keypoints")
-            box[n] = given if given and np.isfinite(given).all() else box_round(labelled)
+            box[n] = box_round(labelled)
+            if given:
+                with suppress(OverflowError):  # of a whole number beyond any float
+                    stated_box = np.array(given, np.float64)
+                    box[n] = stated_box if np.isfinite(stated_box).all() else box[n]
             stated = self.metric == "coco" and size is not None and 0 < size < np.inf
             area[n] = size if stated else box[n, 3] * box[n, 2] * AREA_OF_BOX
             crowd[n] = bool(record.get("iscrowd"))

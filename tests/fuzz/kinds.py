@@ -336,7 +336,7 @@ def exported(seeds: Path, folder: Path, rng: Random) -> Case:
         _damage_onnx(path, rng)
     else:
         damage(path, rng)
-    (model,) = (file for file in source.iterdir() if file.suffix in (".onnx", ".xml", ".param"))
+    (model,) = (file for file in source.iterdir() if file.suffix in (".onnx", ".xml", ".param", ".tflite"))
     return command("predict", seeds / "images" / "0.png", "--checkpoint", model, "--out", folder / "out")
 
 
