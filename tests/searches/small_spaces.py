@@ -61,4 +61,5 @@ class Usefulness:
     def __call__(self, genome: Sequence[int]) -> float:
         self.calls.append(tuple(genome))
         share = np.array(genome) / self._tops
-        return float(self._weights @ np.sqrt(share) + share @ self._together @ share / len(share))
+        gain = self._weights @ np.sqrt(share) + share @ self._together @ share / len(share)
+        return max(0.0, float(gain) / 16)
