@@ -241,21 +241,30 @@ class ReportResult(Result):
 
 
 @single_process
-def report(run: str | Path, out: str | Path | None = None) -> ReportResult:
+def report(run: Sequence[str] | str | Path, out: str | Path | None = None, open_page: bool = False) -> ReportResult:
     """Write one HTML page that explains a run: the network, the search behind it, the training, where it comes from.
 
-    Runs that it started from (supernet, search, teacher, starting weights) are on it too, where they can be found.
+    Runs that it started from (supernet, search, teacher, starting weights) are on it too, where they can be found, and
+    what eval, export and latency build wrote of its network beside it. Of several runs the page compares them.
 
     Example: ofa-pose report runs/final --out report.html
 
     Args:
-        run: run directory of a training or a search.
-        out: file to write; default: report.html in the run.
+        run: run directory of a training or a search; of several, a page that compares them.
+        out: file to write; default: report.html in the run, of several comparison.html beside the first.
+        open_page: show it in the browser.
 
     Raises:
         InputError: there is no run, or what it wrote cannot be read; or `out` cannot be written.
     """
     from ofa_pose.reports.page import write_report
 
-    path = write_report(run, out)
+    runs = [run] if isinstance(run, str | Path) else list(run)
+    if not runs:
+        raise InputError("no run to report on", hint="name a run directory")
+    path = write_report(runs, out)
+    if open_page:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
     return ReportResult(path, path.stat().st_size)

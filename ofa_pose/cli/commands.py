@@ -24,6 +24,7 @@ from ofa_pose.utils.run_dir import ONLY_IN_PYTHON
 OPTIONS = {
     "overrides": "--set",
     "formats": "--format",
+    "open_page": "--open",
     "backends": "--backend",
 }  # those not called as their parameters are
 # What the shell takes for a parameter, the first of its annotation's alternatives that is found here, and what stands

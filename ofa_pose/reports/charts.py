@@ -71,6 +71,13 @@ def training_charts(
             yield svg(_panel(drawn), f"{salt}part{number}", f"{title} over the steps")
 
 
+def comparison_chart(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
+    """The APs of several runs over their steps, by their names; of more than four the first four."""
+    figure = Figure(figsize=PANEL, layout="constrained")
+    _curves(figure.subplots(), curves, "AP on the validation images", "o-")
+    return figure
+
+
 def _panel(draw: Callable[[Axes], None]) -> Figure:
     figure = Figure(figsize=PANEL, layout="constrained")
     draw(figure.subplots())

@@ -12,9 +12,10 @@ from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import layer_macs, layer_params
 from ofa_pose.families.table import load_net
 from ofa_pose.reports import charts
-from ofa_pose.reports.answer import find_answer, first_screen
+from ofa_pose.reports.answer import Answer, find_answer, first_screen
 from ofa_pose.reports.explorer import explorer
 from ofa_pose.reports.html_parts import command, details, document, element, section, table
+from ofa_pose.reports.run_comparison import comparison
 from ofa_pose.reports.runs import SOURCES, Run, chain, read_run, reading, source
 from ofa_pose.reports.search_section import Searched, read_search, search_section
 from ofa_pose.utils import files
@@ -23,24 +24,25 @@ from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import format_count
 from ofa_pose.utils.run_dir import METRICS
 
+COMPARISON = "comparison.html"
 
-def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+
+def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
     """See `ofa_pose.report`: one HTML page, which loads nothing from elsewhere."""
-    path = Path(out) if out is not None else Path(run) / "report.html"
+    first = Path(runs[0])
+    path = Path(out) if out is not None else first / "report.html" if len(runs) == 1 else first.parent / COMPARISON
     files.check_file(path, "name a file, such as report.html")
     files.check_folder(path.parent)
-    files.write_text(path, page(read_run(run)))
+    read = [read_run(run) for run in runs]
+    files.write_text(path, page(read[0]) if len(read) == 1 else comparison([_answer(run)[0] for run in read]))
     return path
 
 
 def page(main: Run) -> str:
     """The HTML about a run."""
-    spec, chooser = _spec(main), source(main, "--subnet")
-    shape = spec if isinstance(spec, ArchSpec) else None
-    search = read_search(main, None) or (read_search(chooser, shape) if chooser is not None else None)
-    runs = chain(main)
+    answer, runs = _answer(main)
+    spec, search = answer.spec, answer.search
     explored = explorer(search) if search is not None else []
-    answer = find_answer(main, spec, search, runs)
     body = [element("h1", main.name), *first_screen(answer)]
     if search is not None:
         body += search_section(search, explored)
@@ -52,6 +54,15 @@ def page(main: Run) -> str:
     body += _origin(runs)
     scripts = ["report.js", *(["explorer.js"] if explored else [])]
     return document(main.name, body, scripts)
+
+
+def _answer(main: Run) -> tuple[Answer, list[tuple[Run, str]]]:
+    """What the files say of a run's network, and the chain of runs that it ends."""
+    spec, chooser = _spec(main), source(main, "--subnet")
+    shape = spec if isinstance(spec, ArchSpec) else None
+    search = read_search(main, None) or (read_search(chooser, shape) if chooser is not None else None)
+    runs = chain(main)
+    return find_answer(main, spec, search, runs), runs
 
 
 def _spec(main: Run) -> NetSpec | None:

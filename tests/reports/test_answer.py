@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import ofa_pose
 from ofa_pose.reports.page import write_report
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import read_json
 from tests.reports.made_run import HOSTILE, make_runs
 from tests.reports.test_page import read
@@ -25,7 +27,7 @@ def text_of(page: str) -> str:
 
 
 def test_the_ap_on_unseen_images_stands_beside_the_uniform_nets(runs: Path) -> None:
-    page = read(write_report(runs / "tuned"))
+    page = read(write_report([runs / "tuned"]))
     text, found = text_of(page), read_json(runs / "test" / "tuned" / "metrics.json")
     ap, people = found["metrics"]["AP"], found["people"]
     assert f"On 8 test images with {people} people it has AP {ap:.3f} ± " in text
@@ -37,11 +39,27 @@ def test_the_ap_on_unseen_images_stands_beside_the_uniform_nets(runs: Path) -> N
     assert "ofa-pose latency build --space tiny --joints 17" in text and "--format onnx" not in text
 
 
+def test_several_runs_are_compared(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    done = ofa_pose.report([str(runs / "tuned"), str(runs / "uniform")], open_page=True)
+    assert done.out == runs / "comparison.html" and opened == [done.out.as_uri()]
+    text = text_of(read(done.out))
+    assert "finetune tuned and finetune uniform" in text and "On the same 8 test images" in text
+    for run in ("tuned", "uniform"):
+        ap = read_json(runs / "test" / run / "metrics.json")["metrics"]["AP"]
+        assert f"finetune {run} {ap:.3f} ± " in text
+    alone = text_of(read(write_report([runs / "tuned", runs / "supernet"], runs / "other.html")))
+    assert "No AP on test images is found of train-supernet supernet" in alone and "On the same" not in alone
+    with pytest.raises(InputError, match="no run to report on"):
+        ofa_pose.report([])
+
+
 def test_a_folder_that_was_moved_as_a_whole(runs: Path, tmp_path: Path) -> None:
-    before = text_of(read(write_report(runs / "tuned", tmp_path / "before.html")))
+    before = text_of(read(write_report([runs / "tuned"], tmp_path / "before.html")))
     place = runs.rename(tmp_path / "elsewhere")
     try:
-        page = read(write_report(place / "tuned", tmp_path / "after.html"))
+        page = read(write_report([place / "tuned"], tmp_path / "after.html"))
     finally:
         place.rename(runs)
     assert page.count("data:image/jpeg") == 6 and "train-supernet supernet: supernet" in page
@@ -56,7 +74,7 @@ def test_images_that_a_search_read_are_not_called_unseen(runs: Path, key: str) -
     basis = json.loads(before)
     path.write_text(json.dumps({**basis, key: [truth, *basis[key][1:]]}))
     try:
-        text = text_of(read(write_report(runs / "tuned")))
+        text = text_of(read(write_report([runs / "tuned"])))
     finally:
         path.write_text(before)
     assert "These images are not unseen: they were used for" in text and "nothing was chosen by" not in text
@@ -70,7 +88,7 @@ def test_an_evaluation_of_other_weights_is_not_this_networks(runs: Path) -> None
     value["network"]["sha256"] = "0" * 64
     path.write_text(json.dumps(value))
     try:
-        text = text_of(read(write_report(runs / "tuned")))
+        text = text_of(read(write_report([runs / "tuned"])))
     finally:
         path.write_text(before)
     assert "There is no AP on test images yet" in text
@@ -86,7 +104,7 @@ def test_a_damaged_evaluation_is_named_and_left_out(
     before = path.read_text()
     path.write_text(damaged)
     try:
-        text = text_of(read(write_report(runs / "tuned")))
+        text = text_of(read(write_report([runs / "tuned"])))
     finally:
         path.write_text(before)
     assert "There is no AP on test images yet" in text
@@ -96,7 +114,7 @@ def test_a_damaged_evaluation_is_named_and_left_out(
 def test_without_its_images_the_page_says_so(runs: Path) -> None:
     hidden = (runs / "data" / "images").rename(runs / "data" / "hidden")
     try:
-        text = text_of(read(write_report(runs / "tuned")))
+        text = text_of(read(write_report([runs / "tuned"])))
     finally:
         hidden.rename(runs / "data" / "images")
     assert "Poses cannot be shown:" in text and "it has AP" in text

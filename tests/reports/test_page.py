@@ -113,7 +113,7 @@ def test_a_finetuned_net_with_all_it_came_from(
     words = ("--subnet", search / "best.yaml", "--supernet", tmp_path / "supernet", "--teacher", "'gone away'")
     tuned = finetuned(tmp_path / "tuned", spec, *words)
     (tuned / "recipe.yaml").write_text("space: <b>bold</b>\n")
-    assert write_report(tuned) == tuned / "report.html"
+    assert write_report([tuned]) == tuned / "report.html"
     text = read(tuned / "report.html")
     assert pictures(text) > 6  # the network, the search's progress, choices, two panels of each training
     assert text.count('aria-label="AP by ') > 1
@@ -136,13 +136,13 @@ def test_a_finetuned_net_with_all_it_came_from(
     assert chosen.split()[0] == "front/001.yaml" and f"{ap:.3f}" in chosen
     identifiers = re.findall(r'\bid="([^"]+)"', text)
     assert len(identifiers) == len(set(identifiers))
-    write_report(tuned, tmp_path / "again.html")
+    write_report([tuned], tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == (tuned / "report.html").read_bytes()
 
 
 def test_another_member_of_the_front_is_the_one_that_is_marked(search: Path, tmp_path: Path) -> None:
     member = search / "front" / "002.yaml"
-    text = read(write_report(finetuned(tmp_path / "tuned", load_spec(member), "--subnet", member)))
+    text = read(write_report([finetuned(tmp_path / "tuned", load_spec(member), "--subnet", member)]))
     (chosen,) = rows(text, "chosen")
     assert chosen.split()[0] == "front/002.yaml"
     found = read_search(read_run(search), None)
@@ -156,7 +156,7 @@ def test_a_net_that_the_search_did_not_evaluate_is_marked_nowhere(
     tiny_space: SearchSpace, search: Path, tmp_path: Path
 ) -> None:
     other = finetuned(tmp_path / "tuned", tiny_space.largest(14), "--subnet", search / "best.yaml")
-    text = read(write_report(other))
+    text = read(write_report([other]))
     assert rows(text, "chosen") == [] and "bold: chosen" not in text and "inherited weights" not in text
 
 
@@ -164,32 +164,32 @@ def test_a_teachers_search_is_not_its_pupils(search: Path, tmp_path: Path) -> No
     teacher = finetuned(tmp_path / "teacher", load_spec(search / "best.yaml"), "--subnet", search / "best.yaml")
     (tmp_path / "uniform.yaml").write_text(dump_yaml(load_spec(search / "front" / "002.yaml").to_dict()))
     words = ("--subnet", tmp_path / "uniform.yaml", "--teacher", teacher)
-    text = read(write_report(finetuned(tmp_path / "pupil", load_spec(tmp_path / "uniform.yaml"), *words)))
+    text = read(write_report([finetuned(tmp_path / "pupil", load_spec(tmp_path / "uniform.yaml"), *words)]))
     assert "The search" not in text and "Searched" not in text
     assert "finetune teacher: teacher" in text and f"Its teacher was {teacher} (" in text
 
 
 def test_a_search_shows_the_net_that_it_chose(search: Path) -> None:
-    text = read(write_report(search))
+    text = read(write_report([search]))
     assert "AP, search images, inherited weights" in text and len(rows(text, "chosen")) == 1
     assert len(rows(text, "aside")) == len(read_json(search / "result.json")["uniform"]) > 0
 
 
 def test_a_search_that_was_killed(search: Path) -> None:
     (search / "result.json").unlink()
-    text = read(write_report(search))
+    text = read(write_report([search]))
     assert (
         "The search did not come to its end" in text and "front/001" not in text and "The network is a LitePose" in text
     )
 
 
 def test_a_supernet_has_no_single_network(supernet: Path) -> None:
-    text = read(write_report(supernet))
+    text = read(write_report([supernet]))
     assert "The network is" not in text and "Training: train-supernet supernet" in text and pictures(text) == 2
 
 
 def test_a_run_that_was_killed_at_once(tmp_path: Path) -> None:
-    text = read(write_report(make_run(tmp_path / "a", "pretrain --out a")))
+    text = read(write_report([make_run(tmp_path / "a", "pretrain --out a")]))
     assert pictures(text) == 0 and text.count("<section>") == 1 and "ofa-pose pretrain --out a" in text
 
 
@@ -197,20 +197,20 @@ def test_without_its_checkpoint_the_subnet_file_gives_the_network(
     search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuned = make_run(tmp_path / "tuned", f"finetune --subnet {search / 'best.yaml'}")
-    assert "The network" in read(write_report(tuned))
+    assert "The network" in read(write_report([tuned]))
     (tuned / "checkpoints").mkdir()
     (tuned / "checkpoints" / "best.pt").write_bytes(b"cut")
-    assert "The network" in read(write_report(tuned))
+    assert "The network" in read(write_report([tuned]))
     assert "best.pt: is not a checkpoint, or a truncated one" in capsys.readouterr().err
 
 
 def test_standard_errors_and_what_is_to_be_said_of_the_choice(search: Path) -> None:
     found = json.loads((search / "result.json").read_text())
-    assert "±" not in read(write_report(search)).partition("<script>")[0]
+    assert "±" not in read(write_report([search])).partition("<script>")[0]
     found["best"]["AP_stderr"] = found["front"][0]["AP_stderr"] = 0.0375
     found |= {"people": 30, "notes": ["the search images <cannot> tell these subnets apart: 30 people"]}
     (search / "result.json").write_text(json.dumps(found))
-    text = read(write_report(search))
+    text = read(write_report([search]))
     assert text.count(f"{found['best']['AP']:.3f} ± 0.037") == 3  # a sentence, a tile, a row of the front
     assert "The search images &lt;cannot&gt; tell these subnets apart: 30 people." in text
     assert "30 people are on them" in text
@@ -218,7 +218,7 @@ def test_standard_errors_and_what_is_to_be_said_of_the_choice(search: Path) -> N
         for damaged in (None, 7, [7], "text", {"AP_stderr": "x"}):
             if name != "front" or not damaged:
                 (search / "result.json").write_text(json.dumps({**found, name: damaged}))
-                write_report(search)
+                write_report([search])
 
 
 @pytest.mark.parametrize(
@@ -238,14 +238,14 @@ def test_standard_errors_and_what_is_to_be_said_of_the_choice(search: Path) -> N
 def test_damaged_files_are_named_in_a_line(search: Path, name: str, content: str, words: str) -> None:
     (search / name).write_text(content)
     with pytest.raises(InputError, match=words):
-        write_report(search)
+        write_report([search])
     assert not (search / "report.html").exists()
 
 
 def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> None:
     lines = (search / "history.csv").read_text().splitlines()
     (search / "history.csv").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])
-    assert "3 subnets were evaluated" in read(write_report(search))
+    assert "3 subnets were evaluated" in read(write_report([search]))
 
 
 def test_a_damaged_row_of_a_history_is_named(search: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_damaged_row_of_a_history_is_named(search: Path) -> None:
     ):
         (search / "history.csv").write_text(text.replace(old, new, 1))
         with pytest.raises(InputError, match=words):
-            write_report(search)
+            write_report([search])
 
 
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in (tmp_path / "file" / "report.html", tmp_path):
         with pytest.raises(InputError, match=r"name (another folder|a file, such as report\.html)"):
-            write_report(run, out)
+            write_report([run], out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file"]
 
 
@@ -275,5 +275,5 @@ def test_a_gain_over_uniform_nets_that_were_not_all_evaluated_is_a_bound(search:
     entry = result["front"][0]
     entry["uniform"] = {"AP": entry["AP"] - 0.05, "complete": False}
     write_json(search / "result.json", result)
-    (chosen,) = rows(read(write_report(search)), "chosen")
+    (chosen,) = rows(read(write_report([search])), "chosen")
     assert f"≥ {entry['AP'] - 0.05:.3f}" in chosen and "≤ +0.050" in chosen
