@@ -154,7 +154,7 @@ def first_screen(answer: Answer) -> list[str]:
     }
     body += [*_verdict(answer), tiles(figures)]
     if own is not None:
-        body += [*_compared(answer), *_pictures(own)]
+        body += [*_compared(answer), *_pictures(own), *_breakdown(own)]
     body += _exports(answer.exports)
     return [*body, *_next(answer)]
 
@@ -246,6 +246,20 @@ def _pictures(own: Evaluated) -> list[str]:
         picture = f'<img alt="{html.escape(f"poses on {one.file}, {one.place}")}" src="{one.source}">'
         body.append(figure(picture, caption))
     return [*body, "</div>"]
+
+
+def _breakdown(own: Evaluated) -> list[str]:
+    """AP by joint and size, where the evaluation has it."""
+    rows = []
+    for part in ("joints", "sizes"):
+        for name, one in dict(own.breakdown.get(part) or {}).items():
+            figures = [one.get(key) for key in ("AP", "AR")]
+            shown = ["" if figure is None else f"{figure:.3f}" for figure in figures]
+            rows.append([name if part == "joints" else f"{name} people", *shown, str(one.get("people", ""))])
+    if not rows:
+        return []
+    shown_table = table("AP by joint and size", ["joint or size", "AP", "AR", "people"], rows)
+    return [element("h2", "AP by joint and size, test images"), shown_table]
 
 
 def _exports(exports: Sequence[Exported]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,40 +117,3 @@ def _drawn(image: NDArray[np.uint8], poses: NDArray[np.float64], skeleton: Skele
     drawn = draw_poses(small, placed, skeleton, SCORE)
     _, jpeg = cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return jpeg.tobytes()
-
-
-def side_confusion(poses: EvaluatedPoses) -> Sequence[tuple[str, int, int]]:
-    """Of each flip pair how many labelled joints were found, and on how many the pose has the other side's joint.
-
-    A joint counts as found where the most similar pose (of at least 0.5) has it, or its mirror twin, within the
-    distance at which that joint's similarity is 0.5; it is confused where the twin is nearer.
-    """
-    skeleton, names = poses.dataset.skeleton, poses.dataset.skeleton.joints
-    counts = {pair: [0, 0] for pair in skeleton.flip_pairs}
-    for name, people in poses.people.items():
-        for person in people:
-            for pair in skeleton.flip_pairs:
-                for own, twin in (pair, pair[::-1]):
-                    state = _side(person, poses.found.get(name), own, twin, skeleton)
-                    if state is not None:
-                        counts[pair][0] += 1
-                        counts[pair][1] += state
-    return [(f"{names[a]} / {names[b]}", *map(int, counts[a, b])) for a, b in counts]  # type: ignore[misc]
-
-
-def _side(
-    person: Mapping[str, Any], found: NDArray[np.float64] | None, own: int, twin: int, skeleton: Skeleton
-) -> bool | None:
-    """Whether a joint is confused with its twin; None where it is not labelled or not found."""
-    joints = np.array(person["keypoints"], np.float64).reshape(-1, 3)
-    if joints[own, 2] <= 0 or found is None or not len(found):
-        return None
-    place = joints[own, :2]
-    variance = (2 * skeleton.sigmas[own]) ** 2 * 2 * max(float(person["area"]), 1e-6)
-    radius = np.sqrt(np.log(2) * variance)
-    similar = [_best_match(person, pose[None], skeleton) for pose in found]
-    pose = found[int(np.argmax(similar))]
-    if max(similar) < 0.5:
-        return None
-    right, wrong = (float(np.hypot(*(pose[joint, :2] - place))) for joint in (own, twin))
-    return None if min(right, wrong) > radius else wrong < right

@@ -35,6 +35,8 @@ def test_the_ap_on_unseen_images_stands_beside_the_uniform_nets(runs: Path) -> N
     assert "nothing was chosen by them" in text
     assert page.count("data:image/jpeg") == 6 and "<img src=x" not in page
     assert f"worst: {0:.2f}" in text or "worst: 0." in text
+    ankle = found["breakdown"]["joints"]["left_ankle"]
+    assert f"left_ankle {ankle['AP']:.3f} {ankle['AR']:.3f} {ankle['people']} " in text and "small people" in text
     assert "safetensors" in text and "model.safetensors" in text
     assert "ofa-pose latency build --space tiny --joints 17" in text and "--format onnx" not in text
 
