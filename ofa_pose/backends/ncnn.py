@@ -5,6 +5,7 @@ The format: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MAGIC = 7767517  # the first line of every .param
 FLOAT32 = b"\0" * 4  # stands before weights that are not compressed
+SUMS = "sha256"  # of the two other files, in the .json
 RELU, CLIP = 1, 3  # activation types
 
 
@@ -122,12 +124,18 @@ class NcnnRunner:
         weights = path.with_suffix(".bin")
         if not weights.is_file():
             raise InputError(f"has no {weights.name} beside it", path, "copy that too, or export the model again")
+        metadata = read_metadata(path.with_suffix(".json"))
+        stated = json.loads(metadata.pop(SUMS, "{}"))  # earlier versions wrote none
+        for file in (path, weights):
+            if isinstance(stated, dict) and stated and stated.get(file.suffix) != files.sha256(file):
+                what = f"is not the {file.suffix} that was exported with {path.with_suffix('.json').name}"
+                raise InputError(what, file, "copy the three files of one export again")
         try:
             self._net = ncnn_net(path, weights, threads)
         except RuntimeError as error:
             raise InputError(str(error), path, "export it again") from None
         check_names(self._net.input_names(), self._net.output_names(), str(path))
-        self.streams, self.metadata = streams, read_metadata(path.with_suffix(".json"))
+        self.streams, self.metadata = streams, metadata
         ncnn = runtime_module("ncnn")
         self._mat, self._rgb = ncnn.Mat, ncnn.Mat.PixelType.PIXEL_RGB
 
@@ -148,7 +156,8 @@ def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
     param, weights = ncnn_model(whole(net))
     files.write_text(path, param)
     path.with_suffix(".bin").write_bytes(weights)
-    write_metadata(path.with_suffix(".json"), metadata)
+    sums = {file.suffix: files.sha256(file) for file in (path, path.with_suffix(".bin"))}
+    write_metadata(path.with_suffix(".json"), {**metadata, SUMS: json.dumps(sums)})
 
 
 def _prepare(part: NetPart, threads: int) -> Run:

@@ -15,6 +15,7 @@ from ofa_pose.backends.on_device import Run, random_inputs
 from ofa_pose.backends.onnxruntime import onnx_model
 from ofa_pose.backends.runners import INPUT, JOINTS, OUTPUTS, ExportedRunner, JointRunner, check_names, in_chunks
 from ofa_pose.backends.runtimes import Backend
+from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ofa_pose.models.pose_net import PoseNet
 
+SUM = "bin_sha256"  # the entry there with the digest of the weights' file
 METADATA = "ofa_pose"  # the section of the model's rt_info that is ours
 
 
@@ -43,6 +45,11 @@ class OpenvinoRunner:
             self.holds_decoder = check_names(reads, writes, str(path))
             section = model.get_rt_info([METADATA]).astype(dict) if model.has_rt_info([METADATA]) else {}
             self.metadata = {key: value.astype(str) for key, value in section.items()}
+            stated = self.metadata.pop(SUM, None)  # earlier versions wrote none
+            weights = Path(path).with_suffix(".bin")
+            if stated and stated != files.sha256(weights):
+                what = f"is not the .bin that was exported with {Path(path).name}"
+                raise InputError(what, weights, "copy the two files of one export again")
             self._compiled = core.compile_model(model, "CPU", _options(threads, streams))
         except RuntimeError as error:
             what = f"cannot be loaded by OpenVINO ({str(error).strip().splitlines()[-1]})"
@@ -84,6 +91,8 @@ def _save(source: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> N
     model = openvino.Core().read_model(source.SerializeToString())
     for key, value in metadata.items():
         model.set_rt_info(value, [METADATA, key])
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+    model.set_rt_info(files.sha256(path.with_suffix(".bin")), [METADATA, SUM])
     openvino.save_model(model, str(path), compress_to_fp16=False)
 
 

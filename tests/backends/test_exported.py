@@ -181,3 +181,20 @@ def test_a_model_of_something_else(tmp_path: Path) -> None:
     for name in ("other.onnx", "other.param"):
         with pytest.raises(InputError, match="is not a model that ofa-pose exported"):
             open_runner(tmp_path / name)
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("ncnn", ".param"), ("openvino", ".xml")])
+def test_files_of_different_exports_are_not_one_model(net: LitePose, tmp_path: Path, form: str, suffix: str) -> None:
+    others = {**net.state_dict()}
+    others["stem.0.conv.weight"] = others["stem.0.conv.weight"] + 1
+    for name, weights in (("one", net.state_dict()), ("other", others)):
+        export_checkpoint(Checkpoint("net", SPEC, None, SKELETON, weights), [form], tmp_path / name)
+    (model,) = (tmp_path / "one").glob(f"*{suffix}")
+    own = model.with_suffix(".bin").read_bytes()
+    other = (tmp_path / "other" / model.name).with_suffix(".bin").read_bytes()
+    for changed in (other, own + b"\0", own[:-1], own[:-9] + bytes([own[-9] ^ 1]) + own[-8:]):
+        model.with_suffix(".bin").write_bytes(changed)
+        with pytest.raises(InputError, match=r"is not the \.bin that was exported with|cannot be loaded"):
+            open_runner(model)
+    model.with_suffix(".bin").write_bytes(own)
+    open_runner(model)
