@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import COMMAND, ONLY_IN_PYTHON, has_begun
+from ofa_pose.utils.run_dir import COMMAND, ONLY_IN_PYTHON, has_begun, read_command
 
 RESUME, OUT = "--resume", "--out"
 OF_THE_CALL = {RESUME, OUT, "--json", "--help"}  # not taken from the call before
@@ -61,7 +60,7 @@ def completed(words: Sequence[str], app: Any) -> list[str]:
 def _last_words(out: Path, name: str) -> list[str] | None:
     """What the last call in a run directory was given; None where there was none. Raises InputError."""
     path = out / COMMAND
-    lines = files.read_text(path).splitlines() if path.is_file() else []
+    lines = read_command(path) if path.is_file() else []
     if not lines:
         return None
     try:

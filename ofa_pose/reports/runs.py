@@ -17,7 +17,7 @@ from ofa_pose.searches.job import BEST
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import are_numbers
-from ofa_pose.utils.run_dir import COMMAND, METRICS, RECIPE, read_records
+from ofa_pose.utils.run_dir import COMMAND, METRICS, RECIPE, read_command, read_records
 
 SOURCES = {  # options that name what a run starts from, and what that is to it
     "--init": "starting weights",
@@ -25,6 +25,7 @@ SOURCES = {  # options that name what a run starts from, and what that is to it
     "--subnet": "choice of the subnet",
     "--teacher": "teacher",
 }
+SHOWN = (COMMAND, RECIPE, METRICS, BEST, "result.json", "search.json", "history.csv", "pareto.png")
 STUDIES = ("table", "fidelity")
 HINT = "name a folder that pretrain, train-supernet, search or finetune wrote"
 RESTORE = "search again, or restore it"
@@ -105,6 +106,14 @@ class Run:
         return found
 
 
+def check_inside(folder: Path) -> None:
+    """Raise InputError where a file of a run is a link to one elsewhere, which the page would show."""
+    own = folder.resolve()
+    for name in SHOWN:
+        if not (folder / name).resolve().is_relative_to(own):
+            raise InputError("is a link that leads out of the run", folder / name, "put a copy there")
+
+
 def read_run(path: str | Path) -> Run:
     """The run in a directory. Raises InputError where it holds none, or a study's."""
     folder = Path(path)
@@ -112,7 +121,8 @@ def read_run(path: str | Path) -> Run:
         raise InputError("is not a run directory" if folder.exists() else "no such run directory", folder, HINT)
     if not (folder / COMMAND).exists():
         raise InputError(f"holds no run ({COMMAND} is missing)", folder, HINT)
-    commands = tuple(map(_split, files.read_text(folder / COMMAND).splitlines()))
+    check_inside(folder)
+    commands = tuple(map(_split, read_command(folder / COMMAND)))
     recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
     metrics = read_records(folder / METRICS) if (folder / METRICS).exists() else ()
     run = Run(folder, commands, tuple(record for _, record in metrics), recipe)

@@ -73,7 +73,7 @@ class RunDir:
         if self._recipe is None:
             return
         files.write_text(self.path / RECIPE, self._recipe)
-        with (self.path / COMMAND).open("a", encoding="utf-8") as file:
+        with (self.path / COMMAND).open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(shlex.join(["ofa-pose", *self._command]) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
@@ -97,6 +97,12 @@ class RunDir:
 
         kept = [line for line, record in read_records(self.metrics) if stays(record)]
         files.write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def read_command(path: Path) -> list[str]:
+    """The lines of command.txt; a path in it may be no UTF-8. Raises InputError."""
+    files.check_regular(path)
+    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from ofa_pose.reports.runs import SOURCES, chain, read_run, source
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.run_dir import plan_run
 
 
 def make_run(path: Path, *commands: str, metrics: str = "") -> Path:
@@ -101,3 +103,21 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             read_run(path)
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "command.txt", "metrics.jsonl", "result.json", "best.yaml"])
+def test_links_are_not_followed_out_of_a_run(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "a", "pretrain --out a")
+    (tmp_path / "secret").write_text("ofa-pose search\n")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=f"a/{name}: is a link that leads out of the run"):
+        read_run(run)
+    (tmp_path / "link").symlink_to(make_run(tmp_path / "b", "pretrain --out b"))
+    assert read_run(tmp_path / "link").job == "pretrain"  # the run itself may lie elsewhere
+
+
+def test_a_command_may_name_a_path_that_is_no_utf_8(tmp_path: Path) -> None:
+    words = ["pretrain", "--out", os.fsdecode(b"a\xff")]
+    plan_run(tmp_path / "a", "seed: 1\n", argv=words).open()
+    assert read_run(tmp_path / "a").commands == (tuple(words),)
