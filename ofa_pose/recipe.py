@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
-from ofa_pose.arch.spec import TOTAL_STRIDE
+from ofa_pose.arch.spec import MOST, TOTAL_STRIDE
 from ofa_pose.data.keypoint_dataset import SPLITS, DataSettings
 from ofa_pose.data.transforms import Augmentation
 from ofa_pose.pose.decode import DecodeConfig
@@ -18,7 +18,8 @@ from ofa_pose.utils.config import Config, apply_overrides, check_config
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import find_yaml, read_yaml
 
-Side = Annotated[int, Field(gt=0, multiple_of=TOTAL_STRIDE)]
+Side = Annotated[int, Field(gt=0, le=MOST["resolution"], multiple_of=TOTAL_STRIDE)]
+MANY = 10**9  # steps, images and the like: more are a slip of the pen, or an attack
 Minutes = Annotated[str, Field(pattern=r"^[1-9]\d*(\.\d+)? ?min$")]
 COMMANDS = ("pretrain", "train-supernet", "finetune", "search")
 
@@ -26,14 +27,14 @@ COMMANDS = ("pretrain", "train-supernet", "finetune", "search")
 class TrainSettings(Config):
     """The optimisation. Steps are batches; evaluation and checkpoints come every so many steps."""
 
-    steps: int = Field(1000, ge=1, description="how long to train")
-    batch: int = Field(16, ge=1, description="images in a step, of all processes together")
+    steps: int = Field(1000, ge=1, le=MANY, description="how long to train")
+    batch: int = Field(16, ge=1, le=2**17, description="images in a step, of all processes together")
     lr: float = Field(2e-3, gt=0, description="highest learning rate, of AdamW")
     weight_decay: float = Field(1e-2, ge=0, description="of AdamW; none on biases and BatchNorm")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     resolutions: tuple[Side, ...] | None = Field(None, description="a fixed net's training sides; none: its own")
-    workers: int = Field(1, ge=0, description="processes that read images; 0: the training's own")
+    workers: int = Field(1, ge=0, le=1024, description="processes that read images; 0: the training's own")
     evaluate_every: int = Field(500, ge=1, description="steps between evaluations on data.val")
     evaluate_images: int = Field(200, ge=1, description="of data.val, on which the best checkpoint is chosen")
     checkpoint_every: Annotated[int, Field(ge=1)] | Minutes = Field(
@@ -49,6 +50,7 @@ class TrainSettings(Config):
     accumulate: int = Field(
         1,
         ge=1,
+        le=2**17,
         description="parts of a process's images that are computed in turn",
         exclude_if=lambda count: count == 1,
     )
@@ -79,6 +81,7 @@ class TrainSettings(Config):
     sandwich: int = Field(
         2,
         ge=1,
+        le=1000,
         description="random subnets in a sandwich; a step is as many passes and two",
         exclude_if=lambda k: k == 2,
     )
@@ -113,7 +116,7 @@ class LossSettings(Config):
     and with equal weights the tags can stay there.
     """
 
-    sigma: float = Field(2.0, gt=0, description="of the target Gaussians, in cells")
+    sigma: float = Field(2.0, gt=0, le=100, description="of the target Gaussians, in cells")
     foreground: float = Field(30.0, ge=0, description="extra weight where the target is 1")
     high: float = Field(1.0, gt=0, description="weight of the heatmaps at 1/2; a joint covers a fourth of their area")
     push: float = Field(4e-2, ge=0, description="weight of the loss that sets people's tags apart")
@@ -158,11 +161,11 @@ class SearchSettings(Config):
     algorithm: Literal["evolution", "nsga2", "random"] = Field(
         "evolution", description="evolution: the best AP; nsga2: the whole AP–cost front; random: the baseline"
     )
-    population: int = Field(32, ge=2, description="subnets evaluated in each generation")
-    generations: int = Field(12, ge=0, description="after the first population")
+    population: int = Field(32, ge=2, le=10**6, description="subnets evaluated in each generation")
+    generations: int = Field(12, ge=0, le=10**6, description="after the first population")
     images: int = Field(200, ge=1, description="of the search split, on which a candidate's AP is measured")
     calibration_images: int = Field(64, ge=1, description="training images for BatchNorm recalibration")
-    batch: int = Field(16, ge=1, description="images evaluated at once")
+    batch: int = Field(16, ge=1, le=2**17, description="images evaluated at once")
     parents: float = Field(0.5, gt=0, le=1, description="share of the population that may have offspring")
     crossover: float = Field(0.5, ge=0, le=1, description="share of offspring with two parents")
     mutation: float = Field(0.15, gt=0, le=1, description="chance of each gene to change")
@@ -175,7 +178,7 @@ class SearchSettings(Config):
         exclude_if=lambda given: not given,
     )
     surrogate: bool = Field(False, description="a model of the AP chooses which offspring are evaluated")
-    surrogate_proposals: int = Field(20, ge=2, description="offspring bred for each one that is evaluated")
+    surrogate_proposals: int = Field(20, ge=2, le=10**6, description="offspring bred for each one that is evaluated")
     surrogate_round: int = Field(3, ge=1, description="subnets evaluated between lessons; more processes would idle")
     surrogate_samples: int = Field(6, ge=5, description="evaluated subnets before the model is first asked")
     surrogate_tau: float = Field(0.3, ge=0, lt=1, description="Kendall tau of held-out APs below which it stands aside")

@@ -164,3 +164,24 @@ def test_files_are_kept_by_absolute_paths(recipe: Path, tmp_path: Path, monkeypa
     assert carried["data"]["val"] == {"annotations": str(tmp_path / "v.json"), "images": str(tmp_path / "v")}
     assert loaded.space == carried["space"] == str(tmp_path / "mine_space.yaml")
     assert load_recipe("finetune", recipe, ["space=litepose"])[0].space == "litepose"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.batch=1000000000000",
+        "train.workers=1000000",
+        "train.steps=100000000000000",
+        "train.resolutions=[1000000]",
+        "train.accumulate=1000000000",
+        "loss.sigma=1e300",
+        "augment.scale=[1e300, 1e301]",
+        "search.population=1000000000000",
+        "search.generations=1000000000000",
+        "search.batch=1000000000000",
+    ],
+)
+def test_a_setting_that_nothing_could_compute_is_refused_with_what_is_possible(override: str) -> None:
+    key = override.partition("=")[0].replace("augment.", "augment: ")
+    with pytest.raises(InputError, match=rf"{key}.*(less than or equal to|from 0.01 to) \d+"):
+        load_recipe("search", "nano", [override])

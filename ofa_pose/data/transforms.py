@@ -51,8 +51,8 @@ class Augmentation(Config):
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> Augmentation:
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError("scale must be two positive numbers, the smaller first")
+        if not 0.01 <= self.scale[0] <= self.scale[1] <= 100:
+            raise ValueError("scale must be two numbers from 0.01 to 100, the smaller first")
         return self
 
 

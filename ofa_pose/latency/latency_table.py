@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.arch.spec import MOST, ArchSpec
 from ofa_pose.latency.pieces import Piece, Subject, table_subjects
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
@@ -20,6 +20,7 @@ FORMAT = "ofa-pose latency table 1"
 RESUME = "start the same `latency build` with --resume, it goes on where it was"
 
 Samples = dict[Subject, list[float]]
+MOST_COUNT = 10**6  # of threads, cores and rounds
 WORDS, COUNTS = ("backend", "runtime", "device", "date"), ("joints", "threads", "cores", "rounds")  # of a header
 
 
@@ -60,8 +61,9 @@ class Header:
         """Read what `to_dict` gives, and perhaps more. Raises InputError on its space, else KeyError or ValueError."""
         plain: dict[str, Any] = {name: value[name] for name in (*WORDS, *COUNTS)}
         for name, given in plain.items():
-            if not (type(given) is str if name in WORDS else type(given) is int and given >= 1):
-                raise ValueError(f"its {name} is {given!r}")
+            most = MOST.get(name, MOST_COUNT)
+            if not (type(given) is str if name in WORDS else type(given) is int and 1 <= given <= most):
+                raise ValueError(f"its {name} is {given!r:.60}")
         if plain["runtime"].split()[:1] != [plain["backend"]]:
             raise ValueError(f"its backend is {plain['backend']}, its runtime {plain['runtime']}")
         share = value["share"]

@@ -25,6 +25,7 @@ __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
 VERSION = 3  # raise it when the same seed no longer draws the same pictures
 JPEG_QUALITY = 92
+MOST_IMAGES, MOST_WORKERS = 10**7, 1024
 DRAWN = "drawn.jsonl"  # until the dataset is whole: what it is to be, then a line for each image that is there
 FILE_NAME = "{:06d}.jpg"  # of the image id, as in COCO's own files
 
@@ -51,11 +52,13 @@ def write_dataset(
         raise InputError(f"no figures with joints '{joints}'", hint=nearest(joints, BUILT_IN))
     if seed < 0:
         raise InputError(f"the seed is {seed}", hint="give 0 or more")
-    if images < 1:
-        raise InputError(f"{images} images were asked for", hint="ask for at least 1")
+    if not 1 <= images <= MOST_IMAGES:
+        raise InputError(f"{images} images were asked for", hint=f"ask for at least 1, at most {MOST_IMAGES:,}")
     workers = workers if workers is not None else os.cpu_count() or 1
-    if workers < 1:
-        raise InputError(f"{workers} worker processes were asked for", hint="ask for at least 1")
+    if not 1 <= workers <= MOST_WORKERS:
+        raise InputError(
+            f"{workers} worker processes were asked for", hint=f"ask for at least 1, at most {MOST_WORKERS}"
+        )
     check_scenes(size, people)
     out = Path(out)
     info: dict[str, Any] = {"description": "ofa-pose synthetic people", "seed": seed, "size": size, "joints": joints}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ofa_pose.arch.space import SearchSpace
-from ofa_pose.latency.latency_table import LatencyTable
+from ofa_pose.latency.latency_table import Header, LatencyTable
 from ofa_pose.latency.predictor import Predictor
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import header, make_table
@@ -113,3 +113,9 @@ def test_the_date_alone_does_not_make_another_task(tiny_space: SearchSpace) -> N
     table = make_table(tiny_space)
     assert table.header.differing(replace(header(tiny_space), date="2027-01-01")) == []
     assert table.header.differing(replace(header(tiny_space), threads=2)) == ["threads"]
+
+
+@pytest.mark.parametrize("name", ["joints", "threads", "cores", "rounds"])
+def test_a_header_of_counts_that_nothing_has_is_refused(tiny_space: SearchSpace, name: str) -> None:
+    with pytest.raises(ValueError, match=f"its {name} is 1000000"):
+        Header.from_dict({**header(tiny_space).to_dict(), name: 10**30})
