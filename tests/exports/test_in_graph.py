@@ -241,7 +241,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[
 
 def test_export_says_what_groups_the_joints(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["export", NANO, "--format", "onnx", "--decoder", "in-graph", "--out", str(tmp_path)]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"model.joints.onnx", "model.joints.json"}
+    assert {path.name for path in tmp_path.glob("model.*")} == {"model.joints.onnx", "model.joints.json"}
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("next: ")]
     named = [Path(word) for word in line.split() if word.startswith("/")]
     assert [path.name for path in named if path.is_file()] == ["grouping.js", "grouping.hpp"]
