@@ -101,7 +101,7 @@ def test_export_int8(call: Call, scenes: Path, tmp_path: Path) -> None:
     for shown in ("float32", "int8", "AP", "size", "ms, one thread"):
         assert shown in called.err
     made = tmp_path / "out" / "model.int8.onnx"
-    assert [path.name for path in made.parent.iterdir()] == [made.name]
+    assert {path.name for path in made.parent.iterdir()} == {made.name, "export.json"}
     scored = call("eval", "--checkpoint", made, *truth(scenes), "--no-flip", "--json").result
     report = call(*words, *calibration, *truth(scenes), "--json").result["onnx-int8"]
     assert report["AP"]["int8"] == pytest.approx(scored["metrics"]["AP"], abs=1e-9)
