@@ -179,7 +179,8 @@ def test_breakdown_of_a_checkpoint(call: Call, net: Path, data: Path, tmp_path: 
     called = call("eval", "--checkpoint", net, *where, "--breakdown", "--out", tmp_path / "out", "--json")
     assert called.code == 0, called.err
     assert len(called.result["breakdown"]["joints"]) == 17
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == called.result
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {key: written[key] for key in called.result} == called.result  # and what was evaluated, for reports
     again = call("eval", "--results", tmp_path / "out" / "results.json", *where[:2], "--breakdown", "--json").result
     assert (again["metrics"], again["breakdown"]) == (called.result["metrics"], called.result["breakdown"])
 
