@@ -12,7 +12,6 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -279,14 +278,17 @@ def test_a_process_that_dies_ends_the_work_in_a_line(dataset: KeypointDataset) -
 
 
 def test_a_process_that_hangs_ends_the_work_in_a_line(
-    dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def wait(*_: object, **__: object) -> None:  # as on a network disk that is gone
+        time.sleep(600)
+
     monkeypatch.setattr("ofa_pose.data.loader.READING_S", 1.0)
-    os.mkfifo(tmp_path / "never.png")  # as a network disk that is gone: who reads it waits
-    stuck = replace(dataset, images=tuple(replace(one, path=tmp_path / "never.png") for one in dataset.images))
+    for name in ("read_image", "read_reduced"):  # the processes are forked, and have it too
+        monkeypatch.setattr(f"ofa_pose.data.records.{name}", wait)
     match = "no batch came from the processes that read images for 1 s"
     with pytest.raises(OfaPoseError, match=match), worker_faults():
-        next(training_batches(stuck, 3, 5, _resolution, 0, 400, Augmentation(), workers=1))
+        next(training_batches(dataset, 3, 5, _resolution, 0, 400, Augmentation(), workers=1))
     assert not _workers()
 
 
