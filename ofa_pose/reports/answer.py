@@ -65,8 +65,8 @@ def find_answer(run: Run, spec: NetSpec | None, search: Searched | None, runs: S
     checkpoint = next((p for p in (run.path / "checkpoints" / "best.pt", run.path / "best.pt") if p.is_file()), None)
     sha256 = files.sha256(checkpoint) if checkpoint is not None else ""
     every = find_evaluations(run.path) if spec is not None and sha256 else []
-    used = {one.truth: _uses(one.truth, [run for run, _ in runs]) for one in every if one.sha256 == sha256}
     mine = [one for one in every if one.sha256 == sha256]
+    used = {truth: _uses(truth, [run for run, _ in runs]) for truth in {one.truth for one in mine}}
     own = max(mine, key=lambda one: (not used[one.truth], one.count, bool(one.breakdown)), default=None)
     others: list[tuple[str, Evaluated]] = []
     if own is not None and spec is not None:
