@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +120,6 @@ def run_of(**changed: Any) -> dict[str, Any]:
         (run_of(subnet="litepose-xxs"), ["runs.two.subnet", "'litepose-xxs'", "did you mean 'litepose-xs'?"]),
         (run_of(subnet="none.yaml"), ["runs.two.subnet: none.yaml: no such file"]),
         (run_of(subnet={"run": "one", "file": 5}), ["runs.two: subnet", "5 is not a file's name"]),
-        (run_of(teacher=date(2020, 1, 1)), ["JSON", "date", "quote"]),
         ({"settings": {"train": {"lr": float("nan")}}}, ["JSON"]),
         (run_of(subnet=[1, 2]), ["runs.two.subnet: [1, 2] is not a network"]),
         (run_of(subnet={"run": "one", "fil": "best.yaml"}), ["runs.two: subnet", "'fil'", "did you mean 'file'?"]),
