@@ -1,19 +1,18 @@
 /**
  * Times the models beside this page in this browser; `ofa-pose latency import results.csv` makes a table of it.
  *
- * A small network, the anchor, is timed again and again between the others, and what is kept of these is how long they
- * took by its time: devices get slower as they get warm. The procedure is measure.py's of the other bundles, but for what
- * a browser lacks. Its clock is coarse, and it does not say the processor's time: so samples are long, and what other
- * programs take of the processor meanwhile is divided out, as short pieces, whole networks and the anchor lose it alike.
+ * A small network, the anchor, runs in turns with each of the others, and what is kept of these is how long they took by
+ * its time. A browser does not say the processor's time, and its clock is coarse: so samples are long, and what makes the
+ * device slower for a while (warmth, other programs, a core that two share) is divided out, as the anchor loses it alike.
  */
 
 const WARM_UP = 2; // runs of a visit that do not count
 const LEAST_SAMPLES = 5; // of a visit
 const ALIKE = 0.02; // share by which the mean of samples may be off, for no more to be taken
-const VISIT_MS = 500; // that those take together at most
+const VISIT_MS = 400; // that those of a piece and of the anchor take together at most
+const NET_MS = 1600; // that those of a whole network and of the anchor take: pieces are many, and their errors cancel
 const STEPS = 40; // of the clock that a sample lasts at least
 const SAMPLE_MS = 20; // that it lasts at least: longer than a scheduler lets one program run
-const BATCH_MS = 400; // between two visits of the anchor
 const FIRST_MS = 1000; // that the anchor runs first: engines compile anew what runs often
 const LONG_MS = 100; // after a sample that lasts longer the page may react
 const DRIFT = 0.2; // of the anchor, that is warned of
@@ -29,7 +28,7 @@ class Fault extends Error {}
 /**
  * What was measured, kept by the browser as it grows, so that it survives a reload.
  *
- * Each batch is an entry of its own: [ms of the anchor after it, [number of the subject, ratio], …].
+ * Each visit is an entry of its own: [number of the subject, ratio, ms of the anchor].
  */
 class Results {
   /**
@@ -41,10 +40,10 @@ class Results {
     this.names = names;
     this.anchor = [];
     this.ratios = new Map(names.map((name) => [name, []]));
-    this.batches = 0;
+    this.visits = 0;
     this.header = JSON.parse(localStorage.getItem(this.key));
-    for (let kept; this.header && (kept = localStorage.getItem(`${this.key} ${this.batches}`)); ) {
-      this.#add(JSON.parse(kept));
+    for (let kept; this.header && (kept = localStorage.getItem(`${this.key} ${this.visits}`)); ) {
+      this.#add(...JSON.parse(kept));
     }
   }
 
@@ -53,18 +52,15 @@ class Results {
     this.header = header;
   }
 
-  /**
-   * @param {number} anchor its milliseconds after the batch
-   * @param {[string, number][]} batch the ratios of what was timed
-   */
-  append(anchor, batch) {
-    const entry = [digits(anchor), ...batch.map(([name, ratio]) => [this.names.indexOf(name), digits(ratio)])];
-    this.#keep(`${this.key} ${this.batches}`, entry);
-    this.#add(entry);
+  /** Keep what `Runtime.visit` found. */
+  append(name, { ratio, anchor }) {
+    const entry = [this.names.indexOf(name), digits(ratio), digits(anchor)];
+    this.#keep(`${this.key} ${this.visits}`, entry);
+    this.#add(...entry);
   }
 
   forget() {
-    for (; this.batches > 0; this.batches--) localStorage.removeItem(`${this.key} ${this.batches - 1}`);
+    for (; this.visits > 0; this.visits--) localStorage.removeItem(`${this.key} ${this.visits - 1}`);
     localStorage.removeItem(this.key);
   }
 
@@ -83,10 +79,10 @@ class Results {
     return [`# ${JSON.stringify(this.header)}`, ...rows, ""].join("\n");
   }
 
-  #add([anchor, ...batch]) {
+  #add(number, ratio, anchor) {
+    this.ratios.get(this.names[number]).push(ratio);
     this.anchor.push(anchor);
-    for (const [number, ratio] of batch) this.ratios.get(this.names[number]).push(ratio);
-    this.batches += 1;
+    this.visits += 1;
   }
 
   #keep(key, value) {
@@ -131,37 +127,51 @@ class Runtime {
     return `onnxruntime-web-${this.backend} ${this.ort.env.versions.web}`;
   }
 
+  /** Load the anchor, and run it until engines have compiled what runs often. */
+  async warm(anchor) {
+    this.anchor ??= await this.#loaded(anchor);
+    for (const end = performance.now() + FIRST_MS; performance.now() < end; ) await this.anchor.run(1);
+    this.anchor.count = await this.#repetitions(this.anchor.run);
+  }
+
   /**
-   * The milliseconds of a subject. Short ones are repeated until they make a sample.
+   * How long a subject takes by the anchor's time, and the anchor's milliseconds. Short ones are repeated until they
+   * make a sample.
    *
    * @param {{model: string, inputs: Object<string, [number, number]>}} subject file, and (channels, side) of each input
+   * @param {number} most milliseconds that the samples take together
    */
-  async visit(subject) {
-    return await this.#loaded(subject, async (run) => {
-      await run(WARM_UP);
-      let [count, ms] = [1, await timed(run, 1)];
-      while (ms < this.sampleMs) {
-        count = Math.ceil(count * Math.min(Math.max((1.2 * this.sampleMs) / (ms || 1e-9), 1.5), 8));
-        ms = await timed(run, count);
-      }
-      const samples = [ms];
-      for (let sum = ms; samples.length < LEAST_SAMPLES || (middle(samples).error > ALIKE && sum < VISIT_MS); sum += ms) {
+  async visit(subject, most) {
+    const [{ run, release }, anchor] = [await this.#loaded(subject), this.anchor];
+    try {
+      const count = await this.#repetitions(run);
+      const [ratios, end] = [[], performance.now() + most];
+      const beside = [await timed(anchor.run, anchor.count)];
+      while (ratios.length < LEAST_SAMPLES || (middle(ratios).error > ALIKE && performance.now() < end)) {
+        const ms = await timed(run, count);
+        beside.push(await timed(anchor.run, anchor.count));
+        ratios.push((2 * ms) / (beside.at(-1) + beside.at(-2)));
         if (ms > LONG_MS) await pause();
-        ms = await timed(run, count);
-        samples.push(ms);
       }
-      return middle(samples).mean / count;
-    });
+      return { ratio: (middle(ratios).mean * anchor.count) / count, anchor: middle(beside).mean / anchor.count };
+    } finally {
+      await release();
+    }
   }
 
-  /** Run a subject for so long. */
-  async warm(subject, ms) {
-    await this.#loaded(subject, async (run) => {
-      for (const end = performance.now() + ms; performance.now() < end; ) await run(1);
-    });
+  /** How many runs make a sample. */
+  async #repetitions(run) {
+    await run(WARM_UP);
+    let [count, ms] = [1, await timed(run, 1)];
+    while (ms < this.sampleMs) {
+      count = Math.ceil(count * Math.min(Math.max((1.2 * this.sampleMs) / (ms || 1e-9), 1.5), 8));
+      ms = await timed(run, count);
+    }
+    return count;
   }
 
-  async #loaded(subject, use) {
+  /** What runs a subject so many times, and what gives back its memory. */
+  async #loaded(subject) {
     const options = { executionProviders: [this.backend] };
     if (this.backend === "webgpu") options.preferredOutputLocation = "gpu-buffer";
     const bytes = await this.#bytes(subject.model);
@@ -177,12 +187,11 @@ class Runtime {
       }
       await device?.queue.onSubmittedWorkDone();
     };
-    try {
-      return await use(run);
-    } finally {
+    const release = async () => {
       for (const one of Object.values(feeds)) one.dispose();
       await session.release();
-    }
+    };
+    return { run, release };
   }
 
   /** A tensor of noise; on a GPU it lies there already, as what a network's piece reads. */
@@ -202,35 +211,26 @@ class Runtime {
 }
 
 /**
- * Time every subject until it has all rounds, batch by batch.
+ * Time every subject until it has all rounds.
  *
- * @param {Object<string, object>} subjects what `Runtime.visit` takes, by name, and the anchor
- * @param {() => void} shown called after each batch
+ * @param {{header: object, subjects: Object<string, object>}} manifest `subjects`: what `Runtime.visit` takes, by name
+ * @param {() => void} shown called after each visit
  */
-async function sweep(runtime, subjects, results, shown) {
-  const anchor = () => runtime.visit(subjects[ANCHOR]);
+async function sweep(runtime, { header, subjects }, results, shown) {
+  const nets = { ...header.nets, ...header.checks };
   await visible();
-  await runtime.warm(subjects[ANCHOR], FIRST_MS);
-  let before = await anchor();
-  results.append(before, []);
   for (let round = 0; round < results.header.rounds; round++) {
     const waiting = shuffled(results.names.filter((name) => results.ratios.get(name).length <= round));
     while (waiting.length) {
-      const [batch, start, times] = [[], performance.now(), hidings];
-      while (waiting.length && (!batch.length || performance.now() - start <= BATCH_MS)) {
-        const name = waiting.pop();
-        batch.push([name, await runtime.visit(subjects[name])]);
-        await pause();
-      }
-      const after = await anchor();
+      const [name, times] = [waiting.at(-1), hidings];
+      const found = await runtime.visit(subjects[name], name in nets ? NET_MS : VISIT_MS);
+      await pause();
       if (hidings > times) {
-        waiting.push(...batch.map(([name]) => name)); // browsers slow down what is not seen
-        await visible();
-        before = await anchor();
+        await visible(); // browsers slow down what is not seen: once more
         continue;
       }
-      results.append(after, batch.map(([name, ms]) => [name, (2 * ms) / (before + after)]));
-      before = after;
+      waiting.pop();
+      results.append(name, found);
       shown();
     }
   }
@@ -345,7 +345,7 @@ async function measure(manifest, results, form) {
   const { backend, threads } = form;
   const [which, count] = [backend.value, Number(threads.value)];
   const runtime = await Runtime.open(which, count);
-  await runtime.warm(manifest.subjects[ANCHOR], 0);
+  await runtime.warm(manifest.subjects[ANCHOR]);
   if (!results.header) {
     results.begin({
       ...manifest.header,
@@ -362,7 +362,7 @@ async function measure(manifest, results, form) {
     throw new Fault(`The results that there are come from ${results.header.runtime}, this is ${runtime.name}: start anew.`);
   }
   const since = { done: results.done, start: performance.now() };
-  await sweep(runtime, manifest.subjects, results, () => show(results, since));
+  await sweep(runtime, manifest, results, () => show(results, since));
   finish(results);
 }
 

@@ -69,7 +69,9 @@ def shorten(page: Any) -> None:
     text = shipped_text("measure.js")
     for name, less in (
         ("SAMPLE_MS = 20", "SAMPLE_MS = 2"),
-        ("VISIT_MS = 500", "VISIT_MS = 20"),
+        ("VISIT_MS = 400", "VISIT_MS = 20"),
+        ("NET_MS = 1600", "NET_MS = 20"),
+        ("FIRST_MS = 1000", "FIRST_MS = 10"),
         ("STEPS = 40", "STEPS = 4"),
     ):
         assert text.count(f"const {name};") == 1
