@@ -98,6 +98,7 @@ def test_what_the_bench_decodes_can_be_chosen(tmp_path: Path, capsys: pytest.Cap
     assert "--images must be 1 or more" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_measured_both_ways(tmp_path: Path) -> None:
     expected = evaluate_bench.SHARED / "expected.json"
     _, checkpoint, dataset = evaluate_bench.choose(tmp_path, 100 if expected.is_file() else 3)

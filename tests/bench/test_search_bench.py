@@ -12,6 +12,7 @@ from tests.bench import search
 from tests.searches.evaluated_space import draw_space, load_table
 
 
+@pytest.mark.slow
 def test_quick_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     monkeypatch.setattr("sys.argv", ["search", "--drawn", "1", "--seeds", "1", "--json"])

@@ -160,6 +160,7 @@ def test_faults_are_a_sentence_on_the_page(
     assert damaged.startswith("It failed: ")
 
 
+@pytest.mark.slow
 def test_threads_where_the_page_is_isolated(bundle: Path, browser: Any, serve: Callable[[Path], str]) -> None:
     def isolated(route: Any) -> None:
         answer = route.fetch()

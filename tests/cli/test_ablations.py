@@ -83,6 +83,7 @@ def test_a_study_leaves_its_table_and_its_runs(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.slow
 def test_a_study_that_is_cut_off_goes_on(
     call: Call, tiny: Path, whole: Path, tmp_path: Path, by: signal.Signals
 ) -> None:
@@ -109,12 +110,14 @@ def test_a_study_that_is_cut_off_goes_on(
     assert [arm["arm"] for arm in done.result["arms"]] == ["3×3", "5×5"] and done.result["failed"] == {}
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_finds(call: Call, tiny: Path, whole: Path, tmp_path: Path) -> None:
     done = call("study", tiny, "--out", tmp_path / "study", "--device", "cpu", "--workers", 2)
     assert done.code == 0, done.err
     check_same(tmp_path / "study", whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_costs_the_others_nothing(call: Call, tiny: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     (out / "seed-0" / "large" / "checkpoints").mkdir(parents=True)

@@ -146,6 +146,7 @@ def torture(
     return found
 
 
+@pytest.mark.slow
 def test_a_training_that_is_told_to_end_loses_no_step(
     calls: dict[str, list[object]], whole: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_fixed_net_is_evaluated_drawn_and_exported(
     assert read_json(exported.result["files"]["litepose"]) == read_json(arch)
 
 
+@pytest.mark.slow
 def test_a_supernet_is_searched_tuned_and_trained_on(call: Call, recipe: Path, tmp_path: Path) -> None:
     file = save_theirs(Supernet(SPACE, 17), tmp_path / "super.pth.tar")
     (tmp_path / "tiny.yaml").write_text(dump_yaml(TINY_SPACE))

@@ -15,7 +15,7 @@ from ofa_pose.utils.files import dump_yaml
 from tests.cli.conftest import TINY_SPACE, Call
 
 
-@pytest.mark.parametrize(("head", "kernel"), [("fusion", 3), ("plain", 9)])
+@pytest.mark.parametrize(("head", "kernel"), [("fusion", 3), pytest.param("plain", 9, marks=pytest.mark.slow)])
 def test_a_supernet_of_elastic_depth(call: Call, recipe: Path, tmp_path: Path, head: Head, kernel: int) -> None:
     depth = {"blocks": [2, 2, 1, 2], "depth": [[1, 2], [1, 2], [1], [2]]}
     (tmp_path / "space.yaml").write_text(dump_yaml(TINY_SPACE | depth | {"head": head, "kernel": kernel}))

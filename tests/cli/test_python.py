@@ -152,6 +152,7 @@ class Posted(Executor):
         return future
 
 
+@pytest.mark.slow
 def test_an_executor_of_ones_own_evaluates(supernet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def rows(out: Path) -> list[dict[str, str]]:
         with (out / "history.csv").open(newline="") as file:

@@ -35,7 +35,7 @@ def half_way(space: SearchSpace, table: Path) -> float:
     return round((predict(space.smallest(JOINTS)) + predict(space.largest(JOINTS))) / 2, 3)
 
 
-@pytest.mark.parametrize("algorithm", ["evolution", "nsga2"])
+@pytest.mark.parametrize("algorithm", ["evolution", pytest.param("nsga2", marks=pytest.mark.slow)])
 def test_the_winner_and_all_others_keep_the_latency(
     call: Call, supernet: Path, space: SearchSpace, table: Path, tmp_path: Path, algorithm: str
 ) -> None:

@@ -118,6 +118,7 @@ def by_torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_supernet_is_trained_by_two_processes(recipe: Path, supernet: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     where = ("--set", "train.sync_norm=true", "--device", "cpu", "--out", out)

@@ -15,6 +15,7 @@ import pytest
 from tests.compat.replay import PARTS, calm, make_call, prepare, read_transcript
 from tests.compat.shapes import changed_files, missing
 
+QUICK = ("models", "refused")
 AWAY = 0.02  # how far a figure may be from what it was: machines add up in other orders
 
 
@@ -40,7 +41,9 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         yield from changed_files(before["files"], now["files"])
 
 
-@pytest.mark.parametrize("part", [*PARTS[:-1], pytest.param(PARTS[-1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "part", [part if part in QUICK else pytest.param(part, marks=pytest.mark.slow) for part in PARTS]
+)
 def test_calls_do_what_they_did(
     part: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

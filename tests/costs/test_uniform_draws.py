@@ -202,6 +202,7 @@ def test_ceilings_combine(listed: bool, many: object) -> None:
     assert feasible.admitted(feasible.repair_many(genomes, np.random.default_rng(0))).all()
 
 
+@pytest.mark.slow
 def test_a_latency_without_order_ends_in_repair() -> None:
     space = small_space()
     smallest = space.smallest(JOINTS)

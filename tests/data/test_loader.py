@@ -277,6 +277,7 @@ def test_a_process_that_dies_ends_the_work_in_a_line(dataset: KeypointDataset) -
     assert not _workers()
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_work_in_a_line(
     dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ console.log(JSON.stringify(found));
 """
 
 
+@pytest.mark.slow
 def test_the_javascript_of_the_page(tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None or not (NPM / "onnxruntime-web").exists():

@@ -47,6 +47,7 @@ def test_the_recipes_are_the_six_that_are_promised() -> None:
 
 
 @pytest.mark.parametrize("script", sorted(RECIPES.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_the_recipe_works_on_a_copy_of_the_package(script: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()

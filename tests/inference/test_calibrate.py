@@ -54,6 +54,7 @@ def scenes(folder: Path) -> KeypointDataset:
     return load_dataset(folder / "train" / "annotations.json", folder / "train" / "images")
 
 
+@pytest.mark.slow
 def test_thresholds_that_do_not_fit_are_replaced(scenes: KeypointDataset) -> None:
     runner = Counting()
     found = calibrate(runner, scenes, SIDE, FAR, images=24)
@@ -68,6 +69,7 @@ def test_thresholds_that_do_not_fit_are_replaced(scenes: KeypointDataset) -> Non
     assert runner.seen == FEWEST, "nothing is mirrored where the skeleton forbids it"
 
 
+@pytest.mark.slow
 def test_thresholds_that_fit_stay(scenes: KeypointDataset) -> None:
     fitting = calibrate(Counting(), scenes, SIDE, SHIPPED).config
     found = calibrate(Counting(), scenes, SIDE, fitting)
@@ -132,7 +134,7 @@ def train(folder: Path, tmp_path: Path) -> Train:
     return training
 
 
-@pytest.mark.parametrize("command", [ofa_pose.pretrain, ofa_pose.train_supernet])
+@pytest.mark.parametrize("command", [ofa_pose.pretrain, pytest.param(ofa_pose.train_supernet, marks=pytest.mark.slow)])
 def test_a_training_ends_with_the_thresholds_of_its_net(
     train: Train, command: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +161,7 @@ def enlarge(split: Path) -> None:
     file.write_text(json.dumps(value))
 
 
+@pytest.mark.slow
 def test_the_reach_is_carried_and_found_anew(
     train: Train, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +193,7 @@ def test_who_sets_a_threshold_has_decided(train: Train, overrides: tuple[str, ..
     assert decode.tag_threshold == (1.0 if "{" in overrides[0] else 6.0) and "calibration" not in record
 
 
+@pytest.mark.slow
 def test_what_is_worse_on_val_is_not_kept(
     train: Train, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -152,6 +152,7 @@ def test_two_runtimes_through_the_command_line(call: Call) -> None:  # noqa: F81
     assert "torch 2" in done.err and done.err.count("flipped") == 3  # a row of each, and below what it means
 
 
+@pytest.mark.slow
 def test_a_comparison_through_the_command_line(call: Call) -> None:  # noqa: F811
     pytest.importorskip("onnxruntime")
     words = ("latency", "compare", "litepose-xs", "lightweight-openpose", "--rounds", 1, "--joints", 5)

@@ -27,6 +27,7 @@ def test_time_memory_and_parts_of_a_network(tiny_spec: ArchSpec, backend: str) -
     assert len(timed.parts) == len(plan_pieces(make_plan(tiny_spec)))
 
 
+@pytest.mark.slow
 def test_a_network_of_larger_images_takes_more_memory(tiny_spec: ArchSpec) -> None:
     small, large = (measure.measure_network(tiny_spec.at(side), "torch", repeats=1) for side in (64, 1024))
     if small.memory_mb is None or large.memory_mb is None:

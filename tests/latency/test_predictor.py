@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @settings(max_examples=25)
 @given(small_spaces(), st.integers(1, 20), st.sampled_from([0.3, 1.0]), st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_a_population_is_predicted_as_each_of_its_networks(
     space: SearchSpace, joints: int, share: float, seed: int
 ) -> None:

@@ -60,7 +60,7 @@ def oracle_maps(
     st.floats(0.5, 4),
     st.sampled_from((0.05, 0.12, 0.3)),
 )
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_on_what_networks_give(
     seed: int, joints: int, blocks: int, config: DecodeConfig, step: float, spread: float
 ) -> None:

@@ -77,14 +77,14 @@ def switches(frames: Iterator[Frame]) -> tuple[int, int]:
     return changed, tracker.count
 
 
-@pytest.mark.parametrize("fps", [10, 25, 30])
+@pytest.mark.parametrize("fps", [10, *(pytest.param(fps, marks=pytest.mark.slow) for fps in (25, 30))])
 @pytest.mark.parametrize("noise", [0.01, 0.03])
 def test_people_beside_each_other_keep_their_numbers(fps: float, noise: float) -> None:
     for seed in range(3):
         assert switches(film(seed, 40, fps, crossing=False, noise=noise)) == (0, 4)
 
 
-@pytest.mark.parametrize("fps", [10, 25])
+@pytest.mark.parametrize("fps", [10, pytest.param(25, marks=pytest.mark.slow)])
 def test_people_who_cross_change_numbers_once_a_minute_at_most(fps: float) -> None:
     found = [switches(film(seed, 60, fps, crossing=True))[0] for seed in range(4)]
     assert sum(found) <= len(found)

@@ -55,6 +55,7 @@ def test_nothing_depends_on_how_often_it_is_run_or_on_prior_aps_without_a_surrog
 
 
 @pytest.mark.parametrize("share", bench.SHARES)
+@pytest.mark.slow
 def test_evolution_gets_there_with_a_tenth_of_the_feasible_subnets(kept: EvaluatedSpace, share: float) -> None:
     row = bench.reach(kept, share, seeds=10, ways=("random", "grown", "default"))
     for name in ("grown", "default"):
@@ -62,6 +63,7 @@ def test_evolution_gets_there_with_a_tenth_of_the_feasible_subnets(kept: Evaluat
         assert row["ways"][name]["median"] <= row["ways"]["random"]["median"] / 2
 
 
+@pytest.mark.slow
 def test_nsga2_misses_at_most_half_of_what_chance_misses(kept: EvaluatedSpace) -> None:
     gaps = bench.front(kept, seeds=4)["gaps"]
     assert gaps["nsga2"]["median"] <= gaps["random"]["median"] / 2

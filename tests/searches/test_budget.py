@@ -33,6 +33,7 @@ def test_what_is_no_budget_is_refused() -> None:
             read_budget(small_space(), JOINTS, **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_budget_that_no_subnet_keeps_is_refused_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
     space = small_space()
     weights = Supernet(space, JOINTS).state_dict()

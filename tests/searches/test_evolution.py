@@ -61,6 +61,7 @@ def test_it_finds_the_optimum_of_a_small_space(feasible: FeasibleSpace) -> None:
     assert found >= 4
 
 
+@pytest.mark.slow
 def test_it_beats_random_search_of_the_same_size(feasible: FeasibleSpace) -> None:
     gains = []
     for seed in range(8):

@@ -106,6 +106,7 @@ def test_a_search_that_goes_less_far_loses_nothing(tmp_path: Path, feasible: Fea
     assert not fitness.calls
 
 
+@pytest.mark.slow
 def test_searches_share_an_archive(tmp_path: Path, feasible: FeasibleSpace) -> None:
     whole = search(tmp_path / "first", feasible)
     again = Usefulness(SPACE)

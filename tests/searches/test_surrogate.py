@@ -53,6 +53,7 @@ def test_it_predicts_aps_that_it_has_not_seen(subnets: EvaluatedSpace, feasible:
     assert 0.8 < np.mean(errors < 2) <= 1
 
 
+@pytest.mark.slow
 def test_each_generation_is_reported_with_what_was_predicted_before(
     subnets: EvaluatedSpace, feasible: FeasibleSpace
 ) -> None:
@@ -67,6 +68,7 @@ def test_each_generation_is_reported_with_what_was_predicted_before(
         assert -1 <= report["surrogate_tau_new"] <= 1 and -1 <= report["surrogate_spearman"] <= 1
 
 
+@pytest.mark.slow
 def test_a_generation_is_evaluated_in_rounds(subnets: EvaluatedSpace, feasible: FeasibleSpace) -> None:
     asked = []
 
@@ -94,6 +96,7 @@ def test_more_uniform_nets_than_a_generation_are_all_evaluated_once(
     assert len({c.genome for c in history}) == 7 and reports[1]["surrogate"]
 
 
+@pytest.mark.slow
 def test_it_finds_better_subnets_with_as_many_evaluations(subnets: EvaluatedSpace, feasible: FeasibleSpace) -> None:
     def best(surrogate: bool, seed: int) -> float:
         settings = SETTINGS.model_copy(update={"surrogate": surrogate, "generations": 2})
@@ -103,6 +106,7 @@ def test_it_finds_better_subnets_with_as_many_evaluations(subnets: EvaluatedSpac
     assert np.mean(gains) > 0.002
 
 
+@pytest.mark.slow
 def test_it_stands_aside_where_nothing_can_be_predicted(feasible: FeasibleSpace) -> None:
     def noise(genome: tuple[int, ...]) -> float:
         return np.random.default_rng(genome).random()
@@ -145,6 +149,7 @@ def test_nsga2_can_be_screened_too(subnets: EvaluatedSpace) -> None:
     assert np.ptp(late) > 0.4 * np.ptp(subnets.costs)  # it keeps to the whole front
 
 
+@pytest.mark.slow
 def test_aps_that_are_no_numbers_count_as_the_worst(subnets: EvaluatedSpace, feasible: FeasibleSpace) -> None:
     table = dict(zip(subnets.genomes, subnets.aps.tolist(), strict=True))
     evaluate = evaluate_with(lambda genome: float("nan") if genome[1] else table[genome])
@@ -162,6 +167,7 @@ def test_without_scikit_learn_there_is_a_clear_word(feasible: FeasibleSpace, mon
         Screening(feasible, SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_kernel_serves_until_a_fifth_more_is_known_whether_trusted_or_not(
     subnets: EvaluatedSpace, feasible: FeasibleSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ def states(executor: Executor) -> set[tuple[int, str]]:
     return {future.result() for future in futures}
 
 
+@pytest.mark.slow
 def test_workers_share_the_threads_and_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
 
@@ -209,6 +210,7 @@ def is_running(process: int) -> bool:
     return not subprocess.run(["ps", "-p", str(process)], capture_output=True).returncode
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_search_which_goes_on(alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     running = start(out, "seconds=0.2")
@@ -231,6 +233,7 @@ def test_a_worker_that_is_killed_ends_the_search_which_goes_on(alone: Path, tmp_
 @pytest.mark.parametrize(
     "by", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGKILL))]
 )
+@pytest.mark.slow
 def test_no_worker_outlives_the_search(tmp_path: Path, by: signal.Signals) -> None:
     out = tmp_path / "run"
     running = start(out, "seconds=0.5")
@@ -246,6 +249,7 @@ def test_no_worker_outlives_the_search(tmp_path: Path, by: signal.Signals) -> No
     assert archived(out)
 
 
+@pytest.mark.slow
 def test_all_workers_start_at_once_and_hear_no_ctrl_c_while_they_do(capfd: pytest.CaptureFixture[str]) -> None:
     with local_workers(2, "cpu") as pool:
         assert isinstance(pool, ProcessPoolExecutor)
@@ -267,6 +271,7 @@ needs_dask = pytest.mark.skipif(importlib.util.find_spec("distributed") is None,
 
 
 @needs_dask
+@pytest.mark.slow
 def test_a_scheduler_that_is_not_there_is_named() -> None:
     for address in ("tcp://127.0.0.1:9", "nonsense://127.0.0.1"):
         refused = pytest.raises(InputError, match=f"--scheduler {address} cannot be reached.*dask scheduler")
@@ -288,6 +293,7 @@ def test_two_workers_of_a_dask_cluster_give_the_rows_of_one_process(
 
 
 @needs_dask
+@pytest.mark.slow
 def test_a_scheduler_that_ends_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

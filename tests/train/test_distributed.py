@@ -64,6 +64,7 @@ def test_two_processes_give_the_weights_of_one(case: Case, supernet: bool) -> No
             assert value == (other[key] if key in ("step", "side") else pytest.approx(other[key], rel=1e-9)), key
 
 
+@pytest.mark.slow
 def test_one_result_one_log_one_checkpoint(case: Case) -> None:
     case = replace(case, exact=False, real=True, settings={**SHORT, "sync_norm": False, "ema": 0.5})
     first, second = train_in_processes(case, 2)
@@ -97,6 +98,7 @@ def test_processes_resume_to_the_last_bit(case: Case) -> None:
         assert all(torch.equal(value, kept.weights[key]) for key, value in wanted.weights.items()), name
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_others(case: Case) -> None:
     case = replace(case, exact=False, settings={**SHORT, "steps": 100_000})
     first, second = start_training(case, 2)
@@ -120,6 +122,7 @@ def test_a_process_that_is_killed_ends_the_others(case: Case) -> None:
 
 
 @pytest.mark.parametrize("told", [(1,), (0, 1)])
+@pytest.mark.slow
 def test_processes_that_are_told_to_end_keep_the_same_step(case: Case, told: tuple[int, ...]) -> None:
     case = replace(case, exact=False, settings={**SHORT, "steps": 100_000, "checkpoint_every": 1000})
     both = start_training(case, 2)

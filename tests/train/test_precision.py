@@ -235,6 +235,7 @@ def test_bfloat16_trains_to_the_ap_of_float32(seed: int, tmp_path: Path) -> None
     assert found["bfloat16"] == pytest.approx(found["float32"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_net_that_cannot_be_compiled_is_one_line(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     def fail(*_: Any) -> Any:
         raise RuntimeError("No working C++ compiler\n\nSet TORCH_LOGS")

@@ -31,6 +31,7 @@ def waiting(before: str = "", **environment: str) -> tuple[str, str]:
     return done.stdout.split()[-1], done.stderr
 
 
+@pytest.mark.slow
 def test_threads_sleep() -> None:
     found, openmp = waiting()
     assert found == "PASSIVE"
