@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -92,10 +93,10 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         if RESUME in words and "--help" not in words:
             with _said_by_the_first(InputError):
-                words = completed(words, get_command(app))
+                words = completed(words, _program())
             COMMAND_WORDS.set(words)
         with _said_by_the_first(TyperException), interruptible() as ending:
-            result = app(words, standalone_mode=False)
+            result = _program()(words, standalone_mode=False)
     except FailedElsewhere as error:
         time.sleep(HEARD_S)
         return error.exit_code
@@ -113,6 +114,12 @@ def run(argv: Sequence[str] | None = None) -> int:
         interrupted = Interrupted(ending.number or signal.SIGINT)
         return _report(str(interrupted), interrupted.exit_code)
     return result if isinstance(result, int) else 0
+
+
+@cache
+def _program() -> Any:
+    """All commands with their options: typer reads them off the functions, which takes longer than many a command."""
+    return get_command(app)
 
 
 @contextmanager
