@@ -384,6 +384,7 @@ function fill(form, header) {
   for (const name of ["device", "backend", "rounds", "threads"]) {
     const known = header && (name === "backend" ? header.backend.replace("onnxruntime-web-", "") : header[name]);
     if (known ?? given.has(name)) form[name].value = known ?? given.get(name);
+    if (name === "backend" && !form[name].value) throw new Fault(`There is no backend ${given.get(name)}: wasm or webgpu.`);
   }
 }
 

@@ -153,6 +153,7 @@ def test_faults_are_a_sentence_on_the_page(
         route.fulfill(status=404, body="")
 
     assert "has no WebGPU" in fault("?backend=webgpu", "**/none", gone)
+    assert "no backend foo" in fault("?backend=foo", "**/none", gone)
     assert fault("", "**/manifest.json", gone).startswith("manifest.json could not be loaded (404")
     assert "could not be loaded (404" in fault("", "**/models/*", gone)
     assert "onnxruntime-web could not be loaded from http://127.0.0.1" in fault("", "**/ort.wasm.min.mjs", gone)

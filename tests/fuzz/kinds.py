@@ -280,6 +280,17 @@ def tables(seeds: Path, folder: Path, rng: Random) -> Case:
     return Case(f"read_budget(…, latency_table={str(path)!r}), its FeasibleSpace", use)
 
 
+def bundles(seeds: Path, folder: Path, rng: Random) -> Case:
+    path = copied(seeds / "results.csv", folder)
+    first, _, rows = path.read_text().partition("\n")
+    if rng.random() < 0.5:
+        header = json.dumps(mutated(json.loads(first[2:]), rng))
+        path.write_text(f"# {header}\n{rows}", errors="surrogatepass")
+    else:
+        path.write_bytes(damaged_bytes(path.read_bytes(), rng))
+    return command("latency", "import", path, "--out", folder / "table.json")
+
+
 def archives(seeds: Path, folder: Path, rng: Random) -> Case:
     path = copied(seeds / "search" / "archive.sqlite", folder)
     if rng.random() < 0.2:
@@ -398,6 +409,7 @@ KINDS: dict[str, Build] = {
         skeletons,
         checkpoints,
         tables,
+        bundles,
         archives,
         images,
         videos,

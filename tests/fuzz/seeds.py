@@ -68,6 +68,7 @@ def make_seeds(folder: Path) -> None:
     _write_formats(folder / "formats")
     _write_networks(folder)
     make_table(SPACE).save(folder / "latency.json")
+    _write_bundle_results(folder / "results.csv")
     search_job().run(folder / "search")
     (folder / "images").mkdir()
     image = cv2.imread(str(folder / "val" / "images" / "000001.jpg"))
@@ -105,6 +106,17 @@ def _write_results(folder: Path) -> None:
     write_json(folder / "results.json", rows)
 
 
+def _write_bundle_results(path: Path) -> None:
+    table = make_table(SPACE)
+    nets = {f"net {number}": net for number, net in enumerate(table.nets)}
+    names = {net: name for name, net in nets.items()}
+    specs = {name: net.to_dict() for name, net in nets.items()}
+    header = {**table.header.to_dict(), "nets": specs, "checks": {}}
+    rows = [("anchor", ms) for ms in table.anchor]
+    rows += [(names.get(subject, str(subject)), one) for subject, seen in table.ratios.items() for one in seen]
+    write_text(path, "\n".join([f"# {json.dumps(header)}", *(f"{name},{one}" for name, one in rows), ""]))
+
+
 def _write_formats(folder: Path) -> None:
     for name in ("cvat", "label-studio", "labelme", "sleap"):
         write_images(folder / name, SCENES)
@@ -131,5 +143,9 @@ def _write_networks(folder: Path) -> None:
             out = folder / "exported" / form
             if run(["export", str(folder / "net"), "--format", form, "--out", str(out)]):
                 raise RuntimeError(f"export to {form} does not do what it should with valid input")
+    if importlib.util.find_spec("onnxruntime"):
+        out = folder / "exported" / "in-graph"
+        if run(["export", str(folder / "net"), "--format", "onnx", "--decoder", "in-graph", "--out", str(out)]):
+            raise RuntimeError("export --decoder in-graph does not do what it should with valid input")
     net = LitePose(LITEPOSE, torch.Generator().manual_seed(0))
     torch.save({"epoch": 3, "state_dict": litepose_state_dict(net)}, folder / "litepose.pth.tar")
