@@ -178,17 +178,23 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         hint = "name a .pt file that ofa-pose wrote; import-litepose takes over the LitePose repository's"
         raise InputError(FOREIGN, path, hint)
-    if value.get("version") not in range(1, VERSION + 1):
-        raise InputError(f"has format version {value.get('version')}", path, "update ofa-pose")
-    if value.get("kind") not in KINDS:
+    version, found_kind = value.get("version"), value.get("kind")
+    if not isinstance(version, int) or not isinstance(found_kind, str):
         raise DamagedCheckpoint("is a damaged checkpoint", path, DAMAGED)
-    if kind and value["kind"] != kind:
-        what = f"holds {KINDS[value['kind']]}, not {KINDS[kind]}"
+    if version not in range(1, VERSION + 1):
+        raise InputError(f"has format version {version}", path, "update ofa-pose")
+    if found_kind not in KINDS:
+        raise DamagedCheckpoint("is a damaged checkpoint", path, DAMAGED)
+    if kind and found_kind != kind:
+        what = f"holds {KINDS[found_kind]}, not {KINDS[kind]}"
         raise InputError(what, path, f"name a checkpoint of {KINDS[kind]}")
     try:
-        if not all(
-            isinstance(value[key], dict) for key in ("recipe", "info", "training" if value["training"] else "info")
-        ):
+        known = [
+            value["recipe"],
+            value["info"],
+            *(one for key in ("space", "training") if (one := value[key]) is not None),
+        ]
+        if not all(isinstance(one, dict) for one in known):
             raise TypeError
         files.check_depth({key: inner for key, inner in value.items() if key != "weights"}, path)
         check_tensors(value, path)
@@ -196,7 +202,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
         return Checkpoint(
             kind=value["kind"],
             spec=read_spec(value["spec"], path),
-            space=SearchSpace.from_dict(value["space"], path) if value["space"] else None,
+            space=None if value["space"] is None else SearchSpace.from_dict(value["space"], path),
             skeleton=Skeleton.from_dict(value["skeleton"], path),
             weights={k: v.float() if v.is_floating_point() else v for k, v in value["weights"].items()},
             recipe=value["recipe"],

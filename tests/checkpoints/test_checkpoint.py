@@ -297,7 +297,12 @@ def test_weights_that_no_net_computes_with_are_named(checkpoint: Checkpoint, tmp
         replace(checkpoint, weights={**checkpoint.weights, name: new}).build()
 
 
-@pytest.mark.parametrize(("key", "value"), [("recipe", []), ("info", None), ("training", 3), ("training", "x")])
+TENSORS = [(key, torch.zeros(3)) for key in ("version", "kind", "spec", "space", "skeleton", "recipe", "training")]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("recipe", []), ("info", None), ("training", 3), ("training", "x"), *TENSORS]
+)
 def test_an_entry_of_another_type_is_a_damaged_checkpoint(
     checkpoint: Checkpoint, tmp_path: Path, key: str, value: Any
 ) -> None:

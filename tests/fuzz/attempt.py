@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import os
 import resource
+import signal
 import sys
 import tempfile
 import traceback
@@ -14,12 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import TextIO
 
 from ofa_pose.utils.errors import OfaPoseError, shortened
 from tests.fuzz.kinds import KINDS, Case
 from tests.fuzz.mutate import deep_values
 
 SECONDS, BYTES = 20, 2 << 30
+WAITING = 15  # times as long may an input take that the processor is busy with something else
 LINES, CHARACTERS = 25, 2000  # of a message; of a line, for what it may show of the input
 ADDRESSES = 8 << 30  # beyond those at the start; so that no input takes the whole machine
 OK, REFUSED, FAULT = "ok", "refused", "fault"
@@ -77,17 +80,29 @@ def attempt(kind: str, seed: int, number: int, seeds: Path, log: Path) -> Outcom
             why = f"the input could not be made: {type(error).__name__}: {error}"
             return Outcome(kind, number, FAULT, why=why, said=traceback.format_exc())
         before = _most_memory(reset=True)
-        faulthandler.dump_traceback_later(SECONDS, exit=True, file=last_words)
-        try:
-            with _captured(Path(name) / "said") as said:
-                code, why = _called(case)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        with _limited(last_words), _captured(Path(name) / "said") as said:
+            code, why = _called(case)
         grown = _most_memory() - before
     text = said.pop()
     why = why or _fault(text, code, grown)
     verdict = FAULT if why else OK if code == 0 else REFUSED
     return Outcome(kind, number, verdict, case.shown, why, text if why else "")
+
+
+@contextlib.contextmanager
+def _limited(last_words: TextIO) -> Iterator[None]:
+    """End the process after so many seconds of its own, of which other programs take nothing; or after long waiting."""
+    faulthandler.dump_traceback_later(WAITING * SECONDS, exit=True, file=last_words)
+    if hasattr(signal, "SIGPROF"):
+        faulthandler.register(signal.SIGPROF, last_words, chain=True)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        if hasattr(signal, "SIGPROF"):
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            faulthandler.unregister(signal.SIGPROF)
 
 
 def _called(case: Case) -> tuple[int, str]:
