@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 
 import cv2
@@ -17,10 +15,9 @@ import torch
 
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.process import apart_from_terminal, end_with, interruptible
+from ofa_pose.utils.process import process_pool
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
-PAUSE_S = 0.2
 
 
 def chosen_workers(
@@ -40,7 +37,7 @@ def chosen_workers(
 def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
     """So many processes, each with its share of the threads, and a GPU of its own where `device` leaves that open.
 
-    They end with this process, however it ends, and wait for no evaluation then. A signal to end is raised at once.
+    See `process_pool`.
     """
     context = multiprocessing.get_context("spawn")
     gpus: SimpleQueue[str] = context.SimpleQueue()
@@ -50,24 +47,11 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
         for number in range(count):
             gpus.put(visible.split(",")[number % len(visible.split(","))])
     threads = max(1, torch.get_num_threads() // count)
-    pool = ProcessPoolExecutor(count, context, _start_worker, (threads, gpus, os.getpid()))
-    before, started = {*multiprocessing.active_children()}, set[BaseProcess]()
-    try:
-        with interruptible():
-            with apart_from_terminal():
-                for _ in range(count):  # each starts a process, as none is idle yet
-                    pool.submit(int)
-                started = {*multiprocessing.active_children()} - before
-            yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        time.sleep(PAUSE_S)  # the pool takes note of it; else it would report that its workers are gone
-        for process in started:
-            process.terminate()
+    with process_pool(count, _start_worker, threads, gpus) as pool:
+        yield pool
 
 
-def _start_worker(threads: int, gpus: SimpleQueue[str], parent: int) -> None:
-    end_with(parent)
+def _start_worker(threads: int, gpus: SimpleQueue[str]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)  # warnings of the data were shown once
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)

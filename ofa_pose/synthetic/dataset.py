@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,16 @@ import numpy as np
 from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN
 from ofa_pose.synthetic.scenes import MOST_PEOPLE, Person, Scene, check_scenes, draw_scene
 from ofa_pose.utils import console
-from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
 from ofa_pose.utils.files import check_folder, read_json, read_text, write_json, write_text
-from ofa_pose.utils.process import apart_from_terminal
+from ofa_pose.utils.process import process_pool
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
 VERSION = 3  # raise it when the same seed no longer draws the same pictures
 JPEG_QUALITY = 92
 MOST_IMAGES, MOST_WORKERS = 10**7, 1024
+ASKED_AT_ONCE = 10_000  # images that the processes are asked for before the first of them is there
 DRAWN = "drawn.jsonl"  # until the dataset is whole: what it is to be, then a line for each image that is there
 FILE_NAME = "{:06d}.jpg"  # of the image id, as in COCO's own files
 
@@ -107,11 +108,15 @@ def _drawn(work: Callable[[int], Record], indices: Sequence[int], workers: int) 
     if workers <= 1:
         yield from map(work, indices)
         return
-    with apart_from_terminal():
-        # forking a process that runs threads (torch, OpenCV) can hang
-        pool = multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,))
-    with pool:
-        yield from pool.imap(work, indices, chunksize=max(1, min(16, len(indices) // (4 * workers))))
+    try:
+        with process_pool(workers, cv2.setNumThreads, 1) as pool:
+            chunk = max(1, min(16, len(indices) // (4 * workers)))
+            for first in range(0, len(indices), ASKED_AT_ONCE):
+                yield from pool.map(work, indices[first : first + ASKED_AT_ONCE], chunksize=chunk)
+    except BrokenExecutor as error:
+        why = "killed, out of memory, or started by a script without `if __name__ == '__main__'`"
+        what = f"a process that draws scenes died ({why}); what was drawn is kept"
+        raise OfaPoseError(f"{what}: lower --workers and go on with --resume") from error
 
 
 def _drawn_before(path: Path, info: dict[str, Any]) -> dict[int, Record]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
 _WATCH_S = 0.5
+_PAUSE_S = 0.2
 # What a terminal sends to all of its processes.
 _OF_TERMINALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 _ENDING = (*_OF_TERMINALS, signal.SIGTERM)
@@ -119,6 +123,35 @@ def apart_from_terminal() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def process_pool(count: int, begin: Callable[..., object], *given: Any) -> Iterator[Executor]:
+    """An executor of so many new processes of this machine, each of which calls `begin(*given)` first.
+
+    They end with this process, however it ends, and wait for no work then. A signal to end is raised at once. Where one
+    of them dies, what was to be done raises `concurrent.futures.BrokenExecutor`.
+    """
+    context = multiprocessing.get_context("spawn")  # forking a process that runs threads (torch, OpenCV) can hang
+    pool = ProcessPoolExecutor(count, context, _begin_worker, (os.getpid(), begin, given))
+    before, started = {*multiprocessing.active_children()}, set[BaseProcess]()
+    try:
+        with interruptible():
+            with apart_from_terminal():
+                for _ in range(count):  # each starts a process, as none is idle yet
+                    pool.submit(int)
+                started = {*multiprocessing.active_children()} - before
+            yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        time.sleep(_PAUSE_S)  # the pool takes note of it; else it would report that its workers are gone
+        for process in started:
+            process.terminate()
+
+
+def _begin_worker(parent: int, begin: Callable[..., object], given: tuple[Any, ...]) -> None:
+    end_with(parent)
+    begin(*given)
 
 
 def end_with(parent: int) -> None:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ofa_pose.searches.archive import Archive
 from ofa_pose.searches.evaluation import ArchivedEvaluations
 from ofa_pose.searches.workers import cluster_workers, local_workers
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.process import process_pool
 from tests.searches.search_process import Recorded, search_job
 from tests.searches.test_archive import BASIS, rows
 from tests.searches.test_archived_evaluations import GENOMES, PART
@@ -154,15 +156,12 @@ def states(executor: Executor) -> set[tuple[int, str]]:
 def test_workers_share_the_threads_and_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
 
-    class Kept(ProcessPoolExecutor):
-        def __init__(self, count: int, context: Any, initializer: Any, initargs: Any) -> None:
-            given.append(initargs)
-            super().__init__(count, context, initializer, initargs)
+    @contextmanager
+    def none_started(_count: int, _begin: object, *arguments: Any) -> Iterator[None]:
+        given.append(arguments)
+        yield
 
-        def submit(self, *_: Any) -> Any:
-            """Start nobody who would take of the GPUs."""
-
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", Kept)
+    monkeypatch.setattr(workers, "process_pool", none_started)
     monkeypatch.setattr(workers, "pick_device", lambda name: torch.device(name or "cuda"))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -179,7 +178,7 @@ def test_workers_share_the_threads_and_the_gpus(monkeypatch: pytest.MonkeyPatch)
             assert [given[-1][1].get() for _ in gpus] == gpus and given[-1][1].empty()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", ProcessPoolExecutor)
+    monkeypatch.setattr(workers, "process_pool", process_pool)
     with local_workers(2) as executor:
         assert states(executor) == {(2, "7")}
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pycocotools.cocoeval import COCOeval
 from ofa_pose.skeleton import COCO, CROWDPOSE, Skeleton
 from ofa_pose.synthetic import dataset as module
 from ofa_pose.synthetic.dataset import Person, Scene, draw_scene, write_dataset
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, OfaPoseError
 
 SIZE = 128
 LEFT, RIGHT = COCO.joints.index("left_shoulder"), COCO.joints.index("right_shoulder")
@@ -288,6 +289,24 @@ def test_ctrl_c_in_a_terminal_ends_in_one_line(tmp_path: Path) -> None:
     errors = running.communicate(timeout=60)[1].decode()
     assert running.returncode == 130 and errors.splitlines()[-1].startswith("error: interrupted")
     assert "Traceback" not in errors
+
+
+def test_a_process_that_dies_ends_the_drawing_in_a_line_and_nothing_is_lost(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def kill() -> None:
+        while not any((out / "images").glob("*.jpg")):
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with pytest.raises(OfaPoseError, match=r"a process that draws scenes died .*; what was drawn is kept: .* --resume"):
+        write_dataset(out, 3000, 64, "coco", 5, workers=2)
+    killer.join()
+    assert not multiprocessing.active_children()
+    lines = (out / "drawn.jsonl").read_text().splitlines()
+    assert 1 <= len(lines) < 3000 and not (out / "annotations.json").exists()
 
 
 def test_fewer_people_are_drawn_where_that_is_asked_for(tmp_path: Path, scenes: list[Scene]) -> None:
