@@ -168,6 +168,10 @@ class SearchJob:
             OfaPoseError: a subnet could not be evaluated, a worker died, the archive cannot be written.
         """
         run = plan_run(out, config_text(self.recipe), resume, progress=HISTORY)
+        with run.held():
+            return self._run(run, archive, executor)
+
+    def _run(self, run: RunDir, archive: str | Path | None, executor: Executor | None) -> SearchResult:
         start, feasible = time.perf_counter(), self.feasible
         plan = self._plan()
         before = {} if run.fresh else _read_plan(run, plan)

@@ -26,7 +26,7 @@ from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.process import interruptible
 from ofa_pose.utils.result import Result
-from ofa_pose.utils.run_dir import check_basis, plan_run
+from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
 
 TABLE, BASIS = "table.csv", "table.json"
 MEASURED = ("AP", "seconds")
@@ -99,6 +99,10 @@ class TableStudy:
                 another basis or a damaged row.
         """
         run = plan_run(out, config_text(self.recipe), resume, progress=TABLE)
+        with run.held():
+            return self._run(run)
+
+    def _run(self, run: RunDir) -> ExhaustiveTable:
         start, path = time.perf_counter(), run.path / TABLE
         if not run.fresh:
             check_basis(files.read_json(run.path / BASIS), self.basis, run.path)

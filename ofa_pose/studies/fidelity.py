@@ -279,6 +279,10 @@ class FidelityStudy:
                 study to be resumed has another basis.
         """
         run = plan_run(out, config_text(self.recipe), resume, progress=TABLE)
+        with run.held():
+            return self._run(run)
+
+    def _run(self, run: RunDir) -> FidelityResult:
         start, settings, space, table = time.perf_counter(), self.settings, self.feasible.space, run.path / TABLE
         genomes = spread_subnets(self.feasible, settings.subnets, generator(self.recipe.seed, "fidelity"))
         _check_rankable(len(genomes))

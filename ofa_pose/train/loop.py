@@ -109,7 +109,8 @@ def fit(
     keep_memory()
     precision = pick_precision(settings.precision, training.device)
     fixed = not isinstance(objective.network, Supernet)
-    with kernels(precision, fixed), _memory_faults(training.run.go_on), compile_faults():
+    held = training.run.held() if training.processes.leads else nullcontext()
+    with held, kernels(precision, fixed), _memory_faults(training.run.go_on), compile_faults():
         loop = _Loop(training, objective, evaluate, space, optimizer or make_optimizer, precision)
         if not training.run.fresh:
             loop.restore()

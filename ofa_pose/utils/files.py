@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -140,6 +141,30 @@ def _lock(handle: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait_s: float) -> Iterator[bool]:
+    """Have a file, made where it is not there, for this process alone; whether that is so, or another one has it.
+
+    It is freed at the end, and when the process ends, however that is. Where a file system has no locks, nobody has it.
+
+    Args:
+        wait_s: for another process to free it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    until = time.monotonic() + wait_s
+    try:
+        while not (free := _lock(handle) is not False) and time.monotonic() < until:
+            time.sleep(0.1)
+        try:
+            yield free
+        finally:
+            if free and fcntl is not None:
+                with contextlib.suppress(OSError):  # closing would leave it to a process that was forked meanwhile
+                    fcntl.flock(handle, fcntl.LOCK_UN)
+    finally:
+        os.close(handle)
 
 
 def _is_open(path: Path, handle: int) -> bool:

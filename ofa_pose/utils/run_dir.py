@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 from ofa_pose.utils import files
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.process import launcher
+from ofa_pose.utils.process import launcher, place
 from ofa_pose.utils.result import plain
 
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
+FREED_S = 3.0  # what a killed process started, and has its locks, ends a moment after it
 
 ONLY_IN_PYTHON = ("objective", "executor")  # parameters that take what a shell cannot give
 _OLDER = re.compile(r"last-(\d+)\.pt")  # beside last.pt: the checkpoint of an earlier step
@@ -37,11 +39,21 @@ class RunDir:
         recipe: the resolved recipe's text; None where there is none to keep.
         command: the words of the command that runs.
         fresh: nothing in it is to be kept; else the run that it holds is resumed.
+        progress: see `plan_run`.
     """
 
-    def __init__(self, path: Path, recipe: str | None = None, command: Sequence[str] = (), fresh: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        recipe: str | None = None,
+        command: Sequence[str] = (),
+        fresh: bool = True,
+        progress: str = PROGRESS[0],
+    ) -> None:
         self.path = path
-        self._recipe, self._command, self.fresh = recipe, command, fresh
+        self._recipe, self._command, self.fresh, self._progress = recipe, command, fresh, progress
+        self._held: ExitStack | None = None
+        self._locked = False
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.metrics = path / METRICS
@@ -56,18 +68,43 @@ class RunDir:
         words = shlex.join([self._command[0], "--resume", "--out", str(self.path)])
         return f"go on with: {launcher()} {words}"
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """In it no other process runs in the directory; in one that is not there yet, none from `open` on.
+
+        Raises:
+            InputError: another process runs there.
+        """
+        with ExitStack() as self._held:
+            if (self.path / COMMAND).exists():
+                self._lock()
+            try:
+                yield
+            finally:
+                self._held, self._locked = None, False
+
+    def _lock(self) -> None:
+        if self._held is None or self._locked or self._recipe is None:
+            return
+        self._locked = self._held.enter_context(files.locked(self.path / COMMAND, FREED_S))
+        if not self._locked:
+            raise InputError(*_in_use(self.path))
+
     def open(self) -> None:
         """Make the directory with the resolved recipe and the exact command.
 
         A job calls it when its last check has passed, so that a refused one leaves nothing behind.
 
         Raises:
-            InputError: the directory cannot be made.
+            InputError: the directory cannot be made, or another process has begun a run there.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot be made ({error.strerror})", self.path, "choose another --out") from None
+        self._lock()
+        if self.fresh and has_begun(self.path, self._progress):
+            raise InputError(*_in_use(self.path))
         if self.fresh:  # what a run left that was killed before its first checkpoint
             self.metrics.unlink(missing_ok=True)
         if self._recipe is None:
@@ -132,10 +169,14 @@ def plan_run(
 
     Raises:
         InputError: `out` holds a run already and `resume` is not asked for, or one of another kind, or one whose
-            last checkpoint is gone; or `out` is a file.
+            last checkpoint is gone; or `out` is a file, or another process runs in it.
     """
     path = Path(out)
     files.check_folder(path)
+    if (path / COMMAND).exists() and not place()[0]:  # the first of several processes has it for all
+        with files.locked(path / COMMAND, FREED_S) as free:
+            if not free:
+                raise InputError(*_in_use(path))
     begun = has_begun(path, progress)
     found = next((name for name in (progress, *PROGRESS) if has_begun(path, name)), None)
     if found and not (resume and begun):
@@ -150,7 +191,11 @@ def plan_run(
         changed = changed_keys(files.read_yaml(before), files.parse_yaml(recipe, "the recipe"))
         if changed:
             warn(f"{out}: the run began with another recipe and goes on with this one: {', '.join(changed)}")
-    return RunDir(path, recipe, COMMAND_WORDS.get() if argv is None else argv, fresh=not begun)
+    return RunDir(path, recipe, COMMAND_WORDS.get() if argv is None else argv, not begun, progress)
+
+
+def _in_use(path: Path) -> tuple[str, Path, str]:
+    return "another process runs there", path, "wait until it ends, or choose another --out"
 
 
 def kept_checkpoints(path: Path) -> list[Path]:

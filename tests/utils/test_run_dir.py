@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ofa_pose.utils import run_dir as module
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.run_dir import PROGRESS, RunDir, changed_keys, check_basis, kept_checkpoints, plan_run
 
@@ -35,6 +39,43 @@ def test_a_run_holds_its_recipe_and_every_command(tmp_path: Path) -> None:
     assert (run.path / "recipe.yaml").read_text() == "seed: 2\n"
     commands = (run.path / "command.txt").read_text().splitlines()
     assert commands == ["ofa-pose pretrain --out 'a b'", "ofa-pose pretrain --resume"]
+
+
+def test_another_process_keeps_out_as_long_as_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FREED_S", 0.0)
+    out, message = tmp_path / "run", "run: another process runs there; wait until it ends, or choose another --out"
+    late = plan_run(out, "seed: 1\n", argv=[])
+    run = plan_run(out, "seed: 1\n", argv=[])
+    with run.held():
+        run.open()
+        with pytest.raises(InputError, match=message), late.held():  # planned while nothing was there
+            late.open()
+        with pytest.raises(InputError, match=message):
+            plan_run(out, "seed: 1\n", resume=True)
+        run.last.parent.mkdir()
+        run.last.touch()
+    with pytest.raises(InputError, match=message), late.held():
+        late.open()
+    again = plan_run(out, "seed: 1\n", resume=True, argv=[])
+    with again.held():
+        again.open()
+    with pytest.raises(InputError, match="another"), again.held():
+        raise InputError("another fault")
+    plan_run(out, "seed: 1\n", resume=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="locks are of systems that fork")
+def test_a_killed_process_keeps_nobody_out_nor_do_those_that_it_forked(tmp_path: Path) -> None:
+    code = "import os, sys, time; from pathlib import Path; from ofa_pose.utils.run_dir import RunDir\n"
+    code += "run = RunDir(Path(sys.argv[1]), 'seed: 1')\nwith run.held():\n    run.open()\n"
+    code += "    if os.fork() == 0:\n        time.sleep(1)\n        os._exit(0)\n"
+    code += "    print('begun', flush=True)\n    time.sleep(60)\n"
+    running = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None and running.stdout.readline() == "begun\n"
+    running.kill()
+    running.wait()
+    with plan_run(tmp_path, "seed: 1\n", resume=True, argv=[]).held():
+        pass
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
