@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofa_pose.utils.errors import OfaPoseError
+from ofa_pose.utils.errors import OfaPoseError, is_memory
 
 MOST_OF_FILE = 8  # times a file's size that its tensors may take in memory: some share their numbers
 
@@ -87,11 +87,6 @@ class NoMemory(OfaPoseError):
 
     def __init__(self, path: Path, size: int) -> None:
         super().__init__(f"{path}: there is not enough memory to read its {size >> 20:,} MiB")
-
-
-def is_memory(error: Exception) -> bool:
-    """Whether an exception says that there is no memory, torch's too."""
-    return isinstance(error, MemoryError) or "allocate memory" in str(error)
 
 
 def check_tensors(value: Any, path: Path) -> None:

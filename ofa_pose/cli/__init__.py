@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Annotated, Any
 
@@ -23,12 +23,20 @@ from ofa_pose.cli import views
 from ofa_pose.cli.commands import add_command
 from ofa_pose.cli.resuming import RESUME, completed
 from ofa_pose.utils.console import MOST_CHARACTERS
-from ofa_pose.utils.errors import FailedElsewhere, InputError, OfaPoseError, shortened
+from ofa_pose.utils.errors import USED_UP, FailedElsewhere, InputError, OfaPoseError, is_memory, shortened
 from ofa_pose.utils.process import Interrupted, interruptible, place
 from ofa_pose.utils.run_dir import COMMAND_WORDS
 
 HEARD_S = 2.0  # torchrun ends all processes where one has ended, also the one that was about to say why
 INTERRUPTED = 130  # what typer makes of Ctrl-C, and of every other `Interrupted` that no command took
+LARGE = {  # what of a command's settings takes memory
+    **dict.fromkeys(("pretrain", "train-supernet", "finetune"), "train.batch or train.workers"),
+    **dict.fromkeys(("table", "fidelity"), "search.batch"),
+    "eval": "--batch",
+    "predict": "--resolution",
+    **dict.fromkeys(("synth", "study"), "--workers"),
+    "search": "search.batch or --workers",
+}
 
 app = typer.Typer(
     name="ofa-pose",
@@ -104,10 +112,13 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _report(str(error), error.exit_code)
     except TyperException as error:
         return _report(" ".join(error.format_message().split()), 2) if error.format_message() else 2
-    except BrokenPipeError:
-        return 1
-    except OSError as error:
-        return _report(f"{shortened(str(error.filename or 'the system'))}: {error.strerror or error}", 1)
+    except Exception as error:
+        if is_memory(error):
+            return _report(_no_memory(error, words), 1)
+        if not isinstance(error, OSError):
+            raise
+        hint = f"; {USED_UP[error.errno]}" if error.errno in USED_UP else ""
+        return _report(f"{shortened(str(error.filename or 'the system'))}: {error.strerror or error}{hint}", 1)
     finally:
         COMMAND_WORDS.reset(recorded)
     if result == INTERRUPTED:
@@ -133,7 +144,15 @@ def _said_by_the_first(error: type[Exception]) -> Iterator[None]:
         raise
 
 
+def _no_memory(error: Exception, words: Sequence[str]) -> str:
+    said = shortened(str(error)) or type(error).__name__
+    lower = next((LARGE[word] for word in words if word in LARGE), "")
+    hint = f"lower {lower}, or close other programs" if lower else "close other programs"
+    return f"there is not enough memory ({said}); {hint}"
+
+
 def _report(message: str, code: int) -> int:
-    for line in message.splitlines() or [""]:
-        print(f"error: {shortened(line, MOST_CHARACTERS)}", file=sys.stderr)
+    with suppress(OSError):  # nobody reads it
+        for line in message.splitlines() or [""]:
+            print(f"error: {shortened(line, MOST_CHARACTERS)}", file=sys.stderr)
     return code

@@ -9,14 +9,17 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.markup import escape
 
 from ofa_pose.cli.views import show_values
+from ofa_pose.utils.console import mute
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.files import naming
 from ofa_pose.utils.process import Interrupted, place
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import ONLY_IN_PYTHON
@@ -87,13 +90,14 @@ def add_command(
             raise Ended(error) from None
         if place()[0]:
             return  # of several processes the first one prints
-        if as_json:
-            json.dump(result.to_dict(), sys.stdout, allow_nan=False)
-            sys.stdout.write("\n")
-        elif show_result:
-            show_result(result)
-        else:
-            show_values(result.to_dict())
+        with _printing():
+            if as_json:
+                json.dump(result.to_dict(), sys.stdout, allow_nan=False)
+                sys.stdout.write("\n")
+            elif show_result:
+                show_result(result)
+            else:
+                show_values(result.to_dict())
         if after:
             after(result, values)
 
@@ -101,6 +105,17 @@ def add_command(
     command.__annotations__ = {one.name: one.annotation for one in shown}
     command.__doc__ = _in_the_shell(text, names)
     app.command(name)(command)
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Round what goes to stdout: the work is done, also where nobody reads its result."""
+    try:
+        with naming("stdout"):
+            yield
+            sys.stdout.flush()
+    except BrokenPipeError:
+        mute(sys.stdout.fileno())
 
 
 def read_docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:

@@ -50,7 +50,7 @@ class SubnetTable:
 
     def append(self, genome: Genome, cells: Cells) -> None:
         """Add a row to the file."""
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        with files.naming(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
             spec = self._space.decode(genome, self._joints)  # whose costs are known, where a search asked for them
             file.write(self._line(genome, [*spec_macs(spec).to_dict().values(), spec_params(spec)], cells))
 

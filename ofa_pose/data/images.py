@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.data.image_headers import JPEG, is_whole, stated_size
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, is_memory, is_used_up
 from ofa_pose.utils.files import check_regular
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -83,6 +83,8 @@ def _whole_file(path: str | Path, size: tuple[int, int] | None) -> bytes:
     except FileNotFoundError:
         raise InputError("no such image", path, "check the images folder and file_name") from None
     except OSError as error:
+        if is_used_up(error):
+            raise
         raise InputError(f"cannot be read ({error.strerror})", path, "name an image file") from None
     if not encoded:
         raise InputError("is an empty file", path, _COPY_AGAIN)
@@ -108,7 +110,9 @@ def _rgb(image: Any) -> Any:
 def _decode(encoded: bytes, flags: int) -> Any:
     try:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error:
+    except cv2.error as error:
+        if is_memory(error):
+            raise MemoryError(f"an image of {len(encoded):,} bytes cannot be decoded") from None
         return None
 
 

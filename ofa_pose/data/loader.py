@@ -224,6 +224,8 @@ def worker_faults(go_on: str = "") -> Iterator[None]:
             what = f"no batch came from the processes that read images for {READING_S:g} s"
         elif isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
             what = f"a process that reads images died ({text.splitlines()[0].rstrip('. ')}): killed, or out of memory"
+        elif isinstance(error, RuntimeError) and "ancdata" in text:
+            what = "too many files are open (ulimit -n) for the batches of the processes that read images"
         elif text.startswith("Caught ") and "in DataLoader worker process" in text:
             what = f"a process that reads images failed ({text.splitlines()[-1]})"
         else:

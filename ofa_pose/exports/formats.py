@@ -6,6 +6,7 @@ A model for a runtime is compared with torch before it takes its place.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import time
@@ -251,16 +252,24 @@ def _loadable(net: PoseNet) -> LitePose:
 def _write_litepose_weights(source: ExportSource, path: Path) -> None:
     """A bare state dict, as that repository's `load_state_dict(torch.load(…), strict=True)` wants it."""
     weights = litepose_state_dict(_loadable(source.net))
-    with files.replacing(path) as temporary, temporary.open("wb") as file:  # a path's name would go into the file
-        torch.save(weights, file)
+    content = io.BytesIO()  # a path's name would go into the file, and on a full disk torch fails in words of its own
+    torch.save(weights, content)
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def _write_safetensors(source: ExportSource, path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = {name: value.contiguous() for name, value in source.net.state_dict().items()}
+    content = save(weights, {"format": "pt", **metadata(source, in_graph=False)})
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # in any order, a new one each time
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the numbers behind it stay aligned
     with files.replacing(path) as temporary:
-        save_file(weights, temporary, {"format": "pt", **metadata(source, in_graph=False)})
+        temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def _write_web(source: ExportSource, path: Path) -> dict[str, Any]:

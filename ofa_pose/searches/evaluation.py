@@ -44,7 +44,7 @@ from ofa_pose.searches.archive import Archive
 from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
-from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.errors import InputError, OfaPoseError, is_memory
 from ofa_pose.utils.numbers import are_numbers
 from ofa_pose.utils.run_dir import BASIS_DEFAULTS
 
@@ -353,7 +353,8 @@ class ArchivedEvaluations:
             raise OfaPoseError(f"cancelled: the scheduler of the workers is gone; {KEPT}") from error
         except Exception as error:
             cause = " ".join(f"{type(error).__name__}: {error}".split())
-            raise OfaPoseError(f"{self._shown(genome)} could not be evaluated ({cause}); {KEPT}") from error
+            lower = "lower search.batch or the number of workers: " if is_memory(error) else ""
+            raise OfaPoseError(f"{self._shown(genome)} could not be evaluated ({cause}); {lower}{KEPT}") from error
 
     def _shown(self, genome: Genome) -> str:
         spec = json.dumps(self._feasible.decode(genome).to_dict(), separators=(",", ":"))

@@ -14,6 +14,7 @@ import cv2
 import torch
 
 from ofa_pose.backends.torch_net import pick_device
+from ofa_pose.utils.console import mute
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.process import process_pool
 
@@ -52,9 +53,8 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
 
 
 def _start_worker(threads: int, gpus: SimpleQueue[str]) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)  # warnings of the data were shown once
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    mute(1)
+    mute(2)  # warnings of the data were shown once
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     if not gpus.empty():

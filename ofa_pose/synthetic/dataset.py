@@ -18,7 +18,7 @@ from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN
 from ofa_pose.synthetic.scenes import MOST_PEOPLE, Person, Scene, check_scenes, draw_scene
 from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
-from ofa_pose.utils.files import check_folder, read_json, read_text, write_json, write_text
+from ofa_pose.utils.files import check_folder, naming, read_json, read_text, write_json, write_text
 from ofa_pose.utils.process import process_pool
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
@@ -86,6 +86,7 @@ def write_dataset(
     missing = [index for index in range(images) if index not in known]
     write_text(drawn, "".join(json.dumps(line) + "\n" for line in (info, *known.values())))
     with (
+        naming(drawn),
         drawn.open("a", encoding="utf-8", buffering=1) as file,
         console.progress("drawing scenes", images, done=len(known)) as meter,
         contextlib.closing(_drawn(work, missing, min(workers, len(missing)))) as scenes,
@@ -179,7 +180,8 @@ def _write_scene(folder: Path, seed: int, size: int, joints: str, people: int, i
     bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
     code = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1]
     name = FILE_NAME.format(index + 1)
-    (folder / name).write_bytes(code.tobytes())
+    with naming(folder / name):
+        (folder / name).write_bytes(code.tobytes())
     image: dict[str, Any] = {"id": index + 1, "file_name": name, "width": size, "height": size}
     crowd = joints == "crowdpose"
     if crowd:

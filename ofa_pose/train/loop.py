@@ -52,7 +52,7 @@ from ofa_pose.train.updates import (
     update,
 )
 from ofa_pose.utils.console import progress, say, warn
-from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.errors import InputError, OfaPoseError, is_memory
 from ofa_pose.utils.numbers import NUMBER
 from ofa_pose.utils.process import Ending, Interrupted, interruptible
 from ofa_pose.utils.result import Result
@@ -128,8 +128,12 @@ def fit(
 def _memory_faults(go_on: str) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        what = f"a GPU's memory is too little ({str(error).split('. ')[0]})"
+    except (MemoryError, RuntimeError) as error:  # torch's OutOfMemoryError, of a GPU, too
+        gpu = isinstance(error, torch.OutOfMemoryError)
+        if not gpu and not is_memory(error):
+            raise
+        said = str(error).split(". ")[0] or type(error).__name__
+        what = f"a GPU's memory is too little ({said})" if gpu else f"there is not enough memory ({said})"
         hint = f"lower train.batch or raise train.accumulate, then {go_on or 'go on with --resume'}"
         raise OfaPoseError(f"{what}; {hint}") from None
 

@@ -5,9 +5,11 @@ On a terminal long work shows a rich progress bar with speed and time left; pipe
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +29,25 @@ class _PlainConsole(Console):
 
     def render_str(self, text: str, **style: Any) -> Text:
         return super().render_str(visible(text), **style)
+
+    def print(self, *objects: Any, **style: Any) -> None:
+        try:
+            super().print(*objects, **style)
+        except OSError:  # a full disk, a terminal that was closed
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Say no more where nobody reads it; the work goes on."""
+        self.quiet = True
+        with suppress(OSError, ValueError):  # what replaces sys.stderr may have no number
+            mute(sys.stderr.fileno())
+
+
+def mute(stream: int) -> None:
+    """Let what is written to a stream with this number go nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 _err = _PlainConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)

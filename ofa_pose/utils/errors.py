@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SHOWN_FAULTS = 20
+FREE_SOME = "make room there, then call again, with --resume where the command has it"
+USED_UP = {  # what a machine may have no more of, and what to do then
+    errno.ENOSPC: FREE_SOME,
+    errno.EDQUOT: FREE_SOME,
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or lower the number of workers",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "close other programs, or lower the batch or the number of workers",
+}
+_NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "Insufficient memory", "Failed to allocate")
 LONGEST = 600  # characters of each part of a message; a value of the user's in it may have any number
 
 
@@ -37,6 +48,18 @@ class Fault:
     def __str__(self) -> str:
         where, what, hint = map(shortened, (self.where, self.what, self.hint))
         return f"{where}{': ' if where else ''}{what}{'; ' if hint else ''}{hint}"
+
+
+def is_used_up(error: OSError) -> bool:
+    """Whether the machine has no more of what was asked for: the file or folder in question may be right."""
+    return error.errno in USED_UP
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether an exception says that there is no memory; torch, OpenCV and the runtimes have words of their own."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return not isinstance(error, OfaPoseError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 class OfaPoseError(Exception):

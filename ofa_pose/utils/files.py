@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.errors import InputError, is_used_up, nearest
 
 fcntl: ModuleType | None
 try:
@@ -30,6 +30,7 @@ LONGEST_YAML = 1 << 20  # characters, which PyYAML takes some ten seconds for
 STUDIES = "recipes/studies"  # the folder of the shipped studies
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
 
+ROOM = 1 << 20  # bytes that a disk which is not full has room for
 _TOO_DEEP = f"is nested too deeply, more than {DEEPEST} levels"
 _NUMBERS = {int, float}
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -53,11 +54,12 @@ def replacing(path: str | Path, lasting: bool = True) -> Iterator[Path]:
         raise type(error)(error.errno, error.strerror, str(path)) from None
     mode = stat.S_IMODE(os.fstat(handle).st_mode)
     try:
-        yield temporary
-        temporary.chmod(mode)  # libraries that make the file anew choose their own
-        if lasting:
-            _sync(temporary)
-        temporary.replace(path)
+        with naming(path, instead_of=temporary):
+            yield temporary
+            temporary.chmod(mode)  # libraries that make the file anew choose their own
+            if lasting:
+                _sync(temporary)
+            temporary.replace(path)
         if lasting:
             with contextlib.suppress(OSError):  # not every file system has this for folders
                 _sync(path.parent)
@@ -69,16 +71,34 @@ def replacing(path: str | Path, lasting: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def naming(path: str | Path, instead_of: Path | None = None) -> Iterator[None]:
+    """An OSError in it that names no file, as a write's on a full disk, or a temporary one, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(instead_of)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path`, removed at the end where it was not renamed; so is what a killed process left of it.
 
-    Renamed to `path`, it has the usual permissions.
+    Renamed to `path`, it has the usual permissions. What fails in it because of a full disk raises an OSError that
+    names `path`: libraries speak of that in words of their own.
     """
-    path = path.absolute()
+    given, path = path, path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     folder, handle = _claim(path, _make_folder)
     try:
-        yield folder
+        with naming(given):
+            try:
+                yield folder
+            except Exception:
+                with (folder / "room").open("wb") as file:  # raises what keeps files from being written, if anything
+                    file.write(bytes(ROOM))
+                raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
@@ -212,6 +232,8 @@ def _reading(path: str | Path) -> Iterator[None]:
     except UnicodeDecodeError:
         raise InputError("is not a text file", path, "name a UTF-8 text file") from None
     except OSError as error:
+        if is_used_up(error):
+            raise
         raise InputError(f"cannot be read ({error.strerror})", path, "check its permissions") from None
 
 

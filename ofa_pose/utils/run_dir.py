@@ -110,12 +110,13 @@ class RunDir:
         if self._recipe is None:
             return
         files.write_text(self.path / RECIPE, self._recipe)
-        with (self.path / COMMAND).open("a", encoding="utf-8", errors="surrogateescape") as file:
+        path = self.path / COMMAND
+        with files.naming(path), path.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(shlex.join(["ofa-pose", *self._command]) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl; NaN and infinities are written as null."""
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with files.naming(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(record), allow_nan=False) + "\n")
 
     def forget_after(self, step: int, evaluated: bool = True) -> None:
