@@ -17,6 +17,7 @@ from ofa_pose.data.image_headers import jpeg_marks, stated_size
 from ofa_pose.data.images import read_image, read_reduced, read_upright
 from ofa_pose.formats.image_files import read_turn, size_of
 from ofa_pose.utils.errors import InputError
+from tests.limits import no_more_files
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 Mutation = Callable[[dict[str, Any]], object]
@@ -77,6 +78,20 @@ def test_sizes_of_every_webp_are_known(mode: str) -> None:
     content = io.BytesIO()
     Image.new("RGBA" if mode == "alpha" else "RGB", (50, 40), 3).save(content, "webp", lossless=mode == "lossless")
     assert stated_size(content.getvalue()) == (50, 40)
+
+
+def test_want_of_memory_or_handles_is_not_a_damaged_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+    with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+        read_image(path)
+
+    def fail(*_: object) -> None:
+        raise cv2.error("OpenCV: (-4:Insufficient memory) Failed to allocate 27000000000 bytes")
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(MemoryError, match="bytes cannot be decoded"):
+        read_image(path)
 
 
 def test_a_header_that_claims_far_too_much_is_refused_before_anything_is_decoded(

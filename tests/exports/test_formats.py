@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.files import read_json, read_yaml
+from tests.limits import largest_file
 from tests.networks import hide_package
 
 SKELETON = Skeleton("five", ("head", "left", "right", "hip", "foot"), (0.05,) * 5, ((1, 2),), ((0, 3), (3, 4)))
@@ -208,6 +210,14 @@ def test_exports_are_reproducible(checkpoint: Checkpoint, tmp_path: Path) -> Non
         assert Path(first[name]).read_bytes() == Path(second[name]).read_bytes()
 
 
+def test_safetensors_are_the_same_bytes_each_time(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    found = set()
+    for number in range(6):  # of six orders of eight names two alike are rare
+        export_checkpoint(checkpoint, ["safetensors"], tmp_path / str(number))
+        found.add((tmp_path / str(number) / "model.safetensors").read_bytes())
+    assert len(found) == 1
+
+
 def test_a_graph_that_differs_is_reported_and_not_written(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +247,14 @@ def test_outputs_that_are_not_numbers_are_reported(net: LitePose, tmp_path: Path
         weights[name] *= 1e38
     with pytest.raises(OfaPoseError, match=r"differ by (nan|inf)"):
         export_checkpoint(Checkpoint("net", SPEC, None, SKELETON, weights), ["onnx"], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["safetensors", "torchscript", "onnx", "openvino", "ncnn"])
+def test_a_disk_without_room_is_named_and_nothing_is_left(checkpoint: Checkpoint, tmp_path: Path, name: str) -> None:
+    with largest_file(4096), pytest.raises(OSError) as error:
+        export_checkpoint(checkpoint, [name], tmp_path / "out")
+    assert error.value.errno == errno.EFBIG and str(error.value.filename).startswith(str(tmp_path / "out" / "model."))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_unknown_format(checkpoint: Checkpoint, tmp_path: Path) -> None:

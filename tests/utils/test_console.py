@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -130,6 +133,16 @@ def test_a_line_is_shown_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
     console.warn("data.yaml:train: [bold] :smile:")
     console.say("data.yaml:train: [bold] :smile:")
     assert capfd.readouterr().err.count("data.yaml:train: [bold] :smile:") == 2
+
+
+def test_a_reader_that_goes_away_ends_nothing() -> None:
+    code = "import sys; from ofa_pose.utils.console import *\nfor one in 'ab': say(one); warn(one)\n"
+    code += "with progress('c', 1) as meter: meter.step()\nprint('d', file=sys.stderr, flush=True)\nsys.exit(7)"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", code], stderr=writing, stdout=subprocess.PIPE, timeout=60)
+    os.close(writing)
+    assert done.returncode == 7 and not done.stdout
 
 
 def test_what_steers_a_terminal_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
+from tests.limits import largest_file, no_more_files
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6)
 VALUES = st.recursive(
@@ -23,6 +24,29 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
+
+
+def test_what_fails_on_a_full_disk_names_the_file_that_was_meant(tmp_path: Path) -> None:
+    for write in (lambda: files.write_text(tmp_path / "a.txt", "x" * 5000), lambda: in_folder(tmp_path / "a.model")):
+        with largest_file(4096), pytest.raises(OSError, match="too large") as error:
+            write()
+        assert Path(error.value.filename).parent == tmp_path and Path(error.value.filename).stem == "a"
+    with pytest.raises(RuntimeError, match="another"), files.temporary_folder(tmp_path / "b"):
+        raise RuntimeError("another")
+    assert not list(tmp_path.iterdir())
+
+
+def in_folder(path: Path) -> None:
+    """What a library does that has words of its own for a full disk."""
+    with files.temporary_folder(path):
+        raise RuntimeError("iostream error")
+
+
+def test_a_file_that_cannot_be_opened_for_want_of_handles_is_not_called_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    with no_more_files(), pytest.raises(OSError, match="Too many open files") as error:
+        files.read_json(tmp_path / "a.json")
+    assert error.value.filename == str(tmp_path / "a.json") and not isinstance(error.value, InputError)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
