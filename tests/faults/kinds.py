@@ -1,0 +1,197 @@
+"""The kinds of faults: each lets one happen to a work, then the same call is made again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.faults.calls import Calls, Fault, children_of, ends_in_a_line
+from tests.faults.works import Work
+
+LONGEST_S = 180  # a call that takes longer hangs
+SAME, TOLD, WRONG = "as if nothing had happened", "a line says why not", "neither"
+ENDED = {0, -signal.SIGKILL, 128 + signal.SIGTERM}
+
+
+class Hangs(Exception):
+    """A call did not end."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One work in a folder of its own.
+
+    Attributes:
+        expected: what it leaves when nothing happens; lasts: how long it takes then, in seconds.
+        operations: how many changes of files it makes.
+    """
+
+    calls: Calls
+    work: Work
+    out: Path
+    expected: Any
+    lasts: float
+    operations: int
+    rng: Random
+
+    def go(self, fault: Fault | None = None, meanwhile: Callable[[Any], object] | None = None) -> int | None:
+        """Make the call, with what happens to it; its exit code. Raises Hangs."""
+        process = self.calls.begin(self.work.call(self.out), fault)
+        if meanwhile:
+            meanwhile(process)
+        process.join(LONGEST_S)
+        if process.exitcode is None:
+            process.kill()
+            raise Hangs
+        return process.exitcode
+
+    def fails(self, fault: Fault | None = None, meanwhile: Callable[[Any], object] | None = None) -> str:
+        """'' where a call that meets a fault ends as it may: whole, killed, or in a line; else what it said."""
+        code = self.go(fault, meanwhile)
+        return "" if code in ENDED or ends_in_a_line(self.calls.said, code) else f"exit code {code}: {self.calls.said}"
+
+    def again(self) -> tuple[str, str]:
+        """What becomes of the same call after a fault: a verdict, and of `WRONG` what was said."""
+        code = self.go()
+        if code == 0 and self.work.left(self.out) == self.expected:
+            return SAME, ""
+        if code == 0:
+            return WRONG, "another result"
+        return (TOLD, "") if ends_in_a_line(self.calls.said, code) else (WRONG, f"exit code {code}: {self.calls.said}")
+
+
+Kind = Callable[[Trial, int, int], str]
+"""Lets the fault of a number, of so many, happen; '' where it ends as it may, else what was said."""
+
+
+def _after(trial: Trial, by: signal.Signals) -> Callable[[Any], None]:
+    wait = trial.rng.uniform(0.02, 1.0) * trial.lasts
+
+    def send(process: Any) -> None:
+        process.join(wait)
+        if process.exitcode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, by)
+
+    return send
+
+
+def killed(trial: Trial, number: int, count: int) -> str:
+    return trial.fails(meanwhile=_after(trial, signal.SIGKILL))
+
+
+def terminated(trial: Trial, number: int, count: int) -> str:
+    code = trial.go(meanwhile=_after(trial, signal.SIGTERM))
+    said = trial.calls.said
+    fine = code in (0, 128 + signal.SIGTERM, -signal.SIGTERM) and "Traceback" not in said
+    return "" if fine else f"exit code {code}: {said}"
+
+
+def _place(trial: Trial, number: int, count: int) -> int:
+    """Of a work's changes of files the one that a trial is for: the trials of a kind go over all of them."""
+    return 1 + number * trial.operations // count
+
+
+def killed_at_a_change(trial: Trial, number: int, count: int) -> str:
+    return trial.fails(Fault(trial.out, _place(trial, number, count)))
+
+
+def full_at_a_change(trial: Trial, number: int, count: int) -> str:
+    return trial.fails(Fault(trial.out, _place(trial, number, count), errno.ENOSPC))
+
+
+def broken_at_a_change(trial: Trial, number: int, count: int) -> str:
+    return trial.fails(Fault(trial.out, _place(trial, number, count), errno.EIO))
+
+
+def full_disk(trial: Trial, number: int, count: int) -> str:
+    kilobytes = trial.rng.choice((4, 16, 40, 80, 120, 160, 240, 360))
+    trial.out.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", trial.out], check=True)
+    found = trial.fails()
+    subprocess.run(["mount", "-o", "remount,size=64m", trial.out], check=True)
+    return found
+
+
+def short_files(trial: Trial, number: int, count: int) -> str:
+    return trial.fails(Fault(trial.out, limits=((resource.RLIMIT_FSIZE, trial.rng.choice((100, 2000, 20000, 90000))),)))
+
+
+def few_handles(trial: Trial, number: int, count: int) -> str:
+    return trial.fails(Fault(trial.out, limits=((resource.RLIMIT_NOFILE, number % 12),)))
+
+
+def little_memory(trial: Trial, number: int, count: int) -> str:
+    return trial.fails(Fault(trial.out, limits=((resource.RLIMIT_AS, trial.rng.randrange(1 << 20, 96 << 20)),)))
+
+
+def dead_worker(trial: Trial, number: int, count: int) -> str:
+    def kill(process: Any) -> None:
+        until = time.monotonic() + LONGEST_S
+        while process.exitcode is None and time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                if found := children_of(process.pid):
+                    time.sleep(trial.rng.uniform(0.0, 0.3))
+                    os.kill(trial.rng.choice(found), signal.SIGKILL)
+                    return
+            process.join(0.01)
+
+    return trial.fails(meanwhile=kill)
+
+
+def flipped_bit(trial: Trial, number: int, count: int) -> str:
+    said = trial.fails(Fault(trial.out, trial.rng.randrange(trial.operations // 2, trial.operations)))
+    files = sorted((trial.out / "checkpoints").glob("*.pt"))
+    path = files[number % len(files)]
+    content = bytearray(path.read_bytes())
+    content[trial.rng.randrange(len(content))] ^= 1 << trial.rng.randrange(8)
+    path.write_bytes(content)
+    return said
+
+
+KINDS: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "killed at any moment": (killed, ("training", "search", "data synth")),
+    "killed before a file is written, renamed or removed": (killed_at_a_change, ("training", "search", "data synth")),
+    "SIGTERM at any moment": (terminated, ("training", "search", "data synth")),
+    "a full disk where a file is written, renamed or removed": (full_at_a_change, ("training", "search", "data synth")),
+    "a failing disk there": (broken_at_a_change, ("training", "search")),
+    "a small file system, then a larger one": (full_disk, ("training", "search", "data synth")),
+    "a limit of a file's size": (short_files, ("training", "search", "data synth")),
+    "no more open files": (few_handles, ("training", "search", "data synth")),
+    "no more memory": (little_memory, ("training", "search")),
+    "a process that reads images is killed": (dead_worker, ("training with a process",)),
+    "a flipped bit in a checkpoint": (flipped_bit, ("training",)),
+}
+
+
+@contextmanager
+def clean(out: Path) -> Iterator[None]:
+    """Leave nothing of a trial behind."""
+    try:
+        yield
+    finally:
+        if os.path.ismount(out):
+            subprocess.run(["umount", out], check=True)
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def can_mount(folder: Path) -> bool:
+    """Whether this process may make a small file system."""
+    place = folder / "mount"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", place], capture_output=True)
+    if done.returncode == 0:
+        subprocess.run(["umount", place], check=True)
+    return done.returncode == 0
