@@ -96,14 +96,8 @@ def left_by_search(out: Path) -> Any:
     archive.close()
     best = load_checkpoint(out / "best.pt")
     found = [{key: value for key, value in row.items() if key not in ONE_TIME | {"id"}} for row in rows]
-    return (
-        digest([best.info, best.weights]),
-        (out / "best.yaml").read_text(),
-        history,
-        found,
-        _records(out),
-        _hidden(out),
-    )
+    texts = [(out / name).read_text() for name in ("best.yaml", "pareto.csv")]
+    return digest([best.info, best.weights]), texts, history, found, _records(out), _hidden(out)
 
 
 def left_by_drawing(out: Path) -> Any:
