@@ -35,8 +35,8 @@ class TrainSettings(Config):
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     resolutions: tuple[Side, ...] | None = Field(None, description="a fixed net's training sides; none: its own")
     workers: int = Field(1, ge=0, le=1024, description="processes that read images; 0: the training's own")
-    evaluate_every: int = Field(500, ge=1, description="steps between evaluations on data.val")
-    evaluate_images: int = Field(200, ge=1, description="of data.val, on which the best checkpoint is chosen")
+    evaluate_every: int = Field(500, ge=1, le=MANY, description="steps between evaluations on data.val")
+    evaluate_images: int = Field(200, ge=1, le=MANY, description="of data.val, on which the best checkpoint is chosen")
     checkpoint_every: Annotated[int, Field(ge=1)] | Minutes = Field(
         200, description="steps that a killed run loses at most, or minutes, as in 10min"
     )
@@ -44,6 +44,7 @@ class TrainSettings(Config):
     keep: int = Field(
         2,
         ge=1,
+        le=1000,
         description="checkpoints to go on from, the newest; more than one, in case a disk damages it",
         exclude_if=lambda keep: keep == 2,
     )
@@ -132,14 +133,15 @@ class DecodeSettings(Config):
     All are kept in the checkpoint, unless one was given with --set: who does that has decided.
     """
 
-    threshold: float = Field(DecodeConfig.threshold, gt=0, description="height above which a peak is a joint")
+    threshold: float = Field(DecodeConfig.threshold, gt=0, le=1000, description="height above which a peak is a joint")
     tag_threshold: float = Field(
-        DecodeConfig.tag_threshold, gt=0, description="twice what a joint's tag may differ from its person's"
+        DecodeConfig.tag_threshold, gt=0, le=1000, description="twice what a joint's tag may differ from its person's"
     )
 
     reach: float | None = Field(
         None,
         gt=0,
+        le=1000,
         description="longest side of a person as a share of the input's short side; none: no limit",
         exclude_if=lambda reach: reach is None,
     )
@@ -163,8 +165,8 @@ class SearchSettings(Config):
     )
     population: int = Field(32, ge=2, le=10**6, description="subnets evaluated in each generation")
     generations: int = Field(12, ge=0, le=10**6, description="after the first population")
-    images: int = Field(200, ge=1, description="of the search split, on which a candidate's AP is measured")
-    calibration_images: int = Field(64, ge=1, description="training images for BatchNorm recalibration")
+    images: int = Field(200, ge=1, le=MANY, description="of the search split, on which a candidate's AP is measured")
+    calibration_images: int = Field(64, ge=1, le=MANY, description="training images for BatchNorm recalibration")
     batch: int = Field(16, ge=1, le=2**17, description="images evaluated at once")
     parents: float = Field(0.5, gt=0, le=1, description="share of the population that may have offspring")
     crossover: float = Field(0.5, ge=0, le=1, description="share of offspring with two parents")

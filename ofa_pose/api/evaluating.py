@@ -150,7 +150,7 @@ def evaluate(
     for what, given, known in (("metric", metric, METRICS), ("decoding", decoding, DECODINGS)):
         if isinstance(given, str) and given not in known:
             raise InputError(f"no such {what}: '{given}'", hint=nearest(given, known))
-    check_range(1, batch=batch)
+    check_range(1, 2**17, batch=batch)
     if (checkpoint is None) == (results is None):
         raise InputError("eval needs --checkpoint or --results, and not both", hint="name one of them")
     of_a_network = {"images": images, "flip/--no-flip": flip, "resolution": resolution, "scales": scales}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ofa_pose.latency.latency_table import LatencyTable
     from ofa_pose.latency.measure import NetworkTime, Verification
 
+MOST_THREADS = 1024
 SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -145,7 +146,8 @@ def profile(
 
     if not measure and (backend is not None or threads is not None):
         raise InputError("--backend and --threads say how to measure", hint="add --measure")
-    check_range(1, joints=joints, threads=threads)
+    check_range(1, joints=joints)
+    check_range(1, MOST_THREADS, threads=threads)
     space = _space_of(str(net))
     if space is not None:
         if check or layers or measure:
@@ -209,7 +211,8 @@ def latency_build(
     from ofa_pose.arch.space import load_space
     from ofa_pose.latency.measure import build_table
 
-    check_range(1, joints=joints, threads=threads, rounds=rounds)
+    check_range(1, joints=joints, rounds=rounds)
+    check_range(1, MOST_THREADS, threads=threads)
     check_range(0.05, 1, share=share)
     start = time.monotonic()
     table = build_table(Path(out), load_space(str(space)), joints, backend, threads, share, rounds, resume)
@@ -355,7 +358,8 @@ def latency_compare(
     """
     from ofa_pose.latency.comparison import compare_networks
 
-    check_range(1, joints=joints, threads=threads, rounds=rounds)
+    check_range(1, joints=joints, rounds=rounds)
+    check_range(1, MOST_THREADS, threads=threads)
     if isinstance(nets, str) or not nets:
         raise InputError(f"{nets!r} is not a list of networks", hint="name some, as in ['litepose-s', 'litepose-m']")
     if isinstance(backends, str) or not backends:

@@ -131,7 +131,8 @@ class NcnnRunner:
                 what = f"is not the {file.suffix} that was exported with {path.with_suffix('.json').name}"
                 raise InputError(what, file, "copy the three files of one export again")
         try:
-            self._net = ncnn_net(path, weights, threads)
+            with files.in_utf8(path, weights) as (graph, numbers):
+                self._net = ncnn_net(Path(graph), Path(numbers), threads)
         except RuntimeError as error:
             raise InputError(str(error), path, "export it again") from None
         check_names(self._net.input_names(), self._net.output_names(), str(path))

@@ -20,6 +20,7 @@ from ofa_pose.backends.folding import NetPart, whole, write_part
 from ofa_pose.backends.on_device import Run, onnx_run, onnx_session, random_inputs
 from ofa_pose.backends.runners import INPUT, JOINTS, OUTPUTS, ExportedRunner, JointRunner, check_names, in_chunks
 from ofa_pose.backends.runtimes import Backend
+from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,14 +142,21 @@ class OnnxRunner:
     def __init__(self, source: str | Path | bytes, threads: int = 0, streams: int = 1) -> None:
         """Load a file, or its content. Raises InputError where it is not such a model."""
         self.streams = streams
-        model, where = (source, "the model") if isinstance(source, bytes) else (str(source), str(source))
+        where = "the model" if isinstance(source, bytes) else str(source)
         try:
-            self._session = onnx_session(model, threads)
+            if isinstance(source, bytes):
+                self._session = onnx_session(source, threads)
+            else:
+                with files.in_utf8(Path(source)) as (name,):
+                    self._session = onnx_session(name, threads)
         except Exception as error:  # its errors share no base class but Exception
             raise InputError(f"cannot be loaded by ONNX Runtime ({error})", where, "export it again") from None
-        reads, writes = self._session.get_inputs(), self._session.get_outputs()
-        self.holds_decoder = check_names([part.name for part in reads], [part.name for part in writes], where)
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        try:
+            reads, writes = self._session.get_inputs(), self._session.get_outputs()
+            self.holds_decoder = check_names([part.name for part in reads], [part.name for part in writes], where)
+            self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise InputError("is damaged: it holds text that is not UTF-8", where, "export it again") from None
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return in_chunks(lambda planes: self.run(list(OUTPUTS), planes), images)

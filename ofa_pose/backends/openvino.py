@@ -51,6 +51,8 @@ class OpenvinoRunner:
                 what = f"is not the .bin that was exported with {Path(path).name}"
                 raise InputError(what, weights, "copy the two files of one export again")
             self._compiled = core.compile_model(model, "CPU", _options(threads, streams))
+        except UnicodeDecodeError:
+            raise InputError("is damaged: it holds text that is not UTF-8", path, "export it again") from None
         except RuntimeError as error:
             what = f"cannot be loaded by OpenVINO ({str(error).strip().splitlines()[-1]})"
             raise InputError(what, path, "export it again") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ofa_pose.utils.errors import InputError
 INPUT = "images"  # what exported graphs call it
 OUTPUTS = {"low": 4, "high": 2}  # and these, with the input's cells in one of theirs
 JOINTS = "joints"  # the output of a graph that holds the decoder
+LIST = "export.json"  # beside exported files: which they are
 CHUNK_PIXELS = 4 * 128 * 128  # of images that are computed together: more of them leave the cache
 
 
@@ -105,6 +107,21 @@ def _chunked(run: Callable[[np.ndarray], Sequence[np.ndarray]], images: np.ndarr
 def planes(images: np.ndarray) -> np.ndarray:
     """uint8 images (B, H, W, 3) as float32 (B, 3, H, W), still from 0 to 255."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+
+
+def check_listed(path: Path) -> None:
+    """Raise InputError where the export.json beside a model lists a file of its name that had another content.
+
+    A damaged list, or one of an earlier version, says nothing.
+    """
+    listed = path.with_name(LIST)
+    entries: list[Any] = []
+    with contextlib.suppress(InputError, OSError, AttributeError, KeyError, TypeError):
+        entries = list(files.read_json(listed)["files"].values())
+    stated = [one.get("sha256") for one in entries if isinstance(one, dict) and one.get("name") == path.name]
+    if any(stated) and files.sha256(path) not in stated:
+        what = f"is not the file that was exported, as {LIST} lists it: it is damaged or was changed"
+        raise InputError(what, path, f"export it again, or keep a changed model in another folder than its {LIST}")
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -138,7 +138,7 @@ class TorchscriptRunner:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=DeprecationWarning)
-                self._module = torch.jit.load(str(path), "cpu", _extra_files=extra)
+                self._module = torch.jit.load(io.BytesIO(Path(path).read_bytes()), "cpu", _extra_files=extra)
         except (RuntimeError, ValueError):
             raise InputError("cannot be loaded by TorchScript", path, "export it again") from None
         self.metadata = {key: json.dumps(value) for key, value in json.loads(extra[METADATA] or "{}").items()}

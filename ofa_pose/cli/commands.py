@@ -87,6 +87,8 @@ def add_command(
         try:
             result = function(**values)
         except Interrupted as error:
+            if "resume" in parameters:
+                error.go_on = error.go_on or "the same call with --resume goes on"
             raise Ended(error) from None
         if place()[0]:
             return  # of several processes the first one prints

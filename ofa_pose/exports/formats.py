@@ -25,7 +25,7 @@ from ofa_pose.backends.coreml import BACKEND as CORE_ML
 from ofa_pose.backends.folding import whole
 from ofa_pose.backends.on_device import time_runs
 from ofa_pose.backends.onnxruntime import onnx_model
-from ofa_pose.backends.runners import JOINTS, OUTPUTS, JointRunner, Runner, write_metadata
+from ofa_pose.backends.runners import JOINTS, LIST, OUTPUTS, JointRunner, Runner, write_metadata
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, fixed_net, load_checkpoint
@@ -44,7 +44,6 @@ from ofa_pose.utils.seeding import generator
 from ofa_pose.web.pose_page import PAGE, write_page
 from ofa_pose.web.runtime_files import check_runtime_files
 
-LIST = "export.json"
 REPEATS = 20
 HALF_TOLERANCE = 0.02  # what outputs within ±1 may differ, of 16-bit floats
 ANY_NET = "use yaml, safetensors or a runtime's format"
@@ -195,7 +194,7 @@ def export_checkpoint(
 
 
 def write_list(out: Path, checkpoint: str | Path, result: ExportResult) -> None:
-    """Write OUT/export.json, by which a report finds the files: their names and bytes, and the checkpoint's SHA-256.
+    """Write OUT/export.json, by which a report finds the files: their names, bytes and SHA-256, and the checkpoint's.
 
     Files that were written there before of the same checkpoint stay listed.
     """
@@ -206,6 +205,7 @@ def write_list(out: Path, checkpoint: str | Path, result: ExportResult) -> None:
     for name, first in result.files.items():
         report = result.reports.get(name, {})
         kept[name] = {"name": first.name, "bytes": result.bytes[name], "ms": report.get("ms"), "AP": report.get("AP")}
+        kept[name]["sha256"] = files.sha256(first) if first.is_file() else None
     files.write_json(path, plain({"checkpoint": str(checkpoint), "sha256": digest, "files": kept}))
 
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ofa_pose.arch.spec import NetSpec, read_shape
-from ofa_pose.backends.runners import JointRunner, Runner, no_maps
+from ofa_pose.backends.runners import JointRunner, Runner, check_listed, no_maps
 from ofa_pose.backends.runtimes import open_runner
 from ofa_pose.data.images import read_upright
 from ofa_pose.pose.decode import DecodeConfig, Poses, decode, group_joints
@@ -221,6 +221,7 @@ def load_exported(
     if resolution is not None:
         check_resolution(resolution)
     runner = open_runner(path, threads, streams)
+    check_listed(Path(path))
     spec = read_shape(_read(runner.metadata, "spec", path), path)
     skeleton = Skeleton.from_dict(_read(runner.metadata, "skeleton", path), path)
     if spec.joints != len(skeleton.joints):

@@ -27,6 +27,8 @@ WARM_CELLS = 4096  # of a plane that may hold a missing joint, the warmest: only
 CHUNK_CELLS = 1 << 20  # of the images that are decoded at once: enough to share the overhead, few enough for a cache
 BLOCK_CELLS = 1 << 17  # that are weighed at once as places of missing joints
 
+MOST_PEOPLE, MOST_THRESHOLD = 10_000, 1000.0  # of an image, also candidates; of a height, a distance of tags, a reach
+
 
 @dataclass(frozen=True)
 class DecodeConfig:
@@ -63,9 +65,10 @@ class DecodeConfig:
                 raise InputError(f"unknown decoder setting '{key}'", where, nearest(str(key), defaults))
             whole = isinstance(defaults[key], int)  # a bool is an int too
             least = 1e-9 if key in ("threshold", "tag_threshold", "reach") else 0
+            most = MOST_PEOPLE if whole else MOST_THRESHOLD
             if setting is None and key == "reach":
                 continue
-            if not isinstance(setting, int if whole else int | float) or not least <= setting < math.inf:
+            if not isinstance(setting, int if whole else int | float) or not least <= setting <= most:
                 raise InputError(f"decoder setting '{key}' is {setting!r}", where, "correct that value")
         return cls(**value)
 

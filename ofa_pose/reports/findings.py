@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose.arch.spec import ArchSpec, NetSpec
-from ofa_pose.exports.formats import LIST
+from ofa_pose.backends.runners import LIST
 from ofa_pose.families.table import read_spec
 from ofa_pose.latency.latency_table import FORMAT, LatencyTable
 from ofa_pose.latency.predictor import Predictor

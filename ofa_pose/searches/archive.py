@@ -23,6 +23,7 @@ from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.files import check_regular
 from ofa_pose.utils.result import plain
 
 ARCHIVE = "archive.sqlite"
@@ -82,15 +83,16 @@ class Archive:
 
     def outcomes(self, genomes: Iterable[Genome]) -> dict[Genome, FitnessOutcome]:
         """Fitness (-inf where the AP is not a number) and seconds of the genomes evaluated on this basis."""
-        query = "SELECT id, AP, seconds FROM evaluations WHERE basis = ? AND genome = ?"
+        query = "SELECT id, metrics, AP, seconds FROM evaluations WHERE basis = ? AND genome = ?"
         found = {}
         with self._named_errors():
             for genome in genomes:
                 row = self._file.execute(query, (self._basis, genome_text(genome))).fetchone()
                 if row is not None:
-                    number, *outcome = row
+                    number, metrics, ap, seconds = row
                     with self._readable(number):
-                        found[genome] = _outcome(*outcome)
+                        found[genome] = _outcome(ap, seconds)
+                        _check_same(ap, metrics)
         return found
 
     def put(
@@ -155,15 +157,17 @@ class Archive:
 
         Raises InputError where one cannot be read, or where its genome is not one of `space`.
         """
-        query = "SELECT id, genome, AP FROM evaluations WHERE basis = ? AND id <= ? AND AP IS NOT NULL ORDER BY id"
+        columns = "id, genome, AP, metrics"
+        query = f"SELECT {columns} FROM evaluations WHERE basis = ? AND id <= ? AND AP IS NOT NULL ORDER BY id"
         found = []
         with self._named_errors():
-            for number, text, ap in self._file.execute(query, (self._basis, last)):
+            for number, text, ap, metrics in self._file.execute(query, (self._basis, last)):
                 with self._readable(number):
                     genome = read_genome(text)
                     if space is not None:
                         space.check_genome(genome)
                     found.append((genome, _number(ap, "an AP", 1)))
+                    _check_same(ap, metrics)
         return found
 
     @contextlib.contextmanager
@@ -212,6 +216,13 @@ class Archive:
             raise OfaPoseError(f"{self.path}: cannot be read or written ({text}); {kept}") from error
 
 
+def _check_same(ap: Any, metrics: Any) -> None:
+    """Raise ValueError where the AP of a row is not that among its metrics."""
+    found = json.loads(metrics)
+    if not isinstance(found, dict) or found.get("AP") != ap:
+        raise ValueError(f"its AP {ap!r:.60} is not that of its metrics")
+
+
 def _outcome(ap: float | None, seconds: float) -> FitnessOutcome:
     return -math.inf if ap is None else _number(ap, "an AP", 1), _number(seconds, "a time")
 
@@ -237,6 +248,7 @@ def check_archive(path: Path) -> None:
     Raises:
         InputError: it is another file, or an archive of another version of this program.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             header = file.read(100)

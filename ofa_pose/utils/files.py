@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -79,6 +80,21 @@ def naming(path: str | Path, instead_of: Path | None = None) -> Iterator[None]:
         if error.errno is None or error.filename not in (None, str(instead_of)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextlib.contextmanager
+def in_utf8(*paths: Path) -> Iterator[tuple[str, ...]]:
+    """Paths of files to be read, as text for libraries that take UTF-8 alone: links where they are none."""
+    try:
+        yield tuple(str(path).encode().decode() for path in paths)
+        return
+    except UnicodeEncodeError:
+        pass
+    with tempfile.TemporaryDirectory() as folder:
+        links = [Path(folder, f"model{path.suffix}") for path in paths]
+        for link, path in zip(links, paths, strict=True):
+            link.symlink_to(path.absolute())
+        yield tuple(map(str, links))
 
 
 @contextlib.contextmanager

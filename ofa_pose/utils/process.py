@@ -43,7 +43,7 @@ class Interrupted(KeyboardInterrupt):
     def __str__(self) -> str:
         name = signal.Signals(self.number).name
         what = "interrupted" if self.number == signal.SIGINT else f"ended by {name}"
-        return f"{what}; {self.go_on or 'commands with --resume go on where they were'}"
+        return f"{what}; {self.go_on}" if self.go_on else what
 
 
 class Ending:

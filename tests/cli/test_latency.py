@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,9 +102,9 @@ def test_a_page_is_said_how_to_serve(call: Call, space_file: Path, tmp_path: Pat
 
 def test_ctrl_c_is_reported(call: Call, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("ofa_pose.latency.measure.build_table", interrupted)
     done = call("latency", "build", "--space", space_file, "--out", tmp_path / "table.json")
     assert (done.code, done.out) == (130, "")
-    assert done.err == "error: interrupted; commands with --resume go on where they were\n"
+    assert done.err == "error: interrupted; the same call with --resume goes on\n"

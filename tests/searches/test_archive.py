@@ -267,3 +267,19 @@ def test_an_outcome_that_is_no_number_is_named(held: Archive, path: Path, column
     file.close()
     with pytest.raises(InputError, match=r"evaluation 1 is damaged \(.* is not a number\)"):
         held.outcomes([(0, 1)])
+
+
+def test_an_ap_that_is_not_that_of_its_metrics_is_not_believed(held: Archive, path: Path) -> None:
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE evaluations SET AP = 0.26 WHERE AP = 0.25")
+    file.close()
+    for read in (lambda: held.outcomes([(0, 1)]), lambda: held.until(9)):
+        with pytest.raises(InputError, match=r"evaluation 1 is damaged \(its AP 0.26 is not that of its metrics\)"):
+            read()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are of POSIX")
+def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a pipe or a device, not a file"):
+        Archive(tmp_path / "pipe", BASIS)

@@ -78,7 +78,7 @@ def test_the_innermost_says_how_to_go_on_and_other_threads_change_nothing() -> N
         signal.raise_signal(signal.SIGINT)
     with pytest.raises(Interrupted, match="outer"), interruptible("outer"), interruptible():
         signal.raise_signal(signal.SIGINT)
-    with pytest.raises(Interrupted, match="commands with --resume go on"), interruptible():
+    with pytest.raises(Interrupted, match=r"^interrupted$"), interruptible():
         signal.raise_signal(signal.SIGINT)
     before, seen = handlers(), list[Any]()
 
