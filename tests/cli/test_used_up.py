@@ -54,7 +54,7 @@ def test_what_is_used_up_is_one_line(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "_program", lambda: fail)
     called = call(*words)
     assert (called.code, called.out, called.err) == (1, "", f"error: {line}\n")
 
@@ -63,7 +63,7 @@ def test_other_faults_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("a fault of the program")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "_program", lambda: fail)
     with pytest.raises(RuntimeError, match="of the program"):
         cli.run(["profile"])
     with pytest.raises(RuntimeError, match=r"^of the program$"), _memory_faults("go on"):

@@ -126,7 +126,9 @@ def full_disk(trial: Trial, number: int, count: int) -> str:
 
 
 def short_files(trial: Trial, number: int, count: int) -> str:
-    return trial.fails(Fault(trial.out, limits=((resource.RLIMIT_FSIZE, trial.rng.choice((100, 2000, 20000, 90000))),)))
+    return trial.fails(
+        Fault(trial.out, limits=((resource.RLIMIT_FSIZE, trial.rng.choice((5000, 20000, 60000, 90000))),))
+    )
 
 
 def few_handles(trial: Trial, number: int, count: int) -> str:
