@@ -17,7 +17,14 @@ USED_UP = {  # what a machine may have no more of, and what to do then
     errno.ENFILE: "close other programs",
     errno.ENOMEM: "close other programs, or lower the batch or the number of workers",
 }
-_NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "Insufficient memory", "Failed to allocate")
+_NO_MEMORY = (
+    "allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "Insufficient memory",
+    "Failed to allocate",
+    "start new thread",
+)
 LONGEST = 600  # characters of each part of a message; a value of the user's in it may have any number
 
 

@@ -35,6 +35,12 @@ ROOT = Path(__file__).resolve().parents[2]
             "there is not enough memory (std::bad_alloc); close other programs",
         ),
         (
+            RuntimeError("can't start new thread"),
+            ["search"],
+            "there is not enough memory (can't start new thread); lower search.batch or --workers, "
+            "or close other programs",
+        ),
+        (
             OSError(errno.EMFILE, "Too many open files", "a.jpg"),
             ["eval"],
             "a.jpg: Too many open files; raise the limit of open files (ulimit -n), or lower the number of workers",
