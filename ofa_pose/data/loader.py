@@ -279,6 +279,7 @@ def _load(
         collate_fn=_Sender(in_memory=ahead > 0),
         pin_memory=pin_memory,
         timeout=READING_S if workers else 0,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # see `end_with`
         worker_init_fn=partial(_start_worker, os.getpid()),
         generator=torch.Generator(),  # the loader draws a seed that nobody uses; not from the global stream
     )

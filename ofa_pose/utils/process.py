@@ -155,7 +155,7 @@ def _begin_worker(parent: int, begin: Callable[..., object], given: tuple[Any, .
 
 
 def end_with(parent: int) -> None:
-    """Let this process, a worker of `parent`, end when that ends or terminates it, and by no other signal to end.
+    """Let this process, a child of `parent`, end when that ends or terminates it, and by no other signal to end.
 
     A signal to a whole group of processes, such as a terminal's Ctrl-C, is for the parent to answer.
     """

@@ -168,6 +168,8 @@ def flipped_bit(trial: Trial, number: int, count: int) -> str:
 
 
 KINDS: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "a process that reads images is killed": (dead_worker, ("training with a process",)),
+    "a flipped bit in a checkpoint": (flipped_bit, ("training",)),
     "killed at any moment": (killed, ("training", "search", "data synth")),
     "killed before a file is written, renamed or removed": (killed_at_a_change, ("training", "search", "data synth")),
     "SIGTERM at any moment": (terminated, ("training", "search", "data synth")),
@@ -177,8 +179,6 @@ KINDS: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "a limit of a file's size": (short_files, ("training", "search", "data synth")),
     "no more open files": (few_handles, ("training", "search", "data synth")),
     "no more memory": (little_memory, ("training", "search")),
-    "a process that reads images is killed": (dead_worker, ("training with a process",)),
-    "a flipped bit in a checkpoint": (flipped_bit, ("training",)),
 }
 
 
