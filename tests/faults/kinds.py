@@ -159,7 +159,7 @@ def dead_worker(trial: Trial, number: int, count: int) -> str:
 
 def flipped_bit(trial: Trial, number: int, count: int) -> str:
     said = trial.fails(Fault(trial.out, trial.rng.randrange(trial.operations // 2, trial.operations)))
-    files = sorted((trial.out / "checkpoints").glob("*.pt"))
+    files = sorted((trial.out / "checkpoints").glob("[!.]*.pt"))
     path = files[number % len(files)]
     content = bytearray(path.read_bytes())
     content[trial.rng.randrange(len(content))] ^= 1 << trial.rng.randrange(8)
