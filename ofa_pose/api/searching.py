@@ -43,6 +43,7 @@ def search(
     resume: bool = False,
     seed: int | None = None,
     device: str | None = None,
+    log: str | None = None,
     workers: int = 1,
     scheduler: str | None = None,
     executor: Executor | None = None,
@@ -92,7 +93,7 @@ def search(
     from ofa_pose.searches.workers import chosen_workers
 
     function = None if isinstance(algorithm, str) else algorithm
-    job = SearchJob.from_checkpoint(source, feasible, recipe, (*overrides, *own), seed, device, function)
+    job = SearchJob.from_checkpoint(source, feasible, recipe, (*overrides, *own), seed, device, function, log)
     with chosen_workers(workers, scheduler, executor, device) as evaluating:
         return job.run(out, resume, archive, evaluating)
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ofa_pose.arch.space import Genome
@@ -223,13 +224,18 @@ def write_front(
     return {"chosen": taken and list(taken), "front": front, "uniform": shown, "saving": _saving(front, uniform)}
 
 
-def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
-    """What `write_front` found, for people: the front, the chosen subnet first, against the uniformly scaled nets."""
+def front_table(result: Mapping[str, Any], feasible: FeasibleSpace, ap_of: str) -> Table:
+    """What `write_front` found, for people: the front, best AP first, against the uniformly scaled nets.
+
+    Args:
+        ap_of: what the APs are of, such as 'on 200 search images'.
+    """
     limits = feasible.budget.limits
     quantities = [limit.quantity.removeprefix("of ") for limit in limits]
-    table = Table(title=f"Pareto front of {feasible.space.name} within {feasible.budget}", caption_justify="left")
-    for name in ("", "resolution", *quantities, "AP", "uniform", "gain"):
-        table.add_column(name, justify="left" if not name else "right", no_wrap=name == "AP")
+    title = f"Pareto front of {feasible.space.name} within {feasible.budget}; AP {ap_of}"
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("", "pixels", *quantities, "AP", "uniform", "gain"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
 
     def costs(entry: Mapping[str, Any]) -> list[str]:
         spec = feasible.decode(entry["genome"])

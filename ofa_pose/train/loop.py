@@ -19,11 +19,15 @@ from ofa_pose.backends.on_device import keep_memory
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.data.loader import Batch, training_batches, worker_faults
 from ofa_pose.families.table import build_pose_net
+from ofa_pose.inference.evaluate import count_people
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.fake_quantise import QuantisedLitePose
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.sync_norm import synchronise
+from ofa_pose.monitor import NO_FLIP
+from ofa_pose.monitor.event_files import event_files
+from ofa_pose.monitor.opening import show_opening
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.average import WeightAverage
 from ofa_pose.train.kept import KeptCheckpoints
@@ -53,7 +57,7 @@ from ofa_pose.train.updates import (
 )
 from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.numbers import NUMBER
+from ofa_pose.utils.numbers import NUMBER, format_time
 from ofa_pose.utils.process import Ending, Interrupted, interruptible
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
@@ -72,6 +76,9 @@ class TrainingResult(Result):
         AP: of the best checkpoint, on data.val; of a supernet the mean of three subnets'.
         step: after which it was that good; steps: of the whole training.
         checkpoint: the best one's file; out: the run directory.
+        images: of data.val, that the AP is taken on, without the flip test; people: how many on them count.
+        seconds: what the training took, of one that was resumed since then.
+        poses: the picture of what the net finds on some of these images; None where there is none.
     """
 
     AP: float
@@ -79,6 +86,10 @@ class TrainingResult(Result):
     steps: int
     checkpoint: Path
     out: Path
+    images: int
+    people: int
+    seconds: float
+    poses: Path | None
 
 
 def fit(
@@ -117,7 +128,11 @@ def fit(
             what = "is not the same for all processes: they would go on from different steps"
             raise InputError(what, training.run.path, "name a folder that all machines share")
         loop.open(evaluate_start)
-        with interruptible(training.run.go_on, patient=training.processes.world > 1) as ending:
+        log = training.log if training.processes.leads else None
+        with (
+            interruptible(training.run.go_on, patient=training.processes.world > 1) as ending,
+            event_files(log, training.run, None if training.run.fresh else loop.step),
+        ):
             with loop.kept():
                 loop.train(ending)
             return loop.finish()
@@ -206,7 +221,7 @@ class _Loop:
         self._checkpoints = KeptCheckpoints(training.run, settings)
         self.step, self.unevaluated = 0, False
         self._best: dict[str, Any] = {"AP": -1.0, "step": 0}
-        self._began = time.monotonic()
+        self._made = self._began = time.monotonic()
         self._waited = self._waited_in_all = 0.0
 
     def restore(self) -> None:
@@ -250,7 +265,9 @@ class _Loop:
         if self._processes.leads:
             training.run.open()
             training.run.forget_after(self.step, evaluated=not self.unevaluated)
-        say(describe(training.device, self._precision, self._processes))
+        if training.command:
+            device = {"device": describe(training.device, self._precision, self._processes)}
+            show_opening(training.command, {**training.facts(self._network, self.step), **device}, training.run.path)
         if training.run.fresh:
             self.unevaluated = evaluate_start
             self.save()
@@ -330,7 +347,8 @@ class _Loop:
         figures = update(self._network, self._optimizer, losses, training.settings.clip)
         if self._average:
             self._average.update(step)
-        more = {"lr": rate, "side": batch.resolution, "data_wait": round(self._waited, 4)}
+        seconds = round(time.monotonic() - self._began, 3)
+        more = {"lr": rate, "side": batch.resolution, "data_wait": round(self._waited, 4), "seconds": seconds}
         self._records.add(step, figures, more)
         self.step, settings = step, training.settings
         self.unevaluated = step % settings.evaluate_every == 0 or step == settings.steps
@@ -377,7 +395,7 @@ class _Loop:
             metrics = self._processes.of_first(self._evaluate())
             ap = float(metrics.get("AP") or 0.0)
             self._log({"step": step, "val": metrics, "seconds": round(seconds, 1)})
-            say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
+            say(f"step {step}: AP {ap:.4f} on val, {NO_FLIP} ({format_time(seconds)})")
             if ap > self._best["AP"]:
                 info = {"step": step, "metrics": metrics}
                 if self._processes.leads:
@@ -405,8 +423,16 @@ class _Loop:
         if self._processes.leads and training.calibrate and training.run.best.exists():
             best["AP"] = float(training.calibrate_best().get("AP") or 0.0)
         best = self._processes.of_first(best)
-        steps = training.settings.steps
-        return TrainingResult(**best, steps=steps, checkpoint=training.run.best, out=training.run.path)
+        return TrainingResult(
+            **best,
+            steps=training.settings.steps,
+            checkpoint=training.run.best,
+            out=training.run.path,
+            images=len(training.val),
+            people=count_people(training.val),
+            seconds=round(time.monotonic() - self._made, 1),
+            poses=training.run.poses if training.run.poses.exists() else None,
+        )
 
     def _checkpoint(self, info: dict[str, Any], state: dict[str, Any] | None = None) -> Checkpoint:
         return self._training.checkpoint(self._network, self._space, info, state)

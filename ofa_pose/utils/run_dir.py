@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ofa_pose.utils.process import launcher
 from ofa_pose.utils.result import plain
 
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
+POSES = "poses.jpg"  # of a training: what its net finds on some validation images
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
 
 ONLY_IN_PYTHON = ("objective", "executor")  # parameters that take what a shell cannot give
@@ -37,6 +38,9 @@ class RunDir:
         recipe: the resolved recipe's text; None where there is none to keep.
         command: the words of the command that runs.
         fresh: nothing in it is to be kept; else the run that it holds is resumed.
+
+    Attributes:
+        listeners: get every record that is logged, after it was written.
     """
 
     def __init__(self, path: Path, recipe: str | None = None, command: Sequence[str] = (), fresh: bool = True) -> None:
@@ -45,6 +49,8 @@ class RunDir:
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.metrics = path / METRICS
+        self.poses = path / POSES
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
 
     @property
     def go_on(self) -> str:
@@ -78,8 +84,11 @@ class RunDir:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl; NaN and infinities are written as null."""
+        written = plain(record)
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain(record), allow_nan=False) + "\n")
+            file.write(json.dumps(written, allow_nan=False) + "\n")
+        for listener in self.listeners:
+            listener(written)
 
     def forget_after(self, step: int, evaluated: bool = True) -> None:
         """Drop the records of steps after `step`: a resumed run writes them again, and how it ended.
