@@ -10,16 +10,15 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from ofa_pose.utils.console import say, show
+from ofa_pose.utils.console import say_command, show
 from ofa_pose.utils.numbers import format_count, format_time
 
 Given = Mapping[str, Any]  # a call's arguments
 
 
-def show_rows(text: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]], **style: Any) -> None:
-    """A table of columns of text, then columns of numbers, which stand to the right; `style` as rich's Table has it."""
-    plain = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "title_justify": "left", "caption_justify": "left"}
-    table = Table(**{**plain, **style})
+def show_rows(text: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of columns of text, then columns of numbers, which stand to the right."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in text:
         table.add_column(escape(name), no_wrap=True)
     for name in numbers:
@@ -65,6 +64,6 @@ def suggest(*commands: str) -> Callable[[Any, Given], None]:
     def say_next(result: Any, given: Given) -> None:
         known = {name: shlex.quote(str(value)) for name, value in {**given, **vars(result)}.items()}
         for command in commands:
-            say(f"next: ofa-pose {command.format_map(known)}")
+            say_command(f"next: ofa-pose {command.format_map(known)}")
 
     return say_next

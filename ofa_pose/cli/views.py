@@ -238,14 +238,14 @@ def after_import(result: ImportResult, given: Given) -> None:
 
 
 def show_evaluation(result: EvaluationResult) -> None:
-    """The metrics first, the AP with its standard error and how it was taken; a table for each part of the breakdown."""
+    """The metrics first, the AP with its standard error and how it was taken; a table a part of the breakdown."""
     metrics, sides = dict(result.metrics), ", ".join(map(str, result.resolutions or ()))
     test = "" if result.flip is None else ", with the flip test" if result.flip else f", {NO_FLIP}"
     facts = {"AP": sure_ap(metrics.pop("AP", None), metrics.pop("AP_stderr", None)) + test}
-    facts |= {name: format_value(value) for name, value in metrics.items()}
     facts["of"] = f"{counted(result.people, 'person', 'people')} on {counted(result.images, 'image')}"
     if sides:
         facts["input"] = f"short side {sides} pixels"
+    facts |= {name: format_value(value) for name, value in metrics.items()}
     show_facts({**facts, "took": stages_of(result.seconds)})
     columns = ("AP", "AR", "people")
     for what, part in (result.breakdown or {}).items():
@@ -256,8 +256,8 @@ def show_evaluation(result: EvaluationResult) -> None:
 def show_prediction(result: PredictionResult) -> None:
     """What was found, where it is, and how long it took."""
     facts = {
-        "done": f"{result.images:,} {result.unit}"
-        + (f", {result.failed:,} could not be read" if result.failed else ""),
+        "done": f"{result.images:,} {result.unit}",
+        "failed": f"{result.failed:,} could not be read" if result.failed else "",
         "found": counted(result.people, "person", "people") + f", of {counted(result.candidates, 'candidate')}",
         "followed": "" if result.tracks is None else counted(result.tracks, "person", "people"),
         "results": str(result.predictions),

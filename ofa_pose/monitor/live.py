@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ofa_pose.monitor import NO_FLIP
 from ofa_pose.monitor.run_state import Curve, RunState, read_state
-from ofa_pose.utils.console import say, terminal, width
+from ofa_pose.utils.console import show_facts, terminal, width
 from ofa_pose.utils.numbers import format_time
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -29,7 +29,7 @@ def watch_run(run: str | Path, every: float, once: bool) -> RunState:
     """
     state, console = read_state(run), terminal()
     if once or state.ended or console is None:
-        say("\n".join(lines_of(state)))
+        show_facts(_rows(state), title=_title(state))
         return state
     try:
         with Live(_text(state), console=console, auto_refresh=False) as live:
@@ -51,9 +51,13 @@ def _text(state: RunState) -> Text:
 
 def lines_of(state: RunState) -> list[str]:
     """A state as lines for people, none wider than the terminal but for the picture's path."""
-    rows = [*_curve_rows(state), *_facts(state)]
+    rows = _rows(state)
     column = max(len(name) for name, _ in rows)
     return [_title(state), *(f"  {name.ljust(column)}  {text}" for name, text in rows)]
+
+
+def _rows(state: RunState) -> list[tuple[str, str]]:
+    return [*_curve_rows(state), *_facts(state)]
 
 
 def _title(state: RunState) -> str:

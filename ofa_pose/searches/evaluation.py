@@ -183,9 +183,8 @@ class SubnetEvaluator:
         precision = "int8, as onnx-int8 runs them" if settings.int8 else "float32"
         return {
             "device": f"{self.device}, {precision}, {threads} thread{'s' * (threads > 1)}",
-            "search": describe_images(self.images, self.search),
+            "search": f"{describe_images(self.images, len(self.search))}; AP {NO_FLIP}",
             "calibration": f"BatchNorm, on {calibration:,} of {len(self.train):,} training images",
-            "AP": f"on {len(self.images):,} search images, {NO_FLIP}",
         }
 
     def __call__(self, genome: Genome) -> float:

@@ -21,6 +21,7 @@ from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible, format_sub
 from ofa_pose.inference.evaluate import count_people
 from ofa_pose.inference.quantised import choose_calibration
 from ofa_pose.models.recalibrate import inherit
+from ofa_pose.monitor import NO_FLIP
 from ofa_pose.monitor.event_files import check_log, event_files
 from ofa_pose.monitor.opening import show_opening
 from ofa_pose.pose.bootstrap import show_ap
@@ -31,10 +32,12 @@ from ofa_pose.searches.candidates import Algorithm, Candidate
 from ofa_pose.searches.choice import choice_notes, choose
 from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator
 from ofa_pose.searches.results import (
+    SHOWN,
     History,
     SearchResult,
     describe,
     draw_pareto,
+    front_notes,
     front_table,
     rivals,
     write_best,
@@ -216,7 +219,11 @@ class SearchJob:
             front = write_front(run.path, history, feasible, origin, beside, choice.chosen, evaluations.error)
             best, error = choice.chosen, evaluations.error(choice.chosen.genome)
             measured = kept.count_after(prior_end, evaluations.asked)
-        show(front_table(front, feasible, self.ap_of))
+        say(f"Pareto front of {feasible.space.name} within {feasible.budget}; AP on the search images, {NO_FLIP}")
+        show(front_table(front, feasible))
+        say("*: the chosen subnet")
+        for note in front_notes(front, feasible.budget.limits[0].quantity.removeprefix("of "), SHOWN):
+            say(note)
         for note in notes:
             say(note)
         if best.fitness <= 0:
@@ -245,11 +252,6 @@ class SearchJob:
         )
         files.write_json(run.path / RESULT, result.to_dict())
         return result
-
-    @property
-    def ap_of(self) -> str:
-        """What its APs are of, such as 'on 200 search images, without the flip test'."""
-        return self.about.get("AP", "on the search images")
 
     def _facts(self) -> dict[str, str]:
         """What the opening says."""

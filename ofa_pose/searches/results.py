@@ -224,16 +224,11 @@ def write_front(
     return {"chosen": taken and list(taken), "front": front, "uniform": shown, "saving": _saving(front, uniform)}
 
 
-def front_table(result: Mapping[str, Any], feasible: FeasibleSpace, ap_of: str) -> Table:
-    """What `write_front` found, for people: the front, best AP first, against the uniformly scaled nets.
-
-    Args:
-        ap_of: what the APs are of, such as 'on 200 search images'.
-    """
+def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
+    """What `write_front` found, for people: the front, best AP first, against the uniformly scaled nets."""
     limits = feasible.budget.limits
     quantities = [limit.quantity.removeprefix("of ") for limit in limits]
-    title = f"Pareto front of {feasible.space.name} within {feasible.budget}; AP {ap_of}"
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("", "pixels", *quantities, "AP", "uniform", "gain"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
 
@@ -244,12 +239,11 @@ def front_table(result: Mapping[str, Any], feasible: FeasibleSpace, ap_of: str) 
     front = result["front"]
     for place in np.unique(np.linspace(0, len(front) - 1, min(SHOWN, len(front))).round().astype(int)):
         entry = front[place]
-        label = f"front/{entry['rank']:03}" + (" (chosen)" if entry["genome"] == result["chosen"] else "")
+        label = f"front/{entry['rank']:03}" + (" *" if entry["genome"] == result["chosen"] else "")
         table.add_row(label, str(entry["resolution"]), *costs(entry), *ap_cells(entry))
     table.add_section()
     for net in result["uniform"]:
-        table.add_row("uniformly scaled", str(net["resolution"]), *costs(net), *ap_cells(net))
-    table.caption = "\n".join(front_notes(result, quantities[0], SHOWN))
+        table.add_row("uniform", str(net["resolution"]), *costs(net), *ap_cells(net))
     return table
 
 

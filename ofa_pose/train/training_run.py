@@ -180,17 +180,18 @@ class TrainingRun:
 
     def facts(self, network: PoseNet, step: int) -> dict[str, str]:
         """What is trained and on what, for the opening; `step` was done before."""
-        taught = f"under a teacher, {describe_net(self.teacher.spec)}" if self.teacher else ""
-        space = ""
+        taught, whole = self.teacher and describe_net(self.teacher.spec), self.whole_val or self.val
+        held_out = f"{describe_images(self.held_out, named=False)}, for searches" if self.held_out else ""
         if isinstance(network, Supernet):
-            space = describe_space(network.space, len(self.train.skeleton.joints))
-        held_out = f"{describe_images(self.held_out)}, for searches" if self.held_out else ""
+            shape = {"supernet": describe_space(network.space, network.spec.joints)}
+        else:
+            shape = dict(zip(("network", "costs"), describe_net(network.spec), strict=True))
         return {
-            "supernet" if space else "network": space or describe_net(network.spec),
-            "learns": taught,
+            **shape,
+            "teacher": f"{taught[0]}: {taught[1]}" if taught else "",
             "training": describe_images(self.train),
             "held out": held_out,
-            "validation": f"{describe_images(self.val, self.whole_val)}; AP {NO_FLIP}",
+            "validation": f"{describe_images(self.val, len(whole))}; AP {NO_FLIP}",
             "steps": describe_steps(self.settings, len(self.train), step),
         }
 

@@ -9,9 +9,10 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -42,13 +43,21 @@ _err = _PlainConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
-    _print(_fitting(text))
+    """A line on stderr, on a terminal in as many as it takes: words stay whole."""
+    _print(_folded(_fitting(text)))
+
+
+def say_command(text: str) -> None:
+    """A line that ends in a command; on a terminal in as many as it takes, which a shell reads as one."""
+    text = _fitting(text)
+    if _err.is_terminal and len(text) > _err.width:
+        text = text.replace(" --", " \\\n    --")
+    _print(text)
 
 
 def warn(text: str) -> None:
     """A warning line on stderr."""
-    _err.print(f"warning: {_fitting(text)}", style="yellow", markup=False)
+    _err.print(_folded(f"warning: {_fitting(text)}"), style="yellow", markup=False)
 
 
 @contextmanager
@@ -77,8 +86,18 @@ def _fitting(text: str) -> str:
 def show(table: Table) -> None:
     """A rich table on stderr, whole: one that is wider than the terminal is not cut."""
     if not _err.only_warnings:
-        needs = _err.measure(table, options=_err.options.update(width=WIDEST)).maximum
-        _err.print(table, width=max(needs, 1), crop=False)
+        _err.print(_Whole(table), crop=False)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A table with as much room as it needs."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        needs = console.measure(self.table, options=options.update(width=WIDEST)).maximum
+        yield from console.render(self.table, options.update(width=max(needs, 1)))
 
 
 def show_facts(facts: Mapping[str, str] | Iterable[tuple[str, str]], title: str = "") -> None:
@@ -93,6 +112,12 @@ def show_facts(facts: Mapping[str, str] | Iterable[tuple[str, str]], title: str 
         for line in _fitting(value).splitlines() or [""]:
             _print("\n".join(_wrapped(line, first, column)))
             first = " " * column
+
+
+def _folded(text: str) -> str:
+    if not _err.is_terminal:
+        return text
+    return "\n".join(one for line in text.splitlines() for one in _wrapped(line, "", 2))
 
 
 def _wrapped(line: str, first: str, column: int) -> list[str]:
