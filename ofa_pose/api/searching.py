@@ -130,7 +130,8 @@ def read_budget(
         warn(f"{latency_table}: predicts its own networks {table.error:.0%} wrong on average; build it again")
     if interpolated:
         what = f"{interpolated} of the {pieces} pieces of space '{space.name}' are interpolated, not measured"
-        warn(f"{latency_table}: {what}; 'ofa-pose latency build' without --share measures all")
+        again = "latency bundle --format web" if table.in_browser else "latency build"
+        warn(f"{latency_table}: {what}; 'ofa-pose {again}' without --share measures all")
     return Budget.parse(
         macs,
         params,

@@ -11,6 +11,7 @@ on where it was.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import ctypes
 import gzip
@@ -207,7 +208,28 @@ def ncnn_run(param: str, weights: bytes, inputs: dict[str, np.ndarray], outputs:
 def litert_interpreter(model: bytes, threads: int) -> Any:
     """LiteRT's interpreter of a model on the CPU; 0 threads: as many as there are processors."""
     interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter
-    return interpreter(model_content=model, num_threads=threads or processors())
+    with without_info():
+        made = interpreter(model_content=model, num_threads=threads or processors())
+        made.allocate_tensors()  # when it says what computes the model
+    return made
+
+
+@contextlib.contextmanager
+def without_info() -> Iterator[None]:
+    """What a library's C++ code says on stderr in it is said after it, but for lines that begin with 'INFO: '."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            said.seek(0)
+            for line in said:
+                if not line.startswith(b"INFO: "):
+                    os.write(2, line)
 
 
 def litert_run(model: bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:

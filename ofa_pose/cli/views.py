@@ -256,7 +256,7 @@ def show_evaluation(result: EvaluationResult) -> None:
 def show_prediction(result: PredictionResult) -> None:
     """What was found, where it is, and how long it took."""
     facts = {
-        "done": f"{result.images:,} {result.unit}",
+        "done": counted(result.images, result.unit.removesuffix("s")),
         "failed": f"{result.failed:,} could not be read" if result.failed else "",
         "found": counted(result.people, "person", "people") + f", of {counted(result.candidates, 'candidate')}",
         "followed": "" if result.tracks is None else counted(result.tracks, "person", "people"),
