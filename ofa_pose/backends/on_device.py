@@ -23,6 +23,7 @@ import platform
 import re
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -43,6 +44,8 @@ ANCHOR = "anchor"
 CPU = "CPUExecutionProvider"
 MODULES = {"litert": "ai_edge_litert", "onnxruntime-int8": "onnxruntime"}  # not called as their packages
 CPU_CLOCK = os.name != "nt"  # whether the processor's time is counted finely: Windows counts it in steps of 16 ms
+
+_STDERR = threading.Lock()  # one thread at a time changes where it leads
 
 Run = Callable[[], object]
 S = TypeVar("S", bound=Hashable)
@@ -217,9 +220,9 @@ def litert_interpreter(model: bytes, threads: int) -> Any:
 @contextlib.contextmanager
 def without_info() -> Iterator[None]:
     """What a library's C++ code says on stderr in it is said after it, but for lines that begin with 'INFO: '."""
-    sys.stderr.flush()
-    before = os.dup(2)
-    with tempfile.TemporaryFile() as said:
+    with _STDERR, tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        before = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
             yield
