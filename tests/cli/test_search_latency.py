@@ -105,6 +105,20 @@ def test_a_table_that_contradicts_itself_is_told(
     assert "predicts its own networks" not in call(*words, table).err
 
 
+@pytest.mark.parametrize(("backend", "again"), [("ncnn", "latency build"), ("onnxruntime-web-wasm", "latency bundle")])
+def test_a_table_with_interpolated_pieces_says_what_measures_all(
+    call: Call, supernet: Path, table: Path, tmp_path: Path, backend: str, again: str
+) -> None:
+    value = json.loads(table.read_text())
+    value["header"] |= {"backend": backend, "runtime": f"{backend} 1.0"}
+    place = next(n for n, piece in enumerate(value["pieces"]) if "deconv" in json.dumps(piece))
+    del value["pieces"][place]
+    (tmp_path / "some.json").write_text(json.dumps(value))
+    words = ("search", "--supernet", supernet, "--latency", "1us", "--out", tmp_path / "out", "--latency-table")
+    said = call(*words, tmp_path / "some.json").err
+    assert f"are interpolated, not measured; 'ofa-pose {again}" in said, said
+
+
 def test_faults_are_told_in_a_line(call: Call, supernet: Path, space: SearchSpace, table: Path, tmp_path: Path) -> None:
     make_table(space, 14).save(tmp_path / "joints.json")
     for words, told in (
