@@ -129,10 +129,16 @@ def _program() -> Any:
 @contextmanager
 def _without_warnings() -> Iterator[None]:
     """No warnings of libraries, which speak to who writes programs; `python -W` shows them."""
-    with warnings.catch_warnings():
-        if not sys.warnoptions:
-            warnings.simplefilter("ignore")
+    if sys.warnoptions:
         yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sys.warnoptions.append("ignore")  # of the processes that are started meanwhile
+        try:
+            yield
+        finally:
+            sys.warnoptions.remove("ignore")
 
 
 @contextmanager

@@ -69,7 +69,8 @@ def read_state(run: str | Path) -> RunState:
     except (ValueError, IndexError):
         command = ""
     if command not in (*TRAININGS, SEARCH):
-        raise InputError(f"holds no training and no search ({COMMAND} names {command or 'none'})", folder)
+        what = f"holds no training and no search ({COMMAND} names {command or 'none'})"
+        raise InputError(what, folder, "name a run of another command")
     path = folder / METRICS
     records = [record for _, record in read_records(path)] if path.is_file() else []
     recipe = _recipe(folder)

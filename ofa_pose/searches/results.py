@@ -228,7 +228,7 @@ def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
     """What `write_front` found, for people: the front, best AP first, against the uniformly scaled nets."""
     limits = feasible.budget.limits
     quantities = [limit.quantity.removeprefix("of ") for limit in limits]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, int(len(limits) == 1), 0, 0), show_edge=False)
     for name in ("", "pixels", *quantities, "AP", "uniform", "gain"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
 

@@ -165,8 +165,8 @@ def pretrain(
         net: PoseNet = Supernet(shape, joints, weights)
     else:
         net = build_pose_net(shape.with_joints(joints), weights)
-    for note in initialise(net, init, training.train.skeleton) if init else ():
-        say(f"init: {note}")
+    notes = initialise(net, init, training.train.skeleton) if init else ()
+    training = replace(training, notes=tuple(f"init: {note}" for note in notes))
     net = _aware(net, training)
     objective = make(net, training) if make else training.objective(net)
     return fit(training, objective, training.evaluation(net), space)
@@ -268,6 +268,8 @@ class _Loop:
         if training.command:
             device = {"device": describe(training.device, self._precision, self._processes)}
             show_opening(training.command, {**training.facts(self._network, self.step), **device}, training.run.path)
+        for note in training.notes:
+            say(note)
         if training.run.fresh:
             self.unevaluated = evaluate_start
             self.save()

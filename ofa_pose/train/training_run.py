@@ -64,6 +64,7 @@ class TrainingRun:
         command: that trains, and says first what it is; '' where other work does.
         whole_val: of which `val` is a choice; held_out: of the training images, for searches.
         log: what its records go into besides metrics.jsonl, see `monitor.event_files`.
+        notes: lines to say when it begins.
     """
 
     train: KeypointDataset
@@ -86,6 +87,7 @@ class TrainingRun:
     whole_val: KeypointDataset | None = None
     held_out: KeypointDataset | None = None
     log: str | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def prepare(
