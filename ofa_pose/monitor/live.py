@@ -46,11 +46,11 @@ def watch_run(run: str | Path, every: float, once: bool) -> RunState:
 
 
 def _text(state: RunState) -> Text:
-    return Text("\n".join(lines_of(state)), no_wrap=True, overflow="ellipsis")
+    return Text("\n".join(lines_of(state)), overflow="fold")
 
 
 def lines_of(state: RunState) -> list[str]:
-    """A state as lines for people, none wider than the terminal but for the picture's path."""
+    """A state as lines for people, none wider than the terminal but for paths."""
     rows = _rows(state)
     column = max(len(name) for name, _ in rows)
     return [_title(state), *(f"  {name.ljust(column)}  {text}" for name, text in rows)]
@@ -63,7 +63,7 @@ def _rows(state: RunState) -> list[tuple[str, str]]:
 def _title(state: RunState) -> str:
     of = f" of {state.total:,}" if state.total is not None else ""
     share = f" ({state.done / state.total:.0%})" if state.total else ""
-    return f"{state.command} {state.run}: {'ended, ' if state.ended else ''}{state.done:,}{of} {state.unit}{share}"
+    return f"{state.command}{', ended' if state.ended else ''}: {state.done:,}{of} {state.unit}{share}"
 
 
 def _curve_rows(state: RunState) -> Iterator[tuple[str, str]]:
@@ -91,6 +91,7 @@ def _facts(state: RunState) -> Iterator[tuple[str, str]]:
     if not state.ended:
         quiet = ": it may have ended" if state.seconds_silent > SILENT_S else ""
         yield "wrote", f"{format_time(state.seconds_silent)} ago{quiet}"
+    yield "run", str(state.run)
     if state.poses:
         yield "poses", str(state.poses)
 
