@@ -100,7 +100,7 @@ def run(argv: Sequence[str] | None = None) -> int:
                 words = completed(words, _program())
             COMMAND_WORDS.set(words)
         with _said_by_the_first(TyperException), _without_warnings(), interruptible() as ending:
-            result = _program()(words, standalone_mode=False)
+            result = _program()(words, prog_name="ofa-pose", standalone_mode=False)
     except FailedElsewhere as error:
         time.sleep(HEARD_S)
         return error.exit_code
