@@ -60,7 +60,7 @@ def _fault(model: type[BaseModel], item: Any, where: object) -> Fault:
     valid = _keys_at(model, location[:-1])
     prefix = ".".join(location[:-1])
     hint = nearest(location[-1], valid)
-    if not prefix and hint.startswith("choose") and (deeper := list(_places(model, location[-1]))):
+    if not prefix and (deeper := list(_places(model, location[-1]))):
         hint = f"did you mean {' or '.join(map(repr, deeper))}?"
     if prefix and hint.startswith("did you mean '"):
         hint = hint.replace("'", f"'{prefix}.", 1)
