@@ -355,7 +355,7 @@ class _Course:
             tau = report["surrogate_tau"]
             known = "knows too little yet" if tau is None else f"tau {tau:.2f} on held-out APs"
             quality = f"; surrogate: {known}, {'has chosen' if report['surrogate'] else 'stands aside'}"
-        say(f"generation {generation}: {number} subnets, {self.shown}{quality}")
+        say(f"generation {generation}: {number} subnets, {self.shown}, {NO_FLIP}{quality}")
 
     def take(self, chosen: Candidate) -> None:
         """Let a candidate be the best, in best.yaml and in the picture."""

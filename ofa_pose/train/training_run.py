@@ -283,7 +283,7 @@ class TrainingRun:
             if new < old:
                 line += ": the recipe's stay"
                 found, metrics = replace(found, config=self.decode), before
-        say(line)
+        say(line if found.AP is None else f"{line} (APs {NO_FLIP})")
         if found.AP is None:
             return metrics
         self.run.log({"step": self.settings.steps, "calibration": {**found.to_dict(), "val": metrics}})
