@@ -424,6 +424,8 @@ class _Loop:
         training, best = self._training, dict(self._best)
         if self._processes.leads and training.calibrate and training.run.best.exists():
             best["AP"] = float(training.calibrate_best().get("AP") or 0.0)
+        best["seconds"] = round(time.monotonic() - self._made, 1)
+        best["poses"] = training.run.poses if training.run.poses.exists() else None
         best = self._processes.of_first(best)
         return TrainingResult(
             **best,
@@ -432,8 +434,6 @@ class _Loop:
             out=training.run.path,
             images=len(training.val),
             people=count_people(training.val),
-            seconds=round(time.monotonic() - self._made, 1),
-            poses=training.run.poses if training.run.poses.exists() else None,
         )
 
     def _checkpoint(self, info: dict[str, Any], state: dict[str, Any] | None = None) -> Checkpoint:
