@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from ofa_pose.checkpoints.provenance import note_end, note_start
 from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible, format_subnets
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.inference.evaluate import count_people
 from ofa_pose.inference.quantised import choose_calibration
 from ofa_pose.models.recalibrate import inherit
@@ -76,6 +79,7 @@ class SearchJob:
         int8: of a search whose APs are int8's, what the ranges of maps are taken from; see `SearchResult`.
         about: what its opening says besides the space, the budget and the algorithm.
         log: what its records go into besides metrics.jsonl, see `monitor.event_files`.
+        data: the splits that it uses, by name; device: that measures.
     """
 
     feasible: FeasibleSpace
@@ -90,6 +94,8 @@ class SearchJob:
     int8: Mapping[str, Any] | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     log: str | None = None
+    data: Mapping[str, KeypointDataset] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
     def from_checkpoint(
@@ -144,6 +150,8 @@ class SearchJob:
             int8=int8,
             about={"supernet": str(checkpoint.path or ""), **evaluator.facts()},
             log=log,
+            data={"train": evaluator.train, "search": evaluator.images},
+            device=evaluator.device,
         )
 
     @property
@@ -193,6 +201,7 @@ class SearchJob:
         show_opening("search", self._facts(), run.path)
         earlier = _read_result(run)
         run.open()
+        note_start(run, self.device, self.data)
         (run.path / RESULT).unlink(missing_ok=True)  # of the search before it was resumed
         logged = event_files(self.log, run, None if run.fresh else -1)
         with interruptible(run.go_on), logged, Archive(place, self.basis) as kept:
@@ -251,6 +260,7 @@ class SearchJob:
             checkpoint=run.path / CHECKPOINT if self.save_subnet else None,
         )
         files.write_json(run.path / RESULT, result.to_dict())
+        note_end(run, time.perf_counter() - start)
         return result
 
     def _facts(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec, NetSpec
 from ofa_pose.backends.on_device import keep_memory
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ofa_pose.data.loader import Batch, training_batches, worker_faults
+from ofa_pose.checkpoints.provenance import note_end, note_start
+from ofa_pose.data.label_pictures import SAMPLES, write_samples
+from ofa_pose.data.loader import Batch, epoch_order, training_batches, worker_faults
+from ofa_pose.data.transforms import training_sample
 from ofa_pose.families.table import build_pose_net
 from ofa_pose.inference.evaluate import count_people
 from ofa_pose.models.elastic import Supernet
@@ -65,6 +68,7 @@ from ofa_pose.utils.seeding import key_seed
 
 MakeObjective = Callable[[PoseNet, TrainingRun], Objective]  # or with a supernet
 Evaluate = Callable[[], dict[str, Any]]
+SHOWN_SAMPLES = 6
 MakeOptimizer = Callable[[PoseNet, TrainSettings], Optimizer]
 
 
@@ -264,7 +268,11 @@ class _Loop:
         training = self._training
         if self._processes.leads:
             training.run.open()
+            splits = {"train": training.train, "val": training.val}
+            note_start(training.run, training.device, splits, self._processes.world)
             training.run.forget_after(self.step, evaluated=not self.unevaluated)
+            if training.run.fresh:
+                self._show_samples()
         if training.command:
             device = {"device": describe(training.device, self._precision, self._processes)}
             show_opening(training.command, {**training.facts(self._network, self.step), **device}, training.run.path)
@@ -273,6 +281,15 @@ class _Loop:
         if training.run.fresh:
             self.unevaluated = evaluate_start
             self.save()
+
+    def _show_samples(self) -> None:
+        """Keep pictures of the first samples with people that the training sees, as it sees them."""
+        training, side = self._training, self._objective.resolution(0)
+        with suppress(InputError):  # an image is damaged, which the training says when it comes to it
+            order = epoch_order(len(training.train), training.seed, 0)[:SHOWN_SAMPLES].tolist()
+            how = (side, training.train.skeleton, training.augmentation)
+            samples = (training_sample(training.seed, 0, n, training.train.images[n], *how) for n in order)
+            write_samples(training.run.path / SAMPLES, samples, training.train.skeleton)
 
     def train(self, ending: Ending) -> None:
         """Go through the steps that are left."""
@@ -426,6 +443,8 @@ class _Loop:
             best["AP"] = float(training.calibrate_best().get("AP") or 0.0)
         best["seconds"] = round(time.monotonic() - self._made, 1)
         best["poses"] = training.run.poses if training.run.poses.exists() else None
+        if self._processes.leads:
+            note_end(training.run, best["seconds"])
         best = self._processes.of_first(best)
         return TrainingResult(
             **best,

@@ -45,7 +45,7 @@ class RunDir:
 
     def __init__(self, path: Path, recipe: str | None = None, command: Sequence[str] = (), fresh: bool = True) -> None:
         self.path = path
-        self._recipe, self._command, self.fresh = recipe, command, fresh
+        self._recipe, self.command, self.fresh = recipe, command, fresh
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.metrics = path / METRICS
@@ -55,11 +55,11 @@ class RunDir:
     @property
     def go_on(self) -> str:
         """How to go on with this run, in words; '' where no command is known to have begun it."""
-        if not self._command:
+        if not self.command:
             return ""
-        if {f"--{name.replace('_', '-')}" for name in ONLY_IN_PYTHON} & {*self._command}:
+        if {f"--{name.replace('_', '-')}" for name in ONLY_IN_PYTHON} & {*self.command}:
             return "go on with the same call and resume=True"
-        words = shlex.join([self._command[0], "--resume", "--out", str(self.path)])
+        words = shlex.join([self.command[0], "--resume", "--out", str(self.path)])
         return f"go on with: {launcher()} {words}"
 
     def open(self) -> None:
@@ -80,7 +80,7 @@ class RunDir:
             return
         files.write_text(self.path / RECIPE, self._recipe)
         with (self.path / COMMAND).open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(shlex.join(["ofa-pose", *self._command]) + "\n")
+            file.write(shlex.join(["ofa-pose", *self.command]) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl; NaN and infinities are written as null."""
