@@ -209,7 +209,8 @@ def _verdict(answer: Answer) -> Iterator[str]:
             way = "more than" if own.ap >= best.ap else "less than"
             which = "the best uniformly scaled net evaluated" if role == ROLES[0] else "its teacher"
             error = paired_error(own.draws, best.draws)
-            said += f"; {show_ap(abs(own.ap - best.ap), error)} {way} {which} ({_ap(best)})"
+            by = f"{show_ap(abs(own.ap - best.ap), error)} {way}" if own.ap != best.ap else "as much as"
+            said += f"; {by} {which} ({_ap(best)})"
             if error and abs(own.ap - best.ap) < 2 * error:
                 said += ", which is within what these images leave open (two standard errors of the difference)"
     yield element("p", f"{said}.", "lead")
@@ -226,7 +227,7 @@ def _verdict(answer: Answer) -> Iterator[str]:
         )
         yield element("p", f"{said} {drawn}", "note")
     if few := few_people(own.people, own.ap, own.error, "the test images"):
-        yield element("p", few, "warning")
+        yield element("p", f"{few[:1].upper()}{few[1:]}.", "warning")
 
 
 def _compared(answer: Answer) -> list[str]:

@@ -252,7 +252,8 @@ def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> str:
             drawn.append(_bar("most", left, middle, most * scale, 0.72 * row))
             said = f"{wide} of {most}"
         if name.startswith("stage"):
-            said += f", {depth} blocks" if depth == deepest else f", {depth} of {deepest} blocks"
+            blocks = "1 block" if deepest == 1 else f"{deepest} blocks"
+            said += f", {blocks}" if depth == deepest else f", {depth} of {blocks}"
         drawn.append(_text(said, left + max(wide, most if largest else 0) * scale + 6, middle + 4, "start"))
     return _svg(NETWORK, "channels of each part of the network", drawn)
 

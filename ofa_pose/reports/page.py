@@ -124,7 +124,9 @@ def _parts_table(spec: ArchSpec) -> str:
     plan = make_plan(spec)
     parts: dict[str, Sequence[Layer]] = {"stem": plan.stem}
     for number, blocks in enumerate(plan.stages, start=1):
-        parts[f"stage {number}, {len(blocks)} blocks"] = [layer for block in blocks for layer in block.layers]
+        parts[f"stage {number}, {len(blocks)} block{'s' * (len(blocks) > 1)}"] = [
+            layer for block in blocks for layer in block.layers
+        ]
     parts["deconv head and outputs"] = list(plan.head())
     macs = {name: sum(layer_macs(layer).thop for layer in part) for name, part in parts.items()}
     total, rows = sum(macs.values()), []
