@@ -247,7 +247,8 @@ def report(run: Sequence[str] | str | Path, out: str | Path | None = None, open_
     """Write one HTML page that explains a run: the network, the search behind it, the training, where it comes from.
 
     Runs that it started from (supernet, search, teacher, starting weights) are on it too, where they can be found, and
-    what eval, export and latency build wrote of its network beside it. Of several runs the page compares them.
+    what eval, export and latency build wrote of its network beside it. Of several runs the page compares them. A file
+    of theirs that is damaged is named at the top of the page, and the rest is shown.
 
     Example: ofa-pose report runs/final --out report.html
 
@@ -257,7 +258,7 @@ def report(run: Sequence[str] | str | Path, out: str | Path | None = None, open_
         open_page: show it in the browser.
 
     Raises:
-        InputError: there is no run, or what it wrote cannot be read; or `out` cannot be written.
+        InputError: there is no run; or `out` cannot be written.
     """
     from ofa_pose.reports.page import write_report
 
