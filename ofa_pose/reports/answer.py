@@ -199,7 +199,7 @@ def _verdict(answer: Answer) -> Iterator[str]:
     """How good it is, in sentences, and how far that may be relied on."""
     own = answer.own
     if own is None:
-        yield element("p", "There is no AP on test images yet; the first command below takes it.", "warning")
+        yield element("p", "There is no AP on test images yet; eval takes it, see below.", "warning")
         return
     said = f"On {own.count:,} test images with {own.people:,} people it has AP {_ap(own)}"
     said += ", averaged with the mirrored image" if own.flip else ""

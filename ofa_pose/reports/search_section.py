@@ -188,7 +188,8 @@ def _rests_on(search: Searched) -> Iterator[str]:
         what = f"{min(images, there)} search images, after BatchNorm recalibration on {calibration} training images"
         yield f"AP is measured on {what}."
     if isinstance(basis.get("algorithm"), Mapping):
-        named = [f"{key} {basis['algorithm'][key]}" for key in SETTINGS if key in basis["algorithm"]]
+        kept = {key: basis["algorithm"][key] for key in SETTINGS if key in basis["algorithm"]}
+        named = [key if value is True else f"{key} {value}" for key, value in kept.items() if value is not False]
         yield f"Settings: {', '.join(named)}."
     name = search.run.option("--latency-table")
     if name:
