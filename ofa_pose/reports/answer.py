@@ -26,7 +26,7 @@ from ofa_pose.reports.findings import (
 )
 from ofa_pose.reports.html_parts import command, element, figure, jpeg_address, section, table, tiles
 from ofa_pose.reports.pose_pictures import pose_pictures, read_poses
-from ofa_pose.reports.runs import SOURCES, Run, attempt, note
+from ofa_pose.reports.runs import Run, attempt, note, source
 from ofa_pose.reports.search_section import Searched, search_lead
 from ofa_pose.searches.job import BASIS
 from ofa_pose.utils import files
@@ -92,7 +92,7 @@ def find_answer(
     exports = find_exports(run.path, sha256, say) if sha256 and spec is not None else []
     latencies = find_latencies(run.path, spec, tables, say) if spec is not None else []
     uses = used[own.truth] if own is not None else []
-    found &= all(run.locate(value) for run, _ in runs for option in SOURCES if (value := run.option(option)))
+    found &= not any(run.lost for run, _ in runs)
     return Answer(run, spec, search, checkpoint, own, others, uses, found, exports, latencies)
 
 
@@ -125,10 +125,14 @@ def _uses(truth: str, runs: Sequence[Run], problems: list[str]) -> list[str]:
             split = data.get(key) if isinstance(data, dict) else None
             if isinstance(split, dict) and _is_of(run, split, truth):
                 found.append(f"{what} ({run.name})")
-        with suppress(InputError, OSError):
-            learnt = load_checkpoint(run.path / "checkpoints" / "best.pt").info.get("train_sha256")
-            if learnt == truth:
-                found.append(f"the training ({run.name})")
+        checkpoints = {run.name: run.path / "checkpoints" / "best.pt"}
+        checkpoints |= {
+            value: run.locate(value) or value for option, value in run.sources.items() if source(run, option) is None
+        }
+        for name, checkpoint in checkpoints.items():
+            with suppress(InputError, OSError):
+                if load_checkpoint(checkpoint).info.get("train_sha256") == truth:
+                    found.append(f"the training ({name})")
     return list(dict.fromkeys(found))
 
 

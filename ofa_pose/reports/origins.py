@@ -42,9 +42,7 @@ def origins(
 
 def _lost(run: Run) -> list[str]:
     """What a run started from and is not found from here."""
-    shipped = files.shipped_weights()
-    named = {option: value for option in SOURCES if (value := run.option(option)) and value not in shipped}
-    lost = [f"{name} {value} ({SOURCES[name]})" for name, value in named.items() if run.locate(value) is None]
+    lost = [f"{name} {value} ({SOURCES[name]})" for name, value in run.lost.items()]
     if not lost:
         return []
     warn(f"{run.path}: what it started from is not found from here: {', '.join(lost)}")

@@ -79,6 +79,17 @@ class Run:
         return place if os.path.exists(place) else None
 
     @property
+    def sources(self) -> dict[str, str]:
+        """What the last command started from, by option; see `SOURCES`."""
+        return {option: value for option in SOURCES if (value := self.option(option))}
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Of its sources those that are not found from here; what ships with the package always is."""
+        shipped = files.shipped_weights()
+        return {name: one for name, one in self.sources.items() if one not in shipped and self.locate(one) is None}
+
+    @property
     def trained(self) -> list[Mapping[str, Any]]:
         """The records of training steps: a step and a finite loss."""
         return [r for r in self.metrics if _is_step(r.get("step")) and _is_finite(r.get("loss"))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import ofa_pose
+from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.reports.page import write_report
 from ofa_pose.utils.errors import InputError
@@ -84,6 +86,24 @@ def test_images_that_a_search_read_are_not_called_unseen(runs: Path, key: str) -
         path.write_text(before)
     assert "These images are not unseen: they were used for" in text and "nothing was chosen by" not in text
     assert "Its AP on test images that no training or search has seen" in text
+
+
+def test_weights_that_ship_or_lie_alone_are_found(runs: Path, tmp_path: Path) -> None:
+    path = runs / "tuned" / "command.txt"
+    before, checkpoint = path.read_text(), load_checkpoint(runs / "tuned")
+    truth = read_json(runs / "test" / "tuned" / "metrics.json")["data"]["sha256"]
+    save_checkpoint(tmp_path / "alone.pt", replace(checkpoint, info={"train_sha256": truth}))
+    found = {}
+    for teacher in ("litepose-nano-coco", tmp_path / "alone.pt", "gone.pt"):
+        path.write_text(f"{before.rstrip()} --teacher {teacher}\n")
+        try:
+            found[str(teacher)] = text_of(read(write_report([runs / "tuned"])))
+        finally:
+            path.write_text(before)
+    shipped, alone, gone = found.values()
+    assert "nothing was chosen by them" in shipped and "Not all that it started from" not in shipped
+    assert f"they were used for the training ({tmp_path / 'alone.pt'})" in alone
+    assert "Not all that it started from is found here" in gone
 
 
 def test_an_evaluation_of_other_weights_is_not_this_networks(runs: Path) -> None:
