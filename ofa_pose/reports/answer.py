@@ -127,7 +127,9 @@ def _uses(truth: str, runs: Sequence[Run], problems: list[str]) -> list[str]:
                 found.append(f"{what} ({run.name})")
         checkpoints = {run.name: run.path / "checkpoints" / "best.pt"}
         checkpoints |= {
-            value: run.locate(value) or value for option, value in run.sources.items() if source(run, option) is None
+            value: Path(run.locate(value) or value)
+            for option, value in run.sources.items()
+            if source(run, option) is None
         }
         for name, checkpoint in checkpoints.items():
             with suppress(InputError, OSError):
@@ -168,7 +170,7 @@ def first_screen(answer: Answer) -> list[str]:
         **({"latency, predicted": show_ms(predicted)} if predicted and not answer.latencies else {}),
         **{f"{one.name} file": _size(one.bytes) for one in models},
     }
-    body += [*_verdict(answer), tiles(figures)]
+    body += [*_verdict(answer), element("p", " ".join(_on_devices(answer)), "lead"), tiles(figures)]
     if own is not None:
         body += [*_compared(answer), *_pictures(own)]
     body += _exports(answer.exports)
@@ -206,7 +208,7 @@ def _verdict(answer: Answer) -> Iterator[str]:
         yield element("p", "There is no AP on test images yet; eval takes it, see below.", "warning")
         return
     said = f"On {own.count:,} test images with {own.people:,} people it has AP {_ap(own)}"
-    said += ", averaged with the mirrored image" if own.flip else ""
+    said += ", averaged with the mirrored image (which takes twice the time)" if own.flip else ""
     for role in ROLES[:2]:
         best = max((one for what, one in answer.others if what == role), key=lambda one: one.ap or 0.0, default=None)
         if best is not None and own.ap is not None and best.ap is not None:
@@ -232,6 +234,20 @@ def _verdict(answer: Answer) -> Iterator[str]:
         yield element("p", f"{said} {drawn}", "note")
     if few := few_people(own.people, own.ap, own.error, "the test images"):
         yield element("p", f"{few[:1].upper()}{few[1:]}.", "warning")
+
+
+def _on_devices(answer: Answer) -> Iterator[str]:
+    """What it costs on a device, in sentences."""
+    for one in answer.latencies:
+        yield f"On {one.device} an image takes {show_ms(one.ms)}, as {one.path.name} predicts."
+    timed = [f"{one.name} {show_ms(one.ms)}" for one in answer.exports if one.ms is not None]
+    if timed:
+        yield f"Where it was exported an image took {', '.join(timed)}."
+    predicted = answer.search.chosen.get("latency_ms") if answer.search is not None else None
+    if not answer.latencies and predicted is not None:
+        yield f"Where it was searched an image was predicted to take {show_ms(predicted)}."
+    elif not answer.latencies and not timed:
+        yield "What an image takes on a device is not known here."
 
 
 def _compared(answer: Answer) -> list[str]:

@@ -21,7 +21,7 @@ from ofa_pose.reports import charts
 from ofa_pose.reports.html_parts import element, section, table
 from ofa_pose.reports.runs import RESTORE, Run, attempt, reading
 from ofa_pose.searches.job import BASIS, BEST, HISTORY, RESULT
-from ofa_pose.searches.results import ap_cells, front_notes
+from ofa_pose.searches.results import FRONT, ap_cells, front_notes
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import format_count, positive
@@ -53,6 +53,14 @@ class Searched:
     def chosen(self) -> Mapping[str, Any]:
         """Of `history` the network in question; empty where it was not evaluated."""
         return self.history.get(self.genome, {})
+
+    @property
+    def file(self) -> str:
+        """Such as ' (front/001.yaml)'; '' where it is not on the front."""
+        front = self.result.get("front")
+        nets = (net for net in front if isinstance(net, Mapping)) if isinstance(front, list) else ()
+        ranks = (net.get("rank") for net in nets if net.get("genome") == list(self.genome))
+        return next((f" ({FRONT}/{rank:03}.yaml)" for rank in ranks if isinstance(rank, int)), "")
 
     @property
     def error(self) -> float | None:
@@ -148,10 +156,11 @@ def search_lead(search: Searched) -> str:
     if ap is None:
         return f"{said}."
     rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
-    place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
+    place = "the best of them" if rank == 1 else f"number {rank} of them by AP"
     shown = show_ap(ap, search.error)
     computed = f", computed in {search.chosen['precision']}" if "precision" in search.chosen else ""
-    return f"{said}; {place} has AP {shown} on the search images with the supernet's weights{computed}."
+    weights = f"on the search images with the supernet's weights{computed}"
+    return f"{said}. It is {place}{search.file}, with AP {shown} {weights}."
 
 
 def search_section(search: Searched, explored: Sequence[str]) -> list[str]:

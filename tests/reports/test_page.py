@@ -120,7 +120,8 @@ def test_a_finetuned_net_with_all_it_came_from(
     assert text.count('aria-label="AP by ') > 1
     count = len((search / "history.csv").read_text().splitlines()) - 1
     for words in (
-        f"within 1.2M MACs (thop): {count} subnets were evaluated; the best has AP {ap:.3f} on the search images",
+        f"within 1.2M MACs (thop): {count} subnets were evaluated. It is the best of them (front/001.yaml), with AP "
+        f"{ap:.3f} on the search images with the supernet&#x27;s weights.",
         "finetune ran 2 steps and came to AP 0.125 on the validation images.",
         "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
         "Its teacher was gone away.",
@@ -150,7 +151,8 @@ def test_another_member_of_the_front_is_the_one_that_is_marked(search: Path, tmp
     assert found is not None
     better = sum(row["AP"] > read_yaml(member)["AP"] for row in found.history.values())
     assert better > 0
-    assert f"the one taken ranks {better + 1} by AP and has AP {read_yaml(member)['AP']:.3f}" in text
+    place = f"number {better + 1} of them by AP (front/002.yaml), with AP {read_yaml(member)['AP']:.3f}"
+    assert f"It is {place} on the search images" in text
 
 
 def test_a_net_that_the_search_did_not_evaluate_is_marked_nowhere(
