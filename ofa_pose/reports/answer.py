@@ -240,9 +240,9 @@ def _on_devices(answer: Answer) -> Iterator[str]:
     """What it costs on a device, in sentences."""
     for one in answer.latencies:
         yield f"On {one.device} an image takes {show_ms(one.ms)}, as {one.path.name} predicts."
-    timed = [f"{one.name} {show_ms(one.ms)}" for one in answer.exports if one.ms is not None]
+    timed = [f"{show_ms(one.ms)} as {one.name}" for one in answer.exports if one.ms is not None]
     if timed:
-        yield f"Where it was exported an image took {', '.join(timed)}."
+        yield f"On the machine that exported it an image took {', '.join(timed)}, on one thread."
     predicted = answer.search.chosen.get("latency_ms") if answer.search is not None else None
     if not answer.latencies and predicted is not None:
         yield f"Where it was searched an image was predicted to take {show_ms(predicted)}."
@@ -323,7 +323,7 @@ def _exports(exports: Sequence[Exported]) -> list[str]:
         rows.append([one.name, one.path.name, _size(one.bytes), "" if one.ms is None else show_ms(one.ms), shown])
     if not rows:
         return []
-    note = "Time: one image on the machine that exported it. AP: of int8 forms, on the images named then."
+    note = "Time: one image on the machine that exported it, on one thread. AP: of int8 forms, on the images named then."
     head = ["format", "file", "size", "time", "AP"]
     return [element("h2", "Exports"), table("Exports", head, rows), element("p", note, "note")]
 

@@ -1,6 +1,8 @@
 """Make docs/report-*.png, a report on a desk and on a phone, light and dark.
 
 ofa-pose demo && python -m tests.browser.report_pictures runs/demo/finetuned
+
+Figures on them are examples: those in docs/ are of a demo with fewer images and steps.
 """
 
 from __future__ import annotations
