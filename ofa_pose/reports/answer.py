@@ -323,7 +323,7 @@ def _exports(exports: Sequence[Exported]) -> list[str]:
         rows.append([one.name, one.path.name, _size(one.bytes), "" if one.ms is None else show_ms(one.ms), shown])
     if not rows:
         return []
-    note = "Time: one image on the machine that exported it, on one thread. AP: of int8 forms, on the images named then."
+    note = "Time: one image on the machine that exported it, one thread. AP: of int8 forms, on the images named then."
     head = ["format", "file", "size", "time", "AP"]
     return [element("h2", "Exports"), table("Exports", head, rows), element("p", note, "note")]
 
