@@ -1,4 +1,4 @@
-"""Write from the code docs/commands.md, docs/recipes.md, docs/python.md, and the tables of networks, spaces, recipes."""
+"""Write from the code what docs/ holds of commands, recipe keys and functions, and tables of networks and spaces."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import annotated_types
-from pydantic.fields import FieldInfo
-
 import typer
+from pydantic.fields import FieldInfo
 
 import ofa_pose
 from ofa_pose.arch.space import load_space
@@ -37,11 +36,11 @@ JOINTS = 17  # of the networks whose costs are shown
 COMMANDS_HEAD = """\
 # Commands
 
-<!-- Written by bin/docs from the command line, which is made of the functions' signatures and docstrings; change those. -->
+<!-- Written by bin/docs from the command line, made of the functions' signatures and docstrings; change those. -->
 
-`ofa-pose COMMAND --help` says the same. Each is [a function](python.md), too. What is printed for people goes to stderr; with
-`--json` the result, and only it, goes to stdout. Exit codes: 0 done, 1 the work failed, 2 the call or its input is wrong,
-130, 129 and 143 ended by Ctrl-C, a closed terminal or SIGTERM.
+`ofa-pose COMMAND --help` says the same. Each is [a function](python.md), too. What is printed for people goes to
+stderr; with `--json` the result, and only it, goes to stdout. Exit codes: 0 done, 1 the work failed, 2 the call or its
+input is wrong, 130, 129 and 143 ended by Ctrl-C, a closed terminal or SIGTERM.
 """
 RECIPES_HEAD = f"""\
 # Recipes
@@ -231,7 +230,9 @@ def _command(words: tuple[str, ...], command: Any) -> str:
     rows = [["argument or option", "takes", "default", "meaning"], ["---"] * 4]
     for one in command.params:
         name = one.name.upper() if one.param_type_name == "argument" else ", ".join((*one.opts, *one.secondary_opts))
-        kinds = [_type(part) for part in typing.get_args(one.type_descriptor.annotation) or (one.type_descriptor.annotation,)]
+        kinds = [
+            _type(part) for part in typing.get_args(one.type_descriptor.annotation) or (one.type_descriptor.annotation,)
+        ]
         named = {"<path>": "path", "<str>": "text"}.get(one.metavar or "", one.metavar or kinds[0])
         takes = "" if getattr(one, "is_flag", False) else named
         takes += ", may be repeated" if one.multiple else ""
@@ -294,7 +295,9 @@ def spaces_table() -> str:
         space = load_space(name)
         for side in (None, *space.resolution):
             part = profile_space(space if side is None else dataclasses.replace(space, resolution=(side,)), JOINTS)
-            subnets = f"{part['subnets']:,}" if part["subnets"] < 1e9 else f"{part['subnets']:.1e}".replace("e+", " × 10^")
+            subnets = (
+                f"{part['subnets']:,}" if part["subnets"] < 1e9 else f"{part['subnets']:.1e}".replace("e+", " × 10^")
+            )
             costs = [_ends(part["macs"][one]) for one in ("thop", "exact")]
             costs = [*costs, _ends(part["params"])]
             rows.append([f"`{name}`", "all", subnets, *costs] if side is None else ["", str(side), subnets, *costs])
@@ -332,15 +335,13 @@ def filled(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
     return text
 
 
-def pages() -> dict[str, str]:
-    """Every page that is written here, by its name."""
-    return {
-        "commands.md": commands_page(),
-        "recipes.md": recipes_page(),
-        "python.md": python_page(),
-        "networks.md": filled("networks.md", {"networks": networks_table}),
-        "budgets.md": filled("budgets.md", {"spaces": spaces_table, "recipes": recipes_table}),
-    }
+PAGES: dict[str, Callable[[], str]] = {  # every page that is written here
+    "commands.md": commands_page,
+    "recipes.md": recipes_page,
+    "python.md": python_page,
+    "networks.md": lambda: filled("networks.md", {"networks": networks_table}),
+    "budgets.md": lambda: filled("budgets.md", {"spaces": spaces_table, "recipes": recipes_table}),
+}
 
 
 def main() -> int:
@@ -349,8 +350,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is out of date")
     options = parser.parse_args()
     stale = []
-    for name, text in pages().items():
-        path = DOCS / name
+    for name, write in PAGES.items():
+        path, text = DOCS / name, write()
         if not options.check:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:

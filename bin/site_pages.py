@@ -39,7 +39,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def relinked(text: str, source: str) -> str:
-    """The text of the page at `source`, a path in the repository, with the site's links in place of the repository's."""
+    """The text of the page at `source`, a path in the repository, with links that lead where the site has things."""
     here = posixpath.dirname(site_path(source))
 
     def link(match: re.Match[str]) -> str:
@@ -64,4 +64,6 @@ def notebook_page(path: Path) -> str:
     texts = ["".join(cell["source"]) for cell in cells]
     parts = [f"```python\n{text}\n```" if cells[i]["cell_type"] == "code" else text for i, text in enumerate(texts)]
     title, *rest = parts
-    return "\n\n".join([title, f"The notebook itself: `docs/notebooks/{path.name}`, to run with Jupyter.", *rest]) + "\n"
+    return (
+        "\n\n".join([title, f"The notebook itself: `docs/notebooks/{path.name}`, to run with Jupyter.", *rest]) + "\n"
+    )
