@@ -54,9 +54,15 @@ def spans(page: Path) -> list[str]:
 
 
 def commands(block: Block) -> Iterator[list[str]]:
-    """The words of each call of ofa-pose in a shell block, without what starts it; arrays stand for overrides."""
-    text = re.sub(r"^(\w+)=\((.*?)\).*$", "", block.text, flags=re.MULTILINE | re.DOTALL)
-    text = re.sub(r'"\$\{\w+\[@\]\}"', "--set seed=0", text.replace("\\\n", " "))
+    """The words of each call of ofa-pose in a shell block, without what starts it; an array stands for its words."""
+    arrays: dict[str, str] = {}
+
+    def keep(match: re.Match[str]) -> str:
+        arrays[match[1]] = " ".join(match[2].split())
+        return ""
+
+    text = re.sub(r"^(\w+)=\((.*?)\)[^\n]*$", keep, block.text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r'"\$\{(\w+)\[@\]\}"', lambda match: arrays[match[1]], text.replace("\\\n", " "))
     for line in text.splitlines():
         words = shlex.split(line.removeprefix("$ "), comments=True)
         if words[:1] in (["ofa-pose"], ["bin/ofa-pose"]):
