@@ -32,7 +32,7 @@ def hooks() -> Any:
 
 def build(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Build the site."""
-    words = [sys.executable, "-m", "mkdocs", "--quiet", "build", "--strict", "--site-dir", str(out), *options]
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out), *options]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
 
