@@ -16,8 +16,12 @@ import typer
 import yaml
 
 import ofa_pose
+from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.cli import app, run
+from ofa_pose.costs.limits import Budget
+from ofa_pose.costs.space_profile import profile_space
 from ofa_pose.searches.archive import ARCHIVE, Archive
+from ofa_pose.utils.numbers import format_count
 from tests.cli.conftest import data, net, recipe, supernet  # noqa: F401  (fixtures)
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, calls, commands, links, spans
 from tests.test_floors import FLOORS
@@ -121,6 +125,18 @@ def test_what_is_written_from_the_code_is_current(page: str) -> None:
 def test_the_table_of_networks_is_current() -> None:
     """Some of its rows are counted in tests/docs/test_networks.py in every run."""
     assert docs_script().PAGES["networks.md"]() == (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+
+
+def test_the_counts_of_the_first_pages() -> None:
+    (block,) = [one for one in blocks("yaml") if one.page.name == "budgets.md"]
+    own = profile_space(SearchSpace.from_dict(yaml.safe_load(block.text)), 17)["macs"]["thop"]
+    assert f"# tiny-board.yaml: {format_count(own['least'])} to {format_count(own['most'])} MACs (thop)\n" in block.text
+    nano = profile_space(load_space("litepose-nano"), 17, Budget(macs=120_000_000))
+    inside = f"{nano['budget']['subnets']:,}"
+    assert f"Of {nano['subnets']:,} subnets {inside} do." in (ROOT / "docs" / "quickstart.md").read_text(
+        encoding="utf-8"
+    )
+    assert f"# {inside} of {nano['subnets']:,} subnets" in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
 
 
 def leaves(command: Any, name: str = "") -> Iterator[str]:
