@@ -53,16 +53,18 @@ def spans(page: Path) -> list[str]:
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page))]
 
 
+ARRAY = re.compile(r"^(\w+)=\((.*?)\)[^\n]*$", re.MULTILINE | re.DOTALL)
+
+
 def commands(block: Block) -> Iterator[list[str]]:
-    """The words of each call of ofa-pose in a shell block, without what starts it; an array stands for its words."""
-    arrays: dict[str, str] = {}
+    """The words of each call of ofa-pose in a shell block, without what starts it; an array stands for its words.
 
-    def keep(match: re.Match[str]) -> str:
-        arrays[match[1]] = " ".join(match[2].split())
-        return ""
-
-    text = re.sub(r"^(\w+)=\((.*?)\)[^\n]*$", keep, block.text, flags=re.MULTILINE | re.DOTALL)
-    text = re.sub(r'"\$\{(\w+)\[@\]\}"', lambda match: arrays[match[1]], text.replace("\\\n", " "))
+    Arrays are those of the block, and of the blocks above it.
+    """
+    above = "".join(block.page.read_text(encoding="utf-8").splitlines(keepends=True)[: block.line])
+    arrays = {name: " ".join(words.split()) for name, words in ARRAY.findall(above + block.text)}
+    text = ARRAY.sub("", block.text).replace("\\\n", " ")
+    text = re.sub(r'"\$\{(\w+)\[@\]\}"', lambda match: arrays[match[1]], text)
     for line in text.splitlines():
         words = shlex.split(line.removeprefix("$ "), comments=True)
         if words[:1] in (["ofa-pose"], ["bin/ofa-pose"]):

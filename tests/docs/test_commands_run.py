@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ofa_pose.cli import run
+from ofa_pose.skeleton import BUILT_IN
 from ofa_pose.utils.files import dump_yaml, read_yaml, write_text
 from tests.cli.conftest import data, net, recipe, supernet  # noqa: F401  (fixtures)
 from tests.docs.pages import ROOT, Block, blocks, commands
@@ -90,6 +91,8 @@ def stock(
     (home / "data").mkdir()
     for name in ("train.json", "val.json", "train", "val"):
         (home / "data" / name).symlink_to(found[name])
+    assert run(["data", "convert", str(home / "data"), "--out", str(home / "yolo"), "--format", "yolo"]) == 0
+    found["data.yaml"] = home / "yolo" / "data.yaml"
     measured = ["--space", str(space), "--nets", "2", "--share", "0.2"]
     assert run(["latency", "bundle", *measured, "--out", str(home / "bundle")]) == 0
     subprocess.run([sys.executable, home / "bundle" / "measure.py", "--rounds", "1"], check=True, capture_output=True)
@@ -97,14 +100,17 @@ def stock(
     found |= dict.fromkeys(("here.json", "phone.json", "pi.json", "nano.json", "int8.json"), home / "table.json")
     found |= {"results.csv": home / "bundle" / "results.csv", "bundle": home / "bundle"}
     modules = ROOT / "tests" / "browser" / "node_modules"
-    found |= {"tiny-net.yaml": home / "tiny-net.yaml", "data": home / "data"}
+    write_text(home / "skeleton.yaml", dump_yaml(BUILT_IN["coco"].to_dict()))
+    found |= {"skeleton.yaml": home / "skeleton.yaml", "tiny-net.yaml": home / "tiny-net.yaml", "data": home / "data"}
     return found | ({"node_modules": modules} if modules.exists() else {})
 
 
 def bring(source: Path, there: Path) -> None:
     """Runs are copied, as commands write into them; all else is a link."""
     there.parent.mkdir(parents=True, exist_ok=True)
-    if there.parent.name == "runs":
+    if there.name == "data.yaml":
+        shutil.copytree(source.parent, there.parent, dirs_exist_ok=True)
+    elif there.parent.name == "runs":
         shutil.copytree(source, there)
     else:
         there.symlink_to(source)
@@ -120,10 +126,11 @@ def prepared(words: list[str], folder: Path, stock: dict[str, Path]) -> list[str
         at = words.index("--runtime-files")
         words = words[:at] + words[at + 2 :]
     out = words[words.index("--out") + 1] if "--out" in words else None
-    for part in (part for word in words for part in (word, word.rpartition("=")[2])):
+    made = name_of(words) == "data synth"
+    for part in (part for word in words for part in (word, word.rpartition("=")[2]) if not made):
         for name, source in stock.items():
-            read = part.rstrip("/") == name and (part != out or "--resume" in words)
-            if (read or part.startswith(f"{name}/")) and not (folder / name).exists():
+            read = part.rstrip("/") == name and part != out
+            if (read or part.startswith((f"{name}/", f"{name}:"))) and not (folder / name).exists():
                 bring(source, folder / name)
     goes_in = "--resume" in words or name_of(words) in ("export", "eval", "report")
     if out and not goes_in and (folder / out).exists():
@@ -164,4 +171,9 @@ def test_the_commands_of_a_page_run(
     for block, words in calls_of(page):
         called = prepared(words, tmp_path, stock)
         code = run(called)
+        if (
+            name_of(called) == "latency bundle"
+            and (measure := Path(called[called.index("--out") + 1], "measure.py")).exists()
+        ):
+            subprocess.run([sys.executable, measure, "--rounds", "1"], check=True, capture_output=True)
         assert code == 0, f"{block}: {' '.join(called)}\n{capfd.readouterr().err[-2000:]}"
