@@ -18,6 +18,7 @@ from ofa_pose.skeleton import BUILT_IN
 from ofa_pose.utils.files import dump_yaml, read_yaml, write_text
 from tests.cli.conftest import data, net, recipe, supernet  # noqa: F401  (fixtures)
 from tests.docs.pages import ROOT, Block, blocks, commands
+from tests.formats.slp_files import write_video
 
 SHELL = [block for language in ("", "sh", "bash") for block in blocks(language) if any(commands(block))]
 PAGES = dict.fromkeys(block.page for block in SHELL)
@@ -38,8 +39,6 @@ NOT_RUN = {  # what begins a command, and where it is run, or why it is not
 LEARNING = ("train.steps=2", "train.batch=2", "train.workers=0", "train.evaluate_every=2", "train.evaluate_images=2")
 SPACE = ("space=tiny.yaml", "data.search_share=0.5")
 SEARCHING = tuple(f"search.{key}" for key in ("population=3", "generations=1", "images=2", "calibration_images=2"))
-DATA = ("data.train.annotations=train.json", "data.train.images=train")
-DATA += ("data.val.annotations=val.json", "data.val.images=val")
 
 
 def sets(*overrides: str) -> list[str]:
@@ -100,13 +99,15 @@ def stock(
     found |= dict.fromkeys(("here.json", "phone.json", "pi.json", "nano.json", "int8.json"), home / "table.json")
     found |= {"results.csv": home / "bundle" / "results.csv", "bundle": home / "bundle"}
     modules = ROOT / "tests" / "browser" / "node_modules"
+    write_video(home / "film.avi", 3)
+    found["film.mp4"] = home / "film.avi"  # what a video is, is seen by its contents
     write_text(home / "skeleton.yaml", dump_yaml(BUILT_IN["coco"].to_dict()))
     found |= {"skeleton.yaml": home / "skeleton.yaml", "tiny-net.yaml": home / "tiny-net.yaml", "data": home / "data"}
     return found | ({"node_modules": modules} if modules.exists() else {})
 
 
 def bring(source: Path, there: Path) -> None:
-    """Runs are copied, as commands write into them; all else is a link."""
+    """Runs are copied, as commands write into them, and YOLO's data set with its folders; all else is a link."""
     there.parent.mkdir(parents=True, exist_ok=True)
     if there.name == "data.yaml":
         shutil.copytree(source.parent, there.parent, dirs_exist_ok=True)
@@ -119,18 +120,17 @@ def bring(source: Path, there: Path) -> None:
 def prepared(words: list[str], folder: Path, stock: dict[str, Path]) -> list[str]:
     """A command as it is called here; what it reads and was not made before is brought into the folder."""
     words = [OF_ONE_NAME.get(word, word) for word in words] + SMALLER.get(name_of(words), [])
-    text = " ".join(words)
-    if name_of(words) == "train-supernet" and not ("--resume" in words or "data.train" in text or "runs/" in text):
-        words += sets(*DATA)
     if "--runtime-files" in words and "node_modules" not in stock:
         at = words.index("--runtime-files")
         words = words[:at] + words[at + 2 :]
     out = words[words.index("--out") + 1] if "--out" in words else None
-    made = name_of(words) == "data synth"
-    for part in (part for word in words for part in (word, word.rpartition("=")[2]) if not made):
+    read = (
+        [] if name_of(words) == "data synth" else [part for word in words for part in (word, word.rpartition("=")[2])]
+    )
+    for part in read:
         for name, source in stock.items():
-            read = part.rstrip("/") == name and part != out
-            if (read or part.startswith((f"{name}/", f"{name}:"))) and not (folder / name).exists():
+            named = (part.rstrip("/") == name and part != out) or part.startswith((f"{name}/", f"{name}:"))
+            if named and not (folder / name).exists():
                 bring(source, folder / name)
     goes_in = "--resume" in words or name_of(words) in ("export", "eval", "report")
     if out and not goes_in and (folder / out).exists():
