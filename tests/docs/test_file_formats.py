@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -41,27 +40,8 @@ def searched(supernet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path: 
     return out
 
 
-def records(folder: Path) -> list[dict[str, object]]:
-    """The lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_the_metrics_of_a_training(supernet: Path, net: Path) -> None:  # noqa: F811
-    for folder in (supernet, net):
-        steps = [record for record in records(folder) if "loss" in record]
-        evaluations = [record for record in records(folder) if "val" in record]
-        assert steps and all(set(one) == set(keys("metrics.jsonl of a training", 0)) for one in steps)
-        assert evaluations and all(set(one) == set(keys("metrics.jsonl of a training", 1)) for one in evaluations)
-    parts = {"AP", "AP_largest", "AP_middle", "AP_smallest"}
-    assert parts <= set(next(one["val"] for one in records(supernet) if "val" in one))  # type: ignore[call-overload]
-
-
-def test_the_metrics_of_a_search(searched: Path) -> None:
-    assert all([*one] == keys("metrics.jsonl of a search") for one in records(searched))
-
-
 def test_the_files_of_a_search(searched: Path) -> None:
-    named = {*keys("A search"), "recipe.yaml", "command.txt", "metrics.jsonl"} - {"front/001.yaml"}
+    named = {*keys("A search"), "recipe.yaml", "command.txt", "metrics.jsonl", "provenance.jsonl"} - {"front/001.yaml"}
     assert {path.name for path in searched.iterdir()} == named | {"front"}
     assert (searched / "front" / "001.yaml").exists()
 
@@ -77,8 +57,6 @@ def test_the_columns_of_a_search(searched: Path, data: Path) -> None:  # noqa: F
     shared = ["genome", *labels, *QUANTITIES]
     assert header(searched / "history.csv") == ["order", "generation", "origin", *shared, "AP", "seconds"]
     assert header(searched / "pareto.csv") == ["rank", *shared, "AP"]
-    named = [name for name in keys("Tables of subnets", 1) if name not in ("uniform", "sample")]
-    assert named == ["order", "generation", "origin", "AP", "seconds"]
     first = keys("Tables of subnets", 0)
     assert [first[0], *first[-5:]] == ["genome", *QUANTITIES, "latency_ms"]
     assert first[1:-5] == ["resolution", "stem", "stage1", "deconv1", "depth1", "expansion1.1"]
@@ -90,22 +68,6 @@ def test_the_keys_of_a_subnet(searched: Path) -> None:
     best = read_yaml(searched / "best.yaml")
     assert set(best) == set(keys("best.yaml"))
     assert set(read_yaml(searched / "front" / "001.yaml")) == {*best, "rank"}
-
-
-def test_the_archive(searched: Path) -> None:
-    with sqlite3.connect(searched / "archive.sqlite") as archive:
-        columns = [(row[1], row[2].lower()) for row in archive.execute("PRAGMA table_info(evaluations)")]
-        bases = [row[1] for row in archive.execute("PRAGMA table_info(bases)")]
-        (application,), (version,) = (
-            archive.execute(f"PRAGMA {one}").fetchone() for one in ("application_id", "user_version")
-        )
-    archive.close()
-    assert [name for name, _ in columns] == keys("archive.sqlite")
-    text = PAGE[PAGE.index("### archive.sqlite") :]
-    for names, kind in re.findall(r"^\| ([^|]+) \| (integer|real|text) \|", text, flags=re.MULTILINE):
-        assert all((name, kind) in columns for name in re.findall(r"`(\w+)`", names)), names
-    assert bases == ["hash", "basis"]
-    assert f"application id 0x{application:X}, user version {version}" in text.replace("\n", " ")
 
 
 def test_networks_spaces_and_skeletons() -> None:
