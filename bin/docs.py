@@ -1,4 +1,4 @@
-"""Write from the code docs/recipes.md, docs/python.md, and in docs/networks.md the table of networks."""
+"""Write from the code what docs/ holds of commands, recipe keys and functions, and tables of networks and spaces."""
 
 from __future__ import annotations
 
@@ -9,24 +9,39 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import annotated_types
+import typer
 from pydantic.fields import FieldInfo
 
 import ofa_pose
+from ofa_pose.arch.space import load_space
+from ofa_pose.cli import app
 from ofa_pose.cli.commands import read_docstring
+from ofa_pose.costs.space_profile import profile_space
 from ofa_pose.families.profile import profile_net
 from ofa_pose.families.table import all_presets
-from ofa_pose.recipe import COMMANDS, Recipe
+from ofa_pose.recipe import COMMANDS, Recipe, load_recipe
 from ofa_pose.utils.config import Config
 from ofa_pose.utils.files import find_yaml, read_yaml
+from ofa_pose.utils.numbers import format_count
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SHIPPED = ("coco", "nano", "photos-small", "above")
-NETWORKS = ("<!-- networks: written by bin/docs -->", "<!-- end of networks -->")  # what the table stands between
+SPACES = ("litepose-nano", "litepose-nano-256", "litepose", "litepose-depth", "litepose-per-block")
+JOINTS = 17  # of the networks whose costs are shown
+COMMANDS_HEAD = """\
+# Commands
+
+<!-- Written by bin/docs from the command line, made of the functions' signatures and docstrings; change those. -->
+
+`ofa-pose COMMAND --help` says the same. Each is [a function](python.md), too. What is printed for people goes to
+stderr; with `--json` the result, and only it, goes to stdout. Exit codes: 0 done, 1 the work failed, 2 the call or its
+input is wrong, 130, 129 and 143 ended by Ctrl-C, a closed terminal or SIGTERM.
+"""
 RECIPES_HEAD = f"""\
 # Recipes
 
@@ -175,7 +190,7 @@ def recipes_page() -> str:
             default = "–" if field.is_required() or field.default is None else shown(field.default)
             given = [shown(value_of(recipe, key)) for recipe in recipes.values()]
             rows.append([f"`{key}`", kind(field), default, *given, meaning.rstrip(".")])
-        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
+        parts.append(_table(rows) + "\n")
     rows = [["command", *SHIPPED], ["---"] * (1 + len(SHIPPED))]
     for command in COMMANDS:
         given = [_flat((recipe.get("commands") or {}).get(command) or {}) for recipe in recipes.values()]
@@ -183,7 +198,7 @@ def recipes_page() -> str:
             [f"`{command}`", *(", ".join(f"`{key}={shown(v).strip('`')}`" for key, v in one) or "–" for one in given)]
         )
     parts.append("## commands\n\nWhat the shipped recipes lay over the rest for single commands.\n")
-    parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
+    parts.append(_table(rows) + "\n")
     return "\n".join(parts)
 
 
@@ -192,6 +207,39 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for key, one in value.items():
         found += _flat(one, f"{prefix}{key}.") if isinstance(one, Mapping) else [(f"{prefix}{key}", one)]
     return found
+
+
+def commands_page() -> str:
+    """The reference of the command line."""
+    return "\n".join([COMMANDS_HEAD, *(_command(words, one) for words, one in _leaves(typer.main.get_command(app)))])
+
+
+def _leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that call it."""
+    below = getattr(command, "commands", {})
+    for word, inner in below.items():
+        yield from _leaves(inner, (*words, word))
+    if not below:
+        yield words, command
+
+
+def _command(words: tuple[str, ...], command: Any) -> str:
+    text, _, example = command.help.replace("\\[", "[").partition("\n\nExample: ")
+    example, _, more = example.partition("\n\n")
+    parts = [f"## {' '.join(words)}", *(part for part in (text, f"```sh\n{example}\n```", more) if part)]
+    rows = [["argument or option", "takes", "default", "meaning"], ["---"] * 4]
+    for one in command.params:
+        name = one.name.upper() if one.param_type_name == "argument" else ", ".join((*one.opts, *one.secondary_opts))
+        kinds = [
+            _type(part) for part in typing.get_args(one.type_descriptor.annotation) or (one.type_descriptor.annotation,)
+        ]
+        named = {"<path>": "path", "<str>": "text"}.get(one.metavar or "", one.metavar or kinds[0])
+        takes = "" if getattr(one, "is_flag", False) else named
+        takes += ", may be repeated" if one.multiple else ""
+        given = not one.required and one.default not in (None, False, ())
+        meaning = (one.help or "").replace("\\[", "[").replace("|", "\\|")
+        rows.append([f"`{name}`", takes, f"`{one.default}`" if given else "", meaning])
+    return "\n\n".join([*parts, _table(rows)]) + "\n"
 
 
 def python_page() -> str:
@@ -210,8 +258,7 @@ def _function(name: str, function: Any) -> str:
         rows.append(
             [f"`{key}`", f"`{types}`".replace(" or ", "` or `"), default, helps.get(key, "").replace("|", "\\|")]
         )
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"## {name}\n\n{text}\n\n{table}\n\n{_result(function)}\n"
+    return f"## {name}\n\n{text}\n\n{_table(rows)}\n\n{_result(function)}\n"
 
 
 def _result(function: Any) -> str:
@@ -230,18 +277,71 @@ def _result(function: Any) -> str:
     )
 
 
-def networks_page() -> str:
-    """The page of networks as it is, with the table of all presets' costs anew."""
-    page = (DOCS / "networks.md").read_text(encoding="utf-8")
+def networks_table() -> str:
+    """What all presets cost."""
     rows = [["net", "pixels", "joints", "parameters, M", "exact, G", "thop, G", "paper, G"], ["---"] * 7]
     for name, spec in all_presets().items():
         figures = profile_net(spec, name)
         size = "×".join(dict.fromkeys(map(str, spec.input_size)))
         macs = (f"{figures['macs'][convention] / 1e9:.3f}" for convention in ("exact", "thop", "paper"))
         rows.append([f"`{name}`", size, str(spec.joints), f"{figures['params'] / 1e6:.3f}", *macs])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    before, after = page.partition(NETWORKS[0])[0], page.partition(NETWORKS[1])[2]
-    return f"{before}{NETWORKS[0]}\n\n{table}\n\n{NETWORKS[1]}{after}"
+    return _table(rows)
+
+
+def spaces_table() -> str:
+    """From what to what the subnets of every shipped space cost, at each resolution and in all."""
+    rows = [["space", "pixels", "subnets", "MACs (thop)", "exact", "parameters"], ["---"] * 6]
+    for name in SPACES:
+        space = load_space(name)
+        for side in (None, *space.resolution):
+            part = profile_space(space if side is None else dataclasses.replace(space, resolution=(side,)), JOINTS)
+            subnets = (
+                f"{part['subnets']:,}" if part["subnets"] < 1e9 else f"{part['subnets']:.1e}".replace("e+", " × 10^")
+            )
+            costs = [_ends(part["macs"][one]) for one in ("thop", "exact")]
+            costs = [*costs, _ends(part["params"])]
+            rows.append([f"`{name}`", "all", subnets, *costs] if side is None else ["", str(side), subnets, *costs])
+    return _table(rows)
+
+
+def _ends(figures: Mapping[str, int]) -> str:
+    return f"{format_count(figures['least'])} to {format_count(figures['most'])}"
+
+
+def recipes_table() -> str:
+    """What the shipped recipes train, and how long."""
+    heads = ["recipe", "space", "MACs (thop)", "batch", "steps: `pretrain`", "`train-supernet`", "`finetune`"]
+    rows = [[*heads, "subnets of a search"], ["---"] * (len(heads) + 1)]
+    for name in SHIPPED:
+        found = {command: load_recipe(command, name)[0] for command in COMMANDS}
+        first, search = found["pretrain"], found["search"].search
+        steps = [f"{found[command].train.steps:,}" for command in ("pretrain", "train-supernet", "finetune")]
+        macs = _ends(profile_space(load_space(first.space), JOINTS)["macs"]["thop"])
+        count = f"{search.population * (1 + search.generations):,}"
+        rows.append([f"`{name}`", f"`{first.space}`", macs, str(first.train.batch), *steps, count])
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def filled(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """A page as it is, with each table anew between the two comments that name it."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}: written by bin/docs -->", f"<!-- end of {name} -->"
+        text = f"{text.partition(begin)[0]}{begin}\n\n{table()}\n\n{end}{text.partition(end)[2]}"
+    return text
+
+
+PAGES: dict[str, Callable[[], str]] = {  # every page that is written here
+    "commands.md": commands_page,
+    "recipes.md": recipes_page,
+    "python.md": python_page,
+    "networks.md": lambda: filled("networks.md", {"networks": networks_table}),
+    "budgets.md": lambda: filled("budgets.md", {"spaces": spaces_table, "recipes": recipes_table}),
+}
 
 
 def main() -> int:
@@ -250,8 +350,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is out of date")
     options = parser.parse_args()
     stale = []
-    for name, text in (("recipes.md", recipes_page()), ("python.md", python_page()), ("networks.md", networks_page())):
-        path = DOCS / name
+    for name, write in PAGES.items():
+        path, text = DOCS / name, write()
         if not options.check:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:

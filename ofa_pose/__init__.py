@@ -21,6 +21,7 @@ from ofa_pose.api.profiling import (
 from ofa_pose.api.searching import fidelity, report, search, table
 from ofa_pose.api.studying import demo, study
 from ofa_pose.api.training import finetune, pretrain, train_supernet
+from ofa_pose.api.watching import watch
 
 __version__ = "0.1.0"
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "study",
     "table",
     "train_supernet",
+    "watch",
 ]

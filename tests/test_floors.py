@@ -35,6 +35,7 @@ FLOORS = (
     "checkpoints",
     "inference",
     "runtime",
+    "monitor",
     "train",
     "web",
     "latency",

@@ -100,6 +100,8 @@ def test_a_resolved_recipe_is_a_recipe(recipe: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("steps: 1", "unknown key 'steps'; did you mean 'train.steps'?"),
+        ("batch: 1", "unknown key 'batch'; did you mean 'train.batch' or 'search.batch'?"),
         ("train: {stepz: 1}", "unknown key 'train.stepz'; did you mean 'train.steps'?"),
         ("commands: {finetune: {train: {step: 1}}}", "unknown key 'train.step'; did you mean 'train.steps'?"),
         ("commands: {fine-tune: {}}", "unknown command 'fine-tune' under commands; did you mean 'finetune'?"),

@@ -205,6 +205,8 @@ def test_what_is_not_a_model(exported: Path, tmp_path: Path) -> None:
         runtime.load(tmp_path / "empty.onnx")
     with pytest.raises(InputError, match="resolution 8;"):
         runtime.load(exported, resolution=8)
+    with pytest.raises(InputError, match=r"model\.mlpackage: is a model of Core ML, which runs it on .* a Mac; name a"):
+        runtime.load(tmp_path / "model.mlpackage")
     with pytest.raises(InputError, match=r"net\.pt: is not an exported model"):
         runtime.load("net.pt")
 

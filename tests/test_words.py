@@ -32,6 +32,7 @@ INSTEAD = {  # a word's pattern, and what to write
 ALLOWED = {  # exact text that stands where users' files have it, and why it stays
     '"judging"': "a key of search.json",
     "judged: ": "the field of a result that is a key of result.json, and what its docstring says of it",
+    "result.judged": "that field is read",
     "judged=": "that field is given its value",
 }
 

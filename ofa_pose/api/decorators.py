@@ -24,6 +24,7 @@ SHARED = {  # parameters of several functions, as their docstrings explain them 
     "overrides": "override a recipe key; may be repeated.",
     "resume": "go on where the run in `out` was cut off.",
     "seed": "of everything random (recipe key: seed).",
+    "log": "tensorboard (also write event files, into the run's folder tensorboard).",
     "device": "cpu, cuda, cuda:1 …; default: a GPU if any.",
     "init": "checkpoint, run directory or shipped weights, or a file of torchvision's or timm's MobileNetV2 weights; "
     "of other widths what is shared is taken.",

@@ -14,6 +14,8 @@ from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ofa_pose.checkpoints.checkpoint import Checkpoint
     from ofa_pose.data.keypoint_dataset import CheckImages, KeypointDataset
     from ofa_pose.inference.evaluate import Evaluation, Evaluator, MakeEvaluator
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ofa_pose.skeleton import Skeleton
 
 DECODINGS = ("ours", "reference")
+DECIMALS = 5  # of the APs that are kept of images drawn again
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class EvaluationResult(Result):
         resolutions: short sides that the network saw them at, in pixels.
         flip: whether heatmaps were averaged with the mirrored images'.
         seconds: of each stage.
-        breakdown: AP, AR and people of each joint and size, where it was asked for.
+        breakdown: AP, AR and people of each joint and size, where it was asked for; of joints that have an opposite
+            also how often left and right are confused.
     """
 
     metrics: dict[str, Any]
@@ -137,7 +141,7 @@ def evaluate(
         batch: images a batch; default: 16.
         out: also write metrics.json and, of a checkpoint, results.json here; `report` finds them inside a run, or
             beside it.
-        breakdown: also AP and AR of each joint and size.
+        breakdown: also AP and AR of each joint and size, and how often left and right are confused.
 
     Raises:
         InputError: options that exclude each other, no ground truth, or files that do not fit.
@@ -195,13 +199,20 @@ def evaluate(
         warn(few)
     result = EvaluationResult(done.metrics, done.images, people, sides, flipped, done.seconds, parts)
     if out:
-        origin = _origin(model, source, dataset, Path(out)) if checkpoint is not None else {}
+        origin = _origin(model, source, dataset, done.draws, Path(out)) if checkpoint is not None else {}
         files.write_json(Path(out) / "metrics.json", {**result.to_dict(), **origin})
     return result
 
 
-def _origin(model: PoseModel, source: str | Path | Checkpoint, dataset: KeypointDataset, out: Path) -> dict[str, Any]:
-    """What an evaluation was of, for its metrics.json: the network's file and shape, the ground truth."""
+def _origin(
+    model: PoseModel, source: str | Path | Checkpoint, dataset: KeypointDataset, draws: np.ndarray | None, out: Path
+) -> dict[str, Any]:
+    """What an evaluation was of, for its metrics.json: the network's file and shape, the ground truth, the date.
+
+    The APs of images drawn again are kept, so that the difference of two networks' APs has a standard error.
+    """
+    from ofa_pose.backends.on_device import cpu_name, today
+    from ofa_pose.checkpoints.provenance import versions
     from ofa_pose.utils import files
     from ofa_pose.utils.result import plain
 
@@ -210,7 +221,9 @@ def _origin(model: PoseModel, source: str | Path | Checkpoint, dataset: Keypoint
     network = {"checkpoint": place, "sha256": place and files.sha256(place), "spec": model.spec}
     truth, metric = dataset.annotations_path.absolute(), dataset.metric
     data = {"annotations": truth, "images": dataset.images_dir.absolute(), "sha256": dataset.fingerprint}
-    found: dict[str, Any] = plain({"network": network, "data": {**data, "metric": metric}, "out": out.absolute()})
+    drawn = None if draws is None else draws.round(DECIMALS).tolist()
+    origin = {"network": network, "data": {**data, "metric": metric}, "out": out.absolute(), "draws": drawn}
+    found: dict[str, Any] = plain({**origin, "date": today(), "versions": versions(), "processor": cpu_name()})
     return found
 
 

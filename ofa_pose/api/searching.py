@@ -43,6 +43,7 @@ def search(
     resume: bool = False,
     seed: int | None = None,
     device: str | None = None,
+    log: str | None = None,
     workers: int = 1,
     scheduler: str | None = None,
     executor: Executor | None = None,
@@ -92,7 +93,7 @@ def search(
     from ofa_pose.searches.workers import chosen_workers
 
     function = None if isinstance(algorithm, str) else algorithm
-    job = SearchJob.from_checkpoint(source, feasible, recipe, (*overrides, *own), seed, device, function)
+    job = SearchJob.from_checkpoint(source, feasible, recipe, (*overrides, *own), seed, device, function, log)
     with chosen_workers(workers, scheduler, executor, device) as evaluating:
         return job.run(out, resume, archive, evaluating)
 
@@ -129,7 +130,8 @@ def read_budget(
         warn(f"{latency_table}: predicts its own networks {table.error:.0%} wrong on average; build it again")
     if interpolated:
         what = f"{interpolated} of the {pieces} pieces of space '{space.name}' are interpolated, not measured"
-        warn(f"{latency_table}: {what}; 'ofa-pose latency build' without --share measures all")
+        again = "latency bundle --format web" if table.in_browser else "latency build"
+        warn(f"{latency_table}: {what}; 'ofa-pose {again}' without --share measures all")
     return Budget.parse(
         macs,
         params,
@@ -245,7 +247,8 @@ def report(run: Sequence[str] | str | Path, out: str | Path | None = None, open_
     """Write one HTML page that explains a run: the network, the search behind it, the training, where it comes from.
 
     Runs that it started from (supernet, search, teacher, starting weights) are on it too, where they can be found, and
-    what eval, export and latency build wrote of its network beside it. Of several runs the page compares them.
+    what eval, export and latency build wrote of its network beside it. Of several runs the page compares them. A file
+    of theirs that is damaged is named at the top of the page, and the rest is shown.
 
     Example: ofa-pose report runs/final --out report.html
 
@@ -255,7 +258,7 @@ def report(run: Sequence[str] | str | Path, out: str | Path | None = None, open_
         open_page: show it in the browser.
 
     Raises:
-        InputError: there is no run, or what it wrote cannot be read; or `out` cannot be written.
+        InputError: there is no run; or `out` cannot be written.
     """
     from ofa_pose.reports.page import write_report
 

@@ -25,6 +25,7 @@ def pretrain(
     resume: bool = False,
     seed: int | None = None,
     device: str | None = None,
+    log: str | None = None,
     objective: MakeObjective | None = None,
 ) -> TrainingResult:
     """Train the largest net of a space (a supernet's starting weights), or any fixed net (a teacher).
@@ -59,7 +60,7 @@ def pretrain(
     named = load_net(net) if net else None
     if named:
         check_trainable(named)
-    training = TrainingRun.prepare("pretrain", source, out, recipe, overrides, resume, seed, device)
+    training = TrainingRun.prepare("pretrain", source, out, recipe, overrides, resume, seed, device, log=log)
     space = None if named else load_space(training.space)
     spec = named or load_space(training.space).largest(1)
     return loop.pretrain(training, spec, space, start, objective)
@@ -75,6 +76,7 @@ def train_supernet(
     resume: bool = False,
     seed: int | None = None,
     device: str | None = None,
+    log: str | None = None,
     objective: MakeObjective | None = None,
 ) -> TrainingResult:
     """Train a weight-sharing supernet by sampling subnets and resolutions (train.sampling), from pretrained weights.
@@ -95,21 +97,19 @@ def train_supernet(
     sleep_while_waiting()
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import Checkpoint
-    from ofa_pose.costs.space_profile import describe_space
     from ofa_pose.train import loop
     from ofa_pose.train.kept import going_on
     from ofa_pose.train.pretrained import load_start
     from ofa_pose.train.training_run import TrainingRun
-    from ofa_pose.utils.console import say, warn
+    from ofa_pose.utils.console import warn
 
     before = going_on(out, resume)  # which has what `init` gave
     start = load_start(init) if init and not before else None
     source = before or (start if isinstance(start, Checkpoint) else None)
-    training = TrainingRun.prepare("train-supernet", source, out, recipe, overrides, resume, seed, device)
+    training = TrainingRun.prepare("train-supernet", source, out, recipe, overrides, resume, seed, device, log=log)
     if start is None and before is None:
         warn("without --init the supernet starts from random weights and needs far more steps")
     space = load_space(training.space)
-    say(describe_space(space, len(training.train.skeleton.joints)))
     return loop.pretrain(training, space, space, start, objective)
 
 
@@ -126,6 +126,7 @@ def finetune(
     resume: bool = False,
     seed: int | None = None,
     device: str | None = None,
+    log: str | None = None,
     objective: MakeObjective | None = None,
 ) -> TrainingResult:
     """Train the chosen subnet on, its heatmaps distilled from a teacher; the recipe is the supernet's by default.
@@ -165,7 +166,7 @@ def finetune(
     if source.space:  # else the run is of another command, which is said when it is read
         source.space.check_subnet(spec)
     overrides = (*overrides, "train.int8=true") if int8 else overrides
-    training = TrainingRun.prepare("finetune", source, out, recipe, overrides, resume, seed, device, teacher)
+    training = TrainingRun.prepare("finetune", source, out, recipe, overrides, resume, seed, device, teacher, log)
     check_space(source, training.space)
     check_joints(source.skeleton, training.train, "the run" if before else "the supernet")
     net = LitePose(spec) if before else source.build()

@@ -82,7 +82,7 @@ class NetSpec:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
-        return ", ".join(f"{key} {value}" for key, value in self.to_dict().items())
+        return f"{self.family}, {self.resolution} pixels, {self.joints} joints, {self.digest}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ on where it was.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import ctypes
 import gzip
@@ -22,6 +23,7 @@ import platform
 import re
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -42,6 +44,8 @@ ANCHOR = "anchor"
 CPU = "CPUExecutionProvider"
 MODULES = {"litert": "ai_edge_litert", "onnxruntime-int8": "onnxruntime"}  # not called as their packages
 CPU_CLOCK = os.name != "nt"  # whether the processor's time is counted finely: Windows counts it in steps of 16 ms
+
+_STDERR = threading.Lock()  # one thread at a time changes where it leads
 
 Run = Callable[[], object]
 S = TypeVar("S", bound=Hashable)
@@ -207,7 +211,28 @@ def ncnn_run(param: str, weights: bytes, inputs: dict[str, np.ndarray], outputs:
 def litert_interpreter(model: bytes, threads: int) -> Any:
     """LiteRT's interpreter of a model on the CPU; 0 threads: as many as there are processors."""
     interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter
-    return interpreter(model_content=model, num_threads=threads or processors())
+    with without_info():
+        made = interpreter(model_content=model, num_threads=threads or processors())
+        made.allocate_tensors()  # when it says what computes the model
+    return made
+
+
+@contextlib.contextmanager
+def without_info() -> Iterator[None]:
+    """What a library's C++ code says on stderr in it is said after it, but for lines that begin with 'INFO: '."""
+    with _STDERR, tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            said.seek(0)
+            for line in said:
+                if not line.startswith(b"INFO: "):
+                    os.write(2, line)
 
 
 def litert_run(model: bytes, inputs: dict[str, np.ndarray], threads: int) -> Run:

@@ -96,6 +96,7 @@ class Entry:
 
 
 INT8 = "onnxruntime-int8"
+CORE_ML = ".mlpackage"  # of its models
 TABLE = (
     Entry("onnxruntime", "onnx", ".onnx", bundled=".onnx"),
     Entry(INT8, file="onnxruntime_int8", bundled=".onnx", bundle="onnx-int8"),
@@ -152,6 +153,9 @@ def open_runner(path: str | Path, threads: int = 0, streams: int = 1) -> Exporte
     path = Path(path)
     if threads < 0 or streams < 1:  # ncnn would end the process
         raise InputError(f"there are no {threads} threads in {streams} streams", hint="threads from 0, streams from 1")
+    if path.suffix == CORE_ML:
+        what = "is a model of Core ML, which runs it on Apple's systems alone, such as a Mac"
+        raise InputError(what, path, f"name a file that ends in {listed(SUFFIXES)}")
     if path.suffix not in SUFFIXES:
         raise InputError("is not an exported model", path, f"name a file that ends in {listed(SUFFIXES)}")
     if not path.is_file():

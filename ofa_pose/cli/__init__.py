@@ -5,9 +5,11 @@ Exit codes: 0 done; 1 the work failed; 2 the call or its input is wrong.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -18,9 +20,10 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from ofa_pose import __version__
-from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, studying, training
-from ofa_pose.cli import views
+from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, studying, training, watching
+from ofa_pose.cli import device_views, views
 from ofa_pose.cli.commands import add_command
+from ofa_pose.cli.facts import suggest
 from ofa_pose.cli.resuming import RESUME, completed
 from ofa_pose.utils.console import MOST_CHARACTERS
 from ofa_pose.utils.errors import USED_UP, FailedElsewhere, InputError, OfaPoseError, is_memory, shortened
@@ -43,7 +46,6 @@ app = typer.Typer(
     help="Once-for-all architecture search for LitePose: data check, pretrain, train-supernet, search, finetune, "
     "eval, export. MACs are in thop's convention unless said otherwise.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -65,46 +67,48 @@ def _options(
 
 data_app = typer.Typer(help="Make, check and convert datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-add_command(data_app, "synth", datasets.data_synth, ["out"])
+add_command(data_app, "synth", datasets.data_synth, ["out"], views.show_synth)
 add_command(data_app, "check", datasets.data_check, show_result=views.show_check, after=views.after_check)
 add_command(data_app, "convert", datasets.data_convert, ["source"], views.show_conversion, views.after_convert)
-add_command(app, "pretrain", training.pretrain, after=views.after_pretrain)
-searched = views.suggest("search --supernet {out} --macs … --out …")
-add_command(app, "train-supernet", training.train_supernet, after=searched)
-tuned = views.suggest("finetune --subnet {subnet} --supernet {supernet} --teacher … --out …")
-add_command(app, "search", searching.search, show_result=views.show_search, after=tuned)
+add_command(app, "pretrain", training.pretrain, show_result=views.show_training, after=views.after_pretrain)
+searched = suggest("search --supernet {out} --macs … --out …")
+add_command(app, "train-supernet", training.train_supernet, show_result=views.show_training, after=searched)
+add_command(app, "search", searching.search, show_result=views.show_search, after=views.after_search)
 add_command(app, "table", searching.table, show_result=views.show_table)
 add_command(app, "fidelity", searching.fidelity, show_result=views.show_fidelity)
 add_command(app, "study", studying.study, ["ablation"], views.show_study, views.after_study)
-used = views.suggest("eval --checkpoint {out} --annotations … --images …", "export {out} --out …")
+used = suggest("eval --checkpoint {out} --annotations … --images …", "export {out} --out …")
 add_command(app, "demo", studying.demo, show_result=views.show_demo, after=views.after_demo)
-add_command(app, "finetune", training.finetune, after=used)
+add_command(app, "finetune", training.finetune, show_result=views.show_training, after=used)
+add_command(app, "watch", watching.watch, ["run"], views.show_nothing)
 add_command(app, "import-litepose", exchanging.import_litepose, ["file"], views.show_import, views.after_import)
 add_command(app, "eval", evaluating.evaluate, show_result=views.show_evaluation)
-add_command(app, "predict", evaluating.predict, ["source"], after=views.after_predict)
-add_command(app, "profile", profiling.profile, ["net"], views.show_profile)
-add_command(app, "export", exchanging.export, ["checkpoint"], views.show_export, views.after_export)
-add_command(app, "report", searching.report, ["run"])
+add_command(app, "predict", evaluating.predict, ["source"], views.show_prediction, views.after_predict)
+add_command(app, "profile", profiling.profile, ["net"], device_views.show_profile)
+add_command(app, "export", exchanging.export, ["checkpoint"], device_views.show_export, device_views.after_export)
+add_command(app, "report", searching.report, ["run"], views.show_report)
 latency_app = typer.Typer(help="How long networks take: comparisons, and tables that predict it.", no_args_is_help=True)
 app.add_typer(latency_app, name="latency")
-add_command(latency_app, "build", profiling.latency_build)
-add_command(latency_app, "verify", profiling.latency_verify, show_result=views.show_verification)
-add_command(latency_app, "bundle", profiling.latency_bundle, after=views.after_bundle)
-add_command(latency_app, "import", profiling.latency_import, ["results"])
-add_command(latency_app, "compare", profiling.latency_compare, ["nets"], views.show_comparison)
+add_command(latency_app, "build", profiling.latency_build, show_result=device_views.show_table_file)
+add_command(latency_app, "verify", profiling.latency_verify, show_result=device_views.show_verification)
+add_command(latency_app, "bundle", profiling.latency_bundle, [], device_views.show_bundle, device_views.after_bundle)
+add_command(latency_app, "import", profiling.latency_import, ["results"], device_views.show_table_file)
+add_command(latency_app, "compare", profiling.latency_compare, ["nets"], device_views.show_comparison)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Each fault of the user's is one line, no traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in words and os.environ.get("RANK", "0") != "0":  # of torchrun's processes the first one shows it
+        return 0
     recorded = COMMAND_WORDS.set(words)
     try:
         if RESUME in words and "--help" not in words:
             with _said_by_the_first(InputError):
                 words = completed(words, _program())
             COMMAND_WORDS.set(words)
-        with _said_by_the_first(TyperException), interruptible() as ending:
-            result = _program()(words, standalone_mode=False)
+        with _said_by_the_first(TyperException), _without_warnings(), interruptible() as ending:
+            result = _program()(words, prog_name="ofa-pose", standalone_mode=False)
     except FailedElsewhere as error:
         time.sleep(HEARD_S)
         return error.exit_code
@@ -131,6 +135,21 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _program() -> Any:
     """All commands with their options: typer reads them off the functions, which takes longer than many a command."""
     return get_command(app)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """No warnings of libraries, which speak to who writes programs; `python -W` shows them."""
+    if sys.warnoptions:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sys.warnoptions.append("ignore")  # of the processes that are started meanwhile
+        try:
+            yield
+        finally:
+            sys.warnoptions.remove("ignore")
 
 
 @contextmanager

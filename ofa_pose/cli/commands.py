@@ -10,14 +10,14 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import typer
 from rich.markup import escape
 
-from ofa_pose.cli.views import show_values
-from ofa_pose.utils.console import mute
+from ofa_pose.cli.facts import format_value
+from ofa_pose.utils.console import mute, quiet, show_facts
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.files import naming
 from ofa_pose.utils.process import Interrupted, place
@@ -70,7 +70,7 @@ def add_command(
         function: its parameters are annotated with `SHELL_TYPES` (in strings: by `from __future__ import
             annotations`), alone or as alternatives, and each is explained in its docstring.
         arguments: parameters that stand on the command line without a name.
-        show_result: prints a result for people; default: a table of its names and values.
+        show_result: prints a result for people; default: its names and values.
         after: called with the result and the call's arguments when the result was printed: hints on what comes next.
     """
     text, helps = read_docstring(function)
@@ -80,9 +80,14 @@ def add_command(
     kinds = {key: _kind(function, one) for key, one in parameters.items() if key not in ONLY_IN_PYTHON}
     shown = [_shell_parameter(parameters[key], kind, names, helps[key]) for key, kind in kinds.items()]
     as_json = typer.Option(False, "--json", help="Print the result, and only it, as JSON on stdout.")
-    shown.append(_keyword("as_json", bool, as_json))
+    hushed = typer.Option(False, "--quiet", help="Show nothing but warnings and errors, and what --json prints.")
+    shown += [_keyword("as_json", bool, as_json), _keyword("hushed", bool, hushed)]
 
-    def command(as_json: bool, **given: Any) -> None:
+    def command(as_json: bool, hushed: bool, **given: Any) -> None:
+        with quiet(but_warnings=True) if hushed else nullcontext():
+            work(as_json, given)
+
+    def work(as_json: bool, given: Mapping[str, Any]) -> None:
         values = {key: _read(value, kinds[key], names[key], parameters[key]) for key, value in given.items()}
         try:
             result = function(**values)
@@ -99,7 +104,7 @@ def add_command(
             elif show_result:
                 show_result(result)
             else:
-                show_values(result.to_dict())
+                show_facts({name: format_value(value) for name, value in result.to_dict().items()})
         if after:
             after(result, values)
 

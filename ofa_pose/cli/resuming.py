@@ -12,7 +12,7 @@ from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.run_dir import COMMAND, ONLY_IN_PYTHON, has_begun, read_command
 
 RESUME, OUT = "--resume", "--out"
-OF_THE_CALL = {RESUME, OUT, "--json", "--help"}  # not taken from the call before
+OF_THE_CALL = {RESUME, OUT, "--json", "--quiet", "--help"}  # not taken from the call before
 OF_THE_RECIPE = {"--recipe", "--set", "--seed"}  # once a training has begun, its recipe.yaml says what they said
 TRAININGS = ("pretrain", "train-supernet", "finetune")
 

@@ -17,6 +17,7 @@ from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.numbers import format_count, parse_count
 
 LATENCY = "latency_ms"
+FEWEST = 1000  # multiply-adds, or parameters: any network has more
 PredictMany = Callable[[SearchSpace, int, Genomes], NDArray[np.floating]]
 
 
@@ -80,7 +81,8 @@ class Budget:
     @classmethod
     def parse(cls, macs: str | int | None, params: str | int | None, convention: str, **others: Any) -> Budget:
         """A budget from counts as people write them, '1.2G', and further fields. Raises InputError."""
-        counted, sized = (None if count is None else parse_count(str(count)) for count in (macs, params))
+        counts = {"--macs": macs, "--params": params}
+        counted, sized = (None if count is None else _counted(option, count) for option, count in counts.items())
         return cls(counted, sized, cast(Convention, convention), **others)
 
     @property
@@ -139,6 +141,14 @@ class Budget:
 
     def __str__(self) -> str:
         return ", ".join(f"{c.show(c.maximum)} {c.quantity}" for c in self.limits)
+
+
+def _counted(option: str, count: str | int) -> int:
+    """A count of at least `FEWEST`, or one with a unit: '340' was most likely meant as '340M'."""
+    found = parse_count(str(count))
+    if isinstance(count, str) and found < FEWEST and not count.strip()[-1:].isalpha():
+        raise InputError(f"{option} {count} is less than any network has", hint=f"add a unit, as in {count.strip()}M")
+    return found
 
 
 def uniform_candidates(space: SearchSpace, joints: int, budget: Budget) -> list[ArchSpec]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ofa_pose.arch.plan import Plan, make_plan
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.backends.runtimes import IN_BROWSERS
 from ofa_pose.costs.macs import Genomes, population_plan
 from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.latency.pieces import ALWAYS, FIELDS, Piece, groups, plan_pieces, space_pieces
@@ -32,12 +33,14 @@ class Predictor:
         correction: a factor of the backbone's sum (stem and blocks), one of the head's (deconv steps and outputs), and
             milliseconds that every piece adds: negative where calling the runtime takes long.
         error: the mean relative error, as a share, on the networks that the correction was fitted on.
+        in_browser: whether the networks were measured in a browser.
     """
 
     def __init__(self, table: LatencyTable, where: object = "") -> None:
         """`where`: the table's file, for messages. Raises InputError where the table is not complete."""
         table.check_complete(where)
         self._where, self._joints, self._measured, nets = where, table.header.joints, table.pieces, table.nets
+        self.in_browser = table.header.backend in IN_BROWSERS
         self._interpolate, self._known = Interpolator(self._measured), dict(self._measured)
         self._codes: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
         for kind in FIELDS:

@@ -163,12 +163,19 @@ class KeypointEvaluator:
         People without it are ignored, and so is one detection on each of them: of OKS 0.5 by the other joints, or with
         the joint in the doubled box. Sizes go by the metric's area; a person just on a border is of both. `people` is
         how many are wanted; where there are none, AP and AR are None.
+
+        A joint that has an opposite (a flip pair) also has `swapped`, the share of its predictions that lie nearer to
+        the opposite joint's true place than to its own, and `compared`, of how many: see `Scorer.swaps`.
         """
         scorer, people = self._scorer(detections), self._people
         joints, sizes = {}, {}
+        opposite = dict(self._skeleton.flip_pairs) | {right: left for left, right in self._skeleton.flip_pairs}
         for number, name in enumerate(self._skeleton.joints):
             wanted = people.wanted & people.labelled[:, number]
             joints[name] = _summary(scorer.run([EVERY_SIZE], joint=number)[0], wanted)
+            if number in opposite:
+                swapped, compared = scorer.swaps(number, opposite[number])
+                joints[name] |= {"swapped": swapped / compared if compared else None, "compared": compared}
         for (name, (least, most)), score in zip(SIZES.items(), scorer.run(list(SIZES.values())), strict=True):
             sizes[name] = _summary(score, people.wanted & (least <= people.area) & (people.area <= most))
         return {"joints": joints, "sizes": sizes}

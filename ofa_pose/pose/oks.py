@@ -10,7 +10,7 @@ import numpy as np
 from faster_coco_eval import COCO as Index
 from faster_coco_eval import COCOeval_faster
 
-from ofa_pose.pose.bootstrap import Matches, assign
+from ofa_pose.pose.bootstrap import THRESHOLDS, Matches, assign
 
 CHUNK = 1 << 16  # pairs at a time: their temporaries stay in a processor's cache
 LEAST_MATCH = 0.5  # the lowest of the metrics' thresholds
@@ -107,14 +107,44 @@ class Scorer:
         """
         people, found, (least, most) = self._people, self._found, area
         wanted = people.wanted & (people.area >= least) & (people.area <= most)
-        rank = np.arange(len(found.image)) - np.searchsorted(found.image, found.image)
-        matched = assign(self._detection, self._person, self._whole, rank, wanted, people.crowd)
+        matched = self._matched(wanted, THRESHOLDS)
         right = np.zeros(matched.shape, bool)
         right[matched >= 0] = wanted[matched[matched >= 0]]
         outside = (found.area < least) | (found.area > most)
         ignored = np.where(matched >= 0, ~right, outside[:, None])
         count = np.bincount(people.image[wanted], minlength=self._images)
         return Matches(found.image, found.score, right, ignored, count)
+
+    def swaps(self, joint: int, opposite: int) -> tuple[int, int]:
+        """How many of a joint's predictions lie nearer to the true place of its opposite than to its own.
+
+        Detections are matched with people at OKS 0.5. Of those people count the ones who have both joints labelled, so
+        far apart that the metric tells them apart: a joint at its opposite's place has a similarity below 0.5.
+
+        Returns:
+            How many are swapped, and of how many.
+        """
+        people, found = self._people, self._found
+        matched = self._matched(people.wanted, THRESHOLDS[:1])[:, 0]
+        detection = np.flatnonzero(matched >= 0)
+        detection = detection[people.wanted[matched[detection]]]
+        person = matched[detection]
+        own, other, place = people.xy[person, joint], people.xy[person, opposite], found.xy[detection, joint]
+        with np.errstate(over="ignore"):  # whatever lies too far to be squared is as far from both
+            apart, error, swapped = (
+                ((a - b) ** 2).sum(axis=1) for a, b in ((own, other), (place, own), (place, other))
+            )
+            scale = 2 * self._variances[joint] * (people.area[person] + np.spacing(1))
+            compared = people.labelled[person][:, [joint, opposite]].all(axis=1) & (
+                np.exp(-apart / scale) < LEAST_MATCH
+            )
+        return int((compared & (swapped < error)).sum()), int(compared.sum())
+
+    def _matched(self, wanted: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """Whom each detection is matched with, see `assign`."""
+        people, found = self._people, self._found
+        rank = np.arange(len(found.image)) - np.searchsorted(found.image, found.image)
+        return assign(self._detection, self._person, self._whole, rank, wanted, people.crowd, thresholds)
 
     @cached_property
     def _whole(self) -> np.ndarray:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ofa_pose.arch.spec import ArchSpec, NetSpec
@@ -14,7 +15,7 @@ from ofa_pose.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from ofa_pose.costs.limits import show_ms
 from ofa_pose.families.profile import profile_net
 from ofa_pose.formats.reading import fingerprint
-from ofa_pose.pose.bootstrap import few_people, show_ap
+from ofa_pose.pose.bootstrap import few_people, paired_error, show_ap
 from ofa_pose.reports.findings import (
     Evaluated,
     Exported,
@@ -23,15 +24,21 @@ from ofa_pose.reports.findings import (
     find_exports,
     find_latencies,
 )
-from ofa_pose.reports.html_parts import command, element, figure, table, tiles
+from ofa_pose.reports.html_parts import command, element, figure, jpeg_address, section, table, tiles
 from ofa_pose.reports.pose_pictures import pose_pictures, read_poses
-from ofa_pose.reports.runs import SOURCES, Run
+from ofa_pose.reports.runs import Run, attempt, note, source
 from ofa_pose.reports.search_section import Searched, search_lead
 from ofa_pose.searches.job import BASIS
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import format_count
+from ofa_pose.utils.run_dir import RECIPE
 
+CONFUSION = (
+    "Of people who were found (object keypoint similarity 0.5 or more), a joint counts where it and its opposite are "
+    "labelled, so far apart that the metric distinguishes them (similarity below 0.5); it is confused where its "
+    "prediction lies nearer to the opposite joint's true place than to its own."
+)
 TEST = "test"  # the folder that a suggested evaluation writes, beside the run
 
 
@@ -45,7 +52,7 @@ class Answer:
         own: its evaluation, of several the one on images that nothing saw, else on the most images.
         others: (what it is, evaluation) of other networks on the same images.
         uses: what the run did with those images, such as 'the training'; empty where they are unseen.
-        found: whether all that it started from is found, so that `uses` can be relied on.
+        found: whether all that it started from is found and could be read, so that `uses` can be relied on.
     """
 
     run: Run
@@ -60,13 +67,18 @@ class Answer:
     latencies: Sequence[Latency]
 
 
-def find_answer(run: Run, spec: NetSpec | None, search: Searched | None, runs: Sequence[tuple[Run, str]]) -> Answer:
-    """Look for it. Raises InputError where a run's own files are damaged."""
+def find_answer(
+    run: Run, spec: NetSpec | None, search: Searched | None, runs: Sequence[tuple[Run, str]], problems: list[str]
+) -> Answer:
+    """Look for it; `problems` gets a line of each file at fault, which is left out."""
+    say = partial(note, problems=problems)
     checkpoint = next((p for p in (run.path / "checkpoints" / "best.pt", run.path / "best.pt") if p.is_file()), None)
     sha256 = files.sha256(checkpoint) if checkpoint is not None else ""
-    every = find_evaluations(run.path) if spec is not None and sha256 else []
+    every = find_evaluations(run.path, say) if spec is not None and sha256 else []
     mine = [one for one in every if one.sha256 == sha256]
-    used = {truth: _uses(truth, [run for run, _ in runs]) for truth in {one.truth for one in mine}}
+    before = len(problems)
+    used = {truth: _uses(truth, [run for run, _ in runs], problems) for truth in {one.truth for one in mine}}
+    found = len(problems) == before
     own = max(mine, key=lambda one: (not used[one.truth], one.count, bool(one.breakdown)), default=None)
     others: list[tuple[str, Evaluated]] = []
     if own is not None and spec is not None:
@@ -77,10 +89,10 @@ def find_answer(run: Run, spec: NetSpec | None, search: Searched | None, runs: S
                 others.append((_role(one, run, spec, search), one))
     others.sort(key=lambda pair: (ROLES.index(pair[0]), pair[1].checkpoint))
     tables = [path] if search and (path := search.latency_table) is not None else []
-    exports = find_exports(run.path, sha256) if sha256 and spec is not None else []
-    latencies = find_latencies(run.path, spec, tables) if spec is not None else []
+    exports = find_exports(run.path, sha256, say) if sha256 and spec is not None else []
+    latencies = find_latencies(run.path, spec, tables, say) if spec is not None else []
     uses = used[own.truth] if own is not None else []
-    found = all(run.locate(value) for run, _ in runs for option in SOURCES if (value := run.option(option)))
+    found &= not any(run.lost for run, _ in runs)
     return Answer(run, spec, search, checkpoint, own, others, uses, found, exports, latencies)
 
 
@@ -99,24 +111,30 @@ def _role(one: Evaluated, run: Run, spec: NetSpec, search: Searched | None) -> s
     return ROLES[0] if space is not None and one.spec in space.uniform(spec.joints) else ROLES[3]
 
 
-def _uses(truth: str, runs: Sequence[Run]) -> list[str]:
+def _uses(truth: str, runs: Sequence[Run], problems: list[str]) -> list[str]:
     """What runs did with the images of these annotations, as far as their files say."""
     found = []
     for run in runs:
-        basis = run.table(BASIS)
+        basis = attempt(partial(run.table, BASIS), problems) or {}
         for key, what in (("train", "BatchNorm recalibration"), ("search", "the search")):
             if isinstance(basis.get(key), list) and basis[key][:1] == [truth]:
                 found.append(f"{what} ({run.name})")
-        recipe = files.parse_yaml(run.recipe, run.path) if run.recipe else {}
+        recipe = attempt(partial(files.parse_yaml, run.recipe, run.path / RECIPE), problems) or {}
         data = recipe.get("data") if isinstance(recipe, dict) else None
         for key, what in (("val", "the choice of its checkpoint"), ("search", "the search")):
             split = data.get(key) if isinstance(data, dict) else None
             if isinstance(split, dict) and _is_of(run, split, truth):
                 found.append(f"{what} ({run.name})")
-        with suppress(InputError, OSError):
-            learnt = load_checkpoint(run.path / "checkpoints" / "best.pt").info.get("train_sha256")
-            if learnt == truth:
-                found.append(f"the training ({run.name})")
+        checkpoints = {run.name: run.path / "checkpoints" / "best.pt"}
+        checkpoints |= {
+            value: Path(run.locate(value) or value)
+            for option, value in run.sources.items()
+            if source(run, option) is None
+        }
+        for name, checkpoint in checkpoints.items():
+            with suppress(InputError, OSError):
+                if load_checkpoint(checkpoint).info.get("train_sha256") == truth:
+                    found.append(f"the training ({name})")
     return list(dict.fromkeys(found))
 
 
@@ -152,9 +170,9 @@ def first_screen(answer: Answer) -> list[str]:
         **({"latency, predicted": show_ms(predicted)} if predicted and not answer.latencies else {}),
         **{f"{one.name} file": _size(one.bytes) for one in models},
     }
-    body += [*_verdict(answer), tiles(figures)]
+    body += [*_verdict(answer), element("p", " ".join(_on_devices(answer)), "lead"), tiles(figures)]
     if own is not None:
-        body += [*_compared(answer), *_pictures(own), *_breakdown(own)]
+        body += [*_compared(answer), *_pictures(own)]
     body += _exports(answer.exports)
     return [*body, *_next(answer)]
 
@@ -187,16 +205,20 @@ def _verdict(answer: Answer) -> Iterator[str]:
     """How good it is, in sentences, and how far that may be relied on."""
     own = answer.own
     if own is None:
-        yield element("p", "There is no AP on test images yet; the first command below takes it.", "warning")
+        yield element("p", "There is no AP on test images yet; eval takes it, see below.", "warning")
         return
     said = f"On {own.count:,} test images with {own.people:,} people it has AP {_ap(own)}"
-    said += ", averaged with the mirrored image" if own.flip else ""
+    said += ", averaged with the mirrored image (which takes twice the time)" if own.flip else ""
     for role in ROLES[:2]:
         best = max((one for what, one in answer.others if what == role), key=lambda one: one.ap or 0.0, default=None)
         if best is not None and own.ap is not None and best.ap is not None:
             way = "more than" if own.ap >= best.ap else "less than"
             which = "the best uniformly scaled net evaluated" if role == ROLES[0] else "its teacher"
-            said += f"; {abs(own.ap - best.ap):.3f} {way} {which} ({_ap(best)})"
+            error = paired_error(own.draws, best.draws)
+            by = f"{show_ap(abs(own.ap - best.ap), error)} {way}" if own.ap != best.ap else "as much as"
+            said += f"; {by} {which} ({_ap(best)})"
+            if error and abs(own.ap - best.ap) < 2 * error:
+                said += ", which is within what these images leave open (two standard errors of the difference)"
     yield element("p", f"{said}.", "lead")
     if answer.uses:
         said = f"These images are not unseen: they were used for {', '.join(answer.uses)}."
@@ -206,9 +228,26 @@ def _verdict(answer: Answer) -> Iterator[str]:
         yield element("p", said, "warning")
     else:
         said = "No weight was trained on these annotations, and nothing was chosen by them."
-        yield element("p", f"{said} ± is one standard error, of images drawn again.", "note")
+        drawn = (
+            "± is one standard error, by drawing the test images again (bootstrap), of a difference on the same draws."
+        )
+        yield element("p", f"{said} {drawn}", "note")
     if few := few_people(own.people, own.ap, own.error, "the test images"):
-        yield element("p", few, "warning")
+        yield element("p", f"{few[:1].upper()}{few[1:]}.", "warning")
+
+
+def _on_devices(answer: Answer) -> Iterator[str]:
+    """What it costs on a device, in sentences."""
+    for one in answer.latencies:
+        yield f"On {one.device} an image takes {show_ms(one.ms)}, as {one.path.name} predicts."
+    timed = [f"{show_ms(one.ms)} as {one.name}" for one in answer.exports if one.ms is not None]
+    if timed:
+        yield f"On the machine that exported it an image took {', '.join(timed)}, on one thread."
+    predicted = answer.search.chosen.get("latency_ms") if answer.search is not None else None
+    if not answer.latencies and predicted is not None:
+        yield f"Where it was searched an image was predicted to take {show_ms(predicted)}."
+    elif not answer.latencies and not timed:
+        yield "What an image takes on a device is not known here."
 
 
 def _compared(answer: Answer) -> list[str]:
@@ -218,7 +257,7 @@ def _compared(answer: Answer) -> list[str]:
     for what, one in [("this network", answer.own), *answer.others]:
         costs = profile_net(one.spec)
         name = what if what == "this network" else f"{what}: {_short(one.checkpoint)}"
-        gain = "" if one is answer.own or None in (one.ap, answer.own.ap) else f"{one.ap - answer.own.ap:+.3f}"  # type: ignore[operator]
+        gain = "" if one is answer.own else show_difference(one, answer.own)
         macs, params = format_count(costs["macs"]["thop"]), format_count(costs["params"])
         rows.append([name, _ap(one), gain, str(one.spec.resolution), macs, params, "yes" if one.flip else "no"])
     head = ["net", "AP", "difference", "resolution", "MACs (thop)", "parameters", "mirrored too"]
@@ -243,23 +282,36 @@ def _pictures(own: Evaluated) -> list[str]:
     for one in pictures:
         people = "1 person" if one.people == 1 else f"{one.people} people"
         caption = f"{one.place}: {one.similarity:.2f}, {people}, {one.file}"
-        picture = f'<img alt="{html.escape(f"poses on {one.file}, {one.place}")}" src="{one.source}">'
+        picture = f'<img alt="{html.escape(f"poses on {one.file}, {one.place}")}" src="{jpeg_address(one.jpeg)}">'
         body.append(figure(picture, caption))
     return [*body, "</div>"]
 
 
-def _breakdown(own: Evaluated) -> list[str]:
-    """AP by joint and size, where the evaluation has it."""
+def breakdown_section(own: Evaluated) -> list[str]:
+    """AP by joint and size, and how often left and right are confused, where the evaluation has it."""
     rows = []
     for part in ("joints", "sizes"):
         for name, one in dict(own.breakdown.get(part) or {}).items():
             figures = [one.get(key) for key in ("AP", "AR")]
             shown = ["" if figure is None else f"{figure:.3f}" for figure in figures]
-            rows.append([name if part == "joints" else f"{name} people", *shown, str(one.get("people", ""))])
+            swapped = one.get("swapped")
+            confused = "" if swapped is None else f"{swapped:.1%} of {one['compared']:,}"
+            rows.append([name if part == "joints" else f"{name} people", *shown, str(one.get("people", "")), confused])
     if not rows:
         return []
-    shown_table = table("AP by joint and size", ["joint or size", "AP", "AR", "people"], rows)
-    return [element("h2", "AP by joint and size, test images"), shown_table]
+    head, notes = ["joint or size", "AP", "AR", "people"], []
+    joints = [one for one in (own.breakdown.get("joints") or {}).values() if one.get("compared")]
+    if joints:
+        compared = sum(one["compared"] for one in joints)
+        share = sum(one["swapped"] * one["compared"] for one in joints) / compared
+        notes = [
+            element("p", f"Left and right are confused in {share:.1%} of {compared:,} joints."),
+            element("p", CONFUSION, "note"),
+        ]
+        head.append("left and right confused")
+    else:
+        rows = [row[:-1] for row in rows]
+    return section("By joint and size, test images", [*notes, table("AP by joint and size", head, rows)])
 
 
 def _exports(exports: Sequence[Exported]) -> list[str]:
@@ -271,7 +323,7 @@ def _exports(exports: Sequence[Exported]) -> list[str]:
         rows.append([one.name, one.path.name, _size(one.bytes), "" if one.ms is None else show_ms(one.ms), shown])
     if not rows:
         return []
-    note = "Time: one image on the machine that exported it. AP: of int8 forms, on the images named then."
+    note = "Time: one image on the machine that exported it, one thread. AP: of int8 forms, on the images named then."
     head = ["format", "file", "size", "time", "AP"]
     return [element("h2", "Exports"), table("Exports", head, rows), element("p", note, "note")]
 
@@ -332,6 +384,14 @@ def _steps(answer: Answer) -> Iterator[tuple[str, list[str]]]:
         ]
         yield "Its latency here, and that of every subnet of the space:", ["ofa-pose", "latency", "build", *words]
     yield "Poses on images of your own:", ["ofa-pose", "predict", "…", "--checkpoint", run, "--out", "…"]
+
+
+def show_difference(one: Evaluated, other: Evaluated) -> str:
+    """Such as '-0.021 ± 0.008', of two networks on the same images; '' where one has no AP."""
+    if one.ap is None or other.ap is None:
+        return ""
+    error = paired_error(one.draws, other.draws)
+    return f"{one.ap - other.ap:+.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def _ap(one: Evaluated) -> str:

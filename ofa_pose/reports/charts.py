@@ -1,98 +1,185 @@
-"""Pictures of a report, as SVG that stands in the page itself."""
+"""Charts of a report, as SVG that stands in the page itself and takes its colours."""
 
 from __future__ import annotations
 
 import html
-import io
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.utils.numbers import are_numbers
 
-BLUE, GREY, RED, GREEN = "#2b6cb0", "#a0aec0", "#c53030", "#2f855a"
-BLACK = "#000000"
-_ON_PAGE = {BLUE: "var(--blue)", GREY: "var(--grey)", RED: "var(--red)", GREEN: "var(--green)", BLACK: "var(--text)"}
-PANEL = (4.4, 2.7)  # inches: of a phone's width
+Point = tuple[float, float]
+COLOURS = ("blue", "red", "green", "grey")  # classes of report.css
+PANEL, SMALL, NETWORK = (400, 250), (200, 180), (440, 290)  # width and height in pixels
+LETTER = 6.4  # pixels that a letter of a tick takes
 PARTS = {  # what a training logs of its steps, in panels
     "loss by part": ("low", "high", "push", "pull"),
     "learning rate": ("lr",),
     "seconds waiting for data": ("data_wait",),
 }
-MANY = 500  # points from which a picture of them is smaller
+MANY = 600  # of more points some are drawn, evenly chosen
 SMOOTHED = 40  # a loss curve is the mean of as many stretches of steps
+FEW = 20  # marks of validations that are drawn one by one
 
 
-def svg(figure: Figure, name: str, label: str) -> str:
-    """A figure as an <svg> element, always the same, in the page's colours; `label` says what it shows.
+@dataclass(frozen=True)
+class Curve:
+    """Points of a chart: a line, a line with its points marked, dots alone, stairs, or short bars."""
 
-    Its identifiers begin with a name of its own on the page.
+    points: Sequence[Point]
+    colour: str = "blue"
+    style: Literal["line", "thin", "marked", "dots", "stairs", "bars"] = "line"
+    name: str = ""
+
+
+def panel(
+    label: str,
+    curves: Sequence[Curve],
+    x: str,
+    y: str,
+    size: tuple[int, int] = PANEL,
+    marks: Sequence[float] = (),
+    limits: tuple[float | None, float | None] = (None, None),
+    choices: Sequence[str] = (),
+    bold: int | None = None,
+) -> str:
+    """A chart as an <svg> element, always the same of the same values.
+
+    Args:
+        label: what it shows, for those who do not see it.
+        x, y: the names of the axes; '' leaves one out.
+        size: width and height in pixels.
+        marks: values of x with a dotted line.
+        limits: the lowest and the highest y; what lies beyond is drawn at the edge. None: what the points need.
+        choices: names of x = 0, 1, 2 …, of which the one numbered `bold` is bold; none: x are numbers.
     """
-    text = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "font.family": "sans-serif"}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True, dpi=150)
-    found = text.getvalue()
-    found = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", found[found.index("<svg") :])
-    found = re.sub("|".join(_ON_PAGE), lambda colour: _ON_PAGE[colour[0]], found)
-    return f'<svg role="img" aria-label="{html.escape(label)}"' + found.removeprefix("<svg")
+    width, height = size
+    xs = [point[0] for curve in curves for point in curve.points] + list(marks)
+    ys = [point[1] for curve in curves for point in curve.points]
+    across = (-0.6, len(choices) - 0.4) if choices else _range(xs, 0.02)
+    low, high = _range(ys, 0.05)
+    low, high = (low if limits[0] is None else limits[0], high if limits[1] is None else limits[1])
+    names = [curve for curve in curves if curve.name]
+    rows = _ticks(low, high, height / 55)
+    left = 12 + LETTER * max((len(text) for _, text in rows), default=1) + (18 if y else 0)
+    right, top, bottom = 12, 28 if len(names) > 1 else 12, 40 if x else 24
+
+    def place(point: Point) -> tuple[float, float]:
+        share = (point[0] - across[0]) / (across[1] - across[0]), (min(max(point[1], low), high) - low) / (high - low)
+        return left + share[0] * (width - left - right), height - bottom - share[1] * (height - top - bottom)
+
+    parts = []
+    for value, text in rows:
+        level = place((across[0], value))[1]
+        parts.append(f'<path class="grid" d="M{left:.1f} {level:.1f}H{width - right}"/>')
+        parts.append(_text(text, left - 6, level + 4, "end"))
+    columns = [(float(n), name) for n, name in enumerate(choices)] or _ticks(*across, width / 90, whole=True)
+    for value, text in columns:
+        parts.append(
+            _text(text, place((value, low))[0], height - bottom + 16, "middle", bold is not None and value == bold)
+        )
+    for value in marks:
+        parts.append(f'<path class="mark" d="M{place((value, low))[0]:.1f} {top}V{height - bottom}"/>')
+    parts += [drawn for curve in curves for drawn in _drawn(curve, place)]
+    parts.append(f'<path class="axis" d="M{left:.1f} {top}V{height - bottom}H{width - right}"/>')
+    middle, centre = (left + width - right) / 2, (top + height - bottom) / 2
+    if x:
+        parts.append(_text(x, middle, height - 6, "middle"))
+    if y:
+        parts.append(f'<g transform="translate(13 {centre:.1f}) rotate(-90)">{_text(y, 0, 0, "middle")}</g>')
+    if len(names) > 1:
+        parts += _legend(names, left)
+    return _svg(size, label, parts)
 
 
-def training_charts(
-    trained: Sequence[Mapping[str, Any]], validated: Sequence[Mapping[str, Any]], salt: str
-) -> Iterator[str]:
-    """Over the steps the loss, its parts and the learning rate, and the AP; of a supernet that of three subnets.
+def _drawn(curve: Curve, place: Callable[[Point], tuple[float, float]]) -> Iterator[str]:
+    points = [place(point) for point in curve.points]
+    if not points:
+        return
+    joined = [f"{x:.1f} {y:.1f}" for x, y in points]
+    if curve.style in ("line", "thin", "marked"):
+        yield f'<path class="{curve.colour}{" thin" * (curve.style == "thin")}" d="M{"L".join(joined)}"/>'
+    if curve.style in ("marked", "dots"):
+        yield f'<path class="{curve.colour} dots" d="{"".join(f"M{one}h0" for one in joined)}"/>'
+    if curve.style == "stairs":
+        yield f'<path class="{curve.colour}" d="M{joined[0]}{"".join(f"H{x:.1f}V{y:.1f}" for x, y in points[1:])}"/>'
+    if curve.style == "bars":
+        yield f'<path class="{curve.colour} bars" d="{"".join(f"M{x - 6:.1f} {y:.1f}h12" for x, y in points)}"/>'
+
+
+def _legend(curves: Iterable[Curve], left: float) -> Iterator[str]:
+    for curve in curves:
+        yield f'<path class="{curve.colour} bars" d="M{left:.1f} 14h14"/>'
+        yield _text(curve.name, left + 19, 18, "start")
+        left += 34 + LETTER * len(curve.name)
+
+
+def _svg(size: tuple[int, int], label: str, parts: Iterable[str]) -> str:
+    width, height = size
+    head = f'<svg class="chart" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width} {height}"'
+    return f'{head} width="{width}" height="{height}">{"".join(parts)}</svg>'
+
+
+def _text(text: str, x: float, y: float, anchor: str, bold: bool = False) -> str:
+    weight = ' font-weight="bold"' if bold else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight}>{html.escape(text)}</text>'
+
+
+def _range(values: Sequence[float], more: float) -> tuple[float, float]:
+    """From the lowest to the highest value, and this share more on both sides."""
+    low, high = (float(min(values)), float(max(values))) if values else (0.0, 1.0)
+    wide = high - low or abs(high) or 1.0
+    return low - more * wide, high + more * wide
+
+
+def _ticks(low: float, high: float, most: float, whole: bool = False) -> list[tuple[float, str]]:
+    """Round values between two, about so many at most, as they are written."""
+    rough = (high - low) / max(most, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * one for one in (1, 2, 5, 10) if power * one >= rough)
+    step = max(step, 1.0) if whole else step
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [(number * step, f"{number * step:,.{decimals}f}") for number in range(first, last + 1)]
+
+
+def training_charts(trained: Sequence[Mapping[str, Any]], validated: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Over the steps the loss, the AP (of a supernet that of three subnets), the loss's parts, rate and data wait.
 
     Steps with a validation are marked on the loss.
     """
     if trained:
-        marks = [record["step"] for record in validated]
-        yield svg(_panel(lambda axes: _loss(axes, trained, marks)), f"{salt}loss", "training loss over the steps")
+        yield _loss(trained, [record["step"] for record in validated])
     of_supernet = any("AP_largest" in record["val"] for record in validated)
     names = ("AP_largest", "AP_middle", "AP_smallest") if of_supernet else ("AP",)
     points = {name: [(r["step"], ap) for r in validated if _is_number(ap := r["val"].get(name))] for name in names}
     curves = {name.removeprefix("AP_"): curve for name, curve in points.items() if curve}
     if curves:
-        chart = _panel(lambda axes: _curves(axes, curves, "AP on the validation images", "o-"))
-        yield svg(chart, f"{salt}ap", "AP on the validation images over the steps")
-    for number, (title, parts) in enumerate(PARTS.items()):
+        yield ap_chart(curves)
+    for title, parts in PARTS.items():
         logged = {name: [(r["step"], r[name]) for r in trained if _is_number(r.get(name))] for name in parts}
-        smooth = {name.replace("_", " "): _smooth(curve) for name, curve in logged.items() if curve}
+        smooth = {name: _smooth(curve) for name, curve in logged.items() if curve}
         if smooth:
-            drawn = partial(_curves, curves=smooth, title=title, style="-")
-            yield svg(_panel(drawn), f"{salt}part{number}", f"{title} over the steps")
+            yield panel(f"{title} over the steps", _coloured(smooth, "line"), "step", title)
 
 
-def comparison_chart(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    """The APs of several runs over their steps, by their names; of more than four the first four."""
-    figure = Figure(figsize=PANEL, layout="constrained")
-    _curves(figure.subplots(), curves, "AP on the validation images", "o-")
-    return figure
+def ap_chart(curves: Mapping[str, Sequence[Point]]) -> str:
+    """APs over the steps, by what they are of; of more than four curves the first four."""
+    title = "AP on the validation images"
+    return panel(f"{title} over the steps", _coloured(curves, "marked"), "step", title)
 
 
-def _panel(draw: Callable[[Axes], None]) -> Figure:
-    figure = Figure(figsize=PANEL, layout="constrained")
-    draw(figure.subplots())
-    return figure
+def _coloured(curves: Mapping[str, Sequence[Point]], style: Literal["line", "marked"]) -> list[Curve]:
+    named = zip(curves.items(), COLOURS, strict=False)
+    return [Curve(points, colour, style, name.replace("_", " ")) for (name, points), colour in named]
 
 
-def _curves(axes: Axes, curves: Mapping[str, Sequence[tuple[float, float]]], title: str, style: str) -> None:
-    for (name, points), colour in zip(curves.items(), (BLUE, RED, GREEN, GREY), strict=False):
-        axes.plot(*zip(*points, strict=True), style, color=colour, markersize=3.5, lw=1.4, label=name)
-    _frame(axes, "step", title)
-    if len(curves) > 1:
-        _legend(axes)
-
-
-def _smooth(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
+def _smooth(points: Sequence[tuple[int, float]]) -> list[Point]:
     """Means of stretches of steps."""
     parts = np.array_split(np.array(points, np.float64), min(SMOOTHED, len(points)))
     return [(float(step), float(value)) for step, value in (part.mean(axis=0) for part in parts)]
@@ -102,83 +189,78 @@ def _is_number(value: Any) -> bool:
     return are_numbers([value], 1)
 
 
-def _loss(axes: Axes, trained: Sequence[Mapping[str, Any]], marks: Sequence[int]) -> None:
-    steps, losses = (np.array([record[name] for record in trained]) for name in ("step", "loss"))
-    stretches = np.array_split(np.arange(len(steps)), min(SMOOTHED, len(steps)))
-    if len(steps) > 2 * SMOOTHED:
-        axes.plot(steps, losses, color=GREY, lw=0.5, alpha=0.6)
-    style = "-" if len(stretches) > 2 else "o-"
-    axes.plot([steps[s].mean() for s in stretches], [losses[s].mean() for s in stretches], style, color=BLUE, lw=1.6)
-    for step in marks:
-        axes.axvline(step, color=GREY, lw=0.7, ls=":")
+def _loss(trained: Sequence[Mapping[str, Any]], marks: Sequence[int]) -> str:
+    points = [(record["step"], float(record["loss"])) for record in trained]
+    losses = np.array([loss for _, loss in points])
+    raw = [Curve(_some(points), "grey", "thin")] if len(points) > 2 * SMOOTHED else []
+    smooth = Curve(_smooth(points), "blue", "line" if len(points) > 2 else "marked")
     top = 1.1 * float(np.quantile(losses, 0.99))
-    axes.set_ylim(bottom=min(0.0, float(losses.min())), top=top if top > 0 else None)
-    _frame(axes, "step", "training loss" + (", spikes cut off" if losses.max() > top > 0 else ""))
+    title = "training loss" + (", spikes cut off" if losses.max() > top > 0 else "")
+    limits = (min(0.0, float(losses.min())), top if top > 0 else None)
+    return panel("training loss over the steps", [*raw, smooth], "step", title, marks=_some(marks, FEW), limits=limits)
 
 
-def progress_chart(aps: Sequence[float | None]) -> Figure:
+def _some(values: Sequence[Any], most: int = MANY) -> list[Any]:
+    """Up to so many of the values, evenly chosen."""
+    return list(values[:: math.ceil(len(values) / most)]) if values else []
+
+
+def progress_chart(aps: Sequence[float | None]) -> str:
     """The AP of every subnet that a search evaluated, in its order, and the best so far."""
-    figure = Figure(figsize=PANEL, layout="constrained")
-    axes = figure.subplots()
-    orders = np.array([order for order, ap in enumerate(aps, start=1) if ap is not None])
-    values = np.array([ap for ap in aps if ap is not None])
-    axes.plot(orders, values, ".", color=GREY, markersize=5, label="a subnet", rasterized=len(values) > MANY)
-    if len(values):
-        best = np.maximum.accumulate(values)
-        ends = [*orders, len(aps) + 0.5]
-        axes.step(ends, [*best, best[-1]], where="post", color=BLUE, lw=1.6, label="the best so far")
-        _legend(axes)
-    axes.set_xlim(0.5, max(len(aps), 1) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _frame(axes, "evaluation", "AP on the search images")
-    return figure
+    known = [(order, ap) for order, ap in enumerate(aps, start=1) if ap is not None]
+    best = np.maximum.accumulate([ap for _, ap in known]).tolist() if known else []
+    rises = [
+        (order, ap) for n, ((order, _), ap) in enumerate(zip(known, best, strict=True)) if not n or ap > best[n - 1]
+    ]
+    end = [(len(aps), best[-1])] if best else []
+    curves = [
+        Curve(_some(known), "grey", "dots", "a subnet"),
+        Curve([*rises, *end], "blue", "stairs", "the best so far"),
+    ]
+    return panel("AP of the subnets in their order", curves, "evaluation", "AP on the search images")
 
 
-def choice_chart(name: str, pairs: Sequence[tuple[int, float]], chosen: int | None = None) -> Figure:
+def choice_chart(name: str, pairs: Sequence[tuple[int, float]], chosen: int | None = None) -> str:
     """What a gene's choices were worth: (value, AP) of every subnet, with best and median; bold: the chosen value."""
-    figure = Figure(figsize=(2.1, 1.9), layout="constrained")
-    axes = figure.subplots()
     values = sorted({value for value, _ in pairs})
-    aps = [[ap for value, ap in pairs if value == one] for one in values]
-    for place, found in enumerate(aps):
-        # Side by side where there are many, so that their density can be seen.
-        across = place + 0.25 * np.sin(np.arange(len(found)) * 2.4) * min(1, len(found) / 50)
-        axes.plot(across, found, ".", color=GREY, markersize=3, alpha=0.6, rasterized=len(pairs) > MANY)
-    axes.plot([np.median(found) for found in aps], "_-", color=BLUE, markersize=12, lw=1)
-    axes.plot([max(found) for found in aps], "_", color=RED, markersize=12)
-    axes.set_xticks(range(len(values)), [str(value) for value in values], fontsize=8)
-    axes.tick_params(labelsize=8)
-    if chosen in values:
-        axes.get_xticklabels()[values.index(chosen)].set_fontweight("bold")
-    axes.set_xlim(-0.6, len(values) - 0.4)
-    axes.set_title(name, fontsize=9)
-    _frame(axes, "", "", grid="y")
-    return figure
+    aps = {value: [ap for one, ap in pairs if one == value] for value in values}
+    # Side by side where there are many, so that their density can be seen.
+    spread = 0.25 * min(1.0, len(pairs) / len(values) / 50)
+    dots = [(values.index(value) + spread * math.sin(2.4 * n), ap) for n, (value, ap) in enumerate(_some(pairs))]
+    medians = [(float(n), float(np.median(aps[value]))) for n, value in enumerate(values)]
+    best = [(float(n), max(aps[value])) for n, value in enumerate(values)]
+    curves = [Curve(dots, "grey", "dots"), Curve(medians, "blue"), Curve(medians, "blue", "bars")]
+    curves.append(Curve(best, "red", "bars"))
+    bold = values.index(chosen) if chosen in values else None
+    return panel(f"AP by {name}", curves, name, "", SMALL, choices=[str(value) for value in values], bold=bold)
 
 
-def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> Figure:
+def network_chart(spec: ArchSpec, largest: ArchSpec | None = None) -> str:
     """A bar for each part, as long as it is wide; round it, dashed, the largest of its space."""
-    figure = Figure(figsize=(4.8, 2.9), layout="constrained")
-    axes = figure.subplots()
     parts, reach = _parts(spec), _parts(largest or spec)
+    width, height = NETWORK
     longest = max(width for _, width, _ in (*reach, *parts))
-    for place, ((name, width, depth), (_, most, deepest)) in enumerate(zip(parts, reach, strict=True)):
-        color = BLUE if name.startswith("stage") else GREEN if name.startswith("deconv") else RED
-        axes.barh(place, width, 0.6, color=color)
-        said = str(width)
+    left, scale, row = 70, (width - 70 - 150) / longest, height / len(parts)
+    drawn = []
+    for place, ((name, wide, depth), (_, most, deepest)) in enumerate(zip(parts, reach, strict=True)):
+        middle = (place + 0.5) * row
+        colour = "blue" if name.startswith("stage") else "green" if name.startswith("deconv") else "red"
+        drawn.append(_text(name, left - 8, middle + 4, "end"))
+        drawn.append(_bar(colour, left, middle, wide * scale, 0.6 * row))
+        said = str(wide)
         if largest is not None:
-            axes.add_patch(Rectangle((0, place - 0.36), most, 0.72, fill=False, edgecolor=GREY, ls="--", lw=0.9))
-            said = f"{width} of {most}"
+            drawn.append(_bar("most", left, middle, most * scale, 0.72 * row))
+            said = f"{wide} of {most}"
         if name.startswith("stage"):
-            said += f", {depth} blocks" if depth == deepest else f", {depth} of {deepest} blocks"
-        axes.text(max(width, most if largest is not None else 0) + longest / 60, place, said, va="center", fontsize=8)
-    axes.set_yticks(range(len(parts)), [name for name, _, _ in parts], fontsize=9)
-    axes.set(xlim=(0, 1.5 * longest))
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
-    axes.set(xlabel="channels")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
+            blocks = "1 block" if deepest == 1 else f"{deepest} blocks"
+            said += f", {blocks}" if depth == deepest else f", {depth} of {blocks}"
+        drawn.append(_text(said, left + max(wide, most if largest else 0) * scale + 6, middle + 4, "start"))
+    return _svg(NETWORK, "channels of each part of the network", drawn)
+
+
+def _bar(colour: str, x: float, middle: float, width: float, height: float) -> str:
+    y = middle - height / 2
+    return f'<rect class="{colour}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
 
 
 def _parts(spec: ArchSpec) -> list[tuple[str, int, int]]:
@@ -186,14 +268,3 @@ def _parts(spec: ArchSpec) -> list[tuple[str, int, int]]:
     stages = [(f"stage {i}", width, len(spec.expansions[i - 1])) for i, width in enumerate(spec.stages, start=1)]
     deconvs = [(f"deconv {i}", width, 1) for i, width in enumerate(spec.deconv, start=1)]
     return [("stem", spec.stem, 1), *stages, *deconvs]
-
-
-def _legend(axes: Axes) -> None:
-    """A legend over the panel, where it hides nothing."""
-    axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-
-
-def _frame(axes: Axes, x: str, y: str, grid: Literal["both", "y"] = "both") -> None:
-    axes.set(xlabel=x, ylabel=y)
-    axes.grid(alpha=0.25, axis=grid)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -84,7 +84,7 @@
     const group = make(svg, "g", { role: "listbox", "aria-label": "subnets, by cost; arrow keys go through them" });
     const stop = shown ?? winner ?? nets[0];
     const rank = (net) => (net === shown ? 3 : net === winner ? 2 : front.has(net) ? 1 : 0);
-    let end = -Infinity;
+    const labels = []; // boxes of those that are drawn
     for (const net of [...nets].sort((a, b) => rank(a) - rank(b) || cost(a) - cost(b))) {
       const kinds = ["dot"];
       if (net.uniform) kinds.push("uniform");
@@ -99,14 +99,20 @@
         "aria-label": `${nameOf(net)}: AP ${apOf(net)}, ${costText(net)}`,
       });
       dot.net = net;
-      if (net.file && place.x(cost(net)) > end) {
-        end = place.x(cost(net)) + 62;
-        const after = end < width;
-        make(svg, "text", { x: place.x(cost(net)) + (after ? 9 : -9), y: place.y(net.AP) + 16, "font-size": 11,
-          "text-anchor": after ? "start" : "end", "aria-hidden": true }, nameOf(net));
-      }
+      if (net.file) label(net, labels, width);
     }
     if (focused) group.querySelector("[tabindex='0']")?.focus();
+  }
+
+  function label(net, others, width) { // beside its dot, where it hides no other: nothing stands above the front
+    const [x, y, wide, high] = [place.x(cost(net)), place.y(net.AP), 54, 12];
+    const places = [[x - 8 - wide, y - 6], [x - 8 - wide, y + 16], [x + 8, y + 16], [x + 8, y - 6], [x - 8 - wide, y - 18]];
+    const free = places.find(([left, base]) => left > 40 && left + wide < width && base > high &&
+      !others.some(([l, b]) => Math.abs(l - left) < wide && Math.abs(b - base) < high));
+    if (!free) return;
+    others.push(free);
+    make(svg, "text", { x: free[0] + wide / 2, y: free[1], "font-size": 11, "text-anchor": "middle", "aria-hidden": true },
+      nameOf(net));
   }
 
   function tell() {
@@ -125,8 +131,8 @@
   }
 
   function list() {
-    const members = within(), cut = all ? members : members.slice(0, SHORT);
-    if (shown && members.includes(shown) && !cut.includes(shown)) cut.push(shown);
+    const members = within(); // at first the best, all of the front, and what is shown
+    const cut = members.filter((net, number) => all || number < SHORT || net.file || net === shown);
     document.getElementById("cost-column").textContent = axis.name;
     rows.replaceChildren(...cut.map((net) => {
       const row = document.createElement("tr");
@@ -147,7 +153,7 @@
       });
       return row;
     }));
-    more.hidden = members.length <= SHORT;
+    more.hidden = !all && cut.length === members.length;
     more.textContent = all ? "show fewer" : `show all ${members.length}`;
   }
 

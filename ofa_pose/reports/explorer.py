@@ -12,10 +12,8 @@ from typing import Any
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.reports.html_parts import data, element, scrolled
-from ofa_pose.reports.runs import reading
 from ofa_pose.reports.search_section import Searched
 from ofa_pose.searches.archive import ARCHIVE
-from ofa_pose.searches.job import RESULT
 from ofa_pose.searches.results import FRONT
 from ofa_pose.utils.numbers import are_numbers
 
@@ -35,8 +33,7 @@ HELP = (
 
 def explorer(search: Searched) -> list[str]:
     """The HTML of it, for explorer.js; nothing where no subnet has an AP."""
-    with reading(search.run.path / RESULT):
-        found = _values(search)
+    found = _values(search)
     if not found["nets"] or not found["axes"]:
         return []
     options = "".join(f"<option>{html.escape(axis['name'])}</option>" for axis in found["axes"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ofa_pose.arch.spec import ArchSpec, NetSpec
 from ofa_pose.backends.runners import LIST
@@ -15,7 +17,6 @@ from ofa_pose.families.table import read_spec
 from ofa_pose.latency.latency_table import FORMAT, LatencyTable
 from ofa_pose.latency.predictor import Predictor
 from ofa_pose.utils import files
-from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import are_numbers
 
@@ -33,6 +34,8 @@ class Evaluated:
         figures: AP, AP_stderr and so on, 0 to 1; None where there are no such people.
         annotations, images: of the ground truth, as they are found now, or were then.
         truth: the SHA-256 of the annotations.
+        draws: the APs of images drawn again, see `ofa_pose.pose.bootstrap`; None where they were not kept.
+        made: when, with which versions and on which processor, in words; '' where that is not known.
     """
 
     folder: Path
@@ -48,6 +51,8 @@ class Evaluated:
     truth: str
     metric: str
     breakdown: Mapping[str, Any]
+    draws: np.ndarray | None = None
+    made: str = ""
 
     @property
     def ap(self) -> float | None:
@@ -105,8 +110,8 @@ def near(run: Path, pattern: str) -> Iterator[Path]:
                     yield path
 
 
-def find_evaluations(run: Path) -> list[Evaluated]:
-    """What `eval --out` wrote of checkpoints in or beside a run; a file that cannot be read is named in a warning."""
+def find_evaluations(run: Path, note: Callable[[str], None]) -> list[Evaluated]:
+    """What `eval --out` wrote of checkpoints in or beside a run; `note` gets a line of each file at fault."""
     found = []
     for path in near(run, EVALUATION):
         try:
@@ -114,9 +119,9 @@ def find_evaluations(run: Path) -> list[Evaluated]:
             if isinstance(value, Mapping) and "network" in value and "data" in value:
                 found.append(_evaluated(path, value))
         except InputError as error:
-            warn(str(error))
+            note(str(error))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            warn(f"{path}: is not what eval writes ({type(error).__name__}: {error})")
+            note(f"{path}: is not what eval writes ({type(error).__name__}: {error})")
     return found
 
 
@@ -124,6 +129,11 @@ def _evaluated(path: Path, value: Mapping[str, Any]) -> Evaluated:
     network, truth, figures = value["network"], value["data"], value["metrics"]
     if not all(figure is None or are_numbers([figure], 1) for figure in figures.values()):
         raise ValueError("a figure is not a number")
+    draws = value.get("draws")
+    if draws is not None and not (
+        isinstance(draws, list) and all(one is None or are_numbers([one], 1) for one in draws)
+    ):
+        raise ValueError("the APs of images drawn again are not numbers")
     written, here = str(value.get("out") or ""), path.parent
     places = [
         moved(str(truth[key]), written, here) if written else str(truth[key]) for key in ("annotations", "images")
@@ -141,12 +151,30 @@ def _evaluated(path: Path, value: Mapping[str, Any]) -> Evaluated:
         images=places[1],
         truth=str(truth["sha256"]),
         metric=str(truth.get("metric", "coco")),
-        breakdown=dict(value.get("breakdown") or {}),
+        breakdown=_breakdown(value.get("breakdown") or {}),
+        draws=None if draws is None else np.array(draws, np.float64),
+        made=_made(value),
     )
 
 
-def find_exports(run: Path, sha256: str) -> list[Exported]:
-    """What was exported of a checkpoint into folders in or beside a run, and is still there."""
+def _breakdown(parts: Mapping[str, Any]) -> Mapping[str, Mapping[str, Mapping[str, float | None]]]:
+    """The parts as they stand. Raises ValueError, or AttributeError, where a figure is not a number."""
+    for part in parts.values():
+        for row in part.values():
+            if not all(figure is None or are_numbers([figure], 1) for figure in row.values()):
+                raise ValueError("a figure of the breakdown is not a number")
+    return {name: {str(key): dict(row) for key, row in part.items()} for name, part in parts.items()}
+
+
+def _made(value: Mapping[str, Any]) -> str:
+    """Such as '2026-11-27, ofa-pose 0.1.0, torch 2.9.1, Intel Xeon'."""
+    versions = dict(value.get("versions") or {})
+    named = [f"{name} {versions[name]}" for name in ("ofa-pose", "torch") if name in versions]
+    return ", ".join(str(part) for part in (value.get("date"), *named, value.get("processor")) if part)
+
+
+def find_exports(run: Path, sha256: str, note: Callable[[str], None]) -> list[Exported]:
+    """What was exported of a checkpoint into folders in or beside a run, and is still there; `note` as above."""
     found = []
     for path in near(run, LIST):
         try:
@@ -161,13 +189,13 @@ def find_exports(run: Path, sha256: str) -> list[Exported]:
                         Exported(str(name), file, int(one["bytes"]), timed, ap if isinstance(ap, dict) else {})
                     )
         except InputError as error:
-            warn(str(error))
+            note(str(error))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            warn(f"{path}: is not what export writes ({type(error).__name__}: {error})")
+            note(f"{path}: is not what export writes ({type(error).__name__}: {error})")
     return found
 
 
-def find_latencies(run: Path, spec: NetSpec, named: Sequence[Path] = ()) -> list[Latency]:
+def find_latencies(run: Path, spec: NetSpec, named: Sequence[Path], note: Callable[[str], None]) -> list[Latency]:
     """What latency tables predict for a network: those named, and those in or beside a run that cover it."""
     if not isinstance(spec, ArchSpec):
         return []
@@ -178,6 +206,10 @@ def find_latencies(run: Path, spec: NetSpec, named: Sequence[Path] = ()) -> list
         seen.add(path.resolve())
         try:
             table = LatencyTable.load(path)
+        except InputError as error:
+            note(str(error))
+            continue
+        try:
             ms = Predictor(table, path).predict_ms(spec)
         except InputError:  # of another space, or not complete
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,3 +86,8 @@ def table(label: str, head: Iterable[str], rows: Sequence[Sequence[str]], kinds:
 def figure(picture: str, caption: str) -> str:
     """A picture, markup, and what it shows."""
     return f"<figure>{picture}{element('figcaption', caption)}</figure>"
+
+
+def jpeg_address(code: bytes) -> str:
+    """A JPEG as an address that holds it."""
+    return "data:image/jpeg;base64," + base64.b64encode(code).decode()

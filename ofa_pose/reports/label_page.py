@@ -15,19 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.data.keypoint_dataset import KeypointDataset
+from ofa_pose.data.label_pictures import label_picture, sample_picture
 from ofa_pose.data.records import ImageRecord
-from ofa_pose.data.transforms import Augmentation, Region, Sample, training_sample
-from ofa_pose.pose.draw import draw_labels, joint_colours
+from ofa_pose.data.transforms import Augmentation, training_sample
+from ofa_pose.pose.draw import joint_colours
 from ofa_pose.pose.geometry import has_extent
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress
 
-SIDE = 720  # the longer one of a picture, in pixels
-ENLARGED = 4.0  # at most
 QUALITY = 85
 MOST_ODD = 12  # images with odd labels that are shown besides
-DIMMED = 0.35  # what is left of an image's brightness where the loss does not count
 NAMED = 4  # joints in a caption
 STYLE = """
 :root { color-scheme: light; }
@@ -88,34 +86,6 @@ def write_label_page(path: Path, dataset: KeypointDataset, count: int, training:
     files.write_text(path, head + "\n".join(body) + "\n</html>\n")
 
 
-def label_picture(
-    record: ImageRecord, image: NDArray[np.uint8], people: Sequence[Mapping[str, Any]], skeleton: Skeleton
-) -> NDArray[np.uint8]:
-    """An image with its labels: RGB uint8, the longer side 720 pixels or four times the image's.
-
-    Args:
-        image: the image of `record`, RGB uint8.
-        people: its annotations, as `KeypointDataset.ground_truth` has them.
-    """
-    picture, scale = _resized(image)
-    picture = _without(picture, record.ignore, scale)
-    own = [one for one in people if not one["iscrowd"] and any(one["keypoints"][2::3])]
-    keypoints = np.array([one["keypoints"] for one in own], np.float64).reshape(-1, len(skeleton.joints), 3)
-    boxes = np.array([one["bbox"] for one in own], np.float64).reshape(-1, 4) * scale
-    keypoints[..., :2] *= scale
-    return draw_labels(picture, keypoints, skeleton, boxes)
-
-
-def sample_picture(sample: Sample, skeleton: Skeleton) -> NDArray[np.uint8]:
-    """A training sample with its labels: RGB uint8. What the loss leaves out is dark."""
-    picture, scale = _resized(sample.image)
-    mask = cv2.resize(sample.mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    picture[np.asarray(mask) == 0] = (picture[np.asarray(mask) == 0] * DIMMED).astype(np.uint8)
-    keypoints = np.array(sample.keypoints, np.float64)
-    keypoints[..., :2] *= scale
-    return draw_labels(picture, keypoints, skeleton)
-
-
 def _labelled(
     dataset: KeypointDataset, places: Sequence[int], people: Mapping[Any, list[dict[str, Any]]]
 ) -> Iterator[tuple[NDArray[np.uint8], str]]:
@@ -169,28 +139,6 @@ def _people(dataset: KeypointDataset) -> Mapping[Any, list[dict[str, Any]]]:
 def _spread(count: int, wanted: int) -> list[int]:
     """Up to `wanted` of so many places, the same distance apart, the first and the last among them."""
     return sorted(set(np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist())) if count else []
-
-
-def _resized(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-    scale = min(SIDE / max(image.shape[:2]), ENLARGED)
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
-    resized: Any = cv2.resize(image, size, interpolation=how)
-    return resized, scale
-
-
-def _without(picture: NDArray[np.uint8], regions: Sequence[Region], scale: float) -> NDArray[np.uint8]:
-    """A picture that is dark where its image's regions are left out of the loss."""
-    left = np.ones(picture.shape[:2], np.uint8)
-    for region in regions:
-        if region.runs is not None:
-            mask = cv2.resize(region.runs.mask(), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-            left[np.asarray(mask) > 0] = 0
-        for polygon in region.polygons:
-            corners = np.clip(polygon * scale, -2 * SIDE, 3 * SIDE)  # far ones would overflow
-            cv2.fillPoly(left, [corners.round().astype(np.int32)], (0,))
-    picture[left == 0] = (picture[left == 0] * DIMMED).astype(np.uint8)
-    return picture
 
 
 def _grid(pictures: Iterator[tuple[NDArray[np.uint8], str]], done: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +38,6 @@ class PosePicture:
     similarity: float
     people: int
     jpeg: bytes
-
-    @property
-    def source(self) -> str:
-        """The picture as an address that holds it."""
-        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode()
 
 
 @dataclass(frozen=True)

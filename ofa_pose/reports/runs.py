@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import os.path
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ofa_pose.arch.spec import ArchSpec
+from ofa_pose.checkpoints.provenance import PROVENANCE
+from ofa_pose.data.label_pictures import SAMPLES
 from ofa_pose.reports.findings import moved
 from ofa_pose.searches.job import BEST
 from ofa_pose.utils import files
+from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import are_numbers
 from ofa_pose.utils.run_dir import COMMAND, METRICS, RECIPE, read_command, read_records
@@ -25,10 +28,11 @@ SOURCES = {  # options that name what a run starts from, and what that is to it
     "--subnet": "choice of the subnet",
     "--teacher": "teacher",
 }
-SHOWN = (COMMAND, RECIPE, METRICS, BEST, "result.json", "search.json", "history.csv", "pareto.png")
+SHOWN = (COMMAND, RECIPE, METRICS, PROVENANCE, SAMPLES, BEST, "result.json", "search.json", "history.csv")
 STUDIES = ("table", "fidelity")
 HINT = "name a folder that pretrain, train-supernet, search or finetune wrote"
 RESTORE = "search again, or restore it"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,15 @@ class Run:
     """What a run directory holds.
 
     Commands are the words of each that ran in it, without 'ofa-pose'; all but the first resumed it. Metrics are the
-    records of metrics.jsonl, the recipe is the text of recipe.yaml, '' where there is none.
+    records of metrics.jsonl, of which so many lines are unreadable, without a last one that was cut off. The recipe is
+    the text of recipe.yaml, '' where there is none.
     """
 
     path: Path
     commands: tuple[tuple[str, ...], ...]
     metrics: tuple[Mapping[str, Any], ...]
     recipe: str
+    unreadable: int = 0
 
     @property
     def name(self) -> str:
@@ -71,6 +77,17 @@ class Run:
         if out and place.is_absolute() == Path(out).is_absolute():
             place = Path(moved(value, out, self.path))
         return place if os.path.exists(place) else None
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What the last command started from, by option; see `SOURCES`."""
+        return {option: value for option in SOURCES if (value := self.option(option))}
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Of its sources those that are not found from here; what ships with the package always is."""
+        shipped = files.shipped_weights()
+        return {name: one for name, one in self.sources.items() if one not in shipped and self.locate(one) is None}
 
     @property
     def trained(self) -> list[Mapping[str, Any]]:
@@ -124,8 +141,11 @@ def read_run(path: str | Path) -> Run:
     check_inside(folder)
     commands = tuple(map(_split, read_command(folder / COMMAND)))
     recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
-    metrics = read_records(folder / METRICS) if (folder / METRICS).exists() else ()
-    run = Run(folder, commands, tuple(record for _, record in metrics), recipe)
+    metrics = list(read_records(folder / METRICS)) if (folder / METRICS).exists() else []
+    lines = files.read_text(folder / METRICS).splitlines() if (folder / METRICS).exists() else []
+    cut_off = bool(lines) and (not metrics or metrics[-1][0] != lines[-1])
+    unreadable = len(lines) - len(metrics) - cut_off
+    run = Run(folder, commands, tuple(record for _, record in metrics), recipe, unreadable)
     if run.job in STUDIES:
         raise InputError(f"holds a {run.job} study", folder, HINT)
     return run
@@ -169,6 +189,22 @@ def _is_step(value: Any) -> bool:
 
 def _is_finite(value: Any) -> bool:
     return are_numbers([value], 1)
+
+
+def attempt(make: Callable[[], T], problems: list[str]) -> T | None:
+    """What a function makes of a run's files; where they are at fault None, and one more of the problems."""
+    try:
+        return make()
+    except InputError as error:
+        note(str(error), problems)
+        return None
+
+
+def note(problem: str, problems: list[str]) -> None:
+    """Keep what is to be said of a file on the page, and warn of it, once."""
+    if problem not in problems:
+        warn(problem)
+        problems.append(problem)
 
 
 @contextmanager

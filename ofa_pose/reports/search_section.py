@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.reports import charts
 from ofa_pose.reports.html_parts import element, section, table
-from ofa_pose.reports.runs import RESTORE, Run, reading
+from ofa_pose.reports.runs import RESTORE, Run, attempt, reading
 from ofa_pose.searches.job import BASIS, BEST, HISTORY, RESULT
-from ofa_pose.searches.results import ap_cells, front_notes
+from ofa_pose.searches.results import FRONT, ap_cells, front_notes
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import format_count, positive
@@ -54,6 +55,14 @@ class Searched:
         return self.history.get(self.genome, {})
 
     @property
+    def file(self) -> str:
+        """Such as ' (front/001.yaml)'; '' where it is not on the front."""
+        front = self.result.get("front")
+        nets = (net for net in front if isinstance(net, Mapping)) if isinstance(front, list) else ()
+        ranks = (net.get("rank") for net in nets if net.get("genome") == list(self.genome))
+        return next((f" ({FRONT}/{rank:03}.yaml)" for rank in ranks if isinstance(rank, int)), "")
+
+    @property
     def error(self) -> float | None:
         """The standard error of its AP, where the search gave it: of what it chose, and of the front."""
         front, best, chosen = (self.result.get(key) for key in ("front", "best", "chosen"))
@@ -84,22 +93,56 @@ class Searched:
         return path if path is not None and path.is_file() and files.sha256(path) == wanted else None
 
 
-def read_search(run: Run, spec: ArchSpec | None) -> Searched | None:
-    """The search in a run's directory, if any, for a network or the one it chose. Raises InputError where damaged."""
-    path = run.path / HISTORY
-    if not path.exists():
+def read_search(run: Run, spec: ArchSpec | None, problems: list[str]) -> Searched | None:
+    """The search in a run's directory, if any, for a network or the one it chose; damaged files are left out of it.
+
+    Args:
+        problems: gets a line of each file that is damaged.
+    """
+    if not (run.path / HISTORY).exists():
         return None
-    basis, best = run.table(BASIS), run.best() or {}
-    space = SearchSpace.from_dict(basis["space"], run.path / BASIS) if isinstance(basis.get("space"), Mapping) else None
-    extra = ("generation", *QUANTITIES, "latency_ms")
-    history = read_subnets(path, ("AP",), space, ("AP",), extra, "a history of a search", RESTORE)
-    if not all(math.isfinite(cell) for row in history.values() for cell in row.values() if cell is not None):
-        raise InputError("holds an AP or a latency that is not a number", path, RESTORE)
+    basis, result = (attempt(partial(run.table, name), problems) or {} for name in (BASIS, RESULT))
+    best = attempt(run.best, problems) or {}
+    space = attempt(partial(_space, run, basis), problems)
+    history = attempt(partial(_history, run, space), problems) or {}
     genome: Genome = ()
     wanted = spec or best.get("spec")
     with suppress(InputError):  # it is not of the space
         genome = space.encode(wanted) if space is not None and wanted else ()
-    return Searched(run, space, best, history, basis, run.table(RESULT), genome)
+    found = Searched(run, space, best, history, basis, result, genome)
+    if not attempt(partial(_is_readable, found, BEST), problems):
+        found = replace(found, best={})
+    if not attempt(partial(_is_readable, found, RESULT), problems):
+        found = replace(found, result={})
+    if not attempt(partial(_is_readable, found, BASIS), problems):
+        found = replace(found, basis={})
+    return found
+
+
+def _space(run: Run, basis: Mapping[str, Any]) -> SearchSpace | None:
+    return SearchSpace.from_dict(basis["space"], run.path / BASIS) if isinstance(basis.get("space"), Mapping) else None
+
+
+def _history(run: Run, space: SearchSpace | None) -> Mapping[Genome, Mapping[str, Any]]:
+    path, extra = run.path / HISTORY, ("generation", *QUANTITIES, "latency_ms")
+    history = read_subnets(path, ("AP",), space, ("AP",), extra, "a history of a search", RESTORE)
+    if not all(math.isfinite(cell) for row in history.values() for cell in row.values() if cell is not None):
+        raise InputError("holds an AP or a latency that is not a number", path, RESTORE)
+    return history
+
+
+def _is_readable(search: Searched, name: str) -> bool:
+    """True. Raises InputError where a file of the search holds what no search writes: all that is shown is read."""
+    with reading(search.run.path / name):
+        if name == BEST:
+            _ = search.budget, search.latency_table
+        elif name == RESULT:
+            _front(search)
+            _ = [(tuple(net["genome"]), f"{net['rank']:03}") for net in search.result.get("front") or ()]
+            _ = search.error, [tuple(net["genome"]) for net in search.result.get("uniform") or ()]
+        else:
+            _ = list(_rests_on(search))
+    return True
 
 
 def search_lead(search: Searched) -> str:
@@ -107,43 +150,41 @@ def search_lead(search: Searched) -> str:
     count, ap = len(search.history), search.chosen.get("AP")
     where = f"in the space {search.space.name} " if search.space else ""
     subnets = "1 subnet was" if count == 1 else f"{count:,} subnets were"
+    if not search.history and search.best:
+        return f"Searched {where}within {search.budget or 'a budget'}; its {HISTORY} cannot be read."
     said = f"Searched {where}within {search.budget or 'a budget'}: {subnets} evaluated"
     if ap is None:
         return f"{said}."
     rank = 1 + sum((row["AP"] or 0) > ap for row in search.history.values())
-    place = "the best" if rank == 1 else f"the one taken ranks {rank} by AP and"
+    place = "the best of them" if rank == 1 else f"number {rank} of them by AP"
     shown = show_ap(ap, search.error)
     computed = f", computed in {search.chosen['precision']}" if "precision" in search.chosen else ""
-    return f"{said}; {place} has AP {shown} on the search images with the supernet's weights{computed}."
+    weights = f"on the search images with the supernet's weights{computed}"
+    return f"{said}. It is {place}{search.file}, with AP {shown} {weights}."
 
 
 def search_section(search: Searched, explored: Sequence[str]) -> list[str]:
     """The HTML of a search, with what `explorer` makes of it."""
-    with reading(search.run.path / BASIS):
-        said = " ".join(_rests_on(search))
+    said = " ".join(_rests_on(search))
     body = [*([element("p", said)] if said else []), *explored]
     if search.history:
-        body.append(
-            charts.svg(
-                charts.progress_chart([row["AP"] for row in search.history.values()]), "progress", "AP in their order"
-            )
-        )
-    with reading(search.run.path / RESULT):
-        body += _front(search)
+        body.append(charts.progress_chart([row["AP"] for row in search.history.values()]))
+    body += _front(search)
     evaluated = [row for row in search.history.values() if row["AP"] is not None]
     labels = search.space.labels if search.space is not None else ()
     choices = {label: [(row[label], row["AP"]) for row in evaluated] for label in labels}
     choices = {label: pairs for label, pairs in choices.items() if len({value for value, _ in pairs}) > 1}
     if choices:
         bold = "; bold: chosen" if search.chosen else ""
+        dots = "Every dot is a subnet that was evaluated"
+        if len(evaluated) > charts.MANY:
+            dots = f"The dots are some {charts.MANY} of the {len(evaluated):,} subnets that were evaluated"
         note = (
-            f"Every dot is a subnet that was evaluated; red: the best with this choice, blue: their median{bold}. "
+            f"{dots}; red: the best with this choice, blue: their median{bold}. "
             "All keep the budget, so what is wide here is narrow elsewhere."
         )
         body += [element("h3", "What the choices were worth"), '<div class="charts small">']
-        for number, (label, pairs) in enumerate(choices.items()):
-            chart = charts.choice_chart(label, pairs, search.chosen.get(label))
-            body.append(charts.svg(chart, f"choice{number}", f"AP by {label}"))
+        body += [charts.choice_chart(label, pairs, search.chosen.get(label)) for label, pairs in choices.items()]
         body += ["</div>", element("p", note, "note")]
     return section("The search", body)
 
@@ -156,7 +197,8 @@ def _rests_on(search: Searched) -> Iterator[str]:
         what = f"{min(images, there)} search images, after BatchNorm recalibration on {calibration} training images"
         yield f"AP is measured on {what}."
     if isinstance(basis.get("algorithm"), Mapping):
-        named = [f"{key} {basis['algorithm'][key]}" for key in SETTINGS if key in basis["algorithm"]]
+        kept = {key: basis["algorithm"][key] for key in SETTINGS if key in basis["algorithm"]}
+        named = [key if value is True else f"{key} {value}" for key, value in kept.items() if value is not False]
         yield f"Settings: {', '.join(named)}."
     name = search.run.option("--latency-table")
     if name:
@@ -167,7 +209,7 @@ def _rests_on(search: Searched) -> Iterator[str]:
     notes = search.result.get("notes")
     yield from (f"{str(note)[:1].upper()}{str(note)[1:]}." for note in (notes if isinstance(notes, list) else []))
     if not search.result:
-        yield f"The search did not come to its end, or is of a version that wrote no {RESULT}."
+        yield f"The search did not come to its end, or there is no {RESULT} that can be read."
 
 
 def _latency_table(search: Searched, name: str) -> str:

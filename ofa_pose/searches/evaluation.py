@@ -38,6 +38,8 @@ from ofa_pose.inference.quantised import calibration_inputs, int8_runner
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.recalibrate import calibration_batches, recalibrate
+from ofa_pose.monitor import NO_FLIP
+from ofa_pose.monitor.opening import describe_images
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches.archive import Archive
@@ -172,6 +174,17 @@ class SubnetEvaluator:
             **metric,
             **choice,
             **precision,
+        }
+
+    def facts(self) -> dict[str, str]:
+        """How subnets are evaluated and on what, for the opening of a search."""
+        settings, threads = self.settings, torch.get_num_threads()
+        calibration = min(settings.calibration_images, len(self.train))
+        precision = "int8, as onnx-int8 runs them" if settings.int8 else "float32"
+        return {
+            "device": f"{self.device}, {precision}, {threads} thread{'s' * (threads > 1)}",
+            "search": f"{describe_images(self.images, len(self.search))}; AP {NO_FLIP}",
+            "calibration": f"BatchNorm, on {calibration:,} of {len(self.train):,} training images",
         }
 
     def __call__(self, genome: Genome) -> float:

@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible
+from ofa_pose.checkpoints.provenance import note_end, note_start
+from ofa_pose.costs.feasible import FeasibleSpace, describe_feasible, format_subnets
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.inference.evaluate import count_people
 from ofa_pose.inference.quantised import choose_calibration
 from ofa_pose.models.recalibrate import inherit
+from ofa_pose.monitor import NO_FLIP
+from ofa_pose.monitor.event_files import check_log, event_files
+from ofa_pose.monitor.opening import show_opening
 from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
@@ -29,10 +35,12 @@ from ofa_pose.searches.candidates import Algorithm, Candidate
 from ofa_pose.searches.choice import choice_notes, choose
 from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator
 from ofa_pose.searches.results import (
+    SHOWN,
     History,
     SearchResult,
     describe,
     draw_pareto,
+    front_notes,
     front_table,
     rivals,
     write_best,
@@ -69,6 +77,9 @@ class SearchJob:
         gives_draws: `measure` gives the APs on draws of the images (`evaluation.DRAWS`), by which the final choice is
             made; what an archive of an earlier version lacks of them is measured again.
         int8: of a search whose APs are int8's, what the ranges of maps are taken from; see `SearchResult`.
+        about: what its opening says besides the space, the budget and the algorithm.
+        log: what its records go into besides metrics.jsonl, see `monitor.event_files`.
+        data: the splits that it uses, by name; device: that measures.
     """
 
     feasible: FeasibleSpace
@@ -81,6 +92,10 @@ class SearchJob:
     people: int | None = None
     gives_draws: bool = False
     int8: Mapping[str, Any] | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+    log: str | None = None
+    data: Mapping[str, KeypointDataset] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
     def from_checkpoint(
@@ -92,13 +107,15 @@ class SearchJob:
         seed: int | None = None,
         device: str | None = None,
         algorithm: Algorithm | None = None,
+        log: str | None = None,
     ) -> SearchJob:
-        """The search of a supernet; see `SearchJob`, `load_recipe` and `pick_device`.
+        """The search of a supernet; see `SearchJob`, `load_recipe`, `pick_device` and `check_log`.
 
         Raises:
             InputError: the recipe, the data and the supernet do not fit, or the supernet may have seen the search's
                 images.
         """
+        check_log(log)
         resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe, seed)
         evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         sha256 = files.sha256(checkpoint.path) if checkpoint.path else None
@@ -131,6 +148,10 @@ class SearchJob:
             count_people(evaluator.images),
             gives_draws=True,
             int8=int8,
+            about={"supernet": str(checkpoint.path or ""), **evaluator.facts()},
+            log=log,
+            data={"train": evaluator.train, "search": evaluator.images},
+            device=evaluator.device,
         )
 
     @property
@@ -181,11 +202,13 @@ class SearchJob:
         if not run.fresh and not place.exists():
             hint = "put it back or name it with --archive; without it, start anew with another --out"
             raise InputError("the search's archive is missing", place, hint)
-        say(describe_feasible(feasible))
+        show_opening("search", self._facts(), run.path)
         earlier = _read_result(run)
         run.open()
+        note_start(run, self.device, self.data)
         (run.path / RESULT).unlink(missing_ok=True)  # of the search before it was resumed
-        with interruptible(run.go_on), Archive(place, self.basis) as kept:
+        logged = event_files(self.log, run, None if run.fresh else -1)
+        with interruptible(run.go_on), logged, Archive(place, self.basis) as kept:
             # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
             prior_end = before.get("prior", kept.last)
             known = kept.until(prior_end, feasible.space)
@@ -209,7 +232,11 @@ class SearchJob:
             front = write_front(run.path, history, feasible, origin, beside, choice.chosen, evaluations.error)
             best, error = choice.chosen, evaluations.error(choice.chosen.genome)
             measured = kept.count_after(prior_end, evaluations.asked)
+        say(f"Pareto front of {feasible.space.name} within {feasible.budget}; AP on the search images, {NO_FLIP}")
         show(front_table(front, feasible))
+        say("*: the chosen subnet")
+        for note in front_notes(front, feasible.budget.limits[0].quantity.removeprefix("of "), SHOWN):
+            say(note)
         for note in notes:
             say(note)
         if best.fitness <= 0:
@@ -237,7 +264,21 @@ class SearchJob:
             checkpoint=run.path / CHECKPOINT if self.save_subnet else None,
         )
         files.write_json(run.path / RESULT, result.to_dict())
+        note_end(run, time.perf_counter() - start)
         return result
+
+    def _facts(self) -> dict[str, str]:
+        """What the opening says."""
+        space, settings = self.feasible.space, self.recipe.search
+        count = None if self.algorithm else expected_evaluations(self.feasible, settings)
+        evaluated = f", at most {count:,} evaluations" if count else ""
+        surrogate = ", a surrogate chooses" if settings.surrogate else ""
+        return {
+            "space": f"{space.name}: {format_subnets(space.size)} subnets",
+            "budget": describe_feasible(self.feasible),
+            "algorithm": f"{self.algorithm_name}{surrogate}{evaluated}",
+            **self.about,
+        }
 
     def _plan(self) -> dict[str, Any]:
         """All that decides which subnets are evaluated, and how; a resumed search must have the same."""
@@ -328,7 +369,7 @@ class _Course:
             tau = report["surrogate_tau"]
             known = "knows too little yet" if tau is None else f"tau {tau:.2f} on held-out APs"
             quality = f"; surrogate: {known}, {'has chosen' if report['surrogate'] else 'stands aside'}"
-        say(f"generation {generation}: {number} subnets, {self.shown}{quality}")
+        say(f"generation {generation}: {number} subnets, {self.shown}, {NO_FLIP}{quality}")
 
     def take(self, chosen: Candidate) -> None:
         """Let a candidate be the best, in best.yaml and in the picture."""

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ofa_pose.arch.space import Genome
@@ -224,12 +225,12 @@ def write_front(
 
 
 def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
-    """What `write_front` found, for people: the front, the chosen subnet first, against the uniformly scaled nets."""
+    """What `write_front` found, for people: the front, best AP first, against the uniformly scaled nets."""
     limits = feasible.budget.limits
     quantities = [limit.quantity.removeprefix("of ") for limit in limits]
-    table = Table(title=f"Pareto front of {feasible.space.name} within {feasible.budget}", caption_justify="left")
-    for name in ("", "resolution", *quantities, "AP", "uniform", "gain"):
-        table.add_column(name, justify="left" if not name else "right", no_wrap=name == "AP")
+    table = Table(box=SIMPLE_HEAD, padding=(0, int(len(limits) == 1), 0, 0), show_edge=False)
+    for name in ("", "pixels", *quantities, "AP", "uniform", "gain"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
 
     def costs(entry: Mapping[str, Any]) -> list[str]:
         spec = feasible.decode(entry["genome"])
@@ -238,12 +239,11 @@ def front_table(result: Mapping[str, Any], feasible: FeasibleSpace) -> Table:
     front = result["front"]
     for place in np.unique(np.linspace(0, len(front) - 1, min(SHOWN, len(front))).round().astype(int)):
         entry = front[place]
-        label = f"front/{entry['rank']:03}" + (" (chosen)" if entry["genome"] == result["chosen"] else "")
+        label = f"front/{entry['rank']:03}" + (" *" if entry["genome"] == result["chosen"] else "")
         table.add_row(label, str(entry["resolution"]), *costs(entry), *ap_cells(entry))
     table.add_section()
     for net in result["uniform"]:
-        table.add_row("uniformly scaled", str(net["resolution"]), *costs(net), *ap_cells(net))
-    table.caption = "\n".join(front_notes(result, quantities[0], SHOWN))
+        table.add_row("uniform", str(net["resolution"]), *costs(net), *ap_cells(net))
     return table
 
 

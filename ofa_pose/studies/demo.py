@@ -23,7 +23,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.utils import files
-from ofa_pose.utils.console import say
+from ofa_pose.utils.console import say_command
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import format_count
 from ofa_pose.utils.result import Result
@@ -71,7 +71,7 @@ class Demo:
         """Run `ofa-pose` with these arguments and return its JSON. Raises OfaPoseError where it fails."""
         words = [str(argument) for argument in arguments]
         shown = f"ofa-pose {shlex.join(words)}"
-        say(f"\n$ {shown}")
+        say_command(f"\n$ {shown}")
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-m", "ofa_pose", *words, "--json"], stdout=subprocess.PIPE, text=True)
         self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - start, 1)

@@ -13,9 +13,11 @@ import numpy as np
 
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.checkpoints.checkpoint import Checkpoint
+from ofa_pose.costs.feasible import format_subnets
 from ofa_pose.costs.macs import population_costs, spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable, read_subnets
 from ofa_pose.inference.evaluate import count_people
+from ofa_pose.monitor.opening import show_opening
 from ofa_pose.pose.bootstrap import doubts
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate, FitnessOutcome
@@ -63,6 +65,7 @@ class TableStudy:
         recipe: kept in the run directory.
         error_of: the standard error of a subnet's AP, for which it is evaluated again; asked for the best one.
         people: how many the APs are taken of.
+        about: what is said of the evaluations before the first one.
     """
 
     space: SearchSpace
@@ -72,6 +75,7 @@ class TableStudy:
     recipe: Recipe = field(default_factory=Recipe)
     error_of: Callable[[Genome], float | None] = lambda _: None
     people: int | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_checkpoint(
@@ -86,7 +90,8 @@ class TableStudy:
         evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
         basis = evaluator.basis(files.sha256(checkpoint.path) if checkpoint.path else None)
         space, people = evaluator.supernet.space, count_people(evaluator.images)
-        return cls(space, checkpoint.spec.joints, timed(evaluator), basis, resolved, evaluator.error, people)
+        rest = evaluator.error, people, {"supernet": str(checkpoint.path or ""), **evaluator.facts()}
+        return cls(space, checkpoint.spec.joints, timed(evaluator), basis, resolved, *rest)
 
     def run(self, out: str | Path, resume: bool = False) -> ExhaustiveTable:
         """Evaluate every subnet that the run directory's table.csv does not hold yet.
@@ -107,6 +112,8 @@ class TableStudy:
         if not run.fresh:
             check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
         rows = dict(sorted(read_table(path, self.space).items())) if not run.fresh else {}
+        subnets = f"{self.space.name}: {format_subnets(self.space.size)} subnets, all of them"
+        show_opening("table", {"space": subnets, **self.about}, run.path)
         run.open()
         files.write_json(run.path / BASIS, dict(self.basis))
         genomes = list(every_genome(self.space))

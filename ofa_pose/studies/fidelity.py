@@ -23,6 +23,7 @@ from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.subnet_rows import SubnetTable, genome_text, read_subnets
 from ofa_pose.inference.evaluate import count_people
 from ofa_pose.models.recalibrate import inherit
+from ofa_pose.monitor.opening import show_opening
 from ofa_pose.pose.bootstrap import doubts
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.candidates import Evaluate
@@ -182,6 +183,7 @@ class FidelityStudy:
         error_of: the standard error of a subnet's AP on the most images, for which it is evaluated again; asked for the
             best one.
         people: how many the APs on the most images are taken of.
+        about: what is said of the evaluations before the first one.
     """
 
     feasible: FeasibleSpace
@@ -192,6 +194,7 @@ class FidelityStudy:
     recipe: Recipe = field(default_factory=Recipe)
     error_of: Callable[[Genome], float | None] = lambda _: None
     people: int | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_checkpoint(
@@ -266,6 +269,7 @@ class FidelityStudy:
             resolved,
             reference.error,
             count_people(reference.images),
+            {"supernet": str(checkpoint.path or ""), **reference.facts()},
         )
 
     def run(self, out: str | Path, resume: bool = False) -> FidelityResult:
@@ -297,6 +301,9 @@ class FidelityStudy:
             for genome, cells in before.items():
                 rows[genome] = {name: cells[name] for name in columns if cells[name] is not None}
         evaluates = {counts: self.make_evaluate(*counts) for counts in settings.evaluations}  # may find data at fault
+        tuned = f", then {settings.steps:,} steps of fine-tuning each" if self.fine_tune else ""
+        subnets = f"{len(genomes):,} subnets in {len(settings.evaluations)} ways{tuned}"
+        show_opening("fidelity", {"evaluates": subnets, **self.about}, run.path)
         run.open()
         files.write_json(run.path / BASIS, dict(self.basis))
         file = SubnetTable(table, space, self.feasible.joints, columns)

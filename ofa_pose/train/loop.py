@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,20 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec, NetSpec
 from ofa_pose.backends.on_device import keep_memory
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ofa_pose.data.loader import Batch, training_batches, worker_faults
+from ofa_pose.checkpoints.provenance import note_end, note_start
+from ofa_pose.data.label_pictures import SAMPLES, write_samples
+from ofa_pose.data.loader import Batch, epoch_order, training_batches, worker_faults
+from ofa_pose.data.transforms import training_sample
 from ofa_pose.families.table import build_pose_net
+from ofa_pose.inference.evaluate import count_people
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.fake_quantise import QuantisedLitePose
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.sync_norm import synchronise
+from ofa_pose.monitor import NO_FLIP
+from ofa_pose.monitor.event_files import event_files
+from ofa_pose.monitor.opening import show_opening
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.average import WeightAverage
 from ofa_pose.train.kept import KeptCheckpoints
@@ -53,7 +60,7 @@ from ofa_pose.train.updates import (
 )
 from ofa_pose.utils.console import progress, say, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError, is_memory
-from ofa_pose.utils.numbers import NUMBER
+from ofa_pose.utils.numbers import NUMBER, format_time
 from ofa_pose.utils.process import Ending, Interrupted, interruptible
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import check_basis
@@ -61,6 +68,7 @@ from ofa_pose.utils.seeding import key_seed
 
 MakeObjective = Callable[[PoseNet, TrainingRun], Objective]  # or with a supernet
 Evaluate = Callable[[], dict[str, Any]]
+SHOWN_SAMPLES = 6
 MakeOptimizer = Callable[[PoseNet, TrainSettings], Optimizer]
 
 
@@ -72,6 +80,9 @@ class TrainingResult(Result):
         AP: of the best checkpoint, on data.val; of a supernet the mean of three subnets'.
         step: after which it was that good; steps: of the whole training.
         checkpoint: the best one's file; out: the run directory.
+        images: of data.val, that the AP is taken on, without the flip test; people: how many on them count.
+        seconds: what the training took, of one that was resumed since then.
+        poses: the picture of what the net finds on some of these images; None where there is none.
     """
 
     AP: float
@@ -79,6 +90,10 @@ class TrainingResult(Result):
     steps: int
     checkpoint: Path
     out: Path
+    images: int
+    people: int
+    seconds: float
+    poses: Path | None
 
 
 def fit(
@@ -118,7 +133,11 @@ def fit(
             what = "is not the same for all processes: they would go on from different steps"
             raise InputError(what, training.run.path, "name a folder that all machines share")
         loop.open(evaluate_start)
-        with interruptible(training.run.go_on, patient=training.processes.world > 1) as ending:
+        log = training.log if training.processes.leads else None
+        with (
+            interruptible(training.run.go_on, patient=training.processes.world > 1) as ending,
+            event_files(log, training.run, None if training.run.fresh else loop.step),
+        ):
             with loop.kept():
                 loop.train(ending)
             return loop.finish()
@@ -155,8 +174,8 @@ def pretrain(
         net: PoseNet = Supernet(shape, joints, weights)
     else:
         net = build_pose_net(shape.with_joints(joints), weights)
-    for note in initialise(net, init, training.train.skeleton) if init else ():
-        say(f"init: {note}")
+    notes = initialise(net, init, training.train.skeleton) if init else ()
+    training = replace(training, notes=tuple(f"init: {note}" for note in notes))
     net = _aware(net, training)
     objective = make(net, training) if make else training.objective(net)
     return fit(training, objective, training.evaluation(net), space)
@@ -211,7 +230,7 @@ class _Loop:
         self._checkpoints = KeptCheckpoints(training.run, settings)
         self.step, self.unevaluated = 0, False
         self._best: dict[str, Any] = {"AP": -1.0, "step": 0}
-        self._began = time.monotonic()
+        self._made = self._began = time.monotonic()
         self._waited = self._waited_in_all = 0.0
 
     def restore(self) -> None:
@@ -254,11 +273,28 @@ class _Loop:
         training = self._training
         if self._processes.leads:
             training.run.open()
+            splits = {"train": training.train, "val": training.val}
+            note_start(training.run, training.device, splits, self._processes.world)
             training.run.forget_after(self.step, evaluated=not self.unevaluated)
-        say(describe(training.device, self._precision, self._processes))
+            if training.run.fresh:
+                self._show_samples()
+        if training.command:
+            device = {"device": describe(training.device, self._precision, self._processes)}
+            show_opening(training.command, {**training.facts(self._network, self.step), **device}, training.run.path)
+        for note in training.notes:
+            say(note)
         if training.run.fresh:
             self.unevaluated = evaluate_start
             self.save()
+
+    def _show_samples(self) -> None:
+        """Keep pictures of the first samples with people that the training sees, as it sees them."""
+        training, side = self._training, self._objective.resolution(0)
+        with suppress(InputError):  # an image is damaged, which the training says when it comes to it
+            order = epoch_order(len(training.train), training.seed, 0)[:SHOWN_SAMPLES].tolist()
+            how = (side, training.train.skeleton, training.augmentation)
+            samples = (training_sample(training.seed, 0, n, training.train.images[n], *how) for n in order)
+            write_samples(training.run.path / SAMPLES, samples, training.train.skeleton)
 
     def train(self, ending: Ending) -> None:
         """Go through the steps that are left."""
@@ -335,7 +371,8 @@ class _Loop:
         figures = update(self._network, self._optimizer, losses, training.settings.clip)
         if self._average:
             self._average.update(step)
-        more = {"lr": rate, "side": batch.resolution, "data_wait": round(self._waited, 4)}
+        seconds = round(time.monotonic() - self._began, 3)
+        more = {"lr": rate, "side": batch.resolution, "data_wait": round(self._waited, 4), "seconds": seconds}
         self._records.add(step, figures, more)
         self.step, settings = step, training.settings
         self.unevaluated = step % settings.evaluate_every == 0 or step == settings.steps
@@ -382,7 +419,7 @@ class _Loop:
             metrics = self._processes.of_first(self._evaluate())
             ap = float(metrics.get("AP") or 0.0)
             self._log({"step": step, "val": metrics, "seconds": round(seconds, 1)})
-            say(f"step {step}: AP {ap:.4f} on val ({seconds:.0f} s)")
+            say(f"step {step}: AP {ap:.4f} on val, {NO_FLIP} ({format_time(seconds)})")
             if ap > self._best["AP"]:
                 info = {"step": step, "metrics": metrics}
                 if self._processes.leads:
@@ -409,9 +446,19 @@ class _Loop:
         training, best = self._training, dict(self._best)
         if self._processes.leads and training.calibrate and training.run.best.exists():
             best["AP"] = float(training.calibrate_best().get("AP") or 0.0)
+        best["seconds"] = round(time.monotonic() - self._made, 1)
+        best["poses"] = training.run.poses if training.run.poses.exists() else None
+        if self._processes.leads:
+            note_end(training.run, best["seconds"])
         best = self._processes.of_first(best)
-        steps = training.settings.steps
-        return TrainingResult(**best, steps=steps, checkpoint=training.run.best, out=training.run.path)
+        return TrainingResult(
+            **best,
+            steps=training.settings.steps,
+            checkpoint=training.run.best,
+            out=training.run.path,
+            images=len(training.val),
+            people=count_people(training.val),
+        )
 
     def _checkpoint(self, info: dict[str, Any], state: dict[str, Any] | None = None) -> Checkpoint:
         return self._training.checkpoint(self._network, self._space, info, state)

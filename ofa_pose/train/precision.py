@@ -77,7 +77,7 @@ def compile_faults() -> Iterator[None]:
 
 
 def describe(device: torch.device, precision: Precision, processes: Processes) -> str:
-    """How a training is computed, for its opening line."""
+    """How a training is computed, for its opening."""
     count, threads = processes.world, torch.get_num_threads()
     started = f"{count} processes" if count > 1 else "1 process"
-    return f"training on {device} in {precision}: {started} of {threads} thread{'s' * (threads > 1)}"
+    return f"{device}, {precision}, {started} of {threads} thread{'s' * (threads > 1)}"

@@ -21,6 +21,7 @@ from ofa_pose.checkpoints.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from ofa_pose.costs.space_profile import describe_space
 from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_splits
 from ofa_pose.data.transforms import Augmentation
@@ -31,6 +32,10 @@ from ofa_pose.inference.quantised import calibration_inputs, int8_runner
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.models.recalibrate import inherit
+from ofa_pose.monitor import NO_FLIP
+from ofa_pose.monitor.event_files import check_log
+from ofa_pose.monitor.opening import describe_images, describe_net, describe_steps
+from ofa_pose.monitor.pose_sample import draw_sample
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe, resumed_recipe
 from ofa_pose.train.distributed import Processes
@@ -56,6 +61,10 @@ class TrainingRun:
         background: share of the training samples that show nobody.
         calibrate: whether the best checkpoint gets decoder thresholds that suit its network.
         processes: that share the training, and this one among them.
+        command: that trains, and says first what it is; '' where other work does.
+        whole_val: of which `val` is a choice; held_out: of the training images, for searches.
+        log: what its records go into besides metrics.jsonl, see `monitor.event_files`.
+        notes: lines to say when it begins.
     """
 
     train: KeypointDataset
@@ -74,6 +83,11 @@ class TrainingRun:
     background: float = 0.0
     calibrate: bool = False
     processes: Processes = field(default_factory=Processes)
+    command: str = ""
+    whole_val: KeypointDataset | None = None
+    held_out: KeypointDataset | None = None
+    log: str | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def prepare(
@@ -87,6 +101,7 @@ class TrainingRun:
         seed: int | None = None,
         device: str | None = None,
         teacher: str | Path | None = None,
+        log: str | None = None,
     ) -> TrainingRun:
         """Read and check all parts of a run; nothing is written yet.
 
@@ -96,10 +111,12 @@ class TrainingRun:
                 its joints are taken where none are named.
             recipe_name, overrides, seed: see `load_recipe`; a run that goes on has its own recipe where none is named.
             teacher: checkpoint of a network to distil from.
+            log: see `check_log`.
 
         Raises InputError where the device, `out`, the recipe, the data or the teacher are at fault, or the batch cannot
         be shared.
         """
+        check_log(log)
         if resume and recipe_name is None and source is None:
             what = "holds no run to go on with, and no recipe says how to begin one"
             raise InputError(what, out, "name a run's folder with --out, or add --recipe NAME")
@@ -117,8 +134,10 @@ class TrainingRun:
         processes.share_of_batch(recipe.train)
         chosen = processes.own_device(pick_device(device))
         run = plan_run(out, config_text(recipe), resume)
-        (train,) = load_splits(recipe.data, "train", trained=source.skeleton if source else None)
-        (val,) = load_splits(recipe.data, "val", trained=train.skeleton)
+        splits = ("train",) if recipe.data.search else ("train", "search")  # the latter is then held out of the former
+        train, *held_out = load_splits(recipe.data, *splits, trained=source.skeleton if source else None)
+        (whole_val,) = load_splits(recipe.data, "val", trained=train.skeleton)
+        val = whole_val
         check_joints(train.skeleton, val, "data.train")
         if master:
             check_joints(master.skeleton, train, "the teacher")
@@ -155,7 +174,28 @@ class TrainingRun:
             background=background,
             calibrate=recipe.decode.calibrate,
             processes=processes,
+            command=command,
+            whole_val=whole_val,
+            held_out=held_out[0] if held_out else None,
+            log=log,
         )
+
+    def facts(self, network: PoseNet, step: int) -> dict[str, str]:
+        """What is trained and on what, for the opening; `step` was done before."""
+        taught, whole = self.teacher and describe_net(self.teacher.spec), self.whole_val or self.val
+        held_out = f"{describe_images(self.held_out, named=False)}, for searches" if self.held_out else ""
+        if isinstance(network, Supernet):
+            shape = {"supernet": describe_space(network.space, network.spec.joints)}
+        else:
+            shape = dict(zip(("network", "costs"), describe_net(network.spec), strict=True))
+        return {
+            **shape,
+            "teacher": f"{taught[0]}: {taught[1]}" if taught else "",
+            "training": describe_images(self.train),
+            "held out": held_out,
+            "validation": f"{describe_images(self.val, len(whole))}; AP {NO_FLIP}",
+            "steps": describe_steps(self.settings, len(self.train), step),
+        }
 
     def objective(self, network: PoseNet) -> Objective:
         """What the toolkit trains a network for: a supernet, a net under a teacher, or a net from labels alone."""
@@ -179,14 +219,18 @@ class TrainingRun:
     def evaluation(self, network: PoseNet) -> Callable[[], dict[str, Any]]:
         """What gives a network's metrics on the validation images; of a supernet three subnets' APs, and their mean.
 
-        Each of the training's processes computes a part of the batches; all have the same metrics.
+        Each of the training's processes computes a part of the batches; all have the same metrics. What was found on
+        some images is drawn into the run's poses.jpg, of a supernet by its largest net.
         """
         processes = self.processes
         evaluator, runner, batch = make_evaluator(self.val), self.runners(network), self.settings.batch
 
-        def score(net: PoseNet, inputs: Iterable[Inputs]) -> dict[str, Any]:
+        def score(net: PoseNet, inputs: Iterable[Inputs], drawn: bool = True) -> dict[str, Any]:
             data, gather = (self.val, inputs, evaluator, self.decode), processes.interleave
-            return evaluate(runner(net), *data, resample=False, gather=gather).metrics
+            found = evaluate(runner(net), *data, resample=False, gather=gather)
+            if drawn and processes.leads:
+                draw_sample(self.run.poses, self.val, found.results)
+            return found.metrics
 
         def read(resolution: int) -> Iterator[Inputs]:
             return read_inputs(self.val, resolution, batch, part=processes.rank, parts=processes.world)
@@ -202,7 +246,7 @@ class TrainingRun:
             metrics: dict[str, Any] = {}
             for name, spec in subnets.items():
                 net = inherit(network, spec, self.train, self.device)
-                metrics[f"AP_{name}"] = score(net, read(spec.resolution))["AP"] or 0.0
+                metrics[f"AP_{name}"] = score(net, read(spec.resolution), name == "largest")["AP"] or 0.0
             return {"AP": float(np.mean(list(metrics.values()))), **metrics}
 
         return score_subnets
@@ -239,7 +283,7 @@ class TrainingRun:
             if new < old:
                 line += ": the recipe's stay"
                 found, metrics = replace(found, config=self.decode), before
-        say(line)
+        say(line if found.AP is None else f"{line} (APs {NO_FLIP})")
         if found.AP is None:
             return metrics
         self.run.log({"step": self.settings.steps, "calibration": {**found.to_dict(), "val": metrics}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -60,16 +60,31 @@ def _fault(model: type[BaseModel], item: Any, where: object) -> Fault:
     valid = _keys_at(model, location[:-1])
     prefix = ".".join(location[:-1])
     hint = nearest(location[-1], valid)
+    if not prefix and (deeper := list(_places(model, location[-1]))):
+        hint = f"did you mean {' or '.join(map(repr, deeper))}?"
     if prefix and hint.startswith("did you mean '"):
         hint = hint.replace("'", f"'{prefix}.", 1)
     return Fault(f"unknown key '{key}'", str(where), hint)
 
 
+def _places(model: type[BaseModel], key: str, prefix: str = "") -> Iterator[str]:
+    """Where a section below has this key, dotted."""
+    for name, field in model.model_fields.items():
+        for inner in _sections(field.annotation):
+            if key in inner.model_fields:
+                yield f"{prefix}{name}.{key}"
+            yield from _places(inner, key, f"{prefix}{name}.")
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    options = [annotation, *getattr(annotation, "__args__", ())]
+    return [one for one in options if isinstance(one, type) and issubclass(one, BaseModel)]
+
+
 def _keys_at(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
     for parent in parents:
         annotation = model.model_fields[parent].annotation if parent in model.model_fields else None
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        inner = next(iter(_sections(annotation)), None)
         if inner is None:
             return []
         model = inner

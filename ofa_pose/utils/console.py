@@ -7,25 +7,35 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from ofa_pose.utils.errors import LONGEST, shortened, visible
+from ofa_pose.utils.numbers import format_time
 
 MOST_CHARACTERS = 3 * LONGEST  # of a line that is said
 PLAIN_INTERVAL_S = 15.0
 SHORT_S = 2.0  # work that takes no longer needs no line at its end
+WIDEST = 10_000  # of a table, in characters
 
 
 class _PlainConsole(Console):
-    """A console on which a name is never more than text: what no terminal shows is written as Python does."""
+    """A console on which a name is never more than text: what no terminal shows is written as Python does.
+
+    Attributes:
+        only_warnings: of all that is shown only those are.
+    """
+
+    only_warnings = False
 
     def render_str(self, text: str, **style: Any) -> Text:
         return super().render_str(visible(text), **style)
@@ -54,23 +64,40 @@ _err = _PlainConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
-    _err.print(_fitting(text), markup=False)
+    """A line on stderr, on a terminal in as many as it takes: words stay whole."""
+    _print(_folded(_fitting(text)))
+
+
+def say_command(text: str) -> None:
+    """A line that ends in a command; on a terminal in as many as it takes, which a shell reads as one."""
+    text = _fitting(text)
+    if _err.is_terminal and len(text) > _err.width:
+        text = text.replace(" --", " \\\n    --")
+    _print(text)
 
 
 def warn(text: str) -> None:
     """A warning line on stderr."""
-    _err.print(f"warning: {_fitting(text)}", style="yellow", markup=False)
+    _err.print(_folded(f"warning: {_fitting(text)}"), style="yellow", markup=False)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Let nothing be shown for a while: of several processes that do the same work one is enough to hear from."""
-    before, _err.quiet = _err.quiet, True
+def quiet(but_warnings: bool = False) -> Iterator[None]:
+    """Let nothing be shown for a while, or nothing but warnings.
+
+    Of several processes that do the same work one is enough to hear from.
+    """
+    before = _err.quiet, _err.only_warnings
+    _err.quiet, _err.only_warnings = _err.quiet or not but_warnings, _err.only_warnings or but_warnings
     try:
         yield
     finally:
-        _err.quiet = before
+        _err.quiet, _err.only_warnings = before
+
+
+def _print(text: str) -> None:
+    if not _err.only_warnings:
+        _err.print(text, markup=False)
 
 
 def _fitting(text: str) -> str:
@@ -78,8 +105,56 @@ def _fitting(text: str) -> str:
 
 
 def show(table: Table) -> None:
-    """A rich table on stderr."""
-    _err.print(table)
+    """A rich table on stderr, whole: one that is wider than the terminal is not cut."""
+    if not _err.only_warnings:
+        _err.print(_Whole(table), crop=False)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A table with as much room as it needs."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        needs = console.measure(self.table, options=options.update(width=WIDEST)).maximum
+        yield from console.render(self.table, options.update(width=max(needs, 1)))
+
+
+def show_facts(facts: Mapping[str, str] | Iterable[tuple[str, str]], title: str = "") -> None:
+    """Names and values on stderr, a line each; what a line cannot hold goes on below, and no word or path is cut."""
+    rows = list(facts.items() if isinstance(facts, Mapping) else facts)
+    indent = 2 if title else 0
+    column = indent + 2 + max((len(name) for name, _ in rows), default=0)
+    if title:
+        say(title)
+    for name, value in rows:
+        first = f"{' ' * indent}{name}".ljust(column)
+        for line in _fitting(value).splitlines() or [""]:
+            _print("\n".join(_wrapped(line, first, column)))
+            first = " " * column
+
+
+def _folded(text: str) -> str:
+    if not _err.is_terminal:
+        return text
+    return "\n".join(one for line in text.splitlines() for one in _wrapped(line, "", 2))
+
+
+def _wrapped(line: str, first: str, column: int) -> list[str]:
+    """A line in as many as the terminal needs, the first after `first`, the others indented as far."""
+    style: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "drop_whitespace": True}
+    return textwrap.wrap(line, _err.width, initial_indent=first, subsequent_indent=" " * column, **style) or [first]
+
+
+def terminal() -> Console | None:
+    """The console of stderr where that is a terminal on which something is to be shown; else None."""
+    return _err if _err.is_terminal and not (_err.quiet or _err.only_warnings) else None
+
+
+def width() -> int:
+    """How many characters a line of the terminal has; 80 where there is none."""
+    return _err.width
 
 
 class Meter:
@@ -116,11 +191,11 @@ class Meter:
 
     def _show_line(self, now: float, note: str = "") -> None:
         self._last, self._shown = now, self._done
-        speed, count, ending = self._speed(now), str(self._done), f"{now - self._start:.0f} s"
+        speed, count, ending = self._speed(now), str(self._done), format_time(now - self._start)
         if self._total is not None:
             count = f"{self._done}/{self._total}"
             if self._done < self._total:
-                ending = f"{(self._total - self._done) / max(speed, 1e-9):.0f} s left"
+                ending = f"{format_time((self._total - self._done) / max(speed, 1e-9))} left"
         say(f"{self._what}: {count} {self._unit}, {speed:.1f}/s, {ending}  {note}".rstrip())
 
 
@@ -134,7 +209,7 @@ def progress(what: str, total: int | None, unit: str = "images", done: int = 0) 
         TimeElapsedColumn() if total is None else TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=_err) if _err.is_terminal else nullcontext() as bar:
+    with Progress(*columns, console=_err) if terminal() else nullcontext() as bar:
         meter = Meter(what, total, unit, bar, done)
         yield meter
         meter.finish()

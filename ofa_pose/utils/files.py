@@ -29,6 +29,7 @@ except ImportError:  # Windows
 DEEPEST = 100  # levels of a JSON or YAML file; what goes through its values does so level by level
 LONGEST_YAML = 1 << 20  # characters, which PyYAML takes some ten seconds for
 STUDIES = "recipes/studies"  # the folder of the shipped studies
+LONGEST_INT = 1000  # bits, of which a float has room for 1024
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
 
 ROOM = 1 << 20  # bytes that a disk which is not full has room for
@@ -343,6 +344,15 @@ def _refused_tag(_: Any, node: Any) -> None:
     raise yaml.constructor.ConstructorError(None, None, f"!!{node.tag.rpartition(':')[2]} is not read", node.start_mark)
 
 
+def _integer(loader: Any, node: Any) -> int:
+    import yaml
+
+    value: int = loader.construct_yaml_int(node)
+    if value.bit_length() > LONGEST_INT:
+        raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
+    return value
+
+
 @functools.cache
 def _yaml_side(name: str) -> Any:
     """PyYAML's safe loader or dumper, to which `1e-3` is a number, as YAML 1.2 has it, and no string."""
@@ -356,6 +366,7 @@ def _yaml_side(name: str) -> Any:
         }  # 2024-01-01 is text, as in YAML 1.2
         for kind in ("timestamp", "set", "binary", "omap", "pairs"):
             side.add_constructor(f"tag:yaml.org,2002:{kind}", _refused_tag)
+        side.add_constructor("tag:yaml.org,2002:int", _integer)
     number = re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)$")
     side.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
     return side

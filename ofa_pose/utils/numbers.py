@@ -45,6 +45,18 @@ def format_count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def format_time(seconds: float) -> str:
+    """'0.4 s', '41 s', '3 min 20 s', '1 h 5 min', '2 d 3 h'."""
+    if seconds < 1:
+        return f"{seconds:.1f} s"
+    whole = min(round(seconds), 10**9)
+    for unit, size, below, less in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // less
+            return f"{whole // size} {unit}" + (f" {rest} {below}" if rest else "")
+    return f"{whole} s"
+
+
 def are_numbers(values: Any, count: int) -> bool:
     """Whether `values` is a list of `count` finite numbers."""
     if not isinstance(values, list) or len(values) != count or not NUMBER.issuperset(map(type, values)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -18,6 +18,7 @@ from ofa_pose.utils.process import launcher, place
 from ofa_pose.utils.result import plain
 
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
+POSES = "poses.jpg"  # of a training: what its net finds on some validation images
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
 FREED_S = 3.0  # what a killed process started, and has its locks, ends a moment after it
 
@@ -40,6 +41,9 @@ class RunDir:
         command: the words of the command that runs.
         fresh: nothing in it is to be kept; else the run that it holds is resumed.
         progress: see `plan_run`.
+
+    Attributes:
+        listeners: get every record that is logged, after it was written.
     """
 
     def __init__(
@@ -51,21 +55,23 @@ class RunDir:
         progress: str = PROGRESS[0],
     ) -> None:
         self.path = path
-        self._recipe, self._command, self.fresh, self._progress = recipe, command, fresh, progress
+        self._recipe, self.command, self.fresh, self._progress = recipe, command, fresh, progress
         self._held: ExitStack | None = None
         self._locked = False
         self.last = path / "checkpoints" / "last.pt"
         self.best = path / "checkpoints" / "best.pt"
         self.metrics = path / METRICS
+        self.poses = path / POSES
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
 
     @property
     def go_on(self) -> str:
         """How to go on with this run, in words; '' where no command is known to have begun it."""
-        if not self._command:
+        if not self.command:
             return ""
-        if {f"--{name.replace('_', '-')}" for name in ONLY_IN_PYTHON} & {*self._command}:
+        if {f"--{name.replace('_', '-')}" for name in ONLY_IN_PYTHON} & {*self.command}:
             return "go on with the same call and resume=True"
-        words = shlex.join([self._command[0], "--resume", "--out", str(self.path)])
+        words = shlex.join([self.command[0], "--resume", "--out", str(self.path)])
         return f"go on with: {launcher()} {words}"
 
     @contextmanager
@@ -112,12 +118,15 @@ class RunDir:
         files.write_text(self.path / RECIPE, self._recipe)
         path = self.path / COMMAND
         with files.naming(path), path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(shlex.join(["ofa-pose", *self._command]) + "\n")
+            file.write(shlex.join(["ofa-pose", *self.command]) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl; NaN and infinities are written as null."""
+        written = plain(record)
         with files.naming(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain(record), allow_nan=False) + "\n")
+            file.write(json.dumps(written, allow_nan=False) + "\n")
+        for listener in self.listeners:
+            listener(written)
 
     def forget_after(self, step: int, evaluated: bool = True) -> None:
         """Drop the records of steps after `step`: a resumed run writes them again, and how it ended.

@@ -13,6 +13,9 @@ from ofa_pose.reports.page import write_report
 from ofa_pose.utils.files import read_json
 from tests.reports.made_run import HOSTILE, make_runs
 
+LABELS = """[...document.querySelectorAll('#plot text')].filter(one => one.textContent.startsWith('front'))
+  .map(one => { const box = one.getBoundingClientRect();
+  return { text: one.textContent, left: box.left, right: box.right, top: box.top, bottom: box.bottom } })"""
 SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 AXE = "axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.map(one => "
 AXE += "one.id + ': ' + one.nodes.map(node => node.target.join(' ') + ' ' + node.failureSummary).join('; ')))"
@@ -107,6 +110,23 @@ def test_every_dot_tells_what_it_is_to_the_mouse(open_page, report: Path, run: P
         and "stage1" in said
     )
     assert page.inner_text("#nets tr.chosen button") == "front/002"
+
+
+@pytest.mark.parametrize("size", [*SIZES])
+def test_all_of_the_front_is_named_on_the_plot_and_in_the_table(open_page, report: Path, run: Path, size: str) -> None:
+    page = open_page(report, viewport=SIZES[size])
+    front = [f"front/{net['rank']:03}" for net in read_json(run.parent / "search" / "result.json")["front"]]
+    assert len(front) > 4
+    assert {*page.locator("#nets button").all_inner_texts()} >= {*front}
+    labels = page.evaluate(LABELS)
+    assert {label["text"] for label in labels} == {*front}
+    for number, one in enumerate(labels):
+        assert one["left"] >= 0 and one["right"] <= SIZES[size]["width"]
+        for other in labels[:number]:
+            apart = one["left"] >= other["right"] or other["left"] >= one["right"]
+            assert apart or one["top"] >= other["bottom"] - 2 or other["top"] >= one["bottom"] - 2
+    page.click("#nets button:text('front/004')")
+    assert page.locator("#plot .shown").get_attribute("aria-label").startswith("front/004: AP")
 
 
 def test_the_keyboard_goes_from_dot_to_dot_and_to_the_table(open_page, report: Path) -> None:

@@ -178,7 +178,7 @@ def test_some_parameters_are_for_python_only(capfd: pytest.CaptureFixture[str]) 
         return Given(dict(locals()))
 
     app = app_of(trained)
-    assert {one.name for one in get_command(app).commands["toy"].params} == {"out", "as_json"}  # type: ignore[attr-defined]
+    assert {one.name for one in get_command(app).commands["toy"].params} == {"out", "as_json", "hushed"}  # type: ignore[attr-defined]
     app(["toy", "--out", "a", "--json"], standalone_mode=False)
     assert json.loads(capfd.readouterr().out) == {"values": {"out": "a", "objective": None}}
 
@@ -246,7 +246,7 @@ def test_results_are_shown_as_asked_and_hints_come_after(capfd: pytest.CaptureFi
 
     words = ["toy", "--source", "a", "--out", "b", "--images", "3"]
     app_of(every_kind, after=after)(words, standalone_mode=False)
-    assert "images 3" in capfd.readouterr().err
+    assert "'images': 3" in capfd.readouterr().err
     app_of(every_kind, show_result=seen.append, after=after)(words, standalone_mode=False)
     assert capfd.readouterr() == ("", "")
     assert seen == [(3, (50, 100), (), None), every_kind("a", "b", images=3), (3, (50, 100), (), None)]

@@ -25,7 +25,7 @@ def test_data_check_writes_the_page(call: Call, data: Path, tmp_path: Path) -> N
     train = ("--against", data / "train" / "annotations.json", "--against-images", data / "train" / "images")
     assert call(*own, *train, "--json").result["against"]["shared_images"] == []
     shown = call(*own, *train)
-    assert shown.code == 0 and "shared_images" in shown.err
+    assert shown.code == 0 and "shared images" in shown.err
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_export_int8(call: Call, scenes: Path, tmp_path: Path) -> None:
     calibration = ("--calibration-annotations", scenes / "annotations.json", "--calibration-images", scenes / "images")
     called = call(*words, *calibration, *truth(scenes))
     assert called.code == 0, called.err
-    for shown in ("float32", "int8", "AP", "size", "ms, one thread"):
+    for shown in ("float32", "int8", "AP", "size", "in one thread"):
         assert shown in called.err
     made = tmp_path / "out" / "model.int8.onnx"
     assert {path.name for path in made.parent.iterdir()} == {made.name, "export.json"}

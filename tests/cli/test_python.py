@@ -55,7 +55,8 @@ def test_a_function_does_what_its_command_does(call: Call, recipe: Path, tmp_pat
     shell = call("pretrain", *words, "--out", tmp_path / "shell", "--json").result
     given = {"recipe": recipe, "overrides": ["train.steps=2"], "seed": 3, "device": "cpu"}
     done = ofa_pose.pretrain(tmp_path / "python", **given)
-    assert done.to_dict() == {**shell, "checkpoint": str(done.checkpoint), "out": str(tmp_path / "python")}
+    own = {name: done.to_dict()[name] for name in ("checkpoint", "out", "poses", "seconds")}
+    assert done.to_dict() == {**shell, **own} and own["poses"] == str(tmp_path / "python" / "poses.jpg")
     for name in ("recipe.yaml", "checkpoints/best.pt", "checkpoints/last.pt"):
         assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "shell" / name).read_bytes(), name
     command = (tmp_path / "python" / "command.txt").read_text()

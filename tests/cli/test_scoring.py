@@ -97,7 +97,9 @@ def test_breakdown_is_given_where_it_is_asked_for(score: Score, truth: Any, foun
     result = called.result
     assert set(result) == {"metrics", "images", "people", "seconds", "breakdown"}
     good, bad = {"AP": pytest.approx(1), "AR": 1, "people": 3}, {"AP": 0, "AR": 0, "people": 3}
-    assert result["breakdown"]["joints"] == {"head": good, "left_hand": good, "right_hand": bad}
+    hands = {"left_hand": {**good, "swapped": 0, "compared": 3}, "right_hand": {**bad, "swapped": 0, "compared": 3}}
+    hands["right_hand"]["swapped"] = pytest.approx(1 / 3)  # 0, 400 is nearer to the left hand of the one at 300
+    assert result["breakdown"]["joints"] == {"head": good, **hands}
     assert [row["people"] for row in result["breakdown"]["sizes"].values()] == [0, 3, 0]
     assert result["breakdown"]["sizes"]["small"]["AP"] is None
     assert "breakdown" not in score(truth, found, "--metric", metric).result
@@ -190,7 +192,9 @@ def test_nothing_found_is_zero_nobody_there_is_null(score: Score, truth: Any, fo
     options = ("--metric", metric, "--breakdown")
     nothing = score(truth, [], *options).result
     assert nothing["metrics"]["AP"] == nothing["metrics"]["AR"] == 0
-    assert all(row == {"AP": 0, "AR": 0, "people": 3} for row in nothing["breakdown"]["joints"].values())
+    head, *hands = nothing["breakdown"]["joints"].values()
+    assert head == {"AP": 0, "AR": 0, "people": 3}
+    assert all(row == {**head, "swapped": None, "compared": 0} for row in hands)
     for count in (len(found), 0):
         nobody = score({**truth, "annotations": []}, found[:count], *options).result
         assert set(nobody["metrics"].values()) == {None}

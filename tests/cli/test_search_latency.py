@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,17 @@ def test_a_table_that_contradicts_itself_is_told(
     words = ("search", "--supernet", supernet, "--latency", "1us", "--out", tmp_path / "out", "--latency-table")
     assert "predicts its own networks" in call(*words, tmp_path / "odd.json").err
     assert "predicts its own networks" not in call(*words, table).err
+
+
+@pytest.mark.parametrize(("backend", "again"), [("ncnn", "latency build"), ("onnxruntime-web-wasm", "latency bundle")])
+def test_a_table_with_interpolated_pieces_says_what_measures_all(
+    call: Call, supernet: Path, space: SearchSpace, tmp_path: Path, backend: str, again: str
+) -> None:
+    some = make_table(space, JOINTS, share=0.3)
+    replace(some, header=replace(some.header, backend=backend, runtime=f"{backend} 1.0")).save(tmp_path / "some.json")
+    words = ("search", "--supernet", supernet, "--latency", "1us", "--out", tmp_path / "out", "--latency-table")
+    said = call(*words, tmp_path / "some.json").err
+    assert f"are interpolated, not measured; 'ofa-pose {again}" in said, said
 
 
 def test_faults_are_told_in_a_line(call: Call, supernet: Path, space: SearchSpace, table: Path, tmp_path: Path) -> None:

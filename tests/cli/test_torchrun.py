@@ -126,7 +126,7 @@ def test_a_supernet_is_trained_by_two_processes(recipe: Path, supernet: Path, tm
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["steps"] == 4 and result["out"] == str(out)
-    assert done.stderr.count("training on cpu in float32: 2 processes of 1 thread") == 1
+    assert done.stderr.count("cpu, float32, 2 processes of 1 thread") == 1
     assert done.stderr.count("AP ") == 2, "evaluated after steps 2 and 4, said once each"
     lines, before = (records_of(run) for run in (out, supernet))
     assert [(line["step"], line.keys()) for line in lines] == [(line["step"], line.keys()) for line in before]

@@ -16,7 +16,7 @@ import yaml
 NAMES = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
 VARYING = {"seconds", "latency", "bytes"}
 LARGE = 20_000  # a text of more bytes is data, such as annotations
-NEWER = re.compile(r"checkpoints/last-\d+\.pt|export\.json")  # files that later versions write besides
+NEWER = re.compile(r"checkpoints/last-\d+\.pt|export\.json|poses\.jpg")  # files that later versions write besides
 
 
 def shape(value: Any) -> Any:

@@ -1,7 +1,9 @@
-"""The documentation as tests read it: pages, their fenced blocks, code spans, headings and links."""
+"""The documentation as tests read it: pages, their fenced blocks, code spans, headings and links; notebooks."""
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ofa_pose/weights/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -50,15 +53,24 @@ def spans(page: Path) -> list[str]:
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page))]
 
 
+ARRAY = re.compile(r"^(\w+)=\((.*?)\)[^\n]*$", re.MULTILINE | re.DOTALL)
+
+
 def commands(block: Block) -> Iterator[list[str]]:
-    """The words of each call of ofa-pose in a shell block, without the program's name; arrays stand for overrides."""
-    text = re.sub(r"^(\w+)=\((.*?)\).*$", "", block.text, flags=re.MULTILINE | re.DOTALL)
-    text = re.sub(r'"\$\{\w+\[@\]\}"', "--set seed=0", text.replace("\\\n", " "))
+    """The words of each call of ofa-pose in a shell block, without what starts it; an array stands for its words.
+
+    Arrays are those of the block, and of the blocks above it.
+    """
+    above = "".join(block.page.read_text(encoding="utf-8").splitlines(keepends=True)[: block.line])
+    arrays = {name: " ".join(words.split()) for name, words in ARRAY.findall(above + block.text)}
+    text = ARRAY.sub("", block.text).replace("\\\n", " ")
+    text = re.sub(r'"\$\{(\w+)\[@\]\}"', lambda match: arrays[match[1]], text)
     for line in text.splitlines():
         words = shlex.split(line.removeprefix("$ "), comments=True)
-        for start in (["ofa-pose"], ["bin/ofa-pose"]):
-            if words[:1] == start:
-                yield words[1:]
+        if words[:1] in (["ofa-pose"], ["bin/ofa-pose"]):
+            yield words[1:]
+        elif "torchrun" in words[:2] and "ofa_pose" in words:
+            yield words[words.index("ofa_pose") + 1 :]
 
 
 def anchors(page: Path) -> set[str]:
@@ -71,3 +83,17 @@ def links(page: Path) -> list[str]:
     """The targets of a page's links and pictures that lie in this repository."""
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
     return [target for target in targets if not re.match(r"\w+:", target)]
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call | None]]:
+    """The names of `ofa_pose` that code uses, each with the call, if it is one."""
+    called = {node.func: node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ofa_pose":
+            yield node.attr, called.get(node)
+
+
+def cells(notebook: Path, kind: str) -> list[str]:
+    """The texts of a notebook's cells of a kind, 'code' or 'markdown'."""
+    found = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in found if cell["cell_type"] == kind]

@@ -12,7 +12,7 @@ import pytest
 
 import ofa_pose
 from ofa_pose.arch.spec import ArchSpec, NetSpec
-from ofa_pose.cli.views import show_comparison
+from ofa_pose.cli.device_views import show_comparison
 from ofa_pose.families.table import load_net
 from ofa_pose.latency import comparison
 from ofa_pose.latency.comparison import compare_networks, scene_people, target_maps

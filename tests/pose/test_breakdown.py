@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ofa_pose.pose.decode import decode
 from ofa_pose.pose.metrics import METRICS, KeypointEvaluator, to_results
 from ofa_pose.skeleton import COCO, CROWDPOSE, Skeleton, draft
+from tests.pose.maps import crowd, make_maps
 
 FIVE = draft("five", ["a", "b", "c", "d", "e"])
 SEEDS = st.integers(0, 10**6)
@@ -199,3 +201,89 @@ def test_nobody_and_nothing() -> None:
         for part in breakdown({**truth, "annotations": people}, found, FIVE).values():
             assert all(row == {"AP": None, "AR": None, "people": 0} for row in part.values())
     assert breakdown({"images": [], "annotations": []}, [], FIVE)["sizes"]["small"]["AP"] is None
+
+
+def as_truth(people: np.ndarray, area: float) -> dict[str, Any]:
+    """People (P, 17, 3) of one image."""
+    annotations = [
+        {"id": n, "image_id": 1, "keypoints": person.ravel().tolist(), "bbox": [0, 0, 320, 320], "area": area}
+        for n, person in enumerate(people, start=1)
+    ]
+    return {"images": [{"id": 1}], "annotations": annotations}
+
+
+def test_left_and_right_confused_on_drawn_maps() -> None:
+    """Maps that have both people's wrists and one's ankles on the wrong side."""
+    people, tags = crowd(np.random.default_rng(3), 2, 17, 320, 320), np.array([1.0, 4.0])
+    people[:, :, 2] = 1
+    painted = people.copy()
+    painted[:, [9, 10]] = people[:, [10, 9]]
+    painted[0, [15, 16]] = people[0, [16, 15]]
+    low, high = make_maps(painted, tags, 320, 320)
+    (poses,) = decode(low[None], high[None], COCO.grouping_order)
+    people[:, :, 2] = 2
+    found = to_results(1, poses.keypoints, poses.scores)
+    joints = breakdown(as_truth(people, 2000.0), found, COCO)["joints"]
+    swapped = {name: row["swapped"] for name, row in joints.items() if row.get("swapped")}
+    assert swapped == {"left_wrist": 1, "right_wrist": 1, "left_ankle": 0.5, "right_ankle": 0.5}
+    assert (
+        all(row["compared"] == 2 for name, row in joints.items() if name != "nose") and "swapped" not in joints["nose"]
+    )
+
+
+def test_left_and_right_that_the_metric_does_not_tell_apart_are_not_compared() -> None:
+    person = crowd(np.random.default_rng(3), 1, 17, 320, 320)
+    person[..., 2] = 2
+    person[0, 10, :2] = person[0, 9, :2] + (4, 0)
+    person[0, 12, 2] = 0  # without a label
+    found = person.copy()
+    found[0, [9, 10]] = person[0, [10, 9]]
+    joints = breakdown(as_truth(person, 2000.0), to_results(1, found, np.ones(1)), COCO)["joints"]
+    for name in ("left_wrist", "right_wrist", "left_hip", "right_hip"):
+        assert (joints[name]["swapped"], joints[name]["compared"]) == (None, 0)
+    assert (joints["left_knee"]["swapped"], joints["left_knee"]["compared"]) == (0, 1)
+
+
+@given(seed=SEEDS)
+@settings(max_examples=15)
+def test_confusion_is_what_a_plain_count_finds(seed: int) -> None:
+    truth, found = make_scene(COCO, seed, noise=0.05)
+    rng = np.random.default_rng(seed)
+    for one in found:
+        if rng.random() < 0.3:  # a mirrored person
+            joints = np.array(one["keypoints"]).reshape(-1, 3)
+            one["keypoints"] = joints[list(COCO.flip_index)].ravel().tolist()
+    counts = plain_swaps(truth, found)
+    for name, row in breakdown(truth, found, COCO)["joints"].items():
+        if "compared" in row:
+            assert (row["compared"], (row["swapped"] or 0) * row["compared"]) == pytest.approx(counts[name])
+
+
+def plain_swaps(truth: dict[str, Any], found: list[Any]) -> dict[str, tuple[int, int]]:
+    """Of each joint how many were compared and how many of them are swapped; people matched one by one."""
+    compared, swapped = (dict.fromkeys(COCO.joints, 0) for _ in range(2))
+    every = list(range(17))
+    for image in truth["images"]:
+        people = [one for one in truth["annotations"] if one["image_id"] == image["id"]]
+        wanted = [not one["iscrowd"] and any(one["keypoints"][2::3]) for one in people]
+        taken: set[int] = set()
+        for one in sorted((one for one in found if one["image_id"] == image["id"]), key=lambda one: -one["score"])[:20]:
+            oks = [plain_oks(one, person, every, COCO.sigmas) for person in people]
+            free = [n for n in range(len(people)) if oks[n] >= 0.5 and n not in taken]
+            best = max(free, key=lambda n: (wanted[n], oks[n], n), default=None)
+            if best is None:
+                continue
+            if not people[best]["iscrowd"]:
+                taken.add(best)
+            if wanted[best]:
+                person = np.array(people[best]["keypoints"]).reshape(-1, 3)
+                mine = np.array(one["keypoints"]).reshape(-1, 3)
+                for pair in COCO.flip_pairs:
+                    for a, b in (pair, pair[::-1]):
+                        apart = math.dist(person[a, :2], person[b, :2])
+                        similarity = math.exp(-(apart**2) / (2 * people[best]["area"] * (2 * COCO.sigmas[a]) ** 2))
+                        if person[a, 2] > 0 and person[b, 2] > 0 and similarity < 0.5:
+                            compared[COCO.joints[a]] += 1
+                            nearer = math.dist(mine[a, :2], person[b, :2]) < math.dist(mine[a, :2], person[a, :2])
+                            swapped[COCO.joints[a]] += nearer
+    return {name: (compared[name], swapped[name]) for name in COCO.joints}

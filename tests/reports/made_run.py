@@ -6,17 +6,24 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 import ofa_pose
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from ofa_pose.checkpoints.provenance import note_end, note_start
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import Budget
+from ofa_pose.data.keypoint_dataset import load_dataset
+from ofa_pose.data.label_pictures import SAMPLES, write_samples
+from ofa_pose.data.transforms import Augmentation, training_sample
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches.job import SearchJob
 from ofa_pose.skeleton import COCO, Skeleton
+from ofa_pose.utils.run_dir import RunDir
 from tests.reports.test_runs import make_run
 
 HOSTILE = "<img src=x onerror=alert(1)>"  # a name of a joint, of a file, of a folder
@@ -53,10 +60,21 @@ def make_runs(out: Path, images: int = 8, joints: Skeleton = SKELETON, name: str
     for run, spec in (("tuned", chosen), ("uniform", uniform)):
         words = f"finetune --subnet {out / 'search' / 'best.yaml'} --supernet {out / 'supernet'} --out {out / run}"
         make_net(make_run(out / run, words, metrics=metrics), spec, joints)
+        if run == "tuned":
+            note_training(out / run, words.split(), annotations, folder)
         where = {"annotations": annotations, "images": folder, "out": out / "test" / run}
         ofa_pose.evaluate(out / run, **where, breakdown=True, device="cpu")
     ofa_pose.export(out / "tuned", out=out / "tuned" / "export", formats=["yaml", "safetensors"])
     return out / "tuned"
+
+
+def note_training(run: Path, words: list[str], annotations: Path, images: Path) -> None:
+    """What a training keeps beside its weights: provenance.jsonl and pictures of samples."""
+    dataset, directory = load_dataset(annotations, images), RunDir(run, command=words)
+    note_start(directory, torch.device("cpu"), {"train": dataset})
+    note_end(directory, 754.0)
+    samples = [training_sample(0, 0, n, dataset.images[n], 64, dataset.skeleton, Augmentation()) for n in range(6)]
+    write_samples(run / SAMPLES, samples, dataset.skeleton)
 
 
 def make_net(run: Path, spec: ArchSpec, joints: Skeleton) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import ofa_pose
+from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.reports.page import write_report
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import read_json
+from ofa_pose.utils.files import read_json, sha256
 from tests.reports.made_run import HOSTILE, make_runs
 from tests.reports.test_page import read
 
@@ -32,8 +37,8 @@ def test_the_ap_on_unseen_images_stands_beside_the_uniform_nets(runs: Path) -> N
     ap, people = found["metrics"]["AP"], found["people"]
     assert f"On 8 test images with {people} people it has AP {ap:.3f} ± " in text
     assert "the best uniformly scaled net evaluated" in text and "uniformly scaled net: uniform" in text
-    assert "nothing was chosen by them" in text
-    assert page.count("data:image/jpeg") == 6 and "<img src=x" not in page
+    assert "nothing was chosen by them" in text and "What an image takes on a device is not known here." in text
+    assert page.count('alt="poses on') == 6 and "<img src=x" not in page
     assert f"worst: {0:.2f}" in text or "worst: 0." in text
     ankle = found["breakdown"]["joints"]["left_ankle"]
     assert f"left_ankle {ankle['AP']:.3f} {ankle['AR']:.3f} {ankle['people']} " in text and "small people" in text
@@ -64,7 +69,7 @@ def test_a_folder_that_was_moved_as_a_whole(runs: Path, tmp_path: Path) -> None:
         page = read(write_report([place / "tuned"], tmp_path / "after.html"))
     finally:
         place.rename(runs)
-    assert page.count("data:image/jpeg") == 6 and "train-supernet supernet: supernet" in page
+    assert page.count('alt="poses on') == 6 and "train-supernet supernet: supernet" in page
     assert "nothing was chosen by them" in text_of(page) and "The search" in text_of(page)
     assert before.count("train-supernet") == text_of(page).count("train-supernet")
 
@@ -83,6 +88,24 @@ def test_images_that_a_search_read_are_not_called_unseen(runs: Path, key: str) -
     assert "Its AP on test images that no training or search has seen" in text
 
 
+def test_weights_that_ship_or_lie_alone_are_found(runs: Path, tmp_path: Path) -> None:
+    path = runs / "tuned" / "command.txt"
+    before, checkpoint = path.read_text(), load_checkpoint(runs / "tuned")
+    truth = read_json(runs / "test" / "tuned" / "metrics.json")["data"]["sha256"]
+    save_checkpoint(tmp_path / "alone.pt", replace(checkpoint, info={"train_sha256": truth}))
+    found = {}
+    for teacher in ("litepose-nano-coco", tmp_path / "alone.pt", "gone.pt"):
+        path.write_text(f"{before.rstrip()} --teacher {teacher}\n")
+        try:
+            found[str(teacher)] = text_of(read(write_report([runs / "tuned"])))
+        finally:
+            path.write_text(before)
+    shipped, alone, gone = found.values()
+    assert "nothing was chosen by them" in shipped and "Not all that it started from" not in shipped
+    assert f"they were used for the training ({tmp_path / 'alone.pt'})" in alone
+    assert "Not all that it started from is found here" in gone
+
+
 def test_an_evaluation_of_other_weights_is_not_this_networks(runs: Path) -> None:
     path = runs / "test" / "tuned" / "metrics.json"
     before = path.read_text()
@@ -99,7 +122,7 @@ def test_an_evaluation_of_other_weights_is_not_this_networks(runs: Path) -> None
 @pytest.mark.parametrize(
     "damaged", ["{", "[]", '{"network": 1, "data": 2}', '{"network": {}, "data": {}, "metrics": []}']
 )
-def test_a_damaged_evaluation_is_named_and_left_out(
+def test_a_damaged_evaluation_is_named_on_the_page(
     runs: Path, damaged: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = runs / "test" / "tuned" / "metrics.json"
@@ -110,7 +133,9 @@ def test_a_damaged_evaluation_is_named_and_left_out(
     finally:
         path.write_text(before)
     assert "There is no AP on test images yet" in text
-    assert damaged == "[]" or "metrics.json" in capsys.readouterr().err
+    if damaged != "[]":
+        assert "metrics.json" in text.partition("This page is not complete")[2].partition("The network is")[0]
+        assert "metrics.json" in capsys.readouterr().err
 
 
 def test_without_its_images_the_page_says_so(runs: Path) -> None:
@@ -120,3 +145,90 @@ def test_without_its_images_the_page_says_so(runs: Path) -> None:
     finally:
         hidden.rename(runs / "data" / "images")
     assert "Poses cannot be shown:" in text and "it has AP" in text
+
+
+def test_differences_of_aps_have_the_error_of_the_same_draws(runs: Path) -> None:
+    paths = [runs / "test" / run / "metrics.json" for run in ("tuned", "uniform")]
+    before = [path.read_text() for path in paths]
+    own, other = [0.5, 0.6, 0.4, 0.5], [0.46, 0.55, 0.37, 0.46]
+    expected = np.std(np.subtract(own, other), ddof=1)
+    try:
+        for path, ap, draws in zip(paths, (0.5, 0.46), (own, other), strict=True):
+            value = json.loads(path.read_text())
+            assert len(value["draws"]) == 200 and value["versions"]["torch"]
+            path.write_text(json.dumps({**value, "metrics": {"AP": ap, "AP_stderr": 0.08}, "draws": draws}))
+        text = text_of(read(write_report([runs / "tuned"])))
+        assert f"; 0.040 ± {expected:.3f} more than the best uniformly scaled net evaluated (0.460 ± 0.080)" in text
+        assert f"-0.040 ± {expected:.3f}" in text and "leave open" not in text
+        both = text_of(read(write_report([runs / "tuned", runs / "uniform"], runs / "both.html")))
+        assert f"0.460 ± 0.080 -0.040 ± {expected:.3f}" in both and "do not tell it apart" not in both
+        value = json.loads(paths[1].read_text())
+        paths[1].write_text(json.dumps({**value, "metrics": {"AP": 0.499}, "draws": [*other[:3], 0.55]}))
+        text = text_of(read(write_report([runs / "tuned"])))
+        assert "which is within what these images leave open (two standard errors of the difference)" in text
+        both = text_of(read(write_report([runs / "tuned", runs / "uniform"], runs / "both.html")))
+        assert "These images do not tell it apart from finetune uniform" in both
+        paths[1].write_text(json.dumps({**value, "draws": None}))
+        assert "0.040 more than the best uniformly" in text_of(read(write_report([runs / "tuned"])))
+    finally:
+        for path, text in zip(paths, before, strict=True):
+            path.write_text(text)
+
+
+def test_left_and_right_confused_stand_beside_the_joints(runs: Path) -> None:
+    path = runs / "test" / "tuned" / "metrics.json"
+    before = path.read_text()
+    value = json.loads(before)
+    joints = value["breakdown"]["joints"]
+    assert joints["left_ankle"]["compared"] == 0 and joints["left_ankle"]["swapped"] is None, "nobody is found"
+    assert "confused" not in text_of(read(write_report([runs / "tuned"])))
+    joints["left_ankle"] |= {"swapped": 0.25, "compared": 40}
+    joints["right_ankle"] |= {"swapped": 0.0, "compared": 60}
+    path.write_text(json.dumps(value))
+    try:
+        text = text_of(read(write_report([runs / "tuned"])))
+    finally:
+        path.write_text(before)
+    assert "Left and right are confused in 10.0% of 100 joints." in text and "25.0% of 40" in text
+
+
+def test_where_it_comes_from(runs: Path) -> None:
+    page = read(write_report([runs / "tuned"]))
+    text = text_of(page).partition("Where it comes from")[2]
+    dataset = load_dataset(runs / "data" / "annotations.json", runs / "data" / "images")
+    assert "took 13 min. On " in text and f"torch {torch.__version__.partition('+')[0]}" in text
+    assert f"train {runs / 'data' / 'annotations.json'} 8 {dataset.people} " in text
+    assert dataset.fingerprint[:12] in text and "SHA-256 " + sha256(runs / "tuned/checkpoints/best.pt") in text
+    assert "--subnet " in text and "still the same" in text
+    assert page.count('alt="labels of training sample') == 6 and "Labels as augmented" in page
+    best = runs / "search" / "best.yaml"
+    before = best.read_text()
+    best.write_text(before + "\n")
+    try:
+        assert "another file now" in text_of(read(write_report([runs / "tuned"])))
+    finally:
+        best.write_text(before)
+
+
+@pytest.mark.parametrize("damaged", ['{"started": 5}', '{"started": "x", "machine": []}', '{"started": "", "data": 1}'])
+def test_damaged_provenance_is_named_on_the_page(runs: Path, damaged: str) -> None:
+    path = runs / "tuned" / "provenance.jsonl"
+    before = path.read_text()
+    path.write_text(damaged)
+    try:
+        text = text_of(read(write_report([runs / "tuned"])))
+    finally:
+        path.write_text(before)
+    assert "provenance.jsonl: holds values that no run writes" in text.partition("This page is not complete")[2]
+
+
+def test_pictures_that_are_no_samples_are_not_shown(runs: Path, tmp_path: Path) -> None:
+    folder = runs / "tuned" / "samples"
+    (folder / "0.jpg").write_text("<script>")
+    (tmp_path / "secret.jpg").write_bytes(b"\xff\xd8\xff secret")
+    (folder / "00.jpg").symlink_to(tmp_path / "secret.jpg")
+    try:
+        page = read(write_report([runs / "tuned"]))
+    finally:
+        (folder / "0.jpg").unlink(), (folder / "00.jpg").unlink()
+    assert page.count('alt="labels of training sample') == 4, "of the first six files"

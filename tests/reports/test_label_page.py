@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
+from ofa_pose.data.label_pictures import DIMMED, sample_picture
 from ofa_pose.data.loader import training_batches
 from ofa_pose.data.transforms import Augmentation, training_sample
-from ofa_pose.reports import label_page
-from ofa_pose.reports.label_page import Training, sample_picture, write_label_page
+from ofa_pose.reports.label_page import Training, write_label_page
 from tests.data.datasets import annotation, contents, write
 
 
@@ -89,10 +89,8 @@ def test_a_training_sees_what_is_shown(tmp_path: Path, tiny_dataset: KeypointDat
         expected = sample_picture(sample, tiny_dataset.skeleton)
         assert np.abs(picture.astype(int) - expected.astype(int)).mean() < 8
     one = samples[0]
-    dark = label_page.sample_picture(
-        type(one)(one.image, one.keypoints[:0], np.zeros_like(one.mask)), tiny_dataset.skeleton
-    )
-    assert dark.max() <= 255 * label_page.DIMMED + 1
+    dark = sample_picture(type(one)(one.image, one.keypoints[:0], np.zeros_like(one.mask)), tiny_dataset.skeleton)
+    assert dark.max() <= 255 * DIMMED + 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are UTF-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -119,7 +120,8 @@ def test_a_finetuned_net_with_all_it_came_from(
     assert text.count('aria-label="AP by ') > 1
     count = len((search / "history.csv").read_text().splitlines()) - 1
     for words in (
-        f"within 1.2M MACs (thop): {count} subnets were evaluated; the best has AP {ap:.3f} on the search images",
+        f"within 1.2M MACs (thop): {count} subnets were evaluated. It is the best of them (front/001.yaml), with AP "
+        f"{ap:.3f} on the search images with the supernet&#x27;s weights.",
         "finetune ran 2 steps and came to AP 0.125 on the validation images.",
         "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
         "Its teacher was gone away.",
@@ -145,11 +147,12 @@ def test_another_member_of_the_front_is_the_one_that_is_marked(search: Path, tmp
     text = read(write_report([finetuned(tmp_path / "tuned", load_spec(member), "--subnet", member)]))
     (chosen,) = rows(text, "chosen")
     assert chosen.split()[0] == "front/002.yaml"
-    found = read_search(read_run(search), None)
+    found = read_search(read_run(search), None, [])
     assert found is not None
     better = sum(row["AP"] > read_yaml(member)["AP"] for row in found.history.values())
     assert better > 0
-    assert f"the one taken ranks {better + 1} by AP and has AP {read_yaml(member)['AP']:.3f}" in text
+    place = f"number {better + 1} of them by AP (front/002.yaml), with AP {read_yaml(member)['AP']:.3f}"
+    assert f"It is {place} on the search images" in text
 
 
 def test_a_net_that_the_search_did_not_evaluate_is_marked_nowhere(
@@ -235,11 +238,23 @@ def test_standard_errors_and_what_is_to_be_said_of_the_choice(search: Path) -> N
         ("result.json", '{"front": 5, "uniform": 5}', r"result\.json: holds values that no run writes"),
     ],
 )
-def test_damaged_files_are_named_in_a_line(search: Path, name: str, content: str, words: str) -> None:
+def test_damaged_files_are_named_on_the_page(
+    search: Path, name: str, content: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = read(write_report([search]))
+    assert "This page is not complete" not in whole
     (search / name).write_text(content)
-    with pytest.raises(InputError, match=words):
-        write_report([search])
-    assert not (search / "report.html").exists()
+    text = read(write_report([search]))
+    said = html.unescape(text.partition("This page is not complete")[2].partition("</ul>")[0])
+    assert re.search(words, said) and re.search(words, capsys.readouterr().err)
+    shown = {"The search": True, "All subnets evaluated": True, "The Pareto front": True, "What the choices were": True}
+    shown |= {"history.csv": {"All subnets evaluated": False, "What the choices were": False}}.get(name, {})
+    shown |= {"result.json": {"The Pareto front": False}}.get(name, {})
+    if name == "search.json":  # nothing says what the space is
+        shown |= {"What the choices were": False}
+    assert {title: title in text for title in shown} == shown
+    if name == "history.csv":
+        assert "its history.csv cannot be read" in text and "0 subnets were evaluated" not in text
 
 
 def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> None:
@@ -252,13 +267,22 @@ def test_a_damaged_row_of_a_history_is_named(search: Path) -> None:
     text = (search / "history.csv").read_text()
     first, second = text.splitlines()[1:3]
     for old, new, words in (
-        (first.split(",")[-2], "many", r"history\.csv:2: is not a row of a history of a search"),
-        (second, second + "\n" + "1-1,2", r"history\.csv:4: is not a row"),
-        (second.split(",")[3], "9" + second.split(",")[3], r"history\.csv:3: is not of space 'tiny'"),
+        (first.split(",")[-2], "many", "history.csv:2: is not a row of a history of a search"),
+        (second, second + "\n" + "1-1,2", "history.csv:4: is not a row"),
+        (second.split(",")[3], "9" + second.split(",")[3], "history.csv:3: is not of space 'tiny'"),
     ):
         (search / "history.csv").write_text(text.replace(old, new, 1))
-        with pytest.raises(InputError, match=words):
-            write_report([search])
+        page = html.unescape(read(write_report([search])))
+        assert words in page.partition("This page is not complete")[2]
+
+
+def test_lines_of_metrics_that_cannot_be_read_are_counted_on_the_page(tmp_path: Path) -> None:
+    lines = METRICS.splitlines()
+    run = make_run(tmp_path / "a", "pretrain", metrics="\n".join([lines[0], "[", *lines[1:], '{"step"']))
+    text = read(write_report([run]))
+    assert "metrics.jsonl: 1 lines are not records of a run" in text and "AP 0.125" in text
+    (run / "metrics.jsonl").write_text(METRICS)
+    assert "not records" not in read(write_report([run]))
 
 
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from ofa_pose.api.searching import read_budget
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from ofa_pose.costs.limits import Budget
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.skeleton import load_skeleton
 from ofa_pose.utils.errors import InputError
@@ -31,6 +32,14 @@ def test_what_is_no_budget_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=reason):
             read_budget(small_space(), JOINTS, **given)  # type: ignore[arg-type]
+
+
+def test_a_count_without_its_unit_is_asked_for_one() -> None:
+    for macs, params, said in (("340", None, "--macs 340 .* as in 340M"), (None, " 2", "--params  ?2 .* as in 2M")):
+        with pytest.raises(InputError, match=said):
+            Budget.parse(macs, params, "thop")
+    assert Budget.parse(340, None, "thop").macs == 340 and Budget.parse("0.5K", None, "thop").macs == 500
+    assert Budget.parse("90000", None, "thop").macs == 90_000
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy.stats import kendalltau
 
 from ofa_pose.arch.space import Genome
@@ -151,7 +150,7 @@ def test_a_study_compares_every_setting_with_the_largest(
     image = cv2.imread(str(tmp_path / "run" / PICTURE))
     assert image is not None and image.std() > 5
 
-    monkeypatch.setattr(console, "_err", Console(stderr=True, width=120))
+    monkeypatch.setattr(console, "_err", console._PlainConsole(stderr=True, width=120))
     show_fidelity(found)
     shown = capsys.readouterr().err
     for words in ("50 images", "100 images", "16 calibration images", "after 60 steps", f"{tuned['tau']:.3f}"):

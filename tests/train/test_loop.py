@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 
@@ -18,8 +19,9 @@ from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset
+from ofa_pose.data.label_pictures import sample_picture
 from ofa_pose.data.loader import training_batches
-from ofa_pose.data.transforms import Augmentation
+from ofa_pose.data.transforms import Augmentation, Sample
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.recipe import LossSettings, TrainSettings
@@ -237,6 +239,23 @@ def test_metrics_checkpoints_and_the_result_fit_together(make_job: MakeJob) -> N
         assert record["side"] == job.objective.resolution(record["step"] - 1)
     evaluated = [(record["step"], record["val"]["AP"]) for record in records(job) if "val" in record]
     assert evaluated == [(3, 0.2), (6, 0.5), (8, None)]
+
+
+def test_a_run_keeps_what_it_was_computed_with_and_its_first_samples(
+    make_job: MakeJob, tiny_dataset: KeypointDataset
+) -> None:
+    job = make_job("run")
+    job.fit()
+    start, end = [json.loads(line) for line in (job.run.path / "provenance.jsonl").read_text().splitlines()]
+    assert start["data"]["train"]["sha256"] == tiny_dataset.fingerprint and end["seconds"] > 0
+    paths = [job.run.path / "samples" / f"{number}.jpg" for number in range(1, 7)]
+    assert sorted((job.run.path / "samples").iterdir()) == paths
+    batch = next(training_batches(tiny_dataset, 6, SEED, job.objective.resolution, 0, 1, Augmentation()))
+    for path, image, keypoints, mask in zip(paths, batch.images, batch.keypoints, batch.mask, strict=True):
+        people = keypoints[(keypoints[..., 2] > 0).any(1)].numpy()
+        seen = sample_picture(Sample(image.permute(1, 2, 0).numpy(), people, mask.numpy()), tiny_dataset.skeleton, 240)
+        kept = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        assert abs(kept.astype(int) - seen.astype(int)).mean() < 8
 
 
 def test_the_start_is_best_where_training_makes_nothing_better_of_it(make_job: MakeJob) -> None:

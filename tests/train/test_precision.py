@@ -54,10 +54,10 @@ def test_the_precision_is_the_devices_unless_one_is_named(monkeypatch: pytest.Mo
 
 def test_the_opening_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert describe(CPU, "float32", Processes()) == "training on cpu in float32: 1 process of 2 threads"
+    assert describe(CPU, "float32", Processes()) == "cpu, float32, 1 process of 2 threads"
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     gpu = torch.device("cuda", 3)
-    assert describe(gpu, "bfloat16", Processes(3, 8, 3)) == "training on cuda:3 in bfloat16: 8 processes of 1 thread"
+    assert describe(gpu, "bfloat16", Processes(3, 8, 3)) == "cuda:3, bfloat16, 8 processes of 1 thread"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

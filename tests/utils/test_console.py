@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
-from rich.console import Console
 from rich.table import Table
 
 from ofa_pose.utils import console
@@ -36,7 +36,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
     def show(terminal: bool) -> io.StringIO:
         text = io.StringIO()
-        made = Console(file=text, force_terminal=terminal, width=100, color_system=None, soft_wrap=True)
+        style = {"color_system": None, "soft_wrap": True}
+        made = console._PlainConsole(file=text, force_terminal=terminal, width=100, **style)
         monkeypatch.setattr(console, "_err", made)
         return text
 
@@ -126,6 +127,66 @@ def test_nothing_is_shown_while_it_is_quiet(clock: Clock, shown: Callable[[bool]
     assert text.getvalue() == ""
     console.say("heard")
     assert "heard" in text.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_but_warnings_is_shown(clock: Clock, shown: Callable[[bool], io.StringIO], terminal: bool) -> None:
+    text = shown(terminal)
+    with console.quiet(but_warnings=True):
+        work(clock, 40, 20, 1.0)
+        console.say("unheard")
+        console.show_facts({"un": "heard"}, title="unheard")
+        console.show(Table("unheard"))
+        console.say_command("next: unheard")
+        console.warn("heard")
+        with console.quiet():
+            console.warn("unheard")
+    assert text.getvalue() == "warning: heard\n"
+    console.say("heard")
+    assert text.getvalue().count("heard\n") == 2
+
+
+def test_lines_of_a_terminal_break_between_words(shown: Callable[[bool], io.StringIO]) -> None:
+    text, path = shown(True), "runs/" + "a-long-name/" * 12
+    console.say(f"{'word ' * 30}{path} at-the-end")
+    console.warn("word " * 30)
+    lines = text.getvalue().splitlines()
+    assert path in " ".join(lines).split() and all(line.endswith(("word", path, "at-the-end")) for line in lines)
+    assert max(len(line) for line in lines if path not in line) <= 100
+    piped = shown(False)
+    console.say("word " * 30)
+    assert piped.getvalue().count("\n") == 1
+
+
+def test_a_command_that_takes_several_lines_is_one_to_a_shell(shown: Callable[[bool], io.StringIO]) -> None:
+    command = f"ofa-pose finetune --subnet '{'a b/' * 12}' --supernet {'c/' * 20} --out …"
+    text = shown(True)
+    console.say_command(f"next: {command}")
+    assert text.getvalue().count(" \\\n    --") == 3
+    as_read = text.getvalue().removeprefix("next: ").replace("\\\n", "")  # by a shell
+    assert shlex.split(as_read) == shlex.split(command)
+    piped = shown(False)
+    console.say_command(f"next: {command}")
+    assert piped.getvalue() == f"next: {command}\n"
+
+
+def test_facts_stand_below_each_other_and_are_never_cut(shown: Callable[[bool], io.StringIO]) -> None:
+    text, path = shown(True), "/" + "long/" * 30
+    console.show_facts({"net": "word " * 30, "checkpoint": path, "": "x"}, title="search")
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "search" and lines[1].startswith("  net         word") and lines[2].startswith(" " * 14 + "word")
+    assert max(len(line) for line in lines if path not in line) <= 100
+    assert f"  checkpoint  {path}" in text.getvalue().replace("\n" + " " * 14 + path, path + "\n")
+    assert lines[-1] == "              x"
+
+
+def test_a_wide_table_is_not_cut(shown: Callable[[bool], io.StringIO]) -> None:
+    text, table = shown(False), Table(box=None)
+    for place in range(5):
+        table.add_column(f"{place}" * 30, no_wrap=True)
+    table.add_row(*["x" * 40] * 5)
+    console.show(table)
+    assert "…" not in text.getvalue() and text.getvalue().count("x" * 40) == 5
 
 
 def test_a_line_is_shown_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:

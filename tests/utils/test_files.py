@@ -193,6 +193,8 @@ def test_yaml_reads_exponents_as_numbers_and_nothing_more(text: str, value: Any)
 @pytest.mark.parametrize(
     "text",
     [
+        "a: " + "9" * 400,
+        "a: " + "9" * 5000,
         "a: !!timestamp 2024-13-45",
         "a: !!set {b, c}",
         "a: !!binary aGk=",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.numbers import format_count, parse_count, parse_seconds
+from ofa_pose.utils.numbers import format_count, format_time, parse_count, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,15 @@ from ofa_pose.utils.numbers import format_count, parse_count, parse_seconds
 )
 def test_counts(text: str, count: int) -> None:
     assert parse_count(text) == count
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (0.44, "0.4 s"), (1, "1 s"), (59.4, "59 s"), (59.6, "1 min"), (200, "3 min 20 s"), (3600, "1 h")]
+    + [(3901, "1 h 5 min"), (86400 * 2 + 3 * 3600 + 59, "2 d 3 h"), (1e30, "11574 d 1 h")],
+)
+def test_times(seconds: float, text: str) -> None:
+    assert format_time(seconds) == text
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30ms", 0.03), ("1.5s", 1.5), ("800us", 8e-4), ("800µs", 8e-4)])

@@ -1,0 +1,16 @@
+# ofa-pose on CPUs, with all that its tests need.
+#   docker build -t ofa-pose .
+#   docker run --rm --shm-size 1g ofa-pose bin/test
+#   docker run --rm --shm-size 1g -v "$PWD:/work" -w /work ofa-pose ofa-pose demo
+FROM python:3.12-slim-bookworm
+ENV PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu \
+    PIP_NO_CACHE_DIR=1
+RUN apt-get update -qq \
+    && apt-get install -y -qq --no-install-recommends chromium g++ git nodejs npm \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /ofa-pose
+COPY . .
+RUN npm ci --ignore-scripts --prefix tests/browser
+RUN bin/setup
+ENV PATH=/ofa-pose/.venv/bin:$PATH
+CMD ["ofa-pose", "--help"]

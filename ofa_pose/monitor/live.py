@@ -1,0 +1,112 @@
+"""A run's state on a terminal: its curves as lines of bars, its last figures, its speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from rich.live import Live
+from rich.text import Text
+
+from ofa_pose.monitor import NO_FLIP
+from ofa_pose.monitor.run_state import Curve, RunState, read_state
+from ofa_pose.utils.console import show_facts, terminal, width
+from ofa_pose.utils.numbers import format_time
+
+BARS = "▁▂▃▄▅▆▇█"
+WIDEST = 40  # bars of a curve
+SHOWN = 6  # curves at most: loss, AP, rate and wait, and of a supernet its subnets' APs
+NAMES = {"lr": "learning rate", "data_wait": "wait for data"}
+SILENT_S = 60.0  # a run that has written nothing for so long may have ended
+
+
+def watch_run(run: str | Path, every: float, once: bool) -> RunState:
+    """Show how far a run is until it ends or Ctrl-C; once, where asked to or where stderr is not a terminal.
+
+    Raises InputError as `read_state`.
+    """
+    state, console = read_state(run), terminal()
+    if once or state.ended or console is None:
+        show_facts(_rows(state), title=_title(state))
+        return state
+    try:
+        with Live(_text(state), console=console, auto_refresh=False) as live:
+            took = 0.0
+            while not state.ended:
+                time.sleep(max(every, 5 * took))
+                start = time.monotonic()
+                state = read_state(run)
+                took = time.monotonic() - start  # of a long run's records: reading them must not disturb it
+                live.update(_text(state), refresh=True)
+    except KeyboardInterrupt:  # who watches ends nothing but that
+        pass
+    return state
+
+
+def _text(state: RunState) -> Text:
+    return Text("\n".join(lines_of(state)), overflow="fold")
+
+
+def lines_of(state: RunState) -> list[str]:
+    """A state as lines for people, none wider than the terminal but for paths."""
+    rows = _rows(state)
+    column = max(len(name) for name, _ in rows)
+    return [_title(state), *(f"  {name.ljust(column)}  {text}" for name, text in rows)]
+
+
+def _rows(state: RunState) -> list[tuple[str, str]]:
+    return [*_curve_rows(state), *_facts(state)]
+
+
+def _title(state: RunState) -> str:
+    of = f" of {state.total:,}" if state.total is not None else ""
+    share = f" ({state.done / state.total:.0%})" if state.total else ""
+    return f"{state.command}{', ended' if state.ended else ''}: {state.done:,}{of} {state.unit}{share}"
+
+
+def _curve_rows(state: RunState) -> Iterator[tuple[str, str]]:
+    shown = [*dict.fromkeys(("loss", "val/AP", "best AP", "AP", *state.curves))]
+    bars = max(8, min(WIDEST, width() - 42))
+    for name in [name for name in shown if state.curves.get(name)][:SHOWN]:
+        curve = state.curves[name]
+        last, least, most = curve[-1][1], *_ends(curve)
+        line = sparkline([value for _, value in curve], bars).ljust(bars)
+        yield NAMES.get(name, name), f"{line} {last:.4g} ({least:.3g} to {most:.3g})"
+
+
+def _facts(state: RunState) -> Iterator[tuple[str, str]]:
+    if state.best:
+        place = f"after step {state.best['at']:,}" if state.unit == "steps" else f"subnet {state.best['at']:,}"
+        yield "best", f"AP {state.best['AP']:.4f}, {place}, {NO_FLIP}"
+    if state.speed:
+        left = "" if state.seconds_left is None else f", {format_time(state.seconds_left)} left"
+        number = f"{state.speed:.2f}" if state.speed < 10 else f"{state.speed:.0f}"
+        yield "speed", f"{number} {state.unit}/s{left}"
+    losses = {name: value for name, value in state.last.items() if name not in ("step", "seconds", "evaluations")}
+    losses = {name: value for name, value in losses.items() if name not in state.curves and name not in ("AP", "macs")}
+    if losses:
+        yield "last", ", ".join(f"{name} {value:.3g}" for name, value in list(losses.items())[:4])
+    if not state.ended:
+        quiet = ": it may have ended" if state.seconds_silent > SILENT_S else ""
+        yield "wrote", f"{format_time(state.seconds_silent)} ago{quiet}"
+    yield "run", str(state.run)
+    if state.poses:
+        yield "poses", str(state.poses)
+
+
+def _ends(curve: Curve) -> tuple[float, float]:
+    values = [value for _, value in curve]
+    return min(values), max(values)
+
+
+def sparkline(values: Sequence[float], bars: int) -> str:
+    """Values as a line of bars, from the least to the most; of more values than bars each bar is a mean."""
+    if len(values) > bars:
+        edges = [round(place * len(values) / bars) for place in range(bars + 1)]
+        values = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    least, most = min(values), max(values)
+    if least == most:
+        return BARS[0] * len(values)
+    return "".join(BARS[min(int((value - least) / (most - least) * len(BARS)), len(BARS) - 1)] for value in values)

@@ -1,0 +1,147 @@
+"""How far a run is, read from files as they are while it goes on, was cut off, or has ended."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ofa_pose
+from ofa_pose.monitor import live
+from ofa_pose.monitor.live import lines_of, sparkline, watch_run
+from ofa_pose.monitor.run_state import read_state
+from ofa_pose.utils import console
+from ofa_pose.utils.errors import InputError
+
+STEPS = [{"step": n, "loss": 2.0 / n, "low": 0.1, "lr": 1e-3, "data_wait": 0.01, "seconds": n / 4} for n in range(1, 9)]
+EVALUATED = {"step": 4, "val": {"AP": 0.25, "AP50": 0.5, "AR_large": None}, "seconds": 1.0}
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Make:
+    """Write a run directory."""
+
+    def make(command: str, records: Sequence[Mapping[str, Any]] = (), recipe: str = "", cut: str = "") -> Path:
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        (folder / "command.txt").write_text(f"ofa-pose {command} --out run\n")
+        (folder / "recipe.yaml").write_text(recipe)
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records) + cut)
+        return folder
+
+    return make
+
+
+def test_a_training_under_way(made: Make) -> None:
+    folder = made("finetune", [*STEPS[:4], EVALUATED, *STEPS[4:6]], "train: {steps: 16}", cut='{"step": 7, "lo')
+    state = read_state(folder)
+    assert (state.command, state.unit, state.done, state.total, state.ended) == ("finetune", "steps", 6, 16, False)
+    assert state.speed == pytest.approx(4) and state.seconds_left == pytest.approx(10 / 4)
+    assert state.best == {"AP": 0.25, "at": 4} and state.last["loss"] == STEPS[5]["loss"]
+    assert state.curves["loss"] == tuple((one["step"], one["loss"]) for one in STEPS[:6])
+    assert state.curves["val/AP"] == ((4, 0.25),) and "val/AR_large" not in state.curves
+    assert state.poses is None and 0 <= state.seconds_silent < 60
+    (folder / "poses.jpg").touch()
+    assert read_state(folder).poses == folder / "poses.jpg"
+    assert json.loads(json.dumps(state.to_dict()))["curves"]["val/AP"] == [[4, 0.25]]
+
+
+def test_speed_is_that_since_a_run_was_resumed(made: Make) -> None:
+    again = [{**one, "seconds": (one["step"] - 4) / 2} for one in STEPS[4:]]
+    assert read_state(made("pretrain", [*STEPS[:4], *again])).speed == pytest.approx(2)
+    assert read_state(made("pretrain", [*STEPS[:4], again[0]])).speed is None
+
+
+def test_a_training_that_has_ended_and_one_that_has_just_begun(made: Make) -> None:
+    last = {**EVALUATED, "step": 8}
+    done = read_state(made("train-supernet", [*STEPS, last], "train: {steps: 8}"))
+    assert done.ended and done.seconds_left is None and done.done == 8
+    begun = read_state(made("train-supernet", [], "train: [not, a, recipe]"))
+    assert (begun.done, begun.total, begun.speed, begun.best, begun.ended) == (0, None, None, None, False)
+    assert any("0 steps" in line for line in lines_of(begun))
+
+
+def test_a_search(made: Make) -> None:
+    generation = {"step": 0, "evaluations": 3, "AP": 0.4, "AP_mean": 0.2, "macs": 10, "seconds": 6.0}
+    folder = made("search", [generation], "search: {population: 3, generations: 2}")
+    rows = [
+        "1,0,uniform,0-0,0.2,1.0",
+        "2,0,sample,0-1,,1.0",
+        "3,0,sample,1-1,0.4,1.0",
+        "4,1,mutation,1-0,0.3,2.0",
+        "5,1",
+    ]
+    (folder / "history.csv").write_text("order,generation,origin,genome,AP,seconds\n" + "\n".join(rows))
+    state = read_state(folder)
+    assert (state.unit, state.done, state.total, state.ended) == ("subnets", 4, 9, False)
+    assert state.curves["AP"] == ((1, 0.2), (3, 0.4), (4, 0.3))
+    assert state.curves["best AP"] == ((1, 0.2), (3, 0.4), (4, 0.4)) and state.best == {"AP": 0.4, "at": 3}
+    assert state.speed == pytest.approx(0.5) and state.seconds_left == pytest.approx(10)
+    (folder / "metrics.jsonl").unlink()
+    assert read_state(folder).speed == pytest.approx(4 / 5)
+    (folder / "result.json").touch()
+    assert read_state(folder).ended
+
+
+@pytest.mark.parametrize(("command", "message"), [("demo", "names demo"), ("'", "names none"), ("", "names --out")])
+def test_other_folders_are_refused(made: Make, tmp_path: Path, command: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_state(made(command))
+    for folder, told in ((tmp_path, "holds no run"), (tmp_path / "gone", "no such run directory")):
+        with pytest.raises(InputError, match=told):
+            ofa_pose.watch(folder)
+
+
+def test_damaged_records_are_left_out(made: Make) -> None:
+    odd = [{"step": "1", "loss": 1}, {"loss": 2}, {"step": 1, "loss": float("nan")}, {"step": 2, "val": [1]}]
+    state = read_state(made("pretrain", [*odd, {"step": True, "loss": 1.0}, *STEPS[:2]]))
+    assert [value for _, value in state.curves["loss"]] == [2.0, 1.0]
+
+
+def test_bars() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 40) == "▁▂▃▄▅▆▇█"
+    assert sparkline([1, 1, 1], 40) == "▁▁▁" and sparkline([5], 40) == "▁"
+    assert sparkline(list(range(1000)), 8) == "▁▂▃▄▅▆▇█"
+    assert len(sparkline([n % 7 for n in range(101)], 40)) == 40
+
+
+def test_what_is_shown_fits_80_columns(made: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    many = [{**STEPS[n % 8], "step": n + 1, "seconds": n / 4} for n in range(500)]
+    lines = lines_of(read_state(made("finetune", [*many, {**EVALUATED, "step": 400}], "train: {steps: 1000}")))
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+    text = "\n".join(lines)
+    assert re.search(r"500 of 1,000 steps \(50%\)", lines[0]) and re.search(r"loss +[▁▂▃▄▅▆▇█]{8,} +0\.", text)
+    assert "best           AP 0.2500, after step 400, without the flip test" in text
+    assert "4.00 steps/s, 2 min 5 s left" in text and "ago" in text
+
+
+def test_without_a_terminal_it_is_shown_once(made: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    state = watch_run(made("finetune", STEPS), every=1000, once=False)
+    assert state.done == 8 and "finetune" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_terminal_is_kept_up_to_date_until_the_end_or_ctrl_c(
+    made: Make, monkeypatch: pytest.MonkeyPatch, by_hand: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    terminal = console._PlainConsole(stderr=True, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(console, "_err", terminal)
+    folder, slept = made("finetune", STEPS[:2], "train: {steps: 8}"), []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if by_hand and len(slept) == 2:
+            raise KeyboardInterrupt
+        made("finetune", [*STEPS, *([{**EVALUATED, "step": 8}] if len(slept) == 3 else [])], "train: {steps: 8}")
+
+    monkeypatch.setattr(live.time, "sleep", sleep)
+    state = watch_run(folder, every=7, once=False)
+    assert state.ended is not by_hand and len(slept) == (2 if by_hand else 3) and slept[0] == 7
+    shown = capfd.readouterr().err
+    assert "2 of 8 steps" in shown and "8 of 8 steps" in shown
