@@ -73,6 +73,12 @@ class Searched:
         return next((error for error in errors if isinstance(error, float)), None)
 
     @property
+    def notes(self) -> list[str]:
+        """What the search said of its choice."""
+        notes = self.result.get("notes")
+        return [str(note) for note in notes] if isinstance(notes, list) else []
+
+    @property
     def budget(self) -> Budget | None:
         """The budget, to be shown: it predicts no latency."""
         kept = self.best.get("budget") or {}
@@ -160,7 +166,8 @@ def search_lead(search: Searched) -> str:
     shown = show_ap(ap, search.error)
     computed = f", computed in {search.chosen['precision']}" if "precision" in search.chosen else ""
     weights = f"on the search images with the supernet's weights{computed}"
-    return f"{said}. It is {place}{search.file}, with AP {shown} {weights}."
+    why = [note.partition("; ")[0] for note in search.notes if "so it is chosen" in note]
+    return " ".join([f"{said}. It is {place}{search.file}, with AP {shown} {weights}.", *(f"{one}." for one in why)])
 
 
 def search_section(search: Searched, explored: Sequence[str]) -> list[str]:
@@ -206,8 +213,7 @@ def _rests_on(search: Searched) -> Iterator[str]:
     if search.result.get("people") is not None:
         people = search.result["people"]
         yield f"{people} people are on them, crowds and people without joints aside; ± is one standard error of the AP."
-    notes = search.result.get("notes")
-    yield from (f"{str(note)[:1].upper()}{str(note)[1:]}." for note in (notes if isinstance(notes, list) else []))
+    yield from (f"{note[:1].upper()}{note[1:]}." for note in search.notes)
     if not search.result:
         yield f"The search did not come to its end, or there is no {RESULT} that can be read."
 

@@ -217,6 +217,9 @@ def test_standard_errors_and_what_is_to_be_said_of_the_choice(search: Path) -> N
     assert text.count(f"{found['best']['AP']:.3f} ± 0.037") == 3  # a sentence, a tile, a row of the front
     assert "The search images &lt;cannot&gt; tell these subnets apart: 30 people." in text
     assert "30 people are on them" in text
+    found["notes"] = ["front/001 costs less, so it is chosen; search.prefer_cheaper=false takes the best"]
+    (search / "result.json").write_text(json.dumps(found))
+    assert "weights. front/001 costs less, so it is chosen.</p>" in read(write_report([search]))
     for name in ("front", "best", "notes", "chosen"):
         for damaged in (None, 7, [7], "text", {"AP_stderr": "x"}):
             if name != "front" or not damaged:
