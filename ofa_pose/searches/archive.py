@@ -30,6 +30,7 @@ ARCHIVE = "archive.sqlite"
 APPLICATION = 0x6F667061  # 'ofpa', in the file's header
 FORMAT = 1
 HINT = "restore it, or choose another --archive"
+ROUNDED = 1e-9  # share by which a number may be off that went through another program
 LOCKED_S = 30.0  # how long another process may hold the file
 
 _SCHEMA = (
@@ -217,9 +218,13 @@ class Archive:
 
 
 def _check_same(ap: Any, metrics: Any) -> None:
-    """Raise ValueError where the AP of a row is not that among its metrics."""
-    found = json.loads(metrics)
-    if not isinstance(found, dict) or found.get("AP") != ap:
+    """Raise ValueError where the AP of a row is not that among its metrics; what cannot be read is no metrics."""
+    try:
+        stated = json.loads(metrics)["AP"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return
+    numbers = all(isinstance(one, int | float) for one in (stated, ap))
+    if stated != ap and not (numbers and math.isclose(stated, ap, rel_tol=ROUNDED)):
         raise ValueError(f"its AP {ap!r:.60} is not that of its metrics")
 
 

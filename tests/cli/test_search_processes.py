@@ -113,7 +113,7 @@ def test_two_workers_give_the_rows_of_one_process(
 
 def test_what_is_wrong_is_told_before_workers_start(call: Call, able: list[str], tmp_path: Path) -> None:
     words = [*able, "--out", tmp_path / "run", "--workers"]
-    refused(call(*words, 2, "--macs", "10"), "the smallest subnet of narrowed needs ")
+    refused(call(*words, 2, "--macs", "20k"), "the smallest subnet of narrowed needs ")
     refused(call(*words, 0), "--workers 0 is out of range", "from 1")
     refused(call(*words, 2, "--scheduler", "tcp://127.0.0.1:8786"), "more than one says where to work")
     assert not (tmp_path / "run").exists()

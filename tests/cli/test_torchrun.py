@@ -141,6 +141,7 @@ def records_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_of_many_processes_one_says_what_is_wrong(recipe: Path, tmp_path: Path) -> None:
     odd = ("--set", "train.batch=3", "--device", "cpu", "--out", tmp_path / "run")
     done = by_torchrun("pretrain", "--recipe", recipe, *odd)

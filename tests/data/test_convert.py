@@ -262,7 +262,7 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = ["data", "convert", str(tmp_path / "out" / "train.json"), "--images", found["splits"]["train"]["images"]]
     assert run([*command, "--out", str(tmp_path / "yolo"), "--format", "yolo"]) == 0
     shown = capfd.readouterr().err
-    assert "warning: data.yaml names no val" in shown and "Read as coco" in shown
+    assert "warning: data.yaml names no val" in shown and "read as coco" in shown
     assert run([*command, "--out", str(tmp_path / "yolo"), "--format", "yolo"]) == 2
     assert capfd.readouterr().err.startswith(f"error: {tmp_path / 'yolo'}: is not empty")
     same = ofa_pose.data_convert(tmp_path, tmp_path / "again")

@@ -155,7 +155,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*data, "decode.calibrate=false", *(f"train.{one}" for one in settings)]
 
 
-@pytest.mark.parametrize("family", ["higherhrnet", pytest.param("efficienthrnet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SMALL)
 def test_a_net_of_every_family_goes_the_whole_way(family: str, scenes: list[str], tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text(files.dump_yaml(SMALL[family].to_dict()))
     call = {"recipe": "nano", "net": str(tmp_path / "net.yaml"), "overrides": scenes, "device": "cpu"}

@@ -136,6 +136,7 @@ def test_prior_aps_serve_from_the_first_generation_and_are_evaluated_again(
     assert np.mean(gains) > 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_candidates(subnets: EvaluatedSpace, feasible: FeasibleSpace) -> None:
     runs = [list(evolve(feasible, SETTINGS, 5, subnets.evaluate)) for _ in range(2)]
     assert runs[0] == runs[1]

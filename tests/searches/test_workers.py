@@ -279,6 +279,7 @@ def test_a_scheduler_that_is_not_there_is_named() -> None:
 
 
 @needs_dask
+@pytest.mark.slow
 def test_two_workers_of_a_dask_cluster_give_the_rows_of_one_process(
     alone: Path, processes: Path, tmp_path: Path
 ) -> None:

@@ -43,7 +43,7 @@ def records(case: Case) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "data_wait")} for line in lines]
 
 
-@pytest.mark.parametrize("supernet", [True, False])
+@pytest.mark.parametrize("supernet", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_two_processes_give_the_weights_of_one(case: Case, supernet: bool) -> None:
     case = replace(case, supernet=supernet)
     alone = replace(case, out=f"{case.out}-alone", seen=[])

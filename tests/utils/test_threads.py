@@ -39,7 +39,7 @@ def test_threads_sleep() -> None:
         assert "OMP_WAIT_POLICY = 'PASSIVE'" in openmp
 
 
-@pytest.mark.parametrize("policy", ["ACTIVE", "PASSIVE"])
+@pytest.mark.parametrize("policy", ["ACTIVE", pytest.param("PASSIVE", marks=pytest.mark.slow)])
 def test_what_the_environment_says_stays(policy: str) -> None:
     assert waiting(OMP_WAIT_POLICY=policy)[0] == policy
 
