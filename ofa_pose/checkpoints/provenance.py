@@ -23,9 +23,8 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import plain
-from ofa_pose.utils.run_dir import RunDir
+from ofa_pose.utils.run_dir import PROVENANCE, RunDir
 
-PROVENANCE = "provenance.jsonl"
 PACKAGES = ("ofa-pose", "torch", "numpy", "opencv-python-headless", "faster-coco-eval", "onnxruntime")
 INPUTS = ("--init", "--supernet", "--subnet", "--teacher", "--latency-table")  # options that name a file of a run
 
@@ -92,7 +91,7 @@ def data_statistics(dataset: KeypointDataset) -> dict[str, Any]:
 def input_digests(command: Sequence[str]) -> dict[str, dict[str, str]]:
     """The files that the options of a command name, each with its SHA-256, by option; those that are found."""
     found = {}
-    for option, value in pairwise(command):
+    for option, value in pairwise(part for word in command for part in _parts(word)):
         if option in INPUTS:
             with suppress(InputError, OSError):
                 path = Path(value) if Path(value).is_file() else find_checkpoint(value)
@@ -100,6 +99,12 @@ def input_digests(command: Sequence[str]) -> dict[str, dict[str, str]]:
     return found
 
 
+def _parts(word: str) -> list[str]:
+    """A word of a command; of --option=value both parts."""
+    return word.split("=", 1) if word.startswith("--") else [word]
+
+
 def _append(path: Path, record: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(plain(record), allow_nan=False) + "\n")
+    torn = path.is_file() and not path.read_bytes().endswith(b"\n")  # by a full disk
+    with files.naming(path), path.open("a", encoding="utf-8") as file:
+        file.write("\n" * torn + json.dumps(plain(record), allow_nan=False) + "\n")

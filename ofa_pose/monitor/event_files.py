@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
@@ -42,6 +43,8 @@ def event_files(log: str | None, run: RunDir, step: int | None = None) -> Iterat
     from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
     purge = None if step is None else step + 1
+    if step is None:  # what a run left there that was killed before its first checkpoint
+        shutil.rmtree(run.path / TENSORBOARD, ignore_errors=True)
     with closing(SummaryWriter(str(run.path / TENSORBOARD), purge_step=purge, flush_secs=FLUSH_S)) as writer:
 
         def write(record: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import NUMBER
 from ofa_pose.utils.result import Result
-from ofa_pose.utils.run_dir import COMMAND, METRICS, POSES, RECIPE, read_command, read_records
+from ofa_pose.utils.run_dir import COMMAND, METRICS, POSES, PROVENANCE, RECIPE, read_command, read_records
 
 TRAININGS, SEARCH = ("pretrain", "train-supernet", "finetune"), "search"
 HISTORY, RESULT = "history.csv", "result.json"
@@ -87,7 +87,11 @@ def _training_state(folder: Path, command: str, records: Sequence[Mapping[str, A
             [{"step": one["step"], metric: one["val"][metric]} for one in evaluated], metric
         )
     done, total = max((one["step"] for one in records), default=0), _whole(recipe, "train", "steps")
-    ended = total is not None and any(one["step"] >= total for one in evaluated)
+    sessions = folder / PROVENANCE  # it ends with a record after the decoder was calibrated
+    if sessions.is_file():
+        ended = any("ended" in record for _, record in [*read_records(sessions)][-1:])
+    else:
+        ended = total is not None and any(one["step"] >= total for one in evaluated)
     aps = curves.get("val/AP", ())
     last = dict(_numbers(steps[-1])) if steps else {}
     last |= {f"val/{name}": value for name, value in _numbers(evaluated[-1]["val"])} if evaluated else {}
@@ -97,7 +101,7 @@ def _training_state(folder: Path, command: str, records: Sequence[Mapping[str, A
 
 
 def _search_state(folder: Path, command: str, records: Sequence[Mapping[str, Any]], recipe: Any) -> RunState:
-    """Its total is the most that is evaluated: a search ends sooner where nothing is left inside the budget."""
+    """Its total is what population and generations make; a search ends sooner where nothing is left in the budget."""
     rows = _history(folder / HISTORY)
     aps = [(place, float(row["AP"])) for place, row in enumerate(rows, start=1) if row.get("AP")]
     best: list[tuple[int, float]] = []
@@ -105,6 +109,8 @@ def _search_state(folder: Path, command: str, records: Sequence[Mapping[str, Any
         best.append((place, max(ap, best[-1][1]) if best else ap))
     population, generations = _whole(recipe, "search", "population"), _whole(recipe, "search", "generations")
     total = None if population is None or generations is None else population * (generations + 1)
+    if total is not None and total < len(rows):  # uniformly scaled nets made the first population larger
+        total = None
     speed = _speed([(0, 0.0), *((one.get("evaluations"), one.get("seconds")) for one in records[-2:])][-2:])
     if speed is None and (spent := sum(float(row.get("seconds") or 0) for row in rows)):
         speed = len(rows) / spent

@@ -195,7 +195,8 @@ class KeypointEvaluator:
         xy = np.nan_to_num(detections.places[order])
         with np.errstate(over="ignore", invalid="ignore"):
             area = np.ptp(xy, axis=1).prod(axis=1) if len(xy) else np.zeros(0)
-        found = Found(image[order], xy, score[order], area)
+        predicted = np.asarray(detections.keypoints[order].any(axis=2))  # what is absent is written as 0, 0, 0
+        found = Found(image[order], xy, score[order], area, predicted)
         return Scorer(self._people, found, self._skeleton.sigmas, len(self._number))
 
     def _gather(self, annotations: Sequence[Mapping[str, Any]]) -> People:

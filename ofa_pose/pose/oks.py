@@ -47,13 +47,15 @@ class People:
 class Found:
     """Detections in the order of their images' numbers and, on an image, from the best to the worst.
 
-    Arrays are (M,), xy (M, J, 2) in image pixels; the area of the box round all joints is the size of a wrong one.
+    Arrays are (M,), xy (M, J, 2) in image pixels, predicted (M, J): the joints that are there. The area of the box
+    round all joints is the size of a wrong one.
     """
 
     image: np.ndarray
     xy: np.ndarray
     score: np.ndarray
     area: np.ndarray
+    predicted: np.ndarray
 
 
 class Scorer:
@@ -135,9 +137,8 @@ class Scorer:
                 ((a - b) ** 2).sum(axis=1) for a, b in ((own, other), (place, own), (place, other))
             )
             scale = 2 * self._variances[joint] * (people.area[person] + np.spacing(1))
-            compared = people.labelled[person][:, [joint, opposite]].all(axis=1) & (
-                np.exp(-apart / scale) < LEAST_MATCH
-            )
+            compared = people.labelled[person][:, [joint, opposite]].all(axis=1) & found.predicted[detection, joint]
+            compared &= np.exp(-apart / scale) < LEAST_MATCH
         return int((compared & (swapped < error)).sum()), int(compared.sum())
 
     def _matched(self, wanted: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -83,8 +83,9 @@ def find_answer(
     others: list[tuple[str, Evaluated]] = []
     if own is not None and spec is not None:
         seen = {own.sha256}
-        for one in every:
-            if (one.truth, one.metric) == (own.truth, own.metric) and one.sha256 not in seen:
+        for one in every:  # with the mirrored image, or without it, as its own
+            alike = (one.truth, one.metric, one.flip) == (own.truth, own.metric, own.flip)
+            if alike and one.sha256 not in seen:
                 seen.add(one.sha256)
                 others.append((_role(one, run, spec, search), one))
     others.sort(key=lambda pair: (ROLES.index(pair[0]), pair[1].checkpoint))
@@ -260,7 +261,7 @@ def _compared(answer: Answer) -> list[str]:
         gain = "" if one is answer.own else show_difference(one, answer.own)
         macs, params = format_count(costs["macs"]["thop"]), format_count(costs["params"])
         rows.append([name, _ap(one), gain, str(one.spec.resolution), macs, params, "yes" if one.flip else "no"])
-    head = ["net", "AP", "difference", "resolution", "MACs (thop)", "parameters", "mirrored too"]
+    head = ["net", "AP", "against this one", "resolution", "MACs (thop)", "parameters", "mirrored too"]
     if len(rows) < 2:
         return []
     kinds = ["chosen"] + [""] * (len(rows) - 1)

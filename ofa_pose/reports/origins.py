@@ -8,14 +8,13 @@ from functools import partial
 from typing import Any
 
 from ofa_pose.checkpoints.checkpoint import find_checkpoint
-from ofa_pose.checkpoints.provenance import PROVENANCE
 from ofa_pose.reports.findings import Evaluated
 from ofa_pose.reports.html_parts import command, details, element, section, table
 from ofa_pose.reports.runs import SOURCES, Run, attempt, reading
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.run_dir import read_records
+from ofa_pose.utils.run_dir import PROVENANCE, read_records
 
 DIGITS = 12  # of a SHA-256
 DATA = ("split", "annotations", "images", "people", "joints labelled", "of these hidden", "SHA-256")

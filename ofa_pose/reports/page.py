@@ -196,9 +196,9 @@ def comparison(runs: Sequence[Run]) -> str:
 
 
 def _best(answers: Sequence[Answer]) -> Evaluated | None:
-    """The evaluation with the highest AP, where all are of the same images."""
+    """The evaluation with the highest AP, where all are of the same images, mirrored too or not."""
     found = [answer.own for answer in answers if answer.own is not None and answer.own.ap is not None]
-    same = len({(one.truth, one.metric) for one in found}) == 1 and len(found) > 1
+    same = len({(one.truth, one.metric, one.flip) for one in found}) == 1 and len(found) > 1
     return max(found, key=lambda one: one.ap or 0.0) if same else None
 
 
@@ -214,7 +214,7 @@ def _compared(answers: Sequence[Answer]) -> Iterator[str]:
             why = "the difference is below two standard errors"
             yield f"These images do not tell it apart from {', '.join(near)}: {why}."
     elif len(evaluated) > 1:
-        yield "The runs were evaluated on different test images, so their APs there cannot be compared."
+        yield "The APs cannot be compared: of different test images, or with and without a flip test."
     if missing := [answer.run.name for answer in answers if answer not in evaluated]:
         yield f"No AP on test images is found of {', '.join(missing)}; eval --out beside the run brings it."
     if seen := [answer.run.name for answer in answers if answer.uses]:

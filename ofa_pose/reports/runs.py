@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.checkpoints.provenance import PROVENANCE
 from ofa_pose.data.label_pictures import SAMPLES
 from ofa_pose.reports.findings import moved
 from ofa_pose.searches.job import BEST
@@ -20,7 +19,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import are_numbers
-from ofa_pose.utils.run_dir import COMMAND, METRICS, RECIPE, read_command, read_records
+from ofa_pose.utils.run_dir import COMMAND, METRICS, PROVENANCE, RECIPE, read_command, read_records
 
 SOURCES = {  # options that name what a run starts from, and what that is to it
     "--init": "starting weights",

@@ -218,7 +218,7 @@ class Archive:
 
 
 def _check_same(ap: Any, metrics: Any) -> None:
-    """Raise ValueError where the AP of a row is not that among its metrics; what cannot be read is no metrics."""
+    """Raise ValueError where the AP of a row is not that among its metrics; metrics that cannot be read say nothing."""
     try:
         stated = json.loads(metrics)["AP"]
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -18,6 +18,7 @@ from ofa_pose.utils.process import launcher, place
 from ofa_pose.utils.result import plain
 
 RECIPE, COMMAND, METRICS = "recipe.yaml", "command.txt", "metrics.jsonl"
+PROVENANCE = "provenance.jsonl"  # see checkpoints.provenance
 POSES = "poses.jpg"  # of a training: what its net finds on some validation images
 PROGRESS = ("checkpoints/last.pt", "history.csv", "table.csv", "fidelity.csv")  # of training, search, and studies
 FREED_S = 3.0  # what a killed process started, and has its locks, ends a moment after it

@@ -61,6 +61,12 @@ def test_a_training_that_has_ended_and_one_that_has_just_begun(made: Make) -> No
     last = {**EVALUATED, "step": 8}
     done = read_state(made("train-supernet", [*STEPS, last], "train: {steps: 8}"))
     assert done.ended and done.seconds_left is None and done.done == 8
+    (done.run / "provenance.jsonl").write_text('{"started": "2026-01-01"}\n')
+    assert not read_state(done.run).ended  # its decoder is being calibrated
+    with (done.run / "provenance.jsonl").open("a") as file:
+        file.write('{"ended": "2026-01-01", "seconds": 3}\n')
+    assert read_state(done.run).ended
+    (done.run / "provenance.jsonl").unlink()
     begun = read_state(made("train-supernet", [], "train: [not, a, recipe]"))
     assert (begun.done, begun.total, begun.speed, begun.best, begun.ended) == (0, None, None, None, False)
     assert any("0 steps" in line for line in lines_of(begun))

@@ -244,6 +244,17 @@ def test_left_and_right_that_the_metric_does_not_tell_apart_are_not_compared() -
     assert (joints["left_knee"]["swapped"], joints["left_knee"]["compared"]) == (0, 1)
 
 
+def test_joints_that_were_not_found_are_not_confused() -> None:
+    person = crowd(np.random.default_rng(3), 1, 17, 320, 320)
+    person[..., 2] = 2
+    found = person.copy()
+    found[0, [15, 16]] = 0
+    joints = breakdown(as_truth(person, 2000.0), to_results(1, found, np.ones(1)), COCO)["joints"]
+    assert all(
+        (joints[name]["swapped"], joints[name]["compared"]) == (None, 0) for name in ("left_ankle", "right_ankle")
+    )
+
+
 @given(seed=SEEDS)
 @settings(max_examples=15)
 def test_confusion_is_what_a_plain_count_finds(seed: int) -> None:
@@ -253,6 +264,10 @@ def test_confusion_is_what_a_plain_count_finds(seed: int) -> None:
         if rng.random() < 0.3:  # a mirrored person
             joints = np.array(one["keypoints"]).reshape(-1, 3)
             one["keypoints"] = joints[list(COCO.flip_index)].ravel().tolist()
+        if rng.random() < 0.5:  # joints that were not found
+            joints = np.array(one["keypoints"]).reshape(-1, 3)
+            joints[rng.random(17) < 0.2] = 0
+            one["keypoints"] = joints.ravel().tolist()
     counts = plain_swaps(truth, found)
     for name, row in breakdown(truth, found, COCO)["joints"].items():
         if "compared" in row:
@@ -282,7 +297,7 @@ def plain_swaps(truth: dict[str, Any], found: list[Any]) -> dict[str, tuple[int,
                     for a, b in (pair, pair[::-1]):
                         apart = math.dist(person[a, :2], person[b, :2])
                         similarity = math.exp(-(apart**2) / (2 * people[best]["area"] * (2 * COCO.sigmas[a]) ** 2))
-                        if person[a, 2] > 0 and person[b, 2] > 0 and similarity < 0.5:
+                        if mine[a].any() and person[a, 2] > 0 and person[b, 2] > 0 and similarity < 0.5:
                             compared[COCO.joints[a]] += 1
                             nearer = math.dist(mine[a, :2], person[b, :2]) < math.dist(mine[a, :2], person[a, :2])
                             swapped[COCO.joints[a]] += nearer
