@@ -17,6 +17,7 @@ from ofa_pose.utils.numbers import format_time
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDEST = 40  # bars of a curve
+BETWEEN = 5  # blanks before, between and after names, bars and numbers
 SHOWN = 6  # curves at most: loss, AP, rate and wait, and of a supernet its subnets' APs
 NAMES = {"lr": "learning rate", "data_wait": "wait for data"}
 SILENT_S = 60.0  # a run that has written nothing for so long may have ended
@@ -68,12 +69,14 @@ def _title(state: RunState) -> str:
 
 def _curve_rows(state: RunState) -> Iterator[tuple[str, str]]:
     shown = [*dict.fromkeys(("loss", "val/AP", "best AP", "AP", *state.curves))]
-    bars = max(8, min(WIDEST, width() - 42))
-    for name in [name for name in shown if state.curves.get(name)][:SHOWN]:
-        curve = state.curves[name]
-        last, least, most = curve[-1][1], *_ends(curve)
-        line = sparkline([value for _, value in curve], bars).ljust(bars)
-        yield NAMES.get(name, name), f"{line} {last:.4g} ({least:.3g} to {most:.3g})"
+    curves = {NAMES.get(name, name): state.curves[name] for name in shown if state.curves.get(name)}
+    curves = dict([*curves.items()][:SHOWN])
+    ends = {name: (curve[-1][1], *_ends(curve)) for name, curve in curves.items()}
+    texts = {name: f"{last:.4g} ({least:.3g} to {most:.3g})" for name, (last, least, most) in ends.items()}
+    beside = max(map(len, texts), default=0) + max(map(len, texts.values()), default=0) + BETWEEN
+    bars = max(4, min(WIDEST, width() - beside))
+    for name, curve in curves.items():
+        yield name, f"{sparkline([value for _, value in curve], bars).ljust(bars)} {texts[name]}"
 
 
 def _facts(state: RunState) -> Iterator[tuple[str, str]]:

@@ -51,6 +51,19 @@ def test_a_training_under_way(made: Make) -> None:
     assert json.loads(json.dumps(state.to_dict()))["curves"]["val/AP"] == [[4, 0.25]]
 
 
+def test_no_line_is_wider_than_the_terminal(made: Make) -> None:
+    steps = [
+        {**one, "lr": 1e-4 * one["step"] / 3, "loss": 0.09719 / one["step"], "data_wait": 2.265e-4} for one in STEPS
+    ]
+    values = {"AP": 0.123456, "AP_largest": 0.000123456, "AP_middle": 0.0234567, "AP_smallest": 0.00345678}
+    evaluated = [
+        {"step": step, "val": {name: step * ap for name, ap in values.items()}, "seconds": 1} for step in (1, 8)
+    ]
+    folder = made("train-supernet", [*steps, *evaluated], "train: {steps: 16}")
+    lines = [line for line in lines_of(read_state(folder)) if str(folder) not in line]
+    assert len(lines) > 6 and max(map(len, lines)) <= 80
+
+
 def test_speed_is_that_since_a_run_was_resumed(made: Make) -> None:
     again = [{**one, "seconds": (one["step"] - 4) / 2} for one in STEPS[4:]]
     assert read_state(made("pretrain", [*STEPS[:4], *again])).speed == pytest.approx(2)
