@@ -198,7 +198,7 @@ def _sentences(answer: Answer) -> Iterator[str]:
         with suppress(InputError):
             spec = load_checkpoint(answer.run.locate(teacher) or teacher).spec
             macs = profile_net(spec)["macs"]["thop"]
-            teacher += f" ({spec.resolution} px, {format_count(macs)} MACs)"
+            teacher += f" ({spec.resolution} px, {format_count(macs)} MACs, thop)"
         yield f"Its teacher was {teacher}."
 
 
@@ -209,7 +209,7 @@ def _verdict(answer: Answer) -> Iterator[str]:
         yield element("p", "There is no AP on test images yet; eval takes it, see below.", "warning")
         return
     said = f"On {own.count:,} test images with {own.people:,} people it has AP {_ap(own)}"
-    said += ", averaged with the mirrored image (which takes twice the time)" if own.flip else ""
+    said += ", of predictions on the image and on its mirror image (twice the time)" if own.flip else ""
     for role in ROLES[:2]:
         best = max((one for what, one in answer.others if what == role), key=lambda one: one.ap or 0.0, default=None)
         if best is not None and own.ap is not None and best.ap is not None:
@@ -228,9 +228,10 @@ def _verdict(answer: Answer) -> Iterator[str]:
         said = "Not all that it started from is found here, so it is not known whether these images are unseen."
         yield element("p", said, "warning")
     else:
-        said = "No weight was trained on these annotations, and nothing was chosen by them."
+        said = "The test images were used neither for training nor for choosing."
         drawn = (
-            "± is one standard error, by drawing the test images again (bootstrap), of a difference on the same draws."
+            "± is one standard error, by drawing images again (bootstrap); differences are paired, on the same draws. "
+            "What another training run would change is not in it."
         )
         yield element("p", f"{said} {drawn}", "note")
     if few := few_people(own.people, own.ap, own.error, "the test images"):
@@ -276,13 +277,13 @@ def _pictures(own: Evaluated) -> list[str]:
     except InputError as error:
         return [element("p", f"Poses cannot be shown: {error}", "note")]
     said = (
-        "Two images each of the worst, the median and the best, by how well poses fit (mean object keypoint "
-        f"similarity of the people on an image), of {len(poses.similarity)} with people."
+        "What the network found on two images each of the worst, the median and the best, by the mean object keypoint "
+        f"similarity (OKS) of the people on an image, of {len(poses.similarity)} with people."
     )
     body = [element("h2", "Poses on test images"), element("p", said, "note"), '<div class="poses">']
     for one in pictures:
         people = "1 person" if one.people == 1 else f"{one.people} people"
-        caption = f"{one.place}: {one.similarity:.2f}, {people}, {one.file}"
+        caption = f"{one.place}: OKS {one.similarity:.2f}, {people}, {one.file}"
         picture = f'<img alt="{html.escape(f"poses on {one.file}, {one.place}")}" src="{jpeg_address(one.jpeg)}">'
         body.append(figure(picture, caption))
     return [*body, "</div>"]
