@@ -34,7 +34,7 @@ _HINT = "save it in SLEAP again"
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """An HDF5 file to read. Raises InputError where it is none, or h5py is not installed."""
+    """An HDF5 file to read. Raises InputError where it is none or damaged, or h5py is not installed."""
     try:
         import h5py
     except ImportError:
@@ -47,7 +47,10 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     except OSError:
         raise InputError("is not an HDF5 file", path, "name another file") from None
     with file:
-        yield file
+        try:
+            yield file
+        except RuntimeError as error:  # h5py's, of contents that its library cannot make out
+            raise InputError(f"is a damaged HDF5 file ({error})", path, "save it again, or copy it again") from None
 
 
 @dataclass(frozen=True)

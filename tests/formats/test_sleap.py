@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ofa_pose.formats import sleap
 from ofa_pose.formats.annotated import Given, StoredImage, VideoFrame
+from ofa_pose.formats.sleap import open_hdf5
 from ofa_pose.utils.errors import InputError
 from tests.formats.scenes import JOINTS, Scene, assert_same, scene_lists, write_images
 from tests.formats.slp_files import SCENES, image_list, keep_images, write, write_video
@@ -96,3 +97,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.slp").write_bytes(b"no HDF5 at all")
     with pytest.raises(InputError, match="is not an HDF5 file"):
         sleap.FORMAT.read(Given(tmp_path / "a.slp"))
+
+
+def test_what_the_library_of_hdf5_cannot_make_out_is_a_damaged_file(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.slp", "w"):
+        pass
+    with pytest.raises(InputError, match=r"a\.slp: is a damaged HDF5 file \(exponent\)"), open_hdf5(tmp_path / "a.slp"):
+        raise RuntimeError("exponent")

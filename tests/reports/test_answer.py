@@ -37,7 +37,9 @@ def test_the_ap_on_unseen_images_stands_beside_the_uniform_nets(runs: Path) -> N
     ap, people = found["metrics"]["AP"], found["people"]
     assert f"On 8 test images with {people} people it has AP {ap:.3f} ± " in text
     assert "the best uniformly scaled net evaluated" in text and "uniformly scaled net: uniform" in text
-    assert "neither for training nor for choosing" in text and "What an image takes on a device is not known here." in text
+    assert (
+        "neither for training nor for choosing" in text and "What an image takes on a device is not known here." in text
+    )
     assert page.count('alt="poses on') == 6 and "<img src=x" not in page
     assert "worst: OKS 0." in text
     ankle = found["breakdown"]["joints"]["left_ankle"]
