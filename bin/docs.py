@@ -331,6 +331,8 @@ def filled(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
     text = (DOCS / page).read_text(encoding="utf-8")
     for name, table in tables.items():
         begin, end = f"<!-- {name}: written by bin/docs -->", f"<!-- end of {name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"docs/{page} needs one '{begin}' and one '{end}'")
         text = f"{text.partition(begin)[0]}{begin}\n\n{table()}\n\n{end}{text.partition(end)[2]}"
     return text
 

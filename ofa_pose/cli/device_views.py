@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.cli.facts import Given, counted, macs_of, show_rows
+from ofa_pose.cli.facts import Given, macs_of, show_rows
 from ofa_pose.monitor import NO_FLIP
 from ofa_pose.utils.console import say, show_facts, warn
-from ofa_pose.utils.numbers import format_count, format_time
+from ofa_pose.utils.numbers import counted, format_count, format_time
 
 if TYPE_CHECKING:
     from ofa_pose.api.profiling import BundleResult, LatencyTableResult, ProfileResult

@@ -37,11 +37,6 @@ def format_value(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def counted(number: int, one: str, several: str = "") -> str:
-    """'1 image', '2,000 images'."""
-    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
-
-
 def sure_ap(ap: float | None, error: float | None) -> str:
     """'0.5321 ± 0.0213 (standard error)', as far as it is known."""
     return format_value(ap) + ("" if error is None else f" ± {format_value(error)} (standard error)")

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ofa_pose.monitor.run_state import TRAININGS
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.run_dir import COMMAND, ONLY_IN_PYTHON, has_begun, read_command
 
 RESUME, OUT = "--resume", "--out"
 OF_THE_CALL = {RESUME, OUT, "--json", "--quiet", "--help"}  # not taken from the call before
 OF_THE_RECIPE = {"--recipe", "--set", "--seed"}  # once a training has begun, its recipe.yaml says what they said
-TRAININGS = ("pretrain", "train-supernet", "finetune")
 
 Option = tuple[str, tuple[str, ...]]  # its name, and the words that it was given by
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ofa_pose.cli.facts import Given, counted, format_value, macs_of, show_rows, stages_of, suggest, sure_ap
+from ofa_pose.cli.facts import Given, format_value, macs_of, show_rows, stages_of, suggest, sure_ap
 from ofa_pose.monitor import NO_FLIP
 from ofa_pose.utils.console import say, show, show_facts, warn
 from ofa_pose.utils.errors import OfaPoseError
-from ofa_pose.utils.numbers import format_count, format_time
+from ofa_pose.utils.numbers import counted, format_count, format_time
 
 if TYPE_CHECKING:
     from ofa_pose.api.datasets import CheckResult, ConvertResult, SynthResult

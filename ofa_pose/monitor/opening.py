@@ -10,7 +10,7 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.families.profile import profile_net
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.utils.console import show_facts
-from ofa_pose.utils.numbers import format_count
+from ofa_pose.utils.numbers import counted, format_count
 
 
 def show_opening(command: str, facts: Mapping[str, str], out: Path) -> None:
@@ -36,7 +36,7 @@ def describe_images(dataset: KeypointDataset, of: int = 0, named: bool = True) -
     """
     whole = f" of {of:,}" if of > len(dataset) else ""
     images = "image" if len(dataset) == 1 and not whole else "images"
-    people = "1 person" if dataset.people == 1 else f"{dataset.people:,} people"
+    people = counted(dataset.people, "person", "people")
     return f"{len(dataset):,}{whole} {images}, {people}" + (f", {_near(dataset.annotations_path)}" if named else "")
 
 

@@ -31,7 +31,7 @@ from ofa_pose.reports.search_section import Searched, search_lead
 from ofa_pose.searches.job import BASIS
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.numbers import format_count
+from ofa_pose.utils.numbers import counted, format_count
 from ofa_pose.utils.run_dir import RECIPE
 
 CONFUSION = (
@@ -282,7 +282,7 @@ def _pictures(own: Evaluated) -> list[str]:
     )
     body = [element("h2", "Poses on test images"), element("p", said, "note"), '<div class="poses">']
     for one in pictures:
-        people = "1 person" if one.people == 1 else f"{one.people} people"
+        people = counted(one.people, "person", "people")
         caption = f"{one.place}: OKS {one.similarity:.2f}, {people}, {one.file}"
         picture = f'<img alt="{html.escape(f"poses on {one.file}, {one.place}")}" src="{jpeg_address(one.jpeg)}">'
         body.append(figure(picture, caption))

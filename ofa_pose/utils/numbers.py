@@ -45,6 +45,11 @@ def format_count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """'1 image', '2,000 images'."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 def format_time(seconds: float) -> str:
     """'0.4 s', '41 s', '3 min 20 s', '1 h 5 min', '2 d 3 h'."""
     if seconds < 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
 import re
 import runpy
@@ -23,7 +22,7 @@ from ofa_pose.costs.space_profile import profile_space
 from ofa_pose.searches.archive import ARCHIVE, Archive
 from ofa_pose.utils.numbers import format_count
 from tests.cli.conftest import data, net, recipe, supernet  # noqa: F401  (fixtures)
-from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, calls, commands, links, spans
+from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, calls, commands, links, script, spans
 from tests.test_floors import FLOORS
 
 COMMAND_LINE: Any = typer.main.get_command(app)
@@ -106,25 +105,16 @@ def test_files_that_the_text_names_exist(page: Path) -> None:
             assert any(place.exists() for place in places), f"{span} on {page.name}"
 
 
-def docs_script() -> Any:
-    """bin/docs.py as a module."""
-    described = importlib.util.spec_from_file_location("docs_script", ROOT / "bin" / "docs.py")
-    assert described and described.loader
-    module = importlib.util.module_from_spec(described)
-    described.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("page", ["commands", "recipes", "python", "budgets"])
 def test_what_is_written_from_the_code_is_current(page: str) -> None:
-    written = docs_script().PAGES[f"{page}.md"]()
+    written = script("docs").PAGES[f"{page}.md"]()
     assert written == (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), "run bin/docs"
 
 
 @pytest.mark.slow
 def test_the_table_of_networks_is_current() -> None:
     """Some of its rows are counted in tests/docs/test_networks.py in every run."""
-    assert docs_script().PAGES["networks.md"]() == (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+    assert script("docs").PAGES["networks.md"]() == (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
 
 
 def test_the_counts_of_the_first_pages() -> None:

@@ -8,26 +8,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.docs.pages import NOTEBOOKS, ROOT
+from tests.docs.pages import NOTEBOOKS, ROOT, script
 
 CONFIG = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 needs_mkdocs = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material")),
     reason="mkdocs-material is not installed: pip install -c constraints.txt '.[docs]'",
 )
-
-
-def hooks() -> Any:
-    """bin/site_pages.py as a module."""
-    described = importlib.util.spec_from_file_location("site_pages", ROOT / "bin" / "site_pages.py")
-    assert described and described.loader
-    module = importlib.util.module_from_spec(described)
-    described.loader.exec_module(module)
-    return module
 
 
 def build(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +56,7 @@ def test_a_broken_link_is_an_error_and_ci_builds_the_site() -> None:
 )
 def test_links_become_the_sites(source: str, link: str, there: str) -> None:
     code = f"```python\nlines[0]({link})\n```\n"
-    assert hooks().relinked(f"see [this]({link}).\n{code}", source) == f"see [this]({there}).\n{code}"
+    assert script("site_pages").relinked(f"see [this]({link}).\n{code}", source) == f"see [this]({there}).\n{code}"
 
 
 @needs_mkdocs
@@ -88,7 +78,7 @@ def test_a_broken_link_ends_the_build(tmp_path: Path) -> None:
     for path in (
         *(ROOT / "docs").rglob("*"),
         ROOT / "bin" / "site_pages.py",
-        *(ROOT / name for name in hooks().OUTSIDE),
+        *(ROOT / name for name in script("site_pages").OUTSIDE),
     ):
         if path.is_file():
             (copy / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)

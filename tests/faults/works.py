@@ -15,17 +15,8 @@ from ofa_pose.checkpoints.digest import digest
 from ofa_pose.cli import run
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.files import dump_yaml, write_text
+from tests.cli.conftest import TINY_SPACE
 
-SPACE = {
-    "name": "tiny",
-    "resolution": [32, 64],
-    "stem": [4, 8],
-    "stages": [[4, 8], [4, 8], [8, 12], [8, 16]],
-    "deconv": [[4, 8], [4, 8], [4, 8]],
-    "expansion": [1, 2],
-    "blocks": [1, 1, 1, 1],
-    "kernel": 3,
-}
 CLOCK = {"seconds", "data_wait", "evaluations_per_second"}
 ONE_TIME = {"time", "seconds"}  # of a row of an archive
 
@@ -53,7 +44,7 @@ def make_works(folder: Path) -> dict[str, Work]:
     """The three works, of data that are drawn into a folder."""
     for seed, (name, images) in enumerate({"train": 12, "val": 4}.items()):
         write_dataset(folder / name, images=images, size=64, joints="coco", seed=seed, workers=1)
-    write_text(folder / "space.yaml", dump_yaml(SPACE))
+    write_text(folder / "space.yaml", dump_yaml(TINY_SPACE))
     splits = {
         name: {"annotations": str(folder / name / "annotations.json"), "images": str(folder / name / "images")}
         for name in ("train", "val")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,17 @@ from tests.reports.test_page import read
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield make_runs(tmp_path_factory.mktemp("made"), name=HOSTILE.replace("/", "")).parent
+
+
+@contextmanager
+def rewritten(path: Path, text: str) -> Iterator[None]:
+    """A file holds another text in it."""
+    before = path.read_text()
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.write_text(before)
 
 
 def text_of(page: str) -> str:
@@ -81,12 +93,9 @@ def test_images_that_a_search_read_are_not_called_unseen(runs: Path, key: str) -
     path = runs / "search" / "search.json"
     before, truth = path.read_text(), read_json(runs / "test" / "tuned" / "metrics.json")["data"]["sha256"]
     basis = json.loads(before)
-    path.write_text(json.dumps({**basis, key: [truth, *basis[key][1:]]}))
-    try:
+    with rewritten(path, json.dumps({**basis, key: [truth, *basis[key][1:]]})):
         text = text_of(read(write_report([runs / "tuned"])))
-    finally:
-        path.write_text(before)
-    assert "These images are not unseen: they were used for" in text and "nothing was chosen by" not in text
+    assert "These images are not unseen: they were used for" in text and "neither for training" not in text
     assert "Its AP on test images that no training or search has seen" in text
 
 
@@ -97,11 +106,8 @@ def test_weights_that_ship_or_lie_alone_are_found(runs: Path, tmp_path: Path) ->
     save_checkpoint(tmp_path / "alone.pt", replace(checkpoint, info={"train_sha256": truth}))
     found = {}
     for teacher in ("litepose-nano-coco", tmp_path / "alone.pt", "gone.pt"):
-        path.write_text(f"{before.rstrip()} --teacher {teacher}\n")
-        try:
+        with rewritten(path, f"{before.rstrip()} --teacher {teacher}\n"):
             found[str(teacher)] = text_of(read(write_report([runs / "tuned"])))
-        finally:
-            path.write_text(before)
     shipped, alone, gone = found.values()
     assert "neither for training nor for choosing" in shipped and "Not all that it started from" not in shipped
     assert f"they were used for the training ({tmp_path / 'alone.pt'})" in alone
@@ -110,14 +116,10 @@ def test_weights_that_ship_or_lie_alone_are_found(runs: Path, tmp_path: Path) ->
 
 def test_an_evaluation_of_other_weights_is_not_this_networks(runs: Path) -> None:
     path = runs / "test" / "tuned" / "metrics.json"
-    before = path.read_text()
-    value = json.loads(before)
+    value = read_json(path)
     value["network"]["sha256"] = "0" * 64
-    path.write_text(json.dumps(value))
-    try:
+    with rewritten(path, json.dumps(value)):
         text = text_of(read(write_report([runs / "tuned"])))
-    finally:
-        path.write_text(before)
     assert "There is no AP on test images yet" in text
 
 
@@ -128,12 +130,8 @@ def test_a_damaged_evaluation_is_named_on_the_page(
     runs: Path, damaged: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = runs / "test" / "tuned" / "metrics.json"
-    before = path.read_text()
-    path.write_text(damaged)
-    try:
+    with rewritten(path, damaged):
         text = text_of(read(write_report([runs / "tuned"])))
-    finally:
-        path.write_text(before)
     assert "There is no AP on test images yet" in text
     if damaged != "[]":
         assert "metrics.json" in text.partition("This page is not complete")[2].partition("The network is")[0]
@@ -179,18 +177,14 @@ def test_differences_of_aps_have_the_error_of_the_same_draws(runs: Path) -> None
 
 def test_left_and_right_confused_stand_beside_the_joints(runs: Path) -> None:
     path = runs / "test" / "tuned" / "metrics.json"
-    before = path.read_text()
-    value = json.loads(before)
+    value = read_json(path)
     joints = value["breakdown"]["joints"]
     assert joints["left_ankle"]["compared"] == 0 and joints["left_ankle"]["swapped"] is None, "nobody is found"
     assert "confused" not in text_of(read(write_report([runs / "tuned"])))
     joints["left_ankle"] |= {"swapped": 0.25, "compared": 40}
     joints["right_ankle"] |= {"swapped": 0.0, "compared": 60}
-    path.write_text(json.dumps(value))
-    try:
+    with rewritten(path, json.dumps(value)):
         text = text_of(read(write_report([runs / "tuned"])))
-    finally:
-        path.write_text(before)
     assert "Left and right are confused in 10.0% of 100 joints." in text and "25.0% of 40" in text
 
 
@@ -204,23 +198,15 @@ def test_where_it_comes_from(runs: Path) -> None:
     assert "--subnet " in text and "still the same" in text
     assert page.count('alt="labels of training sample') == 6 and "Labels as augmented" in page
     best = runs / "search" / "best.yaml"
-    before = best.read_text()
-    best.write_text(before + "\n")
-    try:
+    with rewritten(best, best.read_text() + "\n"):
         assert "another file now" in text_of(read(write_report([runs / "tuned"])))
-    finally:
-        best.write_text(before)
 
 
 @pytest.mark.parametrize("damaged", ['{"started": 5}', '{"started": "x", "machine": []}', '{"started": "", "data": 1}'])
 def test_damaged_provenance_is_named_on_the_page(runs: Path, damaged: str) -> None:
     path = runs / "tuned" / "provenance.jsonl"
-    before = path.read_text()
-    path.write_text(damaged)
-    try:
+    with rewritten(path, damaged):
         text = text_of(read(write_report([runs / "tuned"])))
-    finally:
-        path.write_text(before)
     assert "provenance.jsonl: holds values that no run writes" in text.partition("This page is not complete")[2]
 
 
