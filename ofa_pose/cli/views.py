@@ -247,10 +247,14 @@ def show_evaluation(result: EvaluationResult) -> None:
         facts["input"] = f"short side {sides} pixels"
     facts |= {name: format_value(value) for name, value in metrics.items()}
     show_facts({**facts, "took": stages_of(result.seconds)})
-    columns = ("AP", "AR", "people")
     for what, part in (result.breakdown or {}).items():
-        rows = [(name, *(format_value(row[column]) for column in columns)) for name, row in part.items()]
-        show_rows([what], columns, rows)
+        parts = {name: {key: format_value(row[key]) for key in ("AP", "AR", "people")} for name, row in part.items()}
+        for name, row in part.items():
+            if "compared" in row:
+                swapped = "–" if row["swapped"] is None else f"{row['swapped']:.1%}"
+                parts[name]["sides confused"] = f"{swapped} of {row['compared']:,}"
+        columns = tuple(dict.fromkeys(key for row in parts.values() for key in row))
+        show_rows([what], columns, [(name, *(row.get(key, "") for key in columns)) for name, row in parts.items()])
 
 
 def show_prediction(result: PredictionResult) -> None:

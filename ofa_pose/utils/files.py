@@ -113,6 +113,8 @@ def temporary_folder(path: Path) -> Iterator[Path]:
             try:
                 yield folder
             except Exception:
+                if not folder.exists():  # renamed already
+                    raise
                 with (folder / "room").open("wb") as file:  # raises what keeps files from being written, if anything
                     file.write(bytes(ROOM))
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -344,3 +345,12 @@ def test_results_at_fault_are_named(score: Score, truth: Any, found: Any, entry:
 def test_far_places_are_wrong_not_fatal(score: Score, truth: Any, found: Any) -> None:
     far = {**found[0], "keypoints": [1e308, -1e308, 1] * 3, "score": 1}
     assert score(truth, [far, *found], "--breakdown").result["metrics"]["AP"] == pytest.approx(3 / 4)
+
+
+def test_how_often_sides_are_confused_is_shown_beside_the_joints(score: Score, truth: Any, found: Any) -> None:
+    for one in found:
+        one["keypoints"] = [*one["keypoints"][:6], 0, 400, 0]
+    shown = score(truth, found, "--breakdown", as_json=False).err
+    assert re.search(r"joints +AP +AR +people +sides confused", shown)
+    assert re.search(r"right_hand .* 33\.3% of 3\b", shown) and re.search(r"left_hand .* 0\.0% of 3\b", shown)
+    assert re.search(r"sizes +AP +AR +people *$", shown, re.MULTILINE)
