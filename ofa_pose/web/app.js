@@ -221,8 +221,8 @@ async function follow(number, name) {
   let [frames, last] = [0, -1];
   try {
     while (number === stream && !video.ended) {
-      await new Promise(requestAnimationFrame);
-      if (number !== stream || video.currentTime === last || !video.videoWidth) continue;
+      await new Promise(nextFrame);
+      if (number !== stream || video.paused || video.currentTime === last || !video.videoWidth) continue;
       last = video.currentTime;
       take(video, video.videoWidth, video.videoHeight);
       await findPeople();
@@ -240,6 +240,13 @@ async function follow(number, name) {
     stop("");
     complain(`The network failed on this frame (${error.message}).`);
   }
+}
+
+/** Call back when the video shows another frame, or pauses, as it does at its end. */
+function nextFrame(callback) {
+  video.onpause = callback;
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(callback);
+  else requestAnimationFrame(callback);
 }
 
 /** End the camera or film; `text` takes the place of the status. */
