@@ -18,6 +18,7 @@ from ofa_pose.utils.files import find_yaml, read_yaml
 RESOLUTION_MULTIPLE = 32  # so that a net is evaluated at the size its MACs were counted for
 
 MOST_CHOICES = 128  # of a gene
+MOST_GENES = 64  # with several choices; NumPy's arrays have no more dimensions
 
 Genome = tuple[int, ...]
 
@@ -88,6 +89,9 @@ class SearchSpace:
             if not gene.choices or list(gene.choices) != sorted(set(gene.choices)):
                 what = f"the choices {list(gene.choices)} for {gene.name} of space '{self.name}' do not ascend"
                 raise InputError(what, hint="sort them, each once")
+        if (elastic := sum(len(gene.choices) > 1 for gene in self.genes)) > MOST_GENES:
+            what = f"space '{self.name}' has {elastic} elastic quantities, more than {MOST_GENES}"
+            raise InputError(what, hint="give its stages fewer blocks, or all blocks one expansion")
         most = tuple(choices[-1] for choices in self.depths)
         if most != self.blocks or min(map(min, self.depths)) < 1:
             what = f"the depths of space '{self.name}' do not go from 1 or more to its blocks {list(self.blocks)}"

@@ -85,13 +85,12 @@ def read_subnets(
         InputError: the file is missing, has other columns, or holds a row that is damaged or of another space.
     """
     labels = space.labels if space is not None else ()
-    reader = csv.DictReader(files.read_text(path).split("\n")[:-1])
-    names = reader.fieldnames or ()
+    names, rows = files.read_csv(path)
     if not {"genome", *labels, *columns} <= set(names):
         raise InputError(f"is not {what}", path, hint)
     columns = [*columns, *(name for name in extra if name in names)]
     found: dict[Genome, dict[str, Any]] = {}
-    for line, row in enumerate(reader, start=2):
+    for line, row in enumerate(rows, start=2):
         try:
             genome = read_genome(row["genome"])
             cells = {name: float(row[name]) if row[name] or name not in empty else None for name in columns}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -85,7 +86,7 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                 if sum(one.file_size for one in texts) > _MOST_TEXT:
                     raise InputError("holds more than 4 GiB of annotations", path, "unpack it, and name the folder")
                 archive.extractall(folder, members if with_images else texts)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, LookupError, ValueError) as error:
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
         try:
             yield Path(folder)

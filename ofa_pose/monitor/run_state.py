@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import shlex
 import time
@@ -194,7 +193,7 @@ def _history(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     rows = []
-    for row in csv.DictReader(files.read_text(path).split("\n")[:-1]):
+    for row in files.read_csv(path)[1]:
         try:
             ap, seconds = (float(row.get(name) or 0) for name in ("AP", "seconds"))
         except (TypeError, ValueError):

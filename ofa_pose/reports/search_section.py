@@ -144,8 +144,8 @@ def _is_readable(search: Searched, name: str) -> bool:
             _ = search.budget, search.latency_table
         elif name == RESULT:
             _front(search)
-            _ = [(tuple(net["genome"]), f"{net['rank']:03}") for net in search.result.get("front") or ()]
-            _ = search.error, [tuple(net["genome"]) for net in search.result.get("uniform") or ()]
+            _ = {tuple(net["genome"]): f"{net['rank']:03}" for net in search.result.get("front") or ()}
+            _ = search.error, {tuple(net["genome"]) for net in search.result.get("uniform") or ()}
         else:
             _ = list(_rests_on(search))
     return True

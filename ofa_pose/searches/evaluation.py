@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -50,12 +50,14 @@ from ofa_pose.utils.errors import InputError, OfaPoseError, is_memory
 from ofa_pose.utils.numbers import are_numbers
 from ofa_pose.utils.run_dir import BASIS_DEFAULTS
 
+ANSWER_S = 7200.0  # a worker that takes longer for a subnet hangs
 CACHE_BYTES = 4 << 30
 KEPT = "what was evaluated is kept: go on with --resume"
 EVALUATION_VERSION = 1  # to be raised whenever the same subnet on the same data may get another AP
 
 DRAWS = "AP_draws"  # among the metrics: the APs by which two subnets are compared, see `pose.bootstrap`
 DRAWS_DECIMALS = 5
+T = TypeVar("T")
 
 Measure = Callable[[Genome], Mapping[str, Any]]
 """The metrics of a subnet, JSON values; 'AP', the higher the better, is what counts."""
@@ -311,7 +313,7 @@ class ArchivedEvaluations:
                 while genome not in known:
                     subnet = next(following)
                     with self._failing(subnet):
-                        found = started[subnet].result() if started else self._task(subnet)
+                        found = _answer(started[subnet]) if started else self._task(subnet)
                     known[subnet] = self._keep(subnet, *found)
                 yield known[genome]
         except BaseException:
@@ -338,7 +340,7 @@ class ArchivedEvaluations:
         known = self.draws(genome)
         if known is None and genome not in self._again:
             with self._failing(genome):
-                again = self._executor.submit(self._task, genome).result() if self._executor else self._task(genome)
+                again = _answer(self._executor.submit(self._task, genome)) if self._executor else self._task(genome)
             self._again[genome] = _drawn(again[0])
         return self._again.get(genome) if known is None else known
 
@@ -372,6 +374,16 @@ class ArchivedEvaluations:
     def _shown(self, genome: Genome) -> str:
         spec = json.dumps(self._feasible.decode(genome).to_dict(), separators=(",", ":"))
         return f"subnet {genome_text(genome)}, {spec},"
+
+
+def _answer(future: Future[T]) -> T:
+    """What a worker found. Raises what it raised, and TimeoutError where it does not answer."""
+    try:
+        return future.result(ANSWER_S)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise TimeoutError(f"no answer came for {ANSWER_S:g} s") from None
 
 
 def _drawn(metrics: Mapping[str, Any]) -> np.ndarray | None:

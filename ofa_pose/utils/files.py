@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import hashlib
 import itertools
@@ -13,7 +14,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -282,6 +283,15 @@ def read_json(path: str | Path) -> Any:
         raise InputError("holds a number too long to be read", path, "write the file again") from None
     check_depth(value, path)
     return value
+
+
+def read_csv(path: str | Path) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """The columns and the rows of a CSV file, without a last line that is still being written. Raises InputError."""
+    reader = csv.DictReader(read_text(path).split("\n")[:-1])
+    try:
+        return reader.fieldnames or (), [*reader]
+    except csv.Error as error:
+        raise InputError(f"is not a table that can be read ({error})", path, "restore it, or write it again") from None
 
 
 def check_depth(value: Any, where: object, most: int | None = None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ from ofa_pose.utils.errors import InputError, OfaPoseError
 
 _WATCH_S = 0.5
 _PAUSE_S = 0.2
+_ENDS_S = 5.0  # in which a worker that works has ended
 # What a terminal sends to all of its processes.
 _OF_TERMINALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 _ENDING = (*_OF_TERMINALS, signal.SIGTERM)
@@ -129,16 +131,17 @@ def apart_from_terminal() -> Iterator[None]:
 def process_pool(count: int, begin: Callable[..., object], *given: Any) -> Iterator[Executor]:
     """An executor of so many new processes of this machine, each of which calls `begin(*given)` first.
 
-    They end with this process, however it ends, and wait for no work then. A signal to end is raised at once. Where one
-    of them dies, what was to be done raises `concurrent.futures.BrokenExecutor`.
+    They end with this process, however it ends, and wait for no work then; one that hangs is killed. A signal to end is
+    raised at once. Where one of them dies, what was to be done raises `concurrent.futures.BrokenExecutor`.
     """
     context = multiprocessing.get_context("spawn")  # forking a process that runs threads (torch, OpenCV) can hang
-    pool = ProcessPoolExecutor(count, context, _begin_worker, (os.getpid(), begin, given))
+    all_there = context.Barrier(count)  # none is idle before, so that each `submit` starts one
+    pool = ProcessPoolExecutor(count, context, _begin_worker, (os.getpid(), all_there, begin, given))
     before, started = {*multiprocessing.active_children()}, set[BaseProcess]()
     try:
         with interruptible():
             with apart_from_terminal():
-                for _ in range(count):  # each starts a process, as none is idle yet
+                for _ in range(count):
                     pool.submit(int)
                 started = {*multiprocessing.active_children()} - before
             yield pool
@@ -147,10 +150,16 @@ def process_pool(count: int, begin: Callable[..., object], *given: Any) -> Itera
         time.sleep(_PAUSE_S)  # the pool takes note of it; else it would report that its workers are gone
         for process in started:
             process.terminate()
+        until = time.monotonic() + _ENDS_S
+        for process in started:
+            process.join(max(0.0, until - time.monotonic()))
+            if process.is_alive():
+                process.kill()  # the interpreter would wait for it at its end
 
 
-def _begin_worker(parent: int, begin: Callable[..., object], given: tuple[Any, ...]) -> None:
+def _begin_worker(parent: int, all_there: Barrier, begin: Callable[..., object], given: tuple[Any, ...]) -> None:
     end_with(parent)
+    all_there.wait()
     begin(*given)
 
 

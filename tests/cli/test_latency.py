@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import pytest
 
 from ofa_pose.arch.space import SearchSpace
+from ofa_pose.latency import measure
 from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.utils.files import dump_yaml
 from tests.cli.conftest import Call
@@ -25,9 +27,10 @@ def space_file(tiny_space: SearchSpace, tmp_path: Path) -> Path:
     return path
 
 
-def test_build_then_verify(call: Call, space_file: Path, tmp_path: Path) -> None:
+def test_build_then_verify(call: Call, space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "verify", partial(measure.verify, rounds=4))
     table, picture = tmp_path / "table.json", tmp_path / "picture.png"
-    words = ("--space", space_file, "--joints", 14, "--rounds", 1, "--share", 0.5, "--out", table)
+    words = ("--space", space_file, "--joints", 14, "--rounds", 1, "--share", 0.1, "--out", table)
     built = call("latency", "build", *words, "--json")
     assert built.code == 0, built.err
     assert built.result["nets"] == len(LatencyTable.load(table).nets)

@@ -79,6 +79,7 @@ def test_damage_is_named_with_its_line(tmp_path: Path) -> None:
     for old, new, words in (
         ("genome,", "gnome,", r"t\.csv: is not a table of subnets"),
         (",AP", ",PA", r"t\.csv: is not a table of subnets"),
+        ("1e-07", "1" * 200_000, r"t\.csv: is not a table that can be read \(field larger than"),
         ("1e-07", "1e", r"t\.csv:4: is not a row of a table of subnets"),
         ("1e-07", "1e-07\n0", r"t\.csv:5: is not a row"),
         (genome_text(genome(1)), "1-x", r"t\.csv:2: is not a row"),

@@ -161,6 +161,13 @@ def test_members_of_a_zip_file_stay_in_it(tmp_path: Path, name: str) -> None:
         pass
 
 
+def test_a_member_without_a_name_is_damage(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a.xml": "<annotations/>"})
+    path.write_bytes(path.read_bytes().replace(b"a.xml", b"\0.xml"))
+    with pytest.raises(InputError, match="cannot be unpacked"), unpacked(path, with_images=True):
+        pass
+
+
 def test_links_in_a_zip_file_are_refused(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("images/a.png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

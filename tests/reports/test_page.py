@@ -239,6 +239,8 @@ def test_standard_errors_and_what_is_to_be_said_of_the_choice(search: Path) -> N
         ("search.json", '{"search": [], "train": []}', r"search\.json: holds values that no run writes \(ValueError"),
         ("result.json", '{"front": [{}], "uniform": []}', r"result\.json: holds values that no run writes \(KeyError"),
         ("result.json", '{"front": 5, "uniform": 5}', r"result\.json: holds values that no run writes"),
+        ("result.json", '{"front": [{"genome": [[1]], "rank": 1}]}', r"result\.json: holds values that no run writes"),
+        ("result.json", '{"uniform": [{"genome": [{}]}]}', r"result\.json: holds values that no run writes"),
     ],
 )
 def test_damaged_files_are_named_on_the_page(

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from ofa_pose.arch.space import Genome
-from ofa_pose.searches import job, workers
+from ofa_pose.searches import evaluation, job, workers
 from ofa_pose.searches.archive import Archive
 from ofa_pose.searches.evaluation import ArchivedEvaluations
 from ofa_pose.searches.workers import cluster_workers, local_workers
@@ -134,6 +134,23 @@ def test_what_fails_elsewhere_is_raised_here(tmp_path: Path, error: Exception, k
         with pytest.raises(kind, match="no") as told:
             list(ArchivedEvaluations(PART, fail, archive, 0, executor)(GENOMES))
         assert ("subnet 2-0-0" in str(told.value)) == (kind is OfaPoseError)
+    assert len(rows(tmp_path / "a.sqlite")) == len(GENOMES) - 1, "what was finished meanwhile is kept"
+
+
+def test_a_worker_that_hangs_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = threading.Event()
+
+    def measure(genome: Genome) -> dict[str, Any]:
+        if genome == GENOMES[2]:
+            hangs.wait(20)
+        return {"AP": 0.5}
+
+    monkeypatch.setattr(evaluation, "ANSWER_S", 0.3)
+    with Archive(tmp_path / "a.sqlite", BASIS) as archive, ThreadPoolExecutor(2) as executor:
+        match = r"subnet 2-0-0-.* could not be evaluated \(TimeoutError: no answer came for 0\.3 s\); what was"
+        with pytest.raises(OfaPoseError, match=match):
+            list(ArchivedEvaluations(PART, measure, archive, 0, executor)(GENOMES))
+        hangs.set()
     assert len(rows(tmp_path / "a.sqlite")) == len(GENOMES) - 1, "what was finished meanwhile is kept"
 
 

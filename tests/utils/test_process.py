@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ofa_pose.utils.process import Interrupted, apart_from_terminal, interruptible
+from ofa_pose.utils.process import Interrupted, apart_from_terminal, interruptible, process_pool
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
@@ -103,3 +104,14 @@ def test_processes_that_begin_apart_from_the_terminal_do_not_hear_it() -> None:
     assert child.poll() is None
     child.kill()
     child.wait()
+
+
+def test_a_pool_has_all_its_processes_at_once_and_ends_those_that_hang() -> None:
+    before = {*multiprocessing.active_children()}
+    with process_pool(2, int) as pool:
+        started = {*multiprocessing.active_children()} - before
+        assert len(started) == 2 and pool.submit(abs, -3).result(60) == 3
+        for process in started:
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGSTOP)  # hears no signal to end
+    assert not any(process.is_alive() for process in started)
