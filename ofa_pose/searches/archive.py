@@ -203,7 +203,7 @@ class Archive:
         """SQLite's errors as ours."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:  # a damaged schema's message may be no UTF-8
             text, kept = str(error), "what was evaluated before is kept: correct that, then go on with --resume"
             if "locked" in text:
                 what = f"{self.path}: is locked by another process (waited {self._locked_s:g} s); {kept}"

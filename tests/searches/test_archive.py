@@ -173,7 +173,12 @@ def test_a_damaged_archive_is_refused_untouched(path: Path) -> None:
         for number in range(200):
             archive.put(*evaluated(number), seed=0)
     whole = path.read_bytes()
-    for damaged in (whole[:5000], whole[:8192] + b"\xff" * 8192 + whole[16384:], whole[:100] + b"\x99" * 200):
+    for damaged in (
+        whole[:5000],
+        whole[:8192] + b"\xff" * 8192 + whole[16384:],
+        whole[:100] + b"\x99" * 200,
+        whole.replace(b"NOT NULL,", b"NOT NULL\xff"),  # the schema
+    ):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"archive\.sqlite: is damaged"):
             Archive(path, BASIS)
