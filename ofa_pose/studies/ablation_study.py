@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from ofa_pose.utils.config import apply_overrides, config_text
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.process import Interrupted, interruptible
-from ofa_pose.utils.run_dir import COMMAND_WORDS, PROGRESS, has_begun
+from ofa_pose.utils.run_dir import COMMAND_WORDS, PROGRESS, alone_in, has_begun
 
 STUDY = "study.yaml"
 FIRST_SEED = 9100  # of drawn images, a seed for each split; the shipped weights never saw these
@@ -77,7 +78,8 @@ class AblationStudy:
             workers: how many runs go on at once; more than one have one thread each.
 
         Raises:
-            InputError: `out` holds another run, or runs of another study, or the data are at fault.
+            InputError: `out` holds another run, or runs of another study, or another process works there, or the data
+                are at fault.
             OfaPoseError: a worker process died.
         """
         start, folder = time.perf_counter(), Path(out).absolute()
@@ -89,8 +91,10 @@ class AblationStudy:
         rows: list[dict[str, Any]] = []
         failed: dict[str, str] = {}
         try:
-            with interruptible(go_on):
+            with interruptible(go_on), ExitStack() as stack:
                 tasks = self.tasks(folder, self._data(folder, workers), 1 if workers > 1 else None)
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(alone_in(folder))
                 for task in tasks:
                     recorded(task)  # refuses another study's before anything of it is overwritten
                 self.ablation.write_nets(folder / NETS)

@@ -20,6 +20,7 @@ from ofa_pose.utils import console
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
 from ofa_pose.utils.files import check_folder, naming, read_json, read_text, write_json, write_text
 from ofa_pose.utils.process import process_pool
+from ofa_pose.utils.run_dir import alone_in
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
@@ -47,7 +48,7 @@ def write_dataset(
 
     The same arguments give the same files, whatever the number of processes (default: all processors).
     An OUT that already holds this dataset is used as it is. With `resume`, one that was cut off is gone on with. Raises
-    InputError on any other OUT that is not empty, and on arguments out of range.
+    InputError on any other OUT that is not empty, on one that another process draws to, and on arguments out of range.
     """
     if joints not in BUILT_IN:
         raise InputError(f"no figures with joints '{joints}'", hint=nearest(joints, BUILT_IN))
@@ -66,18 +67,26 @@ def write_dataset(
     info |= {"images": images, "version": VERSION}
     if people != MOST_PEOPLE:  # datasets of versions that drew no fewer do not say it
         info["people"] = people
+    check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with alone_in(out):
+        return _write(out, info, workers, resume)
+
+
+def _write(out: Path, info: dict[str, Any], workers: int, resume: bool) -> Path:
+    """See `write_dataset`; `info` says what is drawn."""
     path = out / "annotations.json"
     drawn = out / DRAWN
     was_cut_off = drawn.is_file() and not path.exists()
     if was_cut_off and not resume:
         raise InputError("holds a dataset that was cut off", out, "add --resume to go on, or name a new folder")
-    if not was_cut_off and out.is_dir() and _holds(out, path, info):
+    if not was_cut_off and _holds(out, path, info):
         drawn.unlink(missing_ok=True)
         console.say(f"{out} already holds this dataset; it is used as it is")
         return path
-    check_folder(out)
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    work = functools.partial(_write_scene, out / "images", seed, size, joints, people)
+    (out / "images").mkdir(exist_ok=True)
+    images, size, joints, people = info["images"], info["size"], info["joints"], info.get("people", MOST_PEOPLE)
+    work = functools.partial(_write_scene, out / "images", info["seed"], size, joints, people)
     skeleton = BUILT_IN[joints]
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.joints)}
     category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.limbs]

@@ -185,14 +185,14 @@ def _lock(handle: int) -> bool | None:
 
 @contextlib.contextmanager
 def locked(path: Path, wait_s: float) -> Iterator[bool]:
-    """Have a file, made where it is not there, for this process alone; whether that is so, or another one has it.
+    """Have a folder, or a file, made where it is not there, for this process alone; whether that is so.
 
     It is freed at the end, and when the process ends, however that is. Where a file system has no locks, nobody has it.
 
     Args:
         wait_s: for another process to free it.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     until = time.monotonic() + wait_s
     try:
         while not (free := _lock(handle) is not False) and time.monotonic() < until:

@@ -205,6 +205,15 @@ def plan_run(
     return RunDir(path, recipe, COMMAND_WORDS.get() if argv is None else argv, not begun, progress)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """In it no other process is `alone_in` a folder. Raises InputError where one is."""
+    with files.locked(folder, FREED_S) as free:
+        if not free:
+            raise InputError(*_in_use(folder))
+        yield
+
+
 def _in_use(path: Path) -> tuple[str, Path, str]:
     return "another process runs there", path, "wait until it ends, or choose another --out"
 

@@ -15,6 +15,7 @@ import cv2
 import pytest
 
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.utils import run_dir
 from ofa_pose.utils.files import STUDIES, dump_yaml, read_json, shipped_folder, write_text
 from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
@@ -146,7 +147,9 @@ def test_own_images_are_taken(call: Call, tiny: Path, data: Path, tmp_path: Path
     assert done.result["arms"][0]["spread"] is None
 
 
-def test_what_cannot_be_is_refused(call: Call, tiny: Path, whole: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_is_refused(
+    call: Call, tiny: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "study"
     refused(call("study", "kernel", "--out", out), "kernel", "did you mean 'kernels'")
     refused(call("study", tiny, "--out", out, "--set", "runs.small.nets=3"), "runs.small", "did you mean 'net'")
@@ -156,6 +159,9 @@ def test_what_cannot_be_is_refused(call: Call, tiny: Path, whole: Path, tmp_path
     kept = {path: path.read_bytes() for path in whole.rglob("*.*") if path.is_file()}
     refused(call("study", tiny, "--out", whole, "--set", "settings.train.lr=1e-4"), "train.lr", "another --out")
     refused(call("study", tiny, "--out", whole, "--set", "runs.small.net.kernel=7"), "net.kernel was 3, is 7")
+    with run_dir.alone_in(whole):
+        monkeypatch.setattr(run_dir, "FREED_S", 0.0)
+        refused(call("study", tiny, "--out", whole), "another process runs there", "wait until it ends")
     run = whole / "seed-0" / "small"
     refused(call("study", tiny, "--out", run), "holds a run already (checkpoints/last.pt)", "another --out")
     assert {path: path.read_bytes() for path in whole.rglob("*.*") if path.is_file()} == kept

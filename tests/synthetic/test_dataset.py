@@ -24,6 +24,7 @@ from pycocotools.cocoeval import COCOeval
 from ofa_pose.skeleton import COCO, CROWDPOSE, Skeleton
 from ofa_pose.synthetic import dataset as module
 from ofa_pose.synthetic.dataset import Person, Scene, draw_scene, write_dataset
+from ofa_pose.utils import run_dir
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
 SIZE = 128
@@ -329,6 +330,15 @@ def test_another_folder_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not empty"):
         write_dataset(tmp_path, 12, 96, "coco", 5, resume=True)
     assert (tmp_path / "images" / "000001.jpg").read_bytes() == b"mine"
+
+
+def test_another_process_that_draws_keeps_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_dir, "FREED_S", 0.0)
+    (tmp_path / "out").mkdir()
+    message = "out: another process runs there; wait until it ends"
+    with run_dir.alone_in(tmp_path / "out"), pytest.raises(InputError, match=message):
+        write_dataset(tmp_path / "out", 1, 64, "coco", 0, workers=1, resume=True)
+    assert write_dataset(tmp_path / "out", 1, 64, "coco", 0, workers=1).exists()
 
 
 def test_a_dataset_with_a_missing_image_is_not_used_again(tmp_path: Path) -> None:
