@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +97,7 @@ class Skeleton:
         if len(sigmas) != len(joints):
             raise InputError(f"{len(sigmas)} sigmas for {len(joints)} joints", where, "give one positive sigma a joint")
         for sigma in sigmas:
-            if not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
+            if not isinstance(sigma, int | float) or not 0 < sigma <= sys.float_info.max:
                 raise InputError(f"sigma {sigma!r} is not a positive number", where, "give one positive sigma a joint")
         flips, limbs = (_index_pairs(_list(value, key, where), joints, key, where) for key in ("flip_pairs", "limbs"))
         flipped = [joint for pair in flips for joint in pair]

@@ -87,6 +87,7 @@ def test_joints_named_by_numbers_are_read() -> None:
         ({"sigmas": [0.1]}, "1 sigmas for 3 joints"),
         ({"sigmas": [0.1, 0.1, 0]}, "sigma 0 is not a positive number"),
         ({"sigmas": [0.1, 0.1, float("nan")]}, "sigma nan is not a positive number"),
+        ({"sigmas": [0.1, 0.1, 10**400]}, "is not a positive number"),
         ({"sigmas": [0.1, "wide", 0.1]}, "sigma 'wide' is not a positive number"),
         ({"flip_pairs": [["l_end", "tail"]]}, "unknown joint 'tail' in flip_pairs; use names of: l_end, middle, r_end"),
         ({"flip_pairs": [["l_end"]]}, "is not a pair"),

@@ -40,13 +40,14 @@ class OpenvinoRunner:
                 raise InputError("is not an OpenVINO model", path, "name the .xml that ofa-pose export wrote")
         core = openvino.Core()
         try:
-            model = core.read_model(str(path))
+            weights = Path(path).with_suffix(".bin")
+            with files.in_utf8(Path(path), weights) as (graph, numbers):
+                model = core.read_model(graph, numbers)
             reads, writes = ([part.any_name for part in parts] for parts in (model.inputs, model.outputs))
             self.holds_decoder = check_names(reads, writes, str(path))
             section = model.get_rt_info([METADATA]).astype(dict) if model.has_rt_info([METADATA]) else {}
             self.metadata = {key: value.astype(str) for key, value in section.items()}
             stated = self.metadata.pop(SUM, None)  # earlier versions wrote none
-            weights = Path(path).with_suffix(".bin")
             if stated and stated != files.sha256(weights):
                 what = f"is not the .bin that was exported with {Path(path).name}"
                 raise InputError(what, weights, "copy the two files of one export again")
@@ -93,9 +94,10 @@ def _save(source: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> N
     model = openvino.Core().read_model(source.SerializeToString())
     for key, value in metadata.items():
         model.set_rt_info(value, [METADATA, key])
-    openvino.save_model(model, str(path), compress_to_fp16=False)
-    model.set_rt_info(files.sha256(path.with_suffix(".bin")), [METADATA, SUM])
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    with files.in_utf8(path, path.with_suffix(".bin")) as (graph, _):
+        openvino.save_model(model, graph, compress_to_fp16=False)
+        model.set_rt_info(files.sha256(path.with_suffix(".bin")), [METADATA, SUM])
+        openvino.save_model(model, graph, compress_to_fp16=False)
 
 
 def _prepare(part: NetPart, threads: int) -> Run:

@@ -10,6 +10,8 @@ import copy
 import io
 import json
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,12 +136,16 @@ class TorchscriptRunner:
     def __init__(self, path: str | Path, threads: int = 0, streams: int = 1) -> None:
         """Load a file; it computes in as many threads as torch has. Raises InputError where it cannot be loaded."""
         self.streams = streams
-        extra = {METADATA: ""}
+        extra, content = {METADATA: ""}, io.BytesIO(Path(path).read_bytes())
         try:
+            with zipfile.ZipFile(content) as archive:
+                if archive.testzip() is not None:  # torch reads on where a part is not what its check sum says
+                    raise InputError("is damaged", path, "export it again, or copy it again")
+            content.seek(0)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=DeprecationWarning)
-                self._module = torch.jit.load(io.BytesIO(Path(path).read_bytes()), "cpu", _extra_files=extra)
-        except (RuntimeError, ValueError):
+                self._module = torch.jit.load(content, "cpu", _extra_files=extra)
+        except (RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, EOFError):
             raise InputError("cannot be loaded by TorchScript", path, "export it again") from None
         self.metadata = {key: json.dumps(value) for key, value in json.loads(extra[METADATA] or "{}").items()}
 

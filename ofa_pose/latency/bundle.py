@@ -141,7 +141,7 @@ def import_results(path: Path) -> tuple[LatencyTable, Verification | None]:
         times, head = read_times(times), Header.from_dict(header, path)
     except FileNotFoundError:
         raise InputError("no such file", path, "check the path; measuring on the device writes it") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+    except (ArithmeticError, AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"is not a results.csv of a bundle ({error})", path, "measure the bundle again") from None
     expected = table_subjects(head.space, head.joints, head.share)  # in whose order `latency build` writes them too
     table = LatencyTable(head, times, {subject: samples.get(subject, []) for subject in expected})

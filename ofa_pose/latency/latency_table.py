@@ -128,7 +128,7 @@ class LatencyTable:
             for net in value["nets"]:
                 ratios[ArchSpec.from_dict(net["spec"], path)] = read_times(net["ratios"])
             return cls(header, read_times(value["anchor_ms"]), ratios)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             what = f"the latency table is malformed ({type(error).__name__}: {error})"
             raise InputError(what, path, "build it again") from None
 

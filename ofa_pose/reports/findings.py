@@ -120,7 +120,7 @@ def find_evaluations(run: Path, note: Callable[[str], None]) -> list[Evaluated]:
                 found.append(_evaluated(path, value))
         except InputError as error:
             note(str(error))
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             note(f"{path}: is not what eval writes ({type(error).__name__}: {error})")
     return found
 
@@ -190,7 +190,7 @@ def find_exports(run: Path, sha256: str, note: Callable[[str], None]) -> list[Ex
                     )
         except InputError as error:
             note(str(error))
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             note(f"{path}: is not what export writes ({type(error).__name__}: {error})")
     return found
 

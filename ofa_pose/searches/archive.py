@@ -176,7 +176,7 @@ class Archive:
         """What the cells of a row raise that are none, as an InputError that names it."""
         try:
             yield
-        except (AttributeError, TypeError, ValueError, InputError) as error:
+        except (ArithmeticError, AttributeError, TypeError, ValueError, InputError) as error:
             what = f"evaluation {number} is damaged ({error})"
             raise InputError(what, self.path, f"delete that row, or {HINT.removeprefix('restore it, or ')}") from None
 

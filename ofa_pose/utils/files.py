@@ -86,7 +86,7 @@ def naming(path: str | Path, instead_of: Path | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_utf8(*paths: Path) -> Iterator[tuple[str, ...]]:
-    """Paths of files to be read, as text for libraries that take UTF-8 alone: links where they are none."""
+    """Paths of files to be read or written, as text for libraries that take UTF-8 alone: links where they are none."""
     try:
         yield tuple(str(path).encode().decode() for path in paths)
         return

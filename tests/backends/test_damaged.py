@@ -43,6 +43,22 @@ def test_a_flipped_bit_among_the_weights_is_noticed(checkpoint: Path, tmp_path: 
     assert load_exported(path).resolution == before.resolution
 
 
+def test_a_flipped_bit_of_a_torchscript_file_is_noticed_or_changes_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    path = export(checkpoint, out=tmp_path, formats=["torchscript"]).files["torchscript"].rename(tmp_path / "a.pt")
+    content, rng, noticed = path.read_bytes(), np.random.default_rng(0), 0
+    image = rng.integers(0, 256, (1, 64, 64, 3), np.uint8)
+    before = TorchscriptRunner(path)(image)[1]
+    for place in rng.integers(0, len(content), 20):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        try:
+            assert_array_equal(TorchscriptRunner(path)(image)[1], before)  # between the parts
+        except InputError:
+            noticed += 1
+    assert noticed >= 5
+
+
 def test_names_that_are_no_text_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     path = export(checkpoint, out=tmp_path, formats=["onnx"]).files["onnx"]
     path.write_bytes(path.read_bytes().replace(b"images", b"imag\xff\xfe"))
@@ -51,7 +67,7 @@ def test_names_that_are_no_text_are_refused(checkpoint: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names there are text")
-@pytest.mark.parametrize("name", ["ncnn", "torchscript", "onnx"])
+@pytest.mark.parametrize("name", ["ncnn", "torchscript", "onnx", "openvino", "litert"])
 def test_a_folder_may_have_a_name_that_is_no_utf8(checkpoint: Path, tmp_path: Path, name: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     found = []

@@ -58,6 +58,7 @@ def test_times_are_medians_over_rounds_times_the_anchors_median(tiny_space: Sear
         (lambda value: value.update(backend="ncnn"), "its backend is ncnn, its runtime onnxruntime 1"),
         (lambda value: value["pieces"].update({"stem cout=8 side=64": ["fast"]}), "malformed"),
         (lambda value: value["pieces"].update({"stem cout=8 side=64": [-1.0]}), "malformed"),
+        (lambda value: value["pieces"].update({"stem cout=8 side=64": [10**400]}), "malformed"),
         (lambda value: value["pieces"].update({"stem colour=8": [1.0]}), "is not a piece"),
         (lambda value: value["nets"].append({"spec": {}, "ratios": []}), "has no 'resolution'"),
         (lambda value: value["space"].pop("stem"), "has no 'stem'"),

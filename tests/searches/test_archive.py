@@ -281,6 +281,11 @@ def test_an_ap_that_is_not_that_of_its_metrics_is_not_believed(held: Archive, pa
     for read in (lambda: held.outcomes([(0, 1)]), lambda: held.until(9)):
         with pytest.raises(InputError, match=r"evaluation 1 is damaged \(its AP 0.26 is not that of its metrics\)"):
             read()
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE evaluations SET metrics = ?", (f'{{"AP": {10**400}}}',))
+    file.close()
+    with pytest.raises(InputError, match=r"evaluation 1 is damaged \("):
+        held.until(9)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are of POSIX")
