@@ -290,7 +290,9 @@ class Stream:
 
 
 def open_capture(source: str | int) -> Any:
-    """OpenCV's reader of a video file or a camera."""
+    """OpenCV's reader of a video file or a camera; of a file FFmpeg alone, as its own one prints about broken ones."""
+    if isinstance(source, str) and cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
+        return cv2.VideoCapture(source, cv2.CAP_FFMPEG)
     return cv2.VideoCapture(source)
 
 

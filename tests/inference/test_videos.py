@@ -154,6 +154,16 @@ def test_a_video_that_breaks_off(
     assert len(message.splitlines()) == 1
 
 
+def test_of_a_video_that_cannot_be_opened_only_the_line_is_printed(
+    model: PoseModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    video = write_video(tmp_path / "video.avi", 2, "MJPG")
+    video.write_bytes(video.read_bytes().replace(b"hdrl", b"hdr!"))
+    with pytest.raises(InputError, match="cannot be opened as a video"):
+        predict_source(model, video, tmp_path / "out")
+    assert capfd.readouterr().err == ""
+
+
 def thinned(mkv: bytes, keep: Callable[[int], bool]) -> bytes:
     """A Matroska file of JPEG pictures without some of its frames: their blocks become padding, the rest keeps time."""
     blocks = list(re.finditer(rb"\xa3([\x40-\x7f].|[\x20-\x3f]..)\x81..\x80\xff\xd8\xff", mkv, re.DOTALL))
