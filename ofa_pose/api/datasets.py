@@ -97,7 +97,7 @@ def data_synth(
 @single_process
 def data_check(
     annotations: str | Path,
-    images: str | Path,
+    images: str | Path | None = None,
     skeleton: str | Path | None = None,
     write_skeleton: str | Path | None = None,
     against: str | Path | None = None,
@@ -114,10 +114,10 @@ def data_check(
 
     Args:
         annotations: COCO-format annotation file, or another format that data convert reads.
-        images: folder of its images.
+        images: folder of its images; default: where the annotations say, or beside them.
         write_skeleton: write a first draft of the skeleton's YAML here.
         against: annotations of another split, whose images should be others: those with the same pixels are named.
-        against_images: folder of that split's images; default: `images`.
+        against_images: folder of that split's images; default: `images`, if given.
         pictures: HTML page to write, of images with their labels, each joint in its colour.
         count: how many images the page shows, spread over the file; besides up to 12 whose labels are odd.
         augmented: the page also shows what a training sees of them.

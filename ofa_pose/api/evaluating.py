@@ -130,7 +130,7 @@ def evaluate(
         checkpoint: network to evaluate; also an exported {suffixes}.
         annotations: ground truth in COCO format, or another that data convert reads; default: data.test of the
             checkpoint's recipe.
-        images: folder of the images.
+        images: folder of the images; default: where the annotations say, or beside them.
         results: score this COCO results file instead.
         flip: average with the mirrored image, as by default.
         resolution: short side in pixels; default: the net's.
@@ -188,7 +188,7 @@ def evaluate(
         assert results is not None
         if annotations is None:
             raise InputError("eval --results needs --annotations", hint="name the ground truth")
-        dataset = _ground_truth({}, annotations, Path(annotations).parent, skeleton, check_images="none")
+        dataset = _ground_truth({}, annotations, None, skeleton, check_images="none")
         evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
         done = score(evaluator, found, len(dataset))
     parts = break_down(evaluator, done.results) if breakdown else None
@@ -267,17 +267,15 @@ def _ground_truth(
 
     recipe_data = (recipe or {}).get("data") or {}
     if annotations is not None:
-        if images is None:
-            raise InputError("eval --annotations needs --images", hint="name the folder of the images")
-        named = Source(annotations=str(annotations), images=str(images))
+        named = Source(annotations=str(annotations), images=None if images is None else str(images))
         data = DataSettings(test=named, metric=recipe_data.get("metric", "coco"))
     elif recipe is None:
-        raise InputError("eval of an exported model needs ground truth", hint="add --annotations and --images")
+        raise InputError("eval of an exported model needs ground truth", hint="add --annotations FILE")
     else:
         data = check_config(DataSettings, recipe_data, "the checkpoint's recipe")
         if data.test is None or images is not None:
             what = "eval --checkpoint needs ground truth"
-            raise InputError(what, hint="add --annotations and --images, or give its recipe a data.test")
+            raise InputError(what, hint="add --annotations FILE, or give its recipe a data.test")
     chosen = {"skeleton": str(skeleton)} if skeleton else {}
     (dataset,) = load_splits(data.model_copy(update=chosen), "test", trained=trained, check_images=check_images)
     return dataset

@@ -13,6 +13,7 @@ from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
+    from ofa_pose.data.keypoint_dataset import Source
     from ofa_pose.exports.formats import ExportResult
     from ofa_pose.skeleton import Skeleton
 
@@ -81,9 +82,9 @@ def export(
         formats: yaml, litepose, safetensors, onnx (these by default), {formats}, onnx-fp16, onnx-int8,
             litert-fp16, litert-int8, coreml, litepose-weights, web; may be repeated.
         calibration_annotations: training images that int8 is calibrated on; default: data.train of its recipe.
-        calibration_images: folder of their images.
+        calibration_images: folder of their images; default: where the annotations say, or beside them.
         annotations: ground truth of int8's AP; default: data.test or data.val of its recipe.
-        images: folder of its images.
+        images: folder of its images, with the same default.
         decoder: in-graph: the decoder, but for the grouping, becomes part of the model (onnx, openvino).
         runtime_files: with --format web, folder of onnxruntime-web's files to copy; default: the page loads them from
             its CDN.
@@ -94,8 +95,8 @@ def export(
     """
     from ofa_pose.exports.formats import INT8_FORMATS, WEB, export_checkpoint, write_list
 
-    calibration = _pair("calibration-", calibration_annotations, calibration_images)
-    evaluation = _pair("", annotations, images)
+    calibration = _source("calibration-", calibration_annotations, calibration_images)
+    evaluation = _source("", annotations, images)
     if (calibration or evaluation) and not INT8_FORMATS & {*(formats or ())}:
         raise InputError("annotations and images are for int8", hint="add --format onnx-int8, or leave them out")
     if decoder not in (None, IN_GRAPH):
@@ -115,10 +116,13 @@ def export(
     return result
 
 
-def _pair(prefix: str, annotations: str | Path | None, images: str | Path | None) -> tuple[Path, Path] | None:
-    if (annotations is None) != (images is None):
-        raise InputError(f"--{prefix}annotations and --{prefix}images go together", hint="give both")
-    return None if annotations is None or images is None else (Path(annotations), Path(images))
+def _source(prefix: str, annotations: str | Path | None, images: str | Path | None) -> Source | None:
+    from ofa_pose.data.keypoint_dataset import Source
+
+    if annotations is None and images is not None:
+        raise InputError(f"--{prefix}images says nothing without --{prefix}annotations", hint="give both")
+    folder = None if images is None else str(images)
+    return None if annotations is None else Source(annotations=str(annotations), images=folder)
 
 
 @single_process

@@ -21,7 +21,7 @@ from ofa_pose.checkpoints.digest import NoMemory, WrongSum, check_tensors, diges
 from ofa_pose.families.table import build_pose_net, read_spec
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
-from ofa_pose.skeleton import Skeleton
+from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, nearest
@@ -264,7 +264,11 @@ def check_joints(skeleton: Skeleton, dataset: KeypointDataset, what: str) -> Non
         pairs = list(zip(here.joints, there.joints, strict=False))
         if len(here.joints) == len(there.joints):
             fault += ": " + ", ".join(f"{a} is {b}" for a, b in pairs if a != b)[:200]
-        raise InputError(fault, dataset.annotations_path, "use data and a checkpoint with the same joints")
+        hint = "use data and a checkpoint with the same joints"
+        if len(here.joints) == len(there.joints) and all(joint.isdecimal() for joint in there.joints):
+            named = here.name if here.name in BUILT_IN else "FILE"
+            hint = f"the data names no joints: where they are the same, add --set data.skeleton={named}"
+        raise InputError(fault, dataset.annotations_path, hint)
 
 
 def check_held_out(data: DataSettings, supernet: Checkpoint) -> None:

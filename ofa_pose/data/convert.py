@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from ofa_pose.data.check import skeleton_text
 from ofa_pose.data.coco_parse import Parsed, parse, resolved
 from ofa_pose.data.keypoint_dataset import orient
 from ofa_pose.formats.annotated import AnnotatedImages, Given, Origin, StoredImage, VideoFrame
-from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import is_inside, read_turn, upright_records
-from ofa_pose.formats.reading import choose, read_splits, split_name, unpacked
+from ofa_pose.formats.reading import choose, images_folder, read_splits, split_name, unpacked
 from ofa_pose.formats.sleap import open_hdf5, stored_bytes
 from ofa_pose.formats.yolo_labels import SPLITS, data_yaml, label_files, split_for_yolo
 from ofa_pose.skeleton import BUILT_IN, Skeleton
@@ -132,7 +131,7 @@ def _checked(
     given: Given, path: Path, read: AnnotatedImages, skeleton: Skeleton | None, own: bool, archive: Path | None
 ) -> _Part:
     """A split with every record checked, and where its images are. Raises InputError with all faults."""
-    folder = given.root if read.origins else image_folder(given, read.split, read.value)
+    folder = images_folder(given, read)
     parsed = parse(path, folder, read.value, skeleton)
     if parsed.faults:
         raise InputError.of(parsed.faults)
@@ -145,7 +144,7 @@ def _checked(
                 raise InputError(what, f"{path}: image {record['id']}", "name a folder above with --images")
     paths = [Path(os.path.abspath(one)) for one in origins if isinstance(one, Path)]
     outside = len(paths) < len(origins) or (archive is not None and any(is_inside(one, archive) for one in paths))
-    common = Path(os.path.commonpath([one.parent for one in paths])) if paths else folder
+    common = images_folder(given, replace(read, origins=origins))
     names = [
         Path(os.path.abspath(one)).relative_to(common).as_posix() if isinstance(one, Path) else record["file_name"]
         for one, record in zip(origins, read.value["images"], strict=True)

@@ -160,7 +160,7 @@ class KeypointDataset:
 
 def load_dataset(
     annotations: str | Path,
-    images: str | Path,
+    images: str | Path | None = None,
     skeleton: Skeleton | None = None,
     check_images: CheckImages = "exists",
     trained: Skeleton | None = None,
@@ -169,7 +169,7 @@ def load_dataset(
 
     Args:
         annotations: COCO's JSON file, or a file or folder of another format; PATH:SPLIT where it holds several splits.
-        images: the folder that the records' file_name starts from.
+        images: the folder that the records' file_name starts from; None: see `read_annotations`.
         skeleton: flip pairs, sigmas and limbs for the file's joints; must name the same joints in the same order. By
             default `trained`, else the built-in skeleton with these joints, else a draft (and a warning).
         check_images: 'none', that each file 'exists', or 'decode' each and compare its size.
@@ -179,13 +179,12 @@ def load_dataset(
     Raises:
         InputError: holding every fault found, each with the file, the record's id and the hint.
     """
-    annotations, images = Path(annotations), Path(images)
-    known = skeleton or trained
+    annotations, known = Path(annotations), skeleton or trained
     read = read_annotations(annotations, images, known.joints if known else ())
-    parsed = parse(annotations, images, read.value, skeleton, trained)
+    parsed = parse(annotations, read.folder, read.value, skeleton, trained)
     faults, records, warnings = list(parsed.faults), parsed.images, (*read.notes, *parsed.warnings)
     if check_images != "none":
-        missing = _missing_files(records, annotations, images)
+        missing = _missing_files(records, annotations, read.folder, images is None)
         faults += missing
         if not missing:
             records, turned = orient(records)
@@ -195,7 +194,7 @@ def load_dataset(
     if faults:
         raise InputError.of(faults)
     rest = warnings, parsed.category, parsed.other_categories
-    return KeypointDataset(parsed.skeleton, records, annotations, images, *rest)
+    return KeypointDataset(parsed.skeleton, records, annotations, read.folder, *rest)
 
 
 def orient(records: Sequence[ImageRecord]) -> tuple[tuple[ImageRecord, ...], list[str]]:
@@ -251,7 +250,13 @@ def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _missing_files(records: Sequence[ImageRecord], annotations: Path, folder: Path) -> list[Fault]:
+def _missing_files(records: Sequence[ImageRecord], annotations: Path, folder: Path, is_guess: bool) -> list[Fault]:
+    if is_guess and not any(record.path.is_file() for record in records):
+        what = (
+            f"its images are neither beside it nor in a folder of a usual name (the first would be {records[0].path})"
+        )
+        hint = "name their folder with --images, in a recipe with images beside annotations"
+        return [Fault(what, str(annotations), hint)]
     if not folder.is_dir():
         return [Fault("no such folder of images", str(folder), "check the path")]
     missing = [record for record in records if not record.path.is_file()]
@@ -287,12 +292,16 @@ def _undecodable(records: Sequence[ImageRecord]) -> list[Fault]:
 
 
 class Source(Config):
-    """An annotation file, in COCO's format or another tool's, and the folder of its images."""
+    """Annotations, in COCO's format or another tool's, and where their images are."""
 
     annotations: str = Field(
         description="COCO-format keypoint file, or another tool's; PATH:SPLIT where it holds several"
     )
-    images: str = Field(description="folder of its images")
+    images: str | None = Field(
+        None,
+        description="folder of its images; none: where the annotations say, or beside them",
+        exclude_if=lambda images: images is None,
+    )
 
 
 class DataSettings(Config):
@@ -306,7 +315,9 @@ class DataSettings(Config):
     search: Source | None = None
     val: Source | None = None
     test: Source | None = None
-    skeleton: str | None = Field(None, description="YAML of a custom skeleton; none: the annotations declare it")
+    skeleton: str | None = Field(
+        None, description="`coco`, `crowdpose` or the YAML of another; none: the annotations declare it"
+    )
     search_share: float = Field(0.1, gt=0, lt=1, description="of train, held out where data.search is not given")
     background: float = Field(
         0.1,

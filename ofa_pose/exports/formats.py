@@ -30,8 +30,9 @@ from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
 from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, fixed_net, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
+from ofa_pose.data.keypoint_dataset import Source
 from ofa_pose.exports.in_graph import COLUMNS, add_decoder, check_candidates, compare_joints
-from ofa_pose.exports.int8 import QUANTISERS, Int8Data, Pair, export_int8, int8_data
+from ofa_pose.exports.int8 import QUANTISERS, Int8Data, export_int8, int8_data
 from ofa_pose.families.profile import profile_net
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.pose_net import PoseNet
@@ -137,8 +138,8 @@ def export_checkpoint(
     formats: Sequence[str] | None,
     out: str | Path,
     name: str = "model",
-    calibration: Pair | None = None,
-    evaluation: Pair | None = None,
+    calibration: Source | None = None,
+    evaluation: Source | None = None,
     decoder_in_graph: bool = False,
     runtime_files: Path | None = None,
 ) -> ExportResult:

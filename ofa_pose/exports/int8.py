@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +39,6 @@ EVALUATION_IMAGES = 500
 LITERT_INTEGER = "^(stages|deconv)"  # the operators that compute in integers, by what they write
 TOLERATED_AP = 0.02  # a larger loss is reported
 TURNS, REPEATS = 5, 4
-Pair: TypeAlias = tuple[Path, Path]
-"""An annotation file and the folder of its images."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Int8Data:
 
 
 def int8_data(
-    recipe: Mapping[str, Any], skeleton: Skeleton, calibration: Pair | None = None, evaluation: Pair | None = None
+    recipe: Mapping[str, Any], skeleton: Skeleton, calibration: Source | None = None, evaluation: Source | None = None
 ) -> Int8Data:
     """The images named, else those of a checkpoint's recipe: data.train, and data.test or data.val where it is there.
 
@@ -61,9 +59,8 @@ def int8_data(
     data = check_config(DataSettings, recipe.get("data") or {}, "the checkpoint's recipe")
     there = (split for split in (data.test, data.val) if split is not None)
     named = (split for split in there if split_name(split.annotations)[0].exists())
-    given, test = (pair and Source(annotations=str(pair[0]), images=str(pair[1])) for pair in (calibration, evaluation))
-    test = test or next(named, None)
-    changed = {"train": given, "search": given} if given else {}  # nothing of it is held out
+    test = evaluation or next(named, None)
+    changed = {"train": calibration, "search": calibration} if calibration else {}  # nothing of it is held out
     data = data.model_copy(update={**changed, "test": test})
     if data.train is None:
         hint = "add --calibration-annotations FILE --calibration-images DIR, training images"

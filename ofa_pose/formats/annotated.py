@@ -76,6 +76,7 @@ class AnnotatedImages:
         origins: where each image comes from; None: nothing says so, and its file_name starts at the images folder.
         notes: what a reader should know of the data, a line each.
         losses: how many things could not be kept, by a key of `LOSSES`.
+        folder: what every file_name starts from, where the split was read by `ofa_pose.formats.reading`.
     """
 
     split: str
@@ -83,6 +84,7 @@ class AnnotatedImages:
     origins: tuple[Origin, ...] | None = None
     notes: tuple[str, ...] = ()
     losses: Mapping[str, int] = field(default_factory=dict)
+    folder: Path = Path()
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""COCO's own format: one annotation file, or a folder with one for each split, as CVAT and COCO itself have them."""
+"""COCO's own format: one annotation file, or a folder of them, as COCO, CVAT and our own `data synth` write it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,28 @@ from ofa_pose.utils.files import read_json
 
 _HINT = "name a COCO keypoint annotation file, or a folder of them"
 _OTHERS = ("instances_", "captions_", "image_info_")  # COCO's files without keypoints
+_ALONE = "annotations"  # a file of all that its folder holds, as `data synth` and `data convert` write it
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path, Any]]:
-    """The name of a split, its file and the file's value, for each annotation file with keypoints in a folder."""
-    for place in (folder, folder / "annotations"):
-        for path in sorted(place.glob("*.json")):
-            if path.name.startswith(_OTHERS):
-                continue
-            value = read_json(path)
-            categories = value.get("categories") if isinstance(value, dict) else None
-            if isinstance(categories, list) and any(isinstance(c, dict) and c.get("keypoints") for c in categories):
-                yield _split_of(path.stem), path, value
+def _files(folder: Path) -> list[tuple[str, Path, Any]]:
+    """The name of a split, its file and the file's value, for each annotation file with keypoints in a folder.
+
+    Where there is none, the folder may hold one for each split, with an annotations.json of its own.
+    """
+    beside = [path for place in (folder, folder / "annotations") for path in sorted(place.glob("*.json"))]
+    found = [(_split_of(path.stem), path, value) for path, value in _with_keypoints(beside)]
+    if [path.stem for _, path, _ in found] == [_ALONE]:
+        return [("", *found[0][1:])]
+    below = sorted(folder.glob(f"*/{_ALONE}.json"))
+    return found or [(path.parent.name, path, value) for path, value in _with_keypoints(below)]
+
+
+def _with_keypoints(paths: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
+    for path in paths:
+        value = None if path.name.startswith(_OTHERS) else read_json(path)
+        categories = value.get("categories") if isinstance(value, dict) else None
+        if isinstance(categories, list) and any(isinstance(c, dict) and c.get("keypoints") for c in categories):
+            yield path, value
 
 
 def _split_of(stem: str) -> str:
@@ -35,7 +45,7 @@ def _split_of(stem: str) -> str:
 def _read(given: Given) -> list[AnnotatedImages]:
     if not given.path.is_dir():
         return [AnnotatedImages("", given.json)]
-    found = list(_files(given.path))
+    found = _files(given.path)
     if not found:
         raise InputError("holds no annotations of a known format", given.path, _HINT)
     names = [split for split, _, _ in found]
@@ -47,16 +57,17 @@ def _read(given: Given) -> list[AnnotatedImages]:
 
 
 def image_folder(given: Given, split: str, value: Any) -> Path:
-    """The folder that file_name starts from: the one that the caller named, else the first usual one with an image."""
+    """The folder that file_name starts from: the first usual one that has the first image, those of the split first."""
     listed = value.get("images") if isinstance(value, Mapping) else None
     names = [one.get("file_name") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     first = str(names[0]) if names else ""
     stem = given.path.stem if given.suffix else split
     tops = [given.images] if given.images else [given.root, given.root.parent]
     below = [name for part in (split, _split_of(stem), stem) if part for name in (part, f"{part}2017")]
-    places = [top / name for top in tops for name in ("", "images", *below, *(f"images/{one}" for one in below))]
+    own = [name for one in below for name in (f"{one}/images", f"images/{one}", one)]
+    places = [top / name for top in tops for name in (*own, "images", "")]
     found = next((place for place in places if first and (place / first).is_file()), None)
-    return found or given.images or places[1]
+    return found or given.images or given.root / "images"
 
 
 FORMAT = AnnotationFormat("COCO", lambda given: given.suffix == ".json" or given.path.is_dir(), _read)

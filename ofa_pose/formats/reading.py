@@ -12,10 +12,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ofa_pose.formats import coco_json, cvat, deeplabcut, label_studio, labelme, sleap, yolo
 from ofa_pose.formats.annotated import LOSSES, AnnotatedImages, AnnotationFormat, Given
+from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.files import sha256
@@ -96,23 +98,28 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
             raise InputError.of([Fault(*texts) for texts in named]) from None
 
 
-def read_annotations(named: str | Path, images: str | Path, joints: tuple[str, ...] = ()) -> AnnotatedImages:
-    """One split as COCO's lists, with every file_name from `images`.
+def read_annotations(
+    named: str | Path, images: str | Path | None = None, joints: tuple[str, ...] = ()
+) -> AnnotatedImages:
+    """One split as COCO's lists, with every file_name from one folder.
 
     Args:
         named: a file or folder of any format of `FORMATS`, or PATH:SPLIT where it holds several.
-        images: the folder of the images.
+        images: the folder of the images; None: where the annotations say that they are, or one beside them.
         joints: names for joints that have none in the source.
 
     Raises:
         InputError: naming file and record; several splits and none named; or images that do not lie in `images`.
     """
     path, split = split_name(named)
-    folder = Path(images)
     with unpacked(path, with_images=False) as place:
-        given = Given(place, folder, joints)
+        given = Given(place, None if images is None else Path(images), joints)
         _, parts = read_splits(given)
     part = choose(parts, split, path)
+    if images is None and part.origins is not None and place != path:
+        raise InputError("is packed, and its images are read from a folder", path, "name it with --images, or unpack")
+    folder = Path(images) if images is not None else images_folder(replace(given, path=path), part)
+    part = replace(part, folder=folder)
     if part.origins is None:
         return part
     listed = []
@@ -122,7 +129,15 @@ def read_annotations(named: str | Path, images: str | Path, joints: tuple[str, .
             raise InputError("its images are frames of videos", path, hint)
         listed.append({**record, "file_name": _from_folder(origin, folder, place, path)})
     notes = (*(f"{path}: {note}" if str(path) not in note else note for note in part.notes), *loss_lines(part, path))
-    return AnnotatedImages(part.split, {**part.value, "images": listed}, part.origins, notes, part.losses)
+    return replace(part, value={**part.value, "images": listed}, notes=notes)
+
+
+def images_folder(given: Given, part: AnnotatedImages) -> Path:
+    """The folder that all images of a split lie in, whatever the format says of them."""
+    if part.origins is None:
+        return image_folder(given, part.split, part.value)
+    folders = [os.path.dirname(os.path.abspath(origin)) for origin in part.origins if isinstance(origin, Path)]
+    return Path(os.path.commonpath(folders)) if folders else given.root
 
 
 def choose(parts: list[AnnotatedImages], split: str, path: Path) -> AnnotatedImages:
@@ -140,7 +155,7 @@ def loss_lines(part: AnnotatedImages, path: Path) -> list[str]:
     return [f"{path}: {count} {LOSSES[key]} are left out" for key, count in part.losses.items()]
 
 
-def fingerprint(named: str | Path, images: str | Path) -> str:
+def fingerprint(named: str | Path, images: str | Path | None = None) -> str:
     """A SHA-256 that stands for annotations: that of a file, or of what is read: a split, or many files."""
     path, split = split_name(named)
     if not split and not path.is_dir() and path.suffix.lower() not in (".yaml", ".yml"):

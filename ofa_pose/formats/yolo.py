@@ -119,7 +119,8 @@ def _read_split(declared: _Declared, value: Mapping[str, Any], split: str) -> An
                 flags.update(point[2] for point in points)
     gathered.losses["classes"] = max(len(seen) - 1, 0)
     if declared.unnamed and not declared.borrowed:
-        what = "names no joints (kpt_names): they are numbered from 1; name them with --skeleton"
+        how = "name them with --skeleton coco, in a recipe with --set data.skeleton=coco, or another skeleton"
+        what = f"names no joints (kpt_names): they are numbered from 1; {how}"
         gathered.notes.append(f"{declared.path} {what}")
     if declared.unnamed and declared.borrowed:
         what = "names no joints (kpt_names): they are taken for those of the skeleton given"

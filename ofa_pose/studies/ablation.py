@@ -215,8 +215,9 @@ def own_data(settings: DataSettings) -> StudyData:
     loaded = dict(zip(named, load_splits(settings, *named), strict=True))
     warn_of_shared(loaded["train"], loaded["test"], "test")
     values = settings.model_dump(mode="json", exclude_none=True)
-    for split in named:  # another process may run in another folder
-        values[split] = {key: str(Path(path).absolute()) for key, path in values[split].items()}
+    for split, data in loaded.items():  # another process may run in another folder
+        places = {"annotations": data.annotations_path, "images": data.images_dir}
+        values[split] = {key: str(path.absolute()) for key, path in places.items()}
     return StudyData(tuple(flattened({"data": values})), (values["test"]["annotations"], values["test"]["images"]))
 
 

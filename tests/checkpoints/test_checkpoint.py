@@ -20,14 +20,16 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
+    check_joints,
     find_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
 from ofa_pose.checkpoints.digest import digest
+from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.skeleton import CROWDPOSE
+from ofa_pose.skeleton import COCO, CROWDPOSE, draft
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from tests.networks import picture, randomised, same_state
 
@@ -321,3 +323,14 @@ def test_an_entry_that_is_nested_too_deeply_is_named(checkpoint: Checkpoint, tmp
         torch.save({**torch.load(tmp_path / "a.pt", weights_only=True), key: {"a": deep}}, tmp_path / "b.pt")
         with pytest.raises(InputError, match=r"b\.pt: is nested too deeply"):
             load_checkpoint(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize(
+    ("count", "hint"),
+    [(17, "names no joints: .* add --set data.skeleton=coco"), (5, "use data and")],
+)
+def test_data_without_names_of_joints_say_how_to_name_them(count: int, hint: str) -> None:
+    numbered = draft("person", [str(number) for number in range(1, count + 1)])
+    dataset = KeypointDataset(numbered, (), Path("data.yaml:train"), Path())
+    with pytest.raises(InputError, match=hint):
+        check_joints(COCO, dataset, "the teacher")

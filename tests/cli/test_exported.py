@@ -87,7 +87,7 @@ def test_what_an_exported_model_cannot(command: str, call: Call, exported: str, 
 def test_eval_needs_ground_truth(call: Call, exported: str, scenes: Path, tmp_path: Path) -> None:
     called = call("eval", "--checkpoint", exported)
     assert called.code == 2
-    assert "eval of an exported model needs ground truth; add --annotations and --images" in called.err
+    assert "eval of an exported model needs ground truth; add --annotations FILE" in called.err
     write_dataset(tmp_path / "crowd", images=1, size=64, joints="crowdpose", seed=6, workers=1)
     called = call("eval", "--checkpoint", exported, *truth(tmp_path / "crowd"))
     assert called.code == 2 and "the network has 17 joints (coco), the data 14 (crowdpose)" in called.err
@@ -109,10 +109,10 @@ def test_export_int8(call: Call, scenes: Path, tmp_path: Path) -> None:
 
 
 def test_export_int8_is_refused(call: Call, scenes: Path, tmp_path: Path) -> None:
-    out, annotations = ("--out", tmp_path / "out"), ("--annotations", scenes / "annotations.json")
+    out, images = ("--out", tmp_path / "out"), ("--images", scenes / "images")
     for words, message in (
         (("--format", "onnx-int8", *out), "int8 needs images to calibrate on"),
-        (("--format", "onnx-int8", *out, *annotations), "--annotations and --images go together; give both"),
+        (("--format", "onnx-int8", *out, *images), "--images says nothing without --annotations; give both"),
         (("--format", "onnx", *out, *truth(scenes)), "are for int8; add --format onnx-int8, or leave them out"),
     ):
         called = call("export", NANO, *words)

@@ -13,6 +13,7 @@ import pytest
 import ofa_pose
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from ofa_pose.data.keypoint_dataset import Source
 from ofa_pose.exports.int8 import int8_data
 from ofa_pose.skeleton import COCO, Skeleton
 from ofa_pose.synthetic.dataset import write_dataset
@@ -119,8 +120,8 @@ def test_a_built_in_skeleton_is_named(call: Call, data: Path, tmp_path: Path) ->
 
 
 def test_int8_is_made_and_evaluated_with_it(where: tuple[str, Path, str, Path], checkpoint: Path) -> None:
-    pair = where[1], where[3]
-    found = int8_data({}, OWN, calibration=pair, evaluation=pair)
+    named = Source(annotations=str(where[1]), images=str(where[3]))
+    found = int8_data({}, OWN, calibration=named, evaluation=named)
     assert found.evaluation is not None
     assert found.calibration.skeleton == found.evaluation.skeleton == OWN
 

@@ -20,6 +20,7 @@ from ofa_pose.data.convert import convert
 from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.formats.annotated import LOSSES
 from ofa_pose.skeleton import COCO, load_skeleton
+from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.errors import InputError
 from tests.data.datasets import JOINTS, annotation, contents, write
 from tests.formats import slp_files, test_cvat, test_yolo
@@ -124,6 +125,17 @@ def test_data_yaml_is_what_ultralytics_reads(tmp_path: Path) -> None:
     for split in ("train", "val"):
         dataset = load_dataset(f"{tmp_path}/out/data.yaml:{split}", tmp_path / "out" / "images", check_images="decode")
         assert (len(dataset), dataset.people) == (3, 3)
+
+
+def test_drawn_datasets_are_read_as_they_were_written(tmp_path: Path) -> None:
+    for seed, split in enumerate(("train", "val")):
+        write_dataset(tmp_path / "drawn" / split, images=2, size=64, joints="coco", seed=seed, workers=1)
+    alone = convert(tmp_path / "drawn" / "val", tmp_path / "alone")
+    assert alone.splits["all"]["images"] == tmp_path / "drawn" / "val" / "images" and alone.splits["all"]["count"] == 2
+    assert set(convert(tmp_path / "drawn", tmp_path / "yolo", "yolo").splits) == {"train", "val"}
+    for split in ("train", "val"):
+        link = tmp_path / "yolo" / "images" / split / "000001.jpg"
+        assert link.resolve() == tmp_path / "drawn" / split / "images" / "000001.jpg"
 
 
 def test_images_stay_or_are_copied(tmp_path: Path) -> None:

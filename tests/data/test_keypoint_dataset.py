@@ -183,6 +183,12 @@ def test_missing_images(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match=r"holds none of the 4 images .* \(the first is 0.png\)"):
         load_dataset(annotations, tmp_path / "other")
+    assert load_dataset(annotations, check_images="none").images_dir == images
+    images.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        InputError, match=r"annotations.json: its images are neither beside it .*; name their folder with"
+    ):
+        load_dataset(annotations)
 
 
 def test_decoding_finds_wrong_sizes_and_damage(tmp_path: Path) -> None:

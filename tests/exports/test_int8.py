@@ -19,7 +19,7 @@ from ofa_pose.backends.litert import LitertRunner
 from ofa_pose.backends.onnxruntime import OnnxRunner
 from ofa_pose.backends.onnxruntime_int8 import float_nodes
 from ofa_pose.checkpoints.checkpoint import Checkpoint
-from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
+from ofa_pose.data.keypoint_dataset import KeypointDataset, Source, load_dataset
 from ofa_pose.exports import int8
 from ofa_pose.exports.formats import export_checkpoint
 from ofa_pose.exports.int8 import Int8Data, export_int8, int8_data, quantise_onnx
@@ -125,12 +125,11 @@ def test_a_loss_is_reported(
 
 def test_without_anybody_to_find_there_is_no_comparison(tiny_source: Path, data: Int8Data, tmp_path: Path) -> None:
     assert data.evaluation is not None
-    annotations, images = pair(data.evaluation)
-    value = json.loads(annotations.read_text())
+    value = json.loads(data.evaluation.annotations_path.read_text())
     for person in value["annotations"]:
         person["iscrowd"] = 1
     (tmp_path / "crowds.json").write_text(json.dumps(value))
-    crowds = Int8Data(data.calibration, load_dataset(tmp_path / "crowds.json", images))
+    crowds = Int8Data(data.calibration, load_dataset(tmp_path / "crowds.json", data.evaluation.images_dir))
     done = export_int8(tiny_source, tmp_path / "model.onnx", crowds, 64, calibration_images=1)
     assert "AP" not in done and done["ms"] > 0 and (tmp_path / "model.onnx").exists()
     assert "not compared with float32" in done["warning"] and "crowds.json has a labelled person" in done["warning"]
@@ -160,15 +159,14 @@ def test_the_litert_form(data: Int8Data, tmp_path: Path) -> None:
     assert not any(buffer.offset for buffer in model.buffers)  # old runtimes know no weights outside the structure
 
 
-def pair(dataset: KeypointDataset | None) -> tuple[Path, Path]:
+def source_of(dataset: KeypointDataset | None) -> Source:
     assert dataset is not None
     folder = Path(dataset.annotations_path).parent
-    return folder / "annotations.json", folder / "images"
+    return Source(annotations=str(folder / "annotations.json"), images=str(folder / "images"))
 
 
-def recipe_of(**splits: tuple[Path, Path]) -> dict[str, Any]:
-    named = {split: {"annotations": str(where[0]), "images": str(where[1])} for split, where in splits.items()}
-    return {"data": named}
+def recipe_of(**splits: Source) -> dict[str, Any]:
+    return {"data": {split: where.model_dump() for split, where in splits.items()}}
 
 
 def names(dataset: KeypointDataset | None) -> list[Path]:
@@ -176,7 +174,7 @@ def names(dataset: KeypointDataset | None) -> list[Path]:
 
 
 def test_which_images_are_taken(data: Int8Data, tmp_path: Path) -> None:
-    train, val = pair(data.calibration), pair(data.evaluation)
+    train, val = source_of(data.calibration), source_of(data.evaluation)
     all_train = names(data.calibration.with_people())
     of_call = int8_data({}, COCO, train, val)
     assert (names(of_call.calibration), names(of_call.evaluation)) == (all_train, names(data.evaluation))
@@ -185,16 +183,16 @@ def test_which_images_are_taken(data: Int8Data, tmp_path: Path) -> None:
     assert set(names(of_recipe.calibration)) < set(all_train)  # the search's share of them is not trained on
     tested = int8_data(recipe_of(train=val, val=val, test=train), COCO)
     assert names(tested.evaluation) == names(data.calibration)
-    gone = (tmp_path / "gone.json", tmp_path)
+    gone = Source(annotations=str(tmp_path / "gone.json"), images=str(tmp_path))
     assert int8_data(recipe_of(train=gone, val=gone), COCO, train).evaluation is None
 
 
 def test_images_that_do_not_do(data: Int8Data, tmp_path: Path) -> None:
-    train = pair(data.calibration)
+    train, gone = source_of(data.calibration), Source(annotations=str(tmp_path / "gone.json"))
     with pytest.raises(InputError, match="names none; add --calibration-annotations FILE --calibration-images DIR"):
         int8_data({}, COCO)
     with pytest.raises(InputError, match=r"gone\.json: no such file"):
-        int8_data(recipe_of(train=(tmp_path / "gone.json", tmp_path)), COCO)
+        int8_data(recipe_of(train=gone), COCO)
     with pytest.raises(InputError, match="the network has 14 joints \\(crowdpose\\), the data 17 \\(coco\\)"):
         int8_data({}, CROWDPOSE, train, train)
 

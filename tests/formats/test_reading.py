@@ -71,6 +71,42 @@ def test_every_format_loads_as_a_dataset(tmp_path: Path) -> None:
             assert len(dataset.fingerprint) == 64
 
 
+def test_every_format_finds_its_images(tmp_path: Path) -> None:
+    for name, paths in one_of_each(tmp_path).items():
+        for path in paths:
+            found = load_dataset(path, check_images="decode")
+            assert all(image.path.is_relative_to(found.images_dir) for image in found.images)
+            named = load_dataset(path, found.images_dir)
+            assert found.ground_truth == named.ground_truth and found.fingerprint == named.fingerprint, name
+
+
+def test_images_of_a_zip_file_are_to_be_named(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "task.zip", {"annotations.xml": test_cvat.document([SCENE])})
+    with pytest.raises(InputError, match=r"task.zip: is packed, .*; name it with --images, or unpack"):
+        read_annotations(path)
+    (tmp_path / "images").mkdir()
+    path = zipped(
+        tmp_path / "coco.zip", {"annotations/instances.json": "{}", "annotations/val.json": json.dumps(contents())}
+    )
+    write_coco(tmp_path, contents())
+    assert load_dataset(path, check_images="decode").images_dir == tmp_path / "images"
+
+
+def test_a_folder_holds_one_dataset_or_one_for_each_split(tmp_path: Path) -> None:
+    """As `data synth` writes them; a file name is not looked for among another split's images."""
+    counts = {"train": 3, "val": 2}
+    for split, count in counts.items():
+        (tmp_path / split).mkdir()
+        write_coco(tmp_path / split, contents(count))
+        alone = load_dataset(tmp_path / split, check_images="decode")
+        assert (len(alone), alone.images_dir) == (count, tmp_path / split / "images")
+    for split, count in counts.items():
+        part = load_dataset(f"{tmp_path}:{split}", check_images="decode")
+        assert (len(part), part.images_dir) == (count, tmp_path / split / "images")
+    with pytest.raises(InputError, match="has the splits train, val"):
+        load_dataset(tmp_path)
+
+
 def test_a_coco_file_is_read_untouched(tmp_path: Path) -> None:
     path, images = write_coco(tmp_path, contents())
     read = read_annotations(path, images)
