@@ -1,4 +1,4 @@
-"""The Dockerfile does what CI does, in its order; what the page of installation names exists."""
+"""The Dockerfile sets up with CI's commands; what the page of installation names exists."""
 
 from __future__ import annotations
 
@@ -23,14 +23,23 @@ def extras() -> dict[str, set[str]]:
 def test_the_image_is_made_as_ci_sets_up() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
     (job,) = workflow["jobs"].values()
-    (python,) = re.findall(r"^FROM python:([\d.]+)-slim", DOCKERFILE, flags=re.MULTILINE)
+    (python,) = {*re.findall(r"^FROM python:([\d.]+)-slim", DOCKERFILE, flags=re.MULTILINE)}
     assert python in job["strategy"]["matrix"]["python"]
     index = job["env"]["PIP_EXTRA_INDEX_URL"]
     assert f"PIP_EXTRA_INDEX_URL={index}" in DOCKERFILE and index in PAGE
-    steps = re.findall(r"^(?:RUN|COPY) (.*)", DOCKERFILE, flags=re.MULTILINE)
+    image = DOCKERFILE.rpartition("\nFROM ")[2]
+    steps = re.findall(r"^(?:RUN|COPY) (.*)", image, flags=re.MULTILINE)
     (npm,) = [step["run"] for step in job["steps"] if step.get("run", "").startswith("npm ")]
-    assert [steps[0].split()[0], *steps[1:]] == ["apt-get", ". .", npm, "bin/setup"]
+    assert [steps[0].split()[0], *steps[1:]] == ["apt-get", "--from=outline /outline .", npm, "bin/setup", ". ."]
     assert {"chromium", "g++", "git", "nodejs", "npm"} <= set(DOCKERFILE.split())
+
+
+def test_the_image_installs_from_what_an_edit_of_the_sources_leaves_alone() -> None:
+    """bin/setup's stamp is of the files that it installs from; with them it does nothing when the rest is there."""
+    kept = set(re.findall(r"! -path '?\./([^\s']+)", DOCKERFILE))
+    setup = (ROOT / "bin" / "setup").read_text(encoding="utf-8")
+    (stamped,) = re.findall(r"^want=\$\(cat (.*) \| cksum\)", setup, flags=re.MULTILINE)
+    assert kept == {*stamped.split(), "bin/setup", "ofa_pose/*__init__.py", "tests/browser/package*.json"}
 
 
 def test_what_an_image_leaves_out_is_made_again() -> None:

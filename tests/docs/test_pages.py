@@ -31,7 +31,7 @@ PYTHON = blocks("python")
 ABOUT_CODE = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "extending"))]
 # Options of other programs that the pages name.
 OTHERS = {"--nproc-per-node", "--max-restarts", "--no-deps", "--help", "--provider", "--ignore-scripts", "--prefix"}
-OTHERS |= {"--install", "--shm-size"}
+OTHERS |= {"--install", "--shm-size", "--user"}
 
 
 def command_of(words: list[str]) -> tuple[str, Any, list[str]]:
