@@ -236,9 +236,9 @@ def _command(words: tuple[str, ...], command: Any) -> str:
         named = {"<path>": "path", "<str>": "text"}.get(one.metavar or "", one.metavar or kinds[0])
         takes = "" if getattr(one, "is_flag", False) else named
         takes += ", may be repeated" if one.multiple else ""
-        given = not one.required and one.default not in (None, False, ())
+        given = "required" if one.required else "" if one.default in (None, False, ()) else f"`{one.default}`"
         meaning = (one.help or "").replace("\\[", "[").replace("|", "\\|")
-        rows.append([f"`{name}`", takes, f"`{one.default}`" if given else "", meaning])
+        rows.append([f"`{name}`", takes, given, meaning])
     return "\n\n".join([*parts, _table(rows)]) + "\n"
 
 
@@ -254,7 +254,7 @@ def _function(name: str, function: Any) -> str:
     rows = [["argument", "type", "default", "meaning"], ["---"] * 4]
     for key, parameter in inspect.signature(function).parameters.items():
         types = " or ".join(part.strip() for part in str(parameter.annotation).split("|") if part.strip() != "None")
-        default = "" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
+        default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
         rows.append(
             [f"`{key}`", f"`{types}`".replace(" or ", "` or `"), default, helps.get(key, "").replace("|", "\\|")]
         )
