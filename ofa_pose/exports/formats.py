@@ -23,7 +23,7 @@ from ofa_pose.arch.spec import MEAN, STD, TOTAL_STRIDE, ArchSpec
 from ofa_pose.backends import runtimes
 from ofa_pose.backends.coreml import BACKEND as CORE_ML
 from ofa_pose.backends.folding import whole
-from ofa_pose.backends.on_device import time_runs
+from ofa_pose.backends.on_device import cpu_name, time_runs
 from ofa_pose.backends.onnxruntime import onnx_model
 from ofa_pose.backends.runners import JOINTS, LIST, OUTPUTS, JointRunner, Runner, write_metadata
 from ofa_pose.backends.runtimes import Backend
@@ -195,7 +195,7 @@ def export_checkpoint(
 
 
 def write_list(out: Path, checkpoint: str | Path, result: ExportResult) -> None:
-    """Write OUT/export.json, by which a report finds the files: their names, bytes and SHA-256, and the checkpoint's.
+    """Write OUT/export.json, by which a report finds the files: their names, bytes, times and SHA-256.
 
     Files that were written there before of the same checkpoint stay listed.
     """
@@ -206,7 +206,7 @@ def write_list(out: Path, checkpoint: str | Path, result: ExportResult) -> None:
     for name, first in result.files.items():
         report = result.reports.get(name, {})
         kept[name] = {"name": first.name, "bytes": result.bytes[name], "ms": report.get("ms"), "AP": report.get("AP")}
-        kept[name]["sha256"] = files.sha256(first) if first.is_file() else None
+        kept[name] |= {"sha256": files.sha256(first) if first.is_file() else None, "processor": cpu_name()}
     files.write_json(path, plain({"checkpoint": str(checkpoint), "sha256": digest, "files": kept}))
 
 

@@ -149,6 +149,11 @@ def show_ap(ap: float, error: float | None, decimals: int = 3) -> str:
     return f"{ap:.{decimals}f}" + ("" if error is None else f" ± {error:.{decimals}f}")
 
 
+def shown_difference(one: float, other: float, decimals: int = 3) -> float:
+    """The difference of two APs as `show_ap` shows them, so that who subtracts what is shown finds the same."""
+    return round(round(one, decimals) - round(other, decimals), decimals) + 0.0  # no -0.0
+
+
 def few_people(people: int | None, ap: float | None, error: float | None, where: str) -> str | None:
     """A line to say where an AP was taken of too few people; else None."""
     if people is None or people >= FEW_PEOPLE or ap is None:

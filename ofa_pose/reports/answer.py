@@ -15,7 +15,7 @@ from ofa_pose.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from ofa_pose.costs.limits import show_ms
 from ofa_pose.families.profile import profile_net
 from ofa_pose.formats.reading import fingerprint
-from ofa_pose.pose.bootstrap import few_people, paired_error, show_ap
+from ofa_pose.pose.bootstrap import few_people, paired_error, show_ap, shown_difference
 from ofa_pose.reports.findings import (
     Evaluated,
     Exported,
@@ -29,6 +29,7 @@ from ofa_pose.reports.pose_pictures import pose_pictures, read_poses
 from ofa_pose.reports.runs import Run, attempt, note, source
 from ofa_pose.reports.search_section import Searched, search_lead
 from ofa_pose.searches.job import BASIS
+from ofa_pose.searches.results import UNIFORM
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import counted, format_count
@@ -38,6 +39,10 @@ CONFUSION = (
     "Of people who were found (object keypoint similarity 0.5 or more), a joint counts where it and its opposite are "
     "labelled, so far apart that the metric distinguishes them (similarity below 0.5); it is confused where its "
     "prediction lies nearer to the opposite joint's true place than to its own."
+)
+CONVENTIONS = (
+    "MACs, thop: as in LitePose's tables, with BatchNorm, and transposed convolutions by their output's pixels. "
+    "Exact: multiply-adds alone. Paper: as thop, but 2 for an element of BatchNorm and 1 of ReLU."
 )
 TEST = "test"  # the folder that a suggested evaluation writes, beside the run
 
@@ -172,6 +177,7 @@ def first_screen(answer: Answer) -> list[str]:
         **{f"{one.name} file": _size(one.bytes) for one in models},
     }
     body += [*_verdict(answer), element("p", " ".join(_on_devices(answer)), "lead"), tiles(figures)]
+    body.append(element("p", CONVENTIONS, "note"))
     if own is not None:
         body += [*_compared(answer), *_pictures(own)]
     body += _exports(answer.exports)
@@ -216,7 +222,8 @@ def _verdict(answer: Answer) -> Iterator[str]:
             way = "more than" if own.ap >= best.ap else "less than"
             which = "the best uniformly scaled net evaluated" if role == ROLES[0] else "its teacher"
             error = paired_error(own.draws, best.draws)
-            by = f"{show_ap(abs(own.ap - best.ap), error)} {way}" if own.ap != best.ap else "as much as"
+            apart = abs(shown_difference(own.ap, best.ap))
+            by = f"{show_ap(apart, error)} {way}" if apart else "as much as"
             said += f"; {by} {which} ({_ap(best)})"
             if error and abs(own.ap - best.ap) < 2 * error:
                 said += ", which is within what these images leave open (two standard errors of the difference)"
@@ -242,9 +249,11 @@ def _on_devices(answer: Answer) -> Iterator[str]:
     """What it costs on a device, in sentences."""
     for one in answer.latencies:
         yield f"On {one.device} an image takes {show_ms(one.ms)}, as {one.path.name} predicts."
-    timed = [f"{show_ms(one.ms)} as {one.name}" for one in answer.exports if one.ms is not None]
-    if timed:
-        yield f"On the machine that exported it an image took {', '.join(timed)}, on one thread."
+    timed = [one for one in answer.exports if one.ms is not None]
+    for device in dict.fromkeys(one.device for one in timed):
+        took = ", ".join(f"{show_ms(one.ms)} as {one.name}" for one in timed if one.device == device and one.ms)
+        where = f"on {device}, which exported it," if device else "on the machine that exported it"
+        yield f"{where[:1].upper()}{where[1:]} an image took {took}, on one thread."
     predicted = answer.search.chosen.get("latency_ms") if answer.search is not None else None
     if not answer.latencies and predicted is not None:
         yield f"Where it was searched an image was predicted to take {show_ms(predicted)}."
@@ -266,7 +275,9 @@ def _compared(answer: Answer) -> list[str]:
     if len(rows) < 2:
         return []
     kinds = ["chosen"] + [""] * (len(rows) - 1)
-    return [element("h2", "On the test images"), table("Networks on the test images", head, rows, kinds)]
+    body = [element("h2", "On the test images"), table("Networks on the test images", head, rows, kinds)]
+    is_beside = any(what == ROLES[0] for what, _ in answer.others)
+    return body + [element("p", f"Uniformly scaled: with {UNIFORM}.", "note")] * is_beside
 
 
 def _pictures(own: Evaluated) -> list[str]:
@@ -318,16 +329,28 @@ def breakdown_section(own: Evaluated) -> list[str]:
 
 def _exports(exports: Sequence[Exported]) -> list[str]:
     """The files for devices."""
-    rows = []
-    for one in exports:
-        ap = one.ap.get("int8")
-        shown = f"{ap:.3f}" if isinstance(ap, float) else ""
-        rows.append([one.name, one.path.name, _size(one.bytes), "" if one.ms is None else show_ms(one.ms), shown])
-    if not rows:
+    if not exports:
         return []
-    note = "Time: one image on the machine that exported it, one thread. AP: of int8 forms, on the images named then."
-    head = ["format", "file", "size", "time", "AP"]
-    return [element("h2", "Exports"), table("Exports", head, rows), element("p", note, "note")]
+    head, notes = ["format", "file", "size"], []
+    rows = [[one.name, one.path.name, _size(one.bytes)] for one in exports]
+    if any(one.ms is not None for one in exports):
+        head.append("time")
+        rows = [[*row, "" if one.ms is None else show_ms(one.ms)] for row, one in zip(rows, exports, strict=True)]
+        devices = [one.device for one in exports if one.ms is not None and one.device]
+        where = f"on {' and on '.join(dict.fromkeys(devices))}" if devices else "on the machine that exported it"
+        notes.append(
+            f"Time: the median of one image in one thread {where}, beside whatever else ran there just then; a latency "
+            "table predicts the undisturbed time, so the two differ."
+        )
+    aps = [one.ap.get("int8") for one in exports]
+    if any(isinstance(ap, float) for ap in aps):
+        head.append("AP in int8")
+        rows = [[*row, f"{ap:.3f}" if isinstance(ap, float) else ""] for row, ap in zip(rows, aps, strict=True)]
+        notes.append(
+            "AP in int8: without the mirrored image, on the images that export was given, else data.test or data.val."
+        )
+    body = [element("h2", "Exports"), table("Exports", head, rows)]
+    return body + [element("p", " ".join(notes), "note")] * bool(notes)
 
 
 def _next(answer: Answer) -> list[str]:
@@ -393,7 +416,7 @@ def show_difference(one: Evaluated, other: Evaluated) -> str:
     if one.ap is None or other.ap is None:
         return ""
     error = paired_error(one.draws, other.draws)
-    return f"{one.ap - other.ap:+.3f}" + ("" if error is None else f" ± {error:.3f}")
+    return f"{shown_difference(one.ap, other.ap):+.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def _ap(one: Evaluated) -> str:

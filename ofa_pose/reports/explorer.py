@@ -14,7 +14,7 @@ from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.reports.html_parts import data, element, scrolled
 from ofa_pose.reports.search_section import Searched
 from ofa_pose.searches.archive import ARCHIVE
-from ofa_pose.searches.results import FRONT
+from ofa_pose.searches.results import FRONT, UNIFORM
 from ofa_pose.utils.numbers import are_numbers
 
 AXES = {  # a column of history.csv -> its name and unit
@@ -26,8 +26,8 @@ AXES = {  # a column of history.csv -> its name and unit
 }
 HELP = (
     "Each dot is a subnet with the supernet's weights. Point at one, touch it, or go through them with the arrow keys; "
-    "drag on the picture, or the slider, to set a budget. Blue: nothing as cheap is better; green: uniformly scaled; "
-    "red: the best within the budget."
+    "drag on the picture, or the slider, to set a budget. Blue: nothing as cheap is better; green: uniformly "
+    f"scaled, with {UNIFORM}; red: the best within the budget."
 )
 
 

@@ -67,13 +67,18 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Exported:
-    """A format of a network that was exported: file name, bytes, and where it was timed milliseconds an image."""
+    """A format of a network that was exported: file name, bytes, and where it was timed milliseconds an image.
+
+    Attributes:
+        device: the processor that it was timed on; '' where that is not known.
+    """
 
     name: str
     path: Path
     bytes: int
     ms: float | None
     ap: Mapping[str, Any]
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,9 +190,9 @@ def find_exports(run: Path, sha256: str, note: Callable[[str], None]) -> list[Ex
                 file, ms, ap = path.parent / str(one["name"]), one.get("ms"), one.get("AP")
                 if file.exists():
                     timed = float(ms) if are_numbers([ms], 1) else None
-                    found.append(
-                        Exported(str(name), file, int(one["bytes"]), timed, ap if isinstance(ap, dict) else {})
-                    )
+                    known = ap if isinstance(ap, dict) else {}
+                    device = str(one.get("processor") or "")
+                    found.append(Exported(str(name), file, int(one["bytes"]), timed, known, device))
         except InputError as error:
             note(str(error))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -51,8 +51,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Command and folder, such as 'finetune final'."""
-        return f"{self.job} {self.path.resolve().name}"
+        """Command and folder, such as 'finetune in final/'."""
+        return f"{self.job} in {self.path.resolve().name}/"
 
     @property
     def job(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
-from ofa_pose.pose.bootstrap import doubts, paired_error, standard_error
+from ofa_pose.pose.bootstrap import doubts, paired_error, shown_difference, standard_error
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.searches.results import costs_of, pareto_front
 
@@ -80,9 +80,10 @@ def choice_notes(
     if choice.error is not None:
         quantity = feasible.budget.limits[0].quantity.removeprefix("of ")
         chosen, best = (f"{c.fitness:.3f}" for c in (choice.chosen, fittest))
+        apart = shown_difference(fittest.fitness, choice.chosen.fitness)
         notes.append(
             f"front/{choice.rank:03} is within noise of the best, front/001, and costs {choice.saving:.0%} less "
-            f"{quantity}, so it is chosen: AP {chosen} and {best}, which differ by {choice.difference:.3f} ± "
+            f"{quantity}, so it is chosen: AP {chosen} and {best}, which differ by {apart:.3f} ± "
             f"{choice.error:.3f}; search.prefer_cheaper=false takes the best"
         )
     valid = [candidate for candidate in history if candidate.is_valid]

@@ -22,12 +22,13 @@ from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import LATENCY
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable
-from ofa_pose.pose.bootstrap import show_ap
+from ofa_pose.pose.bootstrap import show_ap, shown_difference
 from ofa_pose.searches.candidates import Candidate
 from ofa_pose.utils import files
 from ofa_pose.utils.result import Result
 
 FRONT, PARETO = "front", "pareto.csv"
+UNIFORM = "every width at the same share of its range"  # what a uniformly scaled net is
 SHOWN = 12  # front members in the table that people see; all are in the files
 
 
@@ -256,12 +257,12 @@ def ap_cells(net: Mapping[str, Any]) -> list[str]:
     if beside["AP"] is None:
         return [ap, "none" if beside["complete"] else "not evaluated", "–"]
     least, most = ("", "") if beside["complete"] else ("≥ ", "≤ ")
-    return [ap, f"{least}{beside['AP']:.3f}", f"{most}{net['AP'] - beside['AP']:+.3f}"]
+    return [ap, f"{least}{beside['AP']:.3f}", f"{most}{shown_difference(net['AP'], beside['AP']):+.3f}"]
 
 
 def front_notes(result: Mapping[str, Any], quantity: str, shown: int) -> list[str]:
     """What is to be said below a table that shows so many members of a front, which is over `quantity`."""
-    notes = ["uniform: the best uniformly scaled net evaluated that costs no more; ≥: not all such were"]
+    notes = [f"uniform: the best net with {UNIFORM} that was evaluated and costs no more; ≥: not all such were"]
     if (result["saving"] or 0) >= 0.005:
         notes.append(f"the AP of the best uniform net comes at {result['saving']:.0%} less {quantity}")
     if len(result["front"]) > shown:

@@ -67,6 +67,14 @@ def test_it_fits_and_axe_finds_nothing(open_page, report: Path, axe_script: str,
     assert page.evaluate(AXE) == []
 
 
+def test_a_table_that_is_wider_than_its_place_says_so(open_page, report: Path) -> None:
+    hint = "box => getComputedStyle(box, '::before').content"
+    box = open_page(report, viewport=SIZES["phone"]).locator(".wide[aria-label='Networks on the test images']")
+    assert "scroll sideways" in box.evaluate(hint)
+    box = open_page(report, viewport=SIZES["desk"]).locator(".wide[aria-label='Networks on the test images']")
+    assert box.evaluate(hint) == "none"
+
+
 def test_hostile_names_stay_text(open_page, report: Path) -> None:
     page = open_page(report, viewport=SIZES["desk"])
     assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0

@@ -89,7 +89,7 @@ def test_an_evaluation_and_an_export(net: Path, data: Path, tmp_path: Path) -> N
     assert run(["export", str(net), "--format", "torchscript", "--out", str(tmp_path)]) == 0
     listed = read_json(tmp_path / "export.json")
     assert [*listed] == ["checkpoint", "sha256", "files"]
-    assert [*listed["files"]["torchscript"]] == ["name", "bytes", "ms", "AP", "sha256"]
+    assert [*listed["files"]["torchscript"]] == ["name", "bytes", "ms", "AP", "sha256", "processor"]
     extra = {"metadata.json": ""}
     torch.jit.load(tmp_path / "model.torchscript.pt", _extra_files=extra)
     assert [*json.loads(extra["metadata.json"])] == keys("Exports")

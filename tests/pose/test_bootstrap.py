@@ -20,6 +20,7 @@ from ofa_pose.pose.bootstrap import (
     paired_error,
     resampled_ap,
     show_ap,
+    shown_difference,
     standard_error,
 )
 from ofa_pose.pose.metrics import EVERY_SIZE, METRICS, Detections, KeypointEvaluator, to_results
@@ -177,6 +178,12 @@ def test_an_error_costs_little() -> None:
 
 def test_in_words() -> None:
     assert show_ap(0.52, 0.06) == "0.520 ± 0.060" and show_ap(0.52, None, 4) == "0.5200"
+
+
+def test_differences_are_those_of_the_aps_as_shown() -> None:
+    assert (show_ap(0.6154, None), show_ap(0.6006, None)) == ("0.615", "0.601")
+    assert shown_difference(0.6154, 0.6006) == 0.014 and shown_difference(0.6006, 0.6154) == -0.014
+    assert f"{shown_difference(0.60012, 0.60049):+.3f}" == "+0.000"
     said = few_people(30, 0.52, 0.06, "the search images")
     assert said == "the search images show only 30 people, so AP 0.520 ± 0.060 (one standard error) says little"
     assert few_people(FEW_PEOPLE, 0.5, 0.1, "") is None and few_people(None, 0.5, 0.1, "") is None

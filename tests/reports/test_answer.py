@@ -66,12 +66,12 @@ def test_several_runs_are_compared(runs: Path, monkeypatch: pytest.MonkeyPatch) 
     done = ofa_pose.report([str(runs / "tuned"), str(runs / "uniform")], open_page=True)
     assert done.out == runs / "comparison.html" and opened == [done.out.as_uri()]
     text = text_of(read(done.out))
-    assert "finetune tuned and finetune uniform" in text and "On the same 8 test images" in text
+    assert "finetune in tuned/ and finetune in uniform/" in text and "On the same 8 test images" in text
     for run in ("tuned", "uniform"):
         ap = read_json(runs / "test" / run / "metrics.json")["metrics"]["AP"]
-        assert f"finetune {run} {ap:.3f} ± " in text
+        assert f"finetune in {run}/ {ap:.3f} ± " in text
     alone = text_of(read(write_report([runs / "tuned", runs / "supernet"], runs / "other.html")))
-    assert "No AP on test images is found of train-supernet supernet" in alone and "On the same" not in alone
+    assert "No AP on test images is found of train-supernet in supernet/" in alone and "On the same" not in alone
     with pytest.raises(InputError, match="no run to report on"):
         ofa_pose.report([])
 
@@ -83,7 +83,7 @@ def test_a_folder_that_was_moved_as_a_whole(runs: Path, tmp_path: Path) -> None:
         page = read(write_report([place / "tuned"], tmp_path / "after.html"))
     finally:
         place.rename(runs)
-    assert page.count('alt="poses on') == 6 and "train-supernet supernet: supernet" in page
+    assert page.count('alt="poses on') == 6 and "train-supernet in supernet/: supernet" in page
     assert "neither for training nor for choosing" in text_of(page) and "The search" in text_of(page)
     assert before.count("train-supernet") == text_of(page).count("train-supernet")
 
@@ -163,16 +163,43 @@ def test_differences_of_aps_have_the_error_of_the_same_draws(runs: Path) -> None
         both = text_of(read(write_report([runs / "tuned", runs / "uniform"], runs / "both.html")))
         assert f"0.460 ± 0.080 -0.040 ± {expected:.3f}" in both and "do not tell it apart" not in both
         value = json.loads(paths[1].read_text())
+        paths[1].write_text(json.dumps({**value, "metrics": {"AP": 0.4856}}))
+        paths[0].write_text(json.dumps({**json.loads(paths[0].read_text()), "metrics": {"AP": 0.5004}}))
+        text = text_of(read(write_report([runs / "tuned"])))
+        assert "; 0.014 ± " in text and "(0.486)" in text and "0.486 -0.014 ± " in text
         paths[1].write_text(json.dumps({**value, "metrics": {"AP": 0.499}, "draws": [*other[:3], 0.55]}))
         text = text_of(read(write_report([runs / "tuned"])))
         assert "which is within what these images leave open (two standard errors of the difference)" in text
         both = text_of(read(write_report([runs / "tuned", runs / "uniform"], runs / "both.html")))
-        assert "These images do not tell it apart from finetune uniform" in both
+        assert "These images do not tell it apart from finetune in uniform/" in both
         paths[1].write_text(json.dumps({**value, "draws": None}))
         assert "0.040 more than the best uniformly" in text_of(read(write_report([runs / "tuned"])))
     finally:
         for path, text in zip(paths, before, strict=True):
             path.write_text(text)
+
+
+def test_what_is_counted_and_compared_is_named(runs: Path) -> None:
+    text = text_of(read(write_report([runs / "tuned"])))
+    assert "MACs, thop: as in LitePose" in text and "Exact: multiply-adds alone." in text
+    assert text.count("every width at the same share of its range") == 3  # beside test images, dots and the front
+    assert "finetune in tuned/" in text
+
+
+def test_exports_say_where_they_were_timed_and_show_no_empty_columns(runs: Path) -> None:
+    path = runs / "tuned" / "export" / "export.json"
+    value = read_json(path)
+    assert value["files"]["yaml"]["processor"]
+    bare = text_of(read(write_report([runs / "tuned"]))).partition("Exports")[2].partition("What to run")[0]
+    assert bare.split()[:3] == ["format", "file", "size"] and "Time:" not in bare and "AP" not in bare
+    value["files"]["yaml"] |= {"ms": 5.0, "processor": "a small board"}
+    value["files"]["safetensors"]["AP"] = {"int8": 0.25}
+    with rewritten(path, json.dumps(value)):
+        text = text_of(read(write_report([runs / "tuned"])))
+    exports = text.partition("Exports")[2].partition("What to run")[0]
+    assert "format file size time AP in int8 yaml model.yaml" in exports and "5ms" in exports and "0.250" in exports
+    assert "On a small board, which exported it, an image took 5ms as yaml, on one thread." in text
+    assert "in one thread on a small board, beside whatever else ran" in exports and "AP in int8: without" in exports
 
 
 def test_left_and_right_confused_stand_beside_the_joints(runs: Path) -> None:

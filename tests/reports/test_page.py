@@ -169,7 +169,7 @@ def test_a_teachers_search_is_not_its_pupils(search: Path, tmp_path: Path) -> No
     words = ("--subnet", tmp_path / "uniform.yaml", "--teacher", teacher)
     text = read(write_report([finetuned(tmp_path / "pupil", load_spec(tmp_path / "uniform.yaml"), *words)]))
     assert "The search" not in text and "Searched" not in text
-    assert "finetune teacher: teacher" in text and f"Its teacher was {teacher} (" in text
+    assert "finetune in teacher/: teacher" in text and f"Its teacher was {teacher} (" in text
 
 
 def test_a_search_shows_the_net_that_it_chose(search: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_search_that_was_killed(search: Path) -> None:
 
 def test_a_supernet_has_no_single_network(supernet: Path) -> None:
     text = read(write_report([supernet]))
-    assert "The network is" not in text and "Training: train-supernet supernet" in text and pictures(text) == 2
+    assert "The network is" not in text and "Training: train-supernet in supernet/" in text and pictures(text) == 2
 
 
 def test_a_run_that_was_killed_at_once(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_run_has_its_commands_and_its_records(tmp_path: Path) -> None:
     useless = [{"step": 2, "loss": None}, {"loss": 1.0}, {"step": "3", "loss": 1.0}, {"step": 3, "val": {"AP": None}}]
     metrics = "\n".join(map(json.dumps, [*records, *useless])) + '\n{"step": 4, "loss": NaN}\n[1]\n{"step": 3, "lo'
     run = read_run(make_run(tmp_path / "a", "pretrain --out a", "pretrain --out 'a b' --resume", metrics=metrics))
-    assert (run.job, run.name) == ("pretrain", "pretrain a")
+    assert (run.job, run.name) == ("pretrain", "pretrain in a/")
     assert run.commands == (("pretrain", "--out", "a"), ("pretrain", "--out", "a b", "--resume"))
     assert (run.trained, run.validated) == (records[:1], records[1:])
     assert (run.recipe, run.best(), run.table("search.json")) == ("", None, {})
