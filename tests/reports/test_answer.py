@@ -99,6 +99,16 @@ def test_images_that_a_search_read_are_not_called_unseen(runs: Path, key: str) -
     assert "Its AP on test images that no training or search has seen" in text
 
 
+def test_images_of_a_recipe_without_a_folder_are_known_again(runs: Path) -> None:
+    recipe = runs / "tuned" / "recipe.yaml"
+    recipe.write_text(f"data: {{val: {{annotations: {runs / 'data' / 'annotations.json'}}}}}\n")
+    try:
+        text = text_of(read(write_report([runs / "tuned"])))
+    finally:
+        recipe.unlink()
+    assert "they were used for the choice of its checkpoint (finetune in tuned/)" in text
+
+
 def test_weights_that_ship_or_lie_alone_are_found(runs: Path, tmp_path: Path) -> None:
     path = runs / "tuned" / "command.txt"
     before, checkpoint = path.read_text(), load_checkpoint(runs / "tuned")

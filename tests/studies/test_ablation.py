@@ -11,12 +11,14 @@ import ofa_pose
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import spec_macs
+from ofa_pose.data.keypoint_dataset import DataSettings, Source
 from ofa_pose.families.profile import profile_net
-from ofa_pose.studies.ablation import Ablation, flattened, inline_net, net_file, resolved_option
+from ofa_pose.studies.ablation import Ablation, flattened, inline_net, net_file, own_data, resolved_option
 from ofa_pose.studies.classify import classify
 from ofa_pose.utils.config import apply_overrides
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import STUDIES, dump_yaml, shipped_folder, write_text
+from tests.data.datasets import contents, write
 
 COMMANDS = {
     "pretrain": ofa_pose.pretrain,
@@ -142,3 +144,15 @@ def test_faults_are_named(tmp_path: Path, changed: dict[str, Any], words: list[s
 def test_unknown_studies_are_named() -> None:
     with pytest.raises(InputError, match="no such study: 'kernel'; did you mean 'kernels'"):
         Ablation.load("kernel", COMMANDS)
+
+
+def test_images_that_are_found_through_annotations_are_named_to_every_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        write(tmp_path / split, contents(3 if split == "train" else 4))
+    monkeypatch.chdir(tmp_path)
+    data = own_data(DataSettings(train=Source(annotations="train/annotations.json"), test=Source(annotations="test")))
+    assert data.test == (str(tmp_path / "test"), str(tmp_path / "test" / "images"))
+    assert f'data.train.images="{tmp_path}/train/images"' in data.overrides
