@@ -16,7 +16,9 @@ import yaml
 NAMES = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
 VARYING = {"seconds", "latency", "bytes"}
 LARGE = 20_000  # a text of more bytes is data, such as annotations
-NEWER = re.compile(r"checkpoints/last-\d+\.pt|export\.json|poses\.jpg")  # files that later versions write besides
+NEWER = re.compile(  # files that later versions write besides
+    r"checkpoints/last-\d+\.pt|export\.json|poses\.jpg|provenance\.jsonl|samples/\d+\.jpg"
+)
 
 
 def shape(value: Any) -> Any:
