@@ -16,12 +16,13 @@ def watch(run: str | Path, *, every: float = 2.0, once: bool = False) -> RunStat
     """Show how far a training or a search is: curves, last figures, speed, time left, where the last poses are drawn.
 
     It reads the run directory alone, so that it may be started and ended at any time, in another terminal or on another
-    machine that has the folder. Ends with the run, or by Ctrl-C, which ends nothing else.
+    machine that has the folder. Ends with the run, or by Ctrl-C, which ends nothing else. Of a run that was cut off it
+    says how to go on.
 
     Example: ofa-pose watch runs/supernet
 
     Args:
-        run: run directory of a training or a search.
+        run: run directory of a training or a search; on a terminal one that is not there yet is waited for.
         every: seconds between two looks.
         once: show it once and end, as where stderr is not a terminal.
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from rich.live import Live
 from rich.text import Text
 
 from ofa_pose.monitor import NO_FLIP
-from ofa_pose.monitor.run_state import Curve, RunState, read_state
-from ofa_pose.utils.console import show_facts, terminal, width
+from ofa_pose.monitor.run_state import Curve, RunState, is_awaited, read_state
+from ofa_pose.utils.console import say, show_facts, terminal, width
 from ofa_pose.utils.numbers import format_time
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -20,16 +20,29 @@ WIDEST = 40  # bars of a curve
 BETWEEN = 5  # blanks before, between and after names, bars and numbers
 SHOWN = 6  # curves at most: loss, AP, rate and wait, and of a supernet its subnets' APs
 NAMES = {"lr": "learning rate", "data_wait": "wait for data"}
-SILENT_S = 60.0  # a run that has written nothing for so long may have ended
+PARTS = {  # of a training's losses, and a search's figures, by their keys: the line that they stand on, and what of
+    "low": ("heatmap loss", "at 1/4 of the input's sides"),
+    "high": ("heatmap loss", "at 1/2"),
+    "teacher_low": ("teacher loss", "at 1/4 of the input's sides"),
+    "teacher_high": ("teacher loss", "at 1/2"),
+    "pull": ("tag loss", "within a person"),
+    "push": ("tag loss", "between people"),
+    "AP_mean": ("mean AP", "of the last generation"),
+}
 
 
 def watch_run(run: str | Path, every: float, once: bool) -> RunState:
     """Show how far a run is until it ends or Ctrl-C; once, where asked to or where stderr is not a terminal.
 
-    Raises InputError as `read_state`.
+    Where it is to be shown until it ends, it may begin later. Raises InputError as `read_state`.
     """
-    state, console = read_state(run), terminal()
-    if once or state.ended or console is None:
+    console = None if once else terminal()
+    if console and is_awaited(run):
+        say(f"{run}: no run has begun there yet; waiting for it, Ctrl-C ends that")
+        while is_awaited(run):
+            time.sleep(every)
+    state = read_state(run)
+    if state.ended or console is None:
         show_facts(_rows(state), title=_title(state))
         return state
     try:
@@ -87,16 +100,29 @@ def _facts(state: RunState) -> Iterator[tuple[str, str]]:
         left = "" if state.seconds_left is None else f", {format_time(state.seconds_left)} left"
         number = f"{state.speed:.2f}" if state.speed < 10 else f"{state.speed:.0f}"
         yield "speed", f"{number} {state.unit}/s{left}"
-    losses = {name: value for name, value in state.last.items() if name not in ("step", "seconds", "evaluations")}
-    losses = {name: value for name, value in losses.items() if name not in state.curves and name not in ("AP", "macs")}
-    if losses:
-        yield "last", ", ".join(f"{name} {value:.3g}" for name, value in list(losses.items())[:4])
+    yield from _losses(state)
     if not state.ended:
-        quiet = ": it may have ended" if state.seconds_silent > SILENT_S else ""
-        yield "wrote", f"{format_time(state.seconds_silent)} ago{quiet}"
+        unknown = "; whether it still runs cannot be seen here" if state.running is None else ""
+        yield "wrote", f"{format_time(state.seconds_silent)} ago{unknown}"
+        if state.running is False:
+            yield "stopped", "unless another machine runs it"
+            yield "go on with", state.go_on.removeprefix("go on with").lstrip(": ")
     yield "run", str(state.run)
     if state.poses:
         yield "poses", str(state.poses)
+
+
+def _losses(state: RunState) -> Iterator[tuple[str, str]]:
+    """The parts of the last step's loss, which stand before the gradient's norm; of a search its other figures."""
+    shown = {*state.curves, "step", "seconds", "evaluations", "measured", "AP", "macs"}
+    parts = takewhile(lambda part: part[0] != "grad_norm", state.last.items())
+    lines: dict[str, list[str]] = {}
+    for name, value in parts:
+        if name not in shown:
+            line, of = PARTS.get(name, ("last", name))
+            lines.setdefault(line, []).append(f"{value:.3g} {of}" if name in PARTS else f"{of} {value:.3g}")
+    for line, texts in lines.items():
+        yield line, ", ".join(texts[:4])
 
 
 def _ends(curve: Curve) -> tuple[float, float]:

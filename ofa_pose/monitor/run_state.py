@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import NUMBER
 from ofa_pose.utils.result import Result
-from ofa_pose.utils.run_dir import COMMAND, METRICS, POSES, PROVENANCE, RECIPE, read_command, read_records
+from ofa_pose.utils.run_dir import COMMAND, METRICS, POSES, PROVENANCE, RECIPE, RunDir, read_command, read_records
 
 TRAININGS, SEARCH = ("pretrain", "train-supernet", "finetune"), "search"
 HISTORY, RESULT = "history.csv", "result.json"
@@ -39,6 +39,9 @@ class RunState(Result):
         best: the highest AP until now and its step, or its place in the search: {'AP', 'at'}; None before the first.
         curves: by name (step, value) pairs: 'loss', 'lr', 'data_wait' and 'val/AP' …, or a search's 'AP', 'best AP'.
         poses: the picture of what the net finds on validation images; None where there is none yet.
+        running: whether a process works on it, as its lock shows: one of this machine, or of another one whose locks
+            this file system has; None where it has none.
+        go_on: how to go on with it, in words.
     """
 
     run: Path
@@ -54,6 +57,16 @@ class RunState(Result):
     best: dict[str, float] | None
     curves: dict[str, Curve] = field(repr=False)
     poses: Path | None
+    running: bool | None = None
+    go_on: str = ""
+
+
+def is_awaited(run: str | Path) -> bool:
+    """Whether no run is in a directory yet, but one may begin there: it is not there, or empty, or just being made."""
+    folder = Path(run)
+    if (folder / COMMAND).is_file():
+        return not read_command(folder / COMMAND)
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def read_state(run: str | Path) -> RunState:
@@ -64,9 +77,10 @@ def read_state(run: str | Path) -> RunState:
         raise InputError(what, folder, "name a folder that pretrain, train-supernet, finetune or search writes")
     lines = read_command(folder / COMMAND)
     try:
-        command = shlex.split(lines[-1])[1] if lines else ""
-    except (ValueError, IndexError):
-        command = ""
+        words = shlex.split(lines[-1])[1:] if lines else []
+    except ValueError:
+        words = []
+    command = words[0] if words else ""
     if command not in (*TRAININGS, SEARCH):
         what = f"holds no training and no search ({COMMAND} names {command or 'none'})"
         raise InputError(what, folder, "name a run of another command")
@@ -74,7 +88,8 @@ def read_state(run: str | Path) -> RunState:
     records = [record for _, record in read_records(path)] if path.is_file() else []
     recipe = _recipe(folder)
     read = _search_state if command == SEARCH else _training_state
-    return read(folder, command, [one for one in records if type(one.get("step")) is int], recipe)
+    state = read(folder, command, [one for one in records if type(one.get("step")) is int], recipe)
+    return replace(state, running=files.is_locked(folder / COMMAND), go_on=RunDir(folder, command=words).go_on)
 
 
 def _training_state(folder: Path, command: str, records: Sequence[Mapping[str, Any]], recipe: Any) -> RunState:
@@ -110,7 +125,9 @@ def _search_state(folder: Path, command: str, records: Sequence[Mapping[str, Any
     total = None if population is None or generations is None else population * (generations + 1)
     if total is not None and total < len(rows):  # uniformly scaled nets made the first population larger
         total = None
-    speed = _speed([(0, 0.0), *((one.get("evaluations"), one.get("seconds")) for one in records[-2:])][-2:])
+    # Of a resumed search the evaluations that it looks up again take no time: only what it measures shows its speed.
+    counts = [(one.get("measured", one.get("evaluations")), one.get("seconds")) for one in records]
+    speed = _speed([(0, 0.0), *counts][-2:])
     if speed is None and (spent := sum(float(row.get("seconds") or 0) for row in rows)):
         speed = len(rows) / spent
     last = dict(_numbers(records[-1])) if records else {}

@@ -300,7 +300,7 @@ class SearchJob:
             with progress("search", total, unit="subnets") as meter:
                 for generation, members in groupby(found, lambda candidate: candidate.generation):
                     for candidate in members:
-                        course.add(candidate)
+                        course.add(candidate, evaluations.measured)
                         meter.step(note=course.shown)
                     course.end_generation(generation)
         except BaseException:
@@ -336,13 +336,19 @@ class _Course:
         self._errors: dict[Genome, float | None] = {}
         self._reports: dict[int, dict[str, Any]] = {}  # a surrogate's, by generation
         self._start = time.perf_counter()
+        self._measured, self._seconds = 0, 0.0  # at the newest candidate
 
     def note(self, report: dict[str, Any]) -> None:
         """Keep a surrogate's report until its generation ends."""
         self._reports[report["generation"]] = report
 
-    def add(self, candidate: Candidate) -> None:
-        """Take in a candidate as it is evaluated."""
+    def add(self, candidate: Candidate, measured: int) -> None:
+        """Take in a candidate as it is evaluated.
+
+        Args:
+            measured: how many subnets were since the search began, or was resumed; the archive had the others.
+        """
+        self._measured, self._seconds = measured, round(time.perf_counter() - self._start, 3)
         self._rows.add(candidate)
         self._errors[candidate.genome] = self._error_of(candidate.genome)
         self.history.append(candidate)
@@ -356,14 +362,17 @@ class _Course:
         return f"best AP {show_ap(self._best.fitness, self._errors[self._best.genome])} at {', '.join(costs)}"
 
     def end_generation(self, generation: int) -> None:
-        """Write best.yaml and a line of metrics.jsonl, say how far it is and how good a surrogate is."""
+        """Write best.yaml and a line of metrics.jsonl, say how far it is and how good a surrogate is.
+
+        It is called when the next generation's first candidate is there, so the figures are those at its last one.
+        """
         self._write_best()
         report, number = self._reports.get(generation, {}), len(self.history)
         values = [c.fitness for c in self.history if c.generation == generation and c.is_valid]
         mean = float(np.mean(values)) if values else None
+        counts = {"evaluations": number, "measured": self._measured}
         figures = {"AP": self._best.fitness, "AP_mean": mean, "macs": self._best.macs}
-        seconds = round(time.perf_counter() - self._start, 3)
-        self._run.log({"step": generation, "evaluations": number, **figures, "seconds": seconds, **report})
+        self._run.log({"step": generation, **counts, **figures, "seconds": self._seconds, **report})
         quality = ""
         if "surrogate" in report:
             tau = report["surrogate_tau"]

@@ -170,12 +170,12 @@ def _remove_left(path: Path) -> None:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool | None:
-    """Whether an open file or folder could be locked; None where there are no locks."""
+def _lock(handle: int, shared: bool = False) -> bool | None:
+    """Whether an open file or folder could be locked, perhaps beside others that share it; None: there are no locks."""
     if fcntl is None:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
@@ -203,6 +203,23 @@ def locked(path: Path, wait_s: float) -> Iterator[bool]:
             if free and fcntl is not None:
                 with contextlib.suppress(OSError):  # closing would leave it to a process that was forked meanwhile
                     fcntl.flock(handle, fcntl.LOCK_UN)
+    finally:
+        os.close(handle)
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether a process has a file that `locked` gives; None where that cannot be seen.
+
+    It looks by a lock that is had for an instant: who waits for the file meanwhile gets it at the next try. Another
+    machine's process is seen only where the file system shares its locks.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        free = _lock(handle, shared=True)
+        return None if free is None else not free
     finally:
         os.close(handle)
 

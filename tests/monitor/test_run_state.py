@@ -14,7 +14,7 @@ import ofa_pose
 from ofa_pose.monitor import live
 from ofa_pose.monitor.live import lines_of, sparkline, watch_run
 from ofa_pose.monitor.run_state import read_state
-from ofa_pose.utils import console
+from ofa_pose.utils import console, files
 from ofa_pose.utils.errors import InputError
 
 STEPS = [{"step": n, "loss": 2.0 / n, "low": 0.1, "lr": 1e-3, "data_wait": 0.01, "seconds": n / 4} for n in range(1, 9)]
@@ -101,10 +101,50 @@ def test_a_search(made: Make) -> None:
     assert state.curves["AP"] == ((1, 0.2), (3, 0.4), (4, 0.3))
     assert state.curves["best AP"] == ((1, 0.2), (3, 0.4), (4, 0.4)) and state.best == {"AP": 0.4, "at": 3}
     assert state.speed == pytest.approx(0.5) and state.seconds_left == pytest.approx(10)
+    assert "0.2 of the last generation" in "\n".join(lines_of(state))
     (folder / "metrics.jsonl").unlink()
     assert read_state(folder).speed == pytest.approx(4 / 5)
     (folder / "result.json").touch()
     assert read_state(folder).ended
+
+
+def test_what_a_resumed_search_looks_up_again_does_not_count_for_its_speed(made: Make) -> None:
+    counts = [(0, 40, 0, 0.01), (1, 80, 0, 0.02), (2, 120, 20, 10.02)]
+    keys = ("step", "evaluations", "measured", "seconds")
+    records = [dict(zip(keys, values, strict=True)) for values in counts]
+    assert read_state(made("search", records)).speed == pytest.approx(2)
+    folder = made("search", records[:2])
+    assert read_state(folder).speed is None
+    (folder / "history.csv").write_text("order,AP,seconds\n1,0.2,4.0\n2,0.3,6.0\n")  # what they took when measured
+    assert read_state(folder).speed == pytest.approx(0.2)
+
+
+def test_a_run_that_was_stopped_says_how_to_go_on_and_one_that_goes_on_does_not(made: Make) -> None:
+    folder = made("finetune", STEPS, "train: {steps: 16}")
+    lines = lines_of(read_state(folder))
+    assert "  stopped        unless another machine runs it" in lines
+    assert f"  go on with     ofa-pose finetune --resume --out {folder}" in lines
+    with files.locked(folder / "command.txt", 0) as free:
+        assert free and read_state(folder).running
+        assert not any(line.startswith(("  stopped", "  go on")) for line in lines_of(read_state(folder)))
+    (folder / "command.txt").write_text("ofa-pose finetune --objective mine --out run\n")
+    assert "  go on with     the same call and resume=True" in lines_of(read_state(folder))
+
+
+def test_where_there_are_no_locks_it_cannot_be_said_whether_a_run_goes_on(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "fcntl", None)
+    shown = "\n".join(lines_of(read_state(made("finetune", STEPS))))
+    assert "ago; whether it still runs cannot be seen here" in shown and "stopped" not in shown
+
+
+def test_losses_are_called_by_words(made: Make) -> None:
+    losses = {"loss": 3.0, "low": 1.5, "high": 1.0, "push": 0.25, "pull": 0.125, "mine": 0.5, "grad_norm": 7.0}
+    lines = lines_of(read_state(made("finetune", [{"step": 1, **losses, "side": 64}])))
+    for line in ("heatmap loss  1.5 at 1/4 of the input's sides, 1 at 1/2", "last          mine 0.5"):
+        assert f"  {line}" in lines
+    assert "  tag loss      0.25 between people, 0.125 within a person" in lines
 
 
 @pytest.mark.parametrize(("command", "message"), [("demo", "names demo"), ("'", "names none"), ("", "names --out")])
@@ -164,3 +204,22 @@ def test_a_terminal_is_kept_up_to_date_until_the_end_or_ctrl_c(
     assert state.ended is not by_hand and len(slept) == (2 if by_hand else 3) and slept[0] == 7
     shown = capfd.readouterr().err
     assert "2 of 8 steps" in shown and "8 of 8 steps" in shown
+
+
+def test_a_run_that_is_not_there_yet_is_waited_for_on_a_terminal(
+    made: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    terminal = console._PlainConsole(stderr=True, force_terminal=True, width=200, color_system=None)
+    monkeypatch.setattr(console, "_err", terminal)
+    folder, last = tmp_path / "run", {**EVALUATED, "step": 8}
+    steps = [lambda: folder.mkdir(), (folder / "command.txt").touch]
+    steps.append(lambda: made("finetune", [*STEPS, last], "train: {steps: 8}"))
+    monkeypatch.setattr(live.time, "sleep", lambda seconds: steps.pop(0)())
+    with pytest.raises(InputError, match="no such run directory"):
+        watch_run(folder, every=1, once=True)
+    assert watch_run(folder, every=1, once=False).ended and not steps
+    assert "no run has begun there yet; waiting for it" in capfd.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(InputError, match="holds no run"):
+        watch_run(tmp_path / "other", every=1, once=False)

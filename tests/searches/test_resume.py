@@ -96,6 +96,8 @@ def test_a_finished_search_can_be_carried_further(tmp_path: Path, feasible: Feas
     longer = SearchSettings(population=8, generations=5)
     result = search(tmp_path, feasible, fitness, longer, resume=True)
     assert result["evaluations"] == result["judged"] == 48 and len(fitness.calls) == 16
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["measured"] for record in records] == [0, 0, 0, 0, 8, 16]
 
 
 def test_a_search_that_goes_less_far_loses_nothing(tmp_path: Path, feasible: FeasibleSpace) -> None:

@@ -295,3 +295,13 @@ def test_pipes_and_devices_are_no_files_to_read(tmp_path: Path) -> None:
                 read(path)
     with pytest.raises(InputError, match="holds a NUL, which no path does"):
         files.read_text("a\0b")
+
+
+def test_it_is_seen_whether_a_file_is_locked(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert files.is_locked(path) is None
+    with files.locked(path, 0) as free:
+        assert free and files.is_locked(path)
+    assert files.is_locked(path) is False
+    with files.locked(path, 0) as free:  # looking has left nothing behind
+        assert free
