@@ -78,6 +78,7 @@ def search(
     """
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.costs.feasible import FeasibleSpace
+    from ofa_pose.monitor.run_state import warn_if_cut_off
 
     check_workers(workers, scheduler, executor)
     own = [f"search.algorithm={algorithm}"] if isinstance(algorithm, str) else []
@@ -85,6 +86,7 @@ def search(
     own += ["search.int8=true"] if int8 else []
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
+    warn_if_cut_off(source.path)
     space, joints = source.space, source.spec.joints
     budget = read_budget(space, joints, macs, params, macs_convention, latency, latency_table)
     feasible = FeasibleSpace(space, joints, budget)
@@ -167,9 +169,11 @@ def table(
         InputError: the space is too large, or an input or the table to resume does not fit another.
     """
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
+    from ofa_pose.monitor.run_state import warn_if_cut_off
 
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
+    warn_if_cut_off(source.path)
 
     from ofa_pose.studies.exhaustive import TableStudy, check_size
 
@@ -218,9 +222,11 @@ def fidelity(
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.costs.feasible import FeasibleSpace
     from ofa_pose.costs.limits import Budget
+    from ofa_pose.monitor.run_state import warn_if_cut_off
 
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
+    warn_if_cut_off(source.path)
     master = load_checkpoint(teacher, kind="net") if teacher else None
     if macs is None and params is None:  # what every subnet keeps
         macs = Budget.parse(1, None, macs_convention).macs_of(source.space.largest(source.spec.joints))

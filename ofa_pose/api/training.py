@@ -154,12 +154,15 @@ def finetune(
     from ofa_pose.models.elastic import Supernet
     from ofa_pose.models.litepose import LitePose
     from ofa_pose.models.recalibrate import inherit
+    from ofa_pose.monitor.run_state import warn_if_cut_off
     from ofa_pose.train import loop
     from ofa_pose.train.kept import going_on
     from ofa_pose.train.training_run import TrainingRun
 
     before = going_on(out, resume)  # which has what `supernet` gave
     source = before or load_checkpoint(supernet, kind="supernet")
+    if before is None:
+        warn_if_cut_off(source.path)
     spec = load_net(subnet, source.spec.joints)
     if not isinstance(spec, ArchSpec):
         raise InputError(f"is a network of the family '{spec.family}', not a subnet", subnet, "name one of a search")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_pose.utils import files
+from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import NUMBER
 from ofa_pose.utils.result import Result
@@ -90,6 +91,20 @@ def read_state(run: str | Path) -> RunState:
     read = _search_state if command == SEARCH else _training_state
     state = read(folder, command, [one for one in records if type(one.get("step")) is int], recipe)
     return replace(state, running=files.is_locked(folder / COMMAND), go_on=RunDir(folder, command=words).go_on)
+
+
+def warn_if_cut_off(checkpoint: Path | None) -> None:
+    """Warn where the training that a checkpoint lies in has gone fewer steps than its recipe asks for."""
+    if checkpoint is None or checkpoint.parent.name != "checkpoints":
+        return
+    try:
+        state = read_state(checkpoint.parent.parent)
+    except InputError:  # the checkpoint was copied without its run
+        return
+    if state.total is not None and state.done < state.total:
+        steps = f"{state.done:,} of {state.total:,} steps"
+        cut = f"its training was cut off after {steps}; {state.go_on}"
+        warn(f"{state.run}: " + (f"its training goes on, {steps} are done" if state.running else cut))
 
 
 def _training_state(folder: Path, command: str, records: Sequence[Mapping[str, Any]], recipe: Any) -> RunState:

@@ -181,6 +181,18 @@ def test_subnet_of_another_space(call: Call, supernet: Path, tmp_path: Path) -> 
     refused(called, "tiny")
 
 
+def test_a_supernet_whose_training_was_cut_off(call: Call, supernet: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "supernet"
+    shutil.copytree(supernet, cut)
+    (cut / "recipe.yaml").write_text((cut / "recipe.yaml").read_text().replace("steps: 4", "steps: 9"))
+    calls = {"search": ["--macs", "1K"], "table": ["--limit", 1], "fidelity": ["--macs", "1K"]}
+    for name, more in {**calls, "finetune": ["--subnet", "litepose-xs"]}.items():  # which all are refused soon after
+        for folder, told in ((cut, True), (supernet, False)):
+            called = call(name, "--supernet", folder, *more, "--out", tmp_path / "run")
+            warned = f"warning: {folder}: its training was cut off after 4 of 9 steps; go on with: ofa-pose train-super"
+            assert called.code == 2 and (warned in called.err) is told, called.err
+
+
 def test_infeasible_budget_names_the_least(call: Call, supernet: Path, tmp_path: Path) -> None:
     called = call("search", "--supernet", supernet, "--macs", "1K", "--out", tmp_path / "run")
     refused(called, "smallest subnet", "--macs")

@@ -13,7 +13,7 @@ import pytest
 import ofa_pose
 from ofa_pose.monitor import live
 from ofa_pose.monitor.live import lines_of, sparkline, watch_run
-from ofa_pose.monitor.run_state import read_state
+from ofa_pose.monitor.run_state import read_state, warn_if_cut_off
 from ofa_pose.utils import console, files
 from ofa_pose.utils.errors import InputError
 
@@ -129,6 +129,23 @@ def test_a_run_that_was_stopped_says_how_to_go_on_and_one_that_goes_on_does_not(
         assert not any(line.startswith(("  stopped", "  go on")) for line in lines_of(read_state(folder)))
     (folder / "command.txt").write_text("ofa-pose finetune --objective mine --out run\n")
     assert "  go on with     the same call and resume=True" in lines_of(read_state(folder))
+
+
+def test_a_checkpoint_of_a_training_that_was_cut_off_is_warned_of(
+    made: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = made("train-supernet", [*STEPS, {**EVALUATED, "step": 8}], "train: {steps: 16}")
+    best = folder / "checkpoints" / "best.pt"
+    warn_if_cut_off(best)
+    told = f"{folder}: its training was cut off after 8 of 16 steps; go on with: ofa-pose train-supernet --resume --out"
+    assert told in capfd.readouterr().err
+    with files.locked(folder / "command.txt", 0):
+        warn_if_cut_off(best)
+    assert f"{folder}: its training goes on, 8 of 16 steps are done" in capfd.readouterr().err
+    (folder / "recipe.yaml").write_text("train: {steps: 8}")
+    for path in (best, tmp_path / "checkpoints" / "copied.pt", tmp_path / "copied.pt", None):
+        warn_if_cut_off(path)
+    assert not capfd.readouterr().err
 
 
 def test_where_there_are_no_locks_it_cannot_be_said_whether_a_run_goes_on(
