@@ -263,7 +263,7 @@ class SearchSpace:
     @classmethod
     def from_dict(cls, value: Any, where: object = "") -> SearchSpace:
         """Read what `to_dict` writes. Raises InputError that names `where` and the key."""
-        return read_fields(cls, value, "search space", "use lists of whole numbers", where)
+        return read_fields(cls, value, "search space", where)
 
 
 def _shown(depths: Sequence[tuple[int, ...]]) -> str:

@@ -19,6 +19,12 @@ DECONVS = 3
 MOST = {"resolution": 8192, "width": 4096, "expansion": 64, "blocks": 64, "modules": 16, "kernel": 63, "joints": 1000}
 Head = Literal["fusion", "plain"]
 HEADS: tuple[str, ...] = get_args(Head)
+FORMS = {  # what a field's value may be, by its annotation: in words, and an example
+    "int": ("a whole number", "8"),
+    "str": ("a text", "name"),
+    "tuple[int, ...]": ("a list of whole numbers", "[8, 16]"),
+    "tuple[tuple[int, ...], ...]": ("a list of lists of whole numbers", "[[8, 16], [16, 24]]"),
+}
 T = TypeVar("T")
 
 
@@ -74,7 +80,7 @@ class NetSpec:
                 what = f"is a network of the family '{value['family']}', not '{cls.family}'"
                 raise InputError(what, where, f"name one of the family '{cls.family}' here")
             value = {key: item for key, item in value.items() if key != "family"}
-        return read_fields(cls, value, "network spec", "use whole numbers and lists", where)
+        return read_fields(cls, value, "network spec", where)
 
     @property
     def digest(self) -> str:
@@ -181,7 +187,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def read_fields(kind: type[T], value: Any, what: str, hint: str, where: object) -> T:
+def read_fields(kind: type[T], value: Any, what: str, where: object) -> T:
     """A dataclass of texts, whole numbers and tuples of these from a mapping. Raises InputError that names `where`."""
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     needed = [key for key, field in known.items() if field.default is MISSING]
@@ -194,24 +200,36 @@ def read_fields(kind: type[T], value: Any, what: str, hint: str, where: object) 
     for key in needed:
         if key not in value:
             raise InputError(f"the {what} has no '{key}'", where, "add it")
+    values = {}
+    for key, item in value.items():
+        form = str(known[key].type)
+        try:
+            values[key] = _parsed(item, form)
+        except (TypeError, ValueError, OverflowError):
+            wanted, example = FORMS[form]
+            fault = f"'{key}' of the {what} is {item!r:.60}, not {wanted}"
+            raise InputError(fault, where, f"write it as in {key}: {example}") from None
     try:
-        return kind(**{key: _parsed(item, str(known[key].type)) for key, item in value.items()})
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"the {what} is malformed ({error})", where, hint) from None
+        return kind(**values)
     except InputError as error:
         raise InputError(error.faults[0].what, where, error.faults[0].hint) from None
 
 
-def _parsed(value: Any, annotation: str) -> Any:
-    """A value for a field annotated 'str', 'int', 'tuple[int, ...]' and so on; '8' and True are not whole numbers."""
-    if annotation.startswith("tuple["):
-        inner = annotation.removeprefix("tuple[").removesuffix(", ...]")
+def _parsed(value: Any, form: str) -> Any:
+    """A value for a field of one of the `FORMS`, or of another as it is; '8' and True are not whole numbers.
+
+    Raises TypeError, ValueError or OverflowError where it is none.
+    """
+    if form.startswith("tuple["):
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        inner = form.removeprefix("tuple[").removesuffix(", ...]")
         return tuple(_parsed(item, inner) for item in value)
-    if annotation == "int":
-        if isinstance(value, bool) or int(value) != value:
-            raise ValueError(f"{value!r} is not a whole number")
-        return int(value)
-    return str(value) if annotation == "str" else value
+    if form == "int" and (isinstance(value, bool) or int(value) != value):
+        raise ValueError
+    if form == "str" and not isinstance(value, str | int | float):
+        raise TypeError
+    return {"int": int, "str": str}[form](value) if form in FORMS else value
 
 
 def exceeded(largest: Mapping[str, int]) -> str:

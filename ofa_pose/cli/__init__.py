@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the work failed; 2 the call or its input is wrong.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -115,7 +116,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except OfaPoseError as error:
         return _report(str(error), error.exit_code)
     except TyperException as error:
-        return _report(" ".join(error.format_message().split()), 2) if error.format_message() else 2
+        said = " ".join(error.format_message().split())
+        return _report(said + _split_setting(said, words), 2) if said else 2
     except Exception as error:
         if is_memory(error):
             return _report(_no_memory(error, words), 1)
@@ -161,6 +163,15 @@ def _said_by_the_first(error: type[Exception]) -> Iterator[None]:
         if place()[0]:
             raise FailedElsewhere(InputError.exit_code) from None
         raise
+
+
+def _split_setting(said: str, words: Sequence[str]) -> str:
+    """A hint where a word is too many because a --set was split at a blank; '' elsewhere."""
+    for option, setting, stray in zip(words, words[1:], words[2:], strict=False):
+        if "unexpected extra" in said and option == "--set" and not stray.startswith("-"):
+            whole = shlex.quote(f"{setting} {stray}") if "=" in setting else f"{setting}={stray}"
+            return f"; write --set {whole}"
+    return ""
 
 
 def _no_memory(error: Exception, words: Sequence[str]) -> str:

@@ -25,7 +25,8 @@ def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise InputError(f"'--set {override}' has no '='", hint="write --set a.b=value")
+            what = f"'--set {override}' names no key" if equals else f"'--set {override}' has no '='"
+            raise InputError(what, hint=f"write --set {key or 'KEY'}={text or 'VALUE'}")
         *parents, last = key.strip().split(".")
         section = value
         for parent in parents:

@@ -136,6 +136,14 @@ def test_unknown_recipe_key_names_the_nearest(call: Call, recipe: Path, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_a_setting_that_was_split(call: Call, recipe: Path, tmp_path: Path) -> None:
+    given = ("pretrain", "--recipe", recipe, "--out", tmp_path / "run", "--set")
+    refused(call(*given, "train.steps", "8"), "(8); write --set train.steps=8")
+    refused(call(*given, "augment.scale=[0.8,", "1.2]"), "(1.2]); write --set 'augment.scale=[0.8, 1.2]'")
+    refused(call(*given, "train.steps"), "'--set train.steps' has no '='; write --set train.steps=VALUE")
+    refused(call(*given, "a=1", "--seed", "1", "8"), "extra argument(s) (8)")
+
+
 def test_wrong_recipe_value(call: Call, recipe: Path, tmp_path: Path) -> None:
     called = call("pretrain", "--recipe", recipe, "--set", "train.lr=fast", "--out", tmp_path / "run")
     refused(called, "train.lr", "fast")
