@@ -21,9 +21,10 @@ from ofa_pose.backends.on_device import cpu_name, processors, today
 from ofa_pose.checkpoints.checkpoint import find_checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.utils import files
+from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import plain
-from ofa_pose.utils.run_dir import PROVENANCE, RunDir
+from ofa_pose.utils.run_dir import PROVENANCE, RunDir, read_records
 
 PACKAGES = ("ofa-pose", "torch", "numpy", "opencv-python-headless", "faster-coco-eval", "onnxruntime")
 INPUTS = ("--init", "--supernet", "--subnet", "--teacher", "--latency-table")  # options that name a file of a run
@@ -31,6 +32,9 @@ INPUTS = ("--init", "--supernet", "--subnet", "--teacher", "--latency-table")  #
 
 def note_start(run: RunDir, device: torch.device, data: Mapping[str, KeypointDataset], processes: int = 1) -> None:
     """Keep what a run begins or goes on with; the run directory is open.
+
+    A run that goes on has the files that it began from, whatever this call names: where those are others, a warning
+    says so.
 
     Args:
         data: the splits that it uses, by name.
@@ -42,11 +46,25 @@ def note_start(run: RunDir, device: torch.device, data: Mapping[str, KeypointDat
         "machine": machine(device),
         "processes": processes,
         "data": {split: data_statistics(dataset) for split, dataset in data.items()},
-        "inputs": input_digests(run.command),
+        "inputs": _inputs(run),
     }
     if run.fresh:  # what a run left that was killed before its first checkpoint
         (run.path / PROVENANCE).unlink(missing_ok=True)
     _append(run.path / PROVENANCE, record)
+
+
+def _inputs(run: RunDir) -> dict[str, dict[str, str]]:
+    """See `input_digests`; of a run that goes on, those that it began from."""
+    now, before, path = input_digests(run.command), dict[str, dict[str, str]](), run.path / PROVENANCE
+    if run.fresh or not path.is_file():
+        return now
+    for _, record in read_records(path):
+        before = {**record.get("inputs", {}), **before}
+    for option in ("--init", "--supernet"):  # whose weights a training reads when it begins
+        given, begun = now.get(option, {}), before.get(option, {})
+        if given and begun and given["sha256"] != begun["sha256"]:
+            warn(f"{option} {given['path']} is not read: the run goes on from its own checkpoint, not from that file")
+    return {**now, **before}
 
 
 def note_end(run: RunDir, seconds: float) -> None:

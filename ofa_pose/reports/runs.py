@@ -64,10 +64,13 @@ class Run:
         return self.commands[-1] if self.commands else ()
 
     def option(self, name: str) -> str | None:
-        """The value that the last command gave an option, if it did."""
-        found = [after for word, after in itertools.pairwise(self._words) if word == name]
-        found += [word.removeprefix(f"{name}=") for word in self._words if word.startswith(f"{name}=")]
-        return found[-1] if found else None
+        """The value that the last command gave an option, or one that it resumed; None where none did."""
+        for words in reversed(self.commands):
+            found = [after for word, after in itertools.pairwise(words) if word == name]
+            found += [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
+            if found or "--resume" not in words:
+                return found[-1] if found else None
+        return None
 
     def locate(self, value: str) -> Path | None:
         """What a path of the command means now: seen from the run, which may have moved with it; else as it stands."""

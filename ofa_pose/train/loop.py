@@ -137,9 +137,9 @@ def fit(
         with (
             interruptible(training.run.go_on, patient=training.processes.world > 1) as ending,
             event_files(log, training.run, None if training.run.fresh else loop.step),
+            loop.kept(),
         ):
-            with loop.kept():
-                loop.train(ending)
+            loop.train(ending)
             return loop.finish()
 
 
@@ -337,7 +337,10 @@ class _Loop:
             if self._checkpoints.step != self.step:
                 self.save()
             if go_on := self._training.run.go_on:
-                go_on = f"step {self.step} of {self._training.settings.steps} is kept; {go_on}"
+                kept = f"step {self.step} of {self._training.settings.steps} is kept"
+                if self._training.calibrate and self.step == self._training.settings.steps:
+                    kept += ", the decoder is still to be calibrated"
+                go_on = f"{kept}; {go_on}"
             raise Interrupted(error.number, go_on) from None
 
     def _batches(self) -> Generator[Batch, None, None]:

@@ -125,7 +125,9 @@ def transplant(net: LitePose, weights: Mapping[str, Tensor]) -> str:
         layers += 1
         covered += taken > 0
         copied += taken
-    share = f"{100 * copied / total:.3g} %"
+    if copied == total:
+        return "all weights are taken over"
+    share = f"{min(100 * copied / total, 99.9):.3g} %"
     return f"{covered} of {layers} layers and {share} of the weights are taken over, the rest starts anew"
 
 

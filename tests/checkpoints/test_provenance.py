@@ -41,6 +41,24 @@ def test_each_command_keeps_how_it_began_and_ended(tmp_path: Path, tiny_dataset:
     assert first["inputs"] == {"--init": {"path": "litepose-nano-coco", "sha256": sha256(weights)}}
 
 
+def test_a_resumed_run_keeps_what_it_began_from(
+    tmp_path: Path, tiny_dataset: KeypointDataset, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first, other = tmp_path / "first.pt", tmp_path / "other.pt"
+    first.write_bytes(b"1")
+    other.write_bytes(b"2")
+    began = {"--init": {"path": str(first), "sha256": sha256(first)}}
+    for given in (["--init", str(first)], ["--resume"], ["--resume", "--init", str(other)]):
+        run = plan_run(tmp_path / "a", "seed: 1\n", "--resume" in given, argv=["pretrain", *given])
+        run.open()
+        note_start(run, torch.device("cpu"), {})
+        run.last.parent.mkdir(exist_ok=True)
+        run.last.touch()
+        assert records(tmp_path / "a")[-1]["inputs"] == began
+        warned = "--init" in given and "--resume" in given
+        assert (f"--init {other} is not read: the run goes on" in capfd.readouterr().err) is warned
+
+
 def test_what_a_killed_run_left_is_not_the_next_ones(tmp_path: Path, tiny_dataset: KeypointDataset) -> None:
     for _ in range(2):  # no checkpoint was written
         run = plan_run(tmp_path / "a", "seed: 1\n", argv=["pretrain"])

@@ -45,6 +45,13 @@ def test_sources_are_what_the_command_names(tmp_path: Path) -> None:
     assert named == {"--subnet": "s/best.yaml", "--supernet": "super", "--teacher": "litepose-nano-coco"}
 
 
+def test_a_resumed_run_has_the_sources_of_the_command_that_began_it(tmp_path: Path) -> None:
+    commands = ["pretrain --init older", "pretrain --init start", "pretrain --resume --seed 3", "pretrain --resume"]
+    assert read_run(make_run(tmp_path / "a", *commands)).sources == {"--init": "start"}
+    commands = ["pretrain --init older", "pretrain", "pretrain --resume"]  # the first was killed before it began
+    assert read_run(make_run(tmp_path / "b", *commands)).sources == {}
+
+
 def test_the_chain_is_followed_to_its_beginning_each_run_once(tmp_path: Path) -> None:
     teacher = make_run(tmp_path / "teacher", f"pretrain --out {tmp_path / 'teacher'}")
     supernet = make_run(tmp_path / "supernet", f"train-supernet --init {teacher}")

@@ -17,6 +17,7 @@ from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.distributed import Processes
 from ofa_pose.train.loop import _Loop
+from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.config import check_config
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.process import Interrupted
@@ -168,6 +169,25 @@ def test_a_call_that_is_interrupted_in_a_step_ends_after_it(make_job: MakeJob, s
     again = make_job("run", resume=True)
     assert again.fit() == result and records(again) == records(whole)
     assert same_state(again.objective.network, whole.objective.network)
+
+
+def test_what_is_told_to_end_while_the_decoder_is_calibrated_calibrates_again(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[int] = [15]
+
+    def told(training: TrainingRun) -> dict[str, Any]:
+        if ends:
+            raise Interrupted(ends.pop())
+        return {"AP": 0.75}
+
+    monkeypatch.setattr(TrainingRun, "calibrate_best", told)
+    job = make_job("run")
+    kept = "step 8 of 8 is kept, the decoder is still to be calibrated; go on with: ofa-pose pretrain --resume --out"
+    with pytest.raises(Interrupted, match=kept):
+        replace(job, training=replace(job.training, calibrate=True)).fit()
+    again = make_job("run", resume=True)
+    assert replace(again, training=replace(again.training, calibrate=True)).fit()["AP"] == 0.75
 
 
 @pytest.mark.parametrize("when", [0, 3])
