@@ -132,9 +132,10 @@ def show_search(result: SearchResult) -> None:
 
 
 def after_search(result: SearchResult, given: Given) -> None:
-    """The chosen subnet is fine-tuned, for int8 where it was searched for it."""
+    """The chosen subnet is fine-tuned, for int8 where it was searched for it; not one that finds nobody."""
     int8 = " --int8" if result.int8 else ""
-    suggest(f"finetune --subnet {{subnet}} --supernet {{supernet}} --teacher …{int8} --out …")(result, given)
+    if result.best.AP > 0:
+        suggest(f"finetune --subnet {{subnet}} --supernet {{supernet}} --teacher …{int8} --out …")(result, given)
 
 
 def show_table(result: ExhaustiveTable) -> None:

@@ -240,8 +240,9 @@ class SearchJob:
         for note in notes:
             say(note)
         if best.fitness <= 0:
-            why = "every subnet has AP 0, so the smallest one was taken"
-            warn(f"{why}: train the supernet further, or check data.search")
+            none = "the AP of every evaluated subnet is 0" if best.is_valid else "no subnet gave an AP that is a number"
+            why = f"{none}, so of these the one with the fewest MACs was taken, by cost alone"
+            warn(f"{why}: train the supernet further, or check data.search, then search anew")
         figures = describe(feasible, best.genome, best.fitness, error)
         seconds = round(time.perf_counter() - start, 3)
         if not evaluations.measured and earlier.get("evaluations") == len(history):  # it had ended already

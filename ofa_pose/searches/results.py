@@ -135,9 +135,13 @@ def write_best(
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the (cost, AP) points that no other matches or beats in both; by ascending cost, so ascending AP."""
+    """Indices of the (cost, AP) points that no other matches or beats in both; by ascending cost, so ascending AP.
+
+    What finds nobody, AP 0, is of no use at any cost: it is on the front only where all are so.
+    """
     front: list[int] = []
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+    useful = [index for index, (_, ap) in enumerate(points) if ap > 0] or range(len(points))
+    for index in sorted(useful, key=lambda i: (points[i][0], -points[i][1])):
         if not front or points[index][1] > points[front[-1]][1]:
             front.append(index)
     return front
@@ -192,7 +196,7 @@ def write_front(
         "latency_ms", "cost", "subnet": path, "uniform"}], "uniform": the uniformly scaled nets that were evaluated or
         are the widest of their resolution inside the budget, with the same keys from "genome" to "cost" (AP null where
         not evaluated), "saving": of the cheapest front member that is as good as the best evaluated uniform net, the
-        share of that net's cost that it saves (null where there is none).
+        share of that net's cost that it saves (null where there is none, or its AP is 0).
 
         A front member's "uniform" is {"AP": of the best evaluated uniform net that costs no more (null where there is
         none), "complete": whether the widest such net of every resolution was evaluated}. Without that, the AP is only
@@ -262,7 +266,10 @@ def ap_cells(net: Mapping[str, Any]) -> list[str]:
 
 def front_notes(result: Mapping[str, Any], quantity: str, shown: int) -> list[str]:
     """What is to be said below a table that shows so many members of a front, which is over `quantity`."""
-    notes = [f"uniform: the best net with {UNIFORM} that was evaluated and costs no more; ≥: not all such were"]
+    notes = [
+        f"uniform: the best net with {UNIFORM} that was evaluated and costs no more; ≥: not all such were",
+        "these nets are in result.json, with their genomes; only members of the front have files of their own",
+    ]
     if (result["saving"] or 0) >= 0.005:
         notes.append(f"the AP of the best uniform net comes at {result['saving']:.0%} less {quantity}")
     if len(result["front"]) > shown:
@@ -292,7 +299,7 @@ def _widest(nets: Sequence[dict[str, Any]], cost: float = math.inf) -> list[dict
 
 
 def _saving(front: Sequence[dict[str, Any]], uniform: Sequence[dict[str, Any]]) -> float | None:
-    evaluated = [net for net in uniform if net["AP"] is not None]
+    evaluated = [net for net in uniform if net["AP"]]  # neither unknown nor 0
     if not evaluated:
         return None
     best = max(evaluated, key=lambda net: (net["AP"], -net["cost"]))

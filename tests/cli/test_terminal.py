@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,8 @@ def test_figures_have_words_and_units(capfd: pytest.CaptureFixture[str], tmp_pat
         assert words in shown, words
     after_search(found, {"supernet": "runs/a b"})
     assert " --int8 --out …" in capfd.readouterr().err
+    after_search(replace(found, best=replace(best, AP=0.0)), {"supernet": "runs/a b"})
+    assert not capfd.readouterr().err
     show_training(TrainingResult(0.25, 500, 1000, tmp_path, tmp_path, 150, 420, 3750.0, None))
     shown = " ".join(capfd.readouterr().err.split())
     assert "best AP 0.2500 on 150 validation images, 420 people, without the flip test" in shown

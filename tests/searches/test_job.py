@@ -147,12 +147,17 @@ def test_progress_names_the_best_so_far(
     assert f"AP {result['best']['AP']:.3f}" in lines[-1]
 
 
-@pytest.mark.parametrize(("ap", "warned"), [(0.0, True), (0.001, False)])
+@pytest.mark.parametrize(
+    ("ap", "told"),
+    [(0.0, "AP of every evaluated subnet is 0, so"), (np.nan, "no subnet gave an AP that is a number, so"), (0.1, "")],
+)
 def test_a_search_that_found_nobody_warns(
-    tmp_path: Path, feasible: FeasibleSpace, capfd: pytest.CaptureFixture[str], ap: float, warned: bool
+    tmp_path: Path, feasible: FeasibleSpace, capfd: pytest.CaptureFixture[str], ap: float, told: str
 ) -> None:
-    search(tmp_path, feasible, lambda genome: ap)
-    assert ("every subnet has AP 0" in capfd.readouterr().err) == warned
+    result = search(tmp_path, feasible, lambda genome: ap)
+    warned, by = capfd.readouterr().err, "of these the one with the fewest MACs was taken, by cost alone: train the"
+    assert (f"{told} {by}" in warned) == bool(told) == ("by cost alone" in warned)
+    assert result["best"]["macs"]["thop"] == min(int(row["macs_thop"]) for row in rows(tmp_path))
 
 
 def test_a_fitness_without_numbers_still_gives_valid_outputs(tmp_path: Path, feasible: FeasibleSpace) -> None:
@@ -241,7 +246,7 @@ def test_pareto_front() -> None:
     front = pareto_front(points)
     assert [points[i] for i in front] == [(1, 0.2), (2, 0.4), (3, 0.5), (5, 0.9)]
     rng = np.random.default_rng(0)
-    cloud = [(float(a), float(b)) for a, b in rng.integers(0, 12, (60, 2))]
+    cloud = [(float(a), float(b)) for a, b in rng.integers(1, 12, (60, 2))]
     kept = {cloud[i] for i in pareto_front(cloud)}
     for x, y in cloud:
         dominated = any(a <= x and b >= y and (a, b) != (x, y) for a, b in cloud)

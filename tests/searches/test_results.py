@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,5 +209,17 @@ def test_the_table_for_people(tmp_path: Path, feasible: FeasibleSpace) -> None:
 
 
 def test_ties_go_to_the_cheaper_and_the_earlier() -> None:
-    assert pareto_front([(2, 0.5), (1, 0.5), (1, 0.5), (3, 0.7), (3, 0.6), (0.5, 0.0)]) == [5, 1, 3]
+    assert pareto_front([(2, 0.5), (1, 0.5), (1, 0.5), (3, 0.7), (3, 0.6), (0.5, 0.1)]) == [5, 1, 3]
     assert pareto_front([]) == []
+
+
+def test_what_finds_nobody_is_on_no_front_but_where_nothing_finds_anybody() -> None:
+    assert pareto_front([(1, 0.0), (2, 0.4), (3, 0.5)]) == [1, 2]
+    assert pareto_front([(2, 0.0), (1, 0.0)]) == [1]
+
+
+def test_nothing_is_saved_where_uniform_nets_find_nobody(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    candidates = evaluated(feasible, [*widest(feasible), *samples(feasible, 60)])
+    nobody = [replace(c, fitness=0.0) if c.genome in uniform_genomes(feasible) else c for c in candidates]
+    assert write_front(tmp_path, candidates, feasible, ORIGIN)["saving"] is not None
+    assert write_front(tmp_path, nobody, feasible, ORIGIN)["saving"] is None
