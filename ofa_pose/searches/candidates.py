@@ -5,8 +5,10 @@ What is drawn comes from the generator given, never from a global stream as DEAP
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -16,6 +18,7 @@ from ofa_pose.arch.space import Genome
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import uniform_candidates
 from ofa_pose.recipe import SearchSettings
+from ofa_pose.utils.errors import InputError
 
 ROUNDS = 6  # of making what is still missing, because what was made was there before
 MORE = 16  # made at least in each further round: a call for many costs hardly more than for one
@@ -26,6 +29,7 @@ Evaluate = Callable[[Sequence[Genome]], Iterator[FitnessOutcome]]
 """Outcomes of distinct genomes, in the order given, each as soon as it (and those before it) is known."""
 Report = Callable[[dict[str, Any]], None]
 Origin = Literal["uniform", "sample", "crossover", "mutation"]
+OWN_ALGORITHM = "give a generator function as `ofa_pose.searches.candidates.Algorithm` describes it"
 Child = tuple[Genome, Origin]
 Parents = Callable[[np.random.Generator], tuple[Sequence[int], Sequence[int]]]
 """Draws two parents; a mutation takes the first."""
@@ -86,6 +90,31 @@ class Algorithm(Protocol):
             prior: APs known from elsewhere, of which only a surrogate may learn.
             report: called after each generation, before the next one's first candidate, with how good the surrogate is.
         """
+
+
+def check_algorithm(algorithm: object) -> None:
+    """Raise InputError where it cannot be called as an `Algorithm` is."""
+    if not callable(algorithm):
+        raise InputError(f"the algorithm {algorithm!r:.80} cannot be called", hint=OWN_ALGORITHM)
+    with suppress(ValueError):  # what is not written in Python may not say what it takes
+        signature = inspect.signature(algorithm)
+        _, *given = inspect.signature(Algorithm.__call__).parameters
+        try:
+            signature.bind(*given)
+        except TypeError:
+            what = f"the algorithm {algorithm!r:.80} takes {signature}, but is given ({', '.join(given)})"
+            raise InputError(what, hint=OWN_ALGORITHM) from None
+
+
+def check_candidates(found: object, name: str) -> Iterator[Candidate]:
+    """What an algorithm of that name found, as it comes. Raises InputError where that is not candidates."""
+    if not isinstance(found, Iterable):
+        raise InputError(f"the algorithm {name} returned {found!r:.80}, no candidates", hint=OWN_ALGORITHM)
+    for one in found:
+        if not isinstance(one, Candidate) or not isinstance(one.genome, tuple):
+            what = f"the algorithm {name} gave {one!r:.80}, which is not a Candidate with a tuple as its genome"
+            raise InputError(what, hint=OWN_ALGORITHM)
+        yield one
 
 
 def evaluated(

@@ -31,7 +31,7 @@ from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.recipe import Recipe, load_recipe
 from ofa_pose.searches.algorithms import ALGORITHMS, expected_evaluations
 from ofa_pose.searches.archive import ARCHIVE, Archive, check_archive, find_archive
-from ofa_pose.searches.candidates import Algorithm, Candidate
+from ofa_pose.searches.candidates import Algorithm, Candidate, check_algorithm, check_candidates
 from ofa_pose.searches.choice import choice_notes, choose
 from ofa_pose.searches.evaluation import ArchivedEvaluations, Measure, SubnetEvaluator
 from ofa_pose.searches.results import (
@@ -96,6 +96,11 @@ class SearchJob:
     log: str | None = None
     data: Mapping[str, KeypointDataset] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the algorithm cannot be called as one."""
+        if self.algorithm is not None:
+            check_algorithm(self.algorithm)
 
     @classmethod
     def from_checkpoint(
@@ -185,7 +190,7 @@ class SearchJob:
 
         Raises:
             InputError: `out` holds another run; the search that is to be resumed had another supernet, space or data,
-                or another budget, seed or algorithm; `archive` is not one.
+                or another budget, seed or algorithm; `archive` is not one; the algorithm gives no candidates.
             OfaPoseError: a subnet could not be evaluated, a worker died, the archive cannot be written.
         """
         run = plan_run(out, config_text(self.recipe), resume, progress=HISTORY)
@@ -295,7 +300,8 @@ class SearchJob:
         settings, feasible = self.recipe.search, self.feasible
         course = _Course(run, feasible, self.origin, evaluations.error)
         algorithm = self.algorithm or ALGORITHMS[settings.algorithm]
-        found = algorithm(feasible, settings, self.recipe.seed, evaluations, prior, course.note)
+        given = algorithm(feasible, settings, self.recipe.seed, evaluations, prior, course.note)
+        found = check_candidates(given, self.algorithm_name)
         total = None if self.algorithm else expected_evaluations(feasible, settings)
         try:
             with progress("search", total, unit="subnets") as meter:

@@ -214,6 +214,38 @@ def test_an_algorithm_is_handed_over_and_named(tmp_path: Path, feasible: Feasibl
         search(tmp_path, feasible, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "told"),
+    [
+        (5, "the algorithm 5 cannot be called"),
+        (lambda feasible, seed: iter(()), "takes (feasible, seed), but is given (feasible, settings, seed, evaluate, "),
+    ],
+)
+def test_what_cannot_be_called_as_an_algorithm_is_refused_first(
+    tmp_path: Path, feasible: FeasibleSpace, algorithm: Any, told: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        search(tmp_path / "out", feasible, algorithm=algorithm)
+    assert told in str(error.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(None, "returned None, no candidates"), ([(0, 1)], r"gave \(0, 1\), which is not a Candidate")],
+)
+def test_what_an_algorithm_gives_is_checked(tmp_path: Path, feasible: FeasibleSpace, given: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        search(tmp_path, feasible, algorithm=lambda *_: given)
+
+
+def test_an_error_in_an_algorithm_is_its_own(tmp_path: Path, feasible: FeasibleSpace) -> None:
+    def failing(*_: Any) -> Iterator[Candidate]:
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine"):
+        search(tmp_path, feasible, algorithm=failing)
+
+
 def test_an_algorithm_that_chooses_nothing_is_named(tmp_path: Path, feasible: FeasibleSpace) -> None:
     def idle(*_: Any) -> Iterator[Candidate]:
         return iter(())
