@@ -49,7 +49,9 @@ def load_spec(name: str | Path, joints: int | None = None) -> ArchSpec:
         path = Path(name)
         if not path.is_file():
             if path.suffix:
-                raise InputError("no such file", path, "name a preset, a spec file or a checkpoint")
+                found = f"'ofa-pose search --out {path.parent}' writes it, after its first generation"
+                hint = found if path.name == "best.yaml" else "name a preset, a spec file or a checkpoint"
+                raise InputError("no such file", path, hint)
             raise InputError(f"no such network: '{name}'", hint=nearest(str(name), PRESETS))
         spec = ArchSpec.from_dict(read_spec_file(path), path)
     return spec.with_joints(joints) if joints is not None else spec

@@ -319,8 +319,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--provider", default=CPU, help="of ONNX Runtime, such as CUDAExecutionProvider for a GPU")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.csv"), help="file to write")
     given = parser.parse_args(arguments)
-    if not 1 <= given.threads <= processors() or given.rounds < 1:
-        parser.error(f"--threads goes from 1 to {processors()}, the processors here, and --rounds from 1")
+    if not 1 <= given.threads <= processors():
+        parser.error(f"--threads {given.threads} is out of range; give 1 to {processors()}, the processors here")
+    if given.rounds < 1:
+        parser.error(f"--rounds {given.rounds} is out of range; give 1 or more")
     try:
         bundle = Bundle(Path(__file__).resolve().parent, given.threads, given.provider)
         _measure(bundle, given.threads, given.rounds, given.out)

@@ -173,7 +173,7 @@ def show_bundle(result: BundleResult) -> None:
 
 def after_bundle(result: BundleResult, given: Given) -> None:
     """Say what to do with a bundle."""
-    there = f"on the device: python {result.out.name}/measure.py"
+    there = f"on the device: python {result.out.name}/measure.py --threads N, as many as networks will run in there"
     if given["format"] == "web":
         there = f"python -m http.server --directory {shlex.quote(str(result.out))}, and open that page on the device"
     say(f"{there}; then here: ofa-pose latency import results.csv --out TABLE")

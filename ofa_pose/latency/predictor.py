@@ -40,6 +40,7 @@ class Predictor:
         """`where`: the table's file, for messages. Raises InputError where the table is not complete."""
         table.check_complete(where)
         self._where, self._joints, self._measured, nets = where, table.header.joints, table.pieces, table.nets
+        self._space = table.header.space.name
         self.in_browser = table.header.backend in IN_BROWSERS
         self._interpolate, self._known = Interpolator(self._measured), dict(self._measured)
         self._codes: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
@@ -60,7 +61,12 @@ class Predictor:
         pieces = space_pieces(space, joints)
         interpolated = sum(piece not in self._measured for piece in pieces)
         for piece in pieces:
-            self._one(piece)
+            try:
+                self._one(piece)
+            except InputError:
+                spaces = f"the latency table of space '{self._space}' does not cover space '{space.name}'"
+                what = f"{spaces}: it lacks the piece '{piece}'"
+                raise InputError(what, self._where, f"build a table of space '{space.name}'") from None
         return interpolated, len(pieces)
 
     def predict_ms(self, spec: ArchSpec) -> float:

@@ -48,6 +48,8 @@ def test_faults(tmp_path: Path) -> None:
         load_spec("litepose-xss")
     with pytest.raises(InputError, match="no such file; name a preset, a spec file or a checkpoint"):
         load_spec(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match=rf"no such file; 'ofa-pose search --out {tmp_path}' writes it"):
+        load_spec(tmp_path / "best.yaml")
     (tmp_path / "bad.yaml").write_text("stem: 3")
     with pytest.raises(InputError, match=r"bad\.yaml: the network spec has no 'resolution'"):
         load_spec(tmp_path / "bad.yaml")

@@ -85,7 +85,7 @@ def test_a_measured_bundle_comes_home_by_its_folder(
 ) -> None:
     bundle = tmp_path / "bundle"
     made = call("latency", "bundle", "--space", space_file, "--joints", 14, "--out", bundle, "--share", 0.5)
-    assert made.code == 0, made.err
+    assert made.code == 0 and "python bundle/measure.py --threads N, as many as" in " ".join(made.err.split()), made.err
     early = call("latency", "import", bundle, "--out", tmp_path / "early.json")
     assert early.code == 2 and "results.csv: no such file" in early.err
     measure_bundle(bundle, monkeypatch)

@@ -252,11 +252,20 @@ def test_faults_on_the_device_are_reported_in_a_line(
     assert "is not a whole bundle" in error_of()
 
 
-def test_more_threads_than_processors_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--threads", "9999", f"give 1 to {on_device.processors()}, the processors here"),
+        ("--rounds", "0", "give 1 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_their_rule(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, told: str
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        on_device.main(["--threads", "9999"])
-    assert stopped.value.code == 2
-    assert f"--threads goes from 1 to {on_device.processors()}" in capsys.readouterr().err
+        on_device.main([option, value])
+    told = f"error: {option} {value} is out of range; {told}"
+    assert stopped.value.code == 2 and capsys.readouterr().err.splitlines()[-1].endswith(told)
 
 
 def test_results_say_how_well_other_networks_are_predicted(

@@ -97,8 +97,9 @@ def test_what_a_table_covers_is_reported_before_a_search(tiny_space: SearchSpace
     with pytest.raises(InputError, match="--joints 17"):
         predictor.check_covers(tiny_space, 17)
     for other in (replace(tiny_space, resolution=(64, 96)), replace(tiny_space, stem=(4, 16))):
-        with pytest.raises(InputError, match="does not cover"):
-            predictor.check_covers(other, 14)
+        told = f"of space '{tiny_space.name}' does not cover space 'other': it lacks the piece '"
+        with pytest.raises(InputError, match=told):
+            predictor.check_covers(replace(other, name="other"), 14)
 
 
 def test_an_empty_population(tiny_space: SearchSpace) -> None:
