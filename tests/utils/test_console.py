@@ -180,6 +180,18 @@ def test_facts_stand_below_each_other_and_are_never_cut(shown: Callable[[bool], 
     assert lines[-1] == "              x"
 
 
+def test_a_number_stays_beside_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = ["0.5320 ± 0.0213", "170M (thop)", "523K parameters", "12.3 ms", "1,200 subnets", "640 × 480", "95 %"]
+    for width in range(24, 110):
+        text = io.StringIO()
+        terminal = console._PlainConsole(file=text, force_terminal=True, width=width, color_system=None, soft_wrap=True)
+        monkeypatch.setattr(console, "_err", terminal)
+        console.say(f"words, {', '.join(together)}")
+        console.show_facts({"costs": ", ".join(together)})
+        assert all(text.getvalue().count(one) == 2 for one in together), text.getvalue()
+        assert max(map(len, text.getvalue().splitlines())) <= width
+
+
 def test_a_wide_table_is_not_cut(shown: Callable[[bool], io.StringIO]) -> None:
     text, table = shown(False), Table(box=None)
     for place in range(5):
