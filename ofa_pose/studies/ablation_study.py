@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.data.keypoint_dataset import SPLITS
+from ofa_pose.monitor.opening import show_opening
 from ofa_pose.recipe import COMMANDS, load_recipe
 from ofa_pose.studies.ablation import (
     CLASSIFY,
@@ -43,6 +45,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.config import apply_overrides, config_text
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.numbers import counted
 from ofa_pose.utils.process import Interrupted, interruptible
 from ofa_pose.utils.run_dir import COMMAND_WORDS, PROGRESS, alone_in, has_begun
 
@@ -92,6 +95,7 @@ class AblationStudy:
         failed: dict[str, str] = {}
         try:
             with interruptible(go_on), ExitStack() as stack:
+                show_opening(f"study {self.name}", self.facts(executor, workers), folder)
                 tasks = self.tasks(folder, self._data(folder, workers), 1 if workers > 1 else None)
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(alone_in(folder))
@@ -128,6 +132,22 @@ class AblationStudy:
             round(time.perf_counter() - start, 1),
             folder,
         )
+
+    def facts(self, executor: Executor | None = None, workers: int = 1) -> dict[str, str]:
+        """What its opening says."""
+        study, seeds = self.ablation, self.ablation.seeds
+        of_space = [run for run in study.runs.values() if run.command in COMMANDS and "net" not in run.options]
+        spaces = {load_recipe(run.command, study.recipe, study.overrides(run))[0].space for run in of_space}
+        trainings = len(seeds) * sum(run.command != "search" for run in study.runs.values())
+        each = f"with the seed {seeds[0]}" if len(seeds) == 1 else f"each with the seeds {', '.join(map(str, seeds))}"
+        at_once = f"; {workers} runs at once, of one thread each" if workers > 1 else ""
+        device = self.device or ("a GPU where a worker has one" if executor else str(pick_device(None)))
+        return {
+            "runs": f"{', '.join(study.runs)}; {each}: {counted(trainings, 'training')}",
+            "space": ", ".join(sorted(map(str, spaces))),
+            "recipe": study.recipe,
+            "device": f"{device}{at_once}",
+        }
 
     def _data(self, out: Path, workers: int) -> StudyData:
         """The images: the user's, or drawn into OUT/data, the same for every seed."""

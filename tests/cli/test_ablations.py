@@ -144,6 +144,10 @@ def test_own_images_are_taken(call: Call, tiny: Path, data: Path, tmp_path: Path
     done = call("study", tiny, "--out", out, "--device", "cpu", *named, *more, *steps, "--json")
     assert done.code == 0, done.err
     assert not (out / "data").exists() and len(rows(out)) == 2
+    opening = " ".join(done.err.split("seed 0, small: begins")[0].split())
+    assert opening.startswith(
+        "study tiny runs small, large; with the seed 0: 2 trainings recipe nano device cpu writes"
+    )
     assert done.result["arms"][0]["spread"] is None
 
 
