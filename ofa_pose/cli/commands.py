@@ -16,6 +16,7 @@ from typing import Any
 import typer
 from rich.markup import escape
 
+from ofa_pose.cli.completing import complete
 from ofa_pose.cli.facts import format_value
 from ofa_pose.utils.console import mute, quiet, show_facts
 from ofa_pose.utils.errors import InputError, OfaPoseError
@@ -78,7 +79,8 @@ def add_command(
     assert helps.keys() == parameters.keys(), f"{function.__name__}: Args explains {[*helps]}, it takes {[*parameters]}"
     names = {key: f"--{key.replace('_', '-')}" for key in parameters} | OPTIONS | {key: key for key in arguments}
     kinds = {key: _kind(function, one) for key, one in parameters.items() if key not in ONLY_IN_PYTHON}
-    shown = [_shell_parameter(parameters[key], kind, names, helps[key]) for key, kind in kinds.items()]
+    values = {key: complete(function.__name__, key) for key in kinds}
+    shown = [_shell_parameter(parameters[key], kind, names, helps[key], values[key]) for key, kind in kinds.items()]
     as_json = typer.Option(False, "--json", help="Print the result, and only it, as JSON on stdout.")
     hushed = typer.Option(False, "--quiet", help="Show nothing but warnings and errors, and what --json prints.")
     shown += [_keyword("as_json", bool, as_json), _keyword("hushed", bool, hushed)]
@@ -162,7 +164,13 @@ def _sentence(text: str, default: Any) -> str:
     return text if is_value else text[:1].upper() + text[1:]
 
 
-def _shell_parameter(parameter: inspect.Parameter, kind: str, names: Mapping[str, str], said: str) -> inspect.Parameter:
+def _shell_parameter(
+    parameter: inspect.Parameter,
+    kind: str,
+    names: Mapping[str, str],
+    said: str,
+    values: Callable[[str], list[str]] | None,
+) -> inspect.Parameter:
     key, default = parameter.name, parameter.default
     base, metavar = SHELL_TYPES[kind]
     option, text = names[key], _in_the_shell(_sentence(said, default), names)
@@ -175,11 +183,11 @@ def _shell_parameter(parameter: inspect.Parameter, kind: str, names: Mapping[str
     elif base is str:
         default = str(default)
     if option == key:
-        return _keyword(key, base, typer.Argument(default, help=text))
+        return _keyword(key, base, typer.Argument(default, help=text, autocompletion=values))
     if kind == "bool" and default is not False:
         option = f"{option}/--no-{option[2:]}"
     metavar = "A.B=VALUE" if key == "overrides" else metavar
-    return _keyword(key, base, typer.Option(default, option, help=text, metavar=metavar))
+    return _keyword(key, base, typer.Option(default, option, help=text, metavar=metavar, autocompletion=values))
 
 
 def _keyword(name: str, annotation: Any, info: Any) -> inspect.Parameter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import warnings
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, studying, training
 from ofa_pose.arch.presets import load_spec
-from ofa_pose.cli import run
+from ofa_pose.cli import completing, run
 from ofa_pose.cli.device_views import show_comparison, show_verification
 from ofa_pose.cli.views import after_search, show_search, show_training
 from ofa_pose.costs import macs
@@ -71,6 +73,13 @@ def test_one_ap_of_one_net_on_one_split_is_one_number(call: Call, recipe: Path, 
         ("ofa-pose train-s", 1, "train-supernet"),
         ("ofa-pose search --lat", 2, "--latency-table"),
         ("ofa-pose wa", 1, "watch"),
+        ("ofa-pose search --algorithm ns", 3, "nsga2"),
+        ("ofa-pose pretrain --recipe na", 3, "nano"),
+        ("ofa-pose pretrain --net higherhrnet-w4", 3, "higherhrnet-w48"),
+        ("ofa-pose study ker", 2, "kernels"),
+        ("ofa-pose latency build --space litepose-na", 4, "litepose-nano"),
+        ("ofa-pose latency bundle --format we", 4, "web"),
+        ("ofa-pose data convert export.json --format yo", 5, "yolo"),
     ],
 )
 def test_the_shell_completes(
@@ -82,6 +91,16 @@ def test_the_shell_completes(
     with pytest.raises(SystemExit):
         run([])
     assert found in capfd.readouterr().out.split()
+
+
+def test_what_the_shell_completes_is_a_parameter_with_values() -> None:
+    modules = (datasets, evaluating, exchanging, profiling, searching, studying, training)
+    functions = {name: one for module in modules for name, one in inspect.getmembers(module, inspect.isfunction)}
+    known = {name: {*inspect.signature(function).parameters} for name, function in functions.items()}
+    for key, values in completing.VALUES.items():
+        function, _, parameter = key.rpartition(".")
+        assert parameter in (known[function] if function else set().union(*known.values())), key
+        assert [*values()] and all(isinstance(value, str) for value in values()), key
 
 
 def test_of_several_processes_the_first_shows_the_help(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
