@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ofa_pose.cli.facts import Given, macs_of, show_rows
 from ofa_pose.monitor import NO_FLIP
 from ofa_pose.utils.console import say, show_facts, warn
-from ofa_pose.utils.numbers import counted, format_count, format_time
+from ofa_pose.utils.numbers import counted, format_count, format_size, format_time
 
 if TYPE_CHECKING:
     from ofa_pose.api.profiling import BundleResult, LatencyTableResult, ProfileResult
@@ -30,10 +30,12 @@ def show_export(result: ExportResult) -> None:
         names = [Path(file).name for file in report.get("files", [path])]
         difference = f"{report['max_difference']:.1e}" if "max_difference" in report else "–"
         time = f"{report['ms']:.1f}" if "ms" in report else "–"
-        rows.append((name, names[0], _size(result.bytes[name]), difference, time))
+        rows.append((name, names[0], format_size(result.bytes[name]), difference, time))
         rows += [("", other, "", "", "") for other in names[1:]]
         if "float_ms" in report:
-            rows.append(("", "the same in float32", _size(report["float_bytes"]), "–", f"{report['float_ms']:.1f}"))
+            rows.append(
+                ("", "the same in float32", format_size(report["float_bytes"]), "–", f"{report['float_ms']:.1f}")
+            )
     folder = next(iter(result.files.values())).parent
     say(f"files in {folder}, models compared with torch; ms: of one image in one thread")
     show_rows(("format", "file"), ("size", "max difference", "ms"), rows)
@@ -55,10 +57,6 @@ def after_export(result: ExportResult, given: Given) -> None:
     if "web" in result.files:
         folder = shlex.quote(str(result.files["web"]))
         say(f"next: python -m http.server --directory {folder}, then open http://localhost:8000")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def show_profile(result: ProfileResult) -> None:
@@ -168,7 +166,9 @@ def show_verification(result: Verification) -> None:
 
 def show_bundle(result: BundleResult) -> None:
     """Where a bundle is, and how large."""
-    show_facts({"bundle": f"{result.out}/", "times": counted(result.models, "model"), "size": _size(result.bytes)})
+    show_facts(
+        {"bundle": f"{result.out}/", "times": counted(result.models, "model"), "size": format_size(result.bytes)}
+    )
 
 
 def after_bundle(result: BundleResult, given: Given) -> None:

@@ -8,7 +8,7 @@ from ofa_pose.cli.facts import Given, format_value, macs_of, show_rows, stages_o
 from ofa_pose.monitor import NO_FLIP
 from ofa_pose.utils.console import say, show, show_facts, warn
 from ofa_pose.utils.errors import OfaPoseError
-from ofa_pose.utils.numbers import counted, format_count, format_time
+from ofa_pose.utils.numbers import counted, format_count, format_size, format_time
 
 if TYPE_CHECKING:
     from ofa_pose.api.datasets import CheckResult, ConvertResult, SynthResult
@@ -280,7 +280,7 @@ def after_predict(result: PredictionResult, given: Given) -> None:
 
 def show_report(result: ReportResult) -> None:
     """Where the page is."""
-    say(f"open in a browser: {result.out} ({result.bytes / 1e6:.1f} MB)")
+    say(f"open in a browser: {result.out} ({format_size(result.bytes)})")
 
 
 def show_nothing(result: RunState) -> None:

@@ -32,7 +32,7 @@ from ofa_pose.searches.job import BASIS
 from ofa_pose.searches.results import UNIFORM
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.numbers import counted, format_count
+from ofa_pose.utils.numbers import counted, format_count, format_size
 from ofa_pose.utils.run_dir import RECIPE
 
 CONFUSION = (
@@ -174,7 +174,7 @@ def first_screen(answer: Answer) -> list[str]:
         "joints": str(answer.spec.joints),
         **{f"latency, {one.device}": show_ms(one.ms) for one in answer.latencies},
         **({"latency, predicted": show_ms(predicted)} if predicted and not answer.latencies else {}),
-        **{f"{one.name} file": _size(one.bytes) for one in models},
+        **{f"{one.name} file": format_size(one.bytes) for one in models},
     }
     body += [*_verdict(answer), element("p", " ".join(_on_devices(answer)), "lead"), tiles(figures)]
     body.append(element("p", CONVENTIONS, "note"))
@@ -332,7 +332,7 @@ def _exports(exports: Sequence[Exported]) -> list[str]:
     if not exports:
         return []
     head, notes = ["format", "file", "size"], []
-    rows = [[one.name, one.path.name, _size(one.bytes)] for one in exports]
+    rows = [[one.name, one.path.name, format_size(one.bytes)] for one in exports]
     if any(one.ms is not None for one in exports):
         head.append("time")
         rows = [[*row, "" if one.ms is None else show_ms(one.ms)] for row, one in zip(rows, exports, strict=True)]
@@ -429,7 +429,3 @@ def _short(checkpoint: str) -> str:
     if path.name != "best.pt":
         return path.stem
     return path.parents[1].name if path.parent.name == "checkpoints" else path.parent.name
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.0f} kB"

@@ -50,6 +50,11 @@ def counted(number: int, one: str, several: str = "") -> str:
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
+def format_size(count: int) -> str:
+    """Bytes as '3.2 MB', '0.1 MB', '94.7 kB' or '0.3 kB'."""
+    return f"{count / 1e6:.1f} MB" if count >= 99_950 else f"{count / 1e3:.1f} kB"
+
+
 def format_time(seconds: float) -> str:
     """'0.4 s', '41 s', '3 min 20 s', '1 h 5 min', '2 d 3 h'."""
     if seconds < 1:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from ofa_pose.api import datasets, evaluating, exchanging, profiling, searching, studying, training
+from ofa_pose.api.searching import ReportResult
 from ofa_pose.arch.presets import load_spec
 from ofa_pose.cli import completing, run
 from ofa_pose.cli.device_views import show_comparison, show_verification
-from ofa_pose.cli.views import after_search, show_search, show_training
+from ofa_pose.cli.views import after_search, show_report, show_search, show_training
 from ofa_pose.costs import macs
 from ofa_pose.latency.comparison import ComparedNet, ImageTime, LatencyComparison
 from ofa_pose.latency.measure import Verification
@@ -180,3 +181,8 @@ def test_figures_have_words_and_units(capfd: pytest.CaptureFixture[str], tmp_pat
     shown = " ".join(capfd.readouterr().err.split())
     assert "best AP 0.2500 on 150 validation images, 420 people, without the flip test" in shown
     assert "after step 500 of 1,000" in shown and "took 1 h 2 min" in shown
+
+
+def test_a_small_report_has_a_size(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    show_report(ReportResult(tmp_path / "report.html", 31_249))
+    assert "(31.2 kB)" in capfd.readouterr().err

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.numbers import format_count, format_time, parse_count, parse_seconds
+from ofa_pose.utils.numbers import format_count, format_size, format_time, parse_count, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,21 @@ def test_counts(text: str, count: int) -> None:
 )
 def test_times(seconds: float, text: str) -> None:
     assert format_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0.0 kB"),
+        (312, "0.3 kB"),
+        (31_249, "31.2 kB"),
+        (99_949, "99.9 kB"),
+        (99_950, "0.1 MB"),
+        (3_249_999, "3.2 MB"),
+    ],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert format_size(count) == text
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30ms", 0.03), ("1.5s", 1.5), ("800us", 8e-4), ("800µs", 8e-4)])
