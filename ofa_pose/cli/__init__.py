@@ -48,6 +48,7 @@ app = typer.Typer(
     "eval, export. MACs are in thop's convention unless said otherwise.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

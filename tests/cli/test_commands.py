@@ -267,7 +267,7 @@ COMMANDS = dict(commands())
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_help_of_every_command(path: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert run([*path, "--help"]) == 0
+    assert run([*path, "-h"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     shown = " ".join(" ".join(lines).replace("│", " ").split())
