@@ -155,6 +155,7 @@ def process_pool(count: int, begin: Callable[..., object], *given: Any) -> Itera
             process.join(max(0.0, until - time.monotonic()))
             if process.is_alive():
                 process.kill()  # the interpreter would wait for it at its end
+                process.join(_ENDS_S)
 
 
 def _begin_worker(parent: int, all_there: Barrier, begin: Callable[..., object], given: tuple[Any, ...]) -> None:
