@@ -260,9 +260,10 @@ def test_an_out_that_is_a_file(call: Call, data: Path, net: Path, tmp_path: Path
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_eval_without_ground_truth(call: Call, net: Path, data: Path) -> None:
+def test_eval_without_ground_truth(call: Call, net: Path, data: Path, tmp_path: Path) -> None:
     refused(call("eval", "--checkpoint", net), "data.test", "--annotations")
-    refused(call("eval", "--checkpoint", net, "--annotations", data / "val" / "annotations.json"), "--images")
+    alone = shutil.copy(data / "val" / "annotations.json", tmp_path)
+    refused(call("eval", "--checkpoint", net, "--annotations", alone), "annotations.json", "--images")
     refused(call("eval", "--results", data / "none.json"), "--annotations")
     refused(call("eval", "--results", data / "none.json", "--decoding", "reference"), "--decoding")
     refused(call("eval", "--checkpoint", net, "--decoding", "refernce"), "reference")

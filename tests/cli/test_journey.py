@@ -79,7 +79,13 @@ def test_train_search_finetune_eval_export_predict(
     assert reported.code == 0, reported.err
     page = (tmp_path / "tuned" / "report.html").read_text()
     assert reported.result == {"out": str(tmp_path / "tuned" / "report.html"), "bytes": len(page.encode())}
-    for title in ("The network", "The search", "The Pareto front", "Training: pretrain net (teacher)", "recipe.yaml"):
+    for title in (
+        "The network",
+        "The search",
+        "The Pareto front",
+        "Training: pretrain in net/ (teacher)",
+        "recipe.yaml",
+    ):
         assert title in page
 
 

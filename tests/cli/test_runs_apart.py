@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def test_a_start_of_another_net_is_taken_as_far_as_it_goes(call: Call, recipe: P
     )
     called = call(*words, "--init", "litepose-nano-coco")
     assert called.code == 0 and "init: channels sorted by importance" in called.err, called.err
-    assert re.search(r"init: \d+ of \d+ layers and [\d.]+ % of the weights are taken over", called.err)
+    assert "init: all weights are taken over" in called.err
     assert " ".join(called.err.split()).count("a search can keep --macs ") == 1
     assert load_checkpoint(tmp_path / "run").space == load_space(load_recipe("train-supernet", recipe)[0].space)
 
