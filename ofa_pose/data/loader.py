@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from ofa_pose.utils.seeding import generator
 
 SHARED_MEMORY = Path("/dev/shm")
 READING_S = 600.0  # a process that takes longer for a batch hangs
+CHECK_S = 5.0  # how often it is seen whether the processes live, whose death raises an error that may have been lost
 AHEAD = 2  # batches that each process has ready
 LOOKED_AT = 100  # steps whose resolutions say how large a batch is
 CLEAN = -1  # the epoch of a sample without augmentation
@@ -278,14 +280,14 @@ def _load(
         prefetch_factor=ahead or AHEAD if workers else None,
         collate_fn=_Sender(in_memory=ahead > 0),
         pin_memory=pin_memory,
-        timeout=READING_S if workers else 0,
+        timeout=min(CHECK_S, READING_S) if workers else 0,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # see `end_with`
         worker_init_fn=partial(_start_worker, os.getpid()),
         generator=torch.Generator(),  # the loader draws a seed that nobody uses; not from the global stream
     )
     batches = iter(loader)
     try:
-        for batch in batches:
+        while (batch := _awaited(batches)) is not None:
             if isinstance(batch, InputError):
                 raise batch
             yield batch.unpacked() if isinstance(batch, _Packed) else batch
@@ -294,6 +296,17 @@ def _load(
     finally:  # not when the last traceback that knows of it goes
         if workers:
             batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _awaited(batches: Iterator[Any]) -> Any:
+    """The next of a loader's batches; None after the last. Raises RuntimeError where none comes for `READING_S`."""
+    until = time.monotonic() + READING_S
+    while True:
+        try:
+            return next(batches, None)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out") or time.monotonic() >= until:
+                raise
 
 
 def _start_worker(parent: int, _worker: int) -> None:

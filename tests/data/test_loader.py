@@ -277,6 +277,22 @@ def test_a_process_that_dies_ends_the_work_in_a_line(dataset: KeypointDataset) -
     assert not _workers()
 
 
+def test_a_death_is_noticed_where_the_error_that_it_raised_was_lost(
+    dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofa_pose.data.loader.CHECK_S", 0.2)
+    batches = training_batches(dataset, 3, 5, _resolution, 0, 400, Augmentation(), workers=1)
+    next(batches)
+    raised = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # such as in code that goes on after any error
+    try:
+        os.kill(_workers()[0], signal.SIGKILL)
+        with pytest.raises(OfaPoseError, match="a process that reads images died"), worker_faults(), closing(batches):
+            for _ in batches:
+                pass
+    finally:
+        signal.signal(signal.SIGCHLD, raised)
+
+
 @pytest.mark.slow
 def test_a_process_that_hangs_ends_the_work_in_a_line(
     dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch
