@@ -140,9 +140,11 @@ def process_pool(count: int, begin: Callable[..., object], *given: Any) -> Itera
     before, started = {*multiprocessing.active_children()}, set[BaseProcess]()
     try:
         with interruptible():
-            with apart_from_terminal():
-                for _ in range(count):
-                    pool.submit(int)
+            try:
+                with apart_from_terminal():
+                    for _ in range(count):
+                        pool.submit(int)
+            finally:  # where not all could be started, the others wait for them
                 started = {*multiprocessing.active_children()} - before
             yield pool
     finally:

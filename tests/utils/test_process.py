@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 import pytest
 
+from ofa_pose.utils import process
 from ofa_pose.utils.process import Interrupted, apart_from_terminal, interruptible, process_pool
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -106,12 +108,27 @@ def test_processes_that_begin_apart_from_the_terminal_do_not_hear_it() -> None:
     child.wait()
 
 
-def test_a_pool_has_all_its_processes_at_once_and_ends_those_that_hang() -> None:
+def test_a_pool_has_all_its_processes_at_once_and_ends_those_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_ENDS_S", 1.0)
     before = {*multiprocessing.active_children()}
     with process_pool(2, int) as pool:
         started = {*multiprocessing.active_children()} - before
         assert len(started) == 2 and pool.submit(abs, -3).result(60) == 3
-        for process in started:
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGSTOP)  # hears no signal to end
-    assert not any(process.is_alive() for process in started)
+        for one in started:
+            assert one.pid is not None
+            os.kill(one.pid, signal.SIGSTOP)  # hears no signal to end
+    assert not any(one.is_alive() for one in started)
+
+
+def test_a_pool_that_cannot_start_all_its_processes_ends_those_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, submit = {*multiprocessing.active_children()}, ProcessPoolExecutor.submit
+
+    def submit_once(pool: ProcessPoolExecutor, *given: Any) -> Future[Any]:
+        if {*multiprocessing.active_children()} - before:
+            raise BlockingIOError("no more processes")
+        return submit(pool, *given)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit_once)
+    with pytest.raises(BlockingIOError), process_pool(2, int):
+        raise AssertionError("not reached")
+    assert not {*multiprocessing.active_children()} - before
