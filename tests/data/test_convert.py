@@ -138,6 +138,12 @@ def test_drawn_datasets_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert link.resolve() == tmp_path / "drawn" / split / "images" / "000001.jpg"
 
 
+def test_the_folder_that_is_named_comes_before_those_in_it(tmp_path: Path) -> None:
+    path, images = write(tmp_path, contents(3))
+    write(images, contents(3))  # others of the same names, in images/images
+    assert convert(path, tmp_path / "out", images=images).splits["all"]["images"] == images
+
+
 def test_images_stay_or_are_copied(tmp_path: Path) -> None:
     path, images = write(tmp_path, contents(3))
     done = convert(path, tmp_path / "stay")
