@@ -251,7 +251,7 @@ def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _missing_files(records: Sequence[ImageRecord], annotations: Path, folder: Path, is_guess: bool) -> list[Fault]:
-    if is_guess and not any(record.path.is_file() for record in records):
+    if is_guess and records and not any(record.path.is_file() for record in records):
         what = (
             f"its images are neither beside it nor in a folder of a usual name (the first would be {records[0].path})"
         )

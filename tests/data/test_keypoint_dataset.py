@@ -191,6 +191,22 @@ def test_missing_images(tmp_path: Path) -> None:
         load_dataset(annotations)
 
 
+def test_images_that_are_named_by_whole_paths_are_found(tmp_path: Path) -> None:
+    value = contents()
+    annotations, images = write(tmp_path, value)
+    for record in value["images"]:
+        record["file_name"] = str(images / record["file_name"])
+    annotations.write_text(json.dumps(value))
+    assert load_dataset(annotations, check_images="decode").images[0].path == images / "0.png"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_file_without_images(tmp_path: Path, named: bool) -> None:
+    annotations, images = write(tmp_path, {**contents(), "images": []})
+    with pytest.raises(InputError, match="image"):
+        load_dataset(annotations, images if named else None)
+
+
 def test_decoding_finds_wrong_sizes_and_damage(tmp_path: Path) -> None:
     annotations, images = write(tmp_path, contents())
     cv2.imwrite(str(images / "0.png"), np.zeros((64, 90, 3), np.uint8))
