@@ -188,7 +188,8 @@ def evaluate(
         assert results is not None
         if annotations is None:
             raise InputError("eval --results needs --annotations", hint="name the ground truth")
-        dataset = _ground_truth({}, annotations, None, skeleton, check_images="none")
+        beside = Path(annotations).parent if Path(annotations).suffix.lower() == ".zip" else None  # no image is read
+        dataset = _ground_truth({}, annotations, beside, skeleton, check_images="none")
         evaluator, found = make_evaluator(dataset, metric), read_results(results, dataset)
         done = score(evaluator, found, len(dataset))
     parts = break_down(evaluator, done.results) if breakdown else None

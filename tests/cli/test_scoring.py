@@ -13,6 +13,8 @@ import pytest
 
 from tests.cli.conftest import Call, Called
 from tests.cli.test_bad_input import refused
+from tests.formats import test_cvat
+from tests.formats.test_reading import SCENE, zipped
 
 FIXTURE = Path(__file__).resolve().parents[3] / "shared/fixtures/crowdpose_metrics"
 JOINTS = ["head", "left_hand", "right_hand"]
@@ -354,3 +356,10 @@ def test_how_often_sides_are_confused_is_shown_beside_the_joints(score: Score, t
     assert re.search(r"joints +AP +AR +people +sides confused", shown)
     assert re.search(r"right_hand .* 33\.3% of 3\b", shown) and re.search(r"left_hand .* 0\.0% of 3\b", shown)
     assert re.search(r"sizes +AP +AR +people *$", shown, re.MULTILINE)
+
+
+def test_ground_truth_in_a_zip_file_needs_no_images(call: Call, tmp_path: Path) -> None:
+    path = zipped(tmp_path / "task.zip", {"annotations.xml": test_cvat.document([SCENE])})
+    (tmp_path / "results.json").write_text("[]")
+    called = call("eval", "--results", tmp_path / "results.json", "--annotations", path, "--json")
+    assert called.code == 0 and called.result["images"] == 1, called.err
