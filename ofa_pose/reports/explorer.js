@@ -27,9 +27,9 @@
     return parent.appendChild(made);
   }
 
-  function frontOf() { // nothing is as cheap and better
+  function frontOf() { // nothing is as cheap and better; AP 0 only where all are 0
     const front = new Set();
-    let best = -Infinity;
+    let best = nets.some((net) => net.AP > 0) ? 0 : -Infinity;
     for (const net of [...nets].sort((a, b) => cost(a) - cost(b) || b.AP - a.AP)) {
       if (net.AP > best) { front.add(net); best = net.AP; }
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,23 @@ def test_every_dot_tells_what_it_is_to_the_mouse(open_page, report: Path, run: P
         and "stage1" in said
     )
     assert page.inner_text("#nets tr.chosen button") == "front/002"
+
+
+def test_a_net_of_ap_0_is_on_the_front_only_where_all_are(open_page, report: Path, tmp_path: Path) -> None:
+    before, start, rest = report.read_text().partition('id="explorer-data">')
+    text, end, after = rest.partition("</script>")
+    value = json.loads(text)
+    cheapest = min(value["nets"], key=lambda net: net["costs"][value["axes"][0]["key"]])
+    for zeros, on_front in ((value["nets"], 1), ([cheapest], 0)):
+        aps = [net["AP"] for net in value["nets"]]
+        for net in zeros:
+            net["AP"] = 0
+        text = json.dumps(value).replace("<", "\\u003c")
+        (tmp_path / "report.html").write_text("".join([before, start, text, end, after]))
+        page = open_page(tmp_path / "report.html", viewport=SIZES["desk"])
+        assert page.locator("#plot .front[aria-label*='AP 0.000']").count() == on_front
+        for net, ap in zip(value["nets"], aps, strict=True):
+            net["AP"] = ap
 
 
 @pytest.mark.parametrize("size", [*SIZES])
