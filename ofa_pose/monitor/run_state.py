@@ -101,7 +101,7 @@ def warn_if_cut_off(checkpoint: Path | None) -> None:
         state = read_state(checkpoint.parent.parent)
     except InputError:  # the checkpoint was copied without its run
         return
-    if state.total is not None and state.done < state.total:
+    if state.total is not None and state.done < state.total and not state.ended:
         steps = f"{state.done:,} of {state.total:,} steps"
         cut = f"its training was cut off after {steps}; {state.go_on}"
         warn(f"{state.run}: " + (f"its training goes on, {steps} are done" if state.running else cut))

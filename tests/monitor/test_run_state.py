@@ -145,6 +145,9 @@ def test_a_checkpoint_of_a_training_that_was_cut_off_is_warned_of(
     (folder / "recipe.yaml").write_text("train: {steps: 8}")
     for path in (best, tmp_path / "checkpoints" / "copied.pt", tmp_path / "copied.pt", None):
         warn_if_cut_off(path)
+    (folder / "metrics.jsonl").unlink()
+    (folder / "provenance.jsonl").write_text('{"ended": "2026-11-27"}\n')
+    warn_if_cut_off(best)
     assert not capfd.readouterr().err
 
 
