@@ -382,7 +382,7 @@ def _answer(future: Future[T]) -> T:
         return future.result(ANSWER_S)
     except TimeoutError:
         if future.done():
-            raise
+            return future.result()
         raise TimeoutError(f"no answer came for {ANSWER_S:g} s") from None
 
 

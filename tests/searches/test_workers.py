@@ -154,6 +154,17 @@ def test_a_worker_that_hangs_ends_the_search(tmp_path: Path, monkeypatch: pytest
     assert len(rows(tmp_path / "a.sqlite")) == len(GENOMES) - 1, "what was finished meanwhile is kept"
 
 
+def test_an_answer_that_comes_as_the_time_is_over_counts() -> None:
+    class Late(Future[int]):
+        def result(self, timeout: float | None = None) -> int:
+            if timeout is not None:
+                self.set_result(5)
+                raise TimeoutError
+            return super().result()
+
+    assert evaluation._answer(Late()) == 5
+
+
 def test_errors_survive_the_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(InputError("cannot be read", "images/7.jpg", "copy it again")))
     assert isinstance(error, InputError) and str(error) == "images/7.jpg: cannot be read; copy it again"
