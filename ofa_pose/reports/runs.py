@@ -64,12 +64,13 @@ class Run:
         return self.commands[-1] if self.commands else ()
 
     def option(self, name: str) -> str | None:
-        """The value that the last command gave an option, or one that it resumed; None where none did."""
-        for words in reversed(self.commands):
+        """The value that the command which began the run gave an option, else one that resumed it; None: none did."""
+        began = max((place for place, words in enumerate(self.commands) if "--resume" not in words), default=0)
+        for words in self.commands[began:]:
             found = [after for word, after in itertools.pairwise(words) if word == name]
             found += [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
-            if found or "--resume" not in words:
-                return found[-1] if found else None
+            if found:
+                return found[-1]
         return None
 
     def locate(self, value: str) -> Path | None:
@@ -82,7 +83,7 @@ class Run:
 
     @property
     def sources(self) -> dict[str, str]:
-        """What the last command started from, by option; see `SOURCES`."""
+        """What the run started from, by option; see `SOURCES`."""
         return {option: value for option in SOURCES if (value := self.option(option))}
 
     @property
