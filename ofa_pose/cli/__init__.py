@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the work failed; 2 the call or its input is wrong.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -167,9 +168,11 @@ def _said_by_the_first(error: type[Exception]) -> Iterator[None]:
 
 
 def _split_setting(said: str, words: Sequence[str]) -> str:
-    """A hint where a word is too many because a --set was split at a blank; '' elsewhere."""
+    """A hint where a word is too many because a --set was split at a blank, or names one key of several; else ''."""
     for option, setting, stray in zip(words, words[1:], words[2:], strict=False):
         if "unexpected extra" in said and option == "--set" and not stray.startswith("-"):
+            if re.match(r"[\w.]+=", stray):
+                return f"; write --set {shlex.quote(setting)} --set {shlex.quote(stray)}"
             whole = shlex.quote(f"{setting} {stray}") if "=" in setting else f"{setting}={stray}"
             return f"; write --set {whole}"
     return ""

@@ -140,6 +140,7 @@ def test_a_setting_that_was_split(call: Call, recipe: Path, tmp_path: Path) -> N
     given = ("pretrain", "--recipe", recipe, "--out", tmp_path / "run", "--set")
     refused(call(*given, "train.steps", "8"), "(8); write --set train.steps=8")
     refused(call(*given, "augment.scale=[0.8,", "1.2]"), "(1.2]); write --set 'augment.scale=[0.8, 1.2]'")
+    refused(call(*given, "a=1", "train.steps=8"), "(train.steps=8); write --set a=1 --set train.steps=8")
     refused(call(*given, "train.steps"), "'--set train.steps' has no '='; write --set train.steps=VALUE")
     refused(call(*given, "a=1", "--seed", "1", "8"), "extra argument(s) (8)")
 
