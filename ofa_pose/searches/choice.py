@@ -56,7 +56,7 @@ def choose(history: Sequence[Candidate], feasible: FeasibleSpace, draws: Draws, 
     front = pareto_front([(cost, c.fitness) for cost, c in zip(costs, valid, strict=True)])
     for place, index in enumerate(front):
         candidate, difference = valid[index], fittest.fitness - valid[index].fitness
-        if costs[index] >= limit or candidate.fitness <= 0:
+        if costs[index] >= limit:
             continue
         error = paired_error(best, draws(candidate.genome))
         if error is not None and difference <= error:
