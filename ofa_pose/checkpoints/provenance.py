@@ -59,10 +59,12 @@ def _inputs(run: RunDir) -> dict[str, dict[str, str]]:
     if run.fresh or not path.is_file():
         return now
     for _, record in read_records(path):
-        before = {**record.get("inputs", {}), **before}
+        kept = record.get("inputs")
+        known = kept.items() if isinstance(kept, dict) else ()
+        before = {**{option: one for option, one in known if isinstance(one, dict)}, **before}
     for option in ("--init", "--supernet"):  # whose weights a training reads when it begins
         given, begun = now.get(option, {}), before.get(option, {})
-        if given and begun and given["sha256"] != begun["sha256"]:
+        if given and begun and given["sha256"] != begun.get("sha256"):
             warn(f"{option} {given['path']} is not read: the run goes on from its own checkpoint, not from that file")
     return {**now, **before}
 

@@ -59,6 +59,18 @@ def test_a_resumed_run_keeps_what_it_began_from(
         assert (f"--init {other} is not read: the run goes on" in capfd.readouterr().err) is warned
 
 
+@pytest.mark.parametrize("kept", [None, 5, {"--init": 5}, {"--init": {"path": 5}}])
+def test_a_damaged_record_keeps_no_run_from_going_on(tmp_path: Path, kept: Any) -> None:
+    run = plan_run(tmp_path, "seed: 1\n", argv=["pretrain"])
+    run.open()
+    run.last.parent.mkdir()
+    run.last.touch()
+    (tmp_path / "provenance.jsonl").write_text(json.dumps({"inputs": kept}) + "\n")
+    again = plan_run(tmp_path, "seed: 1\n", True, argv=["pretrain", "--resume", "--init", "litepose-nano-coco"])
+    note_start(again, torch.device("cpu"), {})
+    assert "--init" in records(tmp_path)[-1]["inputs"]
+
+
 def test_what_a_killed_run_left_is_not_the_next_ones(tmp_path: Path, tiny_dataset: KeypointDataset) -> None:
     for _ in range(2):  # no checkpoint was written
         run = plan_run(tmp_path / "a", "seed: 1\n", argv=["pretrain"])
