@@ -90,7 +90,7 @@ class SearchSpace:
                 what = f"the choices {list(gene.choices)} for {gene.name} of space '{self.name}' do not ascend"
                 raise InputError(what, hint="sort them, each once")
         if (elastic := sum(len(gene.choices) > 1 for gene in self.genes)) > MOST_GENES:
-            what = f"space '{self.name}' has {elastic} elastic quantities, more than {MOST_GENES}"
+            what = f"space '{self.name}' has {elastic} elastic dimensions, more than {MOST_GENES}"
             raise InputError(what, hint="give its stages fewer blocks, or all blocks one expansion")
         most = tuple(choices[-1] for choices in self.depths)
         if most != self.blocks or min(map(min, self.depths)) < 1:

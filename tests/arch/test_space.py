@@ -241,7 +241,7 @@ def test_a_genome_outside_the_space_is_refused(genome: tuple[int, ...]) -> None:
         ({"stem": list(range(8, 137))}, "has 129 choices for stem, more than 128"),
         (
             {"blocks": [6, 8, 10, 40], "expansion": [4, 6]},
-            "has 73 elastic quantities, more than 64; give its stages fewer",
+            "has 73 elastic dimensions, more than 64; give its stages fewer",
         ),
         ({"stages": [[8], [8], [8], [16, 8192]]}, "width 8192 is more than 4096"),
         ({"blockz": [1]}, "unknown key 'blockz' in a search space; did you mean 'blocks'?"),
