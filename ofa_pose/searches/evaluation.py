@@ -47,7 +47,7 @@ from ofa_pose.searches.candidates import FitnessOutcome
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, OfaPoseError, is_memory
-from ofa_pose.utils.numbers import are_numbers
+from ofa_pose.utils.numbers import are_numbers, format_time
 from ofa_pose.utils.run_dir import BASIS_DEFAULTS
 
 ANSWER_S = 7200.0  # a worker that takes longer for a subnet hangs
@@ -383,7 +383,7 @@ def _answer(future: Future[T]) -> T:
     except TimeoutError:
         if future.done():
             return future.result()
-        raise TimeoutError(f"no answer came for {ANSWER_S:g} s") from None
+        raise TimeoutError(f"no answer came for {format_time(ANSWER_S)}") from None
 
 
 def _drawn(metrics: Mapping[str, Any]) -> np.ndarray | None:
