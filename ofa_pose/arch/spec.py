@@ -206,7 +206,7 @@ def read_fields(kind: type[T], value: Any, what: str, where: object) -> T:
         try:
             values[key] = _parsed(item, form)
         except (TypeError, ValueError, OverflowError):
-            wanted, example = FORMS[form]
+            wanted, example = FORMS.get(form, (f"of type {form}", "…"))
             fault = f"'{key}' of the {what} is {item!r:.60}, not {wanted}"
             raise InputError(fault, where, f"write it as in {key}: {example}") from None
     try:

@@ -59,16 +59,21 @@ def _read(given: Given) -> list[AnnotatedImages]:
 def image_folder(given: Given, split: str, value: Any) -> Path:
     """The folder that file_name starts from: the first one that has the first image.
 
-    It is the one that the caller named, or a usual one, of which those of the split come first.
+    It is the one that the caller named, or a usual one, of which those of the split come first. Above the file's folder
+    only these count, unless it is called 'annotations': what else lies there may be another split's.
     """
     listed = value.get("images") if isinstance(value, Mapping) else None
     names = [one.get("file_name") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     first = str(names[0]) if names else ""
     stem = given.path.stem if given.suffix else split
-    tops = [given.images] if given.images else [given.root, given.root.parent]
     below = [name for part in (split, _split_of(stem), stem) if part for name in (part, f"{part}2017")]
     own = [name for one in below for name in (f"{one}/images", f"images/{one}", one)]
-    places = [*filter(None, [given.images]), *(top / name for top in tops for name in (*own, "images", ""))]
+    usual = [*own, "images", ""]
+    if given.images:
+        places = [given.images, *(given.images / name for name in usual)]
+    else:
+        above = usual if given.root.name == _ALONE else own
+        places = [*(given.root / name for name in usual), *(given.root.parent / name for name in above)]
     found = next((place for place in places if first and place.is_dir() and (place / first).is_file()), None)
     return found or given.images or given.root / "images"
 

@@ -45,13 +45,16 @@ def choose(history: Sequence[Candidate], feasible: FeasibleSpace, draws: Draws, 
     """The cheapest member of the front whose AP is at most one paired standard error below the highest.
 
     The cost is what the budget's first limit limits. Without `prefer_cheaper`, or where the errors are not known, it is
-    the fittest candidate.
+    the fittest candidate; the cheapest, where the AP of all is 0.
     """
     fittest = max(history, key=lambda candidate: candidate.rank)
-    if not prefer_cheaper or fittest.fitness <= 0 or (best := draws(fittest.genome)) is None:
-        return Choice(fittest, fittest)
     valid = [candidate for candidate in history if candidate.is_valid]
     costs = costs_of(feasible, valid)
+    if valid and fittest.fitness <= 0:
+        fittest = valid[int(np.argmin(costs))]
+        return Choice(fittest, fittest)
+    if not prefer_cheaper or (best := draws(fittest.genome)) is None:
+        return Choice(fittest, fittest)
     limit = costs_of(feasible, [fittest])[0]
     front = pareto_front([(cost, c.fitness) for cost, c in zip(costs, valid, strict=True)])
     for place, index in enumerate(front):

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -50,7 +50,7 @@ from ofa_pose.utils.errors import InputError, OfaPoseError, is_memory
 from ofa_pose.utils.numbers import are_numbers, format_time
 from ofa_pose.utils.run_dir import BASIS_DEFAULTS
 
-ANSWER_S = 7200.0  # a worker that takes longer for a subnet hangs
+ANSWER_S = 7200.0  # a process of this machine that takes longer for a subnet hangs
 CACHE_BYTES = 4 << 30
 KEPT = "what was evaluated is kept: go on with --resume"
 EVALUATION_VERSION = 1  # to be raised whenever the same subnet on the same data may get another AP
@@ -287,6 +287,7 @@ class ArchivedEvaluations:
             executor: measures; one of other processes needs a `measure` that can be pickled. None: this process does.
         """
         self._feasible, self._archive, self._seed, self._executor = feasible, archive, seed, executor
+        self._patience = ANSWER_S if isinstance(executor, ProcessPoolExecutor) else None
         self._task = partial(_timed, measure)
         self.measured = 0
         self.asked: set[Genome] = set()
@@ -313,7 +314,7 @@ class ArchivedEvaluations:
                 while genome not in known:
                     subnet = next(following)
                     with self._failing(subnet):
-                        found = _answer(started[subnet]) if started else self._task(subnet)
+                        found = _answer(started[subnet], self._patience) if started else self._task(subnet)
                     known[subnet] = self._keep(subnet, *found)
                 yield known[genome]
         except BaseException:
@@ -340,7 +341,8 @@ class ArchivedEvaluations:
         known = self.draws(genome)
         if known is None and genome not in self._again:
             with self._failing(genome):
-                again = _answer(self._executor.submit(self._task, genome)) if self._executor else self._task(genome)
+                started = self._executor.submit(self._task, genome) if self._executor else None
+                again = _answer(started, self._patience) if started else self._task(genome)
             self._again[genome] = _drawn(again[0])
         return self._again.get(genome) if known is None else known
 
@@ -376,14 +378,14 @@ class ArchivedEvaluations:
         return f"subnet {genome_text(genome)}, {spec},"
 
 
-def _answer(future: Future[T]) -> T:
-    """What a worker found. Raises what it raised, and TimeoutError where it does not answer."""
+def _answer(future: Future[T], patience: float | None) -> T:
+    """What a worker found. Raises what it raised, and TimeoutError where it does not answer within so many seconds."""
     try:
-        return future.result(ANSWER_S)
+        return future.result(patience)
     except TimeoutError:
         if future.done():
             return future.result()
-        raise TimeoutError(f"no answer came for {format_time(ANSWER_S)}") from None
+        raise TimeoutError(f"no answer came for {format_time(patience or 0)}") from None
 
 
 def _drawn(metrics: Mapping[str, Any]) -> np.ndarray | None:

@@ -246,7 +246,7 @@ class SearchJob:
             say(note)
         if best.fitness <= 0:
             none = "the AP of every evaluated subnet is 0" if best.is_valid else "no subnet gave an AP that is a number"
-            why = f"{none}, so of these the one with the fewest MACs was taken, by cost alone"
+            why = f"{none}, so of these the cheapest was taken, by cost alone"
             warn(f"{why}: train the supernet further, or check data.search, then search anew")
         figures = describe(feasible, best.genome, best.fitness, error)
         seconds = round(time.perf_counter() - start, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,13 @@ def test_missing_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds none of the 4 images .* \(the first is 0.png\)"):
         load_dataset(annotations, tmp_path / "other")
     assert load_dataset(annotations, check_images="none").images_dir == images
+    inner = tmp_path / "val"
+    inner.mkdir()
+    with pytest.raises(InputError, match="its images are neither beside it"):  # those above may be another split's
+        load_dataset(shutil.copy(annotations, inner))
+    in_annotations = tmp_path / "annotations"
+    in_annotations.mkdir()
+    assert load_dataset(shutil.copy(annotations, in_annotations), check_images="none").images_dir == images
     images.rename(tmp_path / "elsewhere")
     with pytest.raises(
         InputError, match=r"annotations.json: its images are neither beside it .*; name their folder with"

@@ -23,6 +23,7 @@ from ofa_pose.searches.candidates import Candidate
 from ofa_pose.searches.choice import choice_notes, choose
 from ofa_pose.searches.evaluation import DRAWS
 from ofa_pose.searches.job import SearchJob
+from ofa_pose.searches.results import costs_of
 from ofa_pose.utils.files import read_yaml
 from tests.searches.small_spaces import JOINTS, Usefulness, half_way, small_space, tiny_space
 
@@ -105,6 +106,17 @@ def test_without_errors_or_an_ap_the_fittest_is_taken() -> None:
     nothing = candidates([0.0, 0.0])
     taken = choose(nothing, SIX, noisy(nothing, own=0.1), True)
     assert taken.chosen is taken.fittest is nothing[0]
+
+
+def test_where_the_ap_of_all_is_0_the_budgets_quantity_says_what_is_cheapest() -> None:
+    by_params, nothing = FeasibleSpace(TINY, JOINTS, Budget(params=10**12)), candidates([0.0] * 6)
+    params = costs_of(by_params, nothing)
+    few = [candidate for candidate, count in zip(nothing, params, strict=True) if count > min(params)]
+    few += [candidate for candidate, count in zip(nothing, params, strict=True) if count == min(params)][-1:]
+    assert choose(few, by_params, lambda _: None, True).chosen is few[-1] is not min(few, key=lambda c: c.macs)
+
+
+def test_a_failed_evaluation_is_not_taken() -> None:
     failed = candidates([-np.inf, 0.5])
     assert choose(failed, SIX, lambda _: np.full(200, 0.5), True).chosen is failed[1]
 

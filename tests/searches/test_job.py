@@ -155,7 +155,7 @@ def test_a_search_that_found_nobody_warns(
     tmp_path: Path, feasible: FeasibleSpace, capfd: pytest.CaptureFixture[str], ap: float, told: str
 ) -> None:
     result = search(tmp_path, feasible, lambda genome: ap)
-    warned, by = capfd.readouterr().err, "of these the one with the fewest MACs was taken, by cost alone: train the"
+    warned, by = capfd.readouterr().err, "of these the cheapest was taken, by cost alone: train the"
     assert (f"{told} {by}" in warned) == bool(told) == ("by cost alone" in warned)
     assert result["best"]["macs"]["thop"] == min(int(row["macs_thop"]) for row in rows(tmp_path))
 

@@ -146,6 +146,7 @@ def test_a_worker_that_hangs_ends_the_search(tmp_path: Path, monkeypatch: pytest
         return {"AP": 0.5}
 
     monkeypatch.setattr(evaluation, "ANSWER_S", 0.3)
+    monkeypatch.setattr(evaluation, "ProcessPoolExecutor", ThreadPoolExecutor)
     with Archive(tmp_path / "a.sqlite", BASIS) as archive, ThreadPoolExecutor(2) as executor:
         match = r"subnet 2-0-0-.* could not be evaluated \(TimeoutError: no answer came for 0\.3 s\); what was"
         with pytest.raises(OfaPoseError, match=match):
@@ -162,7 +163,7 @@ def test_an_answer_that_comes_as_the_time_is_over_counts() -> None:
                 raise TimeoutError
             return super().result()
 
-    assert evaluation._answer(Late()) == 5
+    assert evaluation._answer(Late(), 1.0) == 5
 
 
 def test_errors_survive_the_way_between_processes() -> None:
