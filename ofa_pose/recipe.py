@@ -245,6 +245,14 @@ def load_recipe(
     return check_config(Recipe, resolved, f"{where} with --set" if overrides else where), carried
 
 
+def check_named(command: str, name: str | Path | None, overrides: Sequence[str] = (), seed: int | None = None) -> None:
+    """Raise InputError where the recipe that is named, or an override, is at fault, before what takes seconds."""
+    if name is not None:
+        load_recipe(command, name, overrides, seed=seed)
+    else:
+        _completed(overrides, seed)
+
+
 def resumed_recipe(
     path: Path, carried: Mapping[str, Any], overrides: Sequence[str] = (), seed: int | None = None
 ) -> tuple[Recipe, dict[str, Any]]:

@@ -76,14 +76,21 @@ def search(
         InputError: no subnet keeps the budget (the least that would do is named), or an input does not fit another.
         OfaPoseError: a subnet could not be evaluated, or a worker process died.
     """
-    from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.costs.feasible import FeasibleSpace
-    from ofa_pose.monitor.run_state import warn_if_cut_off
+    from ofa_pose.costs.limits import Budget
+    from ofa_pose.recipe import check_named
 
     check_workers(workers, scheduler, executor)
     own = [f"search.algorithm={algorithm}"] if isinstance(algorithm, str) else []
     own += [f"search.surrogate={str(surrogate).lower()}"] if surrogate is not None else []
     own += ["search.int8=true"] if int8 else []
+    check_named("search", recipe, (*overrides, *own), seed)
+    if latency is None:
+        Budget.parse(macs, params, macs_convention)
+
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint  # takes seconds
+    from ofa_pose.costs.feasible import FeasibleSpace
+    from ofa_pose.monitor.run_state import warn_if_cut_off
+
     source = load_checkpoint(supernet, kind="supernet")
     assert source.space is not None
     warn_if_cut_off(source.path)
@@ -168,6 +175,10 @@ def table(
     Raises:
         InputError: the space is too large, or an input or the table to resume does not fit another.
     """
+    from ofa_pose.recipe import check_named
+
+    check_named("search", recipe, overrides)
+
     from ofa_pose.checkpoints.checkpoint import load_checkpoint
     from ofa_pose.monitor.run_state import warn_if_cut_off
 
@@ -219,9 +230,15 @@ def fidelity(
     Raises:
         InputError: fewer than three subnets keep the budget, or an input or the study to resume does not fit another.
     """
-    from ofa_pose.checkpoints.checkpoint import load_checkpoint
-    from ofa_pose.costs.feasible import FeasibleSpace
     from ofa_pose.costs.limits import Budget
+    from ofa_pose.recipe import check_named
+
+    check_named("search", recipe, overrides, seed)
+    if macs is not None or params is not None:
+        Budget.parse(macs, params, macs_convention)
+
+    from ofa_pose.checkpoints.checkpoint import load_checkpoint  # takes seconds
+    from ofa_pose.costs.feasible import FeasibleSpace
     from ofa_pose.monitor.run_state import warn_if_cut_off
 
     source = load_checkpoint(supernet, kind="supernet")

@@ -45,6 +45,9 @@ def pretrain(
         InputError: the recipe, the data, the checkpoint or `out` is at fault; nothing is written then.
         OfaPoseError: the loss is no longer a finite number.
     """
+    from ofa_pose.recipe import check_named
+
+    check_named("pretrain", recipe, overrides, seed)
     sleep_while_waiting()
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import Checkpoint
@@ -94,6 +97,9 @@ def train_supernet(
     Raises:
         InputError, OfaPoseError: as `ofa_pose.pretrain`.
     """
+    from ofa_pose.recipe import check_named
+
+    check_named("train-supernet", recipe, overrides, seed)
     sleep_while_waiting()
     from ofa_pose.arch.space import load_space
     from ofa_pose.checkpoints.checkpoint import Checkpoint
@@ -147,6 +153,9 @@ def finetune(
     Raises:
         InputError, OfaPoseError: as `ofa_pose.pretrain`; also where the subnet is not one of the supernet's.
     """
+    from ofa_pose.recipe import check_named
+
+    check_named("finetune", recipe, overrides, seed)
     sleep_while_waiting()
     from ofa_pose.arch.spec import ArchSpec
     from ofa_pose.checkpoints.checkpoint import check_joints, check_space, load_checkpoint

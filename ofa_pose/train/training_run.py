@@ -46,6 +46,8 @@ from ofa_pose.utils.console import say
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.run_dir import RECIPE, RunDir, has_begun, plan_run
 
+CALIBRATION = "calibration"  # of the decoder: in the best checkpoint's info, and in metrics.jsonl
+
 
 @dataclass(frozen=True)
 class TrainingRun:
@@ -264,12 +266,17 @@ class TrainingRun:
         """Give the best checkpoint the decoder thresholds that suit its network; returns its metrics on data.val.
 
         They come from training images (a supernet's from its largest net) and go into the recipe that it carries. The
-        recipe's stay where no others are surely better there, or where the AP on data.val falls with them.
+        recipe's stay where no others are surely better there, or where the AP on data.val falls with them. A checkpoint
+        that has them already, of a run that had ended, stays as it is.
         """
         best = load_checkpoint(self.run.best)
         metrics = best.info.get("metrics")
         if not isinstance(metrics, dict):
             raise InputError("holds no metrics of its training", self.run.best, "restore it, or choose another --out")
+        if isinstance(known := best.info.get(CALIBRATION), dict):
+            self.run.log({"step": self.settings.steps, CALIBRATION: {**known, "val": metrics}})
+            say("the decoder is calibrated already")
+            return metrics
         network = best.build(self.device)
         net = network
         if isinstance(network, Supernet):
@@ -286,8 +293,9 @@ class TrainingRun:
         say(line if found.AP is None else f"{line} (APs {NO_FLIP})")
         if found.AP is None:
             return metrics
-        self.run.log({"step": self.settings.steps, "calibration": {**found.to_dict(), "val": metrics}})
-        decode = {**(best.recipe.get("decode") or {}), **found.to_dict()["decode"]}
-        recipe, info = {**best.recipe, "decode": decode}, {**best.info, "metrics": metrics}
+        known = found.to_dict()
+        self.run.log({"step": self.settings.steps, CALIBRATION: {**known, "val": metrics}})
+        decode = {**(best.recipe.get("decode") or {}), **known["decode"]}
+        recipe, info = {**best.recipe, "decode": decode}, {**best.info, "metrics": metrics, CALIBRATION: known}
         save_checkpoint(self.run.best, replace(best, recipe=recipe, info=info))
         return metrics

@@ -304,3 +304,15 @@ def test_broken_photo_among_good_ones(call: Call, data: Path, net: Path, tmp_pat
 def test_a_name_too_long_is_shortened(call: Call, tmp_path: Path) -> None:
     called = call("pretrain", "--recipe", "(" * 3000, "--out", tmp_path / "run")
     assert called.code in (1, 2) and len(called.err) < 2000, called.err
+
+
+@pytest.mark.parametrize("command", ["pretrain", "train-supernet", "finetune", "search", "table", "fidelity"])
+def test_a_recipe_is_checked_before_what_takes_seconds(call: Call, tmp_path: Path, command: str) -> None:
+    (tmp_path / "bad.yaml").write_text("trian: 3\n")
+    source = {"pretrain": "--init", "train-supernet": "--init"}.get(command, "--supernet")
+    more = {"finetune": ["--subnet", "nowhere"], "search": ["--macs", "1G"]}.get(command, [])
+    words = [command, source, tmp_path / "nowhere.pt", *more, "--out", tmp_path / "run"]
+    refused(call(*words, "--recipe", tmp_path / "bad.yaml"), "bad.yaml", "did you mean 'train'")
+    refused(call(*words, "--set", "train.steps"), "has no '='")
+    if command == "search":
+        refused(call("search", "--supernet", "nowhere.pt", "--out", tmp_path / "run"), "needs a budget")

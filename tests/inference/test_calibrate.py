@@ -136,7 +136,7 @@ def train(folder: Path, tmp_path: Path) -> Train:
 
 @pytest.mark.parametrize("command", [ofa_pose.pretrain, pytest.param(ofa_pose.train_supernet, marks=pytest.mark.slow)])
 def test_a_training_ends_with_the_thresholds_of_its_net(
-    train: Train, command: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    train: Train, command: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode, record = train(command)
     assert decode.tag_threshold < 4.5
@@ -146,6 +146,12 @@ def test_a_training_ends_with_the_thresholds_of_its_net(
     assert capfd.readouterr().err.count("suit the net better") == 1
     out = tmp_path / command.__name__
     assert read_yaml(out / "recipe.yaml")["decode"] == {"threshold": 0.3, "tag_threshold": 6.0}, "as the run began"
+
+    left = {path: path.read_bytes() for path in (out / "checkpoints" / "best.pt", out / "metrics.jsonl")}
+    monkeypatch.setattr("ofa_pose.train.training_run.calibrate", None)  # a run that has ended is not calibrated anew
+    command(out, resume=True, device="cpu")
+    assert "the decoder is calibrated already" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in left} == left
 
 
 def enlarge(split: Path) -> None:
