@@ -35,7 +35,11 @@ VERSION = 1
 FOREIGN = "is not a checkpoint of ofa-pose"  # a file that torch reads, of something else
 CHANGED = "is a damaged checkpoint: it does not hold what was written"
 DAMAGED = "write or copy it again"
-KINDS = {"net": "a fixed net", "supernet": "a supernet"}
+KINDS = ("net", "supernet")
+SUPERNET = (
+    "holds a supernet, many networks in one",
+    "search it for a subnet and finetune that, then name the finetuned checkpoint",
+)
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,7 @@ def is_plain(value: Any, shape: torch.Size) -> bool:
 def fixed_net(checkpoint: Checkpoint, where: object = "") -> PoseNet:
     """The network of a checkpoint, in eval mode on the CPU. Raises InputError where it holds a supernet."""
     if checkpoint.kind == "supernet":
-        hint = "search it for a subnet and finetune that, then name the finetuned checkpoint"
-        raise InputError("holds a supernet, many networks in one", where, hint)
+        raise InputError(SUPERNET[0], where, SUPERNET[1])
     return checkpoint.build()
 
 
@@ -186,8 +189,10 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     if found_kind not in KINDS:
         raise DamagedCheckpoint("is a damaged checkpoint", path, DAMAGED)
     if kind and found_kind != kind:
-        what = f"holds {KINDS[found_kind]}, not {KINDS[kind]}"
-        raise InputError(what, path, f"name a checkpoint of {KINDS[kind]}")
+        what, hint = (
+            SUPERNET if kind == "net" else ("holds a fixed net, not a supernet", "name a checkpoint of a supernet")
+        )
+        raise InputError(what, path, hint)
     try:
         known = [
             value["recipe"],

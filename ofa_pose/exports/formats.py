@@ -231,7 +231,7 @@ def _write_litepose(source: ExportSource, path: Path) -> dict[str, Any] | None:
     try:
         check_rebuildable(spec)
     except InputError as error:
-        return {"warning": error.faults[0].what}
+        return {"warning": f"{error.faults[0].what}, which matters only where that code is to build the net"}
     return None
 
 

@@ -58,9 +58,9 @@ class Calibration:
             f"threshold {c.threshold:g} and tag threshold {c.tag_threshold:g}" for c in (self.start, self.config)
         )
         if self.AP is None or self.start_AP is None:
-            return f"decoder: {old} as in the recipe; {self.images} training images with people are too few to tell"
+            return f"decoder: {old} stay: {self.images} training images with people are too few to tell"
         if self.config == self.start:
-            return f"decoder: {old} as in the recipe, none surely better on {self.images} training images"
+            return f"decoder: {old} stay: none are surely better on {self.images} training images"
         figures = f"AP {self.start_AP:.4f} to {self.AP:.4f} on {self.images} training images"
         return f"decoder: {new} suit the net better than the recipe's {old}: {figures}"
 

@@ -15,6 +15,7 @@ from ofa_pose.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from ofa_pose.costs.limits import show_ms
 from ofa_pose.families.profile import profile_net
 from ofa_pose.formats.reading import fingerprint
+from ofa_pose.monitor import NO_FLIP
 from ofa_pose.pose.bootstrap import few_people, paired_error, show_ap, shown_difference
 from ofa_pose.reports.findings import (
     Evaluated,
@@ -166,7 +167,7 @@ def first_screen(answer: Answer) -> list[str]:
     models = [one for one in answer.exports if one.ms is not None or len(answer.exports) == 1]
     figures = {
         "AP, test images" if not answer.uses else "AP, images that it had seen": _ap(own) if own else None,
-        "AP, validation images": None if validated is None else f"{validated:.3f}",
+        f"AP, validation images, {NO_FLIP}": None if validated is None else f"{validated:.3f}",
         "AP, search images, inherited weights": None if inherited is None else show_ap(inherited, error),
         **{f"MACs, {name}": format_count(value) for name, value in costs["macs"].items()},
         "parameters": format_count(costs["params"]),
@@ -198,7 +199,7 @@ def _sentences(answer: Answer) -> Iterator[str]:
         came, aps = "", answer.run.aps
         if aps:
             began = f"from AP {aps[0][1]:.3f} " if aps[0][0] == 0 else ""
-            came = f" and came {began}to AP {max(ap for _, ap in aps):.3f} on the validation images"
+            came = f" and came {began}to AP {max(ap for _, ap in aps):.3f} on the validation images, {NO_FLIP}"
         yield f"{answer.run.job} ran {max(steps):,} steps{came}."
     if teacher := answer.run.option("--teacher"):
         with suppress(InputError):

@@ -74,7 +74,7 @@ def test_thresholds_that_fit_stay(scenes: KeypointDataset) -> None:
     fitting = calibrate(Counting(), scenes, SIDE, SHIPPED).config
     found = calibrate(Counting(), scenes, SIDE, fitting)
     assert found.config == fitting and found.start_AP == found.AP
-    assert "as in the recipe, none surely better on 26" in str(found)
+    assert "stay: none are surely better on 26" in str(found)
 
 
 def test_too_few_people_say_nothing(scenes: KeypointDataset) -> None:

@@ -122,7 +122,7 @@ def test_a_finetuned_net_with_all_it_came_from(
     for words in (
         f"within 1.2M MACs (thop): {count} subnets were evaluated. It is the best of them (front/001.yaml), with AP "
         f"{ap:.3f} on the search images with the supernet&#x27;s weights.",
-        "finetune ran 2 steps and came to AP 0.125 on the validation images.",
+        "finetune ran 2 steps and came to AP 0.125 on the validation images, without the flip test.",
         "AP is measured on 4 search images, after BatchNorm recalibration on 3 training images.",
         "Its teacher was gone away.",
         "--teacher &#x27;gone away&#x27;",
