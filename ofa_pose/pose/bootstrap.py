@@ -17,7 +17,7 @@ from ofa_pose.utils.seeding import generator
 
 DRAWS = 200  # standard errors of these are 5 % off
 FEW_PEOPLE = 50  # with fewer an AP says little
-HINT = "raise search.images; where all are used already, name a larger data.search, or train on a smaller share"
+HINT = "raise search.images; where all are used already, name a larger data.search, or train with a larger search_share"
 CHUNK = 1 << 22  # weights of detections at a time
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of OKS
 RECALLS = np.linspace(0, 1, 101)
