@@ -256,6 +256,7 @@ class _Loop:
             self._average.restore(kept.weights_for(network))
         self._best = dict(state["best"])
         self.step, self.unevaluated = state["step"], state.get("unevaluated") is True
+        set_rate(self._optimizer, training.settings, max(0, self.step - 1))  # as it was, where no step is left
         if self._best["AP"] >= 0:
             self._check_best()
 
@@ -308,6 +309,8 @@ class _Loop:
         ):
             if self.unevaluated:
                 self.evaluate()
+                if self.step == settings.steps:
+                    self.save()
             for batch in batches:
                 with nullcontext() if shared else ending.held():
                     self.learn(batch, self.step + 1)

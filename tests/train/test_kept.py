@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
+from ofa_pose.checkpoints.digest import digest
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.distributed import Processes
 from ofa_pose.train.loop import _Loop
@@ -190,13 +191,13 @@ def test_what_is_told_to_end_while_the_decoder_is_calibrated_calibrates_again(
     assert replace(again, training=replace(again.training, calibrate=True)).fit()["AP"] == 0.75
 
 
-@pytest.mark.parametrize("when", [0, 3])
+@pytest.mark.parametrize("when", [0, 3, 8])
 def test_what_is_told_to_end_in_an_evaluation_evaluates_again(make_job: MakeJob, when: int) -> None:
     """An evaluation may take longer than is left before a process that was told to end is killed."""
     whole = make_job("whole", evaluate_start=True)
     result = whole.fit()
     job = make_job("run", evaluate_start=True)
-    ends = {0: 1, 3: 2}[when]
+    ends = {0: 1, 3: 2, 8: 4}[when]
     calls, evaluate = [], job.evaluate
 
     def told() -> dict[str, Any]:
@@ -210,3 +211,5 @@ def test_what_is_told_to_end_in_an_evaluation_evaluates_again(make_job: MakeJob,
     assert load_checkpoint(job.run.last).training["step"] == when  # type: ignore[index]
     again = make_job("run", resume=True, evaluate_start=True)
     assert again.fit() == result and records(again) == records(whole)
+    ended = [load_checkpoint(one.run.last).training for one in (again, whole)]
+    assert digest(ended[0]) == digest(ended[1])
