@@ -35,6 +35,7 @@ OTHERS = [None, True, False, [], {}, [[]], [1], ["a", "b"], {"a": 1}, {"": {}}, 
 JUNK: list[Any] = [*TEXTS, LONG, *NUMBERS, *OTHERS]
 DEPTHS = (3, 30, 300, 3000)
 REPEATS = (2, 5, 40, 3000)
+MOST = 1 << 22  # values and characters of what is repeated: the input itself is to be made in a moment
 WORD = re.compile(r"[\w.+-]+|\"[^\"]*\"")
 
 
@@ -59,6 +60,16 @@ def places(value: Any, most: int = 5000) -> list[Place]:
         if len(found) > most:
             break
     return found
+
+
+def size(value: Any) -> int:
+    """How many values and characters there are in a value, counted to `MOST`."""
+    count, waiting = 0, [value]
+    while waiting and count < MOST:
+        one = waiting.pop()
+        count += 1 + (len(one) if isinstance(one, str) else 0)
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list | tuple) else ()
+    return count
 
 
 def at(value: Any, place: Place) -> Any:
@@ -116,7 +127,7 @@ def _mutated_once(value: Any, rng: Random) -> Any:
     elif kind == "rename" and isinstance(holder, dict):
         holder[rng.choice([f"{key}s", "x", LONG, 0, None, True, 1.5])] = holder.pop(key)
     elif kind == "repeat" and isinstance(old, list | str):
-        holder[key] = old * rng.choice(REPEATS)
+        holder[key] = old * min(rng.choice(REPEATS), max(1, MOST // size(old)))
     else:
         holder[key] = copy.deepcopy(at(value, rng.choice(everywhere)))
     return value
