@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.profiler import record_function
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ofa_pose.arch.spec import MEAN, STD
@@ -285,7 +286,8 @@ def _load(
         worker_init_fn=partial(_start_worker, os.getpid()),
         generator=torch.Generator(),  # the loader draws a seed that nobody uses; not from the global stream
     )
-    batches = iter(loader)
+    with record_function(""):  # its first use imports more, and logs any error then, that of a worker's death too
+        batches = iter(loader)
     try:
         while (batch := _awaited(batches)) is not None:
             if isinstance(batch, InputError):
