@@ -69,9 +69,9 @@ PYTHON_HEAD = """\
 <!-- Written by bin/docs from the functions' signatures and docstrings; change those. -->
 
 Every command of the shell is a function of `ofa_pose`, with the options as keyword arguments: the same checks, the same
-files, the same figures. What it returns has a `to_dict()`, which is what `--json` prints. A wrong call or input raises
-`ofa_pose.utils.errors.InputError`, failed work `OfaPoseError`, its parent. Importing `ofa_pose` is light; torch comes
-with the first call that needs it.
+files, the same figures. What it returns has a `to_dict()`, which is what `--json` prints; `with ofa_pose.quiet():` is
+what `--quiet` is. A wrong call or input raises `ofa_pose.utils.errors.InputError`, failed work `OfaPoseError`, its
+parent. Importing `ofa_pose` is light; torch comes with the first call that needs it.
 """
 
 
@@ -244,7 +244,7 @@ def _command(words: tuple[str, ...], command: Any) -> str:
 
 def python_page() -> str:
     """The reference of the Python API."""
-    names = ["load", *(name for name in ofa_pose.__all__ if name not in ("load", "__version__"))]
+    names = ["load", *(name for name in ofa_pose.__all__ if name not in ("load", "quiet", "__version__"))]
     return "\n".join([PYTHON_HEAD, *(_function(name, getattr(ofa_pose, name)) for name in names)])
 
 

@@ -8,6 +8,7 @@ torch comes with the first call that needs it. A device without torch loads expo
 """
 
 from ofa_pose.api.datasets import data_check, data_convert, data_synth
+from ofa_pose.api.decorators import quiet
 from ofa_pose.api.evaluating import evaluate, load, predict
 from ofa_pose.api.exchanging import export, import_litepose
 from ofa_pose.api.profiling import (
@@ -44,6 +45,7 @@ __all__ = [
     "predict",
     "pretrain",
     "profile",
+    "quiet",
     "report",
     "search",
     "study",

@@ -6,12 +6,12 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, FORMATS, SUFFIXES, listed
-from ofa_pose.utils.errors import FailedElsewhere, InputError
+from ofa_pose.utils.errors import FailedElsewhere, InputError, nearest
 from ofa_pose.utils.process import place
 from ofa_pose.utils.threads import sleep_while_waiting
 
@@ -42,6 +42,31 @@ WORDS = {  # what stands in docstrings for the runtimes that there are
     "{suffixes}": listed(SUFFIXES),
 }
 
+IN_PYTHON = {  # what stands here for an option of the shell that is not a function's argument
+    "quiet": "write 'with ofa_pose.quiet():' around the call",
+    "json": "the result's to_dict() is what --json prints",
+    "set": "did you mean 'overrides'?",
+}
+
+
+def quiet() -> AbstractContextManager[None]:
+    """Show nothing but warnings while calls work, as --quiet does: `with ofa_pose.quiet(): …`."""
+    from ofa_pose.utils.console import quiet
+
+    return quiet(but_warnings=True)
+
+
+def checked_call(function: Callable[P, R]) -> Callable[P, R]:
+    """What a function has that is not a command's: a wrong call of it is an InputError."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        _bound(function.__name__, signature, args, kwargs)
+        return function(*args, **kwargs)
+
+    return call
+
 
 def single_process(function: Callable[P, R]) -> Callable[P, R]:
     """What a command's function has. Under torchrun it is refused: each process would do all of the work.
@@ -68,6 +93,7 @@ def _command(function: Callable[P, R], shared: bool) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         from ofa_pose.utils.run_dir import COMMAND_WORDS
 
+        given = _bound(function.__name__, signature, args, kwargs)
         name, (rank, world, _) = function.__name__.replace("_", "-"), place()
         if world > 1 and not shared:
             if rank:
@@ -77,13 +103,25 @@ def _command(function: Callable[P, R], shared: bool) -> Callable[P, R]:
         with _joined() if world > 1 else nullcontext():
             if COMMAND_WORDS.get():  # the shell's own, which called this
                 return function(*args, **kwargs)
-            before = COMMAND_WORDS.set([name, *_words(signature.bind(*args, **kwargs).arguments)])
+            before = COMMAND_WORDS.set([name, *_words(given)])
             try:
                 return function(*args, **kwargs)
             finally:
                 COMMAND_WORDS.reset(before)
 
     return call
+
+
+def _bound(name: str, signature: inspect.Signature, args: Any, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a call gives, by the parameters' names. Raises InputError where the function cannot be called so."""
+    for unknown in kwargs:
+        if unknown not in signature.parameters:
+            hint = IN_PYTHON.get(unknown) or nearest(unknown, signature.parameters)
+            raise InputError(f"{name}() has no argument '{unknown}'", hint=hint)
+    try:
+        return signature.bind(*args, **kwargs).arguments
+    except TypeError as error:  # one is missing, given twice, or more are given than there are
+        raise InputError(f"{name}(): {error}", hint=f"it takes {', '.join(signature.parameters)}") from None
 
 
 @contextmanager

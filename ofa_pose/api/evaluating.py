@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.api.decorators import check_range, single_process
+from ofa_pose.api.decorators import check_range, checked_call, single_process
 from ofa_pose.backends.runtimes import SUFFIXES
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.result import Result
@@ -56,6 +56,7 @@ class EvaluationResult(Result):
         return {name: value for name, value in super().to_dict().items() if value is not None}
 
 
+@checked_call
 def load(
     checkpoint: str | Path, device: str | None = None, resolution: int | None = None, flip: bool = False
 ) -> PoseModel:

@@ -24,12 +24,38 @@ from ofa_pose.searches import evaluation
 from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.config import config_text
+from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import dump_yaml, write_text
 from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
 
 CROWDPOSE = ("--set", "data.metric=crowdpose")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"mac": "60M"}, "search() has no argument 'mac'; did you mean 'macs'?"),
+        ({"quiet": True}, "search() has no argument 'quiet'; write 'with ofa_pose.quiet():' around the call"),
+        ({}, "search(): missing a required argument: 'out'; it takes supernet, out, macs, "),
+        ({"supernet": "again"}, "search(): multiple values for argument 'supernet'; it takes supernet, out, macs, "),
+    ],
+)
+def test_a_wrong_call_is_an_input_error(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        ofa_pose.search("runs/supernet", **given)
+    assert str(error.value).startswith(said)
+    with pytest.raises(InputError, match=r"^load\(\) has no argument 'flap'; did you mean 'flip'\?$"):
+        ofa_pose.load("runs/net", flap=True)  # type: ignore[call-arg]
+
+
+def test_a_call_can_be_silenced_but_for_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    with ofa_pose.quiet():
+        say("begins")
+        warn("odd")
+    say("again")
+    assert capsys.readouterr().err == "warning: odd\nagain\n"
 
 
 def records(run: Path) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from tests.cli.conftest import Call
 from tests.cli.test_bad_input import refused
 
 SHARED = {"pretrain", "train_supernet", "finetune"}
-ALONE = sorted(set(ofa_pose.__all__) - {"__version__", "load"} - SHARED)
+ALONE = sorted(set(ofa_pose.__all__) - {"__version__", "load", "quiet"} - SHARED)
 
 
 def test_every_command_is_checked() -> None:
