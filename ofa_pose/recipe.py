@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
@@ -21,6 +21,8 @@ from ofa_pose.utils.files import find_yaml, read_yaml
 Side = Annotated[int, Field(gt=0, le=MOST["resolution"], multiple_of=TOTAL_STRIDE)]
 MANY = 10**9  # steps, images and the like: more are a slip of the pen, or an attack
 Minutes = Annotated[str, Field(pattern=r"^[1-9]\d*(\.\d+)? ?min$")]
+AlgorithmName = Literal["evolution", "nsga2", "random"]
+ALGORITHM_NAMES: tuple[str, ...] = get_args(AlgorithmName)
 COMMANDS = ("pretrain", "train-supernet", "finetune", "search")
 
 
@@ -160,7 +162,7 @@ class DecodeSettings(Config):
 class SearchSettings(Config):
     """How to search, and how exactly a candidate is evaluated."""
 
-    algorithm: Literal["evolution", "nsga2", "random"] = Field(
+    algorithm: AlgorithmName = Field(
         "evolution", description="evolution: the best AP; nsga2: the whole AP–cost front; random: the baseline"
     )
     population: int = Field(32, ge=2, le=10**6, description="subnets evaluated in each generation")
@@ -242,7 +244,7 @@ def load_recipe(
         check_config(Recipe, _merge(value, section), where)
     resolved = _with_absolute_paths(apply_overrides(_merge(value, sections.get(command, {})), overrides))
     carried = {**_with_absolute_paths(apply_overrides(copy.deepcopy(value), overrides)), "commands": sections}
-    return check_config(Recipe, resolved, f"{where} with --set" if overrides else where), carried
+    return check_config(Recipe, resolved, where, overrides), carried
 
 
 def check_named(command: str, name: str | Path | None, overrides: Sequence[str] = (), seed: int | None = None) -> None:
@@ -266,12 +268,14 @@ def resumed_recipe(
         raise InputError("holds no mapping of keys", path, "restore it, or name a recipe with --recipe")
     resolved = _with_absolute_paths(apply_overrides(value, overrides))
     kept = _with_absolute_paths(apply_overrides(copy.deepcopy(dict(carried)), overrides))
-    return check_config(Recipe, resolved, f"{path} with --set" if overrides else path), kept
+    return check_config(Recipe, resolved, path, overrides), kept
 
 
 def _completed(overrides: Sequence[str], seed: int | None) -> list[str]:
     """Overrides, the seed among them; one of decode's thresholds turns its calibration off."""
     overrides = [overrides] if isinstance(overrides, str) else list(overrides)
+    if seed is not None and seed < 0:
+        raise InputError(f"the seed is {seed}", hint="give 0 or more")
     if seed is not None:
         overrides.append(f"seed={seed}")
     given = apply_overrides({}, overrides).get("decode")

@@ -127,8 +127,12 @@ def test_faults_name_the_file_and_the_key(tmp_path: Path, text: str, message: st
 
 
 def test_a_wrong_override_is_reported_as_one(recipe: Path) -> None:
-    with pytest.raises(InputError, match=r"with --set: unknown key .train\.stepz.; did you mean .train\.steps"):
-        load_recipe("pretrain", recipe, ["train.stepz=3"])
+    with pytest.raises(
+        InputError, match=r"^--set train.stepz=3: unknown key .train\.stepz.; did you mean .train\.steps"
+    ):
+        load_recipe("pretrain", recipe, ["seed=3", "train.stepz=3", "train.lr=1"])
+    with pytest.raises(InputError, match=r"^the seed is -1; give 0 or more$"):
+        load_recipe("pretrain", recipe, seed=-1)
 
 
 def test_without_a_recipe_the_hint_is_named() -> None:

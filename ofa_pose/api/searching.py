@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_pose.api.decorators import check_workers, single_process
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.result import Result
 
 if TYPE_CHECKING:
@@ -77,9 +77,11 @@ def search(
         OfaPoseError: a subnet could not be evaluated, or a worker process died.
     """
     from ofa_pose.costs.limits import Budget
-    from ofa_pose.recipe import check_named
+    from ofa_pose.recipe import ALGORITHM_NAMES, check_named
 
     check_workers(workers, scheduler, executor)
+    if isinstance(algorithm, str) and algorithm not in ALGORITHM_NAMES:
+        raise InputError(f"no such algorithm: '{algorithm}'", hint=nearest(algorithm, ALGORITHM_NAMES))
     own = [f"search.algorithm={algorithm}"] if isinstance(algorithm, str) else []
     own += [f"search.surrogate={str(surrogate).lower()}"] if surrogate is not None else []
     own += ["search.int8=true"] if int8 else []

@@ -130,7 +130,7 @@ class Ablation(Config):
             json.dumps(value, allow_nan=False)  # as the records of runs hold it
         except (TypeError, ValueError) as error:
             raise InputError(f"holds a value that JSON does not know ({error})", where, "quote dates") from None
-        study = check_config(cls, value, f"{where} with --set" if overrides else where)
+        study = check_config(cls, value, where, overrides)
         study._check(commands, where)
         return study
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -9,6 +11,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.files import dump_yaml, parse_yaml
+
+_WHOLE, _NUMBER, _BOOLEAN = ("a whole number", "16"), ("a number", "0.5"), ("true or false", "true")
+WANTED: dict[str, tuple[str, str]] = {  # by pydantic's type of a fault: what is wanted instead, and an example
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), _NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _BOOLEAN),
+    "string_type": ("text", "'name'"),
+    "tuple_type": ("a list", "[16]"),
+    "too_long": ("a shorter list", "[16]"),
+    "missing": ("a longer list", "[16]"),
+    **dict.fromkeys(("model_type", "dict_type"), ("a section", "{key: value}")),
+}
 
 
 class Config(BaseModel):
@@ -37,12 +51,12 @@ def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str
     return value
 
 
-def check_config(model: type[C], value: Mapping[str, Any], where: object) -> C:
-    """`value` as `model`. Raises InputError with a line for each fault."""
+def check_config(model: type[C], value: Mapping[str, Any], where: object, overrides: Sequence[str] = ()) -> C:
+    """`value` as `model`. Raises InputError with a line for each fault; one that comes from an override names that."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise InputError.of([_fault(model, item, where) for item in error.errors()]) from None
+        raise InputError.of([_fault(model, item, where, overrides) for item in error.errors()]) from None
 
 
 def config_text(config: Config) -> str:
@@ -50,22 +64,55 @@ def config_text(config: Config) -> str:
     return dump_yaml(config.model_dump(mode="json"))
 
 
-def _fault(model: type[BaseModel], item: Any, where: object) -> Fault:
+def _fault(model: type[BaseModel], item: Any, where: object, overrides: Sequence[str]) -> Fault:
     location = [str(part) for part in item["loc"]]
-    key = ".".join(location)
-    if item["type"] == "missing":
-        return Fault(f"has no '{key}'", str(where), "add it")
-    if item["type"] != "extra_forbidden":
-        what = item["msg"].removeprefix("Value error, ").lower()
-        return Fault(f"{key}: {what} (got {item.get('input')!r:.60})", str(where), "correct that value")
-    valid = _keys_at(model, location[:-1])
+    key, origin = ".".join(location), _origin(location, where, overrides)
+    if item["type"] == "extra_forbidden":
+        return Fault(f"unknown key '{key}'", origin, _right_key(model, location))
+    if item["type"] == "missing" and isinstance(item["input"], Mapping):
+        return Fault(f"has no '{key}'", origin, "add it")
+    what, hint = item["msg"].removeprefix("Value error, ").lower(), "correct that value"
+    if item["type"] == "literal_error":
+        choices = re.findall("'([^']*)'", item["ctx"]["expected"])
+        what, hint = "no such choice", nearest(str(item["input"]), choices)
+    elif item["type"] in WANTED:
+        what, example = WANTED[item["type"]]
+        what, hint = f"{what} is wanted", f"write it as in {_example(model, item, example)}"
+    return Fault(f"{key}: {what} (got {item.get('input')!r:.60})", origin, hint)
+
+
+def _example(model: type[BaseModel], item: Any, other: str) -> str:
+    """What may stand where a fault is: the default, else what was given as a list if one is wanted, else `other`."""
+    first, *below = item["loc"]
+    if item["type"] == "missing":  # in a list that is too short
+        below.pop()
+    value: Any = model.model_fields[first].default if first in model.model_fields else None
+    for part in below:
+        inside = isinstance(value, tuple) and isinstance(part, int) and part < len(value)
+        value = value[part] if inside else getattr(value, str(part), None)
+    if isinstance(value, str | int | float | tuple) and value != ():
+        return json.dumps(value)
+    return f"[{item['input']}]" if other[0] == "[" and isinstance(item["input"], int | float) else other
+
+
+def _origin(location: Sequence[str], where: object, overrides: Sequence[str]) -> str:
+    """The override that a value comes from, or the file; of what holds such a value, both."""
+    for override in reversed(overrides):
+        parts = override.partition("=")[0].strip().split(".")
+        if parts == list(location[: len(parts)]):
+            return f"--set {override}"
+        if parts[: len(location)] == list(location):
+            return f"{where} with --set {override}"
+    return str(where)
+
+
+def _right_key(model: type[BaseModel], location: Sequence[str]) -> str:
+    """A hint that names the key that an unknown one may stand for."""
     prefix = ".".join(location[:-1])
-    hint = nearest(location[-1], valid)
     if not prefix and (deeper := list(_places(model, location[-1]))):
-        hint = f"did you mean {' or '.join(map(repr, deeper))}?"
-    if prefix and hint.startswith("did you mean '"):
-        hint = hint.replace("'", f"'{prefix}.", 1)
-    return Fault(f"unknown key '{key}'", str(where), hint)
+        return f"did you mean {' or '.join(map(repr, deeper))}?"
+    hint = nearest(location[-1], _keys_at(model, location[:-1]))
+    return hint.replace("'", f"'{prefix}.", 1) if prefix and hint.startswith("did you mean '") else hint
 
 
 def _places(model: type[BaseModel], key: str, prefix: str = "") -> Iterator[str]:

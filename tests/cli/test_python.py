@@ -50,6 +50,11 @@ def test_a_wrong_call_is_an_input_error(given: dict[str, Any], said: str) -> Non
         ofa_pose.load("runs/net", flap=True)  # type: ignore[call-arg]
 
 
+def test_an_unknown_algorithm_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^no such algorithm: 'evolutoin'; did you mean 'evolution'\?$"):
+        ofa_pose.search(tmp_path / "none", macs="1G", out=tmp_path / "out", algorithm="evolutoin")
+
+
 def test_a_call_can_be_silenced_but_for_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     with ofa_pose.quiet():
         say("begins")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import Field, ValidationError
@@ -15,6 +15,9 @@ from ofa_pose.utils.files import parse_yaml
 class Inner(Config):
     rate: float = Field(1e-3, gt=0)
     sides: tuple[int, ...] | None = None
+    range: tuple[float, float] = (0.75, 1.5)
+    loud: bool = False
+    kind: Literal["plain", "fusion"] = "plain"
 
 
 class Outer(Config):
@@ -25,6 +28,7 @@ class Outer(Config):
 
 class Named(Config):
     name: str
+    count: int | None = None
 
 
 def read(value: dict[str, Any]) -> Outer:
@@ -67,7 +71,7 @@ def test_an_override_that_is_no_yaml_names_its_key() -> None:
         ({"nane": 1}, "r.yaml: unknown key 'nane'; did you mean 'name'?"),
         ({"inner": {"rat": 1}}, "r.yaml: unknown key 'inner.rat'; did you mean 'inner.rate'?"),
         ({"extra": {"side": [1]}}, "r.yaml: unknown key 'extra.side'; did you mean 'extra.sides'?"),
-        ({"inner": {"zzz": 1}}, "r.yaml: unknown key 'inner.zzz'; choose one of: rate, sides"),
+        ({"inner": {"zzz": 1}}, "r.yaml: unknown key 'inner.zzz'; choose one of: kind, loud, range, rate, sides"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(value: dict[str, Any], message: str) -> None:
@@ -81,6 +85,58 @@ def test_a_wrong_value_names_its_key_and_shows_what_it_got(rate: Any) -> None:
     with pytest.raises(InputError, match=r"r.yaml: inner.rate: .*\(got ") as error:
         read({"inner": {"rate": rate}})
     assert repr(rate) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "said"),
+    [
+        ("sides", 128, "a list is wanted (got 128); write it as in [128]"),
+        ("sides", "a", "a list is wanted (got 'a'); write it as in [16]"),
+        ("range", 1.2, "a list is wanted (got 1.2); write it as in [0.75, 1.5]"),
+        ("range", [1, 2, 3], "a shorter list is wanted (got [1, 2, 3]); write it as in [0.75, 1.5]"),
+        ("rate", "fast", "a number is wanted (got 'fast'); write it as in 0.001"),
+        ("loud", 7, "true or false is wanted (got 7); write it as in false"),
+        ("kind", "fussion", "no such choice (got 'fussion'); did you mean 'fusion'?"),
+        ("kind", 3, "no such choice (got 3); choose one of: fusion, plain"),
+    ],
+)
+def test_a_value_of_another_type_is_said_in_words_with_an_example(key: str, given: Any, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        read({"inner": {key: given}})
+    assert str(error.value) == f"r.yaml: inner.{key}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"inner": {"sides": ["a"]}}, "inner.sides.0: a whole number is wanted (got 'a'); write it as in 16"),
+        ({"inner": {"range": [1]}}, "inner.range.1: a longer list is wanted (got [1]); write it as in [0.75, 1.5]"),
+        ({"inner": 3}, "inner: a section is wanted (got 3); write it as in {key: value}"),
+        ({"name": 3}, 'name: text is wanted (got 3); write it as in "x"'),
+    ],
+)
+def test_so_are_parts_of_lists_and_sections(value: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        read(value)
+    assert str(error.value) == f"r.yaml: {said}"
+
+
+def test_an_example_of_a_key_without_default_is_of_its_type() -> None:
+    with pytest.raises(InputError) as error:
+        check_config(Named, {"name": 3, "count": 1.5}, "r.yaml")
+    text, count = str(error.value).splitlines()
+    assert text.endswith("write it as in 'name'") and count.endswith("write it as in 16")
+
+
+def test_a_fault_names_the_override_that_it_comes_from() -> None:
+    overrides = ["name=3", "inner.rate=fast", "inner.rate=slow", "extra.loud=true"]
+    value = apply_overrides({"inner": {"sides": 3}}, overrides)
+    with pytest.raises(InputError) as error:
+        check_config(Outer, value, "r.yaml", overrides)
+    places = [fault.where for fault in error.value.faults]
+    assert places == ["--set name=3", "--set inner.rate=slow", "r.yaml"]
+    with pytest.raises(InputError, match=r"^r.yaml with --set extra.loud=true: extra: a section"):
+        check_config(Outer, {"extra": 3}, "r.yaml", overrides)
 
 
 def test_every_fault_is_named() -> None:
