@@ -14,7 +14,9 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -118,7 +120,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except OfaPoseError as error:
         return _report(str(error), error.exit_code)
     except TyperException as error:
-        said = " ".join(error.format_message().split())
+        said = _unknown_option(error, words) or " ".join(error.format_message().split())
         return _report(said + _split_setting(said, words), 2) if said else 2
     except Exception as error:
         if is_memory(error):
@@ -165,6 +167,29 @@ def _said_by_the_first(error: type[Exception]) -> Iterator[None]:
         if place()[0]:
             raise FailedElsewhere(InputError.exit_code) from None
         raise
+
+
+def _unknown_option(error: TyperException, words: Sequence[str]) -> str:
+    """A message on an option that the command does not have, with the nearest option or recipe key; else ''."""
+    option, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    if not context or not hasattr(error, "possibilities"):
+        return ""
+    from ofa_pose.recipe import Recipe
+    from ofa_pose.utils.config import all_keys
+
+    options = [*context.help_option_names]
+    for parameter in context.command.params:
+        options += (*parameter.opts, *parameter.secondary_opts)
+    meant: dict[str, list[str]] = {}
+    if "--set" in options:
+        parts = [part for word in words for part in word.split("=", 1)]
+        value = next((after for part, after in pairwise(parts) if part == option), "")
+        for key in all_keys(Recipe):
+            meant.setdefault(key.rpartition(".")[2], []).append(f"--set {key}={shlex.quote(value) if value else '…'}")
+    meant |= {one.lstrip("-").replace("-", "_"): [one] for one in options}
+    near = get_close_matches(option.lstrip("-").replace("-", "_"), meant, n=1)
+    hint = f"did you mean {' or '.join(meant[near[0]])}?" if near else "--help lists them"
+    return f"No such option: {option}; {hint}"
 
 
 def _split_setting(said: str, words: Sequence[str]) -> str:

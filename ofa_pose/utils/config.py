@@ -109,19 +109,18 @@ def _origin(location: Sequence[str], where: object, overrides: Sequence[str]) ->
 def _right_key(model: type[BaseModel], location: Sequence[str]) -> str:
     """A hint that names the key that an unknown one may stand for."""
     prefix = ".".join(location[:-1])
-    if not prefix and (deeper := list(_places(model, location[-1]))):
+    if not prefix and (deeper := [one for one in all_keys(model) if one.endswith(f".{location[-1]}")]):
         return f"did you mean {' or '.join(map(repr, deeper))}?"
     hint = nearest(location[-1], _keys_at(model, location[:-1]))
     return hint.replace("'", f"'{prefix}.", 1) if prefix and hint.startswith("did you mean '") else hint
 
 
-def _places(model: type[BaseModel], key: str, prefix: str = "") -> Iterator[str]:
-    """Where a section below has this key, dotted."""
+def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key of a config and of its sections, dotted."""
     for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
         for inner in _sections(field.annotation):
-            if key in inner.model_fields:
-                yield f"{prefix}{name}.{key}"
-            yield from _places(inner, key, f"{prefix}{name}.")
+            yield from all_keys(inner, f"{prefix}{name}.")
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

@@ -235,6 +235,25 @@ def test_other_joints_in_val_or_teacher_stop_before_the_run(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("pretrain", "--step", "10"), "did you mean --set train.steps=10?"),
+        (("pretrain", "--lr=0.1"), "did you mean --set train.lr=0.1?"),
+        (("search", "--batch"), "did you mean --set train.batch=… or --set search.batch=…?"),
+        (("search", "--worker", "2"), "did you mean --workers?"),
+        (("profile", "litepose-xs", "--steps", "3"), "--help lists them"),
+        (("pretrain", "--hlep"), "did you mean --help?"),
+    ],
+)
+def test_an_unknown_option_is_named_with_the_nearest_option_or_key(
+    call: Call, words: tuple[str, ...], hint: str
+) -> None:
+    called = call(*words)
+    option = next(word for word in words if word.startswith("-")).partition("=")[0]
+    assert (called.code, called.err) == (2, f"error: No such option: {option}; {hint}\n")
+
+
 def test_values_out_of_range(call: Call, recipe: Path, net: Path, data: Path, tmp_path: Path) -> None:
     photo, out = data / "val" / "images" / "000001.jpg", tmp_path / "out"
     for words in (
