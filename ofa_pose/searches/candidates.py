@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ofa_pose.arch.space import Genome
+from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.costs.feasible import FeasibleSpace
 from ofa_pose.costs.limits import uniform_candidates
 from ofa_pose.recipe import SearchSettings
@@ -70,7 +70,7 @@ class Candidate:
 class Algorithm(Protocol):
     """A way to search: yields candidates as they are evaluated.
 
-    It never leaves the budget and never asks for a genome twice; the same seed and the same outcomes give the same
+    It never leaves the budget and never yields a genome twice; the same seed and the same outcomes give the same
     candidates in the same order. It ends after the last generation, or when it finds no new genome.
     """
 
@@ -106,14 +106,32 @@ def check_algorithm(algorithm: object) -> None:
             raise InputError(what, hint=OWN_ALGORITHM) from None
 
 
+def check_genomes(genomes: Sequence[Genome], space: SearchSpace) -> None:
+    """Raise InputError where an algorithm asks for what is not a genome of the space."""
+    for genome in genomes:
+        if not isinstance(genome, tuple):
+            what = f"the algorithm asked for {genome!r:.80}, which is not a tuple"
+            raise InputError(what, hint="a genome is a tuple: write tuple(genome)")
+        try:
+            space.check_genome(genome)
+        except InputError as error:
+            hint = "a genome has a whole number for each gene, from 0 to the gene's entry in feasible.top"
+            raise InputError(f"the algorithm asked for a {error}", hint=hint) from None
+
+
 def check_candidates(found: object, name: str) -> Iterator[Candidate]:
-    """What an algorithm of that name found, as it comes. Raises InputError where that is not candidates."""
+    """What an algorithm of that name found, as it comes. Raises InputError where that is not distinct candidates."""
+    seen: set[Genome] = set()
     if not isinstance(found, Iterable):
         raise InputError(f"the algorithm {name} returned {found!r:.80}, no candidates", hint=OWN_ALGORITHM)
     for one in found:
         if not isinstance(one, Candidate) or not isinstance(one.genome, tuple):
             what = f"the algorithm {name} gave {one!r:.80}, which is not a Candidate with a tuple as its genome"
             raise InputError(what, hint=OWN_ALGORITHM)
+        if one.genome in seen:
+            hint = "let it skip genomes that it has seen; the archive keeps what was evaluated, for --resume"
+            raise InputError(f"the algorithm {name} gave the genome {one.genome} twice", hint=hint)
+        seen.add(one.genome)
         yield one
 
 

@@ -43,7 +43,7 @@ from ofa_pose.monitor.opening import describe_images
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import Recipe, SearchSettings
 from ofa_pose.searches.archive import Archive
-from ofa_pose.searches.candidates import FitnessOutcome
+from ofa_pose.searches.candidates import FitnessOutcome, check_genomes
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, OfaPoseError, is_memory
@@ -297,11 +297,13 @@ class ArchivedEvaluations:
         """Fitness and seconds of each genome, in this order; see `candidates.Evaluate`.
 
         Raises:
+            InputError: one is not a genome of the space.
             OfaPoseError: a subnet could not be evaluated; what was evaluated, elsewhere too, is in the archive.
         """
+        check_genomes(genomes, self._feasible.space)
         self.asked.update(genomes)
         known = self._archive.outcomes(genomes)
-        missing = [genome for genome in genomes if genome not in known]
+        missing = [genome for genome in dict.fromkeys(genomes) if genome not in known]
         started: dict[Genome, Future[tuple[dict[str, Any], float]]] = {}
         try:
             if self._executor:  # the dearest first: a worker that takes a large one last would keep the others waiting

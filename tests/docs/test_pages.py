@@ -176,6 +176,12 @@ def test_the_public_workflow_runs_the_tests() -> None:
     assert {"push", "pull_request"} <= set(value[True])  # YAML 1.1 reads the key 'on' as true
 
 
+def test_the_small_space_has_as_many_subnets_as_it_says() -> None:
+    (block,) = [one for one in blocks("yaml") if one.page.name == "extending.md"]
+    size = SearchSpace.from_dict(yaml.safe_load(block.text)).size
+    assert size < 100 and f"has {size} subnets" in block.page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_code_calls_what_there_is(block: Block) -> None:
     tree = ast.parse(block.text)

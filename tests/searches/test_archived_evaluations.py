@@ -28,6 +28,12 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         yield opened
 
 
+def test_a_subnet_asked_for_twice_at_once_is_measured_once(archive: Archive) -> None:
+    evaluations = ArchivedEvaluations(PART, lambda genome: {"AP": genome[0] / 10}, archive, seed=1)
+    found = list(evaluations([GENOMES[1], GENOMES[1], GENOMES[2], GENOMES[1]]))
+    assert [ap for ap, _ in found] == [0.1, 0.1, 0.2, 0.1] and evaluations.measured == 2
+
+
 def test_known_subnets_are_looked_up(archive: Archive) -> None:
     asked: list[Genome] = []
 

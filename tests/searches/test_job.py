@@ -238,6 +238,29 @@ def test_what_an_algorithm_gives_is_checked(tmp_path: Path, feasible: FeasibleSp
         search(tmp_path, feasible, algorithm=lambda *_: given)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (lambda genome: [[*genome]], r"asked for \[.*\], which is not a tuple; a genome is a tuple: write tuple"),
+        (lambda genome: [genome[:1]], "asked for a genome of 1 genes for a space of .* from 0 to the gene's entry"),
+        (
+            lambda genome: [(99, *genome[1:])],
+            "asked for a genome .* is outside the space .* to the gene's entry",
+        ),
+        (lambda genome: [genome, genome], "gave the genome .* twice; let it skip genomes that it has seen"),
+    ],
+)
+def test_what_an_algorithm_asks_for_is_checked(
+    tmp_path: Path, feasible: FeasibleSpace, asked: Callable[[Genome], list[Any]], said: str
+) -> None:
+    def algorithm(_: FeasibleSpace, settings: Any, seed: int, evaluate: Evaluate, *more: Any) -> Iterator[Candidate]:
+        genome = feasible.sample_many(1, np.random.default_rng(seed))[0]
+        yield from evaluated(feasible, evaluate, [(one, "sample") for one in asked(genome)], 0, 0)
+
+    with pytest.raises(InputError, match=f"^the algorithm .*{said}"):
+        search(tmp_path, feasible, algorithm=algorithm)
+
+
 def test_an_error_in_an_algorithm_is_its_own(tmp_path: Path, feasible: FeasibleSpace) -> None:
     def failing(*_: Any) -> Iterator[Candidate]:
         raise TypeError("mine")
