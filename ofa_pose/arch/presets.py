@@ -64,6 +64,9 @@ def read_spec_file(path: Path) -> Any:
     value = read_json(path) if path.suffix == ".json" else read_yaml(path)
     if isinstance(value, dict) and "backbone_setting" in value:
         return spec_from_litepose(value, where=path).to_dict()
+    if isinstance(value, dict) and value.keys() >= {"expansion", "blocks"}:
+        hint = "name one network of it, such as the best.yaml of a search, or a preset"
+        raise InputError("is a search space, not a network", path, hint)
     return value["spec"] if isinstance(value, dict) and "spec" in value else value
 
 

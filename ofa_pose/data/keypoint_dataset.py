@@ -363,7 +363,7 @@ def load_splits(
 def _load(settings: DataSettings, split: str, trained: Skeleton | None, check_images: CheckImages) -> KeypointDataset:
     source: Source | None = getattr(settings, split)
     if source is None:
-        hint = f"add --set data.{split}.annotations=FILE --set data.{split}.images=DIR"
+        hint = f"add --set data.{split}.annotations=FILE, and data.{split}.images=DIR if they are not beside it"
         raise InputError(f"the recipe names no data.{split}", hint=hint)
     skeleton = load_skeleton(settings.skeleton) if settings.skeleton else None
     dataset = load_dataset(source.annotations, source.images, skeleton, check_images, trained)

@@ -105,7 +105,7 @@ def _facts(state: RunState) -> Iterator[tuple[str, str]]:
         unknown = "; whether it still runs cannot be seen here" if state.running is None else ""
         yield "wrote", f"{format_time(state.seconds_silent)} ago{unknown}"
         if state.running is False:
-            yield "stopped", "unless another machine runs it"
+            yield "stopped", "no process of this machine works on it"
             yield "go on with", state.go_on.removeprefix("go on with").lstrip(": ")
     yield "run", str(state.run)
     if state.poses:

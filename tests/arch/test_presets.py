@@ -11,7 +11,7 @@ from ofa_pose.arch.presets import PRESETS, load_spec
 from ofa_pose.costs.macs import spec_params
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import dump_yaml
+from ofa_pose.utils.files import dump_yaml, find_yaml
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,9 @@ def test_faults(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("stem: 3")
     with pytest.raises(InputError, match=r"bad\.yaml: the network spec has no 'resolution'"):
         load_spec(tmp_path / "bad.yaml")
+    space = Path(find_yaml("search_spaces", "litepose-nano"))
+    with pytest.raises(InputError, match=r"nano\.yaml: is a search space, not a network; name one network of it, such"):
+        load_spec(space)
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(InputError, match=r"bad\.json:1:2: is not valid JSON"):
         load_spec(tmp_path / "bad.json")

@@ -89,5 +89,7 @@ def test_a_search_split_of_its_own_leaves_train_whole(settings: DataSettings) ->
 
 
 def test_a_missing_split_names_the_override() -> None:
-    with pytest.raises(InputError, match=r"data\.test"):
+    with pytest.raises(InputError) as error:
         load_splits(DataSettings(), "test")
+    hint = "add --set data.test.annotations=FILE, and data.test.images=DIR if they are not beside it"
+    assert str(error.value) == f"the recipe names no data.test; {hint}"

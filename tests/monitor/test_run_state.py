@@ -122,7 +122,7 @@ def test_what_a_resumed_search_looks_up_again_does_not_count_for_its_speed(made:
 def test_a_run_that_was_stopped_says_how_to_go_on_and_one_that_goes_on_does_not(made: Make) -> None:
     folder = made("finetune", STEPS, "train: {steps: 16}")
     lines = lines_of(read_state(folder))
-    assert "  stopped        unless another machine runs it" in lines
+    assert "  stopped        no process of this machine works on it" in lines
     assert f"  go on with     ofa-pose finetune --resume --out {folder}" in lines
     with files.locked(folder / "command.txt", 0) as free:
         assert free and read_state(folder).running
