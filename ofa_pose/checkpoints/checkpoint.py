@@ -17,7 +17,7 @@ from torch import Tensor
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import NetSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
-from ofa_pose.checkpoints.digest import NoMemory, WrongSum, check_tensors, digest, read_torch
+from ofa_pose.checkpoints.digest import NoMemory, WrongSum, check_tensors, digest, read_torch, tensors_in
 from ofa_pose.families.table import build_pose_net, read_spec
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
@@ -36,6 +36,7 @@ FOREIGN = "is not a checkpoint of ofa-pose"  # a file that torch reads, of somet
 CHANGED = "is a damaged checkpoint: it does not hold what was written"
 DAMAGED = "write or copy it again"
 KINDS = ("net", "supernet")
+DESCRIBING = ("spec", "space", "skeleton", "recipe", "info")  # entries without tensors
 SUPERNET = (
     "holds a supernet, many networks in one",
     "search it for a subnet and finetune that, then name the finetuned checkpoint",
@@ -200,6 +201,8 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             *(one for key in ("space", "training") if (one := value[key]) is not None),
         ]
         if not all(isinstance(one, dict) for one in known):
+            raise TypeError
+        if any(True for name in DESCRIBING for _ in tensors_in(value[name])):
             raise TypeError
         files.check_depth({key: inner for key, inner in value.items() if key != "weights"}, path)
         check_tensors(value, path)

@@ -95,7 +95,7 @@ def check_tensors(value: Any, path: Path) -> None:
     A tensor whose numbers are all one, of stride 0, takes a few bytes in a file and any number in memory.
     """
     most, total = MOST_OF_FILE * path.stat().st_size, 0
-    for tensor in _tensors(value):
+    for tensor in tensors_in(value):
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise WrongSum("not dense")
         total += tensor.numel() * tensor.element_size()
@@ -103,7 +103,8 @@ def check_tensors(value: Any, path: Path) -> None:
             raise WrongSum("too large")
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in a value of dicts, lists and tuples."""
     waiting = [value]
     while waiting:
         one = waiting.pop()

@@ -300,6 +300,9 @@ def test_weights_that_no_net_computes_with_are_named(checkpoint: Checkpoint, tmp
 
 
 TENSORS = [(key, torch.zeros(3)) for key in ("version", "kind", "spec", "space", "skeleton", "recipe", "training")]
+TENSORS += [
+    (key, {"joints": ["a"], "limbs": [torch.zeros(3)]}) for key in ("spec", "space", "skeleton", "recipe", "info")
+]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tests.fuzz.seeds import make_seeds
 
 SHOWN = 12  # of the faults of a kind
 START_S = 60  # in which a process has begun
+RENEWED = 2000  # attempts after which another process goes on: libraries keep some memory of each model
 
 
 class Worker:
@@ -32,7 +33,7 @@ class Worker:
 
     def __init__(self, seed: int, seeds: Path) -> None:
         self._seed, self._seeds, self._log = seed, seeds, seeds / "last-words.txt"
-        self._pool = self._start()
+        self._pool, self._attempts = self._start(), 0
 
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -45,6 +46,10 @@ class Worker:
     def attempt(self, kind: str, number: int) -> Outcome:
         """See `attempt.attempt`; a process that ends is a fault."""
         start = time.monotonic()
+        self._attempts += 1
+        if self._attempts % RENEWED == 0:
+            self.close()
+            self._pool = self._start()
         try:
             return self._pool.submit(attempt, kind, self._seed, number, self._seeds, self._log).result()
         except BrokenProcessPool:
