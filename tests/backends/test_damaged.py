@@ -67,7 +67,7 @@ def test_names_that_are_no_text_are_refused(checkpoint: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names there are text")
-@pytest.mark.parametrize("name", ["ncnn", "torchscript", "onnx", "openvino", "litert"])
+@pytest.mark.parametrize("name", ["ncnn", "torchscript", "onnx", "openvino"])
 def test_a_folder_may_have_a_name_that_is_no_utf8(checkpoint: Path, tmp_path: Path, name: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     found = []
