@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +45,20 @@ def test_a_flipped_bit_among_the_weights_is_noticed(checkpoint: Path, tmp_path: 
     assert load_exported(path).resolution == before.resolution
 
 
-def test_a_flipped_bit_of_a_torchscript_file_is_noticed_or_changes_nothing(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_parts_of_a_torchscript_file_is_noticed(checkpoint: Path, tmp_path: Path) -> None:
     path = export(checkpoint, out=tmp_path, formats=["torchscript"]).files["torchscript"].rename(tmp_path / "a.pt")
-    content, rng, noticed = path.read_bytes(), np.random.default_rng(0), 0
-    image = rng.integers(0, 256, (1, 64, 64, 3), np.uint8)
-    before = TorchscriptRunner(path)(image)[1]
-    for place in rng.integers(0, len(content), 20):
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    with zipfile.ZipFile(path) as archive:
+        parts = [part for part in archive.infolist() if part.file_size]
+    for part in parts:
+        lengths = struct.unpack_from("<HH", content, part.header_offset + 26)  # of its name and of what follows that
+        start = part.header_offset + 30 + sum(lengths)
         changed = bytearray(content)
-        changed[place] ^= 1
+        changed[start + rng.integers(part.compress_size)] ^= 1
         path.write_bytes(changed)
-        try:
-            assert_array_equal(TorchscriptRunner(path)(image)[1], before)  # between the parts
-        except InputError:
-            noticed += 1
-    assert noticed >= 5
+        with pytest.raises(InputError, match=r"is damaged|cannot be loaded"):
+            TorchscriptRunner(path)
+    assert len(parts) > 5
 
 
 def test_names_that_are_no_text_are_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_names_that_are_no_text_are_refused(checkpoint: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names there are text")
-@pytest.mark.parametrize("name", ["ncnn", "torchscript", "onnx", "openvino"])
+@pytest.mark.parametrize("name", ["ncnn", "torchscript", "onnx"])
 def test_a_folder_may_have_a_name_that_is_no_utf8(checkpoint: Path, tmp_path: Path, name: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     found = []
