@@ -202,9 +202,9 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
         ]
         if not all(isinstance(one, dict) for one in known):
             raise TypeError
+        files.check_depth({key: inner for key, inner in value.items() if key != "weights"}, path)
         if any(True for name in DESCRIBING for _ in tensors_in(value[name])):
             raise TypeError
-        files.check_depth({key: inner for key, inner in value.items() if key != "weights"}, path)
         check_tensors(value, path)
         _check_digest(value, path)
         return Checkpoint(

@@ -104,7 +104,7 @@ def check_tensors(value: Any, path: Path) -> None:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in a value of dicts, lists and tuples."""
+    """The tensors in a value of dicts, lists and tuples, none of which holds itself."""
     waiting = [value]
     while waiting:
         one = waiting.pop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import get_args
 
 from ofa_pose.api.evaluating import DECODINGS
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES
@@ -37,9 +36,9 @@ def _formats() -> Iterable[str]:
 
 
 def _algorithms() -> Iterable[str]:
-    from ofa_pose.recipe import SearchSettings
+    from ofa_pose.recipe import ALGORITHM_NAMES
 
-    return get_args(SearchSettings.model_fields["algorithm"].annotation)
+    return ALGORITHM_NAMES
 
 
 def _conventions() -> Iterable[str]:

@@ -322,8 +322,10 @@ def test_an_entry_that_is_nested_too_deeply_is_named(checkpoint: Checkpoint, tmp
     deep: Any = []
     for _ in range(300):
         deep = [deep]
-    for key in ("skeleton", "recipe", "info"):
-        torch.save({**torch.load(tmp_path / "a.pt", weights_only=True), key: {"a": deep}}, tmp_path / "b.pt")
+    endless: list[Any] = []
+    endless.append(endless)
+    for key, inner in (*((key, deep) for key in ("skeleton", "recipe", "info")), ("info", endless)):
+        torch.save({**torch.load(tmp_path / "a.pt", weights_only=True), key: {"a": inner}}, tmp_path / "b.pt")
         with pytest.raises(InputError, match=r"b\.pt: is nested too deeply"):
             load_checkpoint(tmp_path / "b.pt")
 
