@@ -154,10 +154,16 @@ def process_pool(count: int, begin: Callable[..., object], *given: Any) -> Itera
             process.terminate()
         until = time.monotonic() + _ENDS_S
         for process in started:
-            process.join(max(0.0, until - time.monotonic()))
-            if process.is_alive():
+            if not _ends(process, until):
                 process.kill()  # the interpreter would wait for it at its end
-                process.join(_ENDS_S)
+                _ends(process, time.monotonic() + _ENDS_S)
+
+
+def _ends(process: BaseProcess, until: float) -> bool:
+    """Whether a process ends until then. `join` would not see it where the pool's thread is joining it just then."""
+    while process.is_alive() and time.monotonic() < until:
+        time.sleep(0.01)
+    return not process.is_alive()
 
 
 def _begin_worker(parent: int, all_there: Barrier, begin: Callable[..., object], given: tuple[Any, ...]) -> None:
