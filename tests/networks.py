@@ -53,3 +53,12 @@ def hide_package(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
         return None if name == missing else real(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+
+
+def packed_otherwise(content: bytes, method: int) -> bytes:
+    """A zip file whose directory says of every part that it is packed by a method, which it is not."""
+    changed, start = bytearray(content), content.find(b"PK\x01\x02")
+    while start >= 0:
+        changed[start + 10 : start + 12] = method.to_bytes(2, "little")
+        start = content.find(b"PK\x01\x02", start + 46)
+    return bytes(changed)

@@ -11,7 +11,6 @@ import io
 import json
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from ofa_pose.backends.runtimes import Backend
 from ofa_pose.data.loader import normalise
 from ofa_pose.models.pose_net import TRACED, PoseNet
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import DAMAGED_ZIP
 
 METADATA = "metadata.json"  # among a file's extra files
 
@@ -145,7 +145,7 @@ class TorchscriptRunner:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=DeprecationWarning)
                 self._module = torch.jit.load(content, "cpu", _extra_files=extra)
-        except (RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, EOFError):
+        except (*DAMAGED_ZIP, OSError):
             raise InputError("cannot be loaded by TorchScript", path, "export it again") from None
         self.metadata = {key: json.dumps(value) for key, value in json.loads(extra[METADATA] or "{}").items()}
 

@@ -77,7 +77,10 @@ def read_torch(path: Path) -> Any:
                 raise NoMemory(path, size) from None
             raise
         except OSError as error:
-            if error.errno == errno.EINVAL:  # a place that the file does not have
+            if error.errno in (
+                errno.EINVAL,
+                None,
+            ):  # a place that the file does not have, or bz2's of bytes it did not write
                 raise ValueError("cut short") from None
             raise
 

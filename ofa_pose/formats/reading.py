@@ -6,10 +6,8 @@ import hashlib
 import json
 import os
 import stat
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +18,7 @@ from ofa_pose.formats.annotated import LOSSES, AnnotatedImages, AnnotationFormat
 from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.utils.errors import Fault, InputError, nearest
-from ofa_pose.utils.files import sha256
+from ofa_pose.utils.files import DAMAGED_ZIP, sha256
 
 FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads it; COCO takes the rest
     "yolo": yolo.FORMAT,
@@ -32,6 +30,7 @@ FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads 
     "coco": coco_json.FORMAT,
 }
 _MOST_TEXT = 4 * 2**30  # bytes of annotations that a zip file may hold unpacked
+_MOST_PACKED = 20  # times its own size that a larger one may take with its images, which are packed already
 
 
 def split_name(named: str | Path) -> tuple[Path, str]:
@@ -87,8 +86,17 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                 texts = [one for one in members if PurePosixPath(one.filename).suffix.lower() not in IMAGE_SUFFIXES]
                 if sum(one.file_size for one in texts) > _MOST_TEXT:
                     raise InputError("holds more than 4 GiB of annotations", path, "unpack it, and name the folder")
-                archive.extractall(folder, members if with_images else texts)
-        except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, LookupError, ValueError) as error:
+                wanted = members if with_images else texts
+                whole = sum(one.file_size for one in wanted)
+                if whole > max(_MOST_TEXT, _MOST_PACKED * path.stat().st_size):
+                    what = f"stands for {whole >> 30:,} GiB, more than {_MOST_PACKED} times its size"
+                    raise InputError(what, path, "unpack it, and name the folder")
+                archive.extractall(folder, wanted)
+        except OSError as error:
+            if error.errno is not None:  # which says what is so; bz2 raises one without
+                raise
+            raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
+        except DAMAGED_ZIP as error:
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
         try:
             yield Path(folder)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ofa_pose.arch.plan import STEM_WIDTH
 from ofa_pose.arch.spec import STAGES, ArchSpec
-from ofa_pose.checkpoints.digest import read_torch
+from ofa_pose.checkpoints.digest import NoMemory, read_torch
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
 
@@ -169,6 +169,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             value: Any = load_file(path)
         else:
             value = read_torch(path)
+    except (OSError, NoMemory):  # which says what is so
+        raise
     except Exception:  # a damaged file raises whatever its bytes lead to
         raise InputError("is not a file of weights, or a truncated one", path, HINT) from None
     for wrapper in WRAPPERS:

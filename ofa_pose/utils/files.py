@@ -8,12 +8,16 @@ import functools
 import hashlib
 import itertools
 import json
+import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +38,17 @@ LONGEST_INT = 1000  # bits, of which a float has room for 1024
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
 
 ROOM = 1 << 20  # bytes that a disk which is not full has room for
+# What the standard library's reader of zip files raises for damaged bytes; and an OSError without a number.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+)
 _TOO_DEEP = f"is nested too deeply, more than {DEEPEST} levels"
 _NUMBERS = {int, float}
 _PACKAGE = Path(__file__).resolve().parents[1]

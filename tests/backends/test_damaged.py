@@ -20,6 +20,7 @@ from ofa_pose.inference.pose_model import load_exported
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import CROWDPOSE
 from ofa_pose.utils.errors import InputError
+from tests.networks import packed_otherwise
 
 SPEC = ArchSpec(64, 8, (8, 12, 16, 20), ((2,), (3, 2), (2,), (2,)), (8, 12, 8), kernel=3, joints=14)
 
@@ -59,6 +60,16 @@ def test_a_flipped_bit_in_the_parts_of_a_torchscript_file_is_noticed(checkpoint:
         with pytest.raises(InputError, match=r"is damaged|cannot be loaded"):
             TorchscriptRunner(path)
     assert len(parts) > 5
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+def test_parts_of_a_torchscript_file_that_are_said_to_be_packed_otherwise(
+    checkpoint: Path, tmp_path: Path, method: int
+) -> None:
+    path = export(checkpoint, out=tmp_path, formats=["torchscript"]).files["torchscript"]
+    path.write_bytes(packed_otherwise(path.read_bytes(), method))
+    with pytest.raises(InputError, match=r"is damaged|cannot be loaded"):
+        TorchscriptRunner(path)
 
 
 def test_names_that_are_no_text_are_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import COCO, CROWDPOSE, draft
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from tests.networks import picture, randomised, same_state
+from tests.networks import packed_otherwise, picture, randomised, same_state
 
 
 @pytest.fixture
@@ -136,6 +136,18 @@ def test_parts_that_are_packed_are_not_unpacked(checkpoint: Checkpoint, tmp_path
         packed.writestr(f"{part.partition('/')[0]}/data/999", bytes(20 << 20))
     with pytest.raises(DamagedCheckpoint, match=r"b\.pt: is a damaged checkpoint"):
         load_checkpoint(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+def test_parts_that_are_said_to_be_packed_otherwise_are_damage(
+    checkpoint: Checkpoint, tmp_path: Path, method: int
+) -> None:
+    """Each way of packing has exceptions of its own for bytes that it did not write."""
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, checkpoint)
+    path.write_bytes(packed_otherwise(path.read_bytes(), method))
+    with pytest.raises(DamagedCheckpoint, match=r"a\.pt: is"):
+        load_checkpoint(path)
 
 
 def test_no_permission_and_no_memory_are_called_so(

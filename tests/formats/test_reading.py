@@ -21,6 +21,7 @@ from tests.data.datasets import contents
 from tests.data.datasets import write as write_coco
 from tests.formats import test_cvat, test_deeplabcut, test_label_studio, test_labelme, test_yolo
 from tests.formats.scenes import JOINTS, Scene, assert_same, write_images
+from tests.networks import packed_otherwise
 
 SCENE = Scene("a.png", 50, 40, ({"head": (1.0, 2.0, 2), "tail": (40.0, 30.0, 2)},))
 
@@ -249,6 +250,31 @@ def test_a_damaged_member_of_a_zip_file_is_a_fault(tmp_path: Path) -> None:
     path.write_bytes(code[:50] + bytes([255]) * 50 + code[100:])
     with pytest.raises(InputError, match="cannot be unpacked"):
         read_annotations(path, tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
+def test_a_member_that_is_said_to_be_packed_otherwise_is_a_fault(tmp_path: Path, method: int) -> None:
+    path = zipped(tmp_path / "a.zip", {"annotations.xml": test_cvat.document([SCENE])})
+    path.write_bytes(packed_otherwise(path.read_bytes(), method))
+    with pytest.raises(InputError, match=r"a\.zip: cannot be unpacked"):
+        read_annotations(path, tmp_path)
+
+
+def test_images_that_would_take_far_more_unpacked_stay_packed(tmp_path: Path) -> None:
+    images = {f"{number}.png": "x" for number in range(2)}
+    path = zipped(tmp_path / "a.zip", {"annotations.xml": test_cvat.document([SCENE]), **images})
+    content = bytearray(path.read_bytes())
+    for name in images:  # as its entry in the directory says
+        place = content.rindex(name.encode()) - 46 + 24
+        content[place : place + 4] = (0xF0000000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with (
+        pytest.raises(InputError, match=r"a\.zip: stands for 7 GiB, more than 20 times its size; unpack it"),
+        unpacked(path, with_images=True),
+    ):
+        pass
+    with unpacked(path, with_images=False) as folder:
+        assert (folder / "annotations.xml").is_file()
 
 
 def test_images_of_other_folders_are_never_taken_for_one(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from ofa_pose.studies.ablation_study import AblationStudy
 from ofa_pose.studies.classify import classify
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.files import STUDIES, dump_yaml, shipped_folder
-from tests.fuzz.mutate import JUNK, damaged_bytes, damaged_text, junk, mutated
+from tests.fuzz.mutate import JUNK, damaged_bytes, damaged_text, damaged_zip, junk, mutated
 from tests.fuzz.seeds import BASIS, SPACE, search_job
 
 STUDY_COMMANDS = {
@@ -121,7 +121,7 @@ def formats(seeds: Path, folder: Path, rng: Random) -> Case:
     named = rng.choice((source, path))
     if source.is_dir() and rng.random() < 0.2:
         named = Path(shutil.make_archive(str(source), "zip", source))
-        named.write_bytes(rng.choice((damaged_bytes, lambda content, _: content))(named.read_bytes(), rng))
+        named.write_bytes(rng.choice((damaged_bytes, damaged_zip, lambda content, _: content))(named.read_bytes(), rng))
     return command("data", "convert", named, "--out", folder / "out")
 
 
@@ -220,7 +220,7 @@ def checkpoints(seeds: Path, folder: Path, rng: Random) -> Case:
 
 def _damage_pickle(path: Path, rng: Random) -> None:
     if rng.random() < 0.15:
-        path.write_bytes(damaged_bytes(path.read_bytes(), rng))
+        path.write_bytes(rng.choice((damaged_bytes, damaged_zip))(path.read_bytes(), rng))
         return
     value = torch.load(path, weights_only=True)
     if isinstance(value, dict) and rng.random() < 0.9:

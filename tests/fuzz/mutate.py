@@ -194,6 +194,20 @@ def damaged_bytes(content: bytes, rng: Random) -> bytes:
     return bytes(data)
 
 
+def damaged_zip(content: bytes, rng: Random) -> bytes:
+    """A zip file whose directory says something else of a few of its parts: how packed, how long, where, what name."""
+    data = bytearray(content)
+    entries = [match.start() for match in re.finditer(rb"PK\x01\x02", content)]
+    for _ in range(rng.randint(1, 3)):
+        place, length = rng.choice(
+            ((8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (38, 4), (42, 4), (46, 3))
+        )
+        value = rng.choice((0, 1, 8, 9, 12, 14, 99, 0xA1ED0000, 0xF0000000, 0xFFFFFFFF, rng.getrandbits(8 * length)))
+        for start in entries if rng.random() < 0.3 else [rng.choice(entries)] if entries else []:
+            data[start + place : start + place + length] = (value % (1 << 8 * length)).to_bytes(length, "little")
+    return bytes(data)
+
+
 def _text(value: Any) -> str:
     try:
         return str(value)[:100_000]
