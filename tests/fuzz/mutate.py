@@ -86,7 +86,7 @@ def junk(rng: Random, like: Any = None) -> Any:
     if isinstance(like, str) and rng.random() < 0.3:
         return rng.choice([like * rng.choice(REPEATS), like.upper(), like[:-1], [like], like + "\n", "/" + like])
     if rng.random() < 0.1:
-        value: Any = rng.choice(OTHERS)
+        value: Any = copy.deepcopy(rng.choice(OTHERS))
         for _ in range(rng.choice(DEPTHS)):
             value = [value] if rng.random() < 0.7 else {"a": value}
         return value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -16,7 +18,7 @@ from tests.fuzz import kinds
 from tests.fuzz.__main__ import main, summary
 from tests.fuzz.attempt import FAULT, OK, REFUSED, Outcome, attempt, build
 from tests.fuzz.kinds import KINDS, Case
-from tests.fuzz.mutate import damaged_bytes, damaged_text, deep_values, mutated
+from tests.fuzz.mutate import JUNK, damaged_bytes, damaged_text, damaged_zip, deep_values, mutated
 from tests.fuzz.seeds import make_seeds
 
 INPUTS = 3  # of each kind
@@ -101,12 +103,17 @@ def test_memory_that_a_call_takes_is_seen(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_damage_is_damage() -> None:
-    value, rng = {"a": [1, 2, {"b": "c"}], "d": None}, Random(0)
+    value, rng, before = {"a": [1, 2, {"b": "c"}], "d": None}, Random(0), str(JUNK)
     with deep_values():
-        changed = [mutated(value, rng) != value for _ in range(300)]
-    assert sum(changed) > 200 and value == {"a": [1, 2, {"b": "c"}], "d": None}
+        changed = [mutated(value, rng) != value for _ in range(1000)]
+    assert sum(changed) > 700 and value == {"a": [1, 2, {"b": "c"}], "d": None} and str(JUNK) == before
     assert sum(damaged_text("a: 1\nb: two\n", rng) != b"a: 1\nb: two\n" for _ in range(100)) > 80
     assert sum(damaged_bytes(bytes(range(200)), rng) != bytes(range(200)) for _ in range(100)) > 80
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("a", "b")
+    packed = content.getvalue()
+    assert sum(damaged_zip(packed, rng) != packed for _ in range(100)) > 80
 
 
 def test_the_table_counts_every_outcome() -> None:
