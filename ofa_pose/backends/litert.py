@@ -301,7 +301,9 @@ def _read_metadata(content: bytes, where: str) -> dict[str, str]:
     model = importlib.import_module("ai_edge_litert.schema_py_generated").Model.GetRootAs(content)
     for entry in map(model.Metadata, range(model.MetadataLength())):
         if entry.Name() == METADATA.encode():
-            return parse_metadata(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes(), where)
+            number = entry.Buffer()
+            data = model.Buffers(number).DataAsNumpy() if number < model.BuffersLength() else 0
+            return parse_metadata(b"" if isinstance(data, int) else data.tobytes(), where)  # 0: there is none
     return {}
 
 

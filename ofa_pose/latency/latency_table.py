@@ -20,6 +20,7 @@ FORMAT = "ofa-pose latency table 1"
 RESUME = "start the same `latency build` with --resume, it goes on where it was"
 
 Samples = dict[Subject, list[float]]
+LEAST = 1e-9  # of a time in milliseconds, or of a ratio; one by it is the most
 MOST_COUNT = 10**6  # of threads, cores and rounds
 WORDS, COUNTS = ("backend", "runtime", "device", "date"), ("joints", "threads", "cores", "rounds")  # of a header
 
@@ -151,11 +152,11 @@ def _rounded(values: list[float]) -> list[float]:
 
 
 def read_times(values: Any) -> list[float]:
-    """Times, or ratios of such, as read from a file. Raises ValueError or TypeError where one is not positive."""
+    """Times, or ratios of such, as read from a file. Raises ValueError or TypeError where one is none."""
     try:
         numbers = [float(value) for value in values]
     except OverflowError:  # an integer beyond a float
         numbers = [math.inf]
-    if not all(0 < number < 1e9 for number in numbers):
-        raise ValueError("a time is not a positive number")
+    if not all(LEAST <= number <= 1 / LEAST for number in numbers):
+        raise ValueError(f"a time is not between {LEAST:g} and {1 / LEAST:g}")
     return numbers

@@ -128,6 +128,12 @@ def test_metadata_travel_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "c.tflite").write_bytes(tools.convert_object_to_bytearray(model))
     with pytest.raises(InputError, match=r"c\.tflite: holds no metadata; export the model again"):
         LitertRunner(tmp_path / "c.tflite", 1)
+    entry = model.metadata[0]
+    for buffer in (0, len(model.buffers), 2**32 - 1):  # which holds nothing, or is not there
+        entry.buffer = buffer
+        (tmp_path / "c.tflite").write_bytes(tools.convert_object_to_bytearray(model))
+        with pytest.raises(InputError, match=r"holds no metadata|cannot be loaded"):
+            LitertRunner(tmp_path / "c.tflite", 1)
     model.metadata = []
     (tmp_path / "c.tflite").write_bytes(tools.convert_object_to_bytearray(model))
     assert LitertRunner(tmp_path / "c.tflite", 1).metadata == {}
