@@ -5,7 +5,6 @@ Networks of other families have no plan; torch's exporter writes theirs.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +21,7 @@ from ofa_pose.backends.runners import INPUT, JOINTS, OUTPUTS, ExportedRunner, Jo
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.folders import scratch_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -74,8 +74,8 @@ def _traced(part: NetPart, axes: Mapping[str, Mapping[int, str]]) -> onnx.ModelP
     import onnx
     from onnx import helper, numpy_helper
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
+    with scratch_folder() as folder:
+        path = folder / "model.onnx"
         part.net.save_onnx(path, OPSET, {NORMALISED: INPUT_AXES}, axes)
         model = onnx.load(str(path))
     graph = model.graph

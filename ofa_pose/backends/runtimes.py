@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.folders import scratch_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -138,8 +138,8 @@ def make_runner(net: PoseNet, name: str, threads: int = 0) -> Runner:
     assert backend.write and backend.open
     if backend.check:
         backend.check(net)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        path = Path(folder, f"model{backend.files[0]}")
+    with scratch_folder() as folder:
+        path = folder / f"model{backend.files[0]}"
         backend.write(net, path, {})
         return backend.open(path, threads, 1)
 

@@ -23,7 +23,8 @@ from ofa_pose.formats.yolo_labels import SPLITS, data_yaml, label_files, split_f
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.files import check_folder, dump_yaml, temporary_folder, write_json, write_text
+from ofa_pose.utils.files import dump_yaml, write_json, write_text
+from ofa_pose.utils.folders import check_empty, new_folder
 
 WRITTEN = ("coco", "yolo")
 
@@ -87,9 +88,7 @@ def convert(
     """
     if to not in WRITTEN:
         raise InputError(f"no such format to write: '{to}'", hint=nearest(to, WRITTEN))
-    check_folder(out)
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError("is not empty", out, "name a new folder for --out")
+    check_empty(out)
     path, split = split_name(source)
     with unpacked(path, with_images=True) as place:
         is_zip = place != path
@@ -104,11 +103,10 @@ def convert(
             if part.parsed.skeleton.joints != chosen.joints:
                 what = f"its splits '{parts[0].read.split}' and '{part.read.split}' have other joints, or another order"
                 raise InputError(what, path, f"convert each for itself, as {path}:{part.read.split}")
-        with temporary_folder(out) as folder:
+        with new_folder(out) as folder:
             written = _write_yolo(folder, parts, copy_images or is_zip) if to == "yolo" else _write_coco(folder, parts)
             if chosen not in BUILT_IN.values():
                 write_text(folder / "skeleton.yaml", skeleton_text(chosen))
-            folder.replace(out)  # an empty folder may be there
     described = {
         name: {key: out / value if key in ("annotations", "images") else value for key, value in one.items()}
         for name, one in written.items()

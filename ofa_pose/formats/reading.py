@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.files import DAMAGED_ZIP, sha256
+from ofa_pose.utils.folders import scratch_folder
 
 FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads it; COCO takes the rest
     "yolo": yolo.FORMAT,
@@ -73,7 +73,7 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
     if path.suffix.lower() != ".zip" or not path.is_file():
         yield path
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [one for one in archive.infolist() if not one.is_dir()]
@@ -99,10 +99,10 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
         except DAMAGED_ZIP as error:
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
         try:
-            yield Path(folder)
+            yield folder
         except InputError as error:  # say where in the zip file
             faults = [(fault.what, fault.where, fault.hint) for fault in error.faults]
-            named = [[text.replace(folder, str(path)) for text in texts] for texts in faults]
+            named = [[text.replace(str(folder), str(path)) for text in texts] for texts in faults]
             raise InputError.of([Fault(*texts) for texts in named]) from None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ofa_pose.latency.pieces import Piece, Subject, table_subjects
 from ofa_pose.latency.predictor import Predictor
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.folders import check_empty, new_folder
 from ofa_pose.web.runtime_files import add_runtime, check_runtime_files, shipped_text
 
 README = """\
@@ -60,10 +60,7 @@ def write_bundle(
     entry = BUNDLES["onnx" if form == WEB else form]
     if entry.backend.to_write:
         entry.backend.require(*entry.backend.to_write)
-    files.check_folder(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError("is not empty", folder, "name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_empty(folder, "name another folder")
     subjects = table_subjects(space, joints, share)
     own = {_name(one): one for one in subjects if isinstance(one, ArchSpec)}
     checks = {_name(one): one for one in random_nets(space, joints, {*own.values()}, min(nets, space.size), SEED)}
@@ -71,15 +68,12 @@ def write_bundle(
     header: dict[str, Any] = {"space": space.to_dict(), "joints": joints, "backend": entry.name, "share": share}
     header |= {"nets": _plain(own), "checks": _plain(checks)}
     anchor: Subject = space.smallest(joints)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
-        temporary = Path(name)
+    with new_folder(folder) as temporary:
         manifest = {"header": header, "subjects": _write_models(temporary, {on_device.ANCHOR: anchor, **named}, entry)}
         if form == WEB:
             _write_page(temporary, manifest, runtime_files)
         else:
             _write_script(temporary, manifest, entry)
-        for path in sorted(temporary.iterdir(), key=lambda path: path.name in ("index.html", "measure.py")):
-            path.replace(folder / path.name)  # what is started comes when all is there
     return len(named)
 
 

@@ -142,7 +142,7 @@ def test_a_bundle_is_there_whole_or_not_at_all(
     monkeypatch.setattr(bundle_module, "net_part", killed)
     with pytest.raises(KeyboardInterrupt):
         write_bundle(tmp_path / "bundle", small_space, 14, "ncnn", 1.0, 0)
-    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("bundle")]
+    assert not [*tmp_path.iterdir()]
     monkeypatch.undo()
     write_bundle(tmp_path / "bundle", small_space, 14, "ncnn", 1.0, 0)
     assert {path.name for path in (tmp_path / "bundle").iterdir()} == {

@@ -1,0 +1,98 @@
+"""Folders are whole or not there, also where they lay empty before, and a killed process's temporary ones go."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ofa_pose.formats.reading import unpacked
+from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.folders import new_folder, scratch_folder
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from ofa_pose.utils.folders import {name}
+with {name}({path}) as folder:
+    (folder / "half").write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def killed_in(name: str, path: str) -> None:
+    """Let a process fill a folder and be killed."""
+    assert subprocess.run([sys.executable, "-c", KILLED.format(name=name, path=path)]).returncode == -9
+
+
+@contextmanager
+def temporary_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """In it the system keeps temporary files in a folder."""
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield folder
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_what_a_killed_process_left_does_not_make_a_new_folder_somebodys(tmp_path: Path, empty: bool) -> None:
+    path = tmp_path / "out"
+    if empty:
+        path.mkdir()
+    killed_in("new_folder", f"Path({str(path)!r})")
+    assert len([one for one in tmp_path.rglob("half") if one.is_file()]) == 1
+    with new_folder(path) as folder:
+        (folder / "whole").write_text("whole")
+        (folder / "more").mkdir()
+    assert {one.name for one in path.iterdir()} == {"whole", "more"} and [*tmp_path.iterdir()] == [path]
+
+
+def test_an_empty_folder_stays_the_one_that_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.mkdir()
+    before = path.stat().st_ino
+    with new_folder(path) as folder:
+        (folder / "a").touch()
+        assert not (path / "a").exists() and folder.parent == path
+    assert path.stat().st_ino == before and [one.name for one in path.iterdir()] == ["a"]
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with pytest.raises(InputError, match="is not empty; name a new folder"), new_folder(path):
+        path.mkdir()
+        (path / "another's").touch()
+    with pytest.raises(InputError, match="is not empty"), new_folder(path):
+        pytest.fail("it began")
+    assert [one.name for one in tmp_path.rglob("*")] == ["out", "another's"]
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "new", tmp_path / "empty"):
+        with pytest.raises(ZeroDivisionError), new_folder(path) as folder:
+            (folder / "a").touch()
+            raise ZeroDivisionError
+    assert [*tmp_path.rglob("*")] == [tmp_path / "empty"]
+
+
+def test_a_zip_file_that_a_killed_process_unpacked_goes_when_the_next_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.json", "{}")
+    with temporary_files(tmp_path / "tmp", monkeypatch) as kept:
+        killed_in("scratch_folder", "")
+        assert [*kept.rglob("half")]
+        with unpacked(tmp_path / "a.zip", with_images=True) as folder, scratch_folder() as other:
+            assert folder.is_relative_to(kept) and other != folder and not [*kept.rglob("half")]
+            assert (folder / "a.json").read_text() == "{}"
+            assert os.stat(folder).st_mode & 0o777 == 0o700
+        assert not [*kept.iterdir()]
