@@ -6,8 +6,6 @@ import csv
 import json
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +24,9 @@ from ofa_pose.utils import files
 from ofa_pose.utils.console import say_command
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import format_count
+from ofa_pose.utils.process import run_command
 from ofa_pose.utils.result import Result
+from ofa_pose.utils.run_dir import alone_in
 
 PRETRAINED = "litepose-nano-coco"
 SPLIT_SEEDS = {"train": 1, "val": 2, "test": 3}
@@ -73,7 +73,7 @@ class Demo:
         shown = f"ofa-pose {shlex.join(words)}"
         say_command(f"\n$ {shown}")
         start = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "ofa_pose", *words, "--json"], stdout=subprocess.PIPE, text=True)
+        done = run_command([*words, "--json"])
         self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - start, 1)
         if done.returncode:
             raise OfaPoseError(f"the demo ended with exit code {done.returncode} of: {shown}")
@@ -102,8 +102,18 @@ class Demo:
 
 
 def run_demo(demo: Demo) -> DemoResult:
-    """The journey, from an emptied folder to its summary.json. Raises InputError where the folder is not a demo's."""
-    _empty(demo.out)
+    """The journey, from an emptied folder to its summary.json.
+
+    Raises InputError where the folder is not a demo's, or another demo runs there.
+    """
+    _check_own(demo.out)
+    demo.out.mkdir(parents=True, exist_ok=True)
+    with alone_in(demo.out):
+        _empty(demo.out)
+        return _journey(demo)
+
+
+def _journey(demo: Demo) -> DemoResult:
     for split, count in demo.counts.items():
         drawn = ("--images", count, "--size", 192, "--seed", SPLIT_SEEDS[split] + 10_000 * demo.seed)
         demo.command("synth", "data", "synth", demo.out / "data" / split, *drawn)
@@ -156,14 +166,20 @@ def run_demo(demo: Demo) -> DemoResult:
     return DemoResult(**summary)
 
 
-def _empty(out: Path) -> None:
-    """Remove what an earlier demo wrote; a folder of anything else stays as it is."""
+def _check_own(out: Path) -> None:
     files.check_folder(out)
     if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
         raise InputError("holds what no demo wrote", out, "name another folder with --out, or empty it")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+
+
+def _empty(out: Path) -> None:
+    """Remove what an earlier demo wrote, all but the mark, by which the next one knows what a killed one left."""
     (out / MARK).touch()
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != MARK:
+            path.unlink(missing_ok=True)
 
 
 def write_mosaic(pictures: list[Path], out: Path, columns: int = 5) -> None:
@@ -171,7 +187,9 @@ def write_mosaic(pictures: list[Path], out: Path, columns: int = 5) -> None:
     images = [image for path in pictures if (image := cv2.imread(str(path))) is not None]
     rows = [cv2.hconcat(images[i : i + columns]) for i in range(0, len(images) - columns + 1, columns)]
     if rows:
-        cv2.imwrite(str(out), cv2.vconcat(rows))
+        _, encoded = cv2.imencode(out.suffix, cv2.vconcat(rows))
+        with files.replacing(out) as temporary:
+            temporary.write_bytes(encoded.tobytes())
 
 
 def write_uniform(out: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import check_folder, temporary_folder
+from ofa_pose.utils.files import check_folder, naming, temporary_folder
 
 _LEFT = ".ofa-pose-"  # in the names of the folders that `temporary_folder` makes
 
@@ -25,7 +25,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     check_empty(path)
     filled = path.is_dir()
-    with temporary_folder(path / (path.absolute().name or "new") if filled else path) as folder:
+    place = path / (path.absolute().name or "new") if filled else path
+    with naming(path, instead_of=place), temporary_folder(place) as folder:
         yield folder
         check_empty(path)
         if not filled:

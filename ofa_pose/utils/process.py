@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -191,6 +193,29 @@ def _watch(parent: int) -> None:
         elif (came := signal.sigtimedwait({signal.SIGTERM}, _WATCH_S)) and came.si_pid == parent:
             break
     os._exit(0)
+
+
+def run_command(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Call the command line in a process of its own, its stdout kept: one that is asked to end where this one ends."""
+    begin = (
+        "import sys; from ofa_pose.utils.process import ended_with; ended_with(int(sys.argv.pop(1))); "
+        "from ofa_pose.__main__ import main; main()"
+    )
+    call = [sys.executable, "-c", begin, str(os.getpid()), *words]
+    return subprocess.run(call, stdout=subprocess.PIPE, text=True)
+
+
+def ended_with(parent: int) -> None:
+    """Let this process, a child of `parent`, get a SIGTERM when that has ended, and end at once some seconds later."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_ENDS_S)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def place() -> tuple[int, int, int]:

@@ -13,10 +13,11 @@ import pytest
 import ofa_pose
 from ofa_pose.studies import demo as module
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.run_dir import alone_in
 
 
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
+    monkeypatch.setattr(module, "run_command", lambda _: pytest.fail("a command was run"))
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(InputError, match="holds what no demo wrote; name another folder with --out"):
         ofa_pose.demo(out=tmp_path)
@@ -28,11 +29,11 @@ def test_a_step_that_fails_ends_the_demo_and_the_next_one_begins_anew(
 ) -> None:
     commands: list[list[str]] = []
 
-    def run(words: list[str], **_: object) -> SimpleNamespace:
-        commands.append(words[3:-1])
+    def run(words: list[str]) -> SimpleNamespace:
+        commands.append(words[:-1])
         return SimpleNamespace(returncode=int(len(commands) == 2), stdout=json.dumps({}))
 
-    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(module, "run_command", run)
     with pytest.raises(OfaPoseError, match=r"the demo ended with exit code 1 of: ofa-pose data synth .*val"):
         ofa_pose.demo(out=tmp_path / "demo", seed=7, train_images=5)
     drawn = ["--images", "5", "--size", "192", "--seed", "70001"]
@@ -42,6 +43,38 @@ def test_a_step_that_fails_ends_the_demo_and_the_next_one_begins_anew(
     with pytest.raises(OfaPoseError):
         ofa_pose.demo(out=tmp_path / "demo")
     assert not (tmp_path / "demo" / "left.txt").exists()
+
+
+def test_a_demo_that_was_killed_while_it_emptied_its_folder_can_be_called_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, ignore_errors: bool) -> None:
+        raise KeyboardInterrupt
+
+    def run(words: list[str]) -> SimpleNamespace:
+        assert sorted(one.name for one in out.iterdir()) == [module.MARK]
+        return SimpleNamespace(returncode=1)
+
+    out = tmp_path / "demo"
+    (out / "data").mkdir(parents=True)
+    (out / "summary.json").touch()
+    (out / module.MARK).touch()
+    monkeypatch.setattr(module, "run_command", run)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module.shutil, "rmtree", killed)
+        ofa_pose.demo(out=out)
+    with pytest.raises(OfaPoseError, match="the demo ended with exit code 1"):
+        ofa_pose.demo(out=out)
+
+
+def test_two_demos_keep_out_of_each_others_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ofa_pose.utils.run_dir.FREED_S", 0.0)
+    monkeypatch.setattr(module, "run_command", lambda _: pytest.fail("a command was run"))
+    (tmp_path / module.MARK).touch()
+    (tmp_path / "poses.jpg").touch()
+    with alone_in(tmp_path), pytest.raises(InputError, match="another process runs there"):
+        ofa_pose.demo(out=tmp_path)
+    assert (tmp_path / "poses.jpg").exists()
 
 
 @pytest.mark.slow

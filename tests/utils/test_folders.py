@@ -16,6 +16,7 @@ import pytest
 from ofa_pose.formats.reading import unpacked
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.folders import new_folder, scratch_folder
+from tests.limits import largest_file
 
 KILLED = """
 import os, sys
@@ -74,7 +75,14 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.rglob("*")] == ["out", "another's"]
 
 
-def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_of_the_folder_that_was_meant(tmp_path: Path) -> None:
+    for path in (tmp_path / "new", tmp_path):
+        with largest_file(4096), pytest.raises(OSError, match="too large") as error, new_folder(path):
+            raise RuntimeError("iostream error")
+        assert error.value.filename == str(path) and not [*tmp_path.iterdir()]
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "new", tmp_path / "empty"):
         with pytest.raises(ZeroDivisionError), new_folder(path) as folder:

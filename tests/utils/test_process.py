@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +133,27 @@ def test_a_pool_that_cannot_start_all_its_processes_ends_those_it_has(monkeypatc
     with pytest.raises(BlockingIOError), process_pool(2, int):
         raise AssertionError("not reached")
     assert not {*multiprocessing.active_children()} - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a process's children are not listed here")
+def test_a_command_that_a_process_runs_ends_soon_after_it(tmp_path: Path) -> None:
+    code = f"""
+from ofa_pose.utils.process import run_command
+run_command(["data", "synth", {str(tmp_path / "out")!r}, "--images", "1000000", "--size", "64", "--workers", "1"])
+"""
+    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    listed, until = Path(f"/proc/{running.pid}/task/{running.pid}/children"), time.monotonic() + 60
+    while not (tmp_path / "out" / "images").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    (command,) = map(int, listed.read_text().split())
+    running.kill()
+    running.wait()
+    while is_running(command) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not is_running(command)
+
+
+def is_running(number: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody waits for does not."""
+    stat = Path(f"/proc/{number}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
