@@ -48,6 +48,7 @@ from ofa_pose.web.runtime_files import check_runtime_files
 REPEATS = 20
 HALF_TOLERANCE = 0.02  # what outputs within ±1 may differ, of 16-bit floats
 ANY_NET = "use yaml, safetensors or a runtime's format"
+LIST_S = 10.0  # in which another export has written its list
 LONG_S = 1.0  # of repeats: slow networks are repeated less often
 Outputs = tuple[np.ndarray, np.ndarray]
 
@@ -200,14 +201,16 @@ def write_list(out: Path, checkpoint: str | Path, result: ExportResult) -> None:
     Files that were written there before of the same checkpoint stay listed.
     """
     digest, path, kept = files.sha256(find_checkpoint(checkpoint)), out / LIST, {}
-    with contextlib.suppress(InputError, AttributeError, TypeError):
-        before = files.read_json(path) if path.exists() else {}
-        kept = {**before["files"]} if before.get("sha256") == digest else {}
+    added: dict[str, dict[str, Any]] = {}
     for name, first in result.files.items():
         report = result.reports.get(name, {})
-        kept[name] = {"name": first.name, "bytes": result.bytes[name], "ms": report.get("ms"), "AP": report.get("AP")}
-        kept[name] |= {"sha256": files.sha256(first) if first.is_file() else None, "processor": cpu_name()}
-    files.write_json(path, plain({"checkpoint": str(checkpoint), "sha256": digest, "files": kept}))
+        added[name] = {"name": first.name, "bytes": result.bytes[name], "ms": report.get("ms"), "AP": report.get("AP")}
+        added[name] |= {"sha256": files.sha256(first) if first.is_file() else None, "processor": cpu_name()}
+    with files.locked(out, LIST_S):  # another export of other formats may add its own now
+        with contextlib.suppress(InputError, AttributeError, TypeError):
+            before = files.read_json(path) if path.exists() else {}
+            kept = {**before["files"]} if before.get("sha256") == digest else {}
+        files.write_json(path, plain({"checkpoint": str(checkpoint), "sha256": digest, "files": {**kept, **added}}))
 
 
 def _size(path: Path) -> int:
@@ -279,6 +282,7 @@ def _write_web(source: ExportSource, path: Path) -> dict[str, Any]:
     with files.temporary_folder(path) as folder:
         report = _write_compared(_FORMATS["onnx"], source, folder / model)
         write_page(folder, model, metadata(source, in_graph=True), source.runtime_files)
+        (path / PAGE).unlink(missing_ok=True)
         written = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
         for file in sorted(written, key=lambda file: file == Path(PAGE)):
             (path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -338,6 +342,8 @@ def _write_compared(form: Format, source: ExportSource, path: Path) -> dict[str,
         if "ms" not in more:
             times = time_runs(lambda: run(reference[0][0]), 1, REPEATS, LONG_S)
             report["ms"] = float(np.median(times))
+        if len(form.suffixes) > 1:  # one that is killed here leaves no file that leads to another network's
+            path.unlink(missing_ok=True)
         for suffix in reversed(form.suffixes):  # the file that leads to the others last
             name = f"{source.name}{suffix}"
             (folder / name).replace(path.parent / name)

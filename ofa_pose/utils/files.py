@@ -90,11 +90,17 @@ def replacing(path: str | Path, lasting: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: str | Path, instead_of: Path | None = None) -> Iterator[None]:
-    """An OSError in it that names no file, as a write's on a full disk, or a temporary one, names `path`."""
+    """An OSError in it that names no file, as a write's on a full disk, or a temporary one, names `path`.
+
+    Args:
+        instead_of: the temporary file, or the folder that it is in.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename not in (None, str(instead_of)):
+        named = error.filename
+        inside = instead_of and isinstance(named, str | Path) and Path(named).is_relative_to(instead_of)
+        if error.errno is None or not (named is None or inside):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
 
@@ -125,7 +131,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     folder, handle = _claim(path, _make_folder)
     try:
-        with naming(given):
+        with naming(given, instead_of=folder):
             try:
                 yield folder
             except Exception:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,11 @@ from ofa_pose.backends.folding import NetPart
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
-from ofa_pose.exports.formats import DEFAULT_FORMATS, export_checkpoint
+from ofa_pose.exports.formats import DEFAULT_FORMATS, export_checkpoint, write_list
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
+from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.files import read_json, read_yaml
 from tests.limits import largest_file
@@ -255,6 +258,49 @@ def test_a_disk_without_room_is_named_and_nothing_is_left(checkpoint: Checkpoint
         export_checkpoint(checkpoint, [name], tmp_path / "out")
     assert error.value.errno == errno.EFBIG and str(error.value.filename).startswith(str(tmp_path / "out" / "model."))
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("name", ["openvino", "ncnn", "web"])
+def test_one_that_is_killed_while_files_take_their_places_leaves_none_that_leads_to_others(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pytest.importorskip({"web": "onnxruntime"}.get(name, name))
+    first = export_checkpoint(checkpoint, [name], tmp_path).files[name]
+    first = first / "index.html" if name == "web" else first
+    assert first.is_file()
+    replace_file = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if target.parent in (tmp_path, first.parent) and target.name != first.name and "ofa-pose" not in path.name:
+            assert not first.exists()
+            raise KeyboardInterrupt
+        return replace_file(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export_checkpoint(checkpoint, [name], tmp_path)
+    assert not first.exists()
+    monkeypatch.undo()
+    assert export_checkpoint(checkpoint, [name], tmp_path).files[name].exists() and first.is_file()
+
+
+def test_exports_of_two_formats_at_once_are_both_listed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "net.pt", checkpoint)
+    out, results = tmp_path / "out", {}
+    for name in ("yaml", "safetensors"):
+        results[name] = export_checkpoint(checkpoint, [name], out)
+    with ThreadPoolExecutor(2) as pool:
+        list(
+            pool.map(lambda result: [write_list(out, tmp_path / "net.pt", result) for _ in range(20)], results.values())
+        )
+        assert {*read_json(out / "export.json")["files"]} == {"yaml", "safetensors"}
+        (out / "export.json").unlink()
+        with files.locked(out, 0.0):
+            writing = pool.submit(write_list, out, tmp_path / "net.pt", results["yaml"])
+            time.sleep(0.3)
+            assert not (out / "export.json").exists()
+        writing.result()
+    assert {*read_json(out / "export.json")["files"]} == {"yaml"}
 
 
 def test_unknown_format(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ def test_what_fails_on_a_full_disk_names_the_file_that_was_meant(tmp_path: Path)
         assert Path(error.value.filename).parent == tmp_path and Path(error.value.filename).stem == "a"
     with pytest.raises(RuntimeError, match="another"), files.temporary_folder(tmp_path / "b"):
         raise RuntimeError("another")
+    inside = files.temporary_folder(tmp_path / "c")
+    with largest_file(4096), pytest.raises(OSError, match="too large") as error, inside as folder:
+        files.write_text(folder / "part.txt", "x" * 5000)
+    assert error.value.filename == str(tmp_path / "c")
     assert not list(tmp_path.iterdir())
 
 
