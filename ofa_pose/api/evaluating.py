@@ -174,6 +174,8 @@ def evaluate(
 
         source = checkpoint if Path(checkpoint).suffix in SUFFIXES else load_checkpoint(checkpoint, kind="net")
         model = _load(source, device, resolution, flip is not False, latency=False)
+        # Of what was read: a training may replace the file before the evaluation is done.
+        sha256 = files.sha256(source) if isinstance(source, str | Path) else source.sha256
         as_reference = decoding == "reference"
         resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]
         dataset = _ground_truth(getattr(source, "recipe", None), annotations, images, skeleton, model.skeleton)
@@ -184,6 +186,7 @@ def evaluate(
         evaluator = make_evaluator(dataset, metric)
         done, sides = _run(model, dataset, evaluator, resolutions, batch or 16, as_reference)
         if out:
+            (Path(out) / "metrics.json").unlink(missing_ok=True)  # of an evaluation before, whose results go now
             files.write_json(Path(out) / "results.json", done.results.entries(dataset.category["id"]))
     else:
         assert results is not None
@@ -201,26 +204,30 @@ def evaluate(
         warn(few)
     result = EvaluationResult(done.metrics, done.images, people, sides, flipped, done.seconds, parts)
     if out:
-        origin = _origin(model, source, dataset, done.draws, Path(out)) if checkpoint is not None else {}
+        origin = _origin(model, source, sha256, dataset, done.draws, Path(out)) if checkpoint is not None else {}
         files.write_json(Path(out) / "metrics.json", {**result.to_dict(), **origin})
     return result
 
 
 def _origin(
-    model: PoseModel, source: str | Path | Checkpoint, dataset: KeypointDataset, draws: np.ndarray | None, out: Path
+    model: PoseModel,
+    source: str | Path | Checkpoint,
+    sha256: str | None,
+    dataset: KeypointDataset,
+    draws: np.ndarray | None,
+    out: Path,
 ) -> dict[str, Any]:
-    """What an evaluation was of, for its metrics.json: the network's file and shape, the ground truth, the date.
+    """What an evaluation was of, for its metrics.json: the network, the ground truth, the date.
 
     The APs of images drawn again are kept, so that the difference of two networks' APs has a standard error.
     """
     from ofa_pose.backends.on_device import cpu_name, today
     from ofa_pose.checkpoints.provenance import versions
-    from ofa_pose.utils import files
     from ofa_pose.utils.result import plain
 
     file = Path(source) if isinstance(source, str | Path) else source.path
     place = None if file is None else file.absolute()
-    network = {"checkpoint": place, "sha256": place and files.sha256(place), "spec": model.spec}
+    network = {"checkpoint": place, "sha256": sha256, "spec": model.spec}
     truth, metric = dataset.annotations_path.absolute(), dataset.metric
     data = {"annotations": truth, "images": dataset.images_dir.absolute(), "sha256": dataset.fingerprint}
     drawn = None if draws is None else draws.round(DECIMALS).tolist()

@@ -17,7 +17,7 @@ from torch import Tensor
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import NetSpec
 from ofa_pose.backends.runtimes import instead_of_checkpoint
-from ofa_pose.checkpoints.digest import NoMemory, WrongSum, check_tensors, digest, read_torch, tensors_in
+from ofa_pose.checkpoints.digest import NoMemory, WrongSum, check_tensors, digest, read_summed, tensors_in
 from ofa_pose.families.table import build_pose_net, read_spec
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
@@ -56,7 +56,7 @@ class Checkpoint:
         recipe: the recipe it was trained with, which later commands start from.
         info: what made it and how good it is: JSON values.
         training: optimiser state and progress, for resuming; None in exported weights.
-        path: the file that it was read from.
+        path, sha256: the file that it was read from, and its sum then.
     """
 
     kind: Literal["net", "supernet"]
@@ -68,6 +68,7 @@ class Checkpoint:
     info: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     path: Path | None = None
+    sha256: str | None = None
 
     @property
     def decode(self) -> DecodeConfig:
@@ -169,7 +170,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     """
     path = find_checkpoint(name)
     try:
-        value = read_torch(path)
+        value, found = read_summed(path)
     except WrongSum:
         raise DamagedCheckpoint(CHANGED, path, DAMAGED) from None
     except (OSError, NoMemory):  # which says what is so
@@ -217,6 +218,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
             info=value["info"],
             training=value["training"],
             path=path,
+            sha256=found,
         )
     except WrongSum:
         raise DamagedCheckpoint(CHANGED, path, DAMAGED) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -59,8 +60,14 @@ def read_torch(path: Path) -> Any:
         OSError: it cannot be opened.
         NoMemory: there is not enough memory to read it.
     """
+    return read_summed(path)[0]
+
+
+def read_summed(path: Path) -> tuple[Any, str]:
+    """What `read_torch` reads, and the file's SHA-256: of the same bytes, also where it is replaced meanwhile."""
     with path.open("rb") as file:
-        size = path.stat().st_size
+        size = os.fstat(file.fileno()).st_size
+        found = hashlib.file_digest(file, "sha256").hexdigest()
         try:
             if zipfile.is_zipfile(file):  # before 2020 they were none
                 with zipfile.ZipFile(file) as archive:
@@ -71,7 +78,7 @@ def read_torch(path: Path) -> Any:
             file.seek(0)
             with warnings.catch_warnings():  # such as that it is a TorchScript archive
                 warnings.simplefilter("ignore")
-                return torch.load(file, map_location="cpu", weights_only=True)
+                return torch.load(file, map_location="cpu", weights_only=True), found
         except (MemoryError, RuntimeError) as error:
             if is_memory(error):
                 raise NoMemory(path, size) from None

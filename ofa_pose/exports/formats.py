@@ -64,6 +64,7 @@ class ExportSource:
     name: str  # what its files' names begin with
     int8: Int8Data | None = None  # what an int8 form of it is made with
     runtime_files: Path | None = None  # the folder of onnxruntime-web's files that a page is given
+    sha256: str | None = None  # of the checkpoint's file
 
 
 def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool) -> ExportSource:
@@ -71,7 +72,7 @@ def open_source(checkpoint: Checkpoint | str | Path, name: str, supernets: bool)
     where = "" if isinstance(checkpoint, Checkpoint) else str(checkpoint)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
     net = source.build() if supernets else fixed_net(source, where)
-    return ExportSource(net, source.skeleton, source.decode, source.recipe, name)
+    return ExportSource(net, source.skeleton, source.decode, source.recipe, name, sha256=source.sha256)
 
 
 def metadata(source: ExportSource, in_graph: bool, decoded: bool = False) -> dict[str, str]:
@@ -123,11 +124,13 @@ class ExportResult(Result):
         reports: of a format what there is to say about it. A model's has 'max_difference', 'sizes', 'ms' and 'seconds',
             that of an int8 form also what `export_int8` gives, and of several files all 'files'. LitePose's JSON has a
             'warning' where that repository's code would build another net from it.
+        sha256: of the checkpoint's file as it was read; None of one that was read from none.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """{'files', 'bytes', and each format's report}."""
@@ -180,7 +183,7 @@ def export_checkpoint(
         check_candidates(source.decode)
     table = IN_GRAPH if decoder_in_graph else _FORMATS
     source = replace(source, runtime_files=runtime_files)
-    result = ExportResult()
+    result = ExportResult(sha256=source.sha256)
     for wanted in dict.fromkeys(formats):
         form = table[wanted]
         paths = [Path(out) / f"{name}{suffix}" for suffix in form.suffixes]
@@ -200,7 +203,7 @@ def write_list(out: Path, checkpoint: str | Path, result: ExportResult) -> None:
 
     Files that were written there before of the same checkpoint stay listed.
     """
-    digest, path, kept = files.sha256(find_checkpoint(checkpoint)), out / LIST, {}
+    digest, path, kept = result.sha256 or files.sha256(find_checkpoint(checkpoint)), out / LIST, {}
     added: dict[str, dict[str, Any]] = {}
     for name, first in result.files.items():
         report = result.reports.get(name, {})
