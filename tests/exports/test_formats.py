@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -290,9 +291,7 @@ def test_exports_of_two_formats_at_once_are_both_listed(checkpoint: Checkpoint, 
     for name in ("yaml", "safetensors"):
         results[name] = export_checkpoint(checkpoint, [name], out)
     with ThreadPoolExecutor(2) as pool:
-        list(
-            pool.map(lambda result: [write_list(out, tmp_path / "net.pt", result) for _ in range(20)], results.values())
-        )
+        list(pool.map(functools.partial(write_list, out, tmp_path / "net.pt"), [*results.values()] * 20))
         assert {*read_json(out / "export.json")["files"]} == {"yaml", "safetensors"}
         (out / "export.json").unlink()
         with files.locked(out, 0.0):
