@@ -38,6 +38,7 @@ LONGEST_INT = 1000  # bits, of which a float has room for 1024
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
 
 ROOM = 1 << 20  # bytes that a disk which is not full has room for
+AT_ONCE = 8  # files that a library writes at a time, at most
 # What the standard library's reader of zip files raises for damaged bytes; and an OSError without a number.
 DAMAGED_ZIP = (
     zipfile.BadZipFile,
@@ -137,7 +138,9 @@ def temporary_folder(path: Path) -> Iterator[Path]:
             except Exception:
                 if not folder.exists():  # renamed already
                     raise
-                with (folder / "room").open("wb") as file:  # raises what keeps files from being written, if anything
+                with contextlib.ExitStack() as opened:  # raises what keeps files from being written, if anything
+                    for number in range(AT_ONCE):
+                        file = opened.enter_context((folder / f"room{number}").open("wb"))
                     file.write(bytes(ROOM))
                 raise
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,19 @@ def test_what_fails_on_a_full_disk_names_the_file_that_was_meant(tmp_path: Path)
         files.write_text(folder / "part.txt", "x" * 5000)
     assert error.value.filename == str(tmp_path / "c")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_library_that_could_not_open_its_second_file_is_said_to_have_had_too_few_handles(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    folder = files.temporary_folder(tmp_path / "a")
+    try:
+        with pytest.raises(OSError, match="Too many open files") as error, folder as inside:
+            with (inside / "probe").open("wb") as probe:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno() + 2, hard))
+            raise RuntimeError("Can't open xml file")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert error.value.filename == str(tmp_path / "a") and not list(tmp_path.iterdir())
 
 
 def in_folder(path: Path) -> None:
