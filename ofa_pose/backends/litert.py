@@ -25,9 +25,8 @@ from ofa_pose.arch.plan import Layer
 from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.backends.folding import NetPart, check_plan, whole, write_part
 from ofa_pose.backends.on_device import Run, litert_interpreter, litert_run, random_inputs
-from ofa_pose.backends.runners import OUTPUTS, check_names, check_sides, metadata_values, parse_metadata
+from ofa_pose.backends.runners import OUTPUTS, check_names, check_sides, metadata_values, not_loaded, parse_metadata
 from ofa_pose.backends.runtimes import Backend
-from ofa_pose.utils.errors import InputError
 
 if TYPE_CHECKING:
     from ofa_pose.models.pose_net import PoseNet
@@ -265,7 +264,7 @@ class LitertRunner:
         try:
             interpreter = self._interpreter()
         except (ValueError, RuntimeError) as error:
-            raise InputError(f"cannot be loaded by LiteRT ({error})", path, "export it again") from None
+            raise not_loaded("LiteRT", error, path) from None
         reads, writes = interpreter.get_input_details(), interpreter.get_output_details()
         check_names([part["name"] for part in reads], [part["name"] for part in writes], str(path))
         self.metadata = _read_metadata(self._content, str(path))

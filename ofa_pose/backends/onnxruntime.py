@@ -17,7 +17,16 @@ from ofa_pose.arch.plan import Layer
 from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.backends.folding import NetPart, whole, write_part
 from ofa_pose.backends.on_device import Run, onnx_run, onnx_session, random_inputs
-from ofa_pose.backends.runners import INPUT, JOINTS, OUTPUTS, ExportedRunner, JointRunner, check_names, in_chunks
+from ofa_pose.backends.runners import (
+    INPUT,
+    JOINTS,
+    OUTPUTS,
+    ExportedRunner,
+    JointRunner,
+    check_names,
+    in_chunks,
+    not_loaded,
+)
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
@@ -150,7 +159,7 @@ class OnnxRunner:
                 with files.in_utf8(Path(source)) as (name,):
                     self._session = onnx_session(name, threads)
         except Exception as error:  # its errors share no base class but Exception
-            raise InputError(f"cannot be loaded by ONNX Runtime ({error})", where, "export it again") from None
+            raise not_loaded("ONNX Runtime", error, where) from None
         try:
             reads, writes = self._session.get_inputs(), self._session.get_outputs()
             self.holds_decoder = check_names([part.name for part in reads], [part.name for part in writes], where)

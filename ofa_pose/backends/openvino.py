@@ -13,7 +13,16 @@ import numpy as np
 from ofa_pose.backends.folding import NetPart, whole
 from ofa_pose.backends.on_device import Run, random_inputs
 from ofa_pose.backends.onnxruntime import onnx_model
-from ofa_pose.backends.runners import INPUT, JOINTS, OUTPUTS, ExportedRunner, JointRunner, check_names, in_chunks
+from ofa_pose.backends.runners import (
+    INPUT,
+    JOINTS,
+    OUTPUTS,
+    ExportedRunner,
+    JointRunner,
+    check_names,
+    in_chunks,
+    not_loaded,
+)
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
@@ -55,8 +64,7 @@ class OpenvinoRunner:
         except UnicodeDecodeError:
             raise InputError("is damaged: it holds text that is not UTF-8", path, "export it again") from None
         except RuntimeError as error:
-            what = f"cannot be loaded by OpenVINO ({str(error).strip().splitlines()[-1]})"
-            raise InputError(what, path, "export it again") from None
+            raise not_loaded("OpenVINO", error, path) from None
         self._own = threading.local()  # a request computes one call at a time
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ofa_pose.arch.spec import TOTAL_STRIDE
 from ofa_pose.utils import files
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, is_memory
 
 INPUT = "images"  # what exported graphs call it
 OUTPUTS = {"low": 4, "high": 2}  # and these, with the input's cells in one of theirs
@@ -122,6 +122,13 @@ def check_listed(path: Path) -> None:
     if any(stated) and files.sha256(path) not in stated:
         what = f"is not the file that was exported, as {LIST} lists it: it is damaged or was changed"
         raise InputError(what, path, f"export it again, or keep a changed model in another folder than its {LIST}")
+
+
+def not_loaded(runtime: str, error: Exception, path: str | Path) -> InputError:
+    """What to raise where a runtime says that it cannot load a model."""
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    hint = "free some memory; if there is enough, export it again" if is_memory(error) else "export it again"
+    return InputError(f"cannot be loaded by {runtime} ({said[-1]})", path, hint)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

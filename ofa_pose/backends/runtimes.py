@@ -6,14 +6,16 @@ whatever opens exported files needs no torch, as devices have none.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.errors import InputError, is_memory, nearest
 from ofa_pose.utils.folders import scratch_folder
 
 if TYPE_CHECKING:
@@ -73,6 +75,10 @@ class Backend:
             try:
                 runtime_module(package)
             except (ImportError, OSError) as error:  # such as a shared library that is not there
+                if is_memory(error):
+                    raise
+                if os.strerror(errno.EMFILE) in str(error):
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), package) from None
                 what = f"the package {package} is installed and cannot be imported ({' '.join(str(error).split())})"
                 raise InputError(what, hint=f"pip install --force-reinstall {package}, or see what it needs") from None
 

@@ -24,6 +24,8 @@ _NO_MEMORY = (
     "Insufficient memory",
     "Failed to allocate",
     "start new thread",
+    "failed to map segment",
+    "cannot map zero-fill pages",
 )
 LONGEST = 600  # characters of each part of a message; a value of the user's in it may have any number
 
