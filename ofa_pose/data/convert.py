@@ -25,6 +25,7 @@ from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import dump_yaml, write_json, write_text
 from ofa_pose.utils.folders import check_empty, new_folder
+from ofa_pose.utils.opencv import open_capture
 
 WRITTEN = ("coco", "yolo")
 
@@ -249,7 +250,7 @@ def _write_images(folder: Path, names: list[str], origins: tuple[Origin, ...], l
 
 def _write_frames(video: Path, wanted: Mapping[int, list[Path]]) -> None:
     """Frames of a video as PNG files; it is read from its start, as not every codec seeks to the frame asked for."""
-    reader = cv2.VideoCapture(str(video))
+    reader = open_capture(video)
     try:
         for index in range(max(wanted) + 1):
             if not reader.grab():

@@ -203,10 +203,12 @@ class _Labels:
         if path not in self._sizes:
             import cv2
 
+            from ofa_pose.utils.opencv import open_capture
+
             if not path.is_file():
                 hint = "put it beside the .slp file, or name its folder with --images"
                 raise InputError("no such video", path, hint)
-            video = cv2.VideoCapture(str(path))
+            video = open_capture(path)
             size = int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
             video.release()
             if min(size) < 1:

@@ -36,6 +36,7 @@ from ofa_pose.pose.tracking import NOBODY, Smoother, Tracker
 from ofa_pose.utils import files
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.opencv import open_capture
 from ofa_pose.utils.result import Result
 
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
@@ -252,7 +253,8 @@ def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
         before = image
 
     with files.replacing(stream.overlay) as temporary:
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*CODEC), stream.fps, stream.size)
+        with files.in_utf8(temporary) as (name,):
+            writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*CODEC), stream.fps, stream.size)
         try:
             if not writer.isOpened():
                 raise OfaPoseError(f"{stream.overlay}: this OpenCV writes no {CODEC} video of this size and rate")
@@ -260,5 +262,5 @@ def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
                 yield add
         finally:
             writer.release()
-        if not cv2.VideoCapture(str(temporary)).isOpened():  # nothing else reports a full disk
+        if not open_capture(temporary).isOpened():  # nothing else reports a full disk
             raise OfaPoseError(f"{stream.overlay}: could not be written whole; is the disk full?")

@@ -25,6 +25,7 @@ from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.pose.geometry import InputFrame
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.opencv import has_image, open_capture
 from ofa_pose.utils.threads import map_ahead
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
@@ -131,7 +132,7 @@ class Photos:
 def is_image(path: Path) -> bool:
     """Whether a file is an image, by its suffix, or by its content where the suffix says nothing."""
     suffix = path.suffix.lower()
-    return suffix in IMAGE_SUFFIXES or (suffix not in (*VIDEO_SUFFIXES, ".gif") and cv2.haveImageReader(str(path)))
+    return suffix in IMAGE_SUFFIXES or (suffix not in (*VIDEO_SUFFIXES, ".gif") and has_image(path))
 
 
 def _is_video(path: Path) -> bool:
@@ -243,7 +244,7 @@ class Stream:
 
     def _open(self, source: Path | str | int) -> Any:
         try:
-            capture = open_capture(str(source) if isinstance(source, Path) else source)
+            capture = open_capture(source)
         except (cv2.error, OverflowError):  # a number that no camera can have
             capture = None
         if capture is None or not capture.isOpened():
@@ -287,13 +288,6 @@ class Stream:
                 self.failed = wanted - done
                 what = f"gives {done} of {wanted} frames, the last at {self._last:.2f} s"
                 warn(f"{self._where}: {what}; these are kept, the rest of the file is damaged or missing")
-
-
-def open_capture(source: str | int) -> Any:
-    """OpenCV's reader of a video file or a camera; of a file FFmpeg alone, as its own one prints about broken ones."""
-    if isinstance(source, str) and cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
-        return cv2.VideoCapture(source, cv2.CAP_FFMPEG)
-    return cv2.VideoCapture(source)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
+from ofa_pose.data.images import read_image
 from ofa_pose.utils import files
 from ofa_pose.utils.console import say_command
 from ofa_pose.utils.errors import InputError, OfaPoseError
@@ -184,10 +185,10 @@ def _empty(out: Path) -> None:
 
 def write_mosaic(pictures: list[Path], out: Path, columns: int = 5) -> None:
     """One picture of several of equal size, side by side."""
-    images = [image for path in pictures if (image := cv2.imread(str(path))) is not None]
+    images = [read_image(path)[..., ::-1] for path in pictures]
     rows = [cv2.hconcat(images[i : i + columns]) for i in range(0, len(images) - columns + 1, columns)]
     if rows:
-        _, encoded = cv2.imencode(out.suffix, cv2.vconcat(rows))
+        encoded = cv2.imencode(".jpg", cv2.vconcat(rows))[1]
         with files.replacing(out) as temporary:
             temporary.write_bytes(encoded.tobytes())
 
