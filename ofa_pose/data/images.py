@@ -15,6 +15,7 @@ from ofa_pose.utils.files import check_regular
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 MOST_PIXELS = 10**8  # of an image: 300 MB, and as much again while it is decoded
+MOST_BYTES = 1 << 30  # of its file, which are 10 a pixel
 _COPY_AGAIN = "copy or download the file again"
 
 
@@ -79,6 +80,8 @@ def _whole_file(path: str | Path, size: tuple[int, int] | None) -> bytes:
     """A file's content, which is decoded to no more than its header says; nothing is decoded here."""
     check_regular(path)
     try:
+        if Path(path).stat().st_size > MOST_BYTES:
+            raise InputError(f"has more than {MOST_BYTES >> 20:,} MB", path, "name an image file, or make it smaller")
         encoded = Path(path).read_bytes()
     except FileNotFoundError:
         raise InputError("no such image", path, "check the images folder and file_name") from None

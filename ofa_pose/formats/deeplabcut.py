@@ -88,7 +88,7 @@ def _of_one_scorer(files: list[Path], scorer: object) -> list[Path]:
 def _accepts(given: Given) -> bool:
     if given.suffix == ".csv":
         with given.path.open(encoding="utf-8-sig", errors="replace") as file:
-            return file.readline().startswith("scorer")
+            return file.read(len("scorer")) == "scorer"
     if given.suffix == ".h5":
         return True
     if given.path.is_dir():

@@ -123,6 +123,9 @@ def import_results(path: Path) -> tuple[LatencyTable, Verification | None]:
 
     Raises InputError where it is none, or not complete.
     """
+    if not path.exists():
+        raise InputError("no such file", path, "check the path; measuring on the device writes it")
+    files.check_text(path)
     try:
         header, times, ratios = on_device.read_results(path)
         nets, checks = (
@@ -133,8 +136,6 @@ def import_results(path: Path) -> tuple[LatencyTable, Verification | None]:
         named = ((known.get(name) or Piece.parse(name, path), seen) for name, seen in ratios.items())
         samples: Samples = {subject: read_times(seen) for subject, seen in named}
         times, head = read_times(times), Header.from_dict(header, path)
-    except FileNotFoundError:
-        raise InputError("no such file", path, "check the path; measuring on the device writes it") from None
     except (ArithmeticError, AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"is not a results.csv of a bundle ({error})", path, "measure the bundle again") from None
     expected = table_subjects(head.space, head.joints, head.share)  # in whose order `latency build` writes them too

@@ -33,6 +33,7 @@ except ImportError:  # Windows
 
 DEEPEST = 100  # levels of a JSON or YAML file; what goes through its values does so level by level
 LONGEST_YAML = 1 << 20  # characters, which PyYAML takes some ten seconds for
+LONGEST_TEXT = 2 << 30  # bytes of a text file; COCO's largest has half a gigabyte
 STUDIES = "recipes/studies"  # the folder of the shipped studies
 LONGEST_INT = 1000  # bits, of which a float has room for 1024
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
@@ -51,6 +52,7 @@ DAMAGED_ZIP = (
     ValueError,
 )
 _TOO_DEEP = f"is nested too deeply, more than {DEEPEST} levels"
+_NO_TEXT, _NAME_TEXT = "is not a text file", "name a UTF-8 text file"
 _NUMBERS = {int, float}
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -115,7 +117,8 @@ def in_utf8(*paths: Path) -> Iterator[tuple[str, ...]]:
     except UnicodeEncodeError:
         pass
     with tempfile.TemporaryDirectory() as folder:
-        links = [Path(folder, f"model{path.suffix}") for path in paths]
+        suffixes = [path.suffix.encode(errors="ignore").decode() for path in paths]
+        links = [Path(folder, f"model{suffix}") for suffix in suffixes]
         for link, path in zip(links, paths, strict=True):
             link.symlink_to(path.absolute())
         yield tuple(map(str, links))
@@ -277,8 +280,18 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
 
 def read_text(path: str | Path) -> str:
     """The text of `path`. Raises InputError where it is missing or no text."""
+    check_text(path)
     with _reading(path):
         return Path(path).read_text(encoding="utf-8-sig")  # Windows' tools write a byte order mark
+
+
+def check_text(path: str | Path, most: int = LONGEST_TEXT) -> None:
+    """Raise InputError where `path` is missing, begins as no text does, or has more than `most` bytes: unread yet."""
+    with _reading(path), Path(path).open("rb") as file:
+        if b"\0" in file.read(4096):
+            raise InputError(_NO_TEXT, path, _NAME_TEXT)
+        if os.fstat(file.fileno()).st_size > most:
+            raise InputError(f"is text of more than {most >> 20:,} MB", path, "name another file, or a part of it")
 
 
 @contextlib.contextmanager
@@ -291,7 +304,7 @@ def _reading(path: str | Path) -> Iterator[None]:
     except IsADirectoryError:
         raise InputError("is a folder, not a file", path, "name the file") from None
     except UnicodeDecodeError:
-        raise InputError("is not a text file", path, "name a UTF-8 text file") from None
+        raise InputError(_NO_TEXT, path, _NAME_TEXT) from None
     except OSError as error:
         if is_used_up(error):
             raise
@@ -380,6 +393,7 @@ def parse_yaml(text: str, where: object) -> Any:
 
 def read_yaml(path: str | Path) -> Any:
     """The value in the YAML file `path`. Raises InputError naming the file and line."""
+    check_text(path, 4 * LONGEST_YAML)  # bytes; a character has four at most
     return parse_yaml(read_text(path), path)
 
 

@@ -149,7 +149,7 @@ class RunDir:
 
 def read_command(path: Path) -> list[str]:
     """The lines of command.txt; a path in it may be no UTF-8. Raises InputError."""
-    files.check_regular(path)
+    files.check_text(path)
     return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
 

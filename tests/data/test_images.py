@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,9 @@ def test_images_cut_short_are_found(tmp_path: Path, suffix: str) -> None:
                 read(path)
     path.write_bytes(b"")
     with pytest.raises(InputError, match="is an empty file"):
+        read_image(path)
+    os.truncate(path, 1 << 40)
+    with pytest.raises(InputError, match="has more than 1,024 MB"):
         read_image(path)
     with pytest.raises(InputError, match="no such image"):
         read_image(tmp_path / "none.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,13 @@ def test_a_csv_file_of_another_program(tmp_path: Path) -> None:
     path.write_text(text + '"' + "1," * 100_000)
     with pytest.raises(InputError, match=r"CollectedData_me.csv: is not valid CSV \(field larger"):
         deeplabcut.FORMAT.read(Given(path))
+
+
+def test_of_a_csv_file_without_end_the_first_word_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.touch()
+    os.truncate(path, 1 << 40)  # a single line, which takes no room on the disk
+    assert deeplabcut.FORMAT.accepts(Given(path)) is False
 
 
 def test_a_project_is_read_by_its_own_scorer(tmp_path: Path) -> None:

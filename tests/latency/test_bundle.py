@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -163,6 +164,8 @@ def test_other_folders_and_files_are_refused(small_space: SearchSpace, tmp_path:
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(InputError, match=r"bad\.csv"):
             import_results(tmp_path / "bad.csv")
+    with pytest.raises(InputError, match="is a pipe or a device, not a file"):  # which would give nothing, or no end
+        import_results(Path(os.devnull))
 
 
 def test_damaged_results_are_reported(

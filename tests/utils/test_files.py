@@ -315,6 +315,20 @@ def test_pipes_and_devices_are_no_files_to_read(tmp_path: Path) -> None:
         files.read_text("a\0b")
 
 
+def test_files_of_no_text_or_too_much_of_it_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.touch()
+    os.truncate(path, 1 << 40)  # which takes no room on the disk
+    for read in (files.read_text, files.read_json, files.read_yaml, files.read_csv):
+        with pytest.raises(InputError, match="is not a text file"):
+            read(path)
+    path.write_text(" " * 4096)
+    os.truncate(path, 1 << 40)
+    for read, most in ((files.read_text, "2,048"), (files.read_csv, "2,048"), (files.read_yaml, "4")):
+        with pytest.raises(InputError, match=f"is text of more than {most} MB"):
+            read(path)
+
+
 def test_it_is_seen_whether_a_file_is_locked(tmp_path: Path) -> None:
     path = tmp_path / "file"
     assert files.is_locked(path) is None
