@@ -64,6 +64,14 @@ def mute(stream: int) -> None:
     os.close(nowhere)
 
 
+def _forget_odd_sizes() -> None:
+    """Take sizes of the terminal that are none, such as COLUMNS=0, out of the environment: rich fails of them."""
+    for name in ("COLUMNS", "LINES"):
+        if not re.fullmatch(r"[1-9]\d{0,4}", os.environ.get(name, "1"), re.ASCII):
+            del os.environ[name]
+
+
+_forget_odd_sizes()
 _err = _PlainConsole(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 

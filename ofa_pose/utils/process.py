@@ -227,11 +227,13 @@ def place() -> tuple[int, int, int]:
     if world in ("", "1"):
         return 0, 1, 0
     try:
-        rank, local = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK"))
-        return rank, int(world), local
+        rank, local, count = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
     except (KeyError, ValueError):
+        rank, local, count = 0, 0, 0
+    if not 0 <= local <= rank < count:
         what = f"{world} processes were started (WORLD_SIZE), but RANK and LOCAL_RANK do not say which one this is"
-        raise InputError(what, hint="start them with torchrun, or unset WORLD_SIZE") from None
+        raise InputError(what, hint="start them with torchrun, or unset WORLD_SIZE")
+    return rank, count, local
 
 
 def sharers() -> int:

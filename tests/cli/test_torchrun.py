@@ -96,6 +96,11 @@ def test_processes_that_cannot_meet_are_refused(
     train = ("train-supernet", "--recipe", recipe, "--out", tmp_path / "run")
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused(call(*train), "RANK and LOCAL_RANK do not say which one this is", "start them with torchrun")
+    for rank, local, world in (("2", "0", "2"), ("-1", "0", "2"), ("0", "-1", "2"), ("0", "1", "2"), ("0", "0", "x")):
+        for name, value in (("RANK", rank), ("LOCAL_RANK", local), ("WORLD_SIZE", world)):
+            monkeypatch.setenv(name, value)
+        refused(call(*train), "RANK and LOCAL_RANK do not say which one this is")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")
     refused(call(*train), "the processes cannot meet", "MASTER_ADDR", "start them with torchrun")

@@ -218,6 +218,14 @@ def test_a_reader_that_goes_away_ends_nothing() -> None:
     assert done.returncode == 7 and not done.stdout
 
 
+@pytest.mark.parametrize("size", ["0", "-5", "²", "wide", "9" * 5000])
+def test_a_terminal_of_no_size(size: str) -> None:
+    code = "from ofa_pose.utils.console import *\nsay('a line'); show_facts({'name': 'value'}); warn('that is odd')\n"
+    given = os.environ | {"COLUMNS": size, "LINES": size, "FORCE_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "that is odd" in done.stderr, done.stderr
+
+
 def test_what_steers_a_terminal_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     terminal = console._PlainConsole(file=shown, force_terminal=True, color_system=None, width=200, soft_wrap=True)
