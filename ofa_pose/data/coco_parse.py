@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_pose.data.records import ImageRecord, Region, box_region, finite_array, segment_region
-from ofa_pose.pose.geometry import box_round, has_extent
+from ofa_pose.pose.geometry import LARGEST_SIDE, box_round, has_area, has_extent
 from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, draft, one_sided, same_joints
 from ofa_pose.utils.errors import Fault, InputError, nearest
-from ofa_pose.utils.numbers import are_numbers, as_id, find_id, id_order, positive
+from ofa_pose.utils.numbers import are_numbers, as_id, find_id, id_order
 
 LISTS = ("images", "annotations", "categories")
 NAMED_IN_WARNING = 3
@@ -271,7 +271,7 @@ class _Reader:
         if crowd not in (0, 1):
             self._fault(f"iscrowd is {crowd!r:.40}", "give 0 or 1")
         box, area, count = known.get("bbox"), known.get("area"), known.get("num_keypoints")
-        if box is not None and (not are_numbers(box, 4) or min(box[2:]) < 0):
+        if box is not None and (not are_numbers(box, 4) or min(box[2:]) < 0 or max(map(abs, box)) > LARGEST_SIDE):
             self._fault(f"bbox is {box!r:.60}", "give [x, y, width, height] in pixels, or leave it out")
         if area is not None and type(area) not in (int, float):  # of what is not an area 0.53 of the box is taken
             self._fault(f"area is {area!r:.40}", "give the person's area in square pixels, or leave it out")
@@ -343,9 +343,9 @@ class _Reader:
         self._counted[image.id] += not crowd and (len(places) if count is None else count) > 0
         labelled = self._inside(image, known, keypoints) if keypoints is not None and not crowd else None
         if labelled is not None and labelled[:, 2].any():
-            self._odd["area"] += not positive(area)
+            self._odd["area"] += not has_area(area)
             self._odd["count"] += known.get("num_keypoints") == 0
-            area = area if positive(area) else AREA_OF_BOX * box[2] * box[3]
+            area = area if has_area(area) else AREA_OF_BOX * box[2] * box[3]
             if not area:
                 self._flat.append(f"annotation {known['id']}")
             self._people[image.id].append((labelled.astype(np.float32), box, area))

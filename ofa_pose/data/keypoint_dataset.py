@@ -24,12 +24,12 @@ from ofa_pose.data.coco_parse import parse, resolved
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.formats.image_files import read_turn
 from ofa_pose.formats.reading import fingerprint, read_annotations
-from ofa_pose.pose.geometry import box_round, has_extent
+from ofa_pose.pose.geometry import box_round, has_area, has_extent
 from ofa_pose.skeleton import AREA_OF_BOX, Skeleton, load_skeleton
 from ofa_pose.utils.config import Config
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import Fault, InputError
-from ofa_pose.utils.numbers import as_id, positive
+from ofa_pose.utils.numbers import as_id
 from ofa_pose.utils.seeding import Key, generator
 
 CheckImages = Literal["none", "exists", "decode"]
@@ -245,7 +245,7 @@ def _evaluated(annotation: Mapping[str, Any]) -> dict[str, Any]:
     if not has_extent(result.get("bbox")):
         joints = np.array(result["keypoints"], np.float64).reshape(-1, 3)
         result["bbox"] = list(box_round(joints[joints[:, 2] > 0, :2]))
-    if not positive(result.get("area")):
+    if not has_area(result.get("area")):
         result["area"] = AREA_OF_BOX * result["bbox"][2] * result["bbox"][3]
     return result
 

@@ -13,12 +13,14 @@ import cv2
 import numpy as np
 
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.numbers import positive
 
 Array = np.ndarray
 LOW_STRIDE = 4  # input pixels per cell of the low-resolution heatmaps and of the tags
 HIGH_STRIDE = 2  # input pixels per cell of the high-resolution heatmaps
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's, RGB: zero after normalisation, as a convolution's own padding
 SIDES = (32, 4096)  # of an input, in pixels
+LARGEST_SIDE = 10**9  # pixels of a box, of which float32 holds the area squared
 MULTIPLE = 32  # of both input sides
 MAX_ASPECT = 8  # a longer image is shrunk further, so that a thin strip cannot ask for gigabytes
 
@@ -112,6 +114,11 @@ def box_round(places: Array) -> tuple[float, ...]:
     if not len(places):
         return (0.0,) * 4
     return (*places.min(axis=0).tolist(), *np.ptp(places, axis=0).tolist())
+
+
+def has_area(area: Any) -> bool:
+    """Whether a record's area is one in square pixels: neither missing nor larger than any image's could be."""
+    return positive(area) and area <= LARGEST_SIDE**2
 
 
 def has_extent(box: Any) -> bool:

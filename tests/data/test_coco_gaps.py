@@ -22,7 +22,7 @@ from tests.data.datasets import annotation, contents, write
 from tests.data.test_images import turned_jpeg
 
 
-@pytest.mark.parametrize("area", [None, float("nan"), float("inf"), -2, 0, pytest.param(10**400, id="huge")])
+@pytest.mark.parametrize("area", [None, float("nan"), float("inf"), -2, 0, 1e300, pytest.param(10**400, id="huge")])
 def test_of_an_area_that_is_none_the_box_stands_in(tmp_path: Path, area: Any) -> None:
     value = contents()
     for record in value["annotations"][1:]:

@@ -115,6 +115,7 @@ FAULTS: list[tuple[Mutation, str]] = [
     (_first("annotations", bbox=[1, 2, 3]), "annotation 100: bbox is [1, 2, 3]; give [x, y, width, height]"),
     (_first("annotations", bbox=[1, 2, -3, 4]), "annotation 100: bbox is [1, 2, -3, 4]"),
     (_first("annotations", bbox=[1, 2, 10**400, 4]), "annotation 100: bbox is [1, 2, 1000"),
+    (_first("annotations", bbox=[1, 2, 3, 1e30]), "annotation 100: bbox is [1, 2, 3, 1e+30]; give [x, y, width"),
     (_first("annotations", bbox=[1, 2, float("nan"), 4]), "annotation 100: bbox is [1, 2, nan, 4]"),
     (_first("annotations", area="big"), "annotation 100: area is 'big'"),
     (_first("annotations", area=True), "annotation 100: area is True"),
