@@ -49,7 +49,7 @@ def _check_names(photos: Sequence[str], out: Path) -> None:
         stem = Path(photo).stem
         if stem in stems:
             raise InputError(f"has the name of {stems[stem]}", photo, "run them apart, with an --out of their own")
-        if (out / f"{stem}.jpg").resolve() == Path(photo).resolve():
+        if files.real(out / f"{stem}.jpg") == files.real(photo):
             raise InputError("the picture would replace this photo", photo, "choose another --out")
         stems[stem] = photo
     files.check_folder(out)

@@ -294,5 +294,7 @@ def report(run: Sequence[str] | str | Path, out: str | Path | None = None, open_
     if open_page:
         import webbrowser
 
-        webbrowser.open(path.resolve().as_uri())
+        from ofa_pose.utils.files import real
+
+        webbrowser.open(real(path).as_uri())
     return ReportResult(path, path.stat().st_size)

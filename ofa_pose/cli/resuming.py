@@ -10,6 +10,7 @@ from typing import Any
 
 from ofa_pose.monitor.run_state import TRAININGS
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import real
 from ofa_pose.utils.run_dir import COMMAND, ONLY_IN_PYTHON, has_begun, read_command
 
 RESUME, OUT = "--resume", "--out"
@@ -95,7 +96,7 @@ def _value(shown: Sequence[str]) -> str:
 def _place(out: Path, options: Sequence[Option]) -> Path | None:
     """The folder in which the run was begun, as its --out shows; None where that is the present one, or not known."""
     named = Path(next((_value(shown) for option, shown in options if option == OUT), ""))
-    here = out.resolve()
+    here = real(out)
     if named.is_absolute() or not named.parts or here.parts[-len(named.parts) :] != named.parts:
         return None
     place = Path(*here.parts[: -len(named.parts)])

@@ -23,7 +23,7 @@ from ofa_pose.formats.yolo_labels import SPLITS, data_yaml, label_files, split_f
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.files import dump_yaml, write_json, write_text
+from ofa_pose.utils.files import dump_yaml, real, write_json, write_text
 from ofa_pose.utils.folders import check_empty, new_folder
 from ofa_pose.utils.opencv import open_capture
 
@@ -234,7 +234,7 @@ def _write_images(folder: Path, names: list[str], origins: tuple[Origin, ...], l
                 if not origin.is_file():
                     raise InputError("no such image", origin, "restore it, or name the images' folder with --images")
                 if links:
-                    target.symlink_to(origin.resolve())
+                    target.symlink_to(real(origin))
                 else:
                     shutil.copyfile(origin, target)
                 meter.step()

@@ -22,7 +22,7 @@ from ofa_pose.formats.annotated import (
 )
 from ofa_pose.formats.image_files import ImageFinder, size_of
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import read_text, read_yaml
+from ofa_pose.utils.files import read_text, read_yaml, real
 
 _CONFIG, _LABELLED, _FILES = "config.yaml", "labeled-data", "CollectedData_*"
 _UNIQUE = "single"  # stands for the individual of body parts that are there once an image
@@ -54,7 +54,7 @@ def _config(given: Given) -> Path | None:
     path = given.path / _CONFIG if given.path.is_dir() else given.path
     if path.suffix in (".yaml", ".yml"):
         return path if path.is_file() and _is_config(read_yaml(path)) else None
-    above = given.path.resolve().parent.parent.parent / _CONFIG
+    above = real(given.path).parent.parent.parent / _CONFIG
     return above if above.is_file() and _is_config(read_yaml(above)) else None
 
 
@@ -109,7 +109,7 @@ def _read(given: Given) -> list[AnnotatedImages]:
     if len(kept) < len(files):
         what = f"{len(files) - len(kept)} files of other scorers than {config['scorer']} are left out"
         gathered.notes.append(f"{given.path}: {what}")
-    project = given.root if given.suffix in ("", ".yaml", ".yml") else given.root.resolve().parent.parent
+    project = given.root if given.suffix in ("", ".yaml", ".yml") else real(given.root).parent.parent
     if config_path is None:
         gathered.notes.append(f"{given.path}: no {_CONFIG} is near, so that no limbs are known")
     finder = ImageFinder(

@@ -93,7 +93,7 @@ def open_source(source: str | Path | int, overlays: Path, frames: int | None = N
     path = Path(source)
     if path.is_file() and not is_image(path):
         overlay = overlays / f"{path.stem}.mp4"
-        if overlay.resolve() == path.resolve():
+        if files.real(overlay) == files.real(path):
             raise InputError("the overlay would replace this video", path, ELSEWHERE)
         return Stream(path, str(path), path.name, overlay, frames)
     photos = Photos(find_images(source), overlays)

@@ -25,6 +25,7 @@ from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.pose.geometry import InputFrame
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import real
 from ofa_pose.utils.opencv import has_image, open_capture
 from ofa_pose.utils.threads import map_ahead
 
@@ -141,7 +142,7 @@ def _is_video(path: Path) -> bool:
 
 def _name_photos(paths: Sequence[Path], overlays: Path) -> list[_Photo]:
     """Ids and overlays for these images, each of them unique: files may differ only in folder or suffix."""
-    root, sources = os.path.commonpath([path.parent for path in paths]), {path.resolve() for path in paths}
+    root, sources = os.path.commonpath([path.parent for path in paths]), {real(path) for path in paths}
     names = [path.relative_to(root) for path in paths]
     ids = [int(name.stem) if name.stem.isascii() and name.stem.isdigit() else name.as_posix() for name in names]
     drawn = [name.with_suffix(".jpg") for name in names]
@@ -155,7 +156,7 @@ def _name_photos(paths: Sequence[Path], overlays: Path) -> list[_Photo]:
             tried = (name.with_name(name.name + suffix) for suffix in suffixes)
             overlay = next(one for one in tried if _folded(one) not in taken)
             taken.add(_folded(overlay))
-        if (overlays / overlay).resolve() in sources:
+        if real(overlays / overlay) in sources:
             raise InputError("the overlay would replace this image", path, ELSEWHERE)
         photos.append(_Photo(path, unique_id, name.as_posix(), overlays / overlay))
     return photos

@@ -364,7 +364,7 @@ def _next(answer: Answer) -> list[str]:
 
 
 def _steps(answer: Answer) -> Iterator[tuple[str, list[str]]]:
-    run, here = str(answer.run.path), answer.run.path.resolve().parent
+    run, here = str(answer.run.path), files.real(answer.run.path).parent
     if answer.spec is None:
         if (answer.run.path / "checkpoints" / "best.pt").is_file():
             yield "Search it:", ["ofa-pose", "search", "--supernet", run, "--macs", "…", "--out", "…"]
@@ -386,7 +386,7 @@ def _steps(answer: Answer) -> Iterator[tuple[str, list[str]]]:
             *data,
             *ways,
             "--out",
-            f"{here}/{TEST}/{answer.run.path.resolve().name}",
+            f"{here}/{TEST}/{files.real(answer.run.path).name}",
         ]
         yield "Its AP on test images that no training or search has seen:", words
     else:

@@ -98,7 +98,7 @@ def moved(path: str, written: str, now: Path) -> str:
         now: where the folder is.
     """
     with suppress(ValueError):
-        place = os.path.normpath(now.resolve() / os.path.relpath(path, written))
+        place = os.path.normpath(files.real(now) / os.path.relpath(path, written))
         if os.path.exists(place):
             return place
     return path
@@ -106,7 +106,7 @@ def moved(path: str, written: str, now: Path) -> str:
 
 def near(run: Path, pattern: str) -> Iterator[Path]:
     """Files of a name in a run's folders, and up to two folders deep in the folder that it lies in."""
-    here, seen = run.resolve(), set()
+    here, seen = files.real(run), set()
     for folder, depth in ((here, "*/"), (here, ""), (here.parent, ""), (here.parent, "*/"), (here.parent, "*/*/")):
         with suppress(OSError):
             for path in sorted(folder.glob(depth + pattern)):
@@ -206,9 +206,9 @@ def find_latencies(run: Path, spec: NetSpec, named: Sequence[Path], note: Callab
         return []
     found, seen = [], set()
     for path in (*named, *near(run, "*.json")):
-        if path.resolve() in seen or not _is_table(path):
+        if files.real(path) in seen or not _is_table(path):
             continue
-        seen.add(path.resolve())
+        seen.add(files.real(path))
         try:
             table = LatencyTable.load(path)
         except InputError as error:

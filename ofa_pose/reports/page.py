@@ -155,7 +155,7 @@ def _samples(run: Run) -> list[str]:
     """Pictures of labels as the training saw them, where it kept them."""
     pictures = []
     for path in sorted((run.path / SAMPLES).glob("*.jpg"))[:MOST_SAMPLES]:
-        own = path.resolve().is_relative_to(run.path.resolve()) and path.is_file()
+        own = files.real(path).is_relative_to(files.real(run.path)) and path.is_file()
         code = path.read_bytes() if own and path.stat().st_size <= LARGEST_SAMPLE else b""
         if code.startswith(JPEG):
             pictures.append(

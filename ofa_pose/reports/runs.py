@@ -52,7 +52,7 @@ class Run:
     @property
     def name(self) -> str:
         """Command and folder, such as 'finetune in final/'."""
-        return f"{self.job} in {self.path.resolve().name}/"
+        return f"{self.job} in {files.real(self.path).name}/"
 
     @property
     def job(self) -> str:
@@ -128,9 +128,9 @@ class Run:
 
 def check_inside(folder: Path) -> None:
     """Raise InputError where a file of a run is a link to one elsewhere, which the page would show."""
-    own = folder.resolve()
+    own = files.real(folder)
     for name in SHOWN:
-        if not (folder / name).resolve().is_relative_to(own):
+        if not files.real(folder / name).is_relative_to(own):
             raise InputError("is a link that leads out of the run", folder / name, "put a copy there")
 
 
@@ -168,10 +168,10 @@ def chain(run: Run) -> list[tuple[Run, str]]:
     seen: set[Path] = set()
 
     def follow(run: Run, role: str) -> None:
-        seen.add(run.path.resolve())
+        seen.add(files.real(run.path))
         for option, what in SOURCES.items():
             other = source(run, option)
-            if other is not None and other.path.resolve() not in seen:
+            if other is not None and files.real(other.path) not in seen:
                 follow(other, what)
         found.append((run, role))
 

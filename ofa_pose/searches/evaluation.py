@@ -153,7 +153,7 @@ class SubnetEvaluator:
     def _source(self) -> tuple[Path, Recipe, str | None, str]:
         assert self._origin, "only what comes from a checkpoint's file can be read by another process"
         path, recipe, device = self._origin
-        return path.resolve(), recipe, device, json.dumps(self.basis(files.sha256(path)))
+        return files.real(path), recipe, device, json.dumps(self.basis(files.sha256(path)))
 
     def basis(self, sha256: str | None) -> dict[str, Any]:
         """All that a subnet's AP rests on, as JSON values; an archive keeps what rests on another basis apart.

@@ -219,7 +219,7 @@ class SearchJob:
             known = kept.until(prior_end, feasible.space)
             if given and run.fresh:
                 say(f"archive {place}: {len(known)} evaluations of this supernet are known")
-            at = str(place.resolve()) if given else None
+            at = str(files.real(place)) if given else None
             files.write_json(run.path / BASIS, {**plan, "archive": at, "prior": prior_end})
             run.forget_after(-1)
             evaluations = ArchivedEvaluations(feasible, self.measure, kept, self.recipe.seed, executor)

@@ -439,6 +439,11 @@ def _yaml_side(name: str) -> Any:
     return side
 
 
+def real(path: str | Path) -> Path:
+    """The file or folder that a path leads to, absolute; of links in a circle, which Path.resolve fails of, one."""
+    return Path(os.path.realpath(path))
+
+
 def check_file(path: Path, hint: str = "name another file") -> None:
     """Raise InputError where `path` is a folder, or a device, which a rename would do away with."""
     if path.exists() and not path.is_file():

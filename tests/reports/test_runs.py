@@ -124,6 +124,14 @@ def test_links_are_not_followed_out_of_a_run(tmp_path: Path, name: str) -> None:
     assert read_run(tmp_path / "link").job == "pretrain"  # the run itself may lie elsewhere
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "metrics.jsonl", "result.json", "best.yaml", "samples"])
+def test_a_link_to_itself_is_nothing(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "a", "pretrain --out a")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(name)
+    assert read_run(run).job == "pretrain"
+
+
 def test_a_command_may_name_a_path_that_is_no_utf_8(tmp_path: Path) -> None:
     words = ["pretrain", "--out", os.fsdecode(b"a\xff")]
     plan_run(tmp_path / "a", "seed: 1\n", argv=words).open()

@@ -329,6 +329,14 @@ def test_files_of_no_text_or_too_much_of_it_are_not_read(tmp_path: Path) -> None
             read(path)
 
 
+def test_links_in_a_circle_lead_somewhere(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert files.real(tmp_path / "a").parent == files.real(tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        files.read_text(tmp_path / "a")
+
+
 def test_it_is_seen_whether_a_file_is_locked(tmp_path: Path) -> None:
     path = tmp_path / "file"
     assert files.is_locked(path) is None
