@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os.path
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -123,6 +124,10 @@ class Run:
         found = files.read_json(self.path / name) if (self.path / name).exists() else {}
         if not isinstance(found, dict):
             raise InputError("holds no JSON object", self.path / name, RESTORE)
+        try:
+            json.dumps(found, allow_nan=False)  # as every one of them was written
+        except ValueError:
+            raise InputError("holds a number that is none (NaN, Infinity)", self.path / name, RESTORE) from None
         return found
 
 

@@ -124,6 +124,14 @@ def test_links_are_not_followed_out_of_a_run(tmp_path: Path, name: str) -> None:
     assert read_run(tmp_path / "link").job == "pretrain"  # the run itself may lie elsewhere
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1e400"])
+def test_results_hold_numbers(tmp_path: Path, number: str) -> None:
+    run = read_run(make_run(tmp_path / "a", "search --out a"))
+    (run.path / "result.json").write_text(f'{{"front": [{{"AP": {number}}}]}}')
+    with pytest.raises(InputError, match=r"result\.json: holds a number that is none"):
+        run.table("result.json")
+
+
 @pytest.mark.parametrize("name", ["recipe.yaml", "metrics.jsonl", "result.json", "best.yaml", "samples"])
 def test_a_link_to_itself_is_nothing(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "a", "pretrain --out a")
