@@ -132,8 +132,11 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     names `path`: libraries speak of that in words of their own.
     """
     given, path = path, path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder, handle = _claim(path, _make_folder)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder, handle = _claim(path, _make_folder)
+    except OSError as error:  # name the folder that was meant, not the temporary one
+        raise type(error)(error.errno, error.strerror, str(given)) from None
     try:
         with naming(given, instead_of=folder):
             try:

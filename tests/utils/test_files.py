@@ -329,6 +329,13 @@ def test_files_of_no_text_or_too_much_of_it_are_not_read(tmp_path: Path) -> None
             read(path)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder in which none can be made")
+def test_where_no_folder_can_be_made_the_one_that_was_meant_is_named() -> None:
+    with pytest.raises(OSError) as caught, files.temporary_folder(Path("/proc/none")):
+        pass
+    assert caught.value.filename == "/proc/none"
+
+
 def test_links_in_a_circle_lead_somewhere(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
