@@ -42,6 +42,7 @@ WORDS = {  # what stands in docstrings for the runtimes that there are
     "{suffixes}": listed(SUFFIXES),
 }
 
+MOST_WORKERS = 1024  # processes, as of data synth
 IN_PYTHON = {  # what stands here for an option of the shell that is not a function's argument
     "quiet": "write 'with ofa_pose.quiet():' around the call",
     "json": "the result's to_dict() is what --json prints",
@@ -167,6 +168,6 @@ def check_range(least: float, most: float = math.inf, **options: float | None) -
 
 def check_workers(workers: int, scheduler: str | None, executor: object) -> None:
     """Raise InputError where there are no workers, or more than one of these says where work is done."""
-    check_range(1, workers=workers)
+    check_range(1, MOST_WORKERS, workers=workers)
     if (workers > 1) + bool(scheduler) + bool(executor) > 1:
         raise InputError("more than one says where to work", hint="give --workers or --scheduler, not both")

@@ -115,6 +115,7 @@ def test_what_is_wrong_is_told_before_workers_start(call: Call, able: list[str],
     words = [*able, "--out", tmp_path / "run", "--workers"]
     refused(call(*words, 2, "--macs", "20k"), "the smallest subnet of narrowed needs ")
     refused(call(*words, 0), "--workers 0 is out of range", "from 1")
+    refused(call(*words, 10**20), "--workers 1e+20 is out of range", "from 1 to 1024")
     refused(call(*words, 2, "--scheduler", "tcp://127.0.0.1:8786"), "more than one says where to work")
     assert not (tmp_path / "run").exists()
 
