@@ -36,7 +36,7 @@ import cv2
 from ofa_pose.inference.pose_model import DRAWN, PoseModel
 from ofa_pose.inference.pose_model import load_exported as load
 from ofa_pose.pose.decode import Poses
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
 __all__ = ["PoseModel", "load", "main"]
@@ -52,7 +52,7 @@ def _check_names(photos: Sequence[str], out: Path) -> None:
         if files.real(out / f"{stem}.jpg") == files.real(photo):
             raise InputError("the picture would replace this photo", photo, "choose another --out")
         stems[stem] = photo
-    files.check_folder(out)
+    atomic.check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
 
 
@@ -60,7 +60,7 @@ def _write(model: PoseModel, photo: str, poses: Poses, out: Path) -> None:
     """NAME.json and NAME.jpg of a photo."""
     poses.save(out / f"{Path(photo).stem}.json")
     encoded = cv2.imencode(".jpg", model.draw(photo, poses)[..., ::-1])[1]
-    with files.replacing(out / f"{Path(photo).stem}.jpg") as temporary:
+    with atomic.replacing(out / f"{Path(photo).stem}.jpg") as temporary:
         temporary.write_bytes(encoded.tobytes())
 
 

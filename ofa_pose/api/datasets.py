@@ -130,7 +130,7 @@ def data_check(
     from ofa_pose.data.check import draft_skeleton_yaml, statistics
     from ofa_pose.data.keypoint_dataset import load_dataset
     from ofa_pose.skeleton import load_skeleton
-    from ofa_pose.utils import files
+    from ofa_pose.utils import atomic, files
 
     check_range(1, count=count)
     for option, needs, missing in (
@@ -146,8 +146,8 @@ def data_check(
         raise InputError("exists already", write_skeleton, "name a new file for --write-skeleton")
     training = _training(recipe, overrides) if augmented else None
     if pictures is not None:
-        files.check_file(Path(pictures), "name a file, such as labels.html")
-        files.check_folder(Path(pictures).parent)
+        atomic.check_file(Path(pictures), "name a file, such as labels.html")
+        atomic.check_folder(Path(pictures).parent)
     dataset = load_dataset(annotations, images, chosen, check_images="decode")
     other = load_dataset(against, against_images or images, chosen) if against else None
     if write_skeleton:

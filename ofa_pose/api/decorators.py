@@ -12,8 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, FORMATS, SUFFIXES, listed
 from ofa_pose.utils.errors import FailedElsewhere, InputError, nearest
-from ofa_pose.utils.process import place
-from ofa_pose.utils.threads import sleep_while_waiting
+from ofa_pose.utils.process import place, sleep_while_waiting
 
 P = ParamSpec("P")
 R = TypeVar("R")

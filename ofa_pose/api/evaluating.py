@@ -149,7 +149,7 @@ def evaluate(
     """
     from ofa_pose.pose.bootstrap import few_people
     from ofa_pose.pose.metrics import METRICS
-    from ofa_pose.utils import files
+    from ofa_pose.utils import atomic, files
     from ofa_pose.utils.console import warn
 
     for what, given, known in (("metric", metric, METRICS), ("decoding", decoding, DECODINGS)):
@@ -164,7 +164,7 @@ def evaluate(
         named = ", ".join(f"--{name}" for name, value in of_a_network.items() if value is not None)
         raise InputError("--results are decoded already", hint=f"leave out {named}")
     if out:
-        files.check_folder(out)
+        atomic.check_folder(out)
 
     from ofa_pose.inference.evaluate import break_down, count_people, make_evaluator, read_results, score
 

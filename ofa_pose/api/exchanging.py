@@ -167,9 +167,9 @@ def import_litepose(
 
     from ofa_pose.arch.presets import load_spec
     from ofa_pose.arch.space import load_space
-    from ofa_pose.utils import files
+    from ofa_pose.utils import atomic
 
-    files.check_folder(out.parent)
+    atomic.check_folder(out.parent)
     chosen = _skeleton(joints, skeleton)
     named = space or "litepose"
     shape = load_space(named) if arch is None else load_spec(arch, len(chosen.joints))

@@ -239,8 +239,8 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     from ofa_pose.backends.on_device import cpu_name
     from ofa_pose.latency.latency_table import LatencyTable
     from ofa_pose.latency.measure import draw, open_device, random_nets, verify
+    from ofa_pose.utils.atomic import check_folder
     from ofa_pose.utils.console import warn
-    from ofa_pose.utils.files import check_folder
 
     check_range(2, nets=nets)
     check_range(0, seed=seed)

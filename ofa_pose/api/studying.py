@@ -10,7 +10,7 @@ from ofa_pose.api.decorators import check_range, check_workers, single_process
 from ofa_pose.api.evaluating import evaluate
 from ofa_pose.api.searching import search
 from ofa_pose.api.training import finetune, pretrain, train_supernet
-from ofa_pose.utils.threads import sleep_while_waiting
+from ofa_pose.utils.process import sleep_while_waiting
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ofa_pose.api.decorators import many_processes
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.threads import sleep_while_waiting
+from ofa_pose.utils.process import sleep_while_waiting
 
 if TYPE_CHECKING:
     from ofa_pose.train.loop import MakeObjective, TrainingResult

@@ -21,7 +21,7 @@ from ofa_pose.arch.plan import Layer
 from ofa_pose.backends.folding import NetPart, check_plan, whole, write_part
 from ofa_pose.backends.runners import INPUT
 from ofa_pose.backends.runtimes import Backend
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic
 
 if TYPE_CHECKING:
     from ofa_pose.models.pose_net import PoseNet
@@ -95,8 +95,8 @@ class _MilGraph:
 
 def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
     """An .mlpackage of 16-bit floats, the Neural Engine's, whose input is an image; the metadata are its own."""
-    files.check_folder(path)
-    with redirect_stderr(io.StringIO()), files.temporary_folder(path) as folder:  # its progress
+    atomic.check_folder(path)
+    with redirect_stderr(io.StringIO()), atomic.temporary_folder(path) as folder:  # its progress
         import coremltools as ct
 
         sizes = [(1, 3, *sides) for sides in input_sides(net.spec.resolution)]

@@ -29,8 +29,8 @@ from ofa_pose.backends.runners import (
 )
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.utils import files
+from ofa_pose.utils.atomic import scratch_folder
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.folders import scratch_folder
 
 if TYPE_CHECKING:
     import onnx

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ofa_pose.utils.atomic import scratch_folder
 from ofa_pose.utils.errors import InputError, is_memory, nearest
-from ofa_pose.utils.folders import scratch_folder
 
 if TYPE_CHECKING:
     import onnx

@@ -20,7 +20,7 @@ import torch
 from ofa_pose.backends.on_device import cpu_name, processors, today
 from ofa_pose.checkpoints.checkpoint import find_checkpoint
 from ofa_pose.data.keypoint_dataset import KeypointDataset
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import plain
@@ -126,5 +126,5 @@ def _parts(word: str) -> list[str]:
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:
     torn = path.is_file() and not path.read_bytes().endswith(b"\n")  # by a full disk
-    with files.naming(path), path.open("a", encoding="utf-8") as file:
+    with atomic.naming(path), path.open("a", encoding="utf-8") as file:
         file.write("\n" * torn + json.dumps(plain(record), allow_nan=False) + "\n")

@@ -18,9 +18,9 @@ from rich.markup import escape
 
 from ofa_pose.cli.completing import complete
 from ofa_pose.cli.facts import format_value
+from ofa_pose.utils.atomic import naming
 from ofa_pose.utils.console import mute, quiet, show_facts
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.files import naming
 from ofa_pose.utils.process import Interrupted, place
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import ONLY_IN_PYTHON

@@ -13,7 +13,7 @@ import numpy as np
 from ofa_pose.arch.space import Genome, SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import QUANTITIES, population_costs, spec_macs, spec_params
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.errors import InputError
 
 Cells = Mapping[str, Any]  # of one row, by column; a cell that is missing stays empty
@@ -50,7 +50,7 @@ class SubnetTable:
 
     def append(self, genome: Genome, cells: Cells) -> None:
         """Add a row to the file."""
-        with files.naming(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
+        with atomic.naming(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
             spec = self._space.decode(genome, self._joints)  # whose costs are known, where a search asked for them
             file.write(self._line(genome, [*spec_macs(spec).to_dict().values(), spec_params(spec)], cells))
 

@@ -16,16 +16,15 @@ from ofa_pose.data.check import skeleton_text
 from ofa_pose.data.coco_parse import Parsed, parse, resolved
 from ofa_pose.data.keypoint_dataset import orient
 from ofa_pose.formats.annotated import AnnotatedImages, Given, Origin, StoredImage, VideoFrame
-from ofa_pose.formats.image_files import is_inside, read_turn, upright_records
+from ofa_pose.formats.image_files import is_inside, open_capture, read_turn, upright_records
 from ofa_pose.formats.reading import choose, images_folder, read_splits, split_name, unpacked
 from ofa_pose.formats.sleap import open_hdf5, stored_bytes
 from ofa_pose.formats.yolo_labels import SPLITS, data_yaml, label_files, split_for_yolo
 from ofa_pose.skeleton import BUILT_IN, Skeleton
+from ofa_pose.utils.atomic import check_empty, new_folder
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import dump_yaml, real, write_json, write_text
-from ofa_pose.utils.folders import check_empty, new_folder
-from ofa_pose.utils.opencv import open_capture
 
 WRITTEN = ("coco", "yolo")
 

@@ -38,7 +38,7 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import Skeleton
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
 from ofa_pose.utils.result import Result, plain
 from ofa_pose.utils.seeding import generator
@@ -161,9 +161,9 @@ def export_checkpoint(
             raise InputError(f"no such format: '{wanted}'", hint=nearest(wanted, FORMATS))
     if decoder_in_graph and not (formats and {*formats} <= {*IN_GRAPH}):
         raise InputError(f"a decoder in the graph is of {' and '.join(IN_GRAPH)}", hint="name no other --format")
-    files.check_folder(out)
+    atomic.check_folder(out)
     if WEB in (formats or ()):
-        files.check_folder(Path(out) / f"{name}{_FORMATS[WEB].suffixes[0]}")
+        atomic.check_folder(Path(out) / f"{name}{_FORMATS[WEB].suffixes[0]}")
         ONNX.require()
         if runtime_files is not None:
             check_runtime_files(runtime_files)
@@ -209,7 +209,7 @@ def write_list(out: Path, checkpoint: str | Path, result: ExportResult) -> None:
         report = result.reports.get(name, {})
         added[name] = {"name": first.name, "bytes": result.bytes[name], "ms": report.get("ms"), "AP": report.get("AP")}
         added[name] |= {"sha256": files.sha256(first) if first.is_file() else None, "processor": cpu_name()}
-    with files.locked(out, LIST_S):  # another export of other formats may add its own now
+    with atomic.locked(out, LIST_S):  # another export of other formats may add its own now
         with contextlib.suppress(InputError, AttributeError, TypeError):
             before = files.read_json(path) if path.exists() else {}
             kept = {**before["files"]} if before.get("sha256") == digest else {}
@@ -261,7 +261,7 @@ def _write_litepose_weights(source: ExportSource, path: Path) -> None:
     weights = litepose_state_dict(_loadable(source.net))
     content = io.BytesIO()  # a path's name would go into the file, and on a full disk torch fails in words of its own
     torch.save(weights, content)
-    with files.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 
 
@@ -275,14 +275,14 @@ def _write_safetensors(source: ExportSource, path: Path) -> None:
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # in any order, a new one each time
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the numbers behind it stay aligned
-    with files.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def _write_web(source: ExportSource, path: Path) -> dict[str, Any]:
     """A folder with a page, its decoder and the ONNX model; the page comes last, when all that it loads is there."""
     model = f"{source.name}.onnx"
-    with files.temporary_folder(path) as folder:
+    with atomic.temporary_folder(path) as folder:
         report = _write_compared(_FORMATS["onnx"], source, folder / model)
         write_page(folder, model, metadata(source, in_graph=True), source.runtime_files)
         (path / PAGE).unlink(missing_ok=True)
@@ -330,7 +330,7 @@ def _write_compared(form: Format, source: ExportSource, path: Path) -> dict[str,
     Reports 'seconds' (of writing), what `compare` and the format's `write` give, and 'ms', the median time of one image
     at the network's resolution in one thread, if `write` gives none.
     """
-    with files.temporary_folder(path) as folder:
+    with atomic.temporary_folder(path) as folder:
         temporary, start, backend = folder / path.name, time.perf_counter(), form.backend
         more = form.write(source, temporary) or {}
         seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The image files that annotations name: found where they lie, never outside the folders that the caller gave."""
+"""Files of images and videos: those that annotations name are found where they lie, in the folders that were given."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import in_utf8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
 DEEPEST = 20  # folders of an absolute name that may be there below another one
@@ -174,3 +175,33 @@ class ImageFinder:
         if not self.missing:
             return []
         return [f"{len(self.missing)} image files are not there (the first: {self.missing[0]}); name them by --images"]
+
+
+def open_capture(source: Path | str | int) -> Any:
+    """OpenCV's reader of a video file, a stream's address or a camera; one that is not open where there is no such.
+
+    Files and streams are FFmpeg's alone, as OpenCV's own reader prints about broken files. OpenCV ends the process
+    where it is given a name that is not UTF-8.
+    """
+    import cv2  # here: annotations are read without it
+
+    if isinstance(source, Path):
+        with in_utf8(source) as (name,):
+            return open_capture(name)
+    if isinstance(source, int):
+        return cv2.VideoCapture(source)
+    try:
+        source.encode()
+    except UnicodeEncodeError:  # no address
+        return cv2.VideoCapture()
+    if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
+        return cv2.VideoCapture(source, cv2.CAP_FFMPEG)
+    return cv2.VideoCapture(source)
+
+
+def has_image(path: Path) -> bool:
+    """Whether OpenCV knows a file's content as an image's."""
+    import cv2
+
+    with in_utf8(path) as (name,):
+        return bool(cv2.haveImageReader(name))

@@ -16,9 +16,9 @@ from ofa_pose.formats import coco_json, cvat, deeplabcut, label_studio, labelme,
 from ofa_pose.formats.annotated import LOSSES, AnnotatedImages, AnnotationFormat, Given
 from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
+from ofa_pose.utils.atomic import scratch_folder
 from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.files import DAMAGED_ZIP, sha256
-from ofa_pose.utils.folders import scratch_folder
 
 FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads it; COCO takes the rest
     "yolo": yolo.FORMAT,

@@ -203,7 +203,7 @@ class _Labels:
         if path not in self._sizes:
             import cv2
 
-            from ofa_pose.utils.opencv import open_capture
+            from ofa_pose.formats.image_files import open_capture
 
             if not path.is_file():
                 hint = "put it beside the .slp file, or name its folder with --images"

@@ -24,7 +24,7 @@ from ofa_pose.pose.decode import DecodeConfig, decode
 from ofa_pose.pose.geometry import box_round
 from ofa_pose.pose.metrics import Detections, KeypointEvaluator
 from ofa_pose.utils.console import progress
-from ofa_pose.utils.threads import map_ahead
+from ofa_pose.utils.process import map_ahead
 
 IMAGES = 100
 FEWEST = 20  # images with people, below which an AP says too little

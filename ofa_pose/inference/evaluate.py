@@ -25,7 +25,7 @@ from ofa_pose.pose.metrics import Detections, KeypointEvaluator
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.files import read_json
 from ofa_pose.utils.numbers import are_numbers, as_id, find_id, id_order
-from ofa_pose.utils.threads import map_ahead
+from ofa_pose.utils.process import map_ahead
 
 READERS = 4
 Part = tuple[int | str, np.ndarray, np.ndarray]

@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ofa_pose.formats.image_files import open_capture
 from ofa_pose.inference.pose_model import BATCH, DRAWN, PoseModel
 from ofa_pose.inference.sources import (
     ELSEWHERE,
@@ -33,10 +34,9 @@ from ofa_pose.inference.sources import (
 from ofa_pose.pose.decode import Poses
 from ofa_pose.pose.metrics import to_results
 from ofa_pose.pose.tracking import NOBODY, Smoother, Tracker
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.opencv import open_capture
 from ofa_pose.utils.result import Result
 
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
@@ -128,7 +128,7 @@ def predict_source(
         OfaPoseError: the video cannot be written.
     """
     start, out = time.perf_counter(), Path(out)
-    files.check_folder(out)
+    atomic.check_folder(out)
     results: list[tuple[int, int | str, dict[str, Any], Poses]] = []  # without pixels: a video has very many
     seconds = {"network": 0.0, "decode": 0.0}
 
@@ -153,7 +153,7 @@ def predict_source(
             if images.failed and images.total is not None:
                 meter.step(images.failed)  # so that the total is reached
     results.sort(key=itemgetter(0))
-    with files.replacing(out / "predictions.json") as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic.replacing(out / "predictions.json") as temporary, temporary.open("w", encoding="utf-8") as file:
         between = "["
         for _, image_id, entry, poses in results:
             ids = [NOBODY] * len(poses) if poses.ids is None else poses.ids.tolist()
@@ -226,7 +226,7 @@ def _photo_overlays(draw: Draw) -> AbstractContextManager[Overlay]:
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
             warn(f"{item.name}: no overlay is written, JPEG holds no {size}; its poses are in the results")
             return
-        with files.replacing(item.overlay, lasting=False) as temporary:  # there are very many
+        with atomic.replacing(item.overlay, lasting=False) as temporary:  # there are very many
             temporary.write_bytes(encoded.tobytes())
 
     return _behind(write, WRITERS)
@@ -252,11 +252,12 @@ def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
             written += 1
         before = image
 
-    with files.replacing(stream.overlay) as temporary:
+    with atomic.replacing(stream.overlay) as temporary:
         with files.in_utf8(temporary) as (name,):
             writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*CODEC), stream.fps, stream.size)
         try:
             if not writer.isOpened():
+                temporary.open("ab").close()  # raises what is so where there are no more open files
                 raise OfaPoseError(f"{stream.overlay}: this OpenCV writes no {CODEC} video of this size and rate")
             with _behind(write, 1) as add:
                 yield add

@@ -21,13 +21,12 @@ import cv2
 import numpy as np
 
 from ofa_pose.data.images import read_upright
-from ofa_pose.formats.image_files import IMAGE_SUFFIXES
+from ofa_pose.formats.image_files import IMAGE_SUFFIXES, has_image, open_capture
 from ofa_pose.pose.geometry import InputFrame
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import real
-from ofa_pose.utils.opencv import has_image, open_capture
-from ofa_pose.utils.threads import map_ahead
+from ofa_pose.utils.process import map_ahead
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 READERS = 4

@@ -17,8 +17,8 @@ from ofa_pose.latency.measure import Verification, compare, net_part, random_net
 from ofa_pose.latency.pieces import Piece, Subject, table_subjects
 from ofa_pose.latency.predictor import Predictor
 from ofa_pose.utils import files
+from ofa_pose.utils.atomic import check_empty, new_folder
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.folders import check_empty, new_folder
 from ofa_pose.web.runtime_files import add_runtime, check_runtime_files, shipped_text
 
 README = """\
@@ -60,7 +60,7 @@ def write_bundle(
     entry = BUNDLES["onnx" if form == WEB else form]
     if entry.backend.to_write:
         entry.backend.require(*entry.backend.to_write)
-    check_empty(folder, "name another folder")
+    check_empty(folder)
     subjects = table_subjects(space, joints, share)
     own = {_name(one): one for one in subjects if isinstance(one, ArchSpec)}
     checks = {_name(one): one for one in random_nets(space, joints, {*own.values()}, min(nets, space.size), SEED)}

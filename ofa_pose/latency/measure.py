@@ -32,11 +32,12 @@ from ofa_pose.latency.pieces import Part, Subject, piece_part, plan_parts, table
 from ofa_pose.latency.predictor import Predictor
 from ofa_pose.models.litepose import LitePose, Unit, make_layer
 from ofa_pose.models.pose_net import PoseNet
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.ranking import draw_comparisons, kendall, spearman
 from ofa_pose.utils.result import Result
+from ofa_pose.utils.run_dir import alone_on
 from ofa_pose.utils.seeding import generator
 
 SAVE_S = 5.0
@@ -115,11 +116,18 @@ class PieceNet(nn.Module):
 def build_table(
     path: Path, space: SearchSpace, joints: int, backend: str, threads: int, share: float, rounds: int, resume: bool
 ) -> LatencyTable:
-    """See `ofa_pose.latency_build`; the table is written as it grows."""
-    files.check_folder(path.parent)
+    """See `ofa_pose.latency_build`; the table is written as it grows. Raises InputError where another process does."""
+    atomic.check_folder(path.parent)
     device = open_device(backend, threads)
-    machine = (on_device.cpu_name(), os.cpu_count() or 1, on_device.today())
-    header = Header(space, joints, backend, device.runtime, threads, *machine, share, rounds)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone_on(path):
+        machine = (on_device.cpu_name(), os.cpu_count() or 1, on_device.today())
+        header = Header(space, joints, backend, device.runtime, threads, *machine, share, rounds)
+        return _measured(path, header, device, resume)
+
+
+def _measured(path: Path, header: Header, device: Device, resume: bool) -> LatencyTable:
+    space, joints, rounds = header.space, header.joints, header.rounds
     table = LatencyTable(header)
     if path.exists():
         if not resume:
@@ -127,12 +135,12 @@ def build_table(
         table = LatencyTable.load(path)
         if differing := ", ".join(table.header.differing(header)):
             raise InputError(f"is a table with other settings ({differing})", path, "name another file")
-    subjects = table_subjects(space, joints, share)
+    subjects = table_subjects(space, joints, header.share)
     done, saved = sum(len(table.ratios.setdefault(subject, [])) for subject in subjects), time.monotonic()
     try:
         with progress("latency", rounds * len(subjects), "timings", done) as meter:
             anchor: Subject = space.smallest(joints)
-            for new in on_device.sweep(device.load, threads, anchor, table.anchor, table.ratios, rounds):
+            for new in on_device.sweep(device.load, header.threads, anchor, table.anchor, table.ratios, rounds):
                 meter.step(len(new), f"anchor {table.anchor[-1]:.2f} ms")
                 if time.monotonic() - saved > SAVE_S:
                     table.save(path)

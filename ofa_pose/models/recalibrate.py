@@ -14,7 +14,7 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.loader import clean_batches, normalise
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
-from ofa_pose.utils.threads import map_ahead
+from ofa_pose.utils.process import map_ahead
 
 CALIBRATION_BATCH = 16
 CALIBRATION_IMAGES = 64

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import NUMBER
@@ -90,7 +90,7 @@ def read_state(run: str | Path) -> RunState:
     recipe = _recipe(folder)
     read = _search_state if command == SEARCH else _training_state
     state = read(folder, command, [one for one in records if type(one.get("step")) is int], recipe)
-    return replace(state, running=files.is_locked(folder / COMMAND), go_on=RunDir(folder, command=words).go_on)
+    return replace(state, running=atomic.is_locked(folder / COMMAND), go_on=RunDir(folder, command=words).go_on)
 
 
 def warn_if_cut_off(checkpoint: Path | None) -> None:

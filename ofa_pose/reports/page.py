@@ -25,7 +25,7 @@ from ofa_pose.reports.html_parts import command, details, document, element, jpe
 from ofa_pose.reports.origins import origins
 from ofa_pose.reports.runs import Run, attempt, chain, note, read_run, reading, source
 from ofa_pose.reports.search_section import Searched, read_search, search_section
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.numbers import format_count
 from ofa_pose.utils.run_dir import METRICS
 
@@ -39,8 +39,8 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     """See `ofa_pose.report`: one HTML page, which loads nothing from elsewhere."""
     first = Path(runs[0])
     path = Path(out) if out is not None else first / "report.html" if len(runs) == 1 else first.parent / COMPARISON
-    files.check_file(path, "name a file, such as report.html")
-    files.check_folder(path.parent)
+    atomic.check_file(path, "name a file, such as report.html")
+    atomic.check_folder(path.parent)
     read = [read_run(run) for run in runs]
     files.write_text(path, page(read[0]) if len(read) == 1 else comparison(read))
     return path

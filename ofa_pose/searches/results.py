@@ -24,7 +24,7 @@ from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import SubnetTable
 from ofa_pose.pose.bootstrap import show_ap, shown_difference
 from ofa_pose.searches.candidates import Candidate
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.result import Result
 
 FRONT, PARETO = "front", "pareto.csv"
@@ -342,7 +342,7 @@ def draw_pareto(
     axes.set_title(f"{subnets} of {feasible.space.name}" + (f", {failed} of them failed" if failed else ""))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)  # where it can hide no point
-    with files.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         figure.savefig(temporary, dpi=130)
 
 

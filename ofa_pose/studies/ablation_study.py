@@ -41,7 +41,7 @@ from ofa_pose.studies.summary import (
 )
 from ofa_pose.synthetic.crops import write_crops
 from ofa_pose.synthetic.dataset import write_dataset
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.config import apply_overrides, config_text
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
@@ -86,7 +86,7 @@ class AblationStudy:
             OfaPoseError: a worker process died.
         """
         start, folder = time.perf_counter(), Path(out).absolute()
-        files.check_folder(folder)
+        atomic.check_folder(folder)
         if other := next((name for name in PROGRESS if has_begun(folder, name)), None):
             raise InputError(f"holds a run already ({other})", out, "choose another --out")
         words = COMMAND_WORDS.get()

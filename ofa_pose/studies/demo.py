@@ -21,7 +21,7 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.costs.macs import spec_macs
 from ofa_pose.data.images import read_image
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.console import say_command
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import format_count
@@ -168,7 +168,7 @@ def _journey(demo: Demo) -> DemoResult:
 
 
 def _check_own(out: Path) -> None:
-    files.check_folder(out)
+    atomic.check_folder(out)
     if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
         raise InputError("holds what no demo wrote", out, "name another folder with --out, or empty it")
 
@@ -189,7 +189,7 @@ def write_mosaic(pictures: list[Path], out: Path, columns: int = 5) -> None:
     rows = [cv2.hconcat(images[i : i + columns]) for i in range(0, len(images) - columns + 1, columns)]
     if rows:
         encoded = cv2.imencode(".jpg", cv2.vconcat(rows))[1]
-        with files.replacing(out) as temporary:
+        with atomic.replacing(out) as temporary:
             temporary.write_bytes(encoded.tobytes())
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.numbers import format_count
 from ofa_pose.utils.result import Result
 
@@ -184,7 +184,7 @@ def draw_summary(path: Path, arms: Sequence[ArmSummary], kind: Literal["macs", "
         axes.set_ylabel("AP on the test images" if metric == "AP" else f"{metric} on the test images")
         axes.grid(alpha=0.3, axis="both" if kind == "macs" else "y")
         axes.spines[["top", "right"]].set_visible(False)
-    with files.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         figure.savefig(temporary, dpi=100)
     return path
 

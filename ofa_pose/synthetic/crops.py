@@ -11,7 +11,7 @@ from ofa_pose.synthetic.backdrops import THINGS, new_canvas, photograph, put_thi
 from ofa_pose.synthetic.figures import Array, sample_figure
 from ofa_pose.synthetic.outfits import Outfit
 from ofa_pose.synthetic.painting import FACTOR, Model
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
@@ -63,7 +63,7 @@ def write_crops(path: Path, train: int, test: int, size: int, seed: int) -> Path
                 images[index], labels[index] = draw_crop(seed, split, index, size)
                 meter.step()
             arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-    with files.replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     return path
 

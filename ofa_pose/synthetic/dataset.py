@@ -17,8 +17,9 @@ import numpy as np
 from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN
 from ofa_pose.synthetic.scenes import MOST_PEOPLE, Person, Scene, check_scenes, draw_scene
 from ofa_pose.utils import console
+from ofa_pose.utils.atomic import check_folder, naming
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
-from ofa_pose.utils.files import check_folder, naming, read_json, read_text, write_json, write_text
+from ofa_pose.utils.files import read_json, read_text, write_json, write_text
 from ofa_pose.utils.process import process_pool
 from ofa_pose.utils.run_dir import alone_in
 

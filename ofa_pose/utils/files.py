@@ -11,25 +11,17 @@ import json
 import lzma
 import os
 import re
-import shutil
 import stat
 import struct
 import tempfile
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from ofa_pose.utils.atomic import replacing
 from ofa_pose.utils.errors import InputError, is_used_up, nearest
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 DEEPEST = 100  # levels of a JSON or YAML file; what goes through its values does so level by level
 LONGEST_YAML = 1 << 20  # characters, which PyYAML takes some ten seconds for
@@ -38,8 +30,6 @@ STUDIES = "recipes/studies"  # the folder of the shipped studies
 LONGEST_INT = 1000  # bits, of which a float has room for 1024
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
 
-ROOM = 1 << 20  # bytes that a disk which is not full has room for
-AT_ONCE = 8  # files that a library writes at a time, at most
 # What the standard library's reader of zip files raises for damaged bytes; and an OSError without a number.
 DAMAGED_ZIP = (
     zipfile.BadZipFile,
@@ -58,57 +48,6 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, lasting: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, else removed.
-
-    What a killed process left of its attempt at the same file goes; what another one writes just now stays.
-
-    Args:
-        lasting: wait for the disk, so that a loss of power leaves what was there or what is new.
-    """
-    path = Path(path)
-    check_file(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, handle = _claim(path, _make_file)
-    except OSError as error:  # name the file that was meant, not the temporary one
-        raise type(error)(error.errno, error.strerror, str(path)) from None
-    mode = stat.S_IMODE(os.fstat(handle).st_mode)
-    try:
-        with naming(path, instead_of=temporary):
-            yield temporary
-            temporary.chmod(mode)  # libraries that make the file anew choose their own
-            if lasting:
-                _sync(temporary)
-            temporary.replace(path)
-        if lasting:
-            with contextlib.suppress(OSError):  # not every file system has this for folders
-                _sync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def naming(path: str | Path, instead_of: Path | None = None) -> Iterator[None]:
-    """An OSError in it that names no file, as a write's on a full disk, or a temporary one, names `path`.
-
-    Args:
-        instead_of: the temporary file, or the folder that it is in.
-    """
-    try:
-        yield
-    except OSError as error:
-        named = error.filename
-        inside = instead_of and isinstance(named, str | Path) and Path(named).is_relative_to(instead_of)
-        if error.errno is None or not (named is None or inside):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-@contextlib.contextmanager
 def in_utf8(*paths: Path) -> Iterator[tuple[str, ...]]:
     """Paths of files to be read or written, as text for libraries that take UTF-8 alone: links where they are none."""
     try:
@@ -122,152 +61,6 @@ def in_utf8(*paths: Path) -> Iterator[tuple[str, ...]]:
         for link, path in zip(links, paths, strict=True):
             link.symlink_to(path.absolute())
         yield tuple(map(str, links))
-
-
-@contextlib.contextmanager
-def temporary_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, removed at the end where it was not renamed; so is what a killed process left of it.
-
-    Renamed to `path`, it has the usual permissions. What fails in it because of a full disk raises an OSError that
-    names `path`: libraries speak of that in words of their own.
-    """
-    given, path = path, path.absolute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder, handle = _claim(path, _make_folder)
-    except OSError as error:  # name the folder that was meant, not the temporary one
-        raise type(error)(error.errno, error.strerror, str(given)) from None
-    try:
-        with naming(given, instead_of=folder):
-            try:
-                yield folder
-            except Exception:
-                if not folder.exists():  # renamed already
-                    raise
-                with contextlib.ExitStack() as opened:  # raises what keeps files from being written, if anything
-                    for number in range(AT_ONCE):
-                        file = opened.enter_context((folder / f"room{number}").open("wb"))
-                    file.write(bytes(ROOM))
-                raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
-
-
-def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
-    """A new temporary file or folder for `path`, and its handle, which locks it while it is open.
-
-    The lock ends with the process, however that ends: what is there and not locked was left by a killed one.
-    """
-    numbers = itertools.count()
-    while True:
-        temporary = path.with_name(f".{path.stem}.ofa-pose-{next(numbers)}{path.suffix}")
-        _remove_left(temporary)
-        try:
-            return temporary, make(temporary)
-        except FileExistsError:
-            continue
-
-
-def _make_file(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less what the umask takes
-    return _locked(path, handle)
-
-
-def _make_folder(path: Path) -> int:
-    path.mkdir()
-    return _locked(path, os.open(path, os.O_RDONLY))
-
-
-def _locked(path: Path, handle: int) -> int:
-    """The handle, locked. Raises FileExistsError where another process was faster, which took it for left."""
-    if _lock(handle) is False or not _is_open(path, handle):
-        os.close(handle)
-        raise FileExistsError
-    return handle
-
-
-def _remove_left(path: Path) -> None:
-    """Remove a temporary file or folder that a killed process left."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:  # as a rule: there is none
-        return
-    try:
-        if _lock(handle) and _is_open(path, handle):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, shared: bool = False) -> bool | None:
-    """Whether an open file or folder could be locked, perhaps beside others that share it; None: there are no locks."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-@contextlib.contextmanager
-def locked(path: Path, wait_s: float) -> Iterator[bool]:
-    """Have a folder, or a file, made where it is not there, for this process alone; whether that is so.
-
-    It is freed at the end, and when the process ends, however that is. Where a file system has no locks, nobody has it.
-
-    Args:
-        wait_s: for another process to free it.
-    """
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
-    until = time.monotonic() + wait_s
-    try:
-        while not (free := _lock(handle) is not False) and time.monotonic() < until:
-            time.sleep(0.1)
-        try:
-            yield free
-        finally:
-            if free and fcntl is not None:
-                with contextlib.suppress(OSError):  # closing would leave it to a process that was forked meanwhile
-                    fcntl.flock(handle, fcntl.LOCK_UN)
-    finally:
-        os.close(handle)
-
-
-def is_locked(path: Path) -> bool | None:
-    """Whether a process has a file that `locked` gives; None where that cannot be seen.
-
-    It looks by a lock that is had for an instant: who waits for the file meanwhile gets it at the next try. Another
-    machine's process is seen only where the file system shares its locks.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        free = _lock(handle, shared=True)
-        return None if free is None else not free
-    finally:
-        os.close(handle)
-
-
-def _is_open(path: Path, handle: int) -> bool:
-    """Whether a path still is what was opened."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(handle))
-    except FileNotFoundError:
-        return False
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -445,24 +238,6 @@ def _yaml_side(name: str) -> Any:
 def real(path: str | Path) -> Path:
     """The file or folder that a path leads to, absolute; of links in a circle, which Path.resolve fails of, one."""
     return Path(os.path.realpath(path))
-
-
-def check_file(path: Path, hint: str = "name another file") -> None:
-    """Raise InputError where `path` is a folder, or a device, which a rename would do away with."""
-    if path.exists() and not path.is_file():
-        raise InputError("is not a file that can be replaced", path, hint)
-
-
-def check_folder(path: str | Path) -> None:
-    """Raises InputError where `path`, a folder to write into, or one above it is a file."""
-    path = Path(path)
-    for folder in (path, *path.parents):
-        if folder.exists():
-            if not folder.is_dir():
-                raise InputError("is a file, not a folder", folder, "name another folder to write to")
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise InputError("is a folder that cannot be written to", folder, "name another one")
-            return
 
 
 def sha256(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""This process: its place among those that torchrun started, and the signals that ask it to end."""
+"""This process: its place among those that torchrun started, the signals that ask it to end, and its threads."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
+WAITING = "OMP_WAIT_POLICY"
 _WATCH_S = 0.5
 _PAUSE_S = 0.2
 _ENDS_S = 5.0  # in which a worker that works has ended
 # What a terminal sends to all of its processes.
 _OF_TERMINALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 _ENDING = (*_OF_TERMINALS, signal.SIGTERM)
+
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -260,3 +266,32 @@ def exchange() -> Iterator[None]:
     except RuntimeError:  # torch's word for it, whichever library carries the exchange
         message = "another process of the training has ended, so this one ends too; --resume goes on"
         raise OfaPoseError(message) from None
+
+
+def map_ahead(work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Generator[R, None, None]:
+    """`work` of each item, in order, up to `ahead` of them before they are asked for; close it where it ends early.
+
+    No more than `ahead` items or results are ever held. With one thread the calls are one after another, in order.
+    """
+    waiting: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # who stops early does not wait for what nobody wants
+
+
+def sleep_while_waiting() -> None:
+    """Have torch's threads sleep while they wait for one another, unless the environment says how they wait.
+
+    By default they wait in busy loops, which keep from running the very thread waited for where other work shares the
+    processors: a step takes ten times as long then. OpenMP reads the variable once, when torch is imported; where it
+    has been, nothing changes.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault(WAITING, "PASSIVE")

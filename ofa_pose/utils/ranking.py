@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic
 from ofa_pose.utils.seeding import generator
 
 MARKS = "os^DvPX*"
@@ -73,7 +73,7 @@ def draw_comparisons(path: str | Path, x: Values, panels: Sequence[tuple[str, st
         axes.grid(alpha=0.3)
         axes.legend(fontsize=9)
     figure.suptitle(title, fontsize=10)
-    with files.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         figure.savefig(temporary, dpi=130)
     return Path(path)
 

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.process import launcher, place
@@ -93,9 +93,8 @@ class RunDir:
     def _lock(self) -> None:
         if self._held is None or self._locked or self._recipe is None:
             return
-        self._locked = self._held.enter_context(files.locked(self.path / COMMAND, FREED_S))
-        if not self._locked:
-            raise InputError(*_in_use(self.path))
+        self._held.enter_context(_alone(self.path / COMMAND, self.path))
+        self._locked = True
 
     def open(self) -> None:
         """Make the directory with the resolved recipe and the exact command.
@@ -118,13 +117,13 @@ class RunDir:
             return
         files.write_text(self.path / RECIPE, self._recipe)
         path = self.path / COMMAND
-        with files.naming(path), path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+        with atomic.naming(path), path.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(shlex.join(["ofa-pose", *self.command]) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl; NaN and infinities are written as null."""
         written = plain(record)
-        with files.naming(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with atomic.naming(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(written, allow_nan=False) + "\n")
         for listener in self.listeners:
             listener(written)
@@ -183,11 +182,10 @@ def plan_run(
             last checkpoint is gone; or `out` is a file, or another process runs in it.
     """
     path = Path(out)
-    files.check_folder(path)
+    atomic.check_folder(path)
     if (path / COMMAND).exists() and not place()[0]:  # the first of several processes has it for all
-        with files.locked(path / COMMAND, FREED_S) as free:
-            if not free:
-                raise InputError(*_in_use(path))
+        with _alone(path / COMMAND, path):
+            pass
     begun = has_begun(path, progress)
     found = next((name for name in (progress, *PROGRESS) if has_begun(path, name)), None)
     if found and not (resume and begun):
@@ -208,14 +206,31 @@ def plan_run(
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """In it no other process is `alone_in` a folder. Raises InputError where one is."""
-    with files.locked(folder, FREED_S) as free:
+    with _alone(folder, folder):
+        yield
+
+
+@contextmanager
+def alone_on(path: Path) -> Iterator[None]:
+    """In it no other process is `alone_on` a file, which may be replaced meanwhile. Raises InputError where one is."""
+    lock = path.with_name(f".{path.name}.lock")
+    with _alone(lock, path):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(lock: Path, path: Path) -> Iterator[None]:
+    with atomic.locked(lock, FREED_S) as free:
         if not free:
-            raise InputError(*_in_use(folder))
+            raise InputError(*_in_use(path))
         yield
 
 
 def _in_use(path: Path) -> tuple[str, Path, str]:
-    return "another process runs there", path, "wait until it ends, or choose another --out"
+    return "another process runs there", path, "wait until it ends, or name another place with --out"
 
 
 def kept_checkpoints(path: Path) -> list[Path]:

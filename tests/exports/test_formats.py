@@ -30,7 +30,7 @@ from ofa_pose.exports.formats import DEFAULT_FORMATS, export_checkpoint, write_l
 from ofa_pose.models.elastic import Supernet, extract
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.files import read_json, read_yaml
 from tests.limits import largest_file
@@ -294,7 +294,7 @@ def test_exports_of_two_formats_at_once_are_both_listed(checkpoint: Checkpoint, 
         list(pool.map(functools.partial(write_list, out, tmp_path / "net.pt"), [*results.values()] * 20))
         assert {*read_json(out / "export.json")["files"]} == {"yaml", "safetensors"}
         (out / "export.json").unlink()
-        with files.locked(out, 0.0):
+        with atomic.locked(out, 0.0):
             writing = pool.submit(write_list, out, tmp_path / "net.pt", results["yaml"])
             time.sleep(0.3)
             assert not (out / "export.json").exists()

@@ -64,6 +64,30 @@ def test_a_video(model: PoseModel, tmp_path: Path, suffix: str, codec: str) -> N
         assert changed[y - 2 : y + 3, x - 2 : x + 3].max() > 40 and changed[140, 20] < 15
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no such limits")
+def test_a_video_that_cannot_be_opened_for_want_of_handles(
+    model: PoseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    video = write_video(tmp_path / "video.mp4", 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    writer = cv2.VideoWriter
+
+    def without_handles(*given: Any) -> Any:
+        with open(os.devnull) as next_one:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (next_one.fileno(), hard))
+        return writer(*given)
+
+    monkeypatch.setattr(cv2, "VideoWriter", without_handles)
+    monkeypatch.setattr(cv2.VideoWriter, "fourcc", writer.fourcc, raising=False)
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            predict_source(model, video, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_person_keeps_a_number_over_a_video(model: PoseModel, tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mp4", 12)
     plain = predict_source(model, video, tmp_path / "plain")

@@ -14,6 +14,7 @@ from ofa_pose.latency import measure
 from ofa_pose.latency.latency_table import LatencyTable, Samples
 from ofa_pose.latency.measure import build_table
 from ofa_pose.latency.pieces import reference_nets, space_pieces
+from ofa_pose.utils import run_dir
 from ofa_pose.utils.errors import InputError
 from tests.latency.tables import FakeDevice, clock, net_ms, subject_ms
 
@@ -82,6 +83,9 @@ def test_what_was_killed_is_gone_on_with(
     assert 0 < done < 2 * whole
     with pytest.raises(InputError, match="exists already"):
         build_table(*task, resume=False)
+    monkeypatch.setattr(run_dir, "FREED_S", 0.0)
+    with run_dir.alone_on(tmp_path / "t.json"), pytest.raises(InputError, match=r"t\.json: another process runs there"):
+        build_table(*task, resume=True)
     timed = itertools.count()
     monkeypatch.setattr(on_device, "visit", lambda run, threads: next(timed) * 0 + 1.0)
     monkeypatch.setattr(on_device, "BATCH_S", 1000.0)

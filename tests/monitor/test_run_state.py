@@ -14,7 +14,7 @@ import ofa_pose
 from ofa_pose.monitor import live
 from ofa_pose.monitor.live import lines_of, sparkline, watch_run
 from ofa_pose.monitor.run_state import read_state, warn_if_cut_off
-from ofa_pose.utils import console, files
+from ofa_pose.utils import atomic, console
 from ofa_pose.utils.errors import InputError
 
 STEPS = [{"step": n, "loss": 2.0 / n, "low": 0.1, "lr": 1e-3, "data_wait": 0.01, "seconds": n / 4} for n in range(1, 9)]
@@ -124,7 +124,7 @@ def test_a_run_that_was_stopped_says_how_to_go_on_and_one_that_goes_on_does_not(
     lines = lines_of(read_state(folder))
     assert "  stopped        no process of this machine works on it" in lines
     assert f"  go on with     ofa-pose finetune --resume --out {folder}" in lines
-    with files.locked(folder / "command.txt", 0) as free:
+    with atomic.locked(folder / "command.txt", 0) as free:
         assert free and read_state(folder).running
         assert not any(line.startswith(("  stopped", "  go on")) for line in lines_of(read_state(folder)))
     (folder / "command.txt").write_text("ofa-pose finetune --objective mine --out run\n")
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_a_training_that_was_cut_off_is_warned_of(
     warn_if_cut_off(best)
     told = f"{folder}: its training was cut off after 8 of 16 steps; go on with: ofa-pose train-supernet --resume --out"
     assert told in capfd.readouterr().err
-    with files.locked(folder / "command.txt", 0):
+    with atomic.locked(folder / "command.txt", 0):
         warn_if_cut_off(best)
     assert f"{folder}: its training goes on, 8 of 16 steps are done" in capfd.readouterr().err
     (folder / "recipe.yaml").write_text("train: {steps: 8}")
@@ -154,7 +154,7 @@ def test_a_checkpoint_of_a_training_that_was_cut_off_is_warned_of(
 def test_where_there_are_no_locks_it_cannot_be_said_whether_a_run_goes_on(
     made: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(atomic, "fcntl", None)
     shown = "\n".join(lines_of(read_state(made("finetune", STEPS))))
     assert "ago; whether it still runs cannot be seen here" in shown and "stopped" not in shown
 

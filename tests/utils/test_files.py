@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofa_pose.utils import files
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.errors import InputError
 from tests.limits import largest_file, no_more_files
 
@@ -32,9 +32,9 @@ def test_what_fails_on_a_full_disk_names_the_file_that_was_meant(tmp_path: Path)
         with largest_file(4096), pytest.raises(OSError, match="too large") as error:
             write()
         assert Path(error.value.filename).parent == tmp_path and Path(error.value.filename).stem == "a"
-    with pytest.raises(RuntimeError, match="another"), files.temporary_folder(tmp_path / "b"):
+    with pytest.raises(RuntimeError, match="another"), atomic.temporary_folder(tmp_path / "b"):
         raise RuntimeError("another")
-    inside = files.temporary_folder(tmp_path / "c")
+    inside = atomic.temporary_folder(tmp_path / "c")
     with largest_file(4096), pytest.raises(OSError, match="too large") as error, inside as folder:
         files.write_text(folder / "part.txt", "x" * 5000)
     assert error.value.filename == str(tmp_path / "c")
@@ -43,7 +43,7 @@ def test_what_fails_on_a_full_disk_names_the_file_that_was_meant(tmp_path: Path)
 
 def test_a_library_that_could_not_open_its_second_file_is_said_to_have_had_too_few_handles(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    folder = files.temporary_folder(tmp_path / "a")
+    folder = atomic.temporary_folder(tmp_path / "a")
     try:
         with pytest.raises(OSError, match="Too many open files") as error, folder as inside:
             with (inside / "probe").open("wb") as probe:
@@ -56,7 +56,7 @@ def test_a_library_that_could_not_open_its_second_file_is_said_to_have_had_too_f
 
 def in_folder(path: Path) -> None:
     """What a library does that has words of its own for a full disk."""
-    with files.temporary_folder(path):
+    with atomic.temporary_folder(path):
         raise RuntimeError("iostream error")
 
 
@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_opened_for_want_of_handles_is_not_called_unreadab
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     files.write_text(path, "old")
-    with pytest.raises(ZeroDivisionError), files.replacing(path) as temporary:
+    with pytest.raises(ZeroDivisionError), atomic.replacing(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"
@@ -91,8 +91,8 @@ def test_a_write_makes_folders_and_follows_the_umask(tmp_path: Path) -> None:
 HELD = """
 import sys, time
 from pathlib import Path
-from ofa_pose.utils import files
-with files.replacing(sys.argv[1]) as file, files.temporary_folder(Path(sys.argv[2])) as folder:
+from ofa_pose.utils import atomic
+with atomic.replacing(sys.argv[1]) as file, atomic.temporary_folder(Path(sys.argv[2])) as folder:
     file.write_text("half")
     (folder / "more").write_text("half")
     print(file.name, folder.name, flush=True)
@@ -107,7 +107,7 @@ def test_what_a_killed_process_left_goes_and_what_a_running_one_writes_stays(tmp
     running = subprocess.Popen([sys.executable, "-c", HELD, path, out], stdout=subprocess.PIPE, text=True)
     assert running.stdout
     names = running.stdout.readline().split()
-    with files.replacing(path) as file, files.temporary_folder(out) as folder:
+    with atomic.replacing(path) as file, atomic.temporary_folder(out) as folder:
         assert {file.name, folder.name}.isdisjoint(names)
         file.write_text("whole")
     assert path.read_text() == "whole"
@@ -115,7 +115,7 @@ def test_what_a_killed_process_left_goes_and_what_a_running_one_writes_stays(tmp
     running.kill()
     running.communicate()
     assert (tmp_path / names[1] / "more").exists()
-    with files.replacing(path) as file, files.temporary_folder(out) as folder:
+    with atomic.replacing(path) as file, atomic.temporary_folder(out) as folder:
         assert {file.name, folder.name} == {*names}
         assert not file.read_bytes() and not list(folder.iterdir())
     assert {one.name for one in tmp_path.iterdir()} == {path.name, mine.name}
@@ -138,7 +138,7 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place(
 ) -> None:
     path, synced = tmp_path / "a.txt", list[tuple[bool, bool]]()
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append((path.exists(), os.path.isdir(f"/dev/fd/{handle}"))))
-    with files.replacing(path, lasting) as temporary:
+    with atomic.replacing(path, lasting) as temporary:
         temporary.write_text("x")
     assert synced == ([(False, False), (True, True)] if lasting else [])
 
@@ -146,10 +146,10 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place(
 def test_permissions_are_the_usual_ones_whoever_makes_the_file(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        with files.replacing(tmp_path / "a.txt") as temporary:
+        with atomic.replacing(tmp_path / "a.txt") as temporary:
             temporary.unlink()
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
-        with files.temporary_folder(tmp_path / "b") as folder:
+        with atomic.temporary_folder(tmp_path / "b") as folder:
             folder.replace(tmp_path / "b")
     finally:
         os.umask(before)
@@ -331,7 +331,7 @@ def test_files_of_no_text_or_too_much_of_it_are_not_read(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder in which none can be made")
 def test_where_no_folder_can_be_made_the_one_that_was_meant_is_named() -> None:
-    with pytest.raises(OSError) as caught, files.temporary_folder(Path("/proc/none")):
+    with pytest.raises(OSError) as caught, atomic.temporary_folder(Path("/proc/none")):
         pass
     assert caught.value.filename == "/proc/none"
 
@@ -346,9 +346,9 @@ def test_links_in_a_circle_lead_somewhere(tmp_path: Path) -> None:
 
 def test_it_is_seen_whether_a_file_is_locked(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    assert files.is_locked(path) is None
-    with files.locked(path, 0) as free:
-        assert free and files.is_locked(path)
-    assert files.is_locked(path) is False
-    with files.locked(path, 0) as free:  # looking has left nothing behind
+    assert atomic.is_locked(path) is None
+    with atomic.locked(path, 0) as free:
+        assert free and atomic.is_locked(path)
+    assert atomic.is_locked(path) is False
+    with atomic.locked(path, 0) as free:  # looking has left nothing behind
         assert free

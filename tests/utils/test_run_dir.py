@@ -13,6 +13,7 @@ import pytest
 
 from ofa_pose.utils import run_dir as module
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import write_text
 from ofa_pose.utils.run_dir import PROGRESS, RunDir, changed_keys, check_basis, kept_checkpoints, plan_run
 
 
@@ -43,7 +44,7 @@ def test_a_run_holds_its_recipe_and_every_command(tmp_path: Path) -> None:
 
 def test_another_process_keeps_out_as_long_as_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FREED_S", 0.0)
-    out, message = tmp_path / "run", "run: another process runs there; wait until it ends, or choose another --out"
+    out, message = tmp_path / "run", "run: another process runs there; wait until it ends, or name another place"
     late = plan_run(out, "seed: 1\n", argv=[])
     run = plan_run(out, "seed: 1\n", argv=[])
     with run.held():
@@ -62,6 +63,19 @@ def test_another_process_keeps_out_as_long_as_a_run_goes_on(tmp_path: Path, monk
     with pytest.raises(InputError, match="another"), again.held():
         raise InputError("another fault")
     plan_run(out, "seed: 1\n", resume=True)
+
+
+def test_a_file_that_is_replaced_is_one_processs_alone_and_nothing_stays_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FREED_S", 0.0)
+    path = tmp_path / "table.json"
+    for _ in range(2):
+        with module.alone_on(path):
+            write_text(path, "{}")
+            with pytest.raises(InputError, match=r"table\.json: another process runs there"), module.alone_on(path):
+                pass
+        assert [one.name for one in tmp_path.iterdir()] == ["table.json"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="locks are of systems that fork")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from ofa_pose.formats.reading import unpacked
+from ofa_pose.utils import atomic
+from ofa_pose.utils.atomic import new_folder, scratch_folder
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.folders import new_folder, scratch_folder
 from tests.limits import largest_file
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from ofa_pose.utils.folders import {name}
+from ofa_pose.utils.atomic import {name}
 with {name}({path}) as folder:
     (folder / "half").write_text("half")
     os.kill(os.getpid(), 9)
@@ -104,3 +106,41 @@ def test_a_zip_file_that_a_killed_process_unpacked_goes_when_the_next_one_does(
             assert (folder / "a.json").read_text() == "{}"
             assert os.stat(folder).st_mode & 0o777 == 0o700
         assert not [*kept.iterdir()]
+
+
+@pytest.mark.skipif(atomic.fcntl is None, reason="there are no locks")
+def test_who_waits_for_a_file_that_is_removed_gets_the_next_one(tmp_path: Path) -> None:
+    path, got = tmp_path / "lock", threading.Event()
+
+    def wait() -> None:
+        with atomic.locked(path, 10.0) as free:
+            assert free and path.exists()
+            got.set()
+            while path.exists():
+                pass
+
+    waiting = threading.Thread(target=wait)
+    with atomic.locked(path, 0.0) as free:
+        assert free
+        waiting.start()
+        assert not got.wait(0.3)
+        path.unlink()
+    assert got.wait(5.0) and atomic.is_locked(path)  # a file of that name, not the one that is gone
+    path.unlink()
+    waiting.join()
+
+
+def test_a_folder_that_is_gone_meanwhile_is_not_made_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    with atomic.locked(path, 0.0) as free:
+        assert free
+
+        def remove() -> None:
+            os.rmdir(path)
+
+        removing = threading.Timer(0.3, remove)
+        removing.start()
+        with pytest.raises(FileNotFoundError), atomic.locked(path, 5.0):
+            pass
+    assert not path.exists()

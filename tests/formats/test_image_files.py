@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 import cv2
 from ofa_pose.inference.sources import is_image
-from ofa_pose.utils.opencv import open_capture
+from ofa_pose.formats.image_files import open_capture
 
 folder = Path(sys.argv[1])
 (image,) = folder.glob("*.image\\udcff")
