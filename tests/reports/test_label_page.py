@@ -66,7 +66,7 @@ def test_odd_labels_come_first_and_say_what_is_odd(tmp_path: Path) -> None:
 def test_what_the_loss_leaves_out_is_dark(tmp_path: Path) -> None:
     value = contents(1)
     value["annotations"] = [annotation(1, 0, [0] * 15, bbox=[0, 0, 48, 64])]
-    value["annotations"].append(annotation(2, 0, [0] * 15, bbox=[1e30, 1e30, 1e30, 1e30]))
+    value["annotations"].append(annotation(2, 0, [0] * 15, bbox=[1e9, 1e9, 1e9, 1e9]))
     annotations, images = write(tmp_path, value)
     cv2.imwrite(str(images / "0.png"), np.full((64, 96, 3), 200, np.uint8))
     page = tmp_path / "page.html"
