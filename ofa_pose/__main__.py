@@ -17,6 +17,9 @@ def main() -> None:
         hint = "pip install ofa-pose without --no-deps; exported models run without it: see ofa_pose.runtime"
         print(f"error: the command line needs the package {error.name.partition('.')[0]}; {hint}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # while it is imported
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

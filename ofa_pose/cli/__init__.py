@@ -119,6 +119,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except OfaPoseError as error:
         return _report(str(error), error.exit_code)
+    except KeyboardInterrupt as error:  # before typer runs the command, or after
+        return _interrupted(error)
     except TyperException as error:
         said = _unknown_option(error, words) or " ".join(error.format_message().split())
         return _report(said + _split_setting(said, words), 2) if said else 2
@@ -132,8 +134,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     finally:
         COMMAND_WORDS.reset(recorded)
     if result == INTERRUPTED:
-        interrupted = Interrupted(ending.number or signal.SIGINT)
-        return _report(str(interrupted), interrupted.exit_code)
+        return _interrupted(Interrupted(ending.number or signal.SIGINT))
     return result if isinstance(result, int) else 0
 
 
@@ -208,6 +209,11 @@ def _no_memory(error: Exception, words: Sequence[str]) -> str:
     lower = next((LARGE[word] for word in words if word in LARGE), "")
     hint = f"lower {lower}, or close other programs" if lower else "close other programs"
     return f"there is not enough memory ({said}); {hint}"
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    known = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+    return _report(str(known), known.exit_code)
 
 
 def _report(message: str, code: int) -> int:

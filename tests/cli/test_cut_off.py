@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from ofa_pose import cli
+from ofa_pose.__main__ import main
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.cli import run
 from ofa_pose.utils.files import dump_yaml, write_text
@@ -152,6 +154,31 @@ def test_a_training_that_is_told_to_end_loses_no_step(
 ) -> None:
     torture(calls["finetune"], tmp_path / "run", [signal.SIGTERM, signal.SIGKILL], random.Random(0))
     check_same(tmp_path / "run", whole("finetune"))
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_before_a_command_begins_is_a_line_too(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def program() -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(cli, "_program", program)
+    assert run(["profile"]) == CODES[number]
+    said = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert capfd.readouterr().err == f"error: {said}\n"
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def raising() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", raising)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == CODES[signal.SIGINT] and capfd.readouterr().err == "error: interrupted\n"
 
 
 @pytest.mark.slow
