@@ -1,4 +1,4 @@
-"""Let faults of the machine happen to a training, a search and a drawing, and see what the same call makes of it."""
+"""Let faults of the machine happen to small runs, exports and datasets, and see what the same call makes of it."""
 
 from __future__ import annotations
 

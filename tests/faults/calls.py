@@ -18,7 +18,24 @@ import torch
 
 from ofa_pose.cli import run
 
-CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.chmod"}  # Python's names of what it is about to do
+CHANGES = {
+    "os.rename",
+    "os.remove",
+    "os.link",
+    "os.mkdir",
+    "os.rmdir",
+    "os.chmod",
+    "os.truncate",
+}  # Python's names of what it is about to do
+# What the calls import first; torch._dynamo is what an optimiser imports at its first step, for seconds.
+PRELOADED = (
+    "ofa_pose.train.loop",
+    "ofa_pose.searches.job",
+    "ofa_pose.exports.formats",
+    "onnxruntime",
+    "torch.onnx",
+    "torch._dynamo",
+)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -88,7 +105,7 @@ class Calls:
 
     def __init__(self, folder: Path) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["tests.faults.calls", "ofa_pose.train.loop", "ofa_pose.searches.job"])
+        self._context.set_forkserver_preload(["tests.faults.calls", *PRELOADED])
         self.log = folder / "said.txt"
 
     def begin(self, words: Sequence[str], fault: Fault | None = None) -> BaseProcess:

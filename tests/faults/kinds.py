@@ -170,18 +170,19 @@ def flipped_bit(trial: Trial, number: int, count: int) -> str:
     return said
 
 
+ALL = ("training", "search", "data synth", "finetune", "export", "data convert")
 KINDS: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "a process that reads images is killed": (dead_worker, ("training with a process",)),
     "a flipped bit in a checkpoint": (flipped_bit, ("training",)),
-    "killed at any moment": (killed, ("training", "search", "data synth")),
-    "killed before a file is written, renamed or removed": (killed_at_a_change, ("training", "search", "data synth")),
-    "SIGTERM at any moment": (terminated, ("training", "search", "data synth")),
-    "a full disk where a file is written, renamed or removed": (full_at_a_change, ("training", "search", "data synth")),
-    "a failing disk there": (broken_at_a_change, ("training", "search")),
-    "a small file system, then a larger one": (full_disk, ("training", "search", "data synth")),
-    "a limit of a file's size": (short_files, ("training", "search", "data synth")),
-    "no more open files": (few_handles, ("training", "search", "data synth")),
-    "no more memory": (little_memory, ("training", "search")),
+    "killed at any moment": (killed, ALL),
+    "killed before a file is written, renamed or removed": (killed_at_a_change, ALL),
+    "SIGTERM at any moment": (terminated, ALL),
+    "a full disk where a file is written, renamed or removed": (full_at_a_change, ALL),
+    "a failing disk there": (broken_at_a_change, ALL),
+    "a small file system, then a larger one": (full_disk, ALL),
+    "a limit of a file's size": (short_files, ALL),
+    "no more open files": (few_handles, ALL),
+    "no more memory": (little_memory, ALL),
 }
 
 

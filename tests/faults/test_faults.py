@@ -12,6 +12,7 @@ import pytest
 from tests.faults.__main__ import END, MARK, PAGE, fill, table, try_faults
 from tests.faults.calls import Fault, Operations, ends_in_a_line
 from tests.faults.kinds import SAME, TOLD, WRONG
+from tests.faults.works import Work
 
 EVENTS = [
     ("open", ("/run/a.txt", None, os.O_WRONLY | os.O_CREAT)),
@@ -21,6 +22,7 @@ EVENTS = [
     ("import", ("/run", None, 1)),
     ("os.rename", ("/run/a.txt", "/run/b.txt", -1, -1)),
     ("os.remove", (Path("/run/b.txt"), -1)),
+    ("os.rmdir", ("/run/.b.ofa-pose-0", -1)),
 ]
 
 
@@ -28,12 +30,21 @@ def test_changes_of_files_in_a_folder_are_counted_and_one_of_them_fails() -> Non
     counting = Operations(Fault(Path("/run")))
     for event in EVENTS:
         counting(*event)
-    assert counting.count == 3
+    assert counting.count == 4
     failing = Operations(Fault(Path("/run"), operation=2, number=errno.ENOSPC))
     with pytest.raises(OSError, match="No space left") as error:
         for event in EVENTS:
             failing(*event)
     assert error.value.filename == "/run/a.txt" and failing.count == 2
+
+
+def test_a_work_has_the_trials_folder_or_one_in_it_where_it_writes_beside_its_own() -> None:
+    def left(out: Path) -> None:
+        pass
+
+    assert Work(["export"], left).call(Path("/run")) == ["export", "--out", "/run"]
+    assert Work(["data", "synth"], left, "").call(Path("/run")) == ["data", "synth", "/run"]
+    assert Work(["data", "convert"], left, inside="new").call(Path("/run"))[-2:] == ["--out", "/run/new"]
 
 
 def test_a_call_ends_in_a_line_or_not() -> None:

@@ -1,4 +1,4 @@
-"""What the faults are tried on: a training, a search and a drawn dataset, small, and what each leaves when it ends."""
+"""What the faults are tried on: small calls of the command line, and what each leaves when it ends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa_pose.arch.space import SearchSpace
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.checkpoints.digest import digest
 from ofa_pose.cli import run
 from ofa_pose.synthetic.dataset import write_dataset
-from ofa_pose.utils.files import dump_yaml, write_text
+from ofa_pose.utils.files import dump_yaml, read_json, write_text
 from tests.cli.conftest import TINY_SPACE
 
 CLOCK = {"seconds", "data_wait", "evaluations_per_second", "measured"}
@@ -27,21 +28,24 @@ class Work:
 
     Attributes:
         words: of the command line, but for its folder.
-        left: all that it left in a folder that is the same each time.
+        left: all that it left in a trial's folder that is the same each time.
+        out: the option that names its folder; '' where the folder stands by itself.
+        inside: the name of its folder in the trial's, where it also writes beside its own; '': it is the trial's.
     """
 
     words: Sequence[str]
     left: Callable[[Path], Any]
     out: str = "--out"
+    inside: str = ""
 
     def call(self, folder: Path) -> list[str]:
-        """The words of a call, which begins or goes on."""
-        place = [self.out, str(folder)] if self.out else [str(folder)]
-        return [*self.words, "--resume", *place]
+        """The words of a call, which begins or goes on, in a trial's folder."""
+        place = str(folder / self.inside)
+        return [*self.words, self.out, place] if self.out else [*self.words, place]
 
 
 def make_works(folder: Path) -> dict[str, Work]:
-    """The three works, of data that are drawn into a folder."""
+    """All works, of data that are drawn into a folder."""
     for seed, (name, images) in enumerate({"train": 12, "val": 4}.items()):
         write_dataset(folder / name, images=images, size=64, joints="coco", seed=seed, workers=1)
     write_text(folder / "space.yaml", dump_yaml(TINY_SPACE))
@@ -58,15 +62,24 @@ def make_works(folder: Path) -> dict[str, Work]:
         "search": search,
     }
     write_text(folder / "recipe.yaml", dump_yaml(recipe))
-    trained = ["train-supernet", "--recipe", str(folder / "recipe.yaml"), "--device", "cpu"]
-    begun = [*trained, "--set", "train.steps=2", "--out", str(folder / "supernet")]
-    assert run(begun) == 0
-    searched = ["search", "--supernet", str(folder / "supernet"), "--params", "1G", "--device", "cpu"]
-    drawn = ["data", "synth", "--images", "40", "--size", "64", "--workers", "1"]
+    supernet, subnet, teacher = folder / "supernet", folder / "subnet.yaml", folder / "teacher"
+    write_text(subnet, dump_yaml({"spec": SearchSpace.from_dict(TINY_SPACE).smallest(17).to_dict()}))
+    device = ["--device", "cpu"]
+    begun = ["--set", "train.steps=2", "--quiet", "--out"]
+    trained = ["train-supernet", "--recipe", str(folder / "recipe.yaml"), *device]
+    assert run([*trained, *begun, str(supernet)]) == 0
+    tuned = ["finetune", "--subnet", str(subnet), "--supernet", str(supernet), *device]
+    assert run([*tuned, *begun, str(teacher)]) == 0
+    searched = ["search", "--supernet", str(supernet), "--params", "1G", *device, "--resume"]
+    drawn = ["data", "synth", "--images", "40", "--size", "64", "--workers", "1", "--resume"]
+    converted = ["data", "convert", str(folder / "train" / "annotations.json"), "--copy-images"]
     return {
-        "training": Work(trained, left_by_training),
+        "training": Work([*trained, "--resume"], left_by_training),
         "search": Work(searched, left_by_search),
-        "data synth": Work(drawn, left_by_drawing, ""),
+        "data synth": Work(drawn, left_in_files, ""),
+        "finetune": Work([*tuned, "--teacher", str(teacher), "--resume"], left_by_training),
+        "export": Work(["export", str(teacher), "--format", "onnx"], left_by_export),
+        "data convert": Work(converted, left_in_files, inside="converted"),
     }
 
 
@@ -91,7 +104,14 @@ def left_by_search(out: Path) -> Any:
     return digest([best.info, best.weights]), texts, history, found, _records(out), _hidden(out)
 
 
-def left_by_drawing(out: Path) -> Any:
+def left_by_export(out: Path) -> Any:
+    """The model byte for byte, and what stands of it in export.json, but for how fast it is."""
+    listed = read_json(out / "export.json")
+    told = [{key: value for key, value in one.items() if key != "ms"} for one in listed["files"].values()]
+    return (out / "model.onnx").read_bytes(), listed["sha256"], told, sorted(path.name for path in out.iterdir())
+
+
+def left_in_files(out: Path) -> Any:
     """Every file, byte for byte."""
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
