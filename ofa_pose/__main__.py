@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line; where a package is missing, as on a device that has the runtime alone, say so in a line."""
+    _open_closed_streams()
     try:
         from ofa_pose.cli import run
 
@@ -20,6 +22,17 @@ def main() -> None:
     except KeyboardInterrupt:  # while it is imported
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _open_closed_streams() -> None:
+    """Give stdin, stdout and stderr a place where the caller closed them (`>&-`).
+
+    Otherwise the next file that is opened gets such a stream's number, and with it what libraries print there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            setattr(sys, name, stream)  # until the process ends
 
 
 if __name__ == "__main__":

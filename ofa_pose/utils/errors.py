@@ -26,7 +26,9 @@ _NO_MEMORY = (
     "start new thread",
     "failed to map segment",
     "cannot map zero-fill pages",
+    "could not create a memory object",
 )
+_NO_ROOM_FOR_CODE = "could not create a primitive"  # oneDNN's whole message; more words are of what it does not have
 LONGEST = 600  # characters of each part of a message; a value of the user's in it may have any number
 
 
@@ -68,7 +70,9 @@ def is_memory(error: BaseException) -> bool:
     """Whether an exception says that there is no memory; torch, OpenCV and the runtimes have words of their own."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return not isinstance(error, OfaPoseError) and any(words in str(error) for words in _NO_MEMORY)
+    said = str(error)
+    known = said == _NO_ROOM_FOR_CODE or any(words in said for words in _NO_MEMORY)
+    return known and not isinstance(error, OfaPoseError)
 
 
 class OfaPoseError(Exception):

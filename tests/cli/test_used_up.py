@@ -41,6 +41,12 @@ ROOT = Path(__file__).resolve().parents[2]
             "or close other programs",
         ),
         (
+            RuntimeError("could not create a primitive"),
+            ["train-supernet"],
+            "there is not enough memory (could not create a primitive); lower train.batch or train.workers, "
+            "or close other programs",
+        ),
+        (
             OSError(errno.EMFILE, "Too many open files", "a.jpg"),
             ["eval"],
             "a.jpg: Too many open files; raise the limit of open files (ulimit -n), or lower the number of workers",
@@ -89,3 +95,12 @@ def test_a_result_that_nobody_reads_is_no_fault(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, timeout=120)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_the_caller_closed_is_no_fault(tmp_path: Path, closed: str) -> None:
+    drawn = ["data", "synth", str(tmp_path / "drawn"), "--images", "1", "--size", "64", "--workers", "1"]
+    call = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "ofa_pose", *drawn]
+    done = subprocess.run(call, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert (tmp_path / "drawn" / "annotations.json").is_file()
