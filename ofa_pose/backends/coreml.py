@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
@@ -108,10 +107,12 @@ def _write(net: PoseNet, path: Path, metadata: Mapping[str, str]) -> None:
             minimum_deployment_target=ct.target.iOS15,
             compute_precision=ct.precision.FLOAT16,
             skip_model_load=True,
+            package_dir=str(folder / f".{path.name}"),  # else one among the system's temporary files
         )
         model.user_defined_metadata.update(metadata)
         model.save(str(folder / path.name))
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            path.replace(folder / "before")  # whole or not there, whenever this is killed
         (folder / path.name).replace(path)
 
 

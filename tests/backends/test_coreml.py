@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,25 @@ def test_what_stands_in_a_package(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert kinds <= {"const", "cast", "sub", "identity"} | {"conv", "conv_transpose", "concat", "add", "relu6", "relu"}
     shown = capfd.readouterr()
     assert (shown.out, shown.err) == ("", "")
+
+
+def test_an_older_package_is_replaced_whole_and_no_other_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, path = tmp_path / "temporary", tmp_path / "out" / "a.mlpackage"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    path.mkdir(parents=True)
+    (path / "old.txt").touch()
+    rename = Path.replace
+    seen: list[list[str] | None] = []
+
+    def renamed(one: Path, other: Path) -> Path:
+        seen.append(sorted(inside.name for inside in path.iterdir()) if path.exists() else None)
+        return rename(one, other)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    BACKEND.write(network(), path, {})
+    assert seen == [["old.txt"], None]
+    assert sorted(one.name for one in path.iterdir()) == ["Data", "Manifest.json"]
+    assert [one.name for one in path.parent.iterdir()] == ["a.mlpackage"] and not [*elsewhere.glob("*.mlpackage")]
