@@ -126,6 +126,7 @@ def test_an_older_package_is_replaced_whole_and_no_other_is_left(
         return rename(one, other)
 
     monkeypatch.setattr(Path, "replace", renamed)
+    assert BACKEND.write
     BACKEND.write(network(), path, {})
     assert seen == [["old.txt"], None]
     assert sorted(one.name for one in path.iterdir()) == ["Data", "Manifest.json"]
