@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from ofa_pose.utils.files import read_yaml
 
 AREA_OF_BOX = 0.53  # the share of a person's box that stands in for its area in OKS (the CrowdPose authors' figure)
 DEFAULT_SIGMA = 0.079  # as wide as COCO's shoulder, for joints nobody has measured
+MOST_JOINTS = 1000  # more, or more limbs or longer names, are a slip of the pen, or an attack
+MOST_LIMBS = 10_000
+LONGEST_NAME = 200  # characters
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _SIDE = re.compile("left|right|l|r", re.IGNORECASE)
 _SIDE_WORD = re.compile("left|right", re.IGNORECASE)
@@ -53,7 +57,11 @@ class Skeleton:
     def grouping_order(self) -> tuple[int, ...]:
         """J indices from the middle of the limb graph outwards (torso first): joints least far from all others lead."""
         count = len(self.joints)
-        reach = [_distances(j, count, self.limbs) for j in range(count)]
+        neighbours: list[set[int]] = [set() for _ in range(count)]
+        for a, b in self.limbs:
+            neighbours[a].add(b)
+            neighbours[b].add(a)
+        reach = [_distances(j, neighbours) for j in range(count)]
         return tuple(sorted(range(count), key=lambda j: (sum(reach[j]), j)))
 
     def differences(self, other: Skeleton) -> str:
@@ -93,6 +101,7 @@ class Skeleton:
         joints = tuple(str(name) for name in _list(value, "joints", where))
         if len(set(joints)) != len(joints) or not joints:
             raise InputError("joints must be distinct names, at least one", where, "rename the doubled joint")
+        check_size(joints, _list(value, "limbs", where), where)
         sigmas = tuple(_list(value, "sigmas", where)) or (DEFAULT_SIGMA,) * len(joints)
         if len(sigmas) != len(joints):
             raise InputError(f"{len(sigmas)} sigmas for {len(joints)} joints", where, "give one positive sigma a joint")
@@ -100,14 +109,24 @@ class Skeleton:
             if not isinstance(sigma, int | float) or not 0 < sigma <= sys.float_info.max:
                 raise InputError(f"sigma {sigma!r} is not a positive number", where, "give one positive sigma a joint")
         flips, limbs = (_index_pairs(_list(value, key, where), joints, key, where) for key in ("flip_pairs", "limbs"))
-        flipped = [joint for pair in flips for joint in pair]
-        for joint in flipped:
-            if flipped.count(joint) > 1:
+        for joint, times in Counter(joint for pair in flips for joint in pair).items():
+            if times > 1:
                 raise InputError(f"'{joints[joint]}' is twice in flip_pairs", where, "name a joint in one pair only")
         mirror = value.get("mirror", value.get("flip_pairs") is not None)
         if not isinstance(mirror, bool):
             raise InputError(f"mirror is {mirror!r}", where, "give true or false")
         return cls(str(value.get("name", "custom")), joints, tuple(float(s) for s in sigmas), flips, limbs, mirror)
+
+
+def check_size(joints: Sequence[str], limbs: Sequence[Any], where: object) -> None:
+    """Raise InputError where a skeleton is larger than any that a network learns."""
+    for what, found, most in (("joints", len(joints), MOST_JOINTS), ("limbs", len(limbs), MOST_LIMBS)):
+        if found > most:
+            raise InputError(f"has {found:,} {what}", where, f"give at most {most:,}")
+    long = next((name for name in joints if len(name) > LONGEST_NAME), None)
+    if long is not None:
+        hint = f"give names of at most {LONGEST_NAME} characters"
+        raise InputError(f"joint '{long:.40}…' has a name of {len(long):,} characters", where, hint)
 
 
 def _list(value: Mapping[str, Any], key: str, where: object) -> list[Any]:
@@ -118,22 +137,25 @@ def _list(value: Mapping[str, Any], key: str, where: object) -> list[Any]:
 
 
 def _index_pairs(pairs: Sequence[Any], joints: tuple[str, ...], key: str, where: object) -> tuple[tuple[int, int], ...]:
+    places = {name: place for place, name in enumerate(joints)}
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise InputError(f"{key} entry {pair!r} is not a pair", where, "name two joints, as [a, b]")
         for name in pair:
-            if str(name) not in joints:
+            if str(name) not in places:
                 raise InputError(f"unknown joint '{name}' in {key}", where, f"use names of: {', '.join(joints)}")
-    return tuple((joints.index(str(a)), joints.index(str(b))) for a, b in pairs)
+    return tuple((places[str(a)], places[str(b)]) for a, b in pairs)
 
 
-def _distances(start: int, count: int, limbs: Sequence[tuple[int, int]]) -> list[int]:
-    """How many limbs each joint lies from one joint; `count` where none lead there."""
-    distance = [count] * count
-    distance[start] = 0
-    for _ in range(count):
-        for a, b in limbs:
-            distance[a], distance[b] = min(distance[a], distance[b] + 1), min(distance[b], distance[a] + 1)
+def _distances(start: int, neighbours: Sequence[set[int]]) -> list[int]:
+    """How many limbs each joint lies from one joint; the number of all joints where none lead there."""
+    distance = [len(neighbours)] * len(neighbours)
+    distance[start], edge, steps = 0, {start}, 0
+    while edge:
+        steps += 1
+        edge = {joint for known in edge for joint in neighbours[known] if distance[joint] > steps}
+        for joint in edge:
+            distance[joint] = steps
     return distance
 
 

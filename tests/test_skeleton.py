@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -64,6 +65,15 @@ def test_the_grouping_order_without_limbs_is_that_of_the_joints() -> None:
     assert Skeleton("x", ("a", "b", "c"), (0.1,) * 3, (), ()).grouping_order == (0, 1, 2)
 
 
+def test_the_largest_skeleton_has_its_order_in_a_moment() -> None:
+    count = 1000
+    limbs = tuple((place, (place + step) % count) for place in range(count) for step in range(1, 11))
+    joints = tuple(map(str, range(count)))
+    since = time.process_time()
+    assert Skeleton("ring", joints, (0.1,) * count, (), limbs).grouping_order == tuple(range(count))
+    assert time.process_time() - since < 20
+
+
 def test_a_custom_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "stick.yaml"
     path.write_text(dump_yaml({**CUSTOM, "limbs": [["l_end", "middle"], ["middle", "r_end"]]}))
@@ -96,6 +106,9 @@ def test_joints_named_by_numbers_are_read() -> None:
         ({"flip_pairs": [["middle", "middle"]]}, "'middle' is twice in flip_pairs"),
         ({"limbs": {"l_end": "middle"}}, "limbs of a skeleton is not a list"),
         ({"mirror": "yes"}, "mirror is 'yes'; give true or false"),
+        ({"joints": [f"j{place}" for place in range(1001)]}, "has 1,001 joints; give at most 1,000"),
+        ({"limbs": [["l_end", "r_end"]] * 10_001}, "has 10,001 limbs; give at most 10,000"),
+        ({"joints": ["l " * 1000, "b"]}, "a name of 2,000 characters; give names of at most 200 characters"),
         ({"flip_pair": []}, "unknown key 'flip_pair' in a skeleton; did you mean 'flip_pairs'?"),
     ],
 )

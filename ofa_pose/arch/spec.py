@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
+from ofa_pose.skeleton import MOST_JOINTS
 from ofa_pose.utils.errors import InputError, nearest
 
 TOTAL_STRIDE = 16  # the deepest map stands at 1/16 of the input
@@ -16,7 +17,8 @@ STD = (0.229, 0.224, 0.225)
 STAGES = 4
 DECONVS = 3
 # More than any pose network has, so that a slip of the pen is refused before it fills the memory.
-MOST = {"resolution": 8192, "width": 4096, "expansion": 64, "blocks": 64, "modules": 16, "kernel": 63, "joints": 1000}
+MOST = {"resolution": 8192, "width": 4096, "expansion": 64, "blocks": 64, "modules": 16, "kernel": 63}
+MOST |= {"joints": MOST_JOINTS}
 Head = Literal["fusion", "plain"]
 HEADS: tuple[str, ...] = get_args(Head)
 FORMS = {  # what a field's value may be, by its annotation: in words, and an example

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ofa_pose.data.records import ImageRecord, Region, box_region, finite_array, segment_region
 from ofa_pose.pose.geometry import LARGEST_SIDE, box_round, has_area, has_extent
-from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, draft, one_sided, same_joints
+from ofa_pose.skeleton import AREA_OF_BOX, CROWDPOSE, Skeleton, check_size, draft, one_sided, same_joints
 from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.numbers import are_numbers, as_id, find_id, id_order
 
@@ -92,6 +92,8 @@ def keypoint_categories(path: Path, categories: Sequence[Any]) -> list[Mapping[s
     where, names = f"{path}: category {found[0].get('id')}", found[0]["keypoints"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise InputError("keypoints must be a list of distinct joint names", where, "correct the list")
+    limbs = found[0].get("skeleton")
+    check_size(names, limbs if isinstance(limbs, list) else [], where)
     for category in found:
         if as_id(category.get("id")) is None:
             raise InputError(_id_fault(category), where, "number the category, and name that id in category_id")

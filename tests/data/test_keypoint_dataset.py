@@ -83,6 +83,8 @@ FAULTS: list[tuple[Mutation, str]] = [
     (_first("categories", keypoints=[]), "has no category with keypoints; list the joint names"),
     (_first("categories", keypoints=["a", "a"]), "category 1: keypoints must be a list of distinct joint names"),
     (_first("categories", keypoints="head"), "category 1: keypoints must be a list of distinct joint names"),
+    (_first("categories", keypoints=[str(k) for k in range(10_000)]), "category 1: has 10,000 joints; give at most"),
+    (_first("categories", skeleton=[[1, 2]] * 10_001), "category 1: has 10,001 limbs; give at most 10,000"),
     (_first("categories", id=None), "category None: has no id"),
     (
         lambda v: v["categories"].append({"id": 2, "name": "dog", "keypoints": ["a"]}),
