@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ofa_pose.latency.measure import NetworkTime, Verification
 
 MOST_THREADS = 1024
+MOST_NETS = 1000  # subnets that are measured whole
+MOST_ROUNDS = 10**6
 SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -211,7 +213,8 @@ def latency_build(
     from ofa_pose.arch.space import load_space
     from ofa_pose.latency.measure import build_table
 
-    check_range(1, joints=joints, rounds=rounds)
+    check_range(1, joints=joints)
+    check_range(1, MOST_ROUNDS, rounds=rounds)
     check_range(1, MOST_THREADS, threads=threads)
     check_range(0.05, 1, share=share)
     start = time.monotonic()
@@ -242,7 +245,7 @@ def latency_verify(table: str | Path, *, nets: int = 40, seed: int = 0, out: str
     from ofa_pose.utils.atomic import check_folder
     from ofa_pose.utils.console import warn
 
-    check_range(2, nets=nets)
+    check_range(2, MOST_NETS, nets=nets)
     check_range(0, seed=seed)
     if out is not None:
         if Path(out).suffix not in (".png", ".svg", ".pdf"):
@@ -296,7 +299,7 @@ def latency_bundle(
     from ofa_pose.latency.bundle import write_bundle
 
     check_range(1, joints=joints)
-    check_range(0, nets=nets)
+    check_range(0, MOST_NETS, nets=nets)
     check_range(0.05, 1, share=share)
     files = None if runtime_files is None else Path(runtime_files)
     count = write_bundle(Path(out), load_space(str(space)), joints, format, share, nets, files)
@@ -358,7 +361,8 @@ def latency_compare(
     """
     from ofa_pose.latency.comparison import compare_networks
 
-    check_range(1, joints=joints, rounds=rounds)
+    check_range(1, joints=joints)
+    check_range(1, MOST_ROUNDS, rounds=rounds)
     check_range(1, MOST_THREADS, threads=threads)
     if isinstance(nets, str) or not nets:
         raise InputError(f"{nets!r} is not a list of networks", hint="name some, as in ['litepose-s', 'litepose-m']")
