@@ -52,6 +52,8 @@ def test_faults_of_the_user_are_reported_in_a_line(
 ) -> None:
     (tmp_path / "other.json").write_text("{}")
     (table := make_table(tiny_space)).save(tmp_path / "table.json")
+    few = replace(tiny_space, expansion=(1,), stem=(8,), stages=((8,), (8,), (12,), (16,)), deconv=((8,), (8,), (8,)))
+    make_table(few).save(tmp_path / "few.json")
     browser = {"backend": "onnxruntime-web-wasm", "runtime": "onnxruntime-web-wasm 1.30.0"}
     replace(table, header=replace(table.header, **browser)).save(tmp_path / "phone.json")
     for words, message in (
@@ -60,7 +62,7 @@ def test_faults_of_the_user_are_reported_in_a_line(
         (("verify", "--table", tmp_path / "none.json"), "no such file"),
         (("verify", "--table", tmp_path / "other.json"), "is not a latency table"),
         (("verify", "--table", tmp_path / "table.json", "--out", tmp_path / "picture.txt"), "is not a picture's name"),
-        (("verify", "--table", tmp_path / "table.json", "--nets", 99), "has no 99 subnets"),  # at once
+        (("verify", "--table", tmp_path / "few.json", "--nets", 99), "has no 99 subnets"),  # at once
         (
             ("verify", "--table", tmp_path / "table.json", "--nets", 10**20),
             "out of range; give a number from 2 to 1000",
