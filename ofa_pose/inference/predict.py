@@ -84,6 +84,8 @@ def open_source(source: str | Path | int, overlays: Path, frames: int | None = N
         what = "name one of them, a folder or a glob; ofa_pose.load(CHECKPOINT) takes a list of images, too"
         raise InputError(f"{type(source).__name__} is not a source", hint=what)
     if isinstance(source, int) or (isinstance(source, str) and source.isascii() and source.isdigit()):
+        if int(source) < 0:  # which ends the process in OpenCV
+            raise InputError(f"no camera has the number {source}", hint="see which cameras the system has")
         name = f"camera-{int(source)}"
         return Stream(int(source), f"camera {source}", name, overlays / f"{name}.mp4", frames)
     if isinstance(source, str) and is_address(source):

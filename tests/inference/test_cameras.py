@@ -18,7 +18,7 @@ import torch
 from ofa_pose import cli
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from ofa_pose.inference import sources
-from ofa_pose.inference.predict import BATCH, PoseModel, predict_source
+from ofa_pose.inference.predict import BATCH, PoseModel, open_source, predict_source
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
 from tests.inference.light_scenes import LIGHTS, SKELETON, SPEC, LightRunner, scene
@@ -78,6 +78,14 @@ def test_a_camera_without_a_picture(
     with pytest.raises(InputError, match="camera 0: gives no picture; close other programs"):
         predict_source(model, 0, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [-1, -3, -(10**30)])
+def test_no_camera_has_a_number_below_0(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV would end the process."""
+    monkeypatch.setattr(sources, "open_capture", lambda source: pytest.fail("was opened"))
+    with pytest.raises(InputError, match=rf"^no camera has the number {number}; see which cameras"):
+        open_source(number, tmp_path)
 
 
 def test_ctrl_c_ends_a_camera(
