@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from ofa_pose.api.arguments import check_kind
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, FORMATS, SUFFIXES, listed
 from ofa_pose.utils.errors import FailedElsewhere, InputError, nearest
 from ofa_pose.utils.process import place, sleep_while_waiting
@@ -119,9 +121,12 @@ def _bound(name: str, signature: inspect.Signature, args: Any, kwargs: Mapping[s
             hint = IN_PYTHON.get(unknown) or nearest(unknown, signature.parameters)
             raise InputError(f"{name}() has no argument '{unknown}'", hint=hint)
     try:
-        return signature.bind(*args, **kwargs).arguments
+        given = signature.bind(*args, **kwargs).arguments
     except TypeError as error:  # one is missing, given twice, or more are given than there are
         raise InputError(f"{name}(): {error}", hint=f"it takes {', '.join(signature.parameters)}") from None
+    for parameter, value in given.items():
+        check_kind(name, parameter, value, str(signature.parameters[parameter].annotation))
+    return given
 
 
 @contextmanager
@@ -162,7 +167,9 @@ def check_range(least: float, most: float = math.inf, **options: float | None) -
     for name, value in options.items():
         if value is not None and not least <= value <= most:
             limits = f"from {least:g}" + (f" to {most:g}" if most < math.inf else "")
-            raise InputError(f"--{name} {value:g} is out of range", hint=f"give a number {limits}")
+            fits = isinstance(value, float) or abs(value) < sys.float_info.max
+            shown = f"{value:g}" if fits else "of more than 308 digits"
+            raise InputError(f"--{name} {shown} is out of range", hint=f"give a number {limits}")
 
 
 def check_workers(workers: int, scheduler: str | None, executor: object) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_pose.api.decorators import check_range, single_process
+from ofa_pose.skeleton import MOST_JOINTS
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.result import Result, plain
 
@@ -148,7 +149,7 @@ def profile(
 
     if not measure and (backend is not None or threads is not None):
         raise InputError("--backend and --threads say how to measure", hint="add --measure")
-    check_range(1, joints=joints)
+    check_range(1, MOST_JOINTS, joints=joints)
     check_range(1, MOST_THREADS, threads=threads)
     space = _space_of(str(net))
     if space is not None:
@@ -213,7 +214,7 @@ def latency_build(
     from ofa_pose.arch.space import load_space
     from ofa_pose.latency.measure import build_table
 
-    check_range(1, joints=joints)
+    check_range(1, MOST_JOINTS, joints=joints)
     check_range(1, MOST_ROUNDS, rounds=rounds)
     check_range(1, MOST_THREADS, threads=threads)
     check_range(0.05, 1, share=share)
@@ -298,7 +299,7 @@ def latency_bundle(
     from ofa_pose.arch.space import load_space
     from ofa_pose.latency.bundle import write_bundle
 
-    check_range(1, joints=joints)
+    check_range(1, MOST_JOINTS, joints=joints)
     check_range(0, MOST_NETS, nets=nets)
     check_range(0.05, 1, share=share)
     files = None if runtime_files is None else Path(runtime_files)
@@ -361,7 +362,7 @@ def latency_compare(
     """
     from ofa_pose.latency.comparison import compare_networks
 
-    check_range(1, joints=joints)
+    check_range(1, MOST_JOINTS, joints=joints)
     check_range(1, MOST_ROUNDS, rounds=rounds)
     check_range(1, MOST_THREADS, threads=threads)
     if isinstance(nets, str) or not nets:

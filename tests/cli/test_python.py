@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ofa_pose
@@ -48,6 +49,44 @@ def test_a_wrong_call_is_an_input_error(given: dict[str, Any], said: str) -> Non
     assert str(error.value).startswith(said)
     with pytest.raises(InputError, match=r"^load\(\) has no argument 'flap'; did you mean 'flip'\?$"):
         ofa_pose.load("runs/net", flap=True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"joints": "17"}, "latency_bundle(): joints is '17' (str); give a whole number"),
+        ({"joints": True}, "latency_bundle(): joints is True (bool); give a whole number"),
+        ({"joints": 10**400}, "--joints of more than 308 digits is out of range; give a number from 1 to 1000"),
+        ({"share": None}, "latency_bundle(): share is None (NoneType); give a number"),
+        ({"share": np.zeros(2)}, "latency_bundle(): share is array([0., 0.]) (ndarray); give a number"),
+        ({"out": b"out"}, "latency_bundle(): out is b'out' (bytes); give a text or a path"),
+        ({"out": None}, "latency_bundle(): out is None (NoneType); give a text or a path"),
+        ({"out": "a" * 300}, "latency_bundle(): out is longer than a file's name can be, 'aaaaa"),
+        ({"out": "a\0b"}, "latency_bundle(): out holds a null character, 'a\\x00b' (str); leave that out"),
+        ({"out": "\ud800"}, "latency_bundle(): out is '\\ud800' (str), which is no Unicode text; correct it"),
+    ],
+)
+def test_an_argument_of_another_kind_is_an_input_error(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        ofa_pose.latency_bundle("litepose-nano", **{"out": "out", **given})
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "overrides", ["train.steps=1", None, {"train.steps": 1}, (one for one in "ab"), [1], np.array("a")]
+)
+def test_overrides_are_a_list_of_texts(overrides: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"overrides is .*; give a list of which each is a text$"):
+        ofa_pose.pretrain(out=tmp_path / "out", overrides=overrides)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    with pytest.raises(InputError, match="full"):
+        ofa_pose.latency_bundle(
+            "litepose-nano", out=tmp_path / "full", joints=np.int64(3), share=np.float32(0.5), nets=np.uint8(2)
+        )
 
 
 def test_an_unknown_algorithm_is_named_with_the_nearest(tmp_path: Path) -> None:
