@@ -53,7 +53,7 @@ def _check_name(name: str, value: str, is_path: bool) -> None:
     try:
         parts = os.fsencode(value).split(b"/")
     except UnicodeEncodeError:
-        raise InputError(f"{name} is {_shown(value)}, which is no Unicode text", hint="correct it") from None
+        raise InputError(f"{name} is {_shown(value)}, which is not Unicode", hint="correct it") from None
     if "\0" in value:
         raise InputError(f"{name} holds a null character, {_shown(value)}", hint="leave that out")
     if is_path and (max(map(len, parts)) > LONGEST_PART or len(os.fsencode(value)) > LONGEST_PATH):

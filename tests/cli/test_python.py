@@ -63,7 +63,7 @@ def test_a_wrong_call_is_an_input_error(given: dict[str, Any], said: str) -> Non
         ({"out": None}, "latency_bundle(): out is None (NoneType); give a text or a path"),
         ({"out": "a" * 300}, "latency_bundle(): out is longer than a file's name can be, 'aaaaa"),
         ({"out": "a\0b"}, "latency_bundle(): out holds a null character, 'a\\x00b' (str); leave that out"),
-        ({"out": "\ud800"}, "latency_bundle(): out is '\\ud800' (str), which is no Unicode text; correct it"),
+        ({"out": "\ud800"}, "latency_bundle(): out is '\\ud800' (str), which is not Unicode; correct it"),
     ],
 )
 def test_an_argument_of_another_kind_is_an_input_error(given: dict[str, Any], said: str) -> None:
