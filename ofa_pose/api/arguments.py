@@ -40,6 +40,8 @@ OWN = (lambda value: callable(value) or hasattr(value, "submit"), "a callable") 
 def check_kind(function: str, name: str, value: Any, annotation: str) -> None:
     """Raise InputError where an argument's value is of none of the kinds that its annotation names."""
     kinds = [kind.strip() for kind in annotation.split("|")]
+    if {"str", "int"} <= {*kinds} and "Path" not in kinds:  # a budget: '1.2G', 1200000000, or as well 1.2e9
+        kinds = ["float" if kind == "int" else kind for kind in kinds]
     if not any(_is_of(kind, value) for kind in kinds):
         wanted = " or ".join(_in_words(kind) for kind in kinds if kind != "None")
         what = f"{function}(): {name} is {_shown(value)}"

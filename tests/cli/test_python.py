@@ -80,6 +80,14 @@ def test_overrides_are_a_list_of_texts(overrides: Any, tmp_path: Path) -> None:
         ofa_pose.pretrain(out=tmp_path / "out", overrides=overrides)
 
 
+@pytest.mark.parametrize("macs", ["1.2G", 1_200_000_000, 1.2e9, np.float32(1e9)])
+def test_a_budget_is_a_text_or_any_number(macs: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none"):  # the supernet is what is missing
+        ofa_pose.search(tmp_path / "none", macs=macs, out=tmp_path / "out")
+    with pytest.raises(InputError, match=r"macs is \[1\] \(list\); give a text or a number"):
+        ofa_pose.search(tmp_path / "none", macs=[1], out=tmp_path / "out")  # type: ignore[arg-type]
+
+
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
