@@ -27,9 +27,9 @@ def _is_list(value: Any) -> bool:
 
 
 KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {  # by the word of an annotation
-    "str": (lambda value: isinstance(value, str), "a text"),
+    "str": (lambda value: isinstance(value, str) or type(value).__name__ == "device", "a text"),  # torch's too
     "Path": (lambda value: isinstance(value, os.PathLike) and isinstance(os.fspath(value), str), "a path"),
-    "int": (lambda value: isinstance(value, Integral) and not _is_truth(value), "a whole number"),
+    "int": (lambda value: _is_number(value) and (isinstance(value, Integral) or value % 1 == 0), "a whole number"),
     "float": (_is_number, "a number"),
     "bool": (lambda value: _is_truth(value) or (_is_number(value) and value in (0, 1)), "True or False"),
     "None": (lambda value: value is None, "None"),
@@ -37,17 +37,21 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {  # by the word of an ann
 OWN = (lambda value: callable(value) or hasattr(value, "submit"), "a callable")  # of an algorithm, a loss, an executor
 
 
-def check_kind(function: str, name: str, value: Any, annotation: str) -> None:
-    """Raise InputError where an argument's value is of none of the kinds that its annotation names."""
+def checked(function: str, name: str, value: Any, annotation: str) -> Any:
+    """An argument's value; 256.0 as 256. Raises InputError where it is of none of the kinds that its annotation names.
+
+    What is read as a text, a device of torch's or an entry of a list of texts, may be what has one.
+    """
     kinds = [kind.strip() for kind in annotation.split("|")]
     if {"str", "int"} <= {*kinds} and "Path" not in kinds:  # a budget: '1.2G', 1200000000, or as well 1.2e9
         kinds = ["float" if kind == "int" else kind for kind in kinds]
     if not any(_is_of(kind, value) for kind in kinds):
-        wanted = " or ".join(_in_words(kind) for kind in kinds if kind != "None")
+        wanted = " or ".join(dict.fromkeys(_in_words(kind) for kind in kinds if kind != "None"))
         what = f"{function}(): {name} is {_shown(value)}"
         raise InputError(what, hint=f"give {wanted}" + (", or leave it out" if "None" in kinds else ""))
     if isinstance(value, str | os.PathLike):
         _check_name(f"{function}(): {name}", os.fspath(value), "Path" in kinds and "://" not in str(value))
+    return int(value) if "int" in kinds and isinstance(value, float) else value
 
 
 def _check_name(name: str, value: str, is_path: bool) -> None:
@@ -65,8 +69,12 @@ def _check_name(name: str, value: str, is_path: bool) -> None:
 def _is_of(kind: str, value: Any) -> bool:
     if kind.startswith("Sequence["):
         entry = kind.removeprefix("Sequence[").removesuffix("]")
-        return _is_list(value) and all(_is_of(entry, one) for one in value)
+        return _is_list(value) and all(_is_of(entry, one) or _is_path(entry, one) for one in value)
     return KINDS.get(kind, OWN)[0](value)
+
+
+def _is_path(kind: str, value: Any) -> bool:
+    return kind == "str" and KINDS["Path"][0](value)
 
 
 def _in_words(kind: str) -> str:

@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from ofa_pose.api.arguments import check_kind
+from ofa_pose.api.arguments import checked
 from ofa_pose.backends.runtimes import BACKENDS, BUNDLES, FORMATS, SUFFIXES, listed
 from ofa_pose.utils.errors import FailedElsewhere, InputError, nearest
-from ofa_pose.utils.process import place, sleep_while_waiting
+from ofa_pose.utils.process import MOST_WORKERS, place, sleep_while_waiting
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,7 +43,6 @@ WORDS = {  # what stands in docstrings for the runtimes that there are
     "{suffixes}": listed(SUFFIXES),
 }
 
-MOST_WORKERS = 1024  # processes, as of data synth
 IN_PYTHON = {  # what stands here for an option of the shell that is not a function's argument
     "quiet": "write 'with ofa_pose.quiet():' around the call",
     "json": "the result's to_dict() is what --json prints",
@@ -64,8 +63,8 @@ def checked_call(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        _bound(function.__name__, signature, args, kwargs)
-        return function(*args, **kwargs)
+        given = _bound(function.__name__, signature, args, kwargs)
+        return function(**given)  # type: ignore[call-arg]
 
     return call
 
@@ -104,10 +103,10 @@ def _command(function: Callable[P, R], shared: bool) -> Callable[P, R]:
             raise InputError(what, hint="start it without torchrun; 'ofa-pose search --workers N' starts its own")
         with _joined() if world > 1 else nullcontext():
             if COMMAND_WORDS.get():  # the shell's own, which called this
-                return function(*args, **kwargs)
+                return function(**given)  # type: ignore[call-arg]
             before = COMMAND_WORDS.set([name, *_words(given)])
             try:
-                return function(*args, **kwargs)
+                return function(**given)  # type: ignore[call-arg]
             finally:
                 COMMAND_WORDS.reset(before)
 
@@ -124,9 +123,8 @@ def _bound(name: str, signature: inspect.Signature, args: Any, kwargs: Mapping[s
         given = signature.bind(*args, **kwargs).arguments
     except TypeError as error:  # one is missing, given twice, or more are given than there are
         raise InputError(f"{name}(): {error}", hint=f"it takes {', '.join(signature.parameters)}") from None
-    for parameter, value in given.items():
-        check_kind(name, parameter, value, str(signature.parameters[parameter].annotation))
-    return given
+    annotations = {key: str(parameter.annotation) for key, parameter in signature.parameters.items()}
+    return {key: checked(name, key, value, annotations[key]) for key, value in given.items()}
 
 
 @contextmanager

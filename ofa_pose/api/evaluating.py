@@ -173,9 +173,9 @@ def evaluate(
         from ofa_pose.checkpoints.checkpoint import check_joints, load_checkpoint
 
         source = checkpoint if Path(checkpoint).suffix in SUFFIXES else load_checkpoint(checkpoint, kind="net")
-        model = _load(source, device, resolution, flip is not False, latency=False)
-        # Of what was read: a training may replace the file before the evaluation is done.
+        # As it is read: the file may be another one when the evaluation is done.
         sha256 = files.sha256(source) if isinstance(source, str | Path) else source.sha256
+        model = _load(source, device, resolution, flip is not False, latency=False)
         as_reference = decoding == "reference"
         resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]
         dataset = _ground_truth(getattr(source, "recipe", None), annotations, images, skeleton, model.skeleton)

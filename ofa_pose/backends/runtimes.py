@@ -80,7 +80,10 @@ class Backend:
                 if os.strerror(errno.EMFILE) in str(error):
                     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), package) from None
                 what = f"the package {package} is installed and cannot be imported ({' '.join(str(error).split())})"
-                raise InputError(what, hint=f"pip install --force-reinstall {package}, or see what it needs") from None
+                hint = f"pip install --force-reinstall {package}, or see what it needs"
+                if "failed to map" in what:
+                    hint = "free some memory, or install it where the file system is not mounted noexec"
+                raise InputError(what, hint=hint) from None
 
 
 @dataclass(frozen=True)

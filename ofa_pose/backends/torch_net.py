@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ofa_pose.arch.spec import MEAN, STD
 from ofa_pose.backends.folding import NetPart
 from ofa_pose.backends.on_device import Run, random_inputs
-from ofa_pose.backends.runners import check_sides, planes
+from ofa_pose.backends.runners import check_sides, not_loaded, planes
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.data.loader import normalise
 from ofa_pose.models.pose_net import TRACED, PoseNet
@@ -145,8 +145,8 @@ class TorchscriptRunner:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=DeprecationWarning)
                 self._module = torch.jit.load(content, "cpu", _extra_files=extra)
-        except (*DAMAGED_ZIP, OSError):
-            raise InputError("cannot be loaded by TorchScript", path, "export it again") from None
+        except (*DAMAGED_ZIP, OSError) as error:
+            raise not_loaded("TorchScript", error, path) from None
         self.metadata = {key: json.dumps(value) for key, value in json.loads(extra[METADATA] or "{}").items()}
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -60,36 +60,39 @@ def read_torch(path: Path) -> Any:
         OSError: it cannot be opened.
         NoMemory: there is not enough memory to read it.
     """
-    return read_summed(path)[0]
+    with path.open("rb") as file:
+        return _read(file, path)
 
 
 def read_summed(path: Path) -> tuple[Any, str]:
     """What `read_torch` reads, and the file's SHA-256: of the same bytes, also where it is replaced meanwhile."""
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
         found = hashlib.file_digest(file, "sha256").hexdigest()
-        try:
-            if zipfile.is_zipfile(file):  # before 2020 they were none
-                with zipfile.ZipFile(file) as archive:
-                    if sum(part.file_size for part in archive.infolist()) > size:  # torch packs nothing
-                        raise WrongSum("packed")
-                    if (damaged := archive.testzip()) is not None:
-                        raise WrongSum(damaged)
-            file.seek(0)
-            with warnings.catch_warnings():  # such as that it is a TorchScript archive
-                warnings.simplefilter("ignore")
-                return torch.load(file, map_location="cpu", weights_only=True), found
-        except (MemoryError, RuntimeError) as error:
-            if is_memory(error):
-                raise NoMemory(path, size) from None
-            raise
-        except OSError as error:
-            if error.errno in (
-                errno.EINVAL,
-                None,
-            ):  # a place that the file does not have, or bz2's of bytes it did not write
-                raise ValueError("cut short") from None
-            raise
+        return _read(file, path), found
+
+
+def _read(file: BinaryIO, path: Path) -> Any:
+    size = os.fstat(file.fileno()).st_size
+    try:
+        if zipfile.is_zipfile(file):  # before 2020 they were none
+            with zipfile.ZipFile(file) as archive:
+                if sum(part.file_size for part in archive.infolist()) > size:  # torch packs nothing
+                    raise WrongSum("packed")
+                if (damaged := archive.testzip()) is not None:
+                    raise WrongSum(damaged)
+        file.seek(0)
+        with warnings.catch_warnings():  # such as that it is a TorchScript archive
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (MemoryError, RuntimeError) as error:
+        if is_memory(error):
+            raise NoMemory(path, size) from None
+        raise
+    except OSError as error:
+        no_place = error.errno == errno.EINVAL  # that the file does not have
+        if no_place or error.errno is None:  # bz2's, of bytes that it did not write
+            raise ValueError("cut short") from None
+        raise
 
 
 class NoMemory(OfaPoseError):

@@ -103,7 +103,7 @@ def convert(
             if part.parsed.skeleton.joints != chosen.joints:
                 what = f"its splits '{parts[0].read.split}' and '{part.read.split}' have other joints, or another order"
                 raise InputError(what, path, f"convert each for itself, as {path}:{part.read.split}")
-        with new_folder(out) as folder:
+        with new_folder(out, ("data.yaml", "annotations.json")) as folder:
             written = _write_yolo(folder, parts, copy_images or is_zip) if to == "yolo" else _write_coco(folder, parts)
             if chosen not in BUILT_IN.values():
                 write_text(folder / "skeleton.yaml", skeleton_text(chosen))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _TIFF_SIDES = (256, 257)  # its tags of width and height
 _TIFF_TYPES = {3: "H", 4: "I"}
+_MOST_CHUNKS = 10**6  # of a PNG file, which have some kilobytes each
 _MOST_TAGS = 1000
 
 
@@ -52,12 +53,24 @@ def is_whole(data: bytes) -> bool:
     if data.startswith(JPEG):
         return data.endswith(b"\xff\xd9") or _jpeg_ends(data)
     if data[:8] == PNG:
-        return b"IEND" in data[-64:] or b"IEND\xaeB`\x82" in data
+        return _png_ends(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return len(data) >= 8 + int.from_bytes(data[4:8], "little")
     if data[:2] == b"BM":
         return len(data) >= int.from_bytes(data[2:6], "little")
     return True
+
+
+def _png_ends(data: bytes) -> bool:
+    """Whether each chunk (length, name, content, sum) lies in the file; OpenCV makes room for a chunk of any length."""
+    at = len(PNG)
+    for _ in range(_MOST_CHUNKS):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        if at + 12 > len(data):
+            return False
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

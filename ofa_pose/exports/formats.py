@@ -28,7 +28,7 @@ from ofa_pose.backends.onnxruntime import onnx_model
 from ofa_pose.backends.runners import JOINTS, LIST, OUTPUTS, JointRunner, Runner, write_metadata
 from ofa_pose.backends.runtimes import Backend
 from ofa_pose.backends.torch_net import TorchRunner
-from ofa_pose.checkpoints.checkpoint import Checkpoint, find_checkpoint, fixed_net, load_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, fixed_net, load_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import check_loadable, litepose_state_dict
 from ofa_pose.data.keypoint_dataset import Source
 from ofa_pose.exports.in_graph import COLUMNS, add_decoder, check_candidates, compare_joints
@@ -203,16 +203,16 @@ def write_list(out: Path, checkpoint: str | Path, result: ExportResult) -> None:
 
     Files that were written there before of the same checkpoint stay listed.
     """
-    digest, path, kept = result.sha256 or files.sha256(find_checkpoint(checkpoint)), out / LIST, {}
+    digest, path, kept = result.sha256, out / LIST, {}
     added: dict[str, dict[str, Any]] = {}
     for name, first in result.files.items():
         report = result.reports.get(name, {})
         added[name] = {"name": first.name, "bytes": result.bytes[name], "ms": report.get("ms"), "AP": report.get("AP")}
         added[name] |= {"sha256": files.sha256(first) if first.is_file() else None, "processor": cpu_name()}
-    with atomic.locked(out, LIST_S):  # another export of other formats may add its own now
-        with contextlib.suppress(InputError, AttributeError, TypeError):
-            before = files.read_json(path) if path.exists() else {}
-            kept = {**before["files"]} if before.get("sha256") == digest else {}
+    with atomic.locked_beside(path, LIST_S):  # another export of other formats may add its own now, in a moment
+        with contextlib.suppress(InputError, AttributeError, KeyError, TypeError):
+            before = files.read_json(path)
+            kept = {**before["files"]} if digest and before["sha256"] == digest else {}
         files.write_json(path, plain({"checkpoint": str(checkpoint), "sha256": digest, "files": {**kept, **added}}))
 
 

@@ -18,7 +18,7 @@ from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.utils.atomic import scratch_folder
 from ofa_pose.utils.errors import Fault, InputError, nearest
-from ofa_pose.utils.files import DAMAGED_ZIP, sha256
+from ofa_pose.utils.files import DAMAGED_ZIP, LONGEST_TEXT, sha256
 
 FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads it; COCO takes the rest
     "yolo": yolo.FORMAT,
@@ -29,7 +29,6 @@ FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads 
     "labelme": labelme.FORMAT,
     "coco": coco_json.FORMAT,
 }
-_MOST_TEXT = 4 * 2**30  # bytes of annotations that a zip file may hold unpacked
 _MOST_PACKED = 20  # times its own size that a larger one may take with its images, which are packed already
 
 
@@ -84,11 +83,11 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                         hint = "pack it again, from inside its folder"
                         raise InputError(f"its member {member.filename!r:.80} leads out of it", path, hint)
                 texts = [one for one in members if PurePosixPath(one.filename).suffix.lower() not in IMAGE_SUFFIXES]
-                if sum(one.file_size for one in texts) > _MOST_TEXT:
+                if sum(one.file_size for one in texts) > LONGEST_TEXT:
                     raise InputError("holds more than 4 GiB of annotations", path, "unpack it, and name the folder")
                 wanted = members if with_images else texts
                 whole = sum(one.file_size for one in wanted)
-                if whole > max(_MOST_TEXT, _MOST_PACKED * path.stat().st_size):
+                if whole > max(LONGEST_TEXT, _MOST_PACKED * path.stat().st_size):
                     what = f"stands for {whole >> 30:,} GiB, more than {_MOST_PACKED} times its size"
                     raise InputError(what, path, "unpack it, and name the folder")
                 archive.extractall(folder, wanted)
@@ -104,6 +103,10 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
             faults = [(fault.what, fault.where, fault.hint) for fault in error.faults]
             named = [[text.replace(str(folder), str(path)) for text in texts] for texts in faults]
             raise InputError.of([Fault(*texts) for texts in named]) from None
+        except OSError as error:
+            if error.filename is None or not Path(error.filename).is_relative_to(folder):
+                raise
+            raise OSError(error.errno, error.strerror, str(error.filename).replace(str(folder), str(path))) from None
 
 
 def read_annotations(

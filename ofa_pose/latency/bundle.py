@@ -68,7 +68,7 @@ def write_bundle(
     header: dict[str, Any] = {"space": space.to_dict(), "joints": joints, "backend": entry.name, "share": share}
     header |= {"nets": _plain(own), "checks": _plain(checks)}
     anchor: Subject = space.smallest(joints)
-    with new_folder(folder) as temporary:
+    with new_folder(folder, ("index.html", "measure.py")) as temporary:  # what is started comes when all is there
         manifest = {"header": header, "subjects": _write_models(temporary, {on_device.ANCHOR: anchor, **named}, entry)}
         if form == WEB:
             _write_page(temporary, manifest, runtime_files)

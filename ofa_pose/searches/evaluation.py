@@ -129,7 +129,7 @@ class SubnetEvaluator:
         self._evaluator = make_evaluator(self.images)
         self._cache: OrderedDict[int, _Prepared] = OrderedDict()
         self._lock = threading.Lock()
-        self._origin: tuple[Path, Recipe, str | None] | None = None
+        self._origin: tuple[Path, Recipe, str | None, str | None] | None = None
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, recipe: Recipe, device: str | None = None) -> SubnetEvaluator:
@@ -143,7 +143,7 @@ class SubnetEvaluator:
         supernet = checkpoint.build(chosen)
         assert isinstance(supernet, Supernet)
         evaluator = cls(supernet, train, search, recipe.search, chosen, decode=recipe.decode.config())
-        evaluator._origin = (checkpoint.path, recipe, device) if checkpoint.path else None
+        evaluator._origin = (checkpoint.path, recipe, device, checkpoint.sha256) if checkpoint.path else None
         return evaluator
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -152,8 +152,8 @@ class SubnetEvaluator:
     @cached_property
     def _source(self) -> tuple[Path, Recipe, str | None, str]:
         assert self._origin, "only what comes from a checkpoint's file can be read by another process"
-        path, recipe, device = self._origin
-        return files.real(path), recipe, device, json.dumps(self.basis(files.sha256(path)))
+        path, recipe, device, sha256 = self._origin
+        return files.real(path), recipe, device, json.dumps(self.basis(sha256))
 
     def basis(self, sha256: str | None) -> dict[str, Any]:
         """All that a subnet's AP rests on, as JSON values; an archive keeps what rests on another basis apart.
@@ -264,7 +264,7 @@ _READING = threading.Lock()
 def _read_anew(given: _Elsewhere) -> SubnetEvaluator:
     checkpoint = load_checkpoint(given.path, kind="supernet")
     evaluator = SubnetEvaluator.from_checkpoint(checkpoint, given.recipe, given.device)
-    if json.dumps(evaluator.basis(files.sha256(given.path))) != given.basis:
+    if json.dumps(evaluator.basis(checkpoint.sha256)) != given.basis:
         hint = "give every worker the same files and the same version of ofa-pose"
         raise InputError("a worker has another supernet, other data or another version", given.path, hint)
     return evaluator

@@ -123,7 +123,7 @@ class SearchJob:
         check_log(log)
         resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe, seed)
         evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
-        sha256 = files.sha256(checkpoint.path) if checkpoint.path else None
+        sha256 = checkpoint.sha256
 
         int8 = None
         if resolved.search.int8:

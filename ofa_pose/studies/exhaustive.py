@@ -88,7 +88,7 @@ class TableStudy:
         """Of a supernet; the recipe is its own by default. Raises InputError where data, recipe and supernet differ."""
         resolved, _ = load_recipe("search", recipe, overrides, checkpoint.recipe)
         evaluator = SubnetEvaluator.from_checkpoint(checkpoint, resolved, device)
-        basis = evaluator.basis(files.sha256(checkpoint.path) if checkpoint.path else None)
+        basis = evaluator.basis(checkpoint.sha256)
         space, people = evaluator.supernet.space, count_people(evaluator.images)
         rest = evaluator.error, people, {"supernet": str(checkpoint.path or ""), **evaluator.facts()}
         return cls(space, checkpoint.spec.joints, timed(evaluator), basis, resolved, *rest)

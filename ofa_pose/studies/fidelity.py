@@ -229,7 +229,7 @@ class FidelityStudy:
             changed = resolved.search.model_copy(update={"images": images, "calibration_images": calibration})
             return SubnetEvaluator(base.supernet, base.train, base.search, changed, base.device, decode=base.decode)
 
-        sha256, taught = (files.sha256(one.path) if one and one.path else None for one in (checkpoint, teacher))
+        sha256, taught = checkpoint.sha256, teacher.sha256 if teacher else None
         adopted = {key: getattr(tuning, key).model_dump(mode="json") for key in ("train", "augment", "loss")}
         reference = evaluator(*settings.reference)
         training = TrainingRun(

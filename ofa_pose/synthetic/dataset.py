@@ -20,14 +20,14 @@ from ofa_pose.utils import console
 from ofa_pose.utils.atomic import check_folder, naming
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
 from ofa_pose.utils.files import read_json, read_text, write_json, write_text
-from ofa_pose.utils.process import process_pool
+from ofa_pose.utils.process import MOST_WORKERS, process_pool
 from ofa_pose.utils.run_dir import alone_in
 
 __all__ = ["Person", "Scene", "draw_scene", "write_dataset"]
 
 VERSION = 3  # raise it when the same seed no longer draws the same pictures
 JPEG_QUALITY = 92
-MOST_IMAGES, MOST_WORKERS = 10**7, 1024
+MOST_IMAGES = 10**7
 ASKED_AT_ONCE = 10_000  # images that the processes are asked for before the first of them is there
 DRAWN = "drawn.jsonl"  # until the dataset is whole: what it is to be, then a line for each image that is there
 FILE_NAME = "{:06d}.jpg"  # of the image id, as in COCO's own files

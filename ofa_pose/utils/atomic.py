@@ -9,11 +9,11 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, is_used_up
 
 fcntl: ModuleType | None
 try:
@@ -23,7 +23,8 @@ except ImportError:  # Windows
 
 ROOM = 1 << 20  # bytes that a disk which is not full has room for
 AT_ONCE = 8  # files that a library writes at a time, at most
-_LEFT = ".ofa-pose-"  # in the names of the folders that `temporary_folder` makes
+_LEFT = ".ofa-pose-"  # in the name of whatever is temporary
+_OF_DISKS = "lost+found"  # lies in the uppermost folder of a new disk
 
 
 @contextlib.contextmanager
@@ -84,27 +85,37 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     Renamed to `path`, it has the usual permissions. What fails in it because of a full disk raises an OSError that
     names `path`: libraries speak of that in words of their own.
     """
-    given, path = path, path.absolute()
+    with _folder_for(path) as folder, naming(path, instead_of=folder), _words_of_its_own(folder):
+        yield folder
+
+
+@contextlib.contextmanager
+def _folder_for(given: Path) -> Iterator[Path]:
+    path = given.absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder, handle = _claim(path, _make_folder)
     except OSError as error:  # name the folder that was meant, not the temporary one
         raise type(error)(error.errno, error.strerror, str(given)) from None
     try:
-        with naming(given, instead_of=folder):
-            try:
-                yield folder
-            except Exception:
-                if not folder.exists():  # renamed already
-                    raise
-                with contextlib.ExitStack() as opened:  # raises what keeps files from being written, if anything
-                    for number in range(AT_ONCE):
-                        file = opened.enter_context((folder / f"room{number}").open("wb"))
-                    file.write(bytes(ROOM))
-                raise
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _words_of_its_own(folder: Path) -> Iterator[None]:
+    """Where a library fails in a folder that holds no more, raise the OSError that says so."""
+    try:
+        yield
+    except Exception:
+        if folder.exists():  # else it was renamed already
+            with contextlib.ExitStack() as opened:
+                for number in range(AT_ONCE):
+                    file = opened.enter_context((folder / f"room{number}").open("wb"))
+                file.write(bytes(ROOM))
+        raise
 
 
 def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
@@ -114,7 +125,7 @@ def _claim(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """
     numbers = itertools.count()
     while True:
-        temporary = path.with_name(f".{path.stem}.ofa-pose-{next(numbers)}{path.suffix}")
+        temporary = path.with_name(f".{path.stem}{_LEFT}{next(numbers)}{path.suffix}")
         _remove_left(temporary)
         try:
             return temporary, make(temporary)
@@ -129,7 +140,11 @@ def _make_file(path: Path) -> int:
 
 def _make_folder(path: Path) -> int:
     path.mkdir()
-    return _locked(path, os.open(path, os.O_RDONLY))
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise FileExistsError from None
+    return _locked(path, handle)
 
 
 def _locked(path: Path, handle: int) -> int:
@@ -143,22 +158,26 @@ def _locked(path: Path, handle: int) -> int:
 def _remove_left(path: Path) -> None:
     """Remove a temporary file or folder that a killed process left."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # somebody's pipe would be waited for
     except OSError:  # as a rule: there is none
         return
     try:
         if _lock(handle) and _is_open(path, handle):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     finally:
         os.close(handle)
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, last: Sequence[str] = ()) -> Iterator[Path]:
     """A folder to fill; when that went well it is `path`, which is not there yet or is empty.
 
     A process that is killed leaves nothing that the next one takes for somebody's. An empty folder stays the one that
-    it is, which may be where a disk is mounted: it gets what was written into a folder inside it.
+    it is, which may be where a disk is mounted: it gets what was written into a folder inside it, part by part.
+
+    Args:
+        last: names of parts that lead to the others; they come when those are there.
 
     Raises:
         InputError: `path` holds something, at the beginning or the end, or is a file.
@@ -172,14 +191,15 @@ def new_folder(path: Path) -> Iterator[Path]:
         if not filled:
             folder.replace(path)
             return
-        for part in sorted(folder.iterdir()):
+        for part in sorted(folder.iterdir(), key=lambda part: (part.name in last, part.name)):
             part.replace(path / part.name)
 
 
 def check_empty(path: Path) -> None:
     """Raise InputError where a folder holds something, but for what a killed process left, or `path` is a file."""
     check_folder(path)
-    if path.is_dir() and any(not (one.name.startswith(".") and _LEFT in one.name) for one in path.iterdir()):
+    names = [one.name for one in path.iterdir()] if path.is_dir() else []
+    if any(name != _OF_DISKS and not (name.startswith(".") and _LEFT in name) for name in names):
         raise InputError("is not empty", path, "name a new folder for --out")
 
 
@@ -189,10 +209,17 @@ def scratch_folder() -> Iterator[Path]:
 
     So is what a killed process left of its own. A full disk is said of there.
     """
-    with temporary_folder(Path(tempfile.gettempdir(), "ofa-pose")) as folder:
-        private = folder / "files"
-        private.mkdir(mode=0o700)
-        yield private
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    place = Path(tempfile.gettempdir(), f"ofa-pose-{user}")
+    with _folder_for(place) as folder:
+        folder.chmod(0o700)
+        try:
+            with _words_of_its_own(folder):
+                yield folder
+        except OSError as error:
+            if is_used_up(error) and (error.filename is None or Path(error.filename).is_relative_to(folder)):
+                raise OSError(error.errno, error.strerror, str(place.parent)) from None
+            raise
 
 
 def _lock(handle: int, shared: bool = False) -> bool | None:
@@ -220,18 +247,30 @@ def locked(path: Path, wait_s: float) -> Iterator[bool]:
     how, until = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, time.monotonic() + wait_s
     while True:
         handle = os.open(path, how, 0o666)
-        free = _lock(handle) is not False
-        if (free and _is_open(path, handle)) or time.monotonic() >= until:
+        try:
+            free = _lock(handle) is not False and _is_open(path, handle)
+            if not free and time.monotonic() < until:  # opened again, as who had it may have removed it
+                time.sleep(0.1)
+                continue
+            yield free
             break
-        os.close(handle)  # opened again, as who had it may have removed it
-        time.sleep(0.1)
-    try:
-        yield free
-    finally:
-        if free and fcntl is not None:
-            with contextlib.suppress(OSError):  # closing would leave it to a process that was forked meanwhile
-                fcntl.flock(handle, fcntl.LOCK_UN)
-        os.close(handle)
+        finally:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # closing would leave it to a process that was forked meanwhile
+                    fcntl.flock(handle, fcntl.LOCK_UN)
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def locked_beside(path: Path, wait_s: float) -> Iterator[bool]:
+    """`locked` for a file that is replaced meanwhile: a hidden one beside it is locked, and removed at the end."""
+    lock = path.with_name(f".{path.name}.lock")
+    with locked(lock, wait_s) as free:
+        try:
+            yield free
+        finally:
+            if free:
+                lock.unlink(missing_ok=True)
 
 
 def is_locked(path: Path) -> bool | None:

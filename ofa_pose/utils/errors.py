@@ -24,7 +24,6 @@ _NO_MEMORY = (
     "Insufficient memory",
     "Failed to allocate",
     "start new thread",
-    "failed to map segment",
     "cannot map zero-fill pages",
     "could not create a memory object",
 )

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import functools
 import hashlib
+import io
 import itertools
 import json
 import lzma
@@ -13,19 +14,20 @@ import os
 import re
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ofa_pose.utils.atomic import replacing
+from ofa_pose.utils.atomic import replacing, scratch_folder
 from ofa_pose.utils.errors import InputError, is_used_up, nearest
 
 DEEPEST = 100  # levels of a JSON or YAML file; what goes through its values does so level by level
 LONGEST_YAML = 1 << 20  # characters, which PyYAML takes some ten seconds for
-LONGEST_TEXT = 2 << 30  # bytes of a text file; COCO's largest has half a gigabyte
+LONGEST_TEXT = 4 << 30  # bytes of a text file; COCO's largest has half a gigabyte
+SURROGATE = re.compile("[\ud800-\udfff]")  # in a text: what is not Unicode; of a path, a byte that is not UTF-8
+HEAD = 4096  # bytes of a file that are looked at first
 STUDIES = "recipes/studies"  # the folder of the shipped studies
 LONGEST_INT = 1000  # bits, of which a float has room for 1024
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
@@ -50,14 +52,12 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 @contextlib.contextmanager
 def in_utf8(*paths: Path) -> Iterator[tuple[str, ...]]:
     """Paths of files to be read or written, as text for libraries that take UTF-8 alone: links where they are none."""
-    try:
-        yield tuple(str(path).encode().decode() for path in paths)
+    if not any(SURROGATE.search(str(path)) for path in paths):
+        yield tuple(map(str, paths))
         return
-    except UnicodeEncodeError:
-        pass
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         suffixes = [path.suffix.encode(errors="ignore").decode() for path in paths]
-        links = [Path(folder, f"model{suffix}") for suffix in suffixes]
+        links = [folder / f"model{suffix}" for suffix in suffixes]
         for link, path in zip(links, paths, strict=True):
             link.symlink_to(path.absolute())
         yield tuple(map(str, links))
@@ -74,20 +74,28 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
-def read_text(path: str | Path) -> str:
-    """The text of `path`. Raises InputError where it is missing or no text."""
-    check_text(path)
-    with _reading(path):
-        return Path(path).read_text(encoding="utf-8-sig")  # Windows' tools write a byte order mark
+def read_text(path: str | Path, most: int = LONGEST_TEXT) -> str:
+    """The text of `path`. Raises InputError where it is missing, no text, or of more than `most` bytes."""
+    with _opened(path, most) as file:
+        return io.TextIOWrapper(file, encoding="utf-8-sig").read()  # Windows' tools write a byte order mark
 
 
 def check_text(path: str | Path, most: int = LONGEST_TEXT) -> None:
     """Raise InputError where `path` is missing, begins as no text does, or has more than `most` bytes: unread yet."""
+    with _opened(path, most):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
     with _reading(path), Path(path).open("rb") as file:
-        if b"\0" in file.read(4096):
+        head = file.read(HEAD)
+        if head and not head.strip(b"\0"):  # what a loss of power leaves ends in such
             raise InputError(_NO_TEXT, path, _NAME_TEXT)
         if os.fstat(file.fileno()).st_size > most:
             raise InputError(f"is text of more than {most >> 20:,} MB", path, "name another file, or a part of it")
+        file.seek(0)
+        yield file
 
 
 @contextlib.contextmanager
@@ -189,8 +197,7 @@ def parse_yaml(text: str, where: object) -> Any:
 
 def read_yaml(path: str | Path) -> Any:
     """The value in the YAML file `path`. Raises InputError naming the file and line."""
-    check_text(path, 4 * LONGEST_YAML)  # bytes; a character has four at most
-    return parse_yaml(read_text(path), path)
+    return parse_yaml(read_text(path, 4 * LONGEST_YAML), path)  # a character has four bytes at most
 
 
 def dump_yaml(value: Any) -> str:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from ofa_pose.utils.errors import InputError, OfaPoseError
 
 WAITING = "OMP_WAIT_POLICY"
+MOST_WORKERS = 1024  # processes of one machine that share a work
 _WATCH_S = 0.5
 _PAUSE_S = 0.2
 _ENDS_S = 5.0  # in which a worker that works has ended

@@ -213,12 +213,10 @@ def alone_in(folder: Path) -> Iterator[None]:
 @contextmanager
 def alone_on(path: Path) -> Iterator[None]:
     """In it no other process is `alone_on` a file, which may be replaced meanwhile. Raises InputError where one is."""
-    lock = path.with_name(f".{path.name}.lock")
-    with _alone(lock, path):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    with atomic.locked_beside(path, FREED_S) as free:
+        if not free:
+            raise InputError(*_in_use(path))
+        yield
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import ofa_pose
 from ofa_pose.arch.space import load_space
@@ -86,6 +87,17 @@ def test_a_budget_is_a_text_or_any_number(macs: Any, tmp_path: Path) -> None:
         ofa_pose.search(tmp_path / "none", macs=macs, out=tmp_path / "out")
     with pytest.raises(InputError, match=r"macs is \[1\] \(list\); give a text or a number"):
         ofa_pose.search(tmp_path / "none", macs=[1], out=tmp_path / "out")  # type: ignore[arg-type]
+
+
+def test_what_has_a_text_or_is_whole_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nonexistent.*no such"):
+        ofa_pose.report([tmp_path / "nonexistent"])
+    with pytest.raises(InputError, match="none"):
+        ofa_pose.load(tmp_path / "none", device=torch.device("cpu"), resolution=256.0)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"resolution is 256.5 \(float\); give a whole number, or leave it out"):
+        ofa_pose.load(tmp_path / "none", resolution=256.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"run is 1 \(int\); give a list of which each is a text or a text or a path"):
+        ofa_pose.report(1)  # type: ignore[arg-type]
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:

@@ -226,3 +226,20 @@ def test_reduced_reading_covers_the_same_places(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InputError, match="is cut short"):
         read_reduced(path, (203, 101), 2)
+
+
+@pytest.mark.parametrize("length", [100, 10_000, 0x7FFFFFFF, 0x80818181, 0xFFFFFFFF])
+def test_a_chunk_of_a_png_that_leads_out_of_the_file_is_never_made_room_for(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "a.png"
+    encoded = bytearray(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    assert read_image(_written(path, encoded)).shape == (8, 8, 3)
+    assert read_image(_written(path, encoded + b"more")).shape == (8, 8, 3)
+    place = encoded.index(b"IDAT") - 4
+    encoded[place : place + 4] = length.to_bytes(4, "big")
+    with pytest.raises(InputError, match=r"a\.png: is cut short"):
+        read_image(_written(path, encoded))
+
+
+def _written(path: Path, encoded: bytes | bytearray) -> Path:
+    path.write_bytes(encoded)
+    return path

@@ -23,7 +23,7 @@ from ofa_pose.arch.space import load_space
 from ofa_pose.arch.spec import MEAN, STD, ArchSpec
 from ofa_pose.backends import onnxruntime
 from ofa_pose.backends.folding import NetPart
-from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.checkpoints.litepose_checkpoint import import_checkpoint
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.exports.formats import DEFAULT_FORMATS, export_checkpoint, write_list
@@ -289,12 +289,12 @@ def test_exports_of_two_formats_at_once_are_both_listed(checkpoint: Checkpoint, 
     save_checkpoint(tmp_path / "net.pt", checkpoint)
     out, results = tmp_path / "out", {}
     for name in ("yaml", "safetensors"):
-        results[name] = export_checkpoint(checkpoint, [name], out)
+        results[name] = export_checkpoint(load_checkpoint(tmp_path / "net.pt"), [name], out)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(functools.partial(write_list, out, tmp_path / "net.pt"), [*results.values()] * 20))
         assert {*read_json(out / "export.json")["files"]} == {"yaml", "safetensors"}
         (out / "export.json").unlink()
-        with atomic.locked(out, 0.0):
+        with atomic.locked_beside(out / "export.json", 0.0):
             writing = pool.submit(write_list, out, tmp_path / "net.pt", results["yaml"])
             time.sleep(0.3)
             assert not (out / "export.json").exists()

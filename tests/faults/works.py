@@ -112,8 +112,9 @@ def left_by_export(out: Path) -> Any:
 
 
 def left_in_files(out: Path) -> Any:
-    """Every file, byte for byte."""
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    """Every file, byte for byte, and every hidden folder."""
+    found = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    return found, _hidden(out)
 
 
 def _records(out: Path) -> list[dict[str, Any]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -66,10 +68,15 @@ class Worker:
 
 
 def fuzz(kinds: list[str], seed: int, seconds: float, most: int, seeds: Path, keep: Path | None) -> list[Outcome]:
-    """Make attempts on these kinds for so long, each kind for as long as the others, and on at most so many of each."""
+    """Make attempts on these kinds for so long, each kind for as long as the others, and on at most so many of each.
+
+    Ctrl-C ends it earlier.
+    """
     spent, numbers = dict.fromkeys(kinds, 0.0), {kind: itertools.count() for kind in kinds}
-    found, worker, end = [], Worker(seed, seeds), time.monotonic() + seconds
-    while spent and time.monotonic() < end:
+    found: list[Outcome] = []
+    worker, end, asked = Worker(seed, seeds), time.monotonic() + seconds, threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    while spent and time.monotonic() < end and not asked.is_set():
         kind = min(spent, key=lambda one: spent[one])
         number, start = next(numbers[kind]), time.monotonic()
         outcome = worker.attempt(kind, number)
@@ -79,6 +86,7 @@ def fuzz(kinds: list[str], seed: int, seconds: float, most: int, seeds: Path, ke
             keep_case(outcome, seed, seeds, keep)
         if number + 1 >= most:
             del spent[kind]
+    signal.signal(signal.SIGINT, before)
     worker.close()
     return found
 

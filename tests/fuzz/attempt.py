@@ -59,6 +59,7 @@ def begin(log: Path) -> None:
     import cv2
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's is for the first process to answer
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg reads it once, before the first video

@@ -110,23 +110,22 @@ def test_a_zip_file_that_a_killed_process_unpacked_goes_when_the_next_one_does(
 
 @pytest.mark.skipif(atomic.fcntl is None, reason="there are no locks")
 def test_who_waits_for_a_file_that_is_removed_gets_the_next_one(tmp_path: Path) -> None:
-    path, got = tmp_path / "lock", threading.Event()
+    path, got, end = tmp_path / "lock", threading.Event(), threading.Event()
 
     def wait() -> None:
         with atomic.locked(path, 10.0) as free:
             assert free and path.exists()
             got.set()
-            while path.exists():
-                pass
+            end.wait(30.0)
 
-    waiting = threading.Thread(target=wait)
+    waiting = threading.Thread(target=wait, daemon=True)
     with atomic.locked(path, 0.0) as free:
         assert free
         waiting.start()
         assert not got.wait(0.3)
         path.unlink()
     assert got.wait(5.0) and atomic.is_locked(path)  # a file of that name, not the one that is gone
-    path.unlink()
+    end.set()
     waiting.join()
 
 
@@ -144,3 +143,81 @@ def test_a_folder_that_is_gone_meanwhile_is_not_made_a_file(tmp_path: Path) -> N
         with pytest.raises(FileNotFoundError), atomic.locked(path, 5.0):
             pass
     assert not path.exists()
+
+
+def test_a_file_that_is_gone_is_nobodys(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    opened, real = [], os.open
+
+    def gone(name: Path, *given: int) -> int:
+        handle = real(name, *given)
+        opened.append(handle)
+        os.unlink(name)
+        return handle
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", gone)
+        with atomic.locked(path, 0.3) as free:
+            assert free is False
+    assert len(opened) > 1
+
+
+MANY = """
+import sys
+from ofa_pose.utils.atomic import scratch_folder
+for _ in range(200):
+    with scratch_folder() as folder:
+        (folder / "a").write_text("a")
+"""
+
+
+@pytest.mark.skipif(atomic.fcntl is None, reason="there are no locks")
+def test_many_processes_have_scratch_folders_of_their_own(tmp_path: Path) -> None:
+    call, environment = [sys.executable, "-c", MANY], {**os.environ, "TMPDIR": str(tmp_path)}
+    processes = [subprocess.Popen(call, env=environment, stderr=subprocess.PIPE) for _ in range(5)]
+    assert [process.communicate()[1] for process in processes] == [b""] * 5
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such files")
+def test_what_lies_where_a_scratch_folder_would_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_folder() as folder:
+        place = folder
+        assert folder.stat().st_mode & 0o777 == 0o700
+    os.mkfifo(place)
+    with scratch_folder() as folder:
+        assert folder.is_dir()
+    monkeypatch.setattr(Path, "unlink", _refused)
+    if place.exists():
+        os.remove(place)
+    place.write_text("another user's")
+    with scratch_folder() as folder:
+        assert folder != place and place.read_text() == "another user's"
+
+
+def _refused(*_: object, **__: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_parts_that_lead_to_others_come_last_and_a_new_disk_counts_as_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lost+found").mkdir()
+    moved, real = [], Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        moved.append(path.name)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with new_folder(tmp_path, ("index.html",)) as folder:
+        (folder / "index.html").touch()
+        (folder / "models.bin").touch()
+    assert moved == ["models.bin", "index.html"]
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "models.bin", "lost+found"}
+
+
+def test_a_fault_of_a_file_that_is_not_there_keeps_its_name() -> None:
+    with pytest.raises(FileNotFoundError, match="none"), scratch_folder() as folder:
+        (folder / "none").read_text()

@@ -324,7 +324,7 @@ def test_files_of_no_text_or_too_much_of_it_are_not_read(tmp_path: Path) -> None
             read(path)
     path.write_text(" " * 4096)
     os.truncate(path, 1 << 40)
-    for read, most in ((files.read_text, "2,048"), (files.read_csv, "2,048"), (files.read_yaml, "4")):
+    for read, most in ((files.read_text, "4,096"), (files.read_csv, "4,096"), (files.read_yaml, "4")):
         with pytest.raises(InputError, match=f"is text of more than {most} MB"):
             read(path)
 

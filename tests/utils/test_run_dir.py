@@ -65,6 +65,17 @@ def test_another_process_keeps_out_as_long_as_a_run_goes_on(tmp_path: Path, monk
     plan_run(out, "seed: 1\n", resume=True)
 
 
+def test_the_zeros_that_a_loss_of_power_leaves_at_a_logs_end_are_passed_over(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    for step in (1, 2):
+        run.log({"step": step})
+    with run.metrics.open("ab") as file:
+        file.write(bytes(3000))
+    assert [record["step"] for _, record in module.read_records(run.metrics)] == [1, 2]
+    run.forget_after(1)
+    assert run.metrics.read_text() == '{"step": 1}\n'
+
+
 def test_a_file_that_is_replaced_is_one_processs_alone_and_nothing_stays_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
