@@ -365,10 +365,10 @@ def latency_compare(
     check_range(1, MOST_JOINTS, joints=joints)
     check_range(1, MOST_ROUNDS, rounds=rounds)
     check_range(1, MOST_THREADS, threads=threads)
-    if isinstance(nets, str) or not nets:
-        raise InputError(f"{nets!r} is not a list of networks", hint="name some, as in ['litepose-s', 'litepose-m']")
-    if isinstance(backends, str) or not backends:
-        raise InputError(f"{backends!r} is not a list of backends", hint="name some, as in ['onnxruntime', 'torch']")
+    if not len(nets):
+        raise InputError("no networks are named", hint="name some, as in ['litepose-s', 'litepose-m']")
+    if not len(backends):
+        raise InputError("no backends are named", hint="name some, as in ['onnxruntime', 'torch']")
     specs = {str(net): _spec_of(str(net), joints) for net in nets}
     return compare_networks(
         specs, list(dict.fromkeys(backends)), threads, rounds, str(nets[0] if base is None else base)

@@ -38,13 +38,14 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ALONE)
 def test_many_processes_are_refused_before_anything_else(name: str, tmp_path: Path) -> None:
     function = getattr(ofa_pose, name)
-    needed = [
-        parameter.name
+    none = tmp_path / "none"
+    needed = {
+        parameter.name: [none] if str(parameter.annotation).startswith("Sequence") else none
         for parameter in inspect.signature(function).parameters.values()
         if parameter.default is inspect.Parameter.empty
-    ]
+    }
     with pytest.raises(InputError, match="does not share its work, and 2 processes were started; start it without"):
-        function(**dict.fromkeys(needed, tmp_path / "none"))
+        function(**needed)
     assert not list(tmp_path.iterdir())
 
 

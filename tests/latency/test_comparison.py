@@ -121,10 +121,10 @@ def test_a_base_without_decoding_gives_ratios_of_networks_alone(clock: dict[str,
         (["litepose-xs", "litepose-s"], {"base": "litepose-m"}, "'litepose-m' is not among the networks"),
         (["litepose-xs", "litpose-s"], {}, "no such network: 'litpose-s'; did you mean 'litepose-s'"),
         (["litepose-xs"], {"backends": ["onnx"]}, "no such backend"),
-        (["litepose-xs"], {"backends": "onnxruntime"}, "is not a list of backends"),
+        (["litepose-xs"], {"backends": "onnxruntime"}, "backends is 'onnxruntime' (str); give a list"),
         (["litepose-xs"], {"rounds": 0}, "--rounds 0"),
-        ([], {}, "is not a list of networks"),
-        ("litepose-xs", {}, "is not a list of networks"),
+        ([], {}, "no networks are named"),
+        ("litepose-xs", {}, "nets is 'litepose-xs' (str); give a list"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_first(
