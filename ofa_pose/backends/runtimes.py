@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_pose.utils.atomic import scratch_folder
-from ofa_pose.utils.errors import InputError, is_memory, nearest
+from ofa_pose.utils.errors import MAP_HINT, NOT_MAPPED, InputError, is_memory, nearest
 
 if TYPE_CHECKING:
     import onnx
@@ -81,9 +81,7 @@ class Backend:
                     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), package) from None
                 what = f"the package {package} is installed and cannot be imported ({' '.join(str(error).split())})"
                 hint = f"pip install --force-reinstall {package}, or see what it needs"
-                if "failed to map" in what:
-                    hint = "free some memory, or install it where the file system is not mounted noexec"
-                raise InputError(what, hint=hint) from None
+                raise InputError(what, hint=MAP_HINT if NOT_MAPPED in what else hint) from None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,16 @@ from ofa_pose.cli.commands import add_command
 from ofa_pose.cli.facts import suggest
 from ofa_pose.cli.resuming import RESUME, completed
 from ofa_pose.utils.console import MOST_CHARACTERS
-from ofa_pose.utils.errors import USED_UP, FailedElsewhere, InputError, OfaPoseError, is_memory, shortened
+from ofa_pose.utils.errors import (
+    MAP_HINT,
+    NOT_MAPPED,
+    USED_UP,
+    FailedElsewhere,
+    InputError,
+    OfaPoseError,
+    is_memory,
+    shortened,
+)
 from ofa_pose.utils.process import Interrupted, interruptible, place
 from ofa_pose.utils.run_dir import COMMAND_WORDS
 
@@ -127,6 +136,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if is_memory(error):
             return _report(_no_memory(error, words), 1)
+        if isinstance(error, ImportError) and NOT_MAPPED in str(error):
+            return _report(f"{error}; {MAP_HINT}", 1)
         if not isinstance(error, OSError):
             raise
         hint = f"; {USED_UP[error.errno]}" if error.errno in USED_UP else ""

@@ -28,6 +28,8 @@ _NO_MEMORY = (
     "could not create a memory object",
 )
 _NO_ROOM_FOR_CODE = "could not create a primitive"  # oneDNN's whole message; more words are of what it does not have
+NOT_MAPPED = "failed to map segment"  # of a library, without memory as on a file system that runs nothing
+MAP_HINT = "free some memory, or install it where the file system is not mounted noexec"
 LONGEST = 600  # characters of each part of a message; a value of the user's in it may have any number
 
 

@@ -47,6 +47,12 @@ ROOT = Path(__file__).resolve().parents[2]
             "or close other programs",
         ),
         (
+            ImportError("onnx/a.so: failed to map segment from shared object"),
+            ["finetune"],
+            "onnx/a.so: failed to map segment from shared object; free some memory, or install it where the file "
+            "system is not mounted noexec",
+        ),
+        (
             OSError(errno.EMFILE, "Too many open files", "a.jpg"),
             ["eval"],
             "a.jpg: Too many open files; raise the limit of open files (ulimit -n), or lower the number of workers",
