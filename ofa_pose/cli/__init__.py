@@ -40,7 +40,7 @@ from ofa_pose.utils.errors import (
     is_memory,
     shortened,
 )
-from ofa_pose.utils.process import Interrupted, interruptible, place
+from ofa_pose.utils.process import Ending, Interrupted, interruptible, place
 from ofa_pose.utils.run_dir import COMMAND_WORDS
 
 HEARD_S = 2.0  # torchrun ends all processes where one has ended, also the one that was about to say why
@@ -115,7 +115,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if "--help" in words and os.environ.get("RANK", "0") != "0":  # of torchrun's processes the first one shows it
         return 0
-    recorded = COMMAND_WORDS.set(words)
+    recorded, ending = COMMAND_WORDS.set(words), Ending()
     try:
         if RESUME in words and "--help" not in words:
             with _said_by_the_first(InputError):
@@ -134,6 +134,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         said = _unknown_option(error, words) or " ".join(error.format_message().split())
         return _report(said + _split_setting(said, words), 2) if said else 2
     except Exception as error:
+        if ending.number is not None:  # a library that a signal came into has made another exception of it
+            return _interrupted(Interrupted(ending.number))
         if is_memory(error):
             return _report(_no_memory(error, words), 1)
         if isinstance(error, ImportError) and NOT_MAPPED in str(error):

@@ -169,6 +169,20 @@ def test_a_signal_before_a_command_begins_is_a_line_too(
     assert capfd.readouterr().err == f"error: {said}\n"
 
 
+def test_a_signal_of_which_a_library_makes_another_exception_is_a_line_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def program(*_: Any, **__: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr(cli, "_program", lambda: program)
+    assert run(["profile"]) == 143
+    assert capfd.readouterr().err == "error: ended by SIGTERM\n"
+
+
 def test_ctrl_c_while_the_command_line_is_imported_is_a_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
