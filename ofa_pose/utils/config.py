@@ -32,6 +32,7 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+LONGEST_OVERRIDE = 10_000  # characters; PyYAML takes .1 s for them, and a study's are read for each of its runs
 
 
 def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -41,6 +42,9 @@ def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str
         if not equals or not key:
             what = f"'--set {override}' names no key" if equals else f"'--set {override}' has no '='"
             raise InputError(what, hint=f"write --set {key or 'KEY'}={text or 'VALUE'}")
+        if len(override) > LONGEST_OVERRIDE:
+            what = f"'--set {key:.40}…' has {len(override):,} characters, more than {LONGEST_OVERRIDE:,}"
+            raise InputError(what, hint="write the value into the recipe")
         *parents, last = key.strip().split(".")
         section = value
         for parent in parents:

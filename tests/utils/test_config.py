@@ -60,6 +60,12 @@ def test_an_override_without_key_or_equals_sign_is_refused(override: str, told: 
     assert str(error.value) == told
 
 
+def test_a_very_long_override_is_refused_before_it_is_read() -> None:
+    with pytest.raises(InputError, match=r"'--set a.b…' has 10,007 characters, more than 10,000; write the value into"):
+        apply_overrides({}, ['a.b="' + "x " * 5000 + '""'])
+    assert apply_overrides({}, ["a=" + "x" * 9000])["a"] == "x" * 9000
+
+
 def test_an_override_that_is_no_yaml_names_its_key() -> None:
     with pytest.raises(InputError, match="--set inner"):
         apply_overrides({}, ["inner.sides=[1, 2"])
