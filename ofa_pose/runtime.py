@@ -60,8 +60,7 @@ def _write(model: PoseModel, photo: str, poses: Poses, out: Path) -> None:
     """NAME.json and NAME.jpg of a photo."""
     poses.save(out / f"{Path(photo).stem}.json")
     encoded = cv2.imencode(".jpg", model.draw(photo, poses)[..., ::-1])[1]
-    with atomic.replacing(out / f"{Path(photo).stem}.jpg") as temporary:
-        temporary.write_bytes(encoded.tobytes())
+    files.write_bytes(out / f"{Path(photo).stem}.jpg", encoded.tobytes())
 
 
 def main(words: Sequence[str] | None = None) -> int:

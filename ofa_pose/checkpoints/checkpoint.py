@@ -22,7 +22,7 @@ from ofa_pose.families.table import build_pose_net, read_spec
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.skeleton import BUILT_IN, Skeleton
-from ofa_pose.utils import atomic, files
+from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError, nearest
 
@@ -153,8 +153,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     # Not straight into the file: on a full disk torch ends with a RuntimeError of its archive writer.
     content = io.BytesIO()
     torch.save(value, content)
-    with atomic.replacing(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    files.write_bytes(path, content.getbuffer())
 
 
 def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = None) -> Checkpoint:

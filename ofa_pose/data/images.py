@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,11 @@ def _whole_file(path: str | Path, size: tuple[int, int] | None) -> bytes:
     """A file's content, which is decoded to no more than its header says; nothing is decoded here."""
     check_regular(path)
     try:
-        if Path(path).stat().st_size > MOST_BYTES:
-            raise InputError(f"has more than {MOST_BYTES >> 20:,} MB", path, "name an image file, or make it smaller")
-        encoded = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                what = f"has more than {MOST_BYTES >> 20:,} MB"
+                raise InputError(what, path, "name an image file, or make it smaller")
+            encoded = file.read()
     except FileNotFoundError:
         raise InputError("no such image", path, "check the images folder and file_name") from None
     except OSError as error:

@@ -14,7 +14,7 @@ from ofa_pose.data.records import ImageRecord
 from ofa_pose.data.transforms import Region, Sample
 from ofa_pose.pose.draw import draw_labels
 from ofa_pose.skeleton import Skeleton
-from ofa_pose.utils import atomic
+from ofa_pose.utils import files
 
 SIDE = 720  # the longer one of a picture, in pixels
 ENLARGED = 4.0  # at most
@@ -56,8 +56,7 @@ def write_samples(folder: Path, samples: Iterable[Sample], skeleton: Skeleton) -
     for number, sample in enumerate(samples, start=1):
         picture = cv2.cvtColor(sample_picture(sample, skeleton, SAMPLE_SIDE), cv2.COLOR_RGB2BGR)
         _, code = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, SAMPLE_QUALITY))
-        with atomic.replacing(folder / f"{number}.jpg", lasting=False) as temporary:
-            temporary.write_bytes(code.tobytes())
+        files.write_bytes(folder / f"{number}.jpg", code.tobytes(), lasting=False)
 
 
 def _resized(image: NDArray[np.uint8], side: int = SIDE) -> tuple[NDArray[np.uint8], float]:

@@ -261,8 +261,7 @@ def _write_litepose_weights(source: ExportSource, path: Path) -> None:
     weights = litepose_state_dict(_loadable(source.net))
     content = io.BytesIO()  # a path's name would go into the file, and on a full disk torch fails in words of its own
     torch.save(weights, content)
-    with atomic.replacing(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    files.write_bytes(path, content.getbuffer())
 
 
 def _write_safetensors(source: ExportSource, path: Path) -> None:
@@ -275,8 +274,7 @@ def _write_safetensors(source: ExportSource, path: Path) -> None:
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # in any order, a new one each time
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the numbers behind it stay aligned
-    with atomic.replacing(path) as temporary:
-        temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+    files.write_bytes(path, len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def _write_web(source: ExportSource, path: Path) -> dict[str, Any]:

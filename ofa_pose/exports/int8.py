@@ -30,7 +30,7 @@ from ofa_pose.inference.evaluate import evaluate, make_evaluator, read_inputs
 from ofa_pose.inference.quantised import BATCH, CALIBRATION_IMAGES, choose_calibration
 from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.skeleton import Skeleton
-from ofa_pose.utils import atomic
+from ofa_pose.utils import atomic, files
 from ofa_pose.utils.config import check_config
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.seeding import generator
@@ -165,8 +165,7 @@ def quantise_litert(source: str | Path, target: str | Path, inputs: Iterable[np.
     with warnings.catch_warnings(), redirect_stdout(shown), redirect_stderr(shown):
         warnings.simplefilter("ignore")  # keeping all tensors, which calibration is about, is "for debugging"
         content = bytes(maker.quantize(maker.calibrate({SIGNATURE: batches}, num_threads=1)).quantized_model)
-    with atomic.replacing(target) as temporary:
-        temporary.write_bytes(with_metadata(content, metadata))
+    files.write_bytes(target, with_metadata(content, metadata))
 
 
 def _how(images: int, **more: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import in_utf8
+from ofa_pose.utils.files import SURROGATE, in_utf8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
 DEEPEST = 20  # folders of an absolute name that may be there below another one
@@ -190,9 +190,7 @@ def open_capture(source: Path | str | int) -> Any:
             return open_capture(name)
     if isinstance(source, int):
         return cv2.VideoCapture(source)
-    try:
-        source.encode()
-    except UnicodeEncodeError:  # no address
+    if SURROGATE.search(source):  # no address
         return cv2.VideoCapture()
     if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
         return cv2.VideoCapture(source, cv2.CAP_FFMPEG)

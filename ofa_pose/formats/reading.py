@@ -16,7 +16,7 @@ from ofa_pose.formats import coco_json, cvat, deeplabcut, label_studio, labelme,
 from ofa_pose.formats.annotated import LOSSES, AnnotatedImages, AnnotationFormat, Given
 from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
-from ofa_pose.utils.atomic import scratch_folder
+from ofa_pose.utils.atomic import names_file_in, scratch_folder
 from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.files import DAMAGED_ZIP, LONGEST_TEXT, sha256
 
@@ -104,7 +104,7 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
             named = [[text.replace(str(folder), str(path)) for text in texts] for texts in faults]
             raise InputError.of([Fault(*texts) for texts in named]) from None
         except OSError as error:
-            if error.filename is None or not Path(error.filename).is_relative_to(folder):
+            if not names_file_in(folder, error):
                 raise
             raise OSError(error.errno, error.strerror, str(error.filename).replace(str(folder), str(path))) from None
 

@@ -228,8 +228,7 @@ def _photo_overlays(draw: Draw) -> AbstractContextManager[Overlay]:
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
             warn(f"{item.name}: no overlay is written, JPEG holds no {size}; its poses are in the results")
             return
-        with atomic.replacing(item.overlay, lasting=False) as temporary:  # there are very many
-            temporary.write_bytes(encoded.tobytes())
+        files.write_bytes(item.overlay, encoded.tobytes(), lasting=False)  # there are very many
 
     return _behind(write, WRITERS)
 

@@ -152,7 +152,7 @@ def _rounded(values: list[float]) -> list[float]:
 
 
 def read_times(values: Any) -> list[float]:
-    """Times, or ratios of such, as read from a file. Raises ValueError or TypeError where one is none."""
+    """Times, or ratios of such, as read from a file. Raises ValueError or TypeError where one is beyond `LEAST`."""
     try:
         numbers = [float(value) for value in values]
     except OverflowError:  # an integer beyond a float

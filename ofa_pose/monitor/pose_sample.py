@@ -13,7 +13,7 @@ from ofa_pose.data.records import ImageRecord
 from ofa_pose.pose.draw import draw_poses
 from ofa_pose.pose.metrics import Detections
 from ofa_pose.skeleton import Skeleton
-from ofa_pose.utils import atomic
+from ofa_pose.utils import files
 from ofa_pose.utils.errors import InputError
 
 COLUMNS, ROWS = 3, 2
@@ -38,8 +38,7 @@ def draw_sample(path: Path, dataset: KeypointDataset, found: Detections) -> None
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % COLUMNS)
     rows = [cv2.hconcat(tiles[start : start + COLUMNS]) for start in range(0, len(tiles), COLUMNS)]
     encoded = cv2.imencode(".jpg", cv2.vconcat(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    with atomic.replacing(path, lasting=False) as temporary:
-        temporary.write_bytes(encoded.tobytes())
+    files.write_bytes(path, encoded.tobytes(), lasting=False)
 
 
 def _tile(record: ImageRecord, found: Detections, skeleton: Skeleton) -> np.ndarray:

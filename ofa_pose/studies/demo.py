@@ -189,8 +189,7 @@ def write_mosaic(pictures: list[Path], out: Path, columns: int = 5) -> None:
     rows = [cv2.hconcat(images[i : i + columns]) for i in range(0, len(images) - columns + 1, columns)]
     if rows:
         encoded = cv2.imencode(".jpg", cv2.vconcat(rows))[1]
-        with atomic.replacing(out) as temporary:
-            temporary.write_bytes(encoded.tobytes())
+        files.write_bytes(out, encoded.tobytes())
 
 
 def write_uniform(out: Path) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.checkpoints.checkpoint import (
     Checkpoint,
     check_joints,
-    find_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
@@ -40,7 +39,6 @@ from ofa_pose.pose.decode import DecodeConfig
 from ofa_pose.recipe import LossSettings, TrainSettings, load_recipe, resumed_recipe
 from ofa_pose.train.distributed import Processes
 from ofa_pose.train.objectives import Distillation, FixedNet, Objective, SandwichSampling, UniformSampling
-from ofa_pose.utils import files
 from ofa_pose.utils.config import config_text
 from ofa_pose.utils.console import say
 from ofa_pose.utils.errors import InputError
@@ -129,7 +127,6 @@ class TrainingRun:
         if command != "finetune":  # that has its supernet's own space, wherever the file is now
             load_space(recipe.space)  # a wrong name is reported before all data are read
         master = load_checkpoint(teacher, kind="net") if teacher else None
-        taught = files.sha256(find_checkpoint(teacher)) if teacher else None
         if recipe.train.int8:
             find_backend(INT8)
         processes = Processes.here()
@@ -170,7 +167,7 @@ class TrainingRun:
             chosen,
             teacher=master.build() if master else None,
             recipe=carried,
-            origin={"command": command, "teacher": taught, "metric": val.metric},
+            origin={"command": command, "teacher": master.sha256 if master else None, "metric": val.metric},
             decode=decode,
             space=recipe.space,
             background=background,

@@ -71,11 +71,15 @@ def naming(path: str | Path, instead_of: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = error.filename
-        inside = instead_of and isinstance(named, str | Path) and Path(named).is_relative_to(instead_of)
-        if error.errno is None or not (named is None or inside):
+        inside = error.filename is None or (instead_of is not None and names_file_in(instead_of, error))
+        if error.errno is None or not inside:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def names_file_in(folder: Path, error: OSError) -> bool:
+    """Whether an exception names a folder, or what is in it."""
+    return isinstance(error.filename, str | Path) and Path(error.filename).is_relative_to(folder)
 
 
 @contextlib.contextmanager
@@ -217,9 +221,10 @@ def scratch_folder() -> Iterator[Path]:
             with _words_of_its_own(folder):
                 yield folder
         except OSError as error:
-            if is_used_up(error) and (error.filename is None or Path(error.filename).is_relative_to(folder)):
-                raise OSError(error.errno, error.strerror, str(place.parent)) from None
-            raise
+            if not is_used_up(error):
+                raise
+            with naming(place.parent, instead_of=folder):
+                raise
 
 
 def _lock(handle: int, shared: bool = False) -> bool | None:

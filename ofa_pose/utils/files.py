@@ -69,6 +69,12 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_bytes(path: str | Path, content: bytes | memoryview, lasting: bool = True) -> None:
+    """Write `content` to `path` at once or not at all; `lasting`: see `replacing`."""
+    with replacing(path, lasting) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
     """Write `value` as JSON to `path` at once or not at all; NaN is refused."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class RunDir:
     def _lock(self) -> None:
         if self._held is None or self._locked or self._recipe is None:
             return
-        self._held.enter_context(_alone(self.path / COMMAND, self.path))
+        self._held.enter_context(_alone(atomic.locked(self.path / COMMAND, FREED_S), self.path))
         self._locked = True
 
     def open(self) -> None:
@@ -184,7 +184,7 @@ def plan_run(
     path = Path(out)
     atomic.check_folder(path)
     if (path / COMMAND).exists() and not place()[0]:  # the first of several processes has it for all
-        with _alone(path / COMMAND, path):
+        with _alone(atomic.locked(path / COMMAND, FREED_S), path):
             pass
     begun = has_begun(path, progress)
     found = next((name for name in (progress, *PROGRESS) if has_begun(path, name)), None)
@@ -206,22 +206,20 @@ def plan_run(
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """In it no other process is `alone_in` a folder. Raises InputError where one is."""
-    with _alone(folder, folder):
+    with _alone(atomic.locked(folder, FREED_S), folder):
         yield
 
 
 @contextmanager
 def alone_on(path: Path) -> Iterator[None]:
     """In it no other process is `alone_on` a file, which may be replaced meanwhile. Raises InputError where one is."""
-    with atomic.locked_beside(path, FREED_S) as free:
-        if not free:
-            raise InputError(*_in_use(path))
+    with _alone(atomic.locked_beside(path, FREED_S), path):
         yield
 
 
 @contextmanager
-def _alone(lock: Path, path: Path) -> Iterator[None]:
-    with atomic.locked(lock, FREED_S) as free:
+def _alone(lock: AbstractContextManager[bool], path: Path) -> Iterator[None]:
+    with lock as free:
         if not free:
             raise InputError(*_in_use(path))
         yield
