@@ -169,7 +169,7 @@ def _journey(demo: Demo) -> DemoResult:
 
 def _check_own(out: Path) -> None:
     atomic.check_folder(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+    if out.is_dir() and atomic.holds_something(out) and not (out / MARK).is_file():
         raise InputError("holds what no demo wrote", out, "name another folder with --out, or empty it")
 
 
@@ -179,7 +179,7 @@ def _empty(out: Path) -> None:
     for path in out.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name != MARK:
+        elif path.name not in (MARK, atomic.LOCK):
             path.unlink(missing_ok=True)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ofa_pose.skeleton import AREA_OF_BOX, BUILT_IN
 from ofa_pose.synthetic.scenes import MOST_PEOPLE, Person, Scene, check_scenes, draw_scene
 from ofa_pose.utils import console
-from ofa_pose.utils.atomic import check_folder, naming
+from ofa_pose.utils.atomic import check_folder, holds_something, naming
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
 from ofa_pose.utils.files import read_json, read_text, write_json, write_text
 from ofa_pose.utils.process import MOST_WORKERS, process_pool
@@ -162,7 +162,7 @@ def _is_whole(path: Path) -> bool:
 
 def _holds(out: Path, path: Path, info: dict[str, Any]) -> bool:
     """Whether the folder OUT holds exactly this dataset; raises InputError where it holds something else."""
-    if not any(out.iterdir()):
+    if not holds_something(out):
         return False
     if not path.is_file():
         raise InputError("is not empty and holds no finished dataset", out, "name a new folder or remove this one")

@@ -24,6 +24,7 @@ except ImportError:  # Windows
 ROOM = 1 << 20  # bytes that a disk which is not full has room for
 AT_ONCE = 8  # files that a library writes at a time, at most
 _LEFT = ".ofa-pose-"  # in the name of whatever is temporary
+LOCK = f"{_LEFT}lock"  # in a folder that a process has for itself
 _OF_DISKS = "lost+found"  # lies in the uppermost folder of a new disk
 
 
@@ -161,8 +162,9 @@ def _locked(path: Path, handle: int) -> int:
 
 def _remove_left(path: Path) -> None:
     """Remove a temporary file or folder that a killed process left."""
+    how = os.O_RDONLY if path.is_dir() else os.O_RDWR  # NFS locks only what may be written to
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # somebody's pipe would be waited for
+        handle = os.open(path, how | getattr(os, "O_NONBLOCK", 0))  # somebody's pipe would be waited for
     except OSError:  # as a rule: there is none
         return
     try:
@@ -202,9 +204,14 @@ def new_folder(path: Path, last: Sequence[str] = ()) -> Iterator[Path]:
 def check_empty(path: Path) -> None:
     """Raise InputError where a folder holds something, but for what a killed process left, or `path` is a file."""
     check_folder(path)
-    names = [one.name for one in path.iterdir()] if path.is_dir() else []
-    if any(name != _OF_DISKS and not (name.startswith(".") and _LEFT in name) for name in names):
+    if path.is_dir() and holds_something(path):
         raise InputError("is not empty", path, "name a new folder for --out")
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether a folder holds more than a lock and what a killed process left."""
+    names = (one.name for one in folder.iterdir())
+    return any(name != _OF_DISKS and not (name.startswith(".") and _LEFT in name) for name in names)
 
 
 @contextlib.contextmanager
@@ -242,16 +249,16 @@ def _lock(handle: int, shared: bool = False) -> bool | None:
 
 @contextlib.contextmanager
 def locked(path: Path, wait_s: float) -> Iterator[bool]:
-    """Have a folder, or a file, made where it is not there, for this process alone; whether that is so.
+    """Have a file, made where it is not there, for this process alone; whether that is so.
 
     It is freed at the end, and when the process ends, however that is. Where a file system has no locks, nobody has it.
 
     Args:
         wait_s: for another process to free it.
     """
-    how, until = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, time.monotonic() + wait_s
+    until = time.monotonic() + wait_s
     while True:
-        handle = os.open(path, how, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks only what may be written to
         try:
             free = _lock(handle) is not False and _is_open(path, handle)
             if not free and time.monotonic() < until:  # opened again, as who had it may have removed it
@@ -269,13 +276,28 @@ def locked(path: Path, wait_s: float) -> Iterator[bool]:
 @contextlib.contextmanager
 def locked_beside(path: Path, wait_s: float) -> Iterator[bool]:
     """`locked` for a file that is replaced meanwhile: a hidden one beside it is locked, and removed at the end."""
-    lock = path.with_name(f".{path.name}.lock")
-    with locked(lock, wait_s) as free:
+    with _locked_for(path, path.with_name(f".{path.name}.lock"), wait_s) as free:
+        yield free
+
+
+@contextlib.contextmanager
+def locked_in(folder: Path, wait_s: float) -> Iterator[bool]:
+    """`locked` for a folder: a hidden file in it is locked, and removed at the end."""
+    with _locked_for(folder, folder / LOCK, wait_s) as free:
+        yield free
+
+
+@contextlib.contextmanager
+def _locked_for(path: Path, lock: Path, wait_s: float) -> Iterator[bool]:
+    with contextlib.ExitStack() as held:
+        with naming(path, instead_of=lock):
+            free = held.enter_context(locked(lock, wait_s))
         try:
             yield free
         finally:
             if free:
-                lock.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # Windows removes nothing that is open
+                    lock.unlink(missing_ok=True)
 
 
 def is_locked(path: Path) -> bool | None:

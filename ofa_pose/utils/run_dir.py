@@ -206,7 +206,7 @@ def plan_run(
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """In it no other process is `alone_in` a folder. Raises InputError where one is."""
-    with _alone(atomic.locked(folder, FREED_S), folder):
+    with _alone(atomic.locked_in(folder, FREED_S), folder):
         yield
 
 

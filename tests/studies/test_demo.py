@@ -52,7 +52,7 @@ def test_a_demo_that_was_killed_while_it_emptied_its_folder_can_be_called_again(
         raise KeyboardInterrupt
 
     def run(words: list[str]) -> SimpleNamespace:
-        assert sorted(one.name for one in out.iterdir()) == [module.MARK]
+        assert sorted(one.name for one in out.iterdir()) == [module.MARK, module.atomic.LOCK]
         return SimpleNamespace(returncode=1)
 
     out = tmp_path / "demo"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -129,20 +131,56 @@ def test_who_waits_for_a_file_that_is_removed_gets_the_next_one(tmp_path: Path) 
     waiting.join()
 
 
-def test_a_folder_that_is_gone_meanwhile_is_not_made_a_file(tmp_path: Path) -> None:
+def test_a_folder_that_is_gone_meanwhile_is_not_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.mkdir()
-    with atomic.locked(path, 0.0) as free:
+    with atomic.locked_in(path, 0.0) as free:
         assert free
-
-        def remove() -> None:
-            os.rmdir(path)
-
-        removing = threading.Timer(0.3, remove)
+        removing = threading.Timer(0.3, shutil.rmtree, [path])
         removing.start()
-        with pytest.raises(FileNotFoundError), atomic.locked(path, 5.0):
+        with pytest.raises(FileNotFoundError) as caught, atomic.locked_in(path, 5.0):
             pass
-    assert not path.exists()
+    assert not path.exists() and caught.value.filename == str(path)
+
+
+@pytest.mark.skipif(atomic.fcntl is None, reason="there are no locks")
+@pytest.mark.parametrize("lock", [atomic.locked, atomic.locked_beside, atomic.locked_in])
+def test_a_lock_holds_where_only_what_may_be_written_to_can_be_locked(
+    lock: Callable[..., AbstractContextManager[bool]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_what_may_be_written_to(monkeypatch)
+    path = tmp_path if lock is atomic.locked_in else tmp_path / "a"
+    for _ in range(2):
+        with lock(path, 0.0) as first, lock(path, 0.0) as second:
+            assert first and not second
+    assert [one.name for one in tmp_path.iterdir()] == (["a"] if lock is atomic.locked else [])
+
+
+@pytest.mark.skipif(atomic.fcntl is None, reason="there are no locks")
+def test_there_too_the_next_attempt_at_a_file_removes_what_a_killed_one_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_what_may_be_written_to(monkeypatch)
+    (tmp_path / ".a.ofa-pose-0.txt").write_text("half")
+    with atomic.replacing(tmp_path / "a.txt") as temporary, atomic.replacing(tmp_path / "a.txt") as other:
+        temporary.write_text("a")
+        other.write_text("b")
+        assert temporary.name == ".a.ofa-pose-0.txt" and other.name == ".a.ofa-pose-1.txt"
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "a")]
+
+
+def only_what_may_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files be locked as NFS does it: for itself alone only what a process has open to write to."""
+    import fcntl
+
+    real = fcntl.flock
+
+    def flock(handle: int, how: int) -> None:
+        if how & fcntl.LOCK_EX and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
 
 
 def test_a_file_that_is_gone_is_nobodys(tmp_path: Path) -> None:
