@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ofa_pose.utils import atomic, files
 from ofa_pose.utils.errors import InputError
-from tests.limits import largest_file, no_more_files
+from tests.limits import largest_file, lowest_free, no_more_files
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6)
 VALUES = st.recursive(
@@ -45,9 +45,8 @@ def test_a_library_that_could_not_open_its_second_file_is_said_to_have_had_too_f
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     folder = atomic.temporary_folder(tmp_path / "a")
     try:
-        with pytest.raises(OSError, match="Too many open files") as error, folder as inside:
-            with (inside / "probe").open("wb") as probe:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno() + 2, hard))
+        with pytest.raises(OSError, match="Too many open files") as error, folder:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free() + 2, hard))
             raise RuntimeError("Can't open xml file")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
