@@ -32,11 +32,12 @@ def measured(calls: Calls, work: Work, folder: Path) -> Trial:
     return replace(trial, expected=work.left(folder), lasts=lasts, operations=operations)
 
 
-def try_faults(tries: int, seed: int, chosen: str, folder: Path) -> Counts:
-    """Try each kind whose name holds a text so many times on each work; what became of it, by the kind's name."""
+def try_faults(tries: int, seed: int, chosen: str, folder: Path, chosen_work: str = "") -> Counts:
+    """Try each kind so many times on each work whose names hold a text; what became of it, by the kind's name."""
     calls, works = Calls(folder), make_works(folder)
     more = [*works["training"].words, "--set", "train.workers=1"]
     works["training with a process"] = replace(works["training"], words=more)
+    works["search with processes"] = replace(works["search"], words=[*works["search"].words, "--workers", "2"])
 
     @functools.cache
     def whole(name: str) -> Trial:
@@ -45,6 +46,9 @@ def try_faults(tries: int, seed: int, chosen: str, folder: Path) -> Counts:
     found: Counts = {}
     for kind, (bring, names) in KINDS.items():
         if chosen not in kind or (bring is full_disk and not can_mount(folder)):
+            continue
+        names = tuple(name for name in names if chosen_work in name)
+        if not names:
             continue
         counts = found[kind] = Counter()
         for name in names:
@@ -90,11 +94,12 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=20, help="of each kind on each work (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of what happens when (default: 0)")
     parser.add_argument("--kind", default="", help="only kinds whose name holds this text")
+    parser.add_argument("--work", default="", help="only on works whose name holds this text")
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        found = try_faults(given.tries, given.seed, given.kind, Path(folder))
+        found = try_faults(given.tries, given.seed, given.kind, Path(folder), given.work)
     shown = table(found, (time.monotonic() - began) / 60, given.seed)
     print(shown)
     if given.write:

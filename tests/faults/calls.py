@@ -36,6 +36,7 @@ PRELOADED = (
     "torch.onnx",
     "torch._dynamo",
 )
+_FLUSH = os.fsync
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -68,11 +69,20 @@ class Operations:
             return
         if not isinstance(given[0], str | os.PathLike) or not os.fspath(given[0]).startswith(self._within):
             return
+        self._count(os.fspath(given[0]))
+
+    def flush(self, handle: int) -> None:
+        """What os.fsync is meanwhile: the disk may fail only then."""
+        if os.readlink(f"/proc/self/fd/{handle}").startswith(self._within):
+            self._count()
+        _FLUSH(handle)
+
+    def _count(self, *named: str) -> None:
         self.count += 1
         if self.count == self._fault.operation:
             if not self._fault.number:
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError(self._fault.number, os.strerror(self._fault.number), os.fspath(given[0]))
+            raise OSError(self._fault.number, os.strerror(self._fault.number), *named)
 
 
 def perform(words: Sequence[str], log: Path, fault: Fault) -> None:
@@ -84,6 +94,7 @@ def perform(words: Sequence[str], log: Path, fault: Fault) -> None:
     cv2.setNumThreads(1)
     operations = Operations(fault)
     sys.addaudithook(operations)
+    os.fsync = operations.flush  # type: ignore[assignment]
     for kind, amount in fault.limits:
         used = {resource.RLIMIT_AS: _address_space, resource.RLIMIT_NOFILE: _open_files}.get(kind, int)()
         resource.setrlimit(kind, (used + amount, resource.getrlimit(kind)[1]))

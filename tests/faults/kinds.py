@@ -152,7 +152,7 @@ def dead_worker(trial: Trial, number: int, count: int) -> str:
         while process.exitcode is None and time.monotonic() < until:
             with contextlib.suppress(OSError):
                 if found := children_of(process.pid):
-                    time.sleep(trial.rng.uniform(0.0, 0.3))
+                    time.sleep(trial.rng.uniform(0.0, 0.5) * trial.lasts)
                     os.kill(trial.rng.choice(found), signal.SIGKILL)
                     return
             process.join(0.01)
@@ -170,14 +170,17 @@ def flipped_bit(trial: Trial, number: int, count: int) -> str:
     return said
 
 
-ALL = ("training", "search", "data synth", "finetune", "export", "data convert")
+ALL = ("training", "search", "data synth", "finetune", "export", "data convert", "table", "fidelity", "study")
 KINDS: dict[str, tuple[Kind, tuple[str, ...]]] = {
-    "a process that reads images is killed": (dead_worker, ("training with a process",)),
+    "a process that reads images, or evaluates subnets, is killed": (
+        dead_worker,
+        ("training with a process", "search with processes"),
+    ),
     "a flipped bit in a checkpoint": (flipped_bit, ("training",)),
     "killed at any moment": (killed, ALL),
-    "killed before a file is written, renamed or removed": (killed_at_a_change, ALL),
+    "killed before a file is opened to write, flushed, renamed or removed": (killed_at_a_change, ALL),
     "SIGTERM at any moment": (terminated, ALL),
-    "a full disk where a file is written, renamed or removed": (full_at_a_change, ALL),
+    "a full disk where a file is opened to write, flushed, renamed or removed": (full_at_a_change, ALL),
     "a failing disk there": (broken_at_a_change, ALL),
     "a small file system, then a larger one": (full_disk, ALL),
     "a limit of a file's size": (short_files, ALL),

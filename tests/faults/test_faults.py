@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections import Counter
@@ -36,6 +37,18 @@ def test_changes_of_files_in_a_folder_are_counted_and_one_of_them_fails() -> Non
         for event in EVENTS:
             failing(*event)
     assert error.value.filename == "/run/a.txt" and failing.count == 2
+
+
+def test_what_is_flushed_in_a_folder_is_counted_too_and_its_error_names_no_file(tmp_path: Path) -> None:
+    counting, failing = Operations(Fault(tmp_path)), Operations(Fault(tmp_path, operation=2, number=errno.EIO))
+    with (tmp_path / "a.txt").open("wb") as file:
+        counting.flush(file.fileno())
+        failing.flush(file.fileno())
+        with pytest.raises(OSError, match="Input/output error") as error:
+            failing.flush(file.fileno())
+    with open(os.devnull, "wb") as file, contextlib.suppress(OSError):  # which cannot be flushed
+        counting.flush(file.fileno())
+    assert error.value.filename is None and counting.count == 1
 
 
 def test_a_work_has_the_trials_folder_or_one_in_it_where_it_writes_beside_its_own() -> None:

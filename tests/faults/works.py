@@ -17,6 +17,8 @@ from ofa_pose.cli import run
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.files import dump_yaml, read_json, write_text
 from tests.cli.conftest import TINY_SPACE
+from tests.cli.test_ablations import TINY as TINY_STUDY
+from tests.cli.test_studies import FEW
 
 CLOCK = {"seconds", "data_wait", "evaluations_per_second", "measured"}
 ONE_TIME = {"time", "seconds"}  # of a row of an archive
@@ -73,6 +75,12 @@ def make_works(folder: Path) -> dict[str, Work]:
     searched = ["search", "--supernet", str(supernet), "--params", "1G", *device, "--resume"]
     drawn = ["data", "synth", "--images", "40", "--size", "64", "--workers", "1", "--resume"]
     converted = ["data", "convert", str(folder / "train" / "annotations.json"), "--copy-images"]
+    few, study = folder / "few", folder / "study.yaml"
+    write_text(folder / "few.yaml", dump_yaml(FEW))
+    assert run([*trained, "--set", f"space={folder / 'few.yaml'}", *begun, str(few)]) == 0
+    counts = ["--subnets", "3", "--images", "2,4", "--calibration", "2,4", "--steps", "2"]
+    write_text(study, dump_yaml(TINY_STUDY))
+    shorter = ["--set", "settings.train.steps=6", "--set", "settings.train.evaluate_every=6"]
     return {
         "training": Work([*trained, "--resume"], left_by_training),
         "search": Work(searched, left_by_search),
@@ -80,6 +88,11 @@ def make_works(folder: Path) -> dict[str, Work]:
         "finetune": Work([*tuned, "--teacher", str(teacher), "--resume"], left_by_training),
         "export": Work(["export", str(teacher), "--format", "onnx"], left_by_export),
         "data convert": Work(converted, left_in_files, inside="converted"),
+        "table": Work(["table", "--supernet", str(few), *device, "--resume"], left_in_rows("table.csv")),
+        "fidelity": Work(
+            ["fidelity", "--supernet", str(few), *counts, *device, "--resume"], left_in_rows("fidelity.csv")
+        ),
+        "study": Work(["study", str(study), *shorter, *device], left_by_study),
     }
 
 
@@ -109,6 +122,22 @@ def left_by_export(out: Path) -> Any:
     listed = read_json(out / "export.json")
     told = [{key: value for key, value in one.items() if key != "ms"} for one in listed["files"].values()]
     return (out / "model.onnx").read_bytes(), listed["sha256"], told, sorted(path.name for path in out.iterdir())
+
+
+def left_in_rows(name: str) -> Callable[[Path], Any]:
+    """Every row of a table, but for the clock's columns."""
+    return lambda out: (_rows(out / name), _hidden(out))
+
+
+def left_by_study(out: Path) -> Any:
+    """Every row of its table, and what each training left."""
+    runs = [path.parent for path in sorted(out.glob("seed-*/*/command.txt"))]
+    return _rows(out / "study.csv"), [left_by_training(path) for path in runs], _hidden(out)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
 
 
 def left_in_files(out: Path) -> Any:
