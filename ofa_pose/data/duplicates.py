@@ -6,13 +6,13 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.process import ThreadPool
 
 ENDS = 4096  # bytes at each end of a file that tell most files of one size apart
 
@@ -44,7 +44,7 @@ def repeated_pictures(records: Sequence[ImageRecord]) -> list[Group]:
         image = record.read()
         return image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
-    with ThreadPoolExecutor() as pool, progress("comparing images", len(records)) as meter:
+    with ThreadPool() as pool, progress("comparing images", len(records)) as meter:
         found: dict[Hashable, list[int]] = defaultdict(list)
         for place, key in enumerate(pool.map(pixels_of, records)):
             found[key].append(place)
@@ -94,7 +94,7 @@ def _parts(records: Sequence[ImageRecord], group: Group, key: Callable[[Path], H
             return None
 
     found: dict[Hashable, list[int]] = defaultdict(list)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPool() as pool:
         for place, value in zip(group, pool.map(key_of, group, chunksize=64), strict=True):
             found[value].append(place)
     return [tuple(part) for value, part in found.items() if value is not None and len(part) > 1]

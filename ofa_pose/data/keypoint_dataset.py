@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +29,7 @@ from ofa_pose.utils.config import Config
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import Fault, InputError
 from ofa_pose.utils.numbers import as_id
+from ofa_pose.utils.process import ThreadPool
 from ofa_pose.utils.seeding import Key, generator
 
 CheckImages = Literal["none", "exists", "decode"]
@@ -204,7 +204,7 @@ def orient(records: Sequence[ImageRecord]) -> tuple[tuple[ImageRecord, ...], lis
     (upside down, mirrored or square) is as most of those whose size does, and upright where there are none: as
     annotation tools show it.
     """
-    with ThreadPoolExecutor() as pool:
+    with ThreadPool() as pool:
         turns = list(pool.map(lambda record: read_turn(record.path), records, chunksize=64))
     votes: dict[int, bool] = {}
     silent = []
@@ -284,7 +284,7 @@ def _undecodable(records: Sequence[ImageRecord]) -> list[Fault]:
         return ()
 
     faults: list[Fault] = []
-    with ThreadPoolExecutor() as pool, progress("reading images", len(records)) as meter:
+    with ThreadPool() as pool, progress("reading images", len(records)) as meter:
         for found in pool.map(faults_of, records):
             faults += found
             meter.step()

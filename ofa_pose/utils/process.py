@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import signal
@@ -24,6 +25,7 @@ WAITING = "OMP_WAIT_POLICY"
 MOST_WORKERS = 1024  # processes of one machine that share a work
 _WATCH_S = 0.5
 _PAUSE_S = 0.2
+_ROOM_OF_THREAD = 16 << 20  # bytes: its stack, as a rule of 8 MB, and more
 _ENDS_S = 5.0  # in which a worker that works has ended
 # What a terminal sends to all of its processes.
 _OF_TERMINALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
@@ -269,13 +271,25 @@ def exchange() -> Iterator[None]:
         raise OfaPoseError(message) from None
 
 
+class ThreadPool(ThreadPoolExecutor):
+    """A ThreadPoolExecutor that fails where there is no memory for a thread: Python's waits for ever for its start.
+
+    See CPython's issue 140746. `submit` and `map` raise OSError then.
+    """
+
+    def submit(self, work: Callable[..., R], /, *given: Any, **named: Any) -> Future[R]:
+        """See `Executor.submit`."""
+        mmap.mmap(-1, _ROOM_OF_THREAD).close()
+        return super().submit(work, *given, **named)
+
+
 def map_ahead(work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Generator[R, None, None]:
     """`work` of each item, in order, up to `ahead` of them before they are asked for; close it where it ends early.
 
     No more than `ahead` items or results are ever held. With one thread the calls are one after another, in order.
     """
     waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPool(threads)
     try:
         for item in items:
             waiting.append(pool.submit(work, item))

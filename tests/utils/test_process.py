@@ -157,3 +157,24 @@ def is_running(number: int) -> bool:
     """Whether a process runs; one that has ended and that nobody waits for does not."""
     stat = Path(f"/proc/{number}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+WITHOUT_MEMORY = """
+import resource
+from ofa_pose.utils.process import ThreadPool
+with ThreadPool(1) as pool:
+    assert [*pool.map(str, range(2))] == ["0", "1"]
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20), resource.RLIM_INFINITY))
+with ThreadPool(1) as pool:
+    try:
+        pool.submit(str, 1)
+    except OSError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits of memory are Linux's")
+def test_a_thread_that_there_is_no_memory_for_is_not_waited_for() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[Errno 12] Cannot allocate memory\n", done.stderr
