@@ -16,7 +16,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +31,14 @@ HEAD = 4096  # bytes of a file that are looked at first
 STUDIES = "recipes/studies"  # the folder of the shipped studies
 LONGEST_INT = 1000  # bits, of which a float has room for 1024
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
+
+_OTHERWISE = ("timestamp", "int", "float")  # 2024-01-01 and 1:30 are text, as in YAML 1.2; see also below
+_INT = re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
+_FLOAT = re.compile(
+    r"^([-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|"
+    r"\.(inf|Inf|INF))|\.(nan|NaN|NAN))$"
+)
+_TAGGED = (ValueError, OverflowError, LookupError)  # what PyYAML raises where a value is not of the tag it is given
 
 # What the standard library's reader of zip files raises for damaged bytes; and an OSError without a number.
 DAMAGED_ZIP = (
@@ -192,7 +200,7 @@ def parse_yaml(text: str, where: object) -> Any:
         value = yaml.load(text, Loader=_yaml_side("SafeLoader"))  # noqa: S506  (a subclass of SafeLoader)
     except RecursionError:
         raise InputError(_TOO_DEEP, str(where), "write it again") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none, such as 2024-13-45
+    except (yaml.YAMLError, *_TAGGED) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else str(where)
         problem = getattr(error, "problem", None) or "cannot be parsed"
@@ -220,11 +228,11 @@ def _refused_tag(_: Any, node: Any) -> None:
     raise yaml.constructor.ConstructorError(None, None, f"!!{node.tag.rpartition(':')[2]} is not read", node.start_mark)
 
 
-def _integer(loader: Any, node: Any) -> int:
+def _number(construct: Callable[[Any, Any], Any], loader: Any, node: Any) -> Any:
     import yaml
 
-    value: int = loader.construct_yaml_int(node)
-    if value.bit_length() > LONGEST_INT:
+    value = construct(loader, node) if len(str(node.value)) <= LONGEST_INT else None
+    if value is None or (isinstance(value, int) and value.bit_length() > LONGEST_INT):
         raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
     return value
 
@@ -237,15 +245,28 @@ def _yaml_side(name: str) -> Any:
     side: Any = type(name, (getattr(yaml, name),), {})
     if name == "SafeLoader":
         side.yaml_implicit_resolvers = {
-            first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+            first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in _OTHERWISE]
             for first, pairs in side.yaml_implicit_resolvers.items()
-        }  # 2024-01-01 is text, as in YAML 1.2
+        }
+        side.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
         for kind in ("timestamp", "set", "binary", "omap", "pairs"):
             side.add_constructor(f"tag:yaml.org,2002:{kind}", _refused_tag)
-        side.add_constructor("tag:yaml.org,2002:int", _integer)
-    number = re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)$")
-    side.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+        for kind in ("int", "float"):
+            construct = functools.partial(_number, getattr(yaml.SafeLoader, f"construct_yaml_{kind}"))
+            side.add_constructor(f"tag:yaml.org,2002:{kind}", construct)
+        side.flatten_mapping = _flatten
+    side.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
     return side
+
+
+def _flatten(loader: Any, node: Any) -> None:
+    """Put what a mapping merges (`<<`) into it: the merges of merges can make millions of values of a few lines."""
+    import yaml
+
+    yaml.SafeLoader.flatten_mapping(loader, node)
+    loader.merged = getattr(loader, "merged", 0) + len(node.value)
+    if loader.merged > MOST_VALUES:
+        raise yaml.constructor.ConstructorError(None, None, "stands for far too many values", node.start_mark)
 
 
 def real(path: str | Path) -> Path:

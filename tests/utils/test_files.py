@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import resource
 import subprocess
@@ -200,7 +201,9 @@ def test_json_that_python_cannot_hold_is_an_input_error(tmp_path: Path, text: st
     ("text", "value"),
     [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e+3", -2500.0), (".5e1", 5.0), ("1.e2", 100.0), ("3", 3), ("1_0e1", 100.0)]
     + [("1e", "1e"), ("e5", "e5"), ("1.2.3e4", "1.2.3e4"), ("v1e3", "v1e3"), ("'1e3'", "1e3"), ("1e3m", "1e3m")]
-    + [("2024-01-01", "2024-01-01"), ("2024-13-45", "2024-13-45")],
+    + [("2024-01-01", "2024-01-01"), ("2024-13-45", "2024-13-45"), ("1:30", "1:30"), ("1:30.5", "1:30.5")]
+    + [("+1_000", 1000), ("0", 0), ("017", 15), ("08", "08"), ("0x1F", 31), ("-0b11", -3), ("1.", 1.0), ("-.5", -0.5)]
+    + [("-.inf", -math.inf), (".5_0", 0.5), ("1_", 1), ("_1", "_1"), (".", "."), ("1e400", math.inf)],
 )
 def test_yaml_reads_exponents_as_numbers_and_nothing_more(text: str, value: Any) -> None:
     read = files.parse_yaml(f"a: {text}", "x")["a"]
@@ -235,6 +238,40 @@ def test_yaml_of_any_text_gives_a_value_or_an_input_error(text: str) -> None:
         files.parse_yaml(text, "x")
     except InputError as error:
         assert str(error).startswith("x")
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(["int", "float", "bool", "null", "str", "seq", "map", "timestamp", "value", "merge", "x"]),
+    st.one_of(
+        st.text(alphabet="019-_.:eExb[]{}'", max_size=8),
+        st.builds(lambda a, b, n: a + b * n, st.sampled_from(["1", "0x"]), st.sampled_from([":59", "1"]), st.just(500)),
+    ),
+)
+def test_yaml_of_any_tag_gives_a_value_or_an_input_error(tag: str, text: str) -> None:
+    try:
+        files.parse_yaml(f"a: !!{tag} {text}", "x")
+    except InputError as error:
+        assert str(error).startswith("x")
+
+
+@pytest.mark.parametrize("text", ["1" * 10**6 + "x", "1_" * 10**5 + "e", "1" + ":59" * 10**5, "1" + "." * 10**5 + "e"])
+def test_a_long_text_that_begins_like_a_number_is_read_at_once(text: str) -> None:
+    assert files.parse_yaml(f"a: {text}", "x") == {"a": text}
+
+
+@pytest.mark.parametrize("digits", ["1" * 10**6, "0x" + "f" * 10**5, "1e" + "9" * 10**5, "!!float 1" + ":59" * 10**5])
+def test_a_number_of_very_many_digits_is_refused(digits: str) -> None:
+    with pytest.raises(InputError, match=r"x:1: is not valid YAML \(a number is too large\)"):
+        files.parse_yaml(f"a: {digits}", "x")
+
+
+def test_merges_of_merges_are_refused_before_they_are_made() -> None:
+    begin = "a0: &a0 {x: 1}\n"
+    text = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 30))
+    with pytest.raises(InputError, match=r"x:\d: is not valid YAML \(stands for far too many values\)"):
+        files.parse_yaml(begin + text, "x")
+    assert files.parse_yaml(begin + "b: {<<: *a0, y: 2}", "x") == {"a0": {"x": 1}, "b": {"x": 1, "y": 2}}
 
 
 @settings(max_examples=40)
