@@ -7,7 +7,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,11 +37,13 @@ from ofa_pose.pose.tracking import NOBODY, Smoother, Tracker
 from ofa_pose.utils import atomic, files
 from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.process import ThreadPool
 from ofa_pose.utils.result import Result
 
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
 WRITERS = 4
 QUALITY = 90  # of JPEG
+MOST_REPEATED = 18_000  # frames of a film that a gap between two time stamps is filled with: ten minutes of 30 a second
 CODEC = "mp4v"  # MPEG-4 part 2: every build of OpenCV writes it, and players know it
 
 Draw = Callable[[np.ndarray, Poses], np.ndarray]  # from an RGB uint8 image (H, W, 3) and its poses, what is written
@@ -209,7 +211,7 @@ def _behind(write: Callable[[Item, Poses], None], threads: int) -> Iterator[Over
             done.result()  # what could not be written raises here
         waiting[:] = [pool.submit(write, *pair) for pair in zip(items, poses, strict=True)]
 
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPool(threads)
     try:
         yield add
         add((), ())
@@ -236,7 +238,7 @@ def _photo_overlays(draw: Draw) -> AbstractContextManager[Overlay]:
 @contextmanager
 def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
     """A video with its poses drawn on; it is there only when the context ends well, and whole then."""
-    written, start = 0, 0.0
+    written, start, ended = 0, 0.0, False
     before: np.ndarray | None = None
 
     def write(item: Item, poses: Poses) -> None:
@@ -248,7 +250,10 @@ def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
         due = round((item.time_s - start) * stream.fps) + 1
         if stream.promised is not None:  # a time stamp gone astray fills no disk
             due = min(due, max(written + 1, stream.promised))
-        while written < due:
+        if due - written > MOST_REPEATED:
+            start += (due - written - MOST_REPEATED) / stream.fps
+            due = written + MOST_REPEATED
+        while written < due and not ended:
             writer.write(image if before is None or written == due - 1 else before)
             written += 1
         before = image
@@ -261,7 +266,11 @@ def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
                 temporary.open("ab").close()  # raises what is so where there are no more open files
                 raise OfaPoseError(f"{stream.overlay}: this OpenCV writes no {CODEC} video of this size and rate")
             with _behind(write, 1) as add:
-                yield add
+                try:
+                    yield add
+                except BaseException:
+                    ended = True
+                    raise
         finally:
             writer.release()
         if not open_capture(temporary).isOpened():  # nothing else reports a full disk

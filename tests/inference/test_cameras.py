@@ -17,7 +17,7 @@ import torch
 
 from ofa_pose import cli
 from ofa_pose.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from ofa_pose.inference import sources
+from ofa_pose.inference import predict, sources
 from ofa_pose.inference.predict import BATCH, PoseModel, open_source, predict_source
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.utils.errors import InputError
@@ -139,6 +139,44 @@ def test_a_camera_that_is_unplugged(
     assert (summary.images, summary.failed) == (11, 1)
     assert "camera 1: ended by itself after 11 frames; these are kept" in capsys.readouterr().err
     assert len(predictions_of(tmp_path / "out")) == 11
+
+
+class Jumping(Camera):
+    """A camera whose clock goes ten frames a second, and on by `by` seconds before its sixth frame."""
+
+    now, by = 100.0, 1e9
+
+    def monotonic(self) -> float:
+        self.now += 0.1 if self.given != 6 else self.by
+        return self.now
+
+
+def test_a_leap_of_the_clock_fills_no_disk(
+    model: PoseModel, tmp_path: Path, plug_in: Callable[[Camera], Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "MOST_REPEATED", 25)
+    monkeypatch.setattr(sources, "time", plug_in(Jumping(fps=10.0)))
+    predict_source(model, 0, tmp_path / "out", frames=11)
+    assert len(predictions_of(tmp_path / "out")) == 11
+    drawn, _ = read_video(tmp_path / "out/overlays/camera-0.mp4")
+    assert len(drawn) == 10 + 25
+
+
+def test_ctrl_c_ends_an_overlay_in_the_midst_of_such_a_leap(
+    model: PoseModel, tmp_path: Path, plug_in: Callable[[Camera], Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Left(Jumping):
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            if self.given == 8:  # the batch of the leap is being written
+                raise KeyboardInterrupt
+            return super().read()
+
+    monkeypatch.setattr(predict, "MOST_REPEATED", 10**9)
+    monkeypatch.setattr(predict, "BATCH", 3)
+    monkeypatch.setattr(sources, "time", plug_in(Left(fps=10.0)))
+    with pytest.raises(KeyboardInterrupt):
+        predict_source(model, 0, tmp_path / "out", frames=20)
+    assert not list((tmp_path / "out").rglob("*.mp4"))
 
 
 @pytest.mark.parametrize(("fps", "kept"), [(20.0, 20.0), (0.0, 30.0), (float("nan"), 30.0)])
