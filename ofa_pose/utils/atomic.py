@@ -48,7 +48,8 @@ def replacing(path: str | Path, lasting: bool = True) -> Iterator[Path]:
     try:
         with naming(path, instead_of=temporary):
             yield temporary
-            temporary.chmod(mode)  # libraries that make the file anew choose their own
+            if stat.S_IMODE(temporary.stat().st_mode) != mode:  # of a library that made the file anew
+                temporary.chmod(mode)
             if lasting:
                 _sync(temporary)
             temporary.replace(path)
