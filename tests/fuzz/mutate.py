@@ -36,6 +36,24 @@ JUNK: list[Any] = [*TEXTS, LONG, *NUMBERS, *OTHERS]
 DEPTHS = (3, 30, 300, 3000)
 REPEATS = (2, 5, 40, 3000)
 MOST = 1 << 22  # values and characters of what is repeated: the input itself is to be made in a moment
+# What YAML and its kind make something else of; a number of very many digits, or what begins like one.
+SIGNS = [
+    ",",
+    ";",
+    ":",
+    "\t",
+    '"',
+    "'",
+    "!!python/object:os.system",
+    "!!int ",
+    "!!float ",
+    "!!bool ",
+    "<<: ",
+    "&a ",
+    "*a ",
+]
+NUMBERLIKE = [("1", "1", "x"), ("1", "_1", "e"), ("1", ":59", ""), ("0x", "f", ""), ("1e", "9", ""), ("0.", "0", "1")]
+LENGTHS = (20, 400, 5000, 100_000)
 WORD = re.compile(r"[\w.+-]+|\"[^\"]*\"")
 
 
@@ -154,11 +172,7 @@ def damaged_text(text: str, rng: Random) -> bytes:
             text = text[:where] + mark * rng.choice((*DEPTHS, 100_000)) + text[where:]
         else:
             where = rng.randint(0, len(text))
-            text = (
-                text[:where]
-                + rng.choice([*TEXTS, ",", ";", ":", "\t", '"', "'", "!!python/object:os.system"])
-                + text[where:]
-            )
+            text = text[:where] + rng.choice([*TEXTS, *SIGNS]) + text[where:]
     encoding = rng.choice(("utf-8",) * 8 + ("utf-8-sig", "utf-16", "latin-1"))
     return text.encode(encoding, "surrogatepass" if encoding != "latin-1" else "replace")
 
@@ -166,7 +180,8 @@ def damaged_text(text: str, rng: Random) -> bytes:
 def _word(rng: Random, word: str) -> str:
     quoted = word.startswith('"')
     new = rng.choice(
-        [_text(rng.choice(JUNK)), _text(junk(rng)), "9" * rng.choice((20, 400, 5000)), "-" + word.strip('"')]
+        [_text(rng.choice(JUNK)), _text(junk(rng)), "9" * rng.choice(LENGTHS), "-" + word.strip('"')]
+        + [first + part * rng.choice(LENGTHS) + last for first, part, last in NUMBERLIKE if rng.random() < 0.2]
     )
     return f'"{new}"' if quoted and rng.random() < 0.8 else new
 
