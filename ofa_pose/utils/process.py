@@ -274,13 +274,17 @@ def exchange() -> Iterator[None]:
 class ThreadPool(ThreadPoolExecutor):
     """A ThreadPoolExecutor that fails where there is no memory for a thread: Python's waits for ever for its start.
 
-    See CPython's issue 140746. `submit` and `map` raise OSError then.
+    See CPython's issue 140746. `submit` and `map` raise OSError then. As a context, what an exception ends, Ctrl-C's
+    too, waits for no more than what has begun.
     """
 
     def submit(self, work: Callable[..., R], /, *given: Any, **named: Any) -> Future[R]:
         """See `Executor.submit`."""
         mmap.mmap(-1, _ROOM_OF_THREAD).close()
         return super().submit(work, *given, **named)
+
+    def __exit__(self, kind: type[BaseException] | None, *given: object) -> None:
+        self.shutdown(cancel_futures=kind is not None)
 
 
 def map_ahead(work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Generator[R, None, None]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ofa_pose.utils import process
-from ofa_pose.utils.process import Interrupted, apart_from_terminal, interruptible, process_pool
+from ofa_pose.utils.process import Interrupted, ThreadPool, apart_from_terminal, interruptible, process_pool
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
@@ -178,3 +178,16 @@ with ThreadPool(1) as pool:
 def test_a_thread_that_there_is_no_memory_for_is_not_waited_for() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[Errno 12] Cannot allocate memory\n", done.stderr
+
+
+def test_an_exception_waits_for_what_has_begun_and_no_more() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        time.sleep(0.05)
+
+    with pytest.raises(KeyboardInterrupt), ThreadPool(1) as pool:
+        pool.map(work, range(1000))
+        raise KeyboardInterrupt
+    assert len(begun) < 10
