@@ -18,11 +18,10 @@ from ofa_pose.arch.presets import PRESETS, check_rebuildable, check_residuals
 from ofa_pose.arch.space import SearchSpace
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.checkpoints.checkpoint import FORMAT, Checkpoint, is_plain
-from ofa_pose.checkpoints.digest import NoMemory, read_torch
+from ofa_pose.checkpoints.digest import NoMemory, read_summed
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
-from ofa_pose.utils import files
 from ofa_pose.utils.errors import Fault, InputError
 
 WRAPPERS = ("state_dict", "best_state_dict")  # keys of its training checkpoints that hold a state dict
@@ -75,7 +74,7 @@ def import_checkpoint(
     left over or of another shape is named.
     """
     joints = len(skeleton.joints)
-    found = read_state_dict(path)
+    found, sha256 = _read_state_dict(path)
     net = Supernet(shape, joints) if isinstance(shape, SearchSpace) else LitePose(shape.with_joints(joints))
     check_residuals(net.spec, path)
     own = net.state_dict()
@@ -92,18 +91,18 @@ def import_checkpoint(
             weights[name] = found[key].detach().to(own[name].dtype).clone(memory_format=torch.contiguous_format)
     used, missed = (tuple(key for key in theirs.values() if (key in found) is there) for there in (True, False))
     kind, space = ("supernet", shape) if isinstance(shape, SearchSpace) else ("net", None)
-    info = {"imported_from": Path(path).name, "imported_sha256": files.sha256(path)}
+    info = {"imported_from": Path(path).name, "imported_sha256": sha256}
     checkpoint = Checkpoint(kind, net.spec, space, skeleton, weights, dict(recipe or {}), info)  # type: ignore[arg-type]
     return Imported(checkpoint, used, left, missed)
 
 
-def read_state_dict(path: str | Path) -> dict[str, Any]:
-    """The state dict in a file of the LitePose repository, names without prefixes. Raises InputError."""
+def _read_state_dict(path: str | Path) -> tuple[dict[str, Any], str]:
+    """The state dict in a file of the LitePose repository, names without prefixes, and the SHA-256. Raises InputError."""
     path = Path(path)
     if not path.is_file():
         raise InputError("is a folder, not a file" if path.is_dir() else "no such file", path, "name a checkpoint file")
     try:
-        value = read_torch(path)
+        value, sha256 = read_summed(path)
     except (OSError, NoMemory):  # which says what is so
         raise
     except Exception as error:  # a damaged pickle raises whatever its bytes lead to
@@ -125,7 +124,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     if not any(key.startswith(TOPS) for key in found):
         some = ", ".join(list(found)[:3]) or "nothing"
         raise InputError(f"holds no LitePose ({some} …)", path, "name a checkpoint of the LitePose repository")
-    return found
+    return found, sha256
 
 
 def litepose_state_dict(net: LitePose) -> dict[str, Tensor]:
