@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_pose.skeleton import AREA_OF_BOX
+from ofa_pose.skeleton import AREA_OF_BOX, check_size
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import read_json, read_yaml
 
@@ -150,6 +150,7 @@ class Joints:
         """Itself. Raises InputError where the names cannot be joints."""
         if not self.names:
             raise InputError("names no joints", where, "label some joints, or name another file")
+        check_size(self.names, self.limbs, where)
         doubled = [name for name, count in Counter(self.names).items() if count > 1]
         if doubled:
             raise InputError(f"names the joint '{doubled[0]}' twice", where, "give each joint a name of its own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,17 @@ _HINT = "save it in LabelMe again"
 
 def _accepts(given: Given) -> bool:
     if given.path.is_dir():
-        first = next(iter(sorted(given.path.rglob("*.json"))), None)
-        return first is not None and _is_labelme(read_json(first))
+        for path in _files(given.path):
+            with contextlib.suppress(InputError):  # some other tool's
+                return _is_labelme(read_json(path))
+        return False
     return given.suffix == ".json" and _is_labelme(given.json)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The JSON files in a folder, but for those of hidden folders, such as an editor's settings."""
+    inside = ((path, path.relative_to(folder).parts) for path in folder.rglob("*.json"))
+    return sorted(path for path, parts in inside if not any(part.startswith(".") for part in parts))
 
 
 def _is_labelme(value: Any) -> bool:
@@ -35,7 +44,7 @@ def _is_labelme(value: Any) -> bool:
 
 
 def _read(given: Given) -> list[AnnotatedImages]:
-    files = sorted(given.path.rglob("*.json")) if given.path.is_dir() else [given.path]
+    files = _files(given.path) if given.path.is_dir() else [given.path]
     values = [(path, value) for path in files for value in [read_json(path)] if _is_labelme(value)]
     names = in_order(
         str(shape["label"])

@@ -17,7 +17,7 @@ from ofa_pose.formats.annotated import LOSSES, AnnotatedImages, AnnotationFormat
 from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.utils.atomic import names_file_in, scratch_folder
-from ofa_pose.utils.errors import Fault, InputError, nearest
+from ofa_pose.utils.errors import Fault, InputError, is_used_up, nearest
 from ofa_pose.utils.files import DAMAGED_ZIP, LONGEST_TEXT, sha256
 
 FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads it; COCO takes the rest
@@ -92,9 +92,10 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                     raise InputError(what, path, "unpack it, and name the folder")
                 archive.extractall(folder, wanted)
         except OSError as error:
-            if error.errno is not None:  # which says what is so; bz2 raises one without
+            if is_used_up(error):
                 raise
-            raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
+            words = error.strerror or error  # of a name that no file can have, or of bz2
+            raise InputError(f"cannot be unpacked ({words})", path, "copy or download the file again") from None
         except DAMAGED_ZIP as error:
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
         try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ofa_pose.formats.annotated import AnnotatedImages, AnnotationFormat, Gathered, Given, Joints, Point, finite
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES, list_images, size_of
+from ofa_pose.skeleton import MOST_JOINTS
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import read_text, read_yaml
 
@@ -61,10 +62,10 @@ def _declared(path: Path, value: Mapping[str, Any], names: tuple[str, ...]) -> _
         not isinstance(shape, list)
         or len(shape) != 2
         or type(shape[0]) is not int
-        or shape[0] < 1
+        or not 1 <= shape[0] <= MOST_JOINTS
         or shape[1] not in (2, 3)
     ):
-        hint = "write kpt_shape: [joints, 2 or 3]; a dataset of boxes alone has no poses"
+        hint = f"write kpt_shape: [joints, at most {MOST_JOINTS:,}, 2 or 3]; a dataset of boxes alone has no poses"
         raise InputError(f"kpt_shape is {shape!r:.40}", path, hint)
     count = shape[0]
     listed = value.get("names")

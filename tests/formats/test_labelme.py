@@ -55,6 +55,25 @@ def test_the_joints_of_a_built_in_skeleton_are_in_its_order(tmp_path: Path) -> N
     assert part.value["categories"][0]["keypoints"] == list(COCO.joints)
 
 
+def test_another_tools_json_in_a_folder_makes_no_fault(tmp_path: Path) -> None:
+    (tmp_path / ".vscode").mkdir()
+    (tmp_path / ".vscode" / "settings.json").write_text("// not JSON")
+    assert not labelme.FORMAT.accepts(Given(tmp_path))
+    named = write(tmp_path, [value_of(Scene("a.png", 9, 9, ({"nose": (1.0, 2.0, 2)},)))])
+    assert labelme.FORMAT.accepts(named) and len(labelme.FORMAT.read(named)) == 1
+    (tmp_path / "-.json").write_text("// not JSON")
+    assert labelme.FORMAT.accepts(named)
+    with pytest.raises(InputError, match=r"-\.json:1:1: is not valid JSON"):
+        labelme.FORMAT.read(named)
+
+
+def test_more_joints_than_any_network_learns_are_refused_before_they_are_spread(tmp_path: Path) -> None:
+    people = tuple({f"joint {number}": (1.0, 2.0, 2)} for number in range(1001))
+    named = write(tmp_path, [value_of(Scene("a.png", 9, 9, people))])
+    with pytest.raises(InputError, match="has 1,001 joints"):
+        labelme.FORMAT.read(named)
+
+
 def test_joints_may_be_numbers(tmp_path: Path) -> None:
     value = value_of(Scene("a.png", 50, 40, ({"1": (1.0, 2.0, 2), "2": (3.0, 4.0, 2)},)))
     for shape, label in zip(value["shapes"], ("fish", 1, "1"), strict=True):

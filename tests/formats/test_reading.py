@@ -252,6 +252,15 @@ def test_a_damaged_member_of_a_zip_file_is_a_fault(tmp_path: Path) -> None:
         read_annotations(path, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "members", [("a", "a/b"), ("a" * 300,), ("a/" * 3000 + "b",)], ids=["in a file", "long", "deep"]
+)
+def test_members_that_no_disk_can_hold_are_a_fault_of_the_zip_file(tmp_path: Path, members: tuple[str, ...]) -> None:
+    path = zipped(tmp_path / "a.zip", dict.fromkeys(members, "x"))
+    with pytest.raises(InputError, match=r"a\.zip: cannot be unpacked \((Not a dir|File name too|maximum recursion)"):
+        read_annotations(path, tmp_path)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
 def test_a_member_that_is_said_to_be_packed_otherwise_is_a_fault(tmp_path: Path, method: int) -> None:
     path = zipped(tmp_path / "a.zip", {"annotations.xml": test_cvat.document([SCENE])})

@@ -174,6 +174,7 @@ YAML_FAULTS = [
     ({"kpt_names": ["a"]}, "kpt_names are not 4 names"),
     ({"kpt_names": {0: list(JOINTS), 1: ["a"] * 4}}, "kpt_names are not 4 names, the same for each class"),
     ({"kpt_names": ["a", "a", "b", "c"]}, "names the joint 'a' twice"),
+    ({"kpt_shape": [10**9, 3]}, "kpt_shape is .1000000000, 3."),
     ({"flip_idx": [0, 1]}, "flip_idx does not pair the joints"),
     ({"flip_idx": [1, 2, 3, 0]}, "flip_idx does not pair the joints"),
     ({"train": "nowhere"}, "data.yaml: train: no such folder of images: .*nowhere"),
