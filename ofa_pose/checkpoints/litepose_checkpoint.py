@@ -97,7 +97,10 @@ def import_checkpoint(
 
 
 def _read_state_dict(path: str | Path) -> tuple[dict[str, Any], str]:
-    """The state dict in a file of the LitePose repository, names without prefixes, and the SHA-256. Raises InputError."""
+    """The state dict in a file of the LitePose repository, names without prefixes, and its SHA-256.
+
+    Raises InputError.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError("is a folder, not a file" if path.is_dir() else "no such file", path, "name a checkpoint file")

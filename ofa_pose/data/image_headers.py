@@ -7,8 +7,9 @@ import struct
 from collections.abc import Iterator
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_TIFF, _BIG_TIFF = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 _TIFF_SIDES = (256, 257)  # its tags of width and height
-_TIFF_TYPES = {3: "H", 4: "I"}
+_TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
 _MOST_CHUNKS = 10**6  # of a PNG file, which have some kilobytes each
 _MOST_TAGS = 1000
 
@@ -36,8 +37,11 @@ def _stated_size(data: bytes) -> tuple[int, int] | None:
         size = struct.unpack_from("<HH", data, 6)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         size = _webp_size(data)
-    elif data[:4] in (b"II*\0", b"MM\0*"):
+    elif data[:4] in (*_TIFF, *_BIG_TIFF):
         size = _tiff_size(data)
+    elif data.startswith(b"\xff\x4f\xff\x51"):  # JPEG 2000 without a container: the far edges, and the near ones
+        right, bottom, left, top = struct.unpack_from(">IIII", data, 8)
+        size = (right - left, bottom - top)
     elif b"ihdr" in data[:200]:  # JPEG 2000
         size = struct.unpack_from(">II", data, data.index(b"ihdr") + 4)[::-1]
     elif data[4:8] == b"ftyp" and b"ispe" in data[:4096]:  # AVIF
@@ -86,15 +90,17 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _tiff_size(data: bytes) -> tuple[int, int] | None:
-    """From the first image's tags of 12 bytes: a number, a type, a count and a value."""
+    """From the first image's tags of 12 bytes, in a BigTIFF of 20: a number, a type, a count and a value."""
     order = "<" if data[:1] == b"I" else ">"
-    (start,) = struct.unpack_from(f"{order}I", data, 4)
-    (count,) = struct.unpack_from(f"{order}H", data, start)
-    found = {}
-    for at in range(start + 2, start + 2 + 12 * min(count, _MOST_TAGS), 12):
+    big = data[:4] in _BIG_TIFF
+    place, amount, length, value = (8, "Q", 20, 12) if big else (4, "H", 12, 8)
+    (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, place)
+    (count,) = struct.unpack_from(f"{order}{amount}", data, start)
+    first, found = start + struct.calcsize(f"{order}{amount}"), {}
+    for at in range(first, first + length * min(count, _MOST_TAGS), length):
         tag, kind = struct.unpack_from(f"{order}HH", data, at)
         if tag in _TIFF_SIDES and kind in _TIFF_TYPES:
-            (found[tag],) = struct.unpack_from(f"{order}{_TIFF_TYPES[kind]}", data, at + 8)
+            (found[tag],) = struct.unpack_from(f"{order}{_TIFF_TYPES[kind]}", data, at + value)
     return (found[_TIFF_SIDES[0]], found[_TIFF_SIDES[1]]) if len(found) == len(_TIFF_SIDES) else None
 
 

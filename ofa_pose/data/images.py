@@ -17,6 +17,7 @@ from ofa_pose.utils.files import check_regular
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 MOST_PIXELS = 10**8  # of an image: 300 MB, and as much again while it is decoded
 MOST_BYTES = 1 << 30  # of its file, which are 10 a pixel
+KINDS = "JPEG, PNG, WebP, BMP, GIF, TIFF, JPEG 2000, AVIF, PNM"  # whose size `image_headers` knows
 _COPY_AGAIN = "copy or download the file again"
 
 
@@ -97,9 +98,11 @@ def _whole_file(path: str | Path, size: tuple[int, int] | None) -> bytes:
     if not is_whole(encoded):
         raise InputError("is cut short", path, _COPY_AGAIN)
     stated = stated_size(encoded)
-    if stated is not None and size is not None and sorted(stated) != sorted(size):  # turned or not
+    if stated is None:  # nothing would bound what is decoded
+        raise InputError(f"is damaged or not an image of a kind that is read ({KINDS})", path, _COPY_AGAIN)
+    if size is not None and sorted(stated) != sorted(size):  # turned or not
         raise _other_size(path, stated, size)
-    if stated is not None and stated[0] * stated[1] > MOST_PIXELS:
+    if stated[0] * stated[1] > MOST_PIXELS:
         what = f"is {stated[0]}x{stated[1]} pixels, more than {MOST_PIXELS // 10**6} million"
         raise InputError(what, path, "make it smaller")
     return encoded

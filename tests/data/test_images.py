@@ -77,6 +77,24 @@ def test_sizes_are_known_from_headers(suffix: str) -> None:
         stated_size(whole[:length])  # whatever it finds there, it raises nothing
 
 
+def test_sizes_of_a_bare_jpeg_2000_and_of_a_tiff_of_any_length_are_known() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    boxed = cv2.imencode(".jp2", noise)[1].tobytes()
+    assert stated_size(boxed[boxed.index(b"\xff\x4f\xff\x51") :]) == (50, 40)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "tiff", big_tiff=True)
+    assert content.getvalue()[:4] == b"II+\0" and stated_size(content.getvalue()) == (50, 40)
+
+
+@pytest.mark.parametrize("suffix", [".pam", ".pfm", ".hdr", ".sr"])
+def test_images_whose_size_is_not_known_before_they_are_decoded_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    assert cv2.imwrite(str(path), np.zeros((8, 8, 3), np.float32 if suffix == ".pfm" else np.uint8))
+    assert cv2.imread(str(path)) is not None
+    with pytest.raises(InputError, match=r"is damaged or not an image of a kind that is read \(JPEG, PNG"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("mode", ["lossy", "lossless", "alpha"])
 def test_sizes_of_every_webp_are_known(mode: str) -> None:
     content = io.BytesIO()
