@@ -94,7 +94,7 @@ def check_text(path: str | Path, most: int = LONGEST_TEXT) -> None:
 
 @contextlib.contextmanager
 def _opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
-    with _reading(path), Path(path).open("rb") as file:
+    with reading(path), Path(path).open("rb") as file:
         head = file.read(HEAD)
         if head and not head.strip(b"\0"):  # what a loss of power leaves ends in such
             raise InputError(_NO_TEXT, path, _NAME_TEXT)
@@ -105,7 +105,8 @@ def _opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
+    """The system's errors in it as InputError of the file `path`, but for what the machine has no more of."""
     check_regular(path)
     try:
         yield
@@ -255,7 +256,7 @@ def real(path: str | Path) -> Path:
 
 def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes. Raises InputError where it cannot be read."""
-    with _reading(path), Path(path).open("rb") as file:
+    with reading(path), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
