@@ -249,6 +249,11 @@ def _yaml_side(name: str) -> Any:
     return side
 
 
+def folded(path: Path) -> str:
+    """What a file system that knows no case takes a path for."""
+    return str(path).lower()
+
+
 def real(path: str | Path) -> Path:
     """The file or folder that a path leads to, absolute; of links in a circle, which Path.resolve fails of, one."""
     return Path(os.path.realpath(path))
