@@ -199,8 +199,8 @@ def open_capture(source: Path | str | int) -> Any:
         with in_utf8(source) as (name,):
             capture = open_capture(name)
         if not capture.isOpened():  # OpenCV does not say why
-            with reading(source), suppress(FileNotFoundError), source.open("rb"):
-                pass
+            with reading(source), suppress(FileNotFoundError), source.open("rb") as file:
+                file.read(1)
         return capture
     if isinstance(source, int):
         return cv2.VideoCapture(source)
