@@ -19,17 +19,18 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 @contextmanager
-def no_more_files() -> Iterator[None]:
-    """No further file can be opened."""
-    with _limited(resource.RLIMIT_NOFILE, lowest_free()):
+def no_more_files(but: int = 0) -> Iterator[None]:
+    """No further file can be opened, but for so many at once."""
+    with _limited(resource.RLIMIT_NOFILE, lowest_free(but)):
         yield
 
 
-def lowest_free() -> int:
-    """The number that the next file would get."""
-    handle = os.open(os.devnull, os.O_RDONLY)
-    os.close(handle)
-    return handle
+def lowest_free(but: int = 0) -> int:
+    """The number that the next file would get after so many."""
+    handles = [os.open(os.devnull, os.O_RDONLY) for _ in range(but + 1)]
+    for handle in handles:
+        os.close(handle)
+    return handles[-1]
 
 
 @contextmanager

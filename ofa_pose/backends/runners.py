@@ -125,7 +125,10 @@ def check_listed(path: Path) -> None:
 
 
 def not_loaded(runtime: str, error: Exception, path: str | Path) -> InputError:
-    """What to raise where a runtime says that it cannot load a model."""
+    """What to raise where a runtime says that it cannot load a model; raised here where the file cannot be read."""
+    if Path(path).exists():
+        with files.reading(path), Path(path).open("rb") as file:
+            file.read(1)
     said = str(error).strip().splitlines() or [type(error).__name__]
     hint = "free some memory; if there is enough, export it again" if is_memory(error) else "export it again"
     return InputError(f"cannot be loaded by {runtime} ({said[-1]})", path, hint)
@@ -133,12 +136,11 @@ def not_loaded(runtime: str, error: Exception, path: str | Path) -> InputError:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """What the JSON beside a model says of it, each value as JSON again. Raises InputError where it is not JSON."""
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return {}
-    except OSError:
-        raise _no_metadata(path) from None
+    with files.reading(path):
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            return {}
     return parse_metadata(text, path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import warnings
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ofa_pose.utils.errors import OfaPoseError, is_memory
+from ofa_pose.utils.errors import OfaPoseError, is_memory, is_of_content
 
 MOST_OF_FILE = 8  # times a file's size that its tensors may take in memory: some share their numbers
 
@@ -89,8 +88,7 @@ def _read(file: BinaryIO, path: Path) -> Any:
             raise NoMemory(path, size) from None
         raise
     except OSError as error:
-        no_place = error.errno == errno.EINVAL  # that the file does not have
-        if no_place or error.errno is None:  # bz2's, of bytes that it did not write
+        if is_of_content(error):
             raise ValueError("cut short") from None
         raise
 

@@ -24,7 +24,7 @@ from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils.atomic import check_empty, new_folder
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError, nearest
-from ofa_pose.utils.files import dump_yaml, real, write_json, write_text
+from ofa_pose.utils.files import dump_yaml, folded, real, write_json, write_text
 
 WRITTEN = ("coco", "yolo")
 
@@ -157,11 +157,13 @@ def _write_coco(folder: Path, parts: list[_Part]) -> dict[str, dict[str, Any]]:
         split = part.read.split
         file = f"{split}.json" if split else "annotations.json"
         images = Path("images", split)
+        names = part.names
         if part.images is None:
-            _write_images(folder / images, part.names, part.origins, links=False)
-        records = [
-            {**record, "file_name": name} for record, name in zip(part.read.value["images"], part.names, strict=True)
-        ]
+            own = list(dict.fromkeys(names))  # one image may have several records
+            new = dict(zip(own, _distinct(own), strict=True))
+            names = [new[name] for name in names]
+            _write_images(folder / images, names, part.origins, links=False)
+        records = [{**record, "file_name": name} for record, name in zip(part.read.value["images"], names, strict=True)]
         write_json(folder / file, {**part.read.value, "images": records}, indent=None)
         written[split or "all"] = _described(part, Path(file), part.images or images)
     return written
@@ -184,7 +186,7 @@ def _write_yolo(folder: Path, parts: list[_Part], copy: bool) -> dict[str, dict[
         texts, losses = label_files(value, own, len(part.parsed.skeleton.joints))
         alike = sum(isinstance(one, dict) and bool(one.get("keypoints")) for one in value["categories"])
         part.losses.update(losses, classes=alike - 1)
-        names = _distinct(part.names)
+        names = _distinct(part.names, whole=False)
         _write_images(folder / "images" / split, names, part.origins, links=not copy)
         for name, text in zip(names, texts, strict=True):
             label = (folder / "labels" / split / name).with_suffix(".txt")
@@ -202,16 +204,22 @@ def _described(part: _Part, annotations: Path, images: Path) -> dict[str, Any]:
     return {"annotations": annotations, "images": images, "count": len(part.names), "people": people}
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """The names, with a number where two would share a label file."""
+def _distinct(names: list[str], whole: bool = True) -> list[str]:
+    """The names, with a number where two would be one file, or not `whole`, share a label file; case does not count."""
+
+    def key(path: Path) -> str:
+        return folded(path if whole else path.with_suffix(""))
+
     taken: set[str] = set()
+    numbers: dict[str, int] = {}  # by a key: the first that was not tried
     result = []
     for name in names:
-        path, number = Path(name), 2
-        while str(path.with_suffix("")) in taken:
-            path = Path(name).with_stem(f"{Path(name).stem}-{number}")
-            number += 1
-        taken.add(str(path.with_suffix("")))
+        path = Path(name)
+        first = key(path)
+        while key(path) in taken:
+            numbers[first] = numbers.get(first, 1) + 1
+            path = Path(name).with_stem(f"{Path(name).stem}-{numbers[first]}")
+        taken.add(key(path))
         result.append(path.as_posix())
     return result
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.records import ImageRecord
 from ofa_pose.utils.console import progress, warn
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, is_used_up
 from ofa_pose.utils.process import ThreadPool
 
 ENDS = 4096  # bytes at each end of a file that tell most files of one size apart
@@ -71,7 +71,9 @@ def warn_of_shared(train: KeypointDataset, other: KeypointDataset, split: str) -
     """Warn where a split that should be new to a network has images of data.train."""
     try:
         shared = shared_images(train, other)
-    except (OSError, InputError):  # whoever reads the image says what is wrong with it
+    except (OSError, InputError) as error:  # whoever reads the image says what is wrong with it
+        if isinstance(error, OSError) and is_used_up(error):
+            raise
         return
     if shared:
         same = "has the annotations of data.train: " if same_annotations(train, other) else ""
@@ -90,7 +92,9 @@ def _parts(records: Sequence[ImageRecord], group: Group, key: Callable[[Path], H
     def key_of(place: int) -> Hashable:
         try:
             return key(records[place].path)
-        except OSError:
+        except OSError as error:
+            if is_used_up(error):
+                raise
             return None
 
     found: dict[Hashable, list[int]] = defaultdict(list)

@@ -186,11 +186,14 @@ def load_dataset(
     if check_images != "none":
         missing = _missing_files(records, annotations, read.folder, images is None)
         faults += missing
-        if not missing:
-            records, turned = orient(records)
-            warnings += tuple(f"{annotations}: {words}" for words in turned)
-        if check_images == "decode":
-            faults += _undecodable([record for record in records if record.path.is_file()])
+        try:
+            if not missing:
+                records, turned = orient(records)
+                warnings += tuple(f"{annotations}: {words}" for words in turned)
+            if check_images == "decode":
+                faults += _undecodable([record for record in records if record.path.is_file()])
+        except InputError as error:  # files that cannot be read
+            faults += error.faults
     if faults:
         raise InputError.of(faults)
     rest = warnings, parsed.category, parsed.other_categories
@@ -202,10 +205,21 @@ def orient(records: Sequence[ImageRecord]) -> tuple[tuple[ImageRecord, ...], lis
 
     An annotated size that only the stored or only the upright image has decides. An image whose size says nothing
     (upside down, mirrored or square) is as most of those whose size does, and upright where there are none: as
-    annotation tools show it.
+    annotation tools show it. Raises InputError of all files that cannot be read.
     """
+
+    def turn_of(record: ImageRecord) -> tuple[int, tuple[int, int]] | None:
+        try:
+            return read_turn(record.path)
+        except InputError as error:
+            faults.extend(error.faults)
+            return None
+
+    faults: list[Fault] = []
     with ThreadPool() as pool:
-        turns = list(pool.map(lambda record: read_turn(record.path), records, chunksize=64))
+        turns = list(pool.map(turn_of, records, chunksize=64))
+    if faults:
+        raise InputError.of(sorted(faults, key=str))
     votes: dict[int, bool] = {}
     silent = []
     for place, (record, turn) in enumerate(zip(records, turns, strict=True)):

@@ -139,10 +139,13 @@ def quantise_onnx(source: str | Path, target: str | Path, inputs: Iterable[np.nd
     """
     import onnx
 
-    try:
-        model = onnx.load(str(source))
-    except Exception:  # protobuf's errors share no base class but Exception
-        raise InputError("is not an ONNX model", source, "export it again") from None
+    with files.reading(source):
+        try:
+            model = onnx.load(str(source))
+        except (OSError, MemoryError):
+            raise
+        except Exception:  # protobuf's errors share no base class but Exception
+            raise InputError("is not an ONNX model", source, "export it again") from None
     result = quantised(model, measure_ranges(model, map(planes, inputs)))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     how = _how(images, activations="uint8", format="QDQ")

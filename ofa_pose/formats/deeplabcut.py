@@ -21,6 +21,7 @@ from ofa_pose.formats.annotated import (
     in_order,
 )
 from ofa_pose.formats.image_files import ImageFinder, size_of
+from ofa_pose.formats.sleap import open_hdf5, whole
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import read_text, read_yaml, real
 
@@ -196,8 +197,6 @@ def _read_csv(path: Path) -> _Table:
 
 def _read_h5(path: Path) -> _Table:
     """A table that pandas wrote in its 'fixed' layout; its other layout holds pickles, which are not read."""
-    from ofa_pose.formats.sleap import open_hdf5
-
     with open_hdf5(path) as file:
         group = next((one for one in file.values() if hasattr(one, "keys") and "block0_values" in one), None)
         if group is None:
@@ -210,7 +209,7 @@ def _read_h5(path: Path) -> _Table:
             people = levels[1] if len(levels) > 3 else [_ONE] * len(levels[0])
             columns = tuple(zip(people, levels[-2], levels[-1], strict=True))
             rows = ["/".join(parts) for parts in zip(*_levels(group, "axis1"), strict=True)]
-            values = group["block0_values"][()]
+            values = whole(group["block0_values"])
         except (KeyError, ValueError, IndexError, TypeError, AttributeError):
             raise InputError("is not a table in pandas' fixed layout", path, _CSV_HINT) from None
     if values.shape != (len(rows), len(columns)):
@@ -222,7 +221,7 @@ def _levels(group: Any, axis: str) -> Iterator[list[str]]:
     """The labels along an axis, a list each level."""
 
     def words(dataset: Any) -> list[str]:
-        return [word.decode() if isinstance(word, bytes) else str(word) for word in dataset[()].tolist()]
+        return [word.decode() if isinstance(word, bytes) else str(word) for word in whole(dataset).tolist()]
 
     if axis in group:
         yield words(group[axis])
@@ -230,7 +229,7 @@ def _levels(group: Any, axis: str) -> Iterator[list[str]]:
     level = 0
     while f"{axis}_level{level}" in group:
         names = words(group[f"{axis}_level{level}"])
-        codes = group[f"{axis}_{'codes' if f'{axis}_codes{level}' in group else 'label'}{level}"][()]
+        codes = whole(group[f"{axis}_{'codes' if f'{axis}_codes{level}' in group else 'label'}{level}"])
         yield [names[code] for code in codes]
         level += 1
 

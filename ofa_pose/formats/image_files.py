@@ -6,15 +6,17 @@ import os
 import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import SURROGATE, in_utf8
+from ofa_pose.utils.errors import InputError, is_of_content
+from ofa_pose.utils.files import SURROGATE, in_utf8, reading
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
 DEEPEST = 20  # folders of an absolute name that may be there below another one
+_DAMAGE = (OSError, RuntimeError, SyntaxError, ValueError)  # Pillow's of damaged files, but for a class of its own
 HEAD = 4096  # bytes of a file in which its EXIF block begins, if it has one
 _ON_ITS_SIDE = frozenset((5, 6, 7, 8))  # EXIF orientations that swap the sides
 
@@ -22,38 +24,46 @@ _ON_ITS_SIDE = frozenset((5, 6, 7, 8))  # EXIF orientations that swap the sides
 def read_turn(path: str | Path) -> tuple[int, tuple[int, int]] | None:
     """How EXIF turns an image that is not stored upright: its orientation, 2 to 8, and the stored width and height.
 
-    Only a JPEG, PNG or WebP file is turned; those of other formats come in one way. Of a damaged file it is None.
+    Only a JPEG, PNG or WebP file is turned; those of other formats come in one way. Of a damaged file it is None, and
+    of one that is not there: who reads the image says so. Raises InputError where it cannot be read.
     """
     from PIL import ExifTags, Image  # here: a device that only runs a model has no Pillow
 
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(HEAD)
-        if b"Exif" not in head and b"eXIf" not in head and b"EXIF" not in head and not head.startswith(b"RIFF"):
-            return None
-        with Image.open(path) as image:
-            if image.format not in ("JPEG", "MPO", "PNG", "WEBP"):
+    with reading(path):
+        try:
+            with Path(path).open("rb") as file:
+                head = file.read(HEAD)
+            if b"Exif" not in head and b"eXIf" not in head and b"EXIF" not in head and not head.startswith(b"RIFF"):
                 return None
-            exif = Image.Exif()
-            exif.load(image.info.get("exif", b""))
-            orientation: Any = exif.get(ExifTags.Base.Orientation)
-            return (orientation, image.size) if orientation in range(2, 9) else None
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
-        return None
+            with Image.open(path) as image:
+                if image.format not in ("JPEG", "MPO", "PNG", "WEBP"):
+                    return None
+                exif = Image.Exif()
+                exif.load(image.info.get("exif", b""))
+                orientation: Any = exif.get(ExifTags.Base.Orientation)
+                return (orientation, image.size) if orientation in range(2, 9) else None
+        except (*_DAMAGE, struct.error, Image.DecompressionBombError) as error:
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            if isinstance(error, OSError) and not missing and not is_of_content(error):
+                raise
+            return None
 
 
 def size_of(path: Path) -> tuple[int, int]:
     """(width, height) in pixels of an image as people see it. Raises InputError."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            size: tuple[int, int] = image.size
-    except FileNotFoundError:
-        hint = "restore it, or name the folder of the images with --images"
-        raise InputError("no such image, and its size is needed", path, hint) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise InputError("is damaged or not an image", path, "copy or download the file again") from None
+    with reading(path):
+        try:
+            with Image.open(path) as image:
+                size: tuple[int, int] = image.size
+        except FileNotFoundError:
+            hint = "restore it, or name the folder of the images with --images"
+            raise InputError("no such image, and its size is needed", path, hint) from None
+        except (*_DAMAGE, Image.DecompressionBombError) as error:
+            if isinstance(error, OSError) and not is_of_content(error):
+                raise
+            raise InputError("is damaged or not an image", path, "copy or download the file again") from None
     turn = read_turn(path)
     return size[::-1] if turn and turn[0] in _ON_ITS_SIDE else size
 
@@ -181,13 +191,17 @@ def open_capture(source: Path | str | int) -> Any:
     """OpenCV's reader of a video file, a stream's address or a camera; one that is not open where there is no such.
 
     Files and streams are FFmpeg's alone, as OpenCV's own reader prints about broken files. OpenCV ends the process
-    where it is given a name that is not UTF-8.
+    where it is given a name that is not UTF-8. Raises InputError where a file cannot be read.
     """
     import cv2  # here: annotations are read without it
 
     if isinstance(source, Path):
         with in_utf8(source) as (name,):
-            return open_capture(name)
+            capture = open_capture(name)
+        if not capture.isOpened():  # OpenCV does not say why
+            with reading(source), suppress(FileNotFoundError), source.open("rb") as file:
+                file.read(1)
+        return capture
     if isinstance(source, int):
         return cv2.VideoCapture(source)
     if SURROGATE.search(source):  # no address

@@ -160,7 +160,7 @@ class _Tasks:
 
     def _place_single_joints(self, points: dict[Any, Any], boxes: dict[Any, list[float]]) -> None:
         """Give joints that nothing joins to a person to the one that they can be of, if there is one."""
-        joined = [group for group in points if group in boxes or len(points[group]) > 1]
+        joined = {group for group in points if group in boxes or len(points[group]) > 1}
         single = [group for group in points if group not in joined]
         if len(boxes) + len([group for group in joined if group not in boxes]) == 0:
             for group in single:
@@ -168,8 +168,9 @@ class _Tasks:
             return
         for group in single:
             ((name, (x, y, flag)),) = points.pop(group)
-            around = [key for key, (bx, by, w, h) in boxes.items() if bx <= x <= bx + w and by <= y <= by + h]
-            if len(around) == 1 and not joined:  # else it was left apart on purpose
+            near = {} if joined else boxes  # else it was left apart on purpose
+            around = [key for key, (bx, by, w, h) in near.items() if bx <= x <= bx + w and by <= y <= by + h]
+            if len(around) == 1:
                 points[around[0]].append((name, (x, y, flag)))
                 self._placed += 1
             else:
@@ -222,9 +223,12 @@ def _groups(regions: list[dict[str, Any]]) -> dict[Any, Any]:
     leader: dict[Any, Any] = {}
 
     def top(one: Any) -> Any:
-        while leader.get(one, one) != one:
-            one = leader[one]
-        return one
+        found = one
+        while leader[found] != found:
+            found = leader[found]
+        while one != found:  # a chain is walked once
+            leader[one], one = found, leader[one]
+        return found
 
     for region in regions:
         is_relation = region.get("type") == "relation"

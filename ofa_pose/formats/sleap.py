@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,11 +27,14 @@ from ofa_pose.formats.annotated import (
 )
 from ofa_pose.formats.image_files import ImageFinder, size_of
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import reading
 
 _USER = 0  # instance_type of people that somebody labelled; 1: predicted
 _EDGE, _SYMMETRY = 1, 2  # EdgeType of a skeleton's link
 _CORNER_ORIGIN = 1.1  # files below this format count from the corner of the first pixel, later ones from its centre
 _HINT = "save it in SLEAP again"
+_SMALL = 1 << 28  # bytes that are read in any case
+_MOST_PACKED = 100  # times its file's size that a larger dataset may take: one of few labels is packed well
 
 
 @contextmanager
@@ -40,17 +45,30 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     except ImportError:
         hint = "pip install 'ofa-pose[formats]'"
         raise InputError("is HDF5, and h5py is not installed", path, hint) from None
-    try:
-        file = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise InputError("no such file", path, "check the path") from None
-    except OSError:
-        raise InputError("is not an HDF5 file", path, "name another file") from None
+    with reading(path):
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            if error.errno is None:
+                raise InputError("is not an HDF5 file", path, "name another file") from None
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None  # h5py's text is long
     with file:
         try:
             yield file
-        except RuntimeError as error:  # h5py's, of contents that its library cannot make out
+        except (RuntimeError, OSError) as error:  # h5py's, of contents that its library cannot make out
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise InputError(f"is a damaged HDF5 file ({error})", path, "save it again, or copy it again") from None
+
+
+def whole(data: Any, row: int | None = None) -> Any:
+    """All of an HDF5 dataset, or a row. Raises InputError where the file holds far less, as of one never written."""
+    shape = data.shape if row is None else data.shape[1:]
+    size, path = math.prod(shape) * data.dtype.itemsize, Path(data.file.filename)
+    if size > max(_SMALL, _MOST_PACKED * path.stat().st_size):
+        what = f"its {data.name.strip('/')} stands for {size >> 20:,} MiB, far more than the file holds"
+        raise InputError(what, path, "save it again, or copy it again")
+    return data[() if row is None else row]
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,8 @@ def _read(given: Given) -> list[AnnotatedImages]:
         try:
             return [_Labels(given, file).read()]
         except (KeyError, ValueError, IndexError, TypeError, AttributeError, UnicodeDecodeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise InputError(f"is not what SLEAP writes ({type(error).__name__}: {error})", path, _HINT) from None
 
 
@@ -82,8 +102,8 @@ class _Labels:
         self._given, self._file, self._path = given, file, given.path
         head = file["metadata"].attrs
         self._format = float(head.get("format_id", 1.0))
-        self._metadata = json.loads(head["json"] if "json" in head else file["metadata/json"][()])
-        self._instances = file["instances"][()]
+        self._metadata = json.loads(head["json"] if "json" in head else whole(file["metadata/json"]))
+        self._instances = whole(file["instances"])
         is_user = self._instances["instance_type"] == _USER
         if not is_user.any():
             what = f"holds {len(is_user)} predicted people and nobody whom someone labelled"
@@ -97,8 +117,8 @@ class _Labels:
         """Every frame on which somebody labelled someone."""
         joints = self._joints()
         gathered = Gathered(joints)
-        points, videos = self._file["points"][()], list(self._videos())
-        for frame in self._file["frames"][()]:
+        points, videos = whole(self._file["points"]), list(self._videos())
+        for frame in whole(self._file["frames"]):
             rows = self._instances[int(frame["instance_id_start"]) : int(frame["instance_id_end"])]
             labelled = [row for row in rows if row["instance_type"] == _USER]
             gathered.losses["predictions"] += len(rows) - len(labelled)
@@ -152,7 +172,7 @@ class _Labels:
 
     def _videos(self) -> Iterator[_Video]:
         taken: Counter[str] = Counter()
-        for text in self._file["videos_json"][()]:
+        for text in whole(self._file["videos_json"]):
             described = json.loads(text)
             backend = described["backend"]
             named = backend.get("filename", described.get("filename", ""))
@@ -178,7 +198,7 @@ class _Labels:
         if kind not in ("png", "jpg", "jpeg"):
             what = f"keeps images of {name} as {kind}, which is not read"
             raise InputError(what, self._path, "save it with PNG images, or beside its videos")
-        numbers = self._file[str(PurePosixPath(dataset).parent / "frame_numbers")][()].tolist()
+        numbers = whole(self._file[str(PurePosixPath(dataset).parent / "frame_numbers")]).tolist()
         size = None
         if "width" in data.attrs and "height" in data.attrs:
             size = int(data.attrs["width"]), int(data.attrs["height"])
@@ -219,7 +239,7 @@ class _Labels:
 
 def stored_bytes(file: Any, stored: StoredImage) -> bytes:
     """The encoded image, from the open HDF5 file."""
-    return np.asarray(file[stored.dataset][stored.row]).astype(np.uint8, casting="unsafe").tobytes()
+    return np.asarray(whole(file[stored.dataset], stored.row)).astype(np.uint8, casting="unsafe").tobytes()
 
 
 def _size_of_code(code: bytes, where: str) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from ofa_pose.formats.image_files import IMAGE_SUFFIXES, has_image, open_capture
 from ofa_pose.pose.geometry import InputFrame
 from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.files import real
+from ofa_pose.utils.files import folded, real
 from ofa_pose.utils.process import map_ahead
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
@@ -145,25 +145,20 @@ def _name_photos(paths: Sequence[Path], overlays: Path) -> list[_Photo]:
     names = [path.relative_to(root) for path in paths]
     ids = [int(name.stem) if name.stem.isascii() and name.stem.isdigit() else name.as_posix() for name in names]
     drawn = [name.with_suffix(".jpg") for name in names]
-    id_count, drawn_count = Counter(ids), Counter(map(_folded, drawn))
+    id_count, drawn_count = Counter(ids), Counter(map(folded, drawn))
     taken = {overlay for overlay, count in drawn_count.items() if count == 1}
     photos = []
     for path, name, image_id, overlay in zip(paths, names, ids, drawn, strict=True):
         unique_id = image_id if id_count[image_id] == 1 else name.as_posix()
-        if _folded(overlay) not in taken:
+        if folded(overlay) not in taken:
             suffixes = itertools.chain([".jpg"], (f"-{number}.jpg" for number in itertools.count(2)))
             tried = (name.with_name(name.name + suffix) for suffix in suffixes)
-            overlay = next(one for one in tried if _folded(one) not in taken)
-            taken.add(_folded(overlay))
+            overlay = next(one for one in tried if folded(one) not in taken)
+            taken.add(folded(overlay))
         if real(overlays / overlay) in sources:
             raise InputError("the overlay would replace this image", path, ELSEWHERE)
         photos.append(_Photo(path, unique_id, name.as_posix(), overlays / overlay))
     return photos
-
-
-def _folded(path: Path) -> str:
-    """What a file system that knows no case takes a path for."""
-    return str(path).lower()
 
 
 def is_address(source: object) -> bool:

@@ -136,7 +136,7 @@ def import_results(path: Path) -> tuple[LatencyTable, Verification | None]:
         named = ((known.get(name) or Piece.parse(name, path), seen) for name, seen in ratios.items())
         samples: Samples = {subject: read_times(seen) for subject, seen in named}
         times, head = read_times(times), Header.from_dict(header, path)
-    except (ArithmeticError, AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"is not a results.csv of a bundle ({error})", path, "measure the bundle again") from None
     expected = table_subjects(head.space, head.joints, head.share)  # in whose order `latency build` writes them too
     table = LatencyTable(head, times, {subject: samples.get(subject, []) for subject in expected})

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -22,7 +23,8 @@ from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.searches.candidates import FitnessOutcome
-from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.atomic import naming
+from ofa_pose.utils.errors import InputError, OfaPoseError, is_used_up
 from ofa_pose.utils.files import check_regular
 from ofa_pose.utils.result import plain
 
@@ -31,6 +33,7 @@ APPLICATION = 0x6F667061  # 'ofpa', in the file's header
 FORMAT = 1
 HINT = "restore it, or choose another --archive"
 ROUNDED = 1e-9  # share by which a number may be off that went through another program
+HANDLES = 3  # the file, its journal and their folder
 LOCKED_S = 30.0  # how long another process may hold the file
 
 _SCHEMA = (
@@ -211,10 +214,18 @@ class Archive:
             if "full" in text:
                 raise OfaPoseError(f"{self.path}: the disk is full; {kept}") from error
             if opening and isinstance(error, sqlite3.OperationalError):
+                _check_handles(self.path)
                 raise InputError(f"cannot be written ({text})", self.path, "choose another --archive") from error
             if opening:
                 raise InputError(f"is damaged ({text})", self.path, HINT) from error
             raise OfaPoseError(f"{self.path}: cannot be read or written ({text}); {kept}") from error
+
+
+def _check_handles(path: Path) -> None:
+    """Raise an OSError of `path` where fewer files can be opened than SQLite needs, which does not say so."""
+    with naming(path, instead_of=Path(os.devnull)), contextlib.ExitStack() as held:
+        for _ in range(HANDLES):
+            held.enter_context(open(os.devnull, "rb"))
 
 
 def _check_same(ap: Any, metrics: Any) -> None:
@@ -260,6 +271,8 @@ def check_archive(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
+        if is_used_up(error):
+            raise
         raise InputError(f"cannot be read ({error.strerror})", path, "choose another --archive") from None
     if not header:  # killed before its first transaction
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -48,8 +49,9 @@ def write_dataset(
     """Write OUT/images/000001.jpg … and then OUT/annotations.json (COCO layout); returns the annotations' path.
 
     The same arguments give the same files, whatever the number of processes (default: all processors).
-    An OUT that already holds this dataset is used as it is. With `resume`, one that was cut off is gone on with. Raises
-    InputError on any other OUT that is not empty, on one that another process draws to, and on arguments out of range.
+    An OUT that already holds this dataset is used as it is. With `resume`, one that was cut off is gone on with, and
+    images that a loss of power took are drawn again. Raises InputError on any other OUT that is not empty, on one that
+    another process draws to, and on arguments out of range.
     """
     if joints not in BUILT_IN:
         raise InputError(f"no figures with joints '{joints}'", hint=nearest(joints, BUILT_IN))
@@ -81,13 +83,14 @@ def _write(out: Path, info: dict[str, Any], workers: int, resume: bool) -> Path:
     was_cut_off = drawn.is_file() and not path.exists()
     if was_cut_off and not resume:
         raise InputError("holds a dataset that was cut off", out, "add --resume to go on, or name a new folder")
-    if not was_cut_off and _holds(out, path, info):
-        drawn.unlink(missing_ok=True)
-        console.say(f"{out} already holds this dataset; it is used as it is")
-        return path
-    (out / "images").mkdir(exist_ok=True)
     images, size, joints, people = info["images"], info["size"], info["joints"], info.get("people", MOST_PEOPLE)
     work = functools.partial(_write_scene, out / "images", info["seed"], size, joints, people)
+    if not was_cut_off and _holds(out, path, info):
+        drawn.unlink(missing_ok=True)
+        if not _redraw(out / "images", images, work, workers, resume):
+            console.say(f"{out} already holds this dataset; it is used as it is")
+        return path
+    (out / "images").mkdir(exist_ok=True)
     skeleton = BUILT_IN[joints]
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.joints)}
     category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.limbs]
@@ -113,6 +116,27 @@ def _write(out: Path, info: dict[str, Any], workers: int, resume: bool) -> Path:
     write_json(path, document, indent=None)
     drawn.unlink()
     return path
+
+
+def _redraw(folder: Path, images: int, work: Callable[[int], Record], workers: int, resume: bool) -> int:
+    """Draw the images of a finished dataset again that are not whole, as a loss of power leaves them; how many.
+
+    Raises InputError where there are such, without `resume`.
+    """
+    paths = [folder / FILE_NAME.format(index + 1) for index in range(images)]
+    lost = [index for index, path in enumerate(paths) if not _is_whole(path)]
+    if lost and not resume:
+        what = f"{len(lost)} images of the dataset are missing or cut short"
+        raise InputError(what, paths[lost[0]], "add --resume to draw them again, or remove the dataset")
+    if lost:
+        folder.mkdir(exist_ok=True)
+        with (
+            console.progress("drawing lost scenes", len(lost)) as meter,
+            contextlib.closing(_drawn(work, lost, min(workers, len(lost)))) as scenes,
+        ):
+            for _ in scenes:
+                meter.step()
+    return len(lost)
 
 
 def _drawn(work: Callable[[int], Record], indices: Sequence[int], workers: int) -> Generator[Record, None, None]:
@@ -155,23 +179,25 @@ def _drawn_before(path: Path, info: dict[str, Any]) -> dict[int, Record]:
 def _is_whole(path: Path) -> bool:
     """Whether a JPEG is there to its end."""
     try:
-        return path.read_bytes().endswith(b"\xff\xd9")
+        with path.open("rb") as file:
+            file.seek(-2, os.SEEK_END)
+            return file.read() == b"\xff\xd9"
     except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file of fewer bytes
+            raise
         return False
 
 
 def _holds(out: Path, path: Path, info: dict[str, Any]) -> bool:
-    """Whether the folder OUT holds exactly this dataset; raises InputError where it holds something else."""
+    """Whether the folder OUT holds this dataset, if not all of its images; raises InputError where it holds another."""
     if not holds_something(out):
         return False
     if not path.is_file():
         raise InputError("is not empty and holds no finished dataset", out, "name a new folder or remove this one")
     document = read_json(path)
     _check_same(out, document.get("info") if isinstance(document, dict) else None, info)
-    paths = [out / "images" / FILE_NAME.format(number + 1) for number in range(info["images"])]
-    missing = [image for image in paths if not image.is_file()]
-    if missing:
-        raise InputError(f"{len(missing)} images of the dataset are missing", missing[0], "remove OUT")
     return True
 
 

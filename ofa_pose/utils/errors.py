@@ -67,6 +67,11 @@ def is_used_up(error: OSError) -> bool:
     return error.errno in USED_UP
 
 
+def is_of_content(error: OSError) -> bool:
+    """Whether a library says of a file's content what is wrong: without a number, or of a place that it lacks."""
+    return error.errno in (None, errno.EINVAL)
+
+
 def is_memory(error: BaseException) -> bool:
     """Whether an exception says that there is no memory; torch, OpenCV and the runtimes have words of their own."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:

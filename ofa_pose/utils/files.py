@@ -102,7 +102,7 @@ def check_text(path: str | Path, most: int = LONGEST_TEXT) -> None:
 
 @contextlib.contextmanager
 def _opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
-    with _reading(path), Path(path).open("rb") as file:
+    with reading(path), Path(path).open("rb") as file:
         head = file.read(HEAD)
         if head and not head.strip(b"\0"):  # what a loss of power leaves ends in such
             raise InputError(_NO_TEXT, path, _NAME_TEXT)
@@ -113,7 +113,8 @@ def _opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
+    """The system's errors in it as InputError of the file `path`, but for what the machine has no more of."""
     check_regular(path)
     try:
         yield
@@ -269,6 +270,11 @@ def _flatten(loader: Any, node: Any) -> None:
         raise yaml.constructor.ConstructorError(None, None, "stands for far too many values", node.start_mark)
 
 
+def folded(path: Path) -> str:
+    """What a file system that knows no case takes a path for."""
+    return str(path).lower()
+
+
 def real(path: str | Path) -> Path:
     """The file or folder that a path leads to, absolute; of links in a circle, which Path.resolve fails of, one."""
     return Path(os.path.realpath(path))
@@ -276,7 +282,7 @@ def real(path: str | Path) -> Path:
 
 def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes. Raises InputError where it cannot be read."""
-    with _reading(path), Path(path).open("rb") as file:
+    with reading(path), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -19,6 +19,7 @@ from ofa_pose.exports.formats import export_checkpoint
 from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import Skeleton
 from ofa_pose.utils.errors import InputError
+from tests.limits import no_more_files
 from tests.networks import randomised
 
 for _package in ("onnx", "onnxruntime", "openvino", "ncnn", "ai_edge_litert"):
@@ -159,6 +160,25 @@ def test_metadata_that_are_not_json(models: dict[str, str], tmp_path: Path) -> N
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(InputError, match=r"a\.json: holds no metadata"):
             open_runner(tmp_path / "a.param")
+
+
+def test_metadata_that_cannot_be_read_are_not_lacking(models: dict[str, str], tmp_path: Path) -> None:
+    for suffix in (".param", ".bin"):
+        (tmp_path / f"a{suffix}").write_bytes(Path(models["ncnn"]).with_suffix(suffix).read_bytes())
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(OSError, match="Too many open files"), no_more_files():
+        open_runner(tmp_path / "a.param")
+    (tmp_path / "a.json").unlink()
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(InputError, match=r"a\.json: is a folder"):
+        open_runner(tmp_path / "a.param")
+
+
+@pytest.mark.parametrize("form", FORMATS[:-1])
+def test_too_few_handles_are_not_a_damaged_model(models: dict[str, str], form: str) -> None:
+    open_runner(models[form])
+    with pytest.raises(OSError, match="Too many open files"), no_more_files():
+        open_runner(models[form])
 
 
 def test_other_suffixes(tmp_path: Path) -> None:

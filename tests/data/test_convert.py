@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ofa_pose
 from ofa_pose.cli import run
-from ofa_pose.data.convert import convert
+from ofa_pose.data.convert import _distinct, convert
 from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.formats.annotated import LOSSES
 from ofa_pose.skeleton import COCO, load_skeleton
@@ -170,6 +173,54 @@ def test_images_of_one_label_file_are_told_apart(tmp_path: Path) -> None:
     path, _ = write(tmp_path, value)
     convert(path, tmp_path / "out", "yolo")
     assert sorted(one.name for one in (tmp_path / "out" / "images" / "train").iterdir()) == ["0-2.jpg", "0.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="case counts there")
+@pytest.mark.parametrize("to", ["coco", "yolo"])
+def test_names_that_differ_in_case_alone_are_told_apart(tmp_path: Path, to: str) -> None:
+    value = contents(3)
+    for record, name in zip(value["images"], ("A.png", "a.png", "b.png"), strict=True):
+        record["file_name"] = name
+    path, images = write(tmp_path, value)
+    done = convert(path, tmp_path / "out", to, copy_images=True)
+    (split,) = done.splits.values()
+    assert sorted(one.name for one in split["images"].iterdir()) == ["A.png", "a-2.png", "b.png"]
+    assert (split["images"] / "a-2.png").read_bytes() == (images / "a.png").read_bytes()
+    dataset = load_dataset(split["annotations"], split["images"], check_images="decode")
+    assert {record.path.name: len(record.keypoints) for record in dataset.images} == {
+        "A.png": 0,
+        "a-2.png": 1,
+        "b.png": 2,
+    }
+    stay = convert(path, tmp_path / "stay")
+    assert "a.png" in Path(stay.splits["all"]["annotations"]).read_text()
+
+
+def test_two_records_of_one_image_keep_one_copy(tmp_path: Path) -> None:
+    value = contents(2)
+    value["images"][1]["file_name"] = "0.png"
+    path, _ = write(tmp_path, value)
+    done = convert(path, tmp_path / "out", copy_images=True)
+    assert [one.name for one in done.splits["all"]["images"].iterdir()] == ["0.png"]
+
+
+@given(st.lists(st.from_regex(r"([aAb]/)?[aAb](-[23])?\.(png|PNG|jpg)", fullmatch=True), unique=True), st.booleans())
+def test_names_keep_what_they_can(names: list[str], whole: bool) -> None:
+    def key(name: str) -> str:
+        return (name if whole else name[: name.rindex(".")]).lower()
+
+    found = _distinct(names, whole)
+    assert len(set(map(key, found))) == len(names)
+    assert [Path(one).suffix for one in found] == [Path(one).suffix for one in names]
+    if len(set(map(key, names))) == len(names):
+        assert found == names
+
+
+def test_many_names_of_one_label_file_take_no_time() -> None:
+    start = time.process_time()
+    found = _distinct([f"x.s{number}" for number in range(5000)], whole=False)
+    assert found[:2] + found[-1:] == ["x.s0", "x-2.s1", "x-5000.s4999"]
+    assert time.process_time() - start < 2
 
 
 def test_images_in_a_zip_file_are_written(tmp_path: Path) -> None:

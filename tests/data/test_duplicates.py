@@ -14,6 +14,7 @@ from ofa_pose.data.check import statistics
 from ofa_pose.data.duplicates import repeated_files, repeated_pictures, same_annotations, shared_images, warn_of_shared
 from ofa_pose.data.keypoint_dataset import KeypointDataset, load_dataset
 from tests.data.datasets import contents, write
+from tests.limits import no_more_files
 
 
 @pytest.fixture
@@ -94,6 +95,14 @@ def test_pictures_of_other_shapes_are_not_the_same(tmp_path: Path) -> None:
     for number, shape in enumerate(((64, 96, 3), (96, 64, 3))):
         cv2.imwrite(str(images / f"{number}.png"), np.full(shape, 7, np.uint8))
     assert repeated_pictures(load_dataset(annotations, images).images) == []
+
+
+def test_without_handles_nobody_says_that_no_images_are_shared(pair: tuple[KeypointDataset, KeypointDataset]) -> None:
+    one, other = pair
+    for ask in (lambda: shared_images(one, other), lambda: warn_of_shared(one, other, "val")):
+        ask()
+        with pytest.raises(OSError, match=r"Too many open files: .*\.png"), no_more_files():
+            ask()
 
 
 def test_a_split_that_shares_images_with_train_is_warned_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,20 @@ def test_decoding_finds_wrong_sizes_and_damage(tmp_path: Path) -> None:
     first, second, third = (str(fault) for fault in caught.value.faults)
     assert "0.png: is 90x64 pixels, annotated as 96x64" in first
     assert "1.png: is cut short" in second and "2.png: is damaged or not an image" in third
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="that file is Linux'")
+@pytest.mark.parametrize("check", ["exists", "decode"])
+def test_images_that_cannot_be_read_are_no_images_without_exif(tmp_path: Path, check: Any) -> None:
+    annotations, images = write(tmp_path, contents(3))
+    for name in ("0.png", "2.png"):
+        (images / name).unlink()
+        (images / name).symlink_to("/proc/self/mem")  # of which the first bytes cannot be read
+    with pytest.raises(InputError) as caught:
+        load_dataset(annotations, images, check_images=check)
+    assert [(fault.where, fault.what) for fault in caught.value.faults] == [
+        (str(images / name), "cannot be read (Input/output error)") for name in ("0.png", "2.png")
+    ]
 
 
 def test_skeletons(tmp_path: Path) -> None:

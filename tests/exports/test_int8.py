@@ -27,6 +27,7 @@ from ofa_pose.models.litepose import LitePose
 from ofa_pose.skeleton import COCO, CROWDPOSE
 from ofa_pose.synthetic.dataset import write_dataset
 from ofa_pose.utils.errors import InputError
+from tests.limits import no_more_files
 
 
 def scenes(folder: Path, images: int, seed: int) -> KeypointDataset:
@@ -210,4 +211,18 @@ def test_what_cannot_be_quantised(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(InputError, match=r"broken\.onnx: is not an ONNX model"):
         quantise_onnx(tmp_path / "broken.onnx", tmp_path / "model.onnx", [], 0)
+    with pytest.raises(InputError, match=r"none\.onnx: no such file"):
+        quantise_onnx(tmp_path / "none.onnx", tmp_path / "model.onnx", [], 0)
     assert [path.name for path in tmp_path.iterdir()] == ["broken.onnx"]
+
+
+def test_what_the_machine_has_too_little_of_is_no_damage(tiny_source: Path, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Too many open files"), no_more_files():
+        quantise_onnx(tiny_source, tmp_path / "model.onnx", [], 0)
+    with pytest.raises(MemoryError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx, "load", _without_memory)
+        quantise_onnx(tiny_source, tmp_path / "model.onnx", [], 0)
+
+
+def _without_memory(*_: Any) -> None:
+    raise MemoryError

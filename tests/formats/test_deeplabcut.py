@@ -131,6 +131,18 @@ def test_the_pickles_of_pandas_other_layout_are_not_read(tmp_path: Path) -> None
         deeplabcut.FORMAT.read(Given(path))
 
 
+@pytest.mark.parametrize("name", ["block0_values", "axis1_level0", "axis1_label1", "block0_items_level2"])
+def test_a_small_file_that_stands_for_far_more_is_refused(tmp_path: Path, name: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = write_h5(make(str(tmp_path), [SCENE]), [SCENE], several=True)
+    with h5py.File(path, "a") as file:
+        group = file["df_with_missing"]
+        kind = group.pop(name).dtype
+        group.create_dataset(name, (10**10,), kind, chunks=(1000,))
+    with pytest.raises(InputError, match=rf"me.h5: its df_with_missing/{name} stands for [\d,]+ MiB, far more than"):
+        deeplabcut.FORMAT.read(Given(path))
+
+
 def test_without_a_config_the_limbs_are_not_known(tmp_path: Path) -> None:
     path = write_csv(make(str(tmp_path), [SCENE]), [SCENE], several=False)
     (tmp_path / "fish-me-2026" / "config.yaml").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofa_pose.formats import label_studio
-from ofa_pose.formats.annotated import Given
+from ofa_pose.formats.annotated import Gathered, Given, Joints
 from ofa_pose.utils.errors import InputError
 from tests.formats.scenes import Scene, assert_same, box_of, scene_lists, write_images
 
@@ -168,3 +169,33 @@ def test_faults(tmp_path: Path, change: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         label_studio.FORMAT.read(write(tmp_path, [one]))
     assert "project-1-at-2026.json" in str(caught.value)
+
+
+def _relations(ends: list[tuple[int, int]]) -> list[Region]:
+    return [{"type": "relation", "from_id": str(a), "to_id": str(b)} for a, b in ends]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_regions_of_one_group_are_those_that_relations_join(ends: list[tuple[int, int]]) -> None:
+    groups = label_studio._groups(_relations(ends))
+    sets = {one: {one} for end in ends for one in map(str, end)}
+    for a, b in ends:
+        both = sets[str(a)] | sets[str(b)]
+        sets |= dict.fromkeys(both, both)
+    assert {one: {other for other in groups if groups[other] == groups[one]} for one in groups} == sets
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_long_chain_of_relations_takes_no_time(step: int) -> None:
+    start = time.process_time()
+    groups = label_studio._groups(_relations([(n, n + 1) for n in range(1, 20_000)][::step]))
+    assert len(groups) == 20_000 and len(set(groups.values())) == 1
+    assert time.process_time() - start < 2
+
+
+def test_many_people_of_two_joints_take_no_time(tmp_path: Path) -> None:
+    reader = label_studio._Tasks(Given(tmp_path / "a.json"), Gathered(Joints("fish", ("head", "tail"))))
+    points = {number: [("head", (1.0, 1.0, 2))] * (1 + number % 2) for number in range(60_000)}
+    start = time.process_time()
+    reader._place_single_joints(points, {})
+    assert len(points) == 30_000 and time.process_time() - start < 2

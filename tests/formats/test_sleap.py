@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from ofa_pose.formats.sleap import open_hdf5
 from ofa_pose.utils.errors import InputError
 from tests.formats.scenes import JOINTS, Scene, assert_same, scene_lists, write_images
 from tests.formats.slp_files import SCENES, image_list, keep_images, write, write_video
+from tests.limits import no_more_files
 
 h5py = pytest.importorskip("h5py")
 
@@ -104,3 +107,89 @@ def test_what_the_library_of_hdf5_cannot_make_out_is_a_damaged_file(tmp_path: Pa
         pass
     with pytest.raises(InputError, match=r"a\.slp: is a damaged HDF5 file \(exponent\)"), open_hdf5(tmp_path / "a.slp"):
         raise RuntimeError("exponent")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="that file is Linux'")
+def test_a_disk_that_fails_is_not_a_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.slp").symlink_to("/proc/self/mem")  # of which the first bytes cannot be read
+    with pytest.raises(InputError, match=r"a.slp: cannot be read \(Input/output error\)"):
+        sleap.FORMAT.read(Given(tmp_path / "a.slp"))
+
+
+def test_too_few_handles_are_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path, SCENES)
+    named = write(tmp_path / "a.slp", SCENES, [image_list(SCENES)], [(0, 0), (0, 1)])
+    with pytest.raises(OSError, match="Too many open files") as caught, no_more_files():
+        sleap.FORMAT.read(named)
+    assert (caught.value.errno, caught.value.filename) == (errno.EMFILE, str(named.path))
+    read = sleap.size_of
+
+    def without_handles(path: Path) -> tuple[int, int]:
+        read(path)
+        with no_more_files():
+            return read(path)
+
+    monkeypatch.setattr(sleap, "size_of", without_handles)
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        sleap.FORMAT.read(named)
+    assert caught.value.filename == str(tmp_path / "a.png")
+
+
+def _hollow(name: str, *shape: int) -> Any:
+    def change(file: Any) -> None:
+        kind = file.pop(name).dtype
+        file.create_dataset(name, shape, kind, chunks=(1000,) * len(shape))
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["instances", "points", "frames", "videos_json"])
+@pytest.mark.parametrize("shape", [(10**9,), (2**33, 2**33)])
+def test_a_small_file_that_stands_for_far_more_is_refused(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    write_images(tmp_path, SCENES)
+    named = write(tmp_path / "a.slp", SCENES, [image_list(SCENES)], [(0, 0), (0, 1)])
+    with h5py.File(named.path, "a") as file:
+        users = file["instances"][()]
+        _hollow(name, *shape)(file)
+        if name == "instances" and len(shape) == 1:
+            file[name][: len(users)] = users
+    with pytest.raises(InputError, match=rf"a.slp: its {name} stands for [\d,]+ MiB, far more than the file holds"):
+        sleap.FORMAT.read(named)
+
+
+def test_kept_images_that_stand_for_far_more_are_refused(tmp_path: Path) -> None:
+    kept = {"backend": {"filename": ".", "dataset": "video0/video"}}
+    named = write(tmp_path / "a.pkg.slp", SCENES, [kept], [(0, 7), (0, 9)])
+    keep_images(named.path, [7, 9], np.zeros(9, np.uint8))
+    with h5py.File(named.path, "a") as file:
+        file.pop("video0/video")
+        file.create_dataset("video0/video", (2, 10**10), np.int8, chunks=(1, 1000))
+    match = r"a.pkg.slp: its video0/video stands for 9,536 MiB"
+    with pytest.raises(InputError, match=match):
+        sleap.FORMAT.read(named)
+    with h5py.File(named.path, "a") as file:
+        file["video0/video"].attrs.update(width=6, height=4)  # so that the images are not read at first
+        file["video0"].pop("frame_numbers")
+        file.create_dataset("video0/frame_numbers", (10**10,), np.int64, chunks=(1000,))
+    with pytest.raises(InputError, match=r"its video0/frame_numbers stands for"):
+        sleap.FORMAT.read(named)
+
+
+def test_well_packed_labels_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "packed.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("nan", data=np.full((2000, 500), np.nan), compression="gzip", compression_opts=9)
+    with open_hdf5(path) as file:
+        assert file["nan"].nbytes > 100 * path.stat().st_size and sleap.whole(file["nan"]).shape == (2000, 500)
+
+
+def test_a_damaged_part_of_a_file_is_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("packed", data=np.arange(1000), compression="gzip")
+        place = file["packed"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 20] = bytes(20)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a.h5: is a damaged HDF5 file"), open_hdf5(path) as file:
+        sleap.whole(file["packed"])

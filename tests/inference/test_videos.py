@@ -32,6 +32,7 @@ from tests.inference.videos import (
     read_video,
     write_video,
 )
+from tests.limits import no_more_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -274,6 +275,16 @@ def test_streams_that_cannot_be_read(model: PoseModel, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"camera {camera}: is not there, or in use; see"):
             predict_source(model, camera, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_video_that_the_system_cannot_read_is_not_damaged(model: PoseModel, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.mp4", 3)
+    with pytest.raises(OSError, match=r"Too many open files: .*video\.mp4"), no_more_files():
+        predict_source(model, video, tmp_path / "out")
+    if sys.platform == "linux":
+        (tmp_path / "memory.mp4").symlink_to("/proc/self/mem")  # of which the first bytes cannot be read
+        with pytest.raises(InputError, match=r"memory\.mp4: cannot be read \(Input/output error\)"):
+            predict_source(model, tmp_path / "memory.mp4", tmp_path / "out")
 
 
 def test_opencv_and_ffmpeg_keep_off_the_terminal(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import pytest
 from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.searches.archive import Archive, check_archive, find_archive
 from ofa_pose.utils.errors import InputError, OfaPoseError
+from tests.limits import no_more_files
 from tests.searches.small_spaces import small_space
 
 BASIS = {"sha256": "ab" * 32, "search": ["a.json", 7, 7]}
@@ -207,6 +209,19 @@ def test_places_that_cannot_hold_an_archive_are_refused(tmp_path: Path) -> None:
         Archive(tmp_path / "nowhere" / "a.sqlite", BASIS)
     with pytest.raises(InputError, match="cannot be read"):
         check_archive(tmp_path)
+
+
+@pytest.mark.parametrize("but", range(4))
+@pytest.mark.parametrize("is_new", [False, True])
+def test_too_few_handles_are_not_a_place_that_cannot_hold_an_archive(path: Path, but: int, is_new: bool) -> None:
+    if not is_new:
+        Archive(path, BASIS).__exit__(None, None, None)
+    try:
+        with no_more_files(but), Archive(path, BASIS | {"search": []}):
+            pass
+    except OSError as error:
+        assert (error.errno, error.filename) == (errno.EMFILE, str(path))
+    Archive(path, BASIS).__exit__(None, None, None)
 
 
 @pytest.mark.parametrize(

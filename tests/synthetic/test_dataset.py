@@ -341,11 +341,20 @@ def test_another_process_that_draws_keeps_out(tmp_path: Path, monkeypatch: pytes
     assert write_dataset(tmp_path / "out", 1, 64, "coco", 0, workers=1).exists()
 
 
-def test_a_dataset_with_a_missing_image_is_not_used_again(tmp_path: Path) -> None:
-    path = write_dataset(tmp_path / "holes", 2, 64, "coco", 5, workers=1)
-    (path.parent / "images" / "000001.jpg").unlink()
-    with pytest.raises(InputError, match=r"1 images of the dataset are missing"):
-        write_dataset(path.parent, 2, 64, "coco", 5)
+@pytest.mark.parametrize("left", [None, b"", bytes(3000), b"\xff"], ids=["none", "empty", "zeros", "a byte"])
+def test_images_that_a_loss_of_power_took_are_drawn_again(tmp_path: Path, left: bytes | None) -> None:
+    path = write_dataset(tmp_path / "holes", 3, 64, "coco", 5, workers=1)
+    images, labels = sorted((path.parent / "images").iterdir()), path.read_bytes()
+    before = [image.read_bytes() for image in images]
+    for image in images[1:]:
+        image.unlink()
+        if left is not None:
+            image.write_bytes(left)
+    with pytest.raises(InputError, match=r"002.jpg: 2 images of the dataset are missing or cut short; add --resume"):
+        write_dataset(path.parent, 3, 64, "coco", 5)
+    assert write_dataset(path.parent, 3, 64, "coco", 5, resume=True) == path
+    assert [image.read_bytes() for image in images] == before and path.read_bytes() == labels
+    assert write_dataset(path.parent, 3, 64, "coco", 5) == path
 
 
 @pytest.mark.parametrize(
