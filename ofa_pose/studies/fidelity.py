@@ -359,7 +359,8 @@ class FidelityStudy:
 
 def _evaluated(evaluates: Mapping[Counts, Evaluate], rows: Rows) -> Iterator[tuple[Genome, dict[str, float]]]:
     """The AP and the seconds of every subnet under every evaluation that are not there yet, as they come."""
-    missing = {c: [genome for genome, row in rows.items() if _column("AP", c) not in row] for c in evaluates}
+    wanted = {counts: {_column("AP", counts), _column("seconds", counts)} for counts in evaluates}
+    missing = {c: [genome for genome, row in rows.items() if not names <= row.keys()] for c, names in wanted.items()}
     total, left = len(evaluates) * len(rows), sum(map(len, missing.values()))
     # Counted in images: with few of them a subnet takes less.
     work = sum(map(sum, evaluates)) * len(rows)

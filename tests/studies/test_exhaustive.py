@@ -141,6 +141,7 @@ def test_a_damaged_table_is_refused_and_kept(tmp_path: Path) -> None:
     for old, new, words in (
         ("0-0-1-", "0-0-x-", f"{TABLE}:3: is not a row"),
         ("0-0-1-", "0-0-2-", f"{TABLE}:3: is not of space 'tiny'"),
+        (",0.25\n", ",-1\n", f"{TABLE}:2: seconds is -1"),
         ("genome", "gnome", "is not a table of space 'tiny'"),
         ("0-0-2-0-0-0-0-0-0-0-0-0-0,", "0-0-2,", f"{TABLE}:4: is not of space 'tiny'"),
     ):
