@@ -39,7 +39,7 @@ from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.process import interruptible
 from ofa_pose.utils.ranking import Series, draw_comparisons, kendall_interval
 from ofa_pose.utils.result import Result, plain
-from ofa_pose.utils.run_dir import RunDir, check_basis, has_begun, plan_run, read_records
+from ofa_pose.utils.run_dir import RunDir, check_basis, has_begun, plan_run, read_basis, read_records
 from ofa_pose.utils.seeding import generator
 
 SURE = 10  # subnets; with fewer even a tau of 1 may be chance
@@ -294,7 +294,7 @@ class FidelityStudy:
         columns += [TUNED] if self.fine_tune else []
         rows: dict[Genome, dict[str, float]] = {genome: {} for genome in genomes}
         if not run.fresh:
-            check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
+            check_basis(read_basis(run.path / BASIS), self.basis, run.path)
             before = read_subnets(table, columns, space, empty=columns, what="a table of this study")
             if not before.keys() <= rows.keys():
                 raise InputError("holds subnets of another study", table, "choose another --out")

@@ -23,6 +23,7 @@ from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.recipe import Recipe
 from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.studies.fidelity import (
+    BASIS,
     PICTURE,
     TABLE,
     TUNING,
@@ -200,6 +201,12 @@ def test_what_does_not_belong_to_the_study_is_not_resumed(study: Run, tmp_path: 
     ):
         with pytest.raises(InputError, match=words):
             study(Figures(), resume=True, facts={**FACTS, key: value})
+    basis = (tmp_path / "run" / BASIS).read_text()
+    for damaged in ("null", "[]", "5"):
+        (tmp_path / "run" / BASIS).write_text(damaged)
+        with pytest.raises(InputError, match=rf"{BASIS}: does not say what its run rests on"):
+            study(Figures(), resume=True)
+    (tmp_path / "run" / BASIS).write_text(basis)
     for old, new, words in (
         ("genome", "gnome", "is not a table of this study"),
         ("0-0-0-0", "0-0-9-0", f"{TABLE}:2: is not of space 'small'"),
