@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -92,8 +93,8 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                     raise InputError(what, path, "unpack it, and name the folder")
                 archive.extractall(folder, wanted)
         except OSError as error:
-            if error.errno is not None:  # which says what is so; bz2 raises one without
-                raise
+            if error.errno not in (None, errno.EINVAL):  # which say what is so
+                raise  # bz2 raises one without a number, and a part that begins before the file is EINVAL
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
         except DAMAGED_ZIP as error:
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +84,7 @@ def _opened(path: str | Path) -> Iterator[Mapping[str, Array]]:
         with np.load(path, allow_pickle=False) as kept:
             yield kept
     except (*DAMAGED_ZIP, OSError, TypeError) as error:
-        if getattr(error, "errno", None) is not None:  # which says what is so
+        if getattr(error, "errno", None) not in (None, errno.EINVAL):  # which say what is so
             raise
         what = f"is not a file of crops, or damaged ({error})"
         raise InputError(what, path, "remove this file: the same study draws them again") from None

@@ -45,14 +45,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_crops(tmp_path_factory.mktemp("crops") / "crops.npz", 2, 1, 16, 0)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "no about", "an array", "objects"])
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "misplaced", "no about", "an array", "objects"])
 def test_damaged_files_are_refused_and_kept(small: Path, tmp_path: Path, damage: str) -> None:
     whole, other = small.read_bytes(), io.BytesIO()
     if damage in ("no about", "objects"):
         np.savez(other, **{"about" if damage == "objects" else "all": np.array([None])})
     elif damage == "an array":
         np.save(other, np.zeros(3))
-    content = {"truncated": whole[:-40], "text": b"crops", "empty": b""}.get(damage, other.getvalue())
+    changed = {"truncated": whole[:-40], "text": b"crops", "empty": b"", "misplaced": whole[:-6] + b"\xff" + whole[-5:]}
+    content = changed.get(damage, other.getvalue())
     path = tmp_path / "crops.npz"
     path.write_bytes(content)
     for read in (lambda: write_crops(path, 2, 1, 16, 0), lambda: read_crops(path)):
