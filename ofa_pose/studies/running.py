@@ -91,9 +91,8 @@ def recorded(task: Task) -> RunFigures | None:
     if not isinstance(call, dict) or not isinstance(basis, dict):
         raise InputError("does not say how its run was called", task.record, "remove it and the run beside it")
     if call != task.call:
-        raise InputError(
-            f"was begun otherwise: {', '.join(changed_keys(call, task.call))}", task.record, "choose another --out"
-        )
+        changed = ", ".join(changed_keys(call, task.call))
+        raise InputError(f"was begun otherwise: {changed}", task.record, "choose another --out")
     check_basis(basis, task.basis, task.record)  # records of 0.1 have none
     figures = kept.get("figures")
     if figures is None or _are_figures(figures):
@@ -110,7 +109,7 @@ def _are_figures(value: Any) -> bool:
     if value["seconds"] < 0 or not (steps is None or (are_numbers([steps], 1) and steps >= 0)):
         return False
     if value["metric"] is None:
-        return True
+        return all(one is None for one in (value["value"], *costs))
     known = value["metric"] in METRICS and are_numbers([value["value"], *costs], 1 + len(costs))
     return known and 0 <= value["value"] <= 1 and min(costs) >= 0
 

@@ -128,6 +128,8 @@ def test_a_run_that_has_become_an_arm_is_not_done(tmp_path: Path) -> None:
         *({**GOOD, "value": value} for value in (float("nan"), float("inf"), "0.4", 73, -0.1, None, True, [0.4])),
         *({**GOOD, "metric": metric} for metric in ("mAP", 1, ["AP"])),
         *({**GOOD, "params": params} for params in (None, "7", -1, float("inf"))),
+        {**NONE, "value": 0.4},
+        {**NONE, "params": 7},
         *({**GOOD, "steps": steps} for steps in ("4", -1, float("nan"))),
         *({**figures, "seconds": seconds} for figures in (GOOD, NONE) for seconds in (None, "1", -1, float("nan"))),
     ],
