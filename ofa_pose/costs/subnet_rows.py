@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,30 +76,40 @@ def read_subnets(
     """The cells of every subnet in a table; a last line that was being written when its writer was killed is left out.
 
     Args:
-        columns: those to read, numbers.
+        columns: those to read: numbers from 0, APs (AP, AP_…) up to 1.
         space: whose subnets they have to be; the values of its genes are read too.
         empty: columns whose cells may be empty, which gives None.
         extra: columns to read as well where the file has them.
         what, hint: what the file should be, and what to do where it is not that; for messages.
 
     Raises:
-        InputError: the file is missing, has other columns, or holds a row that is damaged or of another space.
+        InputError: the file is missing, has other columns, holds a row that is damaged or of another space, or gives
+            a subnet other figures than a row above.
     """
     labels = space.labels if space is not None else ()
     names, rows = files.read_csv(path)
     if not {"genome", *labels, *columns} <= set(names):
         raise InputError(f"is not {what}", path, hint)
-    columns = [*columns, *(name for name in extra if name in names)]
+    every = [*columns, *(name for name in extra if name in names)]
     found: dict[Genome, dict[str, Any]] = {}
     for line, row in enumerate(rows, start=2):
         try:
             genome = read_genome(row["genome"])
-            cells = {name: float(row[name]) if row[name] or name not in empty else None for name in columns}
+            cells = {name: float(row[name]) if row[name] or name not in empty else None for name in every}
             values = [int(row[label]) for label in labels]
         except (AttributeError, TypeError, ValueError):
             raise InputError(f"is not a row of {what}", f"{path}:{line}", "remove that line") from None
+        for name, cell in cells.items():
+            most = 1 if name.startswith("AP") else sys.float_info.max
+            if cell is not None and not 0 <= cell <= most:  # NaN neither
+                fault = f"{name} is {cell:g}, which {what} does not hold"
+                raise InputError(fault, f"{path}:{line}", "remove that line")
         if space is not None and not _fits(space, genome, values):
             raise InputError(f"is not of space '{space.name}'", f"{path}:{line}", hint)
+        before = found.get(genome, cells)
+        if any(before[name] != cells[name] for name in columns):
+            fault = f"subnet {genome_text(genome)} has other figures there than above"
+            raise InputError(fault, f"{path}:{line}", "remove one of the two lines")
         found[genome] = {**dict(zip(labels, values, strict=True)), **cells}
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -92,9 +93,10 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                     raise InputError(what, path, "unpack it, and name the folder")
                 archive.extractall(folder, wanted)
         except OSError as error:
-            if is_used_up(error):
+            # Damage: a name that no disk holds, bz2's without a number, a part that begins before the file (EINVAL).
+            if is_used_up(error) or not (names_file_in(folder, error) or error.errno in (None, errno.EINVAL)):
                 raise
-            words = error.strerror or error  # of a name that no file can have, or of bz2
+            words = error.strerror or error
             raise InputError(f"cannot be unpacked ({words})", path, "copy or download the file again") from None
         except DAMAGED_ZIP as error:
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None

@@ -135,6 +135,8 @@ class LatencyTable:
 
     def check_complete(self, where: object = "", hint: str = RESUME) -> None:
         """Raise InputError where a piece or network that the header promises has not been measured in every round."""
+        if not self.ratios:  # before the pieces of a space that may be vast
+            raise InputError("lacks all pieces and networks that its header names", where, "build or import it again")
         expected = table_subjects(self.header.space, self.header.joints, self.header.share)
         absent = sum(subject not in self.ratios for subject in expected)
         if absent or not self.anchor:  # what waits to be measured is there without times

@@ -24,6 +24,7 @@ from ofa_pose.utils.seeding import generator
 
 NETS = 20  # whole networks in a table
 MOST_PIECES = 1_000_000  # combinations of widths and sides that are gone through
+MOST_DISTANCES = 10**9  # between pieces that are taken and the others, half a minute's work
 POOL = 200  # random networks that they are chosen from
 # In what the pieces of a kind differ. Sides are the input's, in cells; `raw` is 0 in a plain head.
 FIELDS = {
@@ -187,13 +188,18 @@ def space_pieces(space: SearchSpace, joints: int) -> list[Piece]:
     for piece in plan_pieces(Grid(space, joints, top).plan):
         shapes = (np.shape(sizes)[::-1] for sizes in piece.sizes)  # as np.broadcast does, which stops at 32 axes
         count = math.prod(map(max, zip_longest(*shapes, fillvalue=1)))
-        if count > MOST_PIECES:
-            what = f"space '{space.name}' has more than {MOST_PIECES:,} pieces, too many to be measured or predicted"
-            raise InputError(what, hint="give its stages fewer choices")
+        _check_count(count, space)
         nothing = sum(piece.sizes) * 0  # spreads each array over all axes
         rows = np.stack([np.ravel(sizes + nothing) for sizes in piece.sizes], axis=1)
         found |= {Piece(piece.kind, tuple(row)) for row in np.unique(rows, axis=0).tolist()}
+        _check_count(len(found), space)
     return sorted(found)
+
+
+def _check_count(count: int, space: SearchSpace) -> None:
+    if count > MOST_PIECES:
+        what = f"space '{space.name}' has more than {MOST_PIECES:,} pieces, too many to be measured or predicted"
+        raise InputError(what, hint="give its stages fewer choices")
 
 
 def spanning_pieces(pieces: list[Piece], share: float) -> list[Piece]:
@@ -202,8 +208,14 @@ def spanning_pieces(pieces: list[Piece], share: float) -> list[Piece]:
     These are few, and an output's time jumps where its channels do not fill a processor's vectors: by half. What is
     added to the corners of a group (pieces that differ in widths alone) is what lies farthest from all that are in.
     """
+    if share >= 1:
+        return sorted(pieces)
     kept: list[Piece] = []
-    for group in groups(pieces).values():
+    grouped = groups(pieces)
+    if share * sum(len(group) ** 2 for key, group in grouped.items() if key[0] not in ALWAYS) > MOST_DISTANCES:
+        what = f"a share of {share:g} of {len(pieces):,} pieces takes too long to be chosen"
+        raise InputError(what, hint="ask for a smaller share, or give the space's stages fewer choices")
+    for group in grouped.values():
         if group[0].kind in ALWAYS:
             kept += group
             continue

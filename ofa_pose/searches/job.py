@@ -52,7 +52,7 @@ from ofa_pose.utils.console import progress, say, show, warn
 from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.numbers import positive
 from ofa_pose.utils.process import interruptible
-from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
+from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run, read_basis
 
 HISTORY, BEST, PICTURE, BASIS, RESULT = "history.csv", "best.yaml", "pareto.png", "search.json", "result.json"
 CHECKPOINT = "best.pt"
@@ -211,11 +211,14 @@ class SearchJob:
         earlier = _read_result(run)
         run.open()
         note_start(run, self.device, self.data)
-        (run.path / RESULT).unlink(missing_ok=True)  # of the search before it was resumed
         logged = event_files(self.log, run, None if run.fresh else -1)
         with interruptible(run.go_on), logged, Archive(place, self.basis) as kept:
             # Only what was known when the search began may teach a surrogate: else a resumed one would learn more.
             prior_end = before.get("prior", kept.last)
+            if not 0 <= prior_end <= kept.last:
+                what = f"says that its archive held {prior_end:,} evaluations, {place} holds {kept.last:,}"
+                raise InputError(what, run.path / BASIS, "name its archive with --archive, or choose another --out")
+            (run.path / RESULT).unlink(missing_ok=True)  # of the search before it was resumed
             known = kept.until(prior_end, feasible.space)
             if given and run.fresh:
                 say(f"archive {place}: {len(known)} evaluations of this supernet are known")
@@ -417,8 +420,11 @@ def _read_plan(run: RunDir, plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the search in the run directory rested on; raises InputError where this one rests on something else."""
     if not (run.path / BASIS).exists():
         raise InputError(f"holds no {BASIS} to resume from", run.path, "start without --resume")
-    before = files.read_json(run.path / BASIS)
+    before = read_basis(run.path / BASIS)
     if "prior" not in before:
         raise InputError("was searched by a version that kept no archive", run.path, "choose another --out")
+    if type(before["prior"]) is not int or not isinstance(before.get("archive"), str | None):
+        what = "does not say which evaluations it had"
+        raise InputError(what, run.path / BASIS, "restore it, or choose another --out")
     check_basis(before, plan, run.path)
-    return dict(before)
+    return before

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from multiprocessing.queues import SimpleQueue
+from typing import Any
 
 import cv2
 import torch
 
 from ofa_pose.backends.torch_net import pick_device
-from ofa_pose.utils.console import mute
+from ofa_pose.utils.console import mute, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.process import process_pool
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
+WATCH_S = 30.0  # between looks at whether it still has one
 
 
 def chosen_workers(
@@ -89,7 +92,24 @@ def cluster_workers(address: str) -> Iterator[Executor]:
             except TimeoutError:
                 what = f"the cluster of --scheduler {address} has no worker"
                 raise InputError(what, hint=f"start some with 'dask worker {address} --nthreads 1'") from None
-            yield client.get_executor()
+            ended = threading.Event()
+            threading.Thread(target=_watch, args=(client, address, ended), daemon=True).start()
+            try:
+                yield client.get_executor()
+            finally:
+                ended.set()
     finally:
         for log, level in zip(logs, before, strict=True):
             log.setLevel(level)
+
+
+def _watch(client: Any, address: str, ended: threading.Event) -> None:
+    """Warn when the last worker of a cluster has gone, for which nothing fails: its work waits for others."""
+    had_some = True
+    while not ended.wait(WATCH_S):
+        with suppress(Exception):  # the scheduler is gone: what waits for it says so
+            has_some = bool(client.nthreads())
+            if had_some and not has_some and not ended.is_set():
+                how = f"start some with 'dask worker {address} --nthreads 1'"
+                warn(f"the cluster of --scheduler {address} has no worker left; the work waits: {how}")
+            had_some = has_some

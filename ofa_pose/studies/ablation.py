@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from ofa_pose.arch.spec import NetSpec
+from ofa_pose.checkpoints.checkpoint import find_checkpoint
 from ofa_pose.data.duplicates import warn_of_shared
 from ofa_pose.data.keypoint_dataset import SPLITS, DataSettings, load_splits
 from ofa_pose.families.table import load_net, read_spec
@@ -19,11 +21,13 @@ from ofa_pose.recipe import COMMANDS, load_recipe
 from ofa_pose.utils import files
 from ofa_pose.utils.config import Config, apply_overrides, check_config
 from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.result import plain
 
 CLASSIFY = "classify"
 GIVEN = {"out", "seed", "resume", "recipe", "overrides", "device"}  # options of a command that the study gives
 GIVEN |= {"workers", "scheduler", "executor", "objective", "crops"}  # and those that a run of a study has not
 NETS = "nets"
+CHECKPOINTS = ("init", "supernet", "teacher")  # options that name one
 REFERENCE = ("run", "file")  # the keys of a reference to another run
 
 Commands = Mapping[str, Callable[..., Any]]
@@ -160,6 +164,9 @@ class Ablation(Config):
             at = f"{where}: runs.{name}"
             if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
                 raise InputError(f"'{name}' cannot be a run's name", where, "use letters, digits and dashes")
+            if same := [other for other in above if other.lower() == name.lower()]:
+                what = f"'{same[0]}' and '{name}' are one folder where capitals do not count"
+                raise InputError(what, where, "rename one")
             if run.command not in commands:
                 raise InputError(f"no such command of a study: '{run.command}'", at, nearest(run.command, commands))
             self._check_options(run, inspect.signature(commands[run.command]).parameters, above, at)
@@ -247,6 +254,17 @@ def inline_net(value: Mapping[str, Any], where: object) -> NetSpec:
     changes = dict(value)
     base = _named_net(changes.pop("preset"), where).to_dict() if "preset" in changes else {}
     return read_spec({**base, **changes}, where)
+
+
+def option_basis(option: str, value: Any) -> Any:
+    """What an option rests on by content: a network's spec, a file's SHA-256; None: on nothing but its value."""
+    if option in ("net", "subnet") and not _is_reference(value):
+        spec = inline_net(value, option) if isinstance(value, Mapping) else _named_net(value, option)
+        return plain(spec.to_dict())
+    if isinstance(value, str) and option in (*CHECKPOINTS, "latency_table"):
+        with suppress(InputError):  # the run says what is wrong
+            return files.sha256(find_checkpoint(value) if option in CHECKPOINTS else value)
+    return None
 
 
 def _named_net(value: Any, where: object) -> NetSpec:

@@ -7,13 +7,16 @@ import shlex
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ofa_pose.arch.space import load_space
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.data.keypoint_dataset import SPLITS
+from ofa_pose.formats.reading import fingerprint
 from ofa_pose.monitor.opening import show_opening
 from ofa_pose.recipe import COMMANDS, load_recipe
 from ofa_pose.studies.ablation import (
@@ -24,6 +27,7 @@ from ofa_pose.studies.ablation import (
     StudyData,
     StudyRun,
     net_file,
+    option_basis,
     own_data,
     resolved_option,
 )
@@ -47,6 +51,7 @@ from ofa_pose.utils.console import say, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import counted
 from ofa_pose.utils.process import Interrupted, interruptible
+from ofa_pose.utils.result import plain
 from ofa_pose.utils.run_dir import COMMAND_WORDS, PROGRESS, alone_in, has_begun
 
 STUDY = "study.yaml"
@@ -177,10 +182,29 @@ class AblationStudy:
 
     def tasks(self, out: Path, data: StudyData, threads: int | None = None) -> list[Task]:
         """Every run with every seed, each after those that it needs."""
-        study = self.ablation
-        return [
+        study, sum_of = self.ablation, cache(fingerprint)
+        bases = {name: self._basis(run, data, sum_of) for name, run in study.runs.items()}
+        tasks = [
             self._task(name, study.runs[name], seed, out, data, threads) for seed in study.seeds for name in study.runs
         ]
+        return [replace(task, basis=bases[task.name]) for task in tasks]
+
+    def _basis(self, run: StudyRun, data: StudyData, sum_of: Callable[[str, str | None], str]) -> dict[str, Any]:
+        """By content what a run's recipe, space, images and options are; see `Task`."""
+        options = {key: option_basis(key, value) for key, value in run.options.items()}
+        found = {key: value for key, value in options.items() if value is not None}
+        if run.command not in COMMANDS:
+            return found
+        recipe, _ = load_recipe(run.command, self.ablation.recipe, self.ablation.overrides(run, data.overrides))
+        found["recipe"] = recipe.model_dump(mode="json", exclude_unset=True)  # not what later versions add
+        sources = {split: getattr(recipe.data, split) for split in SPLITS}
+        with suppress(InputError):  # the run says what is wrong
+            if "net" not in run.options:
+                found["space"] = plain(load_space(recipe.space).to_dict())
+            if recipe.data.skeleton and Path(recipe.data.skeleton).is_file():
+                found["skeleton"] = files.sha256(recipe.data.skeleton)
+            found["data"] = {split: sum_of(one.annotations, one.images) for split, one in sources.items() if one}
+        return found
 
     def _task(self, name: str, run: StudyRun, seed: int, out: Path, data: StudyData, threads: int | None) -> Task:
         function, folder = self.commands[run.command], out / f"seed-{seed}"

@@ -28,7 +28,7 @@ from ofa_pose.utils.console import progress, warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.process import interruptible
 from ofa_pose.utils.result import Result
-from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run
+from ofa_pose.utils.run_dir import RunDir, check_basis, plan_run, read_basis
 
 TABLE, BASIS = "table.csv", "table.json"
 MEASURED = ("AP", "seconds")
@@ -110,7 +110,7 @@ class TableStudy:
     def _run(self, run: RunDir) -> ExhaustiveTable:
         start, path = time.perf_counter(), run.path / TABLE
         if not run.fresh:
-            check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
+            check_basis(read_basis(run.path / BASIS), self.basis, run.path)
         rows = dict(sorted(read_table(path, self.space).items())) if not run.fresh else {}
         subnets = f"{self.space.name}: {format_subnets(self.space.size)} subnets, all of them"
         show_opening("table", {"space": subnets, **self.about}, run.path)

@@ -39,7 +39,7 @@ from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.process import interruptible
 from ofa_pose.utils.ranking import Series, draw_comparisons, kendall_interval
 from ofa_pose.utils.result import Result, plain
-from ofa_pose.utils.run_dir import RunDir, check_basis, has_begun, plan_run, read_records
+from ofa_pose.utils.run_dir import RunDir, check_basis, has_begun, plan_run, read_basis, read_records
 from ofa_pose.utils.seeding import generator
 
 SURE = 10  # subnets; with fewer even a tau of 1 may be chance
@@ -294,7 +294,7 @@ class FidelityStudy:
         columns += [TUNED] if self.fine_tune else []
         rows: dict[Genome, dict[str, float]] = {genome: {} for genome in genomes}
         if not run.fresh:
-            check_basis(files.read_json(run.path / BASIS), self.basis, run.path)
+            check_basis(read_basis(run.path / BASIS), self.basis, run.path)
             before = read_subnets(table, columns, space, empty=columns, what="a table of this study")
             if not before.keys() <= rows.keys():
                 raise InputError("holds subnets of another study", table, "choose another --out")
@@ -359,7 +359,8 @@ class FidelityStudy:
 
 def _evaluated(evaluates: Mapping[Counts, Evaluate], rows: Rows) -> Iterator[tuple[Genome, dict[str, float]]]:
     """The AP and the seconds of every subnet under every evaluation that are not there yet, as they come."""
-    missing = {c: [genome for genome, row in rows.items() if _column("AP", c) not in row] for c in evaluates}
+    wanted = {counts: {_column("AP", counts), _column("seconds", counts)} for counts in evaluates}
+    missing = {c: [genome for genome, row in rows.items() if not names <= row.keys()] for c, names in wanted.items()}
     total, left = len(evaluates) * len(rows), sum(map(len, missing.values()))
     # Counted in images: with few of them a subnet takes less.
     work = sum(map(sum, evaluates)) * len(rows)

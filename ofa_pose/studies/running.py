@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from ofa_pose.searches.evaluation import SubnetEvaluator
 from ofa_pose.utils import files
 from ofa_pose.utils.console import say
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.run_dir import COMMAND_WORDS, changed_keys
+from ofa_pose.utils.numbers import are_numbers
+from ofa_pose.utils.run_dir import COMMAND_WORDS, changed_keys, check_basis
 from ofa_pose.utils.seeding import generator
 
 DIED = (
@@ -32,6 +33,9 @@ DIED = (
     "are gone; the same command goes on"
 )
 POOL = 100  # subnets drawn for each one that is evaluated
+METRICS = ("AP", "accuracy")
+COSTS = ("params", "macs_exact", "macs_thop", "macs_paper")
+FIGURES = {"metric", "value", *COSTS, "steps", "seconds"}
 THIRDS = 3  # of a space by MACs; as many subnets of each
 
 
@@ -42,13 +46,14 @@ class Task:
     Attributes:
         name: of the run; needs: names of those that it takes something from.
         function, arguments: the command's function, and what it is called with: plain values.
-        call: all that its figures rest on, JSON values.
-        record: a JSON file of the call and, once the run is done, its figures.
+        call: all that its figures rest on by name, JSON values.
+        record: a JSON file of call and basis and, once the run is done, its figures.
         steps: of its training; None where it trains nothing.
         evaluate: of an arm that is a network what gives its AP on the test images; None: no figure is taken.
         test: annotations and images of these.
         subnets: of a supernet so many are evaluated.
         threads: of its own; None: as many as there are.
+        basis: what the names in the call stand for, by content, JSON values.
     """
 
     seed: int
@@ -63,6 +68,7 @@ class Task:
     test: tuple[str, str] | None = None
     subnets: int = 0
     threads: int | None = None
+    basis: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"seed {self.seed}, {self.name}"
@@ -76,18 +82,36 @@ def recorded(task: Task) -> RunFigures | None:
     """The figures of a run that is done already, else None.
 
     Raises:
-        InputError: it was begun otherwise.
+        InputError: it was begun otherwise, or what it rests on has changed, or its record is damaged.
     """
     if not task.record.exists():
         return None
     kept = files.read_json(task.record)
-    if not isinstance(kept, dict) or not isinstance(kept.get("call"), dict):
+    call, basis = (kept.get("call"), kept.get("basis", {})) if isinstance(kept, dict) else (None, None)
+    if not isinstance(call, dict) or not isinstance(basis, dict):
         raise InputError("does not say how its run was called", task.record, "remove it and the run beside it")
-    if kept["call"] != task.call:
-        changed = ", ".join(changed_keys(kept["call"], task.call))
+    if call != task.call:
+        changed = ", ".join(changed_keys(call, task.call))
         raise InputError(f"was begun otherwise: {changed}", task.record, "choose another --out")
+    check_basis(basis, task.basis, task.record)  # records of 0.1 have none
     figures = kept.get("figures")
-    return figures if isinstance(figures, dict) else None
+    if figures is None or _are_figures(figures):
+        was_no_arm = figures is not None and figures["metric"] is None and task.evaluate is not None
+        return None if was_no_arm else figures  # its figure is still to be taken
+    hint = "remove this file and call again: they are taken anew"
+    raise InputError("holds figures that no run gives", task.record, hint)
+
+
+def _are_figures(value: Any) -> bool:
+    if not isinstance(value, dict) or not value.keys() >= FIGURES or not are_numbers([value["seconds"]], 1):
+        return False
+    steps, costs = value["steps"], [value[name] for name in COSTS]
+    if value["seconds"] < 0 or not (steps is None or (are_numbers([steps], 1) and steps >= 0)):
+        return False
+    if value["metric"] is None:
+        return all(one is None for one in (value["value"], *costs))
+    known = value["metric"] in METRICS and are_numbers([value["value"], *costs], 1 + len(costs))
+    return known and 0 <= value["value"] <= 1 and min(costs) >= 0
 
 
 def perform(task: Task) -> RunFigures:
@@ -109,23 +133,27 @@ def perform(task: Task) -> RunFigures:
     finally:
         COMMAND_WORDS.reset(words)
         torch.set_num_threads(threads)
-    files.write_json(task.record, {"call": dict(task.call), "figures": figures})
+    _record(task, figures)
     return figures
+
+
+def _record(task: Task, figures: RunFigures | None) -> None:
+    files.write_json(task.record, {"call": dict(task.call), "basis": dict(task.basis), "figures": figures})
 
 
 def outcomes(tasks: list[Task], executor: Executor | None) -> Iterator[tuple[Task, RunFigures | Exception]]:
     """What each run gives, as they end: its figures, or why there are none. What needs a failed run is not done.
 
     Raises:
-        InputError: a run was begun otherwise; nothing is done then.
+        InputError: as `recorded`; nothing is done then.
         OfaPoseError: a worker process died.
     """
     before = [recorded(task) for task in tasks]
     done, failed = set[tuple[int, str]](), set[tuple[int, str]]()
     waiting = []
     for task, figures in zip(tasks, before, strict=True):
-        files.write_json(task.record, {"call": dict(task.call), "figures": figures})
         if figures is None:
+            _record(task, None)
             waiting.append(task)
         else:
             done.add((task.seed, task.name))
@@ -156,7 +184,10 @@ def outcomes(tasks: list[Task], executor: Executor | None) -> Iterator[tuple[Tas
 
 def _submit(executor: Executor | None, task: Task) -> Future[RunFigures]:
     if executor:
-        return executor.submit(perform, task)
+        try:
+            return executor.submit(perform, task)
+        except BrokenExecutor as error:
+            raise OfaPoseError(DIED) from error
     say(f"{task}: begins")
     future: Future[RunFigures] = Future()
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -14,6 +17,7 @@ from ofa_pose.synthetic.painting import FACTOR, Model
 from ofa_pose.utils import atomic
 from ofa_pose.utils.console import progress
 from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.files import DAMAGED_ZIP
 from ofa_pose.utils.seeding import generator
 
 CLASSES = ("person", *THINGS)
@@ -47,11 +51,11 @@ def write_crops(path: Path, train: int, test: int, size: int, seed: int) -> Path
 
     The same arguments give the same crops. A file that holds these is used as it is.
 
-    Raises InputError where it holds others.
+    Raises InputError where it holds others, or is damaged.
     """
     about = np.array([train, test, size, seed])
     if path.is_file():
-        with np.load(path, allow_pickle=False) as kept:
+        with _opened(path) as kept:
             if np.array_equal(kept["about"], about):
                 return path
         raise InputError("holds other crops", path, "name a new folder or remove this file")
@@ -69,6 +73,18 @@ def write_crops(path: Path, train: int, test: int, size: int, seed: int) -> Path
 
 
 def read_crops(path: str | Path) -> dict[str, tuple[Array, Array]]:
-    """The images and labels of each split, as `write_crops` wrote them."""
-    with np.load(path, allow_pickle=False) as kept:
+    """The images and labels of each split, as `write_crops` wrote them. Raises InputError where they are damaged."""
+    with _opened(path) as kept:
         return {split: (kept[f"{split}_images"], kept[f"{split}_labels"]) for split in SPLITS}
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Mapping[str, Array]]:
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            yield kept
+    except (*DAMAGED_ZIP, OSError, TypeError) as error:
+        if getattr(error, "errno", None) not in (None, errno.EINVAL):  # which say what is so
+            raise
+        what = f"is not a file of crops, or damaged ({error})"
+        raise InputError(what, path, "remove this file: the same study draws them again") from None

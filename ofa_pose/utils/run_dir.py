@@ -254,6 +254,14 @@ def _check_nothing_lost(path: Path) -> None:
         warn(f"{path}: {steps} steps were logged there and no checkpoint is left of them; the training begins anew")
 
 
+def read_basis(path: Path) -> dict[str, Any]:
+    """What a run kept of its basis, for `check_basis`. Raises InputError where the file is missing or damaged."""
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise InputError("does not say what its run rests on", path, "restore it, or choose another --out")
+    return found
+
+
 def check_basis(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
     """Raise InputError where a run is resumed on another basis than it was begun with, such as 'another supernet'.
 

@@ -71,6 +71,17 @@ def test_what_was_written_is_read_to_the_last_bit(tmp_path: Path) -> None:
         assert set(cells) == {*SPACE.labels, "AP", "params"}
 
 
+@pytest.mark.parametrize("name", ["seconds", "AP_50_64", "latency_ms"])
+@pytest.mark.parametrize("cell", ["nan", "inf", "-inf", "-1"])
+def test_figures_that_no_measuring_gives_are_refused(tmp_path: Path, name: str, cell: str) -> None:
+    table = SubnetTable(tmp_path / "t.csv", SPACE, JOINTS, (name,))
+    table.write({genome(): {name: 1}})
+    assert read_subnets(table.path, (), SPACE, extra=(name,))[genome()][name] == 1
+    table.write({genome(): {name: cell}})
+    with pytest.raises(InputError, match=rf"t\.csv:2: {name} is {cell}, which"):
+        read_subnets(table.path, (), SPACE, extra=(name,))
+
+
 def test_damage_is_named_with_its_line(tmp_path: Path) -> None:
     table = SubnetTable(tmp_path / "t.csv", SPACE, JOINTS, ("AP",))
     table.write(ROWS)
@@ -82,6 +93,10 @@ def test_damage_is_named_with_its_line(tmp_path: Path) -> None:
         ("1e-07", "1" * 200_000, r"t\.csv: is not a table that can be read \(field larger than"),
         ("1e-07", "1e", r"t\.csv:4: is not a row of a table of subnets"),
         ("1e-07", "1e-07\n0", r"t\.csv:5: is not a row"),
+        ("1e-07", "nan", r"t\.csv:4: AP is nan, which a table of subnets does not hold; remove that line"),
+        ("1e-07", "inf", r"t\.csv:4: AP is inf"),
+        ("1e-07", "7.3", r"t\.csv:4: AP is 7\.3"),
+        ("1e-07", "-1e-07", r"t\.csv:4: AP is -1e-07"),
         (genome_text(genome(1)), "1-x", r"t\.csv:2: is not a row"),
         (genome_text(genome(1)), "1-1", rf"t\.csv:2: {other}"),
         (genome_text(genome(1)), genome_text(genome(99)), rf"t\.csv:2: {other}"),
@@ -91,6 +106,12 @@ def test_damage_is_named_with_its_line(tmp_path: Path) -> None:
         table.path.write_text(text.replace(old, new, 1))
         with pytest.raises(InputError, match=words):
             read_subnets(table.path, ("AP",), SPACE, empty=("AP",))
+    *_, last = text.splitlines(keepends=True)
+    table.path.write_text(text + last)
+    assert read_subnets(table.path, ("AP",), SPACE, empty=("AP",)).keys() == ROWS.keys()
+    table.path.write_text(text + last.replace("1e-07", "0.5"))
+    with pytest.raises(InputError, match=r"t\.csv:5: subnet 0-0-1-0.* has other figures there than above; remove one"):
+        read_subnets(table.path, ("AP",), SPACE, empty=("AP",))
     table.path.write_text(text)
     with pytest.raises(InputError, match=r"t\.csv:3: is not a row"):
         read_subnets(table.path, ("AP",), SPACE)

@@ -205,6 +205,15 @@ def test_a_member_without_a_name_is_damage(tmp_path: Path) -> None:
         pass
 
 
+def test_a_member_that_begins_before_the_zip_file_is_damage(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a.xml": "<annotations/>"})
+    content = bytearray(path.read_bytes())
+    content[-6] = 255  # of where the list of members begins, from which a reader takes where the file does
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be unpacked"), unpacked(path, with_images=True):
+        pass
+
+
 def test_links_in_a_zip_file_are_refused(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("images/a.png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

@@ -92,6 +92,7 @@ def without_nets(table: LatencyTable) -> None:
         (lambda table: table.ratios.popitem(), "lacks 1 of the .* pieces and networks .*; build or import it again"),
         (lambda table: table.ratios.pop(next(iter(table.pieces))), "lacks 1 of"),
         (without_nets, "lacks 20 of"),
+        (lambda table: table.ratios.clear(), "lacks all pieces and networks that its header names; build or import"),
     ],
 )
 def test_incomplete_tables_are_reported(

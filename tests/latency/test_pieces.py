@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from ofa_pose.arch.plan import make_plan
 from ofa_pose.arch.space import SearchSpace, load_space
 from ofa_pose.arch.spec import HEADS, ArchSpec
 from ofa_pose.costs.macs import layer_macs, spec_macs
+from ofa_pose.latency import pieces as pieces_module
 from ofa_pose.latency.pieces import (
     NETS,
     Piece,
@@ -149,3 +152,20 @@ def test_a_space_of_more_pieces_than_anybody_measures_is_refused() -> None:
     space = SearchSpace("wide", (64,), (8,), (many,) * 4, ((8,),) * 3, tuple(range(1, 65)), (1, 1, 1, 1), 3)
     with pytest.raises(InputError, match="space 'wide' has more than 1,000,000 pieces"):
         space_pieces(space, 17)
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_pieces_of_all_kinds_are_counted_together(spare: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = load_space("litepose")
+    count = len(space_pieces(space, 17))
+    monkeypatch.setattr(pieces_module, "MOST_PIECES", count - 1 + spare)
+    with nullcontext() if spare else pytest.raises(InputError, match="more than 1,475 pieces, too many"):
+        assert len(space_pieces(space, 17)) == count
+
+
+def test_a_share_of_many_pieces_takes_no_hours() -> None:
+    many = [Piece("block", (8, hidden, cout, 16, 1, 3, 0)) for hidden in range(1, 301) for cout in range(1, 301)]
+    assert spanning_pieces(many[::-1], 1.0) == many
+    assert 9 <= len(spanning_pieces(many, 1e-4)) <= 10
+    with pytest.raises(InputError, match=r"a share of 0\.5 of 90,000 pieces takes too long to be chosen; ask"):
+        spanning_pieces(many, 0.5)

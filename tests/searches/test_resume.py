@@ -206,3 +206,33 @@ def test_a_search_of_an_earlier_version_is_not_resumed(tmp_path: Path, feasible:
     (tmp_path / "search.json").write_text(json.dumps({**BASIS, "evolution": {"seed": 0}}))
     with pytest.raises(InputError, match="kept no archive"):
         search(tmp_path, feasible, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (None, "does not say what its run rests on"),
+        ([], "does not say what its run rests on"),
+        (7, "does not say what its run rests on"),
+        ({"prior": "x"}, "does not say which evaluations it had"),
+        ({"prior": True}, "does not say which evaluations it had"),
+        ({"prior": 0.5}, "does not say which evaluations it had"),
+        ({"archive": 5}, "does not say which evaluations it had"),
+        ({"prior": -1}, "says that its archive held -1 evaluations, .* holds 8"),
+        ({"prior": 9}, "says that its archive held 9 evaluations, .* holds 8; name its archive with --archive"),
+        ({"prior": 10**400}, "says that its archive held 1"),
+        ({"algorithm": []}, "was begun with another algorithm"),
+        ({"space": 3}, "was begun with another space"),
+    ],
+)
+def test_a_damaged_basis_is_refused(tmp_path: Path, feasible: FeasibleSpace, change: Any, words: str) -> None:
+    few = SETTINGS.model_copy(update={"generations": 0})
+    search(tmp_path, feasible, settings=few)
+    basis, result = tmp_path / "search.json", (tmp_path / "result.json").read_bytes()
+    before = json.loads(basis.read_text())
+    basis.write_text(json.dumps({**before, **change} if isinstance(change, dict) else change))
+    with pytest.raises(InputError, match=words):
+        search(tmp_path, feasible, settings=few, resume=True)
+    assert (tmp_path / "result.json").read_bytes() == result
+    basis.write_text(json.dumps(before))
+    assert search(tmp_path, feasible, settings=few, resume=True)["judged"] == 8

@@ -322,6 +322,29 @@ def test_two_workers_of_a_dask_cluster_give_the_rows_of_one_process(
 
 
 @needs_dask
+def test_a_cluster_that_has_lost_its_workers_is_said_to_have(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(workers, "WATCH_S", 0.02)
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)
+    with cluster, cluster_workers(cluster.scheduler_address) as executor:
+        assert executor.submit(abs, -1).result() == 1
+        assert "no worker" not in capfd.readouterr().err
+        cluster.scale(0)
+        said, end = "", time.monotonic() + 30
+        while "has no worker left; the work waits: start some with 'dask worker " not in " ".join(said.split()):
+            assert time.monotonic() < end, said
+            time.sleep(0.02)
+            said += capfd.readouterr().err
+        later = executor.submit(abs, -2)
+        cluster.scale(1)
+        assert later.result() == 2
+        assert capfd.readouterr().err == ""
+
+
+@needs_dask
 @pytest.mark.slow
 def test_a_scheduler_that_ends_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as free:

@@ -130,6 +130,10 @@ def run_of(**changed: Any) -> dict[str, Any]:
         (run_of(supernet={"run": "two", "file": "x"}), ["no run 'two' above"]),
         (run_of(settings={"train": {"batch": 0}}), ["train.batch", "greater than or equal to 1"]),
         ({"runs": {"one": {"command": "search", "arm": "one", "macs": "1G"}}}, ["search needs 'supernet'"]),
+        (
+            {"runs": {**SMALL["runs"], "Two": {**SMALL["runs"]["two"], "arm": "three"}}},
+            ["'two' and 'Two' are one folder", "rename one"],
+        ),
         ({"runs": {"../one": {"command": "pretrain", "arm": "one"}}}, ["'../one'", "letters"]),
         ({"runs": {"one": {"command": "classify", "arm": "one", "net": "litepose-xs", "steps": 3}}}, ["crops"]),
     ],

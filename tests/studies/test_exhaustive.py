@@ -133,6 +133,10 @@ def test_a_table_that_rests_on_something_else_is_not_resumed(tmp_path: Path) -> 
             fill(tmp_path, Evaluations(), {**FACTS, key: value}, resume=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert read_json(tmp_path / BASIS) == FACTS
+    for damaged in ("null", "[]", "5", '"sha256"'):
+        (tmp_path / BASIS).write_text(damaged)
+        with pytest.raises(InputError, match=rf"{BASIS}: does not say what its run rests on; restore it"):
+            fill(tmp_path, Evaluations(), FACTS, resume=True)
 
 
 def test_a_damaged_table_is_refused_and_kept(tmp_path: Path) -> None:
@@ -141,6 +145,7 @@ def test_a_damaged_table_is_refused_and_kept(tmp_path: Path) -> None:
     for old, new, words in (
         ("0-0-1-", "0-0-x-", f"{TABLE}:3: is not a row"),
         ("0-0-1-", "0-0-2-", f"{TABLE}:3: is not of space 'tiny'"),
+        (",0.25\n", ",-1\n", f"{TABLE}:2: seconds is -1"),
         ("genome", "gnome", "is not a table of space 'tiny'"),
         ("0-0-2-0-0-0-0-0-0-0-0-0-0,", "0-0-2,", f"{TABLE}:4: is not of space 'tiny'"),
     ):

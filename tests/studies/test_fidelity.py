@@ -23,6 +23,7 @@ from ofa_pose.costs.macs import spec_macs, spec_params
 from ofa_pose.recipe import Recipe
 from ofa_pose.searches.candidates import Evaluate
 from ofa_pose.studies.fidelity import (
+    BASIS,
     PICTURE,
     TABLE,
     TUNING,
@@ -59,7 +60,7 @@ class Figures:
             raise KeyboardInterrupt
         self.figures.append((what, genome))
         rng = np.random.default_rng([*genome, *map(ord, str(what))])
-        return self.usefulness(genome) + float(rng.normal(scale=noise))
+        return min(max(self.usefulness(genome) + float(rng.normal(scale=noise)), 0.0), 1.0)
 
     def make(self, images: int, calibration: int) -> Evaluate:
         def evaluate(genomes: Sequence[Genome]) -> Iterator[tuple[float, float]]:
@@ -178,6 +179,18 @@ def test_a_killed_study_goes_on_without_repeating_a_figure(
     assert not left.exists()
 
 
+def test_a_figure_that_was_taken_out_is_taken_again(
+    study: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofa_pose.studies.fidelity.draw_comparisons", lambda path, *_: path)
+    study(Figures())
+    whole = (tmp_path / "run" / TABLE).read_text()
+    (tmp_path / "run" / TABLE).write_text(whole.replace(",2.0,", ",,", 1))
+    again = Figures()
+    study(again, resume=True)
+    assert len(again.figures) == 1 and (tmp_path / "run" / TABLE).read_text() == whole
+
+
 def test_what_does_not_belong_to_the_study_is_not_resumed(study: Run, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         study(Figures(5))
@@ -188,10 +201,17 @@ def test_what_does_not_belong_to_the_study_is_not_resumed(study: Run, tmp_path: 
     ):
         with pytest.raises(InputError, match=words):
             study(Figures(), resume=True, facts={**FACTS, key: value})
+    basis = (tmp_path / "run" / BASIS).read_text()
+    for damaged in ("null", "[]", "5"):
+        (tmp_path / "run" / BASIS).write_text(damaged)
+        with pytest.raises(InputError, match=rf"{BASIS}: does not say what its run rests on"):
+            study(Figures(), resume=True)
+    (tmp_path / "run" / BASIS).write_text(basis)
     for old, new, words in (
         ("genome", "gnome", "is not a table of this study"),
         ("0-0-0-0", "0-0-9-0", f"{TABLE}:2: is not of space 'small'"),
         ("AP_200_64", "AP_100_64", "is not a table of this study"),
+        (",2.0,", ",nan,", f"{TABLE}:2: seconds_200_64 is nan"),
     ):
         (tmp_path / "run" / TABLE).write_text(before.replace(old, new, 1))
         with pytest.raises(InputError, match=words):
