@@ -18,7 +18,7 @@ from multiprocessing.synchronize import Barrier
 from types import FrameType
 from typing import Any, TypeVar
 
-from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.errors import InputError, OfaPoseError, is_memory
 
 WAITING = "OMP_WAIT_POLICY"
 MOST_WORKERS = 1024  # processes of one machine that share a work
@@ -261,12 +261,15 @@ def launcher() -> str:
 
 @contextmanager
 def exchange() -> Iterator[None]:
-    """Round what processes exchange: it fails where one of them has ended. Raises OfaPoseError then."""
+    """Round what processes exchange: it fails where one of them has ended or hangs. Raises OfaPoseError then."""
     try:
         yield
-    except RuntimeError:  # torch's word for it, whichever library carries the exchange
-        message = "another process of the training has ended, so this one ends too; --resume goes on"
-        raise OfaPoseError(message) from None
+    except RuntimeError as error:  # torch's word for it, whichever library carries the exchange
+        if is_memory(error):
+            raise
+        late = any(words in str(error).lower() for words in ("timed out", "timeout"))
+        what = "has not answered in time" if late else "has ended"
+        raise OfaPoseError(f"another process of the training {what}, so this one ends too; --resume goes on") from None
 
 
 def map_ahead(work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Generator[R, None, None]:

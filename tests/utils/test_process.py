@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 from ofa_pose.utils import process
-from ofa_pose.utils.process import Interrupted, apart_from_terminal, interruptible, process_pool
+from ofa_pose.utils.errors import OfaPoseError
+from ofa_pose.utils.process import Interrupted, apart_from_terminal, exchange, interruptible, process_pool
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
@@ -94,6 +96,25 @@ def test_the_innermost_says_how_to_go_on_and_other_threads_change_nothing() -> N
     thread.start()
     thread.join()
     assert seen == before == handlers()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("[…/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:45461.", "process of the training has ended"),
+        ("[…/unbound_buffer.cc:78] Timed out waiting 7200000ms for recv", "has not answered in time"),
+        ("Application timeout caused pair closure", "has not answered in time"),
+    ],
+)
+def test_what_is_wrong_with_another_process_is_told_apart(error: str, words: str) -> None:
+    with pytest.raises(OfaPoseError, match=f"{words}, so this one ends too; --resume goes on$"), exchange():
+        raise RuntimeError(error)
+
+
+@pytest.mark.parametrize("said", ["DefaultCPUAllocator: can't allocate memory", "CUDA out of memory. Tried"])
+def test_no_memory_for_an_exchange_is_no_fault_of_another_process(said: str) -> None:
+    with pytest.raises(RuntimeError, match=re.escape(said)), exchange():
+        raise RuntimeError(said)
 
 
 def test_processes_that_begin_apart_from_the_terminal_do_not_hear_it() -> None:
