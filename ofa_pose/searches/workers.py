@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -16,7 +15,7 @@ import torch
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.console import mute
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.process import process_pool
+from ofa_pose.utils.process import pool_context, process_pool
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
 
@@ -40,8 +39,7 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
 
     See `process_pool`.
     """
-    context = multiprocessing.get_context("spawn")
-    gpus: SimpleQueue[str] = context.SimpleQueue()
+    gpus: SimpleQueue[str] = pool_context().SimpleQueue()
     chosen = pick_device(device)
     if chosen.type == "cuda" and chosen.index is None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import re
@@ -16,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from ofa_pose.searches.workers import local_workers
 from ofa_pose.utils import process
-from ofa_pose.utils.errors import OfaPoseError
+from ofa_pose.utils.errors import InputError, OfaPoseError
 from ofa_pose.utils.process import Interrupted, apart_from_terminal, exchange, interruptible, process_pool
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -154,6 +156,21 @@ def test_a_pool_that_cannot_start_all_its_processes_ends_those_it_has(monkeypatc
     with pytest.raises(BlockingIOError), process_pool(2, int):
         raise AssertionError("not reached")
     assert not {*multiprocessing.active_children()} - before
+
+
+def test_without_shared_memory_there_is_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = OSError(errno.ENOSYS, "Function not implemented")
+
+    def refuse(*_: object) -> None:
+        raise said
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refuse)
+    for pool in (process_pool(2, int), local_workers(2, "cpu")):
+        with pytest.raises(InputError, match=r"Function not implemented.*; mount /dev/shm, or add --workers 1"), pool:
+            pass
+    said = OSError(errno.EMFILE, "Too many open files")
+    with pytest.raises(OSError, match="Too many open files"), process_pool(2, int):
+        pass
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a process's children are not listed here")
