@@ -153,7 +153,8 @@ class RunDir:
 def read_command(path: Path) -> list[str]:
     """The lines of command.txt; a path in it may be no UTF-8. Raises InputError."""
     files.check_text(path)
-    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [line for one in lines if (line := one.strip("\0"))]  # zeros that a loss of power has left
 
 
 def read_log(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], int]:

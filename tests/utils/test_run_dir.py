@@ -45,6 +45,15 @@ def test_a_run_holds_its_recipe_and_every_command(tmp_path: Path) -> None:
     assert commands == ["ofa-pose pretrain --out 'a b'", "ofa-pose pretrain --resume"]
 
 
+def test_the_zeros_that_a_loss_of_power_leaves_are_no_command(tmp_path: Path) -> None:
+    run = opened(tmp_path, "", argv=["pretrain"])
+    with (tmp_path / "command.txt").open("ab") as file:
+        file.write(bytes(100))
+    assert module.read_command(tmp_path / "command.txt") == ["ofa-pose pretrain"]
+    run.open()
+    assert module.read_command(tmp_path / "command.txt") == ["ofa-pose pretrain"] * 2
+
+
 def test_another_process_keeps_out_as_long_as_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FREED_S", 0.0)
     out, message = tmp_path / "run", "run: another process runs there; wait until it ends, or name another place"
