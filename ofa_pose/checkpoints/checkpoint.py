@@ -5,6 +5,7 @@ And whether what one is used with is what it was made for: its space, its joints
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
-from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.errors import InputError, is_used_up, nearest
 
 if TYPE_CHECKING:  # what only a checkpoint's use needs: a search whose budget nothing keeps is refused without
     from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset
@@ -165,14 +166,18 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
         kind: the kind that is needed, if it matters.
 
     Raises InputError: no such file, no checkpoint of ours, or of the other kind; `DamagedCheckpoint` where it is
-    truncated or a bit of it is not what was written.
+    truncated, a bit of it is not what was written, or the disk does not give it.
     """
     path = find_checkpoint(name)
     try:
         value, found = read_summed(path)
     except WrongSum:
         raise DamagedCheckpoint(CHANGED, path, DAMAGED) from None
-    except (OSError, NoMemory):  # which says what is so
+    except OSError as error:
+        if is_used_up(error) or error.errno in (errno.EACCES, errno.EPERM):
+            raise
+        raise DamagedCheckpoint(f"cannot be read ({error.strerror})", path, DAMAGED) from None
+    except NoMemory:
         raise
     except Exception:  # a damaged pickle raises whatever its bytes lead to
         described = "it describes a net; the weights are in a .pt file, of a search best.pt"

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from ofa_pose.utils.atomic import naming
 from ofa_pose.utils.errors import OfaPoseError, is_memory, is_of_content
 
 MOST_OF_FILE = 8  # times a file's size that its tensors may take in memory: some share their numbers
@@ -56,16 +57,16 @@ def read_torch(path: Path) -> Any:
 
     Raises:
         WrongSum: a bit of it has changed since it was written, or its parts are packed.
-        OSError: it cannot be opened.
+        OSError: it cannot be read.
         NoMemory: there is not enough memory to read it.
     """
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         return _read(file, path)
 
 
 def read_summed(path: Path) -> tuple[Any, str]:
     """What `read_torch` reads, and the file's SHA-256: of the same bytes, also where it is replaced meanwhile."""
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         return _read(file, path), found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,11 +27,12 @@ from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.data.transforms import Augmentation, Sample, clean_sample, training_sample
 from ofa_pose.utils.console import say
 from ofa_pose.utils.errors import InputError, OfaPoseError
-from ofa_pose.utils.process import end_with, sharers
+from ofa_pose.utils.process import check_shared_memory, end_with, sharers
 from ofa_pose.utils.seeding import generator
 
 SHARED_MEMORY = Path("/dev/shm")
 READING_S = 600.0  # a process that takes longer for a batch hangs
+ENDS_S = 10.0  # in which what works has ended
 CHECK_S = 5.0  # how often it is seen whether the processes live, whose death raises an error that may have been lost
 AHEAD = 2  # batches that each process has ready
 LOOKED_AT = 100  # steps whose resolutions say how large a batch is
@@ -212,6 +215,15 @@ def batches_ahead(size: int, workers: int, free: int | None = None) -> int:
     return ahead
 
 
+def worker_context(workers: int) -> BaseContext | None:
+    """What so many processes that read images come from. Raises InputError where they could share no memory."""
+    if not workers:
+        return None
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)  # see `end_with`
+    check_shared_memory(context, "set train.workers=0")
+    return context
+
+
 @contextmanager
 def worker_faults(go_on: str = "") -> Iterator[None]:
     """What befalls the processes of `training_batches` raises OfaPoseError in it, whatever is computed just then.
@@ -282,7 +294,7 @@ def _load(
         collate_fn=_Sender(in_memory=ahead > 0),
         pin_memory=pin_memory,
         timeout=min(CHECK_S, READING_S) if workers else 0,
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # see `end_with`
+        multiprocessing_context=worker_context(workers),
         worker_init_fn=partial(_start_worker, os.getpid()),
         generator=torch.Generator(),  # the loader draws a seed that nobody uses; not from the global stream
     )
@@ -297,7 +309,22 @@ def _load(
         raise RuntimeError(f"DataLoader worker is gone: {error}") from error
     finally:  # not when the last traceback that knows of it goes
         if workers:
-            batches._shutdown_workers()  # type: ignore[attr-defined]
+            _end(batches)
+
+
+def _end(batches: Any) -> None:
+    """End a loader's processes. torch only asks them to end, and first waits for its thread that pins, however long.
+
+    That thread never ends where a process was killed in the midst of a batch that it sent.
+    """
+    if pinning := getattr(batches, "_pin_memory_thread", None):
+        pinning.join = partial(pinning.join, ENDS_S)
+    try:
+        batches._shutdown_workers()
+    finally:
+        for worker in batches._workers:  # the interpreter would wait for them at its end
+            worker.kill()
+            worker.join(ENDS_S)
 
 
 def _awaited(batches: Iterator[Any]) -> Any:

@@ -20,7 +20,7 @@ from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import are_numbers
-from ofa_pose.utils.run_dir import COMMAND, METRICS, PROVENANCE, RECIPE, read_command, read_records
+from ofa_pose.utils.run_dir import COMMAND, METRICS, PROVENANCE, RECIPE, read_command, read_log
 
 SOURCES = {  # options that name what a run starts from, and what that is to it
     "--init": "starting weights",
@@ -149,10 +149,7 @@ def read_run(path: str | Path) -> Run:
     check_inside(folder)
     commands = tuple(map(_split, read_command(folder / COMMAND)))
     recipe = files.read_text(folder / RECIPE) if (folder / RECIPE).exists() else ""
-    metrics = list(read_records(folder / METRICS)) if (folder / METRICS).exists() else []
-    lines = files.read_text(folder / METRICS).splitlines() if (folder / METRICS).exists() else []
-    cut_off = bool(lines) and (not metrics or metrics[-1][0] != lines[-1])
-    unreadable = len(lines) - len(metrics) - cut_off
+    metrics, unreadable = read_log(folder / METRICS) if (folder / METRICS).exists() else ([], 0)
     run = Run(folder, commands, tuple(record for _, record in metrics), recipe, unreadable)
     if run.job in STUDIES:
         raise InputError(f"holds a {run.job} study", folder, HINT)

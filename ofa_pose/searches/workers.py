@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import torch
 from ofa_pose.backends.torch_net import pick_device
 from ofa_pose.utils.console import mute, warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.process import process_pool
+from ofa_pose.utils.process import pool_context, process_pool
 
 WAIT_S = 10  # for a cluster's scheduler, and for its first worker
 WATCH_S = 30.0  # between looks at whether it still has one
@@ -43,8 +42,7 @@ def local_workers(count: int, device: str | None = None) -> Iterator[Executor]:
 
     See `process_pool`.
     """
-    context = multiprocessing.get_context("spawn")
-    gpus: SimpleQueue[str] = context.SimpleQueue()
+    gpus: SimpleQueue[str] = pool_context().SimpleQueue()
     chosen = pick_device(device)
     if chosen.type == "cuda" and chosen.index is None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))

@@ -20,7 +20,7 @@ from ofa_pose.synthetic.scenes import MOST_PEOPLE, Person, Scene, check_scenes, 
 from ofa_pose.utils import console
 from ofa_pose.utils.atomic import check_folder, holds_something, naming
 from ofa_pose.utils.errors import InputError, OfaPoseError, nearest
-from ofa_pose.utils.files import read_json, read_text, write_json, write_text
+from ofa_pose.utils.files import read_json, read_json_lines, write_json, write_text
 from ofa_pose.utils.process import MOST_WORKERS, process_pool
 from ofa_pose.utils.run_dir import alone_in
 
@@ -159,10 +159,7 @@ def _drawn_before(path: Path, info: dict[str, Any]) -> dict[int, Record]:
 
     Raises InputError where it was to be another dataset.
     """
-    lines = []
-    for text in read_text(path).splitlines():
-        with contextlib.suppress(ValueError):  # the last one, cut off
-            lines.append(json.loads(text))
+    lines = [line for _, line in read_json_lines(path) if line is not None]
     _check_same(path.parent, lines[0] if lines else {}, info)
     found: dict[int, Record] = {}
     for line in lines[1:]:

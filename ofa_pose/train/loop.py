@@ -19,7 +19,7 @@ from ofa_pose.backends.on_device import keep_memory
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.checkpoints.provenance import note_end, note_start
 from ofa_pose.data.label_pictures import SAMPLES, write_samples
-from ofa_pose.data.loader import Batch, epoch_order, training_batches, worker_faults
+from ofa_pose.data.loader import Batch, epoch_order, training_batches, worker_context, worker_faults
 from ofa_pose.data.transforms import training_sample
 from ofa_pose.families.table import build_pose_net
 from ofa_pose.inference.evaluate import count_people
@@ -122,6 +122,7 @@ def fit(
     """
     settings = training.settings
     keep_memory()
+    worker_context(settings.workers)
     precision = pick_precision(settings.precision, training.device)
     fixed = not isinstance(objective.network, Supernet)
     held = training.run.held() if training.processes.leads else nullcontext()

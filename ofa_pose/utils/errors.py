@@ -20,6 +20,7 @@ USED_UP = {  # what a machine may have no more of, and what to do then
 _NO_MEMORY = (
     "allocate memory",
     "not enough memory",
+    "out of memory",
     "bad_alloc",
     "Insufficient memory",
     "Failed to allocate",

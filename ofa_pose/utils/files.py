@@ -53,6 +53,7 @@ DAMAGED_ZIP = (
 )
 _TOO_DEEP = f"is nested too deeply, more than {DEEPEST} levels"
 _NO_TEXT, _NAME_TEXT = "is not a text file", "name a UTF-8 text file"
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
 _NUMBERS = {int, float}
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -94,6 +95,29 @@ def read_text(path: str | Path, most: int = LONGEST_TEXT) -> str:
         return io.TextIOWrapper(file, encoding="utf-8-sig").read()  # Windows' tools write a byte order mark
 
 
+def read_json_lines(path: str | Path) -> list[tuple[str, Any]]:
+    """The lines of a file with the JSON value of each: None of one that a loss of power or a kill has damaged.
+
+    Raises InputError where it is missing.
+    """
+    return [(line, _json_of_line(line)) for line in _read_lines(path)]
+
+
+def _json_of_line(line: str) -> Any:
+    if _REPLACED in line:  # within a string, too
+        return None
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read_lines(path: str | Path) -> list[str]:
+    """The lines of a file, bytes that are not UTF-8 replaced; the last one, often empty, is the part without an end."""
+    with _opened(path, LONGEST_TEXT, damaged=True) as file:
+        return io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace").read().split("\n")
+
+
 def check_text(path: str | Path, most: int = LONGEST_TEXT) -> None:
     """Raise InputError where `path` is missing, begins as no text does, or has more than `most` bytes: unread yet."""
     with _opened(path, most):
@@ -101,10 +125,10 @@ def check_text(path: str | Path, most: int = LONGEST_TEXT) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
+def _opened(path: str | Path, most: int, damaged: bool = False) -> Iterator[BinaryIO]:
     with reading(path), Path(path).open("rb") as file:
         head = file.read(HEAD)
-        if head and not head.strip(b"\0"):  # what a loss of power leaves ends in such
+        if head and not damaged and not head.strip(b"\0"):  # what a loss of power leaves ends in such
             raise InputError(_NO_TEXT, path, _NAME_TEXT)
         if os.fstat(file.fileno()).st_size > most:
             raise InputError(f"is text of more than {most >> 20:,} MB", path, "name another file, or a part of it")
@@ -159,8 +183,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_csv(path: str | Path) -> tuple[Sequence[str], list[dict[str, str]]]:
-    """The columns and the rows of a CSV file, without a last line that is still being written. Raises InputError."""
-    reader = csv.DictReader(read_text(path).split("\n")[:-1])
+    """The columns and the rows of a CSV file, without a last line that is still being written. Raises InputError.
+
+    Bytes that are not UTF-8 are replaced: where they are shows which rows are damaged.
+    """
+    reader = csv.DictReader(_read_lines(path)[:-1])
     try:
         return reader.fieldnames or (), [*reader]
     except csv.Error as error:

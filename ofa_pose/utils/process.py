@@ -14,12 +14,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.context import BaseContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Barrier
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.errors import InputError, OfaPoseError, is_memory, is_used_up
+
+if TYPE_CHECKING:  # there is no such module where the system has no shared memory
+    from multiprocessing.synchronize import Barrier
 
 WAITING = "OMP_WAIT_POLICY"
 MOST_WORKERS = 1024  # processes of one machine that share a work
@@ -145,7 +148,7 @@ def process_pool(count: int, begin: Callable[..., object], *given: Any) -> Itera
     They end with this process, however it ends, and wait for no work then; one that hangs is killed. A signal to end is
     raised at once. Where one of them dies, what was to be done raises `concurrent.futures.BrokenExecutor`.
     """
-    context = multiprocessing.get_context("spawn")  # forking a process that runs threads (torch, OpenCV) can hang
+    context = pool_context()
     all_there = context.Barrier(count)  # none is idle before, so that each `submit` starts one
     pool = ProcessPoolExecutor(count, context, _begin_worker, (os.getpid(), all_there, begin, given))
     before, started = {*multiprocessing.active_children()}, set[BaseProcess]()
@@ -168,6 +171,25 @@ def process_pool(count: int, begin: Callable[..., object], *given: Any) -> Itera
             if not _ends(process, until):
                 process.kill()  # the interpreter would wait for it at its end
                 _ends(process, time.monotonic() + _ENDS_S)
+
+
+def pool_context() -> SpawnContext:
+    """What the processes of a pool come from. Raises InputError as `check_shared_memory`."""
+    context = multiprocessing.get_context("spawn")  # forking a process that runs threads (torch, OpenCV) can hang
+    check_shared_memory(context, "add --workers 1")
+    return context
+
+
+def check_shared_memory(context: BaseContext, hint: str) -> None:
+    """Raise InputError where this machine has none, which the locks of several processes are in."""
+    try:
+        context.Lock()
+    except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and is_used_up(error):
+            raise
+        why = getattr(error, "strerror", None) or error
+        what = f"several processes need shared memory, and there is none here ({why})"
+        raise InputError(what, hint=f"mount /dev/shm, or {hint}") from None
 
 
 def _ends(process: BaseProcess, until: float) -> bool:
@@ -263,12 +285,15 @@ def launcher() -> str:
 
 @contextmanager
 def exchange() -> Iterator[None]:
-    """Round what processes exchange: it fails where one of them has ended. Raises OfaPoseError then."""
+    """Round what processes exchange: it fails where one of them has ended or hangs. Raises OfaPoseError then."""
     try:
         yield
-    except RuntimeError:  # torch's word for it, whichever library carries the exchange
-        message = "another process of the training has ended, so this one ends too; --resume goes on"
-        raise OfaPoseError(message) from None
+    except RuntimeError as error:  # torch's word for it, whichever library carries the exchange
+        if is_memory(error):
+            raise
+        late = any(words in str(error).lower() for words in ("timed out", "timeout"))
+        what = "has not answered in time" if late else "has ended"
+        raise OfaPoseError(f"another process of the training {what}, so this one ends too; --resume goes on") from None
 
 
 class ThreadPool(ThreadPoolExecutor):

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -142,25 +143,33 @@ class RunDir:
             at = record.get("step", 0)
             return at < step or (at == step and not again & record.keys())
 
-        kept = [line for line, record in read_records(self.metrics) if stays(record)]
+        found, damaged = read_log(self.metrics)
+        kept = [line for line, record in found if stays(record)]
+        if damaged:
+            warn(f"{self.metrics}: damaged lines are left out ({damaged})")
         files.write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
 def read_command(path: Path) -> list[str]:
     """The lines of command.txt; a path in it may be no UTF-8. Raises InputError."""
     files.check_text(path)
-    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [line for one in lines if (line := one.strip("\0"))]  # zeros that a loss of power has left
 
 
-def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines of metrics.jsonl with their records, but for what is none: the line written when a run was killed."""
-    for line in files.read_text(path).splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield line, record
+def read_log(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], int]:
+    """The lines of metrics.jsonl with their records, and how many are damaged but for the end of one that was cut off.
+
+    A step in a record is a whole number.
+    """
+    lines = files.read_json_lines(path)
+    whole = [isinstance(record, dict) and type(record.get("step", 0)) is int for _, record in lines]
+    return [*compress(lines, whole)], whole[:-1].count(False)
+
+
+def read_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of metrics.jsonl with their records, see `read_log`."""
+    return read_log(path)[0]
 
 
 def plan_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
@@ -25,7 +26,7 @@ from ofa_pose.checkpoints.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from ofa_pose.checkpoints.digest import digest
+from ofa_pose.checkpoints.digest import digest, read_torch
 from ofa_pose.data.keypoint_dataset import KeypointDataset
 from ofa_pose.models.elastic import Supernet
 from ofa_pose.models.litepose import LitePose
@@ -170,6 +171,11 @@ def test_no_permission_and_no_memory_are_called_so(
     fail(PermissionError(13, "Permission denied", str(path)))
     with pytest.raises(PermissionError):
         load_checkpoint(path)
+    fail(OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(InputError, match=r"a\.pt: cannot be read \(Input/output error\); write or copy it again"):
+        load_checkpoint(path)
+    with pytest.raises(OSError, match=r"Input/output error: .*a\.pt"):
+        read_torch(path)
 
 
 @pytest.mark.parametrize("name, hint", [("a.yaml", "best.pt"), ("a.ncnn.bin", ".param"), ("a.torchscript.pt", "onnx")])

@@ -71,6 +71,19 @@ def test_a_damaged_record_keeps_no_run_from_going_on(tmp_path: Path, kept: Any) 
     assert "--init" in records(tmp_path)[-1]["inputs"]
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe\n", bytes(5000)])
+def test_nor_do_bytes_that_are_not_utf_8(tmp_path: Path, damage: bytes) -> None:
+    run = plan_run(tmp_path, "seed: 1\n", argv=["pretrain", "--init", "litepose-nano-coco"])
+    run.open()
+    note_start(run, torch.device("cpu"), {})
+    run.last.parent.mkdir()
+    run.last.touch()
+    path = tmp_path / "provenance.jsonl"
+    path.write_bytes(damage + b"\n" + path.read_bytes() + damage)
+    note_start(plan_run(tmp_path, "seed: 1\n", True, argv=["pretrain", "--resume"]), torch.device("cpu"), {})
+    assert json.loads(path.read_bytes().splitlines()[-1])["inputs"]["--init"]["path"] == "litepose-nano-coco"
+
+
 def test_what_a_killed_run_left_is_not_the_next_ones(tmp_path: Path, tiny_dataset: KeypointDataset) -> None:
     for _ in range(2):  # no checkpoint was written
         run = plan_run(tmp_path / "a", "seed: 1\n", argv=["pretrain"])

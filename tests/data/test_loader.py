@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import multiprocessing
 import os
@@ -13,6 +15,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -307,6 +310,72 @@ def test_a_process_that_hangs_ends_the_work_in_a_line(
     with pytest.raises(OfaPoseError, match=match), worker_faults():
         next(training_batches(dataset, 3, 5, _resolution, 0, 400, Augmentation(), workers=1))
     assert not _workers()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is waited for longer than a part of a second, nor by torch."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+    for name, seconds in (("READING_S", 0.4), ("CHECK_S", 0.2), ("ENDS_S", 0.2)):
+        monkeypatch.setattr(f"ofa_pose.data.loader.{name}", seconds)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are not forked here")
+@pytest.mark.usefixtures("impatient")
+def test_a_process_that_hears_no_signal_ends_with_the_work(
+    dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(*_: object, **__: object) -> None:  # no other thread of the process goes on meanwhile
+        ctypes.PyDLL(None).sleep(20)
+
+    for name in ("read_image", "read_reduced"):
+        monkeypatch.setattr(f"ofa_pose.data.records.{name}", hang)
+    with pytest.raises(OfaPoseError, match="no batch came from the processes that read images"), worker_faults():
+        next(training_batches(dataset, 3, 5, _resolution, 0, 400, Augmentation(), workers=2))
+    assert not _workers()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are not forked here")
+@pytest.mark.usefixtures("impatient")
+def test_a_process_that_is_killed_while_it_sends_a_batch_for_a_gpu_ends_the_work_in_a_line(
+    dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, send = os.getpid(), Connection._send  # type: ignore[attr-defined]
+
+    def cut_off(pipe: Connection, content: bytes) -> None:
+        if os.getpid() != parent and len(content) > 1000:
+            send(pipe, bytes(content)[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
+        send(pipe, content)
+
+    monkeypatch.setattr(Connection, "_send", cut_off)
+    monkeypatch.setattr(loader, "batches_ahead", lambda *_: 0)
+    if not torch.cuda.is_available():  # torch's thread that pins runs all the same
+        for name, value in {
+            "is_available": True,
+            "current_accelerator": torch.device("cuda"),
+            "current_device_index": 0,
+            "set_device_index": None,
+        }.items():
+            monkeypatch.setattr(torch.accelerator, name, lambda *_, value=value: value)
+    batches = training_batches(dataset, 3, 5, _resolution, 0, 400, Augmentation(), workers=1, pin_memory=True)
+    with pytest.raises(OfaPoseError, match="a process that reads images died"), worker_faults():
+        next(batches)
+    assert not _workers()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOENT, errno.EACCES])
+def test_a_machine_without_shared_memory_is_said_to_be_one(
+    dataset: KeypointDataset, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refuse)
+    said = rf"shared memory, and there is none here \({os.strerror(number)}\); mount /dev/shm, or set train.workers=0"
+    with pytest.raises(InputError, match=said):
+        _batches(dataset, workers=1)
+    assert len(_batches(dataset, workers=0)) == 6
 
 
 def test_what_is_no_fault_of_a_process_is_raised_as_it_is() -> None:

@@ -182,6 +182,16 @@ def test_damaged_records_are_left_out(made: Make) -> None:
     assert [value for _, value in state.curves["loss"]] == [2.0, 1.0]
 
 
+def test_bytes_that_are_not_utf_8_are_left_out(made: Make) -> None:
+    folder = made("pretrain", STEPS[:2])
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 9\xff}\n' + bytes(100))
+    assert len(read_state(folder).curves["loss"]) == len(STEPS[:2])
+    folder = made("search", [])
+    (folder / "history.csv").write_bytes(b"order,AP,seconds\n1,0.5,1\n2,0.\xff,1\n3,0.25,1\n" + bytes(100))
+    assert [value for _, value in read_state(folder).curves["AP"]] == [0.5, 0.25]
+
+
 def test_bars() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 40) == "▁▂▃▄▅▆▇█"
     assert sparkline([1, 1, 1], 40) == "▁▁▁" and sparkline([5], 40) == "▁"

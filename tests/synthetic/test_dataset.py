@@ -261,8 +261,8 @@ def test_a_dataset_that_was_cut_off_is_gone_on_with(
     monkeypatch.undo()
     if drawn == 5:
         (out / "images" / "000002.jpg").write_bytes(b"")  # its power was lost, too
-        with (out / "drawn.jsonl").open("a") as file:
-            file.write('[{"id": 6, "file_n')
+        with (out / "drawn.jsonl").open("ab") as file:
+            file.write(b'[{"id": 6, "file_n\xff')
     with pytest.raises(InputError, match=r"holds a dataset that was cut off; add --resume"):
         write_dataset(out, 12, 96, "coco", 5)
     with pytest.raises(InputError, match=r"another dataset \(seed 5, not 6\)"):

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from ofa_pose.checkpoints import checkpoint
 from ofa_pose.checkpoints.checkpoint import load_checkpoint
 from ofa_pose.checkpoints.digest import digest
 from ofa_pose.recipe import TrainSettings
 from ofa_pose.train.distributed import Processes
+from ofa_pose.train.kept import newest_whole
 from ofa_pose.train.loop import _Loop
 from ofa_pose.train.training_run import TrainingRun
 from ofa_pose.utils.config import check_config
@@ -87,6 +89,33 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_taken(
     for name in ("last", "best"):
         one, other = (load_checkpoint(getattr(job.run, name)) for job in (resumed, whole))
         assert same(one.weights, other.weights) and same(one.training, other.training) and one.info == other.info
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+def test_checkpoints_that_the_disk_does_not_give_are_damaged_ones(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    job = make_job("run")
+    job.fit()
+    read, bad = checkpoint.read_summed, {job.run.last: job.run.last.stat(), job.run.best: job.run.best.stat()}
+
+    def fail(path: Path) -> Any:
+        if path in bad and path.stat().st_mtime_ns == bad[path].st_mtime_ns:
+            raise OSError(number, os.strerror(number))
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "read_summed", fail)
+    if number in (errno.EACCES, errno.EMFILE):  # the file may be whole
+        with pytest.raises(OSError, match=os.strerror(number)):
+            newest_whole(job.run.path)
+        return
+    found, damaged = newest_whole(job.run.path)
+    what = f"cannot be read ({os.strerror(number)})"
+    assert found.path == job.run.last.with_name("last-4.pt") and [one.faults[0].what for one in damaged] == [what]
+    assert make_job("run", resume=True).fit()["step"] == 8
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"last.pt: {what}; the checkpoint before it is taken, of step 4" in told
+    assert f"best.pt: {what}; the best is sought anew from step 4 on" in told
 
 
 def test_where_all_are_damaged_nothing_is_begun(make_job: MakeJob) -> None:

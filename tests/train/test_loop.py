@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import re
 import time
@@ -99,6 +100,19 @@ def make_job(tiny_dataset: KeypointDataset, tiny_spec: ArchSpec, tiny_space: Sea
         return replace(Job(training, training.objective(network), evaluate, spaces.get(kind)), **change)
 
     return make
+
+
+def test_a_machine_without_shared_memory_is_told_of_before_anything_is_written(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refuse)
+    job = make_job("run", settings=SHORT.model_copy(update={"workers": 1}))
+    with pytest.raises(InputError, match=r"need shared memory.*\(Function not implemented\).* set train\.workers=0"):
+        job.fit()
+    assert not job.run.path.exists()
 
 
 class Killed(Exception):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +17,17 @@ from typing import Any
 
 import pytest
 
+from ofa_pose.searches.workers import local_workers
 from ofa_pose.utils import process
-from ofa_pose.utils.process import Interrupted, ThreadPool, apart_from_terminal, interruptible, process_pool
+from ofa_pose.utils.errors import InputError, OfaPoseError
+from ofa_pose.utils.process import (
+    Interrupted,
+    ThreadPool,
+    apart_from_terminal,
+    exchange,
+    interruptible,
+    process_pool,
+)
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
@@ -96,6 +107,25 @@ def test_the_innermost_says_how_to_go_on_and_other_threads_change_nothing() -> N
     assert seen == before == handlers()
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("[…/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:45461.", "process of the training has ended"),
+        ("[…/unbound_buffer.cc:78] Timed out waiting 7200000ms for recv", "has not answered in time"),
+        ("Application timeout caused pair closure", "has not answered in time"),
+    ],
+)
+def test_what_is_wrong_with_another_process_is_told_apart(error: str, words: str) -> None:
+    with pytest.raises(OfaPoseError, match=f"{words}, so this one ends too; --resume goes on$"), exchange():
+        raise RuntimeError(error)
+
+
+@pytest.mark.parametrize("said", ["DefaultCPUAllocator: can't allocate memory", "CUDA out of memory. Tried"])
+def test_no_memory_for_an_exchange_is_no_fault_of_another_process(said: str) -> None:
+    with pytest.raises(RuntimeError, match=re.escape(said)), exchange():
+        raise RuntimeError(said)
+
+
 def test_processes_that_begin_apart_from_the_terminal_do_not_hear_it() -> None:
     before = handlers()
     with apart_from_terminal():
@@ -133,6 +163,21 @@ def test_a_pool_that_cannot_start_all_its_processes_ends_those_it_has(monkeypatc
     with pytest.raises(BlockingIOError), process_pool(2, int):
         raise AssertionError("not reached")
     assert not {*multiprocessing.active_children()} - before
+
+
+def test_without_shared_memory_there_is_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = OSError(errno.ENOSYS, "Function not implemented")
+
+    def refuse(*_: object) -> None:
+        raise said
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refuse)
+    for pool in (process_pool(2, int), local_workers(2, "cpu")):
+        with pytest.raises(InputError, match=r"Function not implemented.*; mount /dev/shm, or add --workers 1"), pool:
+            pass
+    said = OSError(errno.EMFILE, "Too many open files")
+    with pytest.raises(OSError, match="Too many open files"), process_pool(2, int):
+        pass
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="a process's children are not listed here")

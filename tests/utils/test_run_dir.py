@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ofa_pose.utils import run_dir as module
 from ofa_pose.utils.errors import InputError
@@ -40,6 +43,15 @@ def test_a_run_holds_its_recipe_and_every_command(tmp_path: Path) -> None:
     assert (run.path / "recipe.yaml").read_text() == "seed: 2\n"
     commands = (run.path / "command.txt").read_text().splitlines()
     assert commands == ["ofa-pose pretrain --out 'a b'", "ofa-pose pretrain --resume"]
+
+
+def test_the_zeros_that_a_loss_of_power_leaves_are_no_command(tmp_path: Path) -> None:
+    run = opened(tmp_path, "", argv=["pretrain"])
+    with (tmp_path / "command.txt").open("ab") as file:
+        file.write(bytes(100))
+    assert module.read_command(tmp_path / "command.txt") == ["ofa-pose pretrain"]
+    run.open()
+    assert module.read_command(tmp_path / "command.txt") == ["ofa-pose pretrain"] * 2
 
 
 def test_another_process_keeps_out_as_long_as_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +86,36 @@ def test_the_zeros_that_a_loss_of_power_leaves_at_a_logs_end_are_passed_over(tmp
     assert [record["step"] for _, record in module.read_records(run.metrics)] == [1, 2]
     run.forget_after(1)
     assert run.metrics.read_text() == '{"step": 1}\n'
+
+
+@given(st.integers(0, 40), st.binary(min_size=1, max_size=40) | st.integers(1, 5000).map(bytes))
+def test_whatever_a_log_holds_its_whole_records_are_read(place: int, damage: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        run = RunDir(Path(folder))
+        for step in (1, 2, 3):
+            run.log({"step": step})
+        content = run.metrics.read_bytes()
+        run.metrics.write_bytes(content[:place] + damage + content[place + len(damage) :])
+        whole = run.metrics.read_bytes().split(b"\n")
+        wanted = [step for step in (1, 2, 3) if b'{"step": %d}' % step in whole]
+        assert {*wanted} <= {record["step"] for _, record in module.read_records(run.metrics)}
+        run.forget_after(2)
+        assert {1, 2} & {*wanted} <= {record["step"] for record in records(run)} <= {*range(3)}
+
+
+@pytest.mark.parametrize("step", ["null", '"5"', "1.5", "[1]", "true"])
+def test_a_step_that_is_no_number_of_steps_is_no_record(
+    tmp_path: Path, step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{{"step": {step}}}\n{{"step": 2}}\n')
+    run = plan_run(tmp_path, "", argv=[])
+    assert "2 steps were logged there" in " ".join(capsys.readouterr().err.split())
+    run.forget_after(1)
+    assert run.metrics.read_text() == '{"step": 1}\n'
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.endswith("metrics.jsonl: damaged lines are left out (1)")
+    run.forget_after(1)
+    assert not capsys.readouterr().err
 
 
 def test_a_file_that_is_replaced_is_one_processs_alone_and_nothing_stays_beside_it(
