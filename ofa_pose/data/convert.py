@@ -23,7 +23,7 @@ from ofa_pose.formats.yolo_labels import SPLITS, data_yaml, label_files, split_f
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils.atomic import check_empty, new_folder
 from ofa_pose.utils.console import progress
-from ofa_pose.utils.errors import InputError, nearest
+from ofa_pose.utils.errors import InputError, is_used_up, nearest
 from ofa_pose.utils.files import dump_yaml, folded, real, write_json, write_text
 
 WRITTEN = ("coco", "yolo")
@@ -232,6 +232,8 @@ def _write_images(folder: Path, names: list[str], origins: tuple[Origin, ...], l
     with progress("writing images", len(names)) as meter:
         for name, origin in zip(names, origins, strict=True):
             target = folder / name
+            if not is_inside(target, folder):
+                raise InputError(f"its file_name {name!r:.80} leads out of the dataset", hint="save the labels again")
             target.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(origin, VideoFrame):
                 frames[origin.video][origin.index].append(target)
@@ -241,7 +243,7 @@ def _write_images(folder: Path, names: list[str], origins: tuple[Origin, ...], l
                 if not origin.is_file():
                     raise InputError("no such image", origin, "restore it, or name the images' folder with --images")
                 if links:
-                    target.symlink_to(real(origin))
+                    _link(target, real(origin))
                 else:
                     shutil.copyfile(origin, target)
                 meter.step()
@@ -253,6 +255,16 @@ def _write_images(folder: Path, names: list[str], origins: tuple[Origin, ...], l
                 for origin, target in several:
                     target.write_bytes(stored_bytes(file, origin))
                     meter.step()
+
+
+def _link(target: Path, origin: Path) -> None:
+    try:
+        target.symlink_to(origin)
+    except OSError as error:
+        if is_used_up(error):
+            raise
+        what = f"links to images cannot be made there ({error.strerror})"
+        raise InputError(what, hint="add --copy-images") from None
 
 
 def _write_frames(video: Path, wanted: Mapping[int, list[Path]]) -> None:

@@ -230,6 +230,8 @@ def _levels(group: Any, axis: str) -> Iterator[list[str]]:
     while f"{axis}_level{level}" in group:
         names = words(group[f"{axis}_level{level}"])
         codes = whole(group[f"{axis}_{'codes' if f'{axis}_codes{level}' in group else 'label'}{level}"])
+        if min(codes, default=0) < 0:  # pandas' of what is missing
+            raise ValueError(f"{axis} lacks labels")
         yield [names[code] for code in codes]
         level += 1
 

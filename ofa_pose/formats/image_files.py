@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ofa_pose.utils.errors import InputError, is_of_content
-from ofa_pose.utils.files import SURROGATE, in_utf8, reading
+from ofa_pose.utils.files import SURROGATE, check_regular, in_utf8, reading
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
 DEEPEST = 20  # folders of an absolute name that may be there below another one
-_DAMAGE = (OSError, RuntimeError, SyntaxError, ValueError)  # Pillow's of damaged files, but for a class of its own
+DAMAGE = (OSError, RuntimeError, SyntaxError, ValueError)  # Pillow's of damaged files, but for a class of its own
 HEAD = 4096  # bytes of a file in which its EXIF block begins, if it has one
 _ON_ITS_SIDE = frozenset((5, 6, 7, 8))  # EXIF orientations that swap the sides
 
@@ -29,6 +29,7 @@ def read_turn(path: str | Path) -> tuple[int, tuple[int, int]] | None:
     """
     from PIL import ExifTags, Image  # here: a device that only runs a model has no Pillow
 
+    check_regular(path)
     with reading(path):
         try:
             with Path(path).open("rb") as file:
@@ -42,7 +43,7 @@ def read_turn(path: str | Path) -> tuple[int, tuple[int, int]] | None:
                 exif.load(image.info.get("exif", b""))
                 orientation: Any = exif.get(ExifTags.Base.Orientation)
                 return (orientation, image.size) if orientation in range(2, 9) else None
-        except (*_DAMAGE, struct.error, Image.DecompressionBombError) as error:
+        except (*DAMAGE, struct.error, Image.DecompressionBombError) as error:
             missing = isinstance(error, FileNotFoundError | NotADirectoryError)
             if isinstance(error, OSError) and not missing and not is_of_content(error):
                 raise
@@ -53,6 +54,7 @@ def size_of(path: Path) -> tuple[int, int]:
     """(width, height) in pixels of an image as people see it. Raises InputError."""
     from PIL import Image
 
+    check_regular(path)
     with reading(path):
         try:
             with Image.open(path) as image:
@@ -60,7 +62,7 @@ def size_of(path: Path) -> tuple[int, int]:
         except FileNotFoundError:
             hint = "restore it, or name the folder of the images with --images"
             raise InputError("no such image, and its size is needed", path, hint) from None
-        except (*_DAMAGE, Image.DecompressionBombError) as error:
+        except (*DAMAGE, Image.DecompressionBombError) as error:
             if isinstance(error, OSError) and not is_of_content(error):
                 raise
             raise InputError("is damaged or not an image", path, "copy or download the file again") from None

@@ -19,7 +19,7 @@ from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.utils.atomic import names_file_in, scratch_folder
 from ofa_pose.utils.errors import Fault, InputError, is_used_up, nearest
-from ofa_pose.utils.files import DAMAGED_ZIP, LONGEST_TEXT, sha256
+from ofa_pose.utils.files import DAMAGED_ZIP, LONGEST_TEXT, check_regular, sha256
 
 FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads it; COCO takes the rest
     "yolo": yolo.FORMAT,
@@ -46,6 +46,7 @@ def format_of(given: Given) -> str:
     """The name of the format. Raises InputError: no such file, or one of no known format."""
     if not given.path.exists():
         raise InputError("no such file", given.path, "check the path")
+    check_regular(given.path)
     found = next((name for name, one in FORMATS.items() if one.accepts(given)), None)
     if found is None:
         known = ", ".join(one.title for one in FORMATS.values())

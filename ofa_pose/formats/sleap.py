@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -25,7 +26,7 @@ from ofa_pose.formats.annotated import (
     StoredImage,
     VideoFrame,
 )
-from ofa_pose.formats.image_files import ImageFinder, size_of
+from ofa_pose.formats.image_files import DAMAGE, ImageFinder, size_of
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import reading
 
@@ -117,15 +118,22 @@ class _Labels:
         """Every frame on which somebody labelled someone."""
         joints = self._joints()
         gathered = Gathered(joints)
-        points, videos = whole(self._file["points"]), list(self._videos())
+        points, videos, claimed = whole(self._file["points"]), list(self._videos()), 0
         for frame in whole(self._file["frames"]):
-            rows = self._instances[int(frame["instance_id_start"]) : int(frame["instance_id_end"])]
+            start, end = int(frame["instance_id_start"]), int(frame["instance_id_end"])
+            claimed += end - start
+            if not 0 <= start <= end or claimed > len(self._instances):
+                raise InputError("its frames name people that it does not hold, or share them", self._path, _HINT)
+            rows = self._instances[start:end]
             labelled = [row for row in rows if row["instance_type"] == _USER]
             gathered.losses["predictions"] += len(rows) - len(labelled)
             if not labelled:
                 gathered.losses["unlabelled_frames"] += 1
                 continue
-            index, video = int(frame["frame_idx"]), videos[int(frame["video"])]
+            index, which = int(frame["frame_idx"]), int(frame["video"])
+            if index < 0 or not 0 <= which < len(videos):
+                raise InputError(f"names frame {index} of video {which}, of {len(videos)}", self._path, _HINT)
+            video = videos[which]
             where = f"{self._path}: frame {index} of {video.name}"
             name, origin, size = self._image(video, index, where)
             number = gathered.add_image(name, size, origin, where)
@@ -171,18 +179,22 @@ class _Labels:
         }
 
     def _videos(self) -> Iterator[_Video]:
-        taken: Counter[str] = Counter()
+        taken: set[str] = set()
+        tried: Counter[str] = Counter()  # numbers, by the name without one
         for text in whole(self._file["videos_json"]):
             described = json.loads(text)
             backend = described["backend"]
             named = backend.get("filename", described.get("filename", ""))
             images = backend.get("filenames") or (named if isinstance(named, list) else [])
             stem = PurePosixPath(str(images[0] if images else named).replace("\\", "/"))
-            name = (stem.parent.name if images else stem.stem) or "video"
+            first = stem.parent.name if images else stem.stem
             if named == ".":
-                name = str(backend["dataset"]).split("/")[0]
-            taken[name] += 1
-            name = name if taken[name] == 1 else f"{name}-{taken[name]}"
+                first = next((part for part in str(backend["dataset"]).split("/") if part), "")
+            name = first = first if first.strip(".") else "video"  # none leads out of its folder
+            while name in taken:
+                tried[first] += 1
+                name = f"{first}-{tried[first] + 1}"
+            taken.add(name)
             if named == "." or (self._file.get(str(backend.get("dataset") or "")) is not None and not images):
                 yield self._stored(name, str(backend["dataset"]))
             elif images:
@@ -243,12 +255,13 @@ def stored_bytes(file: Any, stored: StoredImage) -> bytes:
 
 
 def _size_of_code(code: bytes, where: str) -> tuple[int, int]:
-    import cv2
+    from PIL import Image
 
-    image = cv2.imdecode(np.frombuffer(code, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise InputError("its image is damaged", where, _HINT)
-    return image.shape[1], image.shape[0]
+    try:
+        with Image.open(io.BytesIO(code)) as image:
+            return image.size
+    except (*DAMAGE, Image.DecompressionBombError):
+        raise InputError("its image is damaged", where, _HINT) from None
 
 
 FORMAT = AnnotationFormat("SLEAP", lambda given: given.suffix == ".slp", _read)

@@ -90,7 +90,6 @@ def _write(out: Path, info: dict[str, Any], workers: int, resume: bool) -> Path:
         if not _redraw(out / "images", images, work, workers, resume):
             console.say(f"{out} already holds this dataset; it is used as it is")
         return path
-    (out / "images").mkdir(exist_ok=True)
     skeleton = BUILT_IN[joints]
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(skeleton.joints)}
     category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.limbs]
@@ -98,6 +97,7 @@ def _write(out: Path, info: dict[str, Any], workers: int, resume: bool) -> Path:
     known = _drawn_before(drawn, info) if was_cut_off else {}
     missing = [index for index in range(images) if index not in known]
     write_text(drawn, "".join(json.dumps(line) + "\n" for line in (info, *known.values())))
+    (out / "images").mkdir(exist_ok=True)  # not before it is said that the rest is to come
     with (
         naming(drawn),
         drawn.open("a", encoding="utf-8", buffering=1) as file,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import tempfile
 import time
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 import ofa_pose
 from ofa_pose.cli import run
-from ofa_pose.data.convert import _distinct, convert
+from ofa_pose.data.convert import _distinct, _write_images, convert
 from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.formats.annotated import LOSSES
 from ofa_pose.skeleton import COCO, load_skeleton
@@ -165,6 +167,26 @@ def test_images_stay_or_are_copied(tmp_path: Path) -> None:
     assert (copied / "1.png").read_bytes() == (images / "1.png").read_bytes() and not (copied / "1.png").is_symlink()
     done = convert(path, tmp_path / "yolo", "yolo", copy_images=True)
     assert not (tmp_path / "yolo" / "images" / "train" / "1.png").is_symlink()
+
+
+def test_where_there_are_no_links_images_are_to_be_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path, _ = write(tmp_path, contents(3))
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    message = r"links to images cannot be made there \(Operation not permitted\); add --copy-images"
+    with pytest.raises(InputError, match=message):
+        convert(path, tmp_path / "out", "yolo")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_outside_the_dataset(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    for name in ("/a.png", "../a.png", "a/../../b.png", str(tmp_path / "c.png")):
+        with pytest.raises(InputError, match=r"its file_name .* leads out of the dataset"):
+            _write_images(tmp_path / "out", [name], (tmp_path / "a.png",), links=False)
+    assert sorted(one.name for one in tmp_path.rglob("*")) == ["a.png", "out"]
 
 
 def test_images_of_one_label_file_are_told_apart(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 import zipfile
@@ -13,7 +14,7 @@ import pytest
 
 from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.formats.annotated import LOSSES, Given
-from ofa_pose.formats.image_files import ImageFinder
+from ofa_pose.formats.image_files import ImageFinder, read_turn, size_of
 from ofa_pose.formats.reading import FORMATS, fingerprint, format_of, read_annotations, split_name, unpacked
 from ofa_pose.skeleton import draft
 from ofa_pose.utils.errors import InputError
@@ -329,3 +330,12 @@ def test_an_absolute_name_of_many_folders_takes_no_time(tmp_path: Path) -> None:
     finder = ImageFinder(tmp_path, None)
     assert finder.find("/x" * 10**5, "here") == tmp_path / "x" and finder.missing
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("suffix", [".csv", ".h5", ".slp", ".json", ".xml", ".yaml", ".zip", ".png"])
+def test_a_pipe_is_no_file_of_any_format(tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(tmp_path / f"a{suffix}")
+    for read in (read_annotations, read_turn, size_of):
+        with pytest.raises(InputError, match="is a pipe or a device, not a file"):
+            read(tmp_path / f"a{suffix}")

@@ -75,6 +75,59 @@ def test_images_that_are_kept_in_the_file(tmp_path: Path) -> None:
         sleap.FORMAT.read(named)
 
 
+@pytest.mark.parametrize("dataset", ["/video0/video", "../video", "./video", "//video0/video", "...//video"])
+def test_no_name_of_kept_images_leads_out_of_a_folder(tmp_path: Path, dataset: str) -> None:
+    kept = {"backend": {"filename": ".", "dataset": dataset}}
+    named = write(tmp_path / "a.pkg.slp", SCENES, [kept], [(0, 7), (0, 9)])
+    keep_images(named.path, [7, 9], cv2.imencode(".png", np.full((48, 64, 3), 90, np.uint8))[1])
+    try:
+        (part,) = sleap.FORMAT.read(named)
+    except InputError:
+        return
+    names = [Path(image["file_name"]) for image in part.value["images"]]
+    assert names and not any(name.is_absolute() or ".." in name.parts for name in names)
+
+
+def test_each_video_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    films = ["a/mouse.avi", "b/mouse.avi", "mouse-2.avi", "c/mouse.avi"]
+    for number, film in enumerate(films):
+        (tmp_path / film).parent.mkdir(exist_ok=True)
+        write_video(tmp_path / film, number + 1)
+    videos = [{"backend": {"filename": film}} for film in films]
+    scenes = [*SCENES, *SCENES]
+    named = write(tmp_path / "a.slp", scenes, videos, [(number, 0) for number in range(4)])
+    (part,) = sleap.FORMAT.read(named)
+    names = [image["file_name"] for image in part.value["images"]]
+    assert names == [f"{name}/000000.png" for name in ("mouse", "mouse-2", "mouse-2-2", "mouse-3")]
+    assert part.origins == tuple(VideoFrame(tmp_path / film, 0) for film in films)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("video", 1), ("video", 2**32 - 1), ("instance_id_start", 99), ("instance_id_end", 99), ("instance_id_end", 0)],
+)
+def test_frames_that_name_what_is_not_there(tmp_path: Path, column: str, value: int) -> None:
+    write_images(tmp_path, SCENES)
+    named = write(tmp_path / "a.slp", SCENES, [image_list(SCENES)], [(0, 0), (0, 1)])
+    with h5py.File(named.path, "a") as file:
+        rows = file["frames"][()]
+        rows[column][1] = value
+        file["frames"][...] = rows
+    with pytest.raises(InputError, match=r"a\.slp: (names frame 1 of video|its frames name people)"):
+        sleap.FORMAT.read(named)
+
+
+def test_people_are_on_one_frame_alone(tmp_path: Path) -> None:
+    write_images(tmp_path, SCENES)
+    named = write(tmp_path / "a.slp", SCENES, [image_list(SCENES)], [(0, 0), (0, 1)])
+    with h5py.File(named.path, "a") as file:
+        rows = file["frames"][()]
+        rows["instance_id_start"], rows["instance_id_end"] = 0, len(file["instances"])
+        file["frames"][...] = rows
+    with pytest.raises(InputError, match="its frames name people that it does not hold, or share them"):
+        sleap.FORMAT.read(named)
+
+
 def _drop(name: str) -> Any:
     return lambda file: file.pop(name)
 
