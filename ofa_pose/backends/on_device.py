@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import csv
 import ctypes
+import errno
 import gzip
 import importlib
 import io
@@ -291,7 +292,11 @@ class Bundle:
                 return litert_run(gzip.decompress(path.read_bytes()), inputs, self._threads)
             # Weights take as long whatever they are; zeros need no file.
             return ncnn_run(path.read_text(), bytes(subject["weights"]), inputs, subject["outputs"], self._threads)
+        except MemoryError:
+            raise ValueError(f"there is not enough memory for {path}; end other programs") from None
         except Exception as error:  # each runtime has its own
+            if getattr(error, "errno", None) not in (None, errno.ENOENT):  # a full disk, no rights: it says so itself
+                raise
             raise ValueError(f"{path} cannot be loaded ({error}); copy the bundle again") from None
 
 

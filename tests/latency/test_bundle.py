@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -249,6 +251,13 @@ def test_faults_on_the_device_are_reported_in_a_line(
     for model in (folder / "models").iterdir():
         model.write_bytes(b"damaged")
     assert "cannot be loaded" in error_of() and "copy the bundle again" in error_of("--out", str(tmp_path / "new.csv"))
+    for failure, said in (
+        (MemoryError(), "is not enough memory"),
+        (OSError(errno.ENOSPC, "No space left"), "No space"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(on_device, "onnx_run", Mock(side_effect=failure))
+            assert said in (line := error_of("--out", str(tmp_path / "new.csv"))) and "copy the bundle" not in line
     (folder / "manifest.json").write_text("{}")
     assert "is not a whole bundle" in error_of()
     (folder / "manifest.json").unlink()
