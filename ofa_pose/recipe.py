@@ -18,6 +18,7 @@ from ofa_pose.utils.config import Config, apply_overrides, check_config
 from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import find_yaml, read_yaml
 
+LARGEST_SEED = 2**63 - 1  # which an archive of a search has room for
 Side = Annotated[int, Field(gt=0, le=MOST["resolution"], multiple_of=TOTAL_STRIDE)]
 MANY = 10**9  # steps, images and the like: more are a slip of the pen, or an attack
 Minutes = Annotated[str, Field(pattern=r"^[1-9]\d*(\.\d+)? ?min$")]
@@ -197,7 +198,7 @@ class Recipe(Config):
     """
 
     space: str = "litepose"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     augment: Augmentation = Augmentation()
@@ -274,8 +275,8 @@ def resumed_recipe(
 def _completed(overrides: Sequence[str], seed: int | None) -> list[str]:
     """Overrides, the seed among them; one of decode's thresholds turns its calibration off."""
     overrides = [overrides] if isinstance(overrides, str) else list(overrides)
-    if seed is not None and seed < 0:
-        raise InputError(f"the seed is {seed}", hint="give 0 or more")
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"the seed is {seed}", hint="give 0 or more" if seed < 0 else f"give at most {LARGEST_SEED}")
     if seed is not None:
         overrides.append(f"seed={seed}")
     given = apply_overrides({}, overrides).get("decode")

@@ -133,6 +133,10 @@ def test_a_wrong_override_is_reported_as_one(recipe: Path) -> None:
         load_recipe("pretrain", recipe, ["seed=3", "train.stepz=3", "train.lr=1"])
     with pytest.raises(InputError, match=r"^the seed is -1; give 0 or more$"):
         load_recipe("pretrain", recipe, seed=-1)
+    with pytest.raises(InputError, match=r"^the seed is 9223372036854775808; give at most 9223372036854775807$"):
+        load_recipe("pretrain", recipe, seed=2**63)
+    with pytest.raises(InputError, match="seed"):
+        load_recipe("pretrain", recipe, ["seed=9223372036854775808"])
 
 
 def test_without_a_recipe_the_hint_is_named() -> None:

@@ -235,8 +235,25 @@ def _photo_overlays(draw: Draw) -> AbstractContextManager[Overlay]:
     return _behind(write, WRITERS)
 
 
+class _NoSuchVideo(Exception):
+    """OpenCV writes no video of a size and rate."""
+
+
 @contextmanager
 def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
+    """A video with its poses drawn on, or a warning that none can be written of its size and rate."""
+    try:
+        with _drawn_video(stream, draw) as add:
+            yield add
+    except _NoSuchVideo:
+        size = "x".join(map(str, stream.size))
+        what = f"no overlay is written: this OpenCV writes no {CODEC} video of {size} pixels, {stream.fps:g} a second"
+        warn(f"{stream.overlay}: {what}; the poses are in the results")
+        yield lambda items, poses: None
+
+
+@contextmanager
+def _drawn_video(stream: Stream, draw: Draw) -> Iterator[Overlay]:
     """A video with its poses drawn on; it is there only when the context ends well, and whole then."""
     written, start, ended = 0, 0.0, False
     before: np.ndarray | None = None
@@ -264,7 +281,7 @@ def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
         try:
             if not writer.isOpened():
                 temporary.open("ab").close()  # raises what is so where there are no more open files
-                raise OfaPoseError(f"{stream.overlay}: this OpenCV writes no {CODEC} video of this size and rate")
+                raise _NoSuchVideo
             with _behind(write, 1) as add:
                 try:
                     yield add

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -14,14 +15,15 @@ from ofa_pose.utils.errors import InputError
 
 NUMBER = frozenset((int, float))  # compared as types, so that bool is none
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_LONGEST = 1e9  # seconds, thirty years
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
-def _parse(text: str, units: dict[str, float], what: str, example: str) -> float:
+def _parse(text: str, units: dict[str, float], what: str, example: str, most: float = sys.float_info.max) -> float:
     match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)\s*([A-Za-zµ]*)\s*", str(text))
     unit = match.group(2) if match else None
     value = float(match.group(1)) * units.get(unit, 0) if match and unit is not None else 0.0
-    if not 0 < value < math.inf:
+    if not 0 < value <= most:
         raise InputError(f"'{text}' is not {what}", hint=f"write it like {example}")
     return value
 
@@ -33,7 +35,7 @@ def parse_count(text: str) -> int:
 
 def parse_seconds(text: str) -> float:
     """'30ms' → 0.03; units us, ms, s. Raises InputError."""
-    return _parse(text, _SECONDS, "a time", "30ms, 1.5s or 800us")
+    return _parse(text, _SECONDS, "a time", "30ms, 1.5s or 800us", _LONGEST)
 
 
 def format_count(value: float) -> str:

@@ -54,7 +54,7 @@ def test_no_count(text: str) -> None:
         parse_count(text)
 
 
-@pytest.mark.parametrize("text", ["", "30", "30m", "0ms", "-1s", "1e999s", "1G"])
+@pytest.mark.parametrize("text", ["", "30", "30m", "0ms", "-1s", "1e999s", "1e306s", "1G"])
 def test_no_time(text: str) -> None:
     with pytest.raises(InputError, match="is not a time; write it like"):
         parse_seconds(text)
