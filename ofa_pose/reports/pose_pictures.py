@@ -56,10 +56,10 @@ def read_poses(evaluated: Evaluated) -> EvaluatedPoses:
     data = DataSettings(test=source, metric=evaluated.metric)
     (dataset,) = load_splits(data, "test", check_images="none")
     detections = read_results(evaluated.folder / RESULTS, dataset)
-    found: dict[Any, NDArray[np.float64]] = {}
-    for name in dict.fromkeys(detections.image_ids):
-        mine = [place for place, one in enumerate(detections.image_ids) if one == name]
-        found[name] = detections.keypoints[sorted(mine, key=lambda n: -detections.scores[n])]
+    places: dict[Any, list[int]] = {}
+    for place in np.argsort(-np.asarray(detections.scores), kind="stable").tolist():
+        places.setdefault(detections.image_ids[place], []).append(place)
+    found = {name: detections.keypoints[those] for name, those in places.items()}
     people: dict[Any, list[Mapping[str, Any]]] = {}
     for one in dataset.ground_truth["annotations"]:
         if not one["iscrowd"] and any(one["keypoints"][2::3]):
