@@ -134,6 +134,8 @@ def _history(run: Run, space: SearchSpace | None) -> Mapping[Genome, Mapping[str
     history = read_subnets(path, ("AP",), space, ("AP",), extra, "a history of a search", RESTORE)
     if not all(math.isfinite(cell) for row in history.values() for cell in row.values() if cell is not None):
         raise InputError("holds an AP or a latency that is not a number", path, RESTORE)
+    if not all(row["AP"] is None or 0 <= row["AP"] <= 1 for row in history.values()):
+        raise InputError("holds an AP that is not between 0 and 1", path, RESTORE)
     return history
 
 
