@@ -151,6 +151,7 @@ def evaluate(
     from ofa_pose.pose.metrics import METRICS
     from ofa_pose.utils import atomic, files
     from ofa_pose.utils.console import warn
+    from ofa_pose.utils.run_dir import alone_in
 
     for what, given, known in (("metric", metric, METRICS), ("decoding", decoding, DECODINGS)):
         if isinstance(given, str) and given not in known:
@@ -180,14 +181,11 @@ def evaluate(
         resolutions = [model.resolution, *_scaled(model.resolution, scales or (), as_reference)]
         dataset = _ground_truth(getattr(source, "recipe", None), annotations, images, skeleton, model.skeleton)
         check_joints(model.skeleton, dataset, "the network")
-        learnt = getattr(source, "info", {}).get("train_sha256")
-        if learnt and learnt == dataset.fingerprint:
+        truth = dataset.fingerprint  # now: the file may be another one when the evaluation is done
+        if getattr(source, "info", {}).get("train_sha256") == truth:
             warn(f"{dataset.annotations_path}: the network was trained on these images; its AP on them says little")
         evaluator = make_evaluator(dataset, metric)
         done, sides = _run(model, dataset, evaluator, resolutions, batch or 16, as_reference)
-        if out:
-            (Path(out) / "metrics.json").unlink(missing_ok=True)  # of an evaluation before, whose results go now
-            files.write_json(Path(out) / "results.json", done.results.entries(dataset.category["id"]))
     else:
         assert results is not None
         if annotations is None:
@@ -205,7 +203,12 @@ def evaluate(
     result = EvaluationResult(done.metrics, done.images, people, sides, flipped, done.seconds, parts)
     if out:
         origin = _origin(model, source, sha256, dataset, done.draws, Path(out)) if checkpoint is not None else {}
-        files.write_json(Path(out) / "metrics.json", {**result.to_dict(), **origin})
+        Path(out).mkdir(parents=True, exist_ok=True)
+        with alone_in(Path(out)):  # results and figures are of one evaluation
+            if checkpoint is not None:
+                (Path(out) / "metrics.json").unlink(missing_ok=True)  # of one before, whose results go now
+                files.write_json(Path(out) / "results.json", done.results.entries(dataset.category["id"]))
+            files.write_json(Path(out) / "metrics.json", {**result.to_dict(), **origin})
     return result
 
 

@@ -77,9 +77,13 @@ class KeypointDataset:
         Annotations are as they stand in the file (joints outside the image included), without their segmentation.
         `bbox`, `area`, `num_keypoints` and `iscrowd` are filled in where missing, `bbox` and `area` also where they are
         empty, and ids are those of the records.
-        It is read from the file when first asked for, so that training does not hold it in memory.
+        It is read from the file when first asked for, so that training does not hold it in memory. Raises InputError
+        where the file is another one than when the fingerprint was taken.
         """
         value = read_annotations(self.annotations_path, self.images_dir).value
+        known = self.__dict__.get("fingerprint")
+        if known is not None and fingerprint(self.annotations_path, self.images_dir) != known:
+            raise InputError("was changed while it was used", self.annotations_path, "start again")
         wanted, own = {image.id for image in self.images}, self.category["id"]
         people = [
             _evaluated(annotation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, takewhile
@@ -132,10 +133,11 @@ def _ends(curve: Curve) -> tuple[float, float]:
 
 def sparkline(values: Sequence[float], bars: int) -> str:
     """Values as a line of bars, from the least to the most; of more values than bars each bar is a mean."""
+    values = [*map(float, values)]  # whole numbers may be too large to be divided
     if len(values) > bars:
         edges = [round(place * len(values) / bars) for place in range(bars + 1)]
         values = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     least, most = min(values), max(values)
-    if least == most:
+    if not 0 < most - least < math.inf:
         return BARS[0] * len(values)
     return "".join(BARS[min(int((value - least) / (most - least) * len(BARS)), len(BARS) - 1)] for value in values)

@@ -13,7 +13,7 @@ from typing import Any
 from ofa_pose.utils import atomic, files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.numbers import NUMBER
+from ofa_pose.utils.numbers import are_numbers
 from ofa_pose.utils.result import Result
 from ofa_pose.utils.run_dir import COMMAND, METRICS, POSES, PROVENANCE, RECIPE, RunDir, read_command, read_records
 
@@ -21,6 +21,7 @@ TRAININGS, SEARCH = ("pretrain", "train-supernet", "finetune"), "search"
 HISTORY, RESULT = "history.csv", "result.json"
 CURVES = ("loss", "lr", "data_wait")  # of a training's steps; those of its evaluations follow
 RECENT = 50  # steps by which the speed is measured
+MOST = 2**53  # steps, of which a float holds every one
 Curve = tuple[tuple[int, float], ...]
 
 
@@ -89,7 +90,7 @@ def read_state(run: str | Path) -> RunState:
     records = [record for _, record in read_records(path)] if path.is_file() else []
     recipe = _recipe(folder)
     read = _search_state if command == SEARCH else _training_state
-    state = read(folder, command, [one for one in records if type(one.get("step")) is int], recipe)
+    state = read(folder, command, [one for one in records if _is_count(one.get("step"))], recipe)
     return replace(state, running=atomic.is_locked(folder / COMMAND), go_on=RunDir(folder, command=words).go_on)
 
 
@@ -112,9 +113,8 @@ def _training_state(folder: Path, command: str, records: Sequence[Mapping[str, A
     evaluated = [one for one in records if isinstance(one.get("val"), dict)]
     curves = {name: _curve(steps, name) for name in CURVES}
     for metric in dict.fromkeys(metric for one in evaluated for metric in one["val"] if metric.startswith("AP")):
-        curves[f"val/{metric}"] = _curve(
-            [{"step": one["step"], metric: one["val"][metric]} for one in evaluated], metric
-        )
+        found = _curve([{"step": one["step"], metric: one["val"].get(metric)} for one in evaluated], metric)
+        curves[f"val/{metric}"] = tuple(pair for pair in found if 0 <= pair[1] <= 1)
     done, total = max((one["step"] for one in records), default=0), _whole(recipe, "train", "steps")
     sessions = folder / PROVENANCE  # it ends with a record after the decoder was calibrated
     if sessions.is_file():
@@ -143,8 +143,8 @@ def _search_state(folder: Path, command: str, records: Sequence[Mapping[str, Any
     # Of a resumed search the evaluations that it looks up again take no time: only what it measures shows its speed.
     counts = [(one.get("measured", one.get("evaluations")), one.get("seconds")) for one in records]
     speed = _speed([(0, 0.0), *counts][-2:])
-    if speed is None and (spent := sum(float(row.get("seconds") or 0) for row in rows)):
-        speed = len(rows) / spent
+    if speed is None:
+        speed = _rate(len(rows), sum(float(row.get("seconds") or 0) for row in rows))
     last = dict(_numbers(records[-1])) if records else {}
     found = max(aps, key=lambda pair: pair[1], default=None)
     curves = {"AP": tuple(aps), "best AP": tuple(best)}
@@ -192,19 +192,27 @@ def _numbers(record: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in NUMBER and math.isfinite(value)
+    return are_numbers([value], 1)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST
 
 
 def _speed(points: Sequence[tuple[Any, Any]]) -> float | None:
     """Units a second between the first and the last of (count, seconds), since a resumed run began to count anew."""
-    known = [pair for pair in points if _is_number(pair[0]) and _is_number(pair[1])]
+    known = [(count, float(seconds)) for count, seconds in points if _is_count(count) and _is_number(seconds)]
     for place in range(len(known) - 1, 0, -1):
         if known[place - 1][1] > known[place][1]:
             known = known[place:]
             break
     if len(known) < 2 or known[-1][1] <= known[0][1] or known[-1][0] <= known[0][0]:
         return None
-    return (known[-1][0] - known[0][0]) / (known[-1][1] - known[0][1])
+    return _rate(known[-1][0] - known[0][0], known[-1][1] - known[0][1])
+
+
+def _rate(count: int, seconds: float) -> float | None:
+    return count / seconds if 1e-9 < seconds < 1e15 else None  # else no run's
 
 
 def _recipe(folder: Path) -> Any:
@@ -217,7 +225,7 @@ def _recipe(folder: Path) -> Any:
 def _whole(recipe: Any, section: str, key: str) -> int | None:
     value = recipe.get(section) if isinstance(recipe, dict) else None
     found = value.get(key) if isinstance(value, dict) else None
-    return found if type(found) is int and found >= 0 else None
+    return found if _is_count(found) else None
 
 
 def _history(path: Path) -> list[dict[str, str]]:
@@ -230,6 +238,6 @@ def _history(path: Path) -> list[dict[str, str]]:
             ap, seconds = (float(row.get(name) or 0) for name in ("AP", "seconds"))
         except (TypeError, ValueError):
             continue
-        if math.isfinite(ap) and math.isfinite(seconds):
+        if 0 <= ap <= 1 and math.isfinite(seconds):
             rows.append(row)
     return rows

@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from ofa_pose.arch.spec import ArchSpec
-from ofa_pose.utils.numbers import are_numbers
+from ofa_pose.utils.numbers import are_numbers, is_share
 
 Point = tuple[float, float]
 COLOURS = ("blue", "red", "green", "grey")  # classes of report.css
@@ -25,6 +25,7 @@ PARTS = {  # what a training logs of its steps, in panels
 MANY = 600  # of more points some are drawn, evenly chosen
 SMOOTHED = 40  # a loss curve is the mean of as many stretches of steps
 FEW = 20  # marks of validations that are drawn one by one
+MOST, LEAST = 1e30, 1e-30  # numbers beyond the one, and nearer to 0 than the other, are drawn as that and as 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def panel(
         choices: names of x = 0, 1, 2 …, of which the one numbered `bold` is bold; none: x are numbers.
     """
     width, height = size
+    curves = [replace(one, points=[(_bounded(x), _bounded(y)) for x, y in one.points]) for one in curves]
     xs = [point[0] for curve in curves for point in curve.points] + list(marks)
     ys = [point[1] for curve in curves for point in curve.points]
     across = (-0.6, len(choices) - 0.4) if choices else _range(xs, 0.02)
@@ -130,6 +132,10 @@ def _text(text: str, x: float, y: float, anchor: str, bold: bool = False) -> str
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight}>{html.escape(text)}</text>'
 
 
+def _bounded(value: float) -> float:
+    return min(max(float(value), -MOST), MOST) if abs(value) >= LEAST else 0.0
+
+
 def _range(values: Sequence[float], more: float) -> tuple[float, float]:
     """From the lowest to the highest value, and this share more on both sides."""
     low, high = (float(min(values)), float(max(values))) if values else (0.0, 1.0)
@@ -157,12 +163,12 @@ def training_charts(trained: Sequence[Mapping[str, Any]], validated: Sequence[Ma
         yield _loss(trained, [record["step"] for record in validated])
     of_supernet = any("AP_largest" in record["val"] for record in validated)
     names = ("AP_largest", "AP_middle", "AP_smallest") if of_supernet else ("AP",)
-    points = {name: [(r["step"], ap) for r in validated if _is_number(ap := r["val"].get(name))] for name in names}
+    points = {name: [(r["step"], ap) for r in validated if is_share(ap := r["val"].get(name))] for name in names}
     curves = {name.removeprefix("AP_"): curve for name, curve in points.items() if curve}
     if curves:
         yield ap_chart(curves)
     for title, parts in PARTS.items():
-        logged = {name: [(r["step"], r[name]) for r in trained if _is_number(r.get(name))] for name in parts}
+        logged = {name: [(r["step"], _bounded(r[name])) for r in trained if _is_number(r.get(name))] for name in parts}
         smooth = {name: _smooth(curve) for name, curve in logged.items() if curve}
         if smooth:
             yield panel(f"{title} over the steps", _coloured(smooth, "line"), "step", title)
@@ -190,7 +196,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _loss(trained: Sequence[Mapping[str, Any]], marks: Sequence[int]) -> str:
-    points = [(record["step"], float(record["loss"])) for record in trained]
+    points = [(record["step"], _bounded(record["loss"])) for record in trained]
     losses = np.array([loss for _, loss in points])
     raw = [Curve(_some(points), "grey", "thin")] if len(points) > 2 * SMOOTHED else []
     smooth = Curve(_smooth(points), "blue", "line" if len(points) > 2 else "marked")
@@ -223,7 +229,7 @@ def progress_chart(aps: Sequence[float | None]) -> str:
 def choice_chart(name: str, pairs: Sequence[tuple[int, float]], chosen: int | None = None) -> str:
     """What a gene's choices were worth: (value, AP) of every subnet, with best and median; bold: the chosen value."""
     values = sorted({value for value, _ in pairs})
-    aps = {value: [ap for one, ap in pairs if one == value] for value in values}
+    aps = {value: [_bounded(ap) for one, ap in pairs if one == value] for value in values}
     # Side by side where there are many, so that their density can be seen.
     spread = 0.25 * min(1.0, len(pairs) / len(values) / 50)
     dots = [(values.index(value) + spread * math.sin(2.4 * n), ap) for n, (value, ap) in enumerate(_some(pairs))]

@@ -7,11 +7,13 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.reports.html_parts import data, element, scrolled
+from ofa_pose.reports.runs import attempt, reading
 from ofa_pose.reports.search_section import Searched
 from ofa_pose.searches.archive import ARCHIVE
 from ofa_pose.searches.results import FRONT, UNIFORM
@@ -31,9 +33,13 @@ HELP = (
 )
 
 
-def explorer(search: Searched) -> list[str]:
-    """The HTML of it, for explorer.js; nothing where no subnet has an AP."""
-    found = _values(search)
+def explorer(search: Searched, problems: list[str]) -> list[str]:
+    """The HTML of it, for explorer.js; nothing where no subnet has an AP.
+
+    Args:
+        problems: gets a line where the archive is damaged; it says the standard errors alone.
+    """
+    found = _values(search, attempt(partial(_archived, search), problems) or {})
     if not found["nets"] or not found["axes"]:
         return []
     options = "".join(f"<option>{html.escape(axis['name'])}</option>" for axis in found["axes"])
@@ -61,7 +67,7 @@ def explorer(search: Searched) -> list[str]:
     ]
 
 
-def _values(search: Searched) -> dict[str, Any]:
+def _values(search: Searched, archived: Mapping[Genome, float]) -> dict[str, Any]:
     rows = {genome: row for genome, row in search.history.items() if row["AP"] is not None}
     orders = {genome: number for number, genome in enumerate(search.history, start=1)}
     axes = [key for key in _ordered(search) if rows and all(row.get(key) is not None for row in rows.values())]
@@ -69,7 +75,7 @@ def _values(search: Searched) -> dict[str, Any]:
     if search.space is not None and "spec" in search.best:
         uniform = {search.space.encode(spec) for spec in search.space.uniform(search.best["spec"].joints)}
     front = {tuple(one["genome"]): f"{FRONT}/{one['rank']:03}.yaml" for one in search.result.get("front") or ()}
-    errors, labels = _errors(search), search.space.labels if search.space is not None else ()
+    errors, labels = {**archived, **_errors(search)}, search.space.labels if search.space is not None else ()
     nets = [
         {
             "order": orders[genome],
@@ -98,19 +104,22 @@ def _ordered(search: Searched) -> list[str]:
     return sorted(AXES, key=lambda key: key != first)
 
 
-def _errors(search: Searched) -> Mapping[Genome, float]:
-    """The standard errors of APs: of the archive where it lies in the run, and of the search's result."""
+def _archived(search: Searched) -> Mapping[Genome, float]:
+    """The standard errors of APs that the archive holds, where it lies in the run."""
     found: dict[Genome, float] = {}
     path = search.run.path / ARCHIVE
     if path.is_file():
         address = f"{path.absolute().as_uri()}?mode=ro"
-        with suppress(sqlite3.Error, ValueError), closing(sqlite3.connect(address, uri=True)) as file:
+        with reading(path), suppress(sqlite3.Error), closing(sqlite3.connect(address, uri=True)) as file:
             for genome, ap, metrics in file.execute("SELECT genome, AP, metrics FROM evaluations"):
                 known = json.loads(metrics)
                 own = search.history.get(read_genome(genome))
                 if own is not None and own["AP"] == ap and are_numbers([known.get("AP_stderr")], 1):
                     found[read_genome(genome)] = known["AP_stderr"]
-    for net in [*(search.result.get("front") or ()), *(search.result.get("uniform") or ())]:
-        if are_numbers([net.get("AP_stderr")], 1):
-            found[tuple(net["genome"])] = net["AP_stderr"]
     return found
+
+
+def _errors(search: Searched) -> Mapping[Genome, float]:
+    """Those of the search's result."""
+    nets = [*(search.result.get("front") or ()), *(search.result.get("uniform") or ())]
+    return {tuple(net["genome"]): net["AP_stderr"] for net in nets if are_numbers([net.get("AP_stderr")], 1)}

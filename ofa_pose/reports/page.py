@@ -51,7 +51,7 @@ def page(main: Run) -> str:
     problems: list[str] = []
     answer, runs = _answer(main, problems)
     spec, search, own = answer.spec, answer.search, answer.own
-    explored = attempt(partial(explorer, search), problems) or [] if search is not None else []
+    explored = attempt(partial(explorer, search, problems), problems) or [] if search is not None else []
     body = first_screen(answer)
     if own is not None:
         body += breakdown_section(own)

@@ -15,6 +15,7 @@ from ofa_pose.inference.evaluate import read_results
 from ofa_pose.pose.draw import draw_poses
 from ofa_pose.reports.findings import Evaluated
 from ofa_pose.skeleton import Skeleton
+from ofa_pose.utils.errors import InputError
 
 RESULTS = "results.json"
 SIDE = 360  # the longer one of a picture, in pixels
@@ -51,15 +52,17 @@ class EvaluatedPoses:
 
 
 def read_poses(evaluated: Evaluated) -> EvaluatedPoses:
-    """Read an evaluation's images and poses. Raises InputError where the images or results.json are not there."""
+    """Read an evaluation's images and poses. Raises InputError where they are not there, or are others now."""
     source = Source(annotations=evaluated.annotations, images=evaluated.images)
     data = DataSettings(test=source, metric=evaluated.metric)
     (dataset,) = load_splits(data, "test", check_images="none")
+    if evaluated.truth and dataset.fingerprint != evaluated.truth:
+        raise InputError("is another one than the AP was taken on", dataset.annotations_path, "evaluate again")
     detections = read_results(evaluated.folder / RESULTS, dataset)
-    found: dict[Any, NDArray[np.float64]] = {}
-    for name in dict.fromkeys(detections.image_ids):
-        mine = [place for place, one in enumerate(detections.image_ids) if one == name]
-        found[name] = detections.keypoints[sorted(mine, key=lambda n: -detections.scores[n])]
+    places: dict[Any, list[int]] = {}
+    for place in np.argsort(-np.asarray(detections.scores), kind="stable").tolist():
+        places.setdefault(detections.image_ids[place], []).append(place)
+    found = {name: detections.keypoints[those] for name, those in places.items()}
     people: dict[Any, list[Mapping[str, Any]]] = {}
     for one in dataset.ground_truth["annotations"]:
         if not one["iscrowd"] and any(one["keypoints"][2::3]):

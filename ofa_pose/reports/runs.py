@@ -19,7 +19,7 @@ from ofa_pose.searches.job import BEST
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
-from ofa_pose.utils.numbers import are_numbers
+from ofa_pose.utils.numbers import are_numbers, is_share
 from ofa_pose.utils.run_dir import COMMAND, METRICS, PROVENANCE, RECIPE, read_command, read_log
 
 SOURCES = {  # options that name what a run starts from, and what that is to it
@@ -100,14 +100,14 @@ class Run:
 
     @property
     def validated(self) -> list[Mapping[str, Any]]:
-        """The records of validations: a step and 'val', metrics by name, of which one is a finite AP."""
+        """The records of validations: a step and 'val', metrics by name, of which one is an AP."""
         records = [r for r in self.metrics if _is_step(r.get("step")) and isinstance(r.get("val"), Mapping)]
-        return [r for r in records if _is_finite(r["val"].get("AP")) or _is_finite(r["val"].get("AP_largest"))]
+        return [r for r in records if is_share(r["val"].get("AP")) or is_share(r["val"].get("AP_largest"))]
 
     @property
     def aps(self) -> list[tuple[int, float]]:
         """Steps and APs of its validations."""
-        return [(r["step"], r["val"]["AP"]) for r in self.validated if _is_finite(r["val"].get("AP"))]
+        return [(r["step"], r["val"]["AP"]) for r in self.validated if is_share(r["val"].get("AP"))]
 
     def best(self) -> dict[str, Any] | None:
         """The contents of a search's best.yaml, 'spec' an ArchSpec; None where there is none. Raises InputError."""
@@ -115,7 +115,7 @@ class Run:
         if not path.exists():
             return None
         found = files.read_yaml(path)
-        if not isinstance(found, dict) or not _is_finite(found.get("AP")) or "spec" not in found:
+        if not isinstance(found, dict) or not is_share(found.get("AP")) or "spec" not in found:
             raise InputError("is not a chosen subnet", path, RESTORE)
         return {**found, "spec": ArchSpec.from_dict(found["spec"], path)}
 
@@ -217,6 +217,6 @@ def reading(path: Path) -> Iterator[None]:
     """What is raised where a run's file holds values that the run did not write, as an InputError that names it."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         what = f"holds values that no run writes ({type(error).__name__}: {error})"
         raise InputError(what, path, RESTORE) from None

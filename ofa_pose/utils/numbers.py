@@ -84,6 +84,11 @@ def positive(value: Any) -> bool:
     return are_numbers([value], 1) and value > 0
 
 
+def is_share(value: Any) -> bool:
+    """Whether a value is a number from 0 to 1."""
+    return are_numbers([value], 1) and 0 <= value <= 1
+
+
 def as_id(value: Any) -> int | str | None:
     """A record's id: a text, or a whole number, also where it is written 1.0; None for anything else."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:

@@ -192,7 +192,28 @@ def test_bytes_that_are_not_utf_8_are_left_out(made: Make) -> None:
     assert [value for _, value in read_state(folder).curves["AP"]] == [0.5, 0.25]
 
 
+@pytest.mark.parametrize(
+    "number", ["9" * 400, "9" * 308, "1e308", "-1e308", "5e-324", "-1", "1e999", '"x"', "[]", "{}"]
+)
+def test_numbers_that_no_run_writes_end_nothing(made: Make, number: str) -> None:
+    names = ("step", "loss", "lr", "seconds", "evaluations", "measured", "low")
+    lines = [json.dumps({**STEPS[n], name: "?"}).replace('"?"', number) for n in (0, 3, 7) for name in names]
+    lines += [f'{{"step": 3, "val": {{"AP": {number}, "AR": {number}}}}}', f'{{"step": 3, "val": {number}}}']
+    lines += [json.dumps({**STEPS[7], "loss": loss}) for loss in (1e308, -1e308)]
+    for command in ("finetune", "search"):
+        folder = made(command, [*STEPS, EVALUATED], "train: {steps: 9}\nsearch: {population: 9, generations: 2}")
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        (folder / "history.csv").write_text(f"AP,seconds\n0.5,1\n{number},1\n0.25,{number}\n0.25,{number}\n")
+        state = read_state(folder)
+        assert len(lines_of(state)) > 3 and (state.best or {"AP": 0.5})["AP"] <= 0.5
+        json.dumps(state.to_dict(), allow_nan=False)
+        warn_if_cut_off(folder / "checkpoints" / "best.pt")
+
+
 def test_bars() -> None:
+    assert sparkline([1e308, -1e308], 40) == sparkline([1e308, -1e308, 1e308, -1e308], 2) == "▁▁"
+    assert len(sparkline([10**308] * 50 + [0] * 50, 3)) == 3
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 40) == "▁▂▃▄▅▆▇█"
     assert sparkline([1, 1, 1], 40) == "▁▁▁" and sparkline([5], 40) == "▁"
     assert sparkline(list(range(1000)), 8) == "▁▂▃▄▅▆▇█"

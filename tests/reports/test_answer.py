@@ -157,6 +157,14 @@ def test_without_its_images_the_page_says_so(runs: Path) -> None:
     assert "Poses cannot be shown:" in text and "it has AP" in text
 
 
+def test_poses_are_not_shown_on_labels_that_were_changed_since(runs: Path) -> None:
+    path = runs / "data" / "annotations.json"
+    with rewritten(path, path.read_text() + "\n"):
+        page = read(write_report([runs / "tuned"]))
+    assert "annotations.json: is another one than the AP was taken on; evaluate again" in page
+    assert 'alt="poses on' not in page and "it has AP" in text_of(page)
+
+
 def test_differences_of_aps_have_the_error_of_the_same_draws(runs: Path) -> None:
     paths = [runs / "test" / run / "metrics.json" for run in ("tuned", "uniform")]
     before = [path.read_text() for path in paths]

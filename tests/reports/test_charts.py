@@ -6,6 +6,8 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from ofa_pose.arch.spec import ArchSpec
 from ofa_pose.reports import charts
@@ -117,3 +119,22 @@ def test_choices_show_their_median_and_their_best() -> None:
     assert median == pytest.approx([0.2, 0.5], abs=0.005) and best == pytest.approx([0.3, 0.5], abs=0.005)
     marked = {one.text: one.attrib.get("font-weight") for one in ElementTree.fromstring(shown).iter("text")}
     assert (marked["8"], marked["16"]) == (None, "bold")
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(FINITE, min_size=1, max_size=9))
+@example([0, 5e-324])
+@example([1e308, -1e308])
+@example([1.79e308])
+def test_any_finite_numbers_have_charts(values: list[float]) -> None:
+    trained = [{"step": 2**n, "loss": value, "lr": value, "low": value} for n, value in enumerate(values)]
+    shown = [*charts.training_charts(trained, [{"step": 1, "val": {"AP": value}} for value in values])]
+    shown += [
+        charts.progress_chart(values),
+        charts.choice_chart("stem", [(n % 2, one) for n, one in enumerate(values)]),
+    ]
+    for chart in shown:
+        ElementTree.fromstring(chart)
+        assert not re.search(r"\b(nan|inf)\b", chart)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
+import sqlite3
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -262,6 +264,20 @@ def test_damaged_files_are_named_on_the_page(
         assert "its history.csv cannot be read" in text and "0 subnets were evaluated" not in text
 
 
+@pytest.mark.parametrize("metrics", [None, "[]", "[" * 9999, '{"AP_stderr": []}'])
+@pytest.mark.parametrize("genome", ["genome", "7"])
+def test_a_damaged_archive_is_named_on_the_page(search: Path, genome: str, metrics: str | None) -> None:
+    with closing(sqlite3.connect(search / "archive.sqlite", isolation_level=None)) as file:
+        file.execute("CREATE TABLE damaged AS SELECT * FROM evaluations")
+        file.execute("DROP TABLE evaluations")
+        file.execute(
+            f"CREATE TABLE evaluations AS SELECT {genome} AS genome, AP, ? AS metrics FROM damaged", (metrics,)
+        )
+    text = read(write_report([search]))
+    said = "archive.sqlite: holds values that no run writes" in text.partition("This page is not complete")[2]
+    assert "All subnets evaluated" in text and said == (genome == "7" or metrics != '{"AP_stderr": []}')
+
+
 def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> None:
     lines = (search / "history.csv").read_text().splitlines()
     (search / "history.csv").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])
@@ -279,6 +295,20 @@ def test_a_damaged_row_of_a_history_is_named(search: Path) -> None:
         (search / "history.csv").write_text(text.replace(old, new, 1))
         page = html.unescape(read(write_report([search])))
         assert words in page.partition("This page is not complete")[2]
+
+
+@pytest.mark.parametrize("ap", ["7.0", "-0.5", "1.79e308"])
+def test_an_ap_is_between_0_and_1(search: Path, ap: str) -> None:
+    lines = (search / "history.csv").read_text().splitlines()
+    place = lines[0].split(",").index("AP")
+    cells = lines[1].split(",")
+    lines[1] = ",".join([*cells[:place], ap, *cells[place + 1 :]])
+    (search / "history.csv").write_text("\n".join(lines) + "\n")
+    page = html.unescape(read(write_report([search])))
+    assert "history.csv: holds an AP that is not between 0 and 1" in page
+    records = [f'{{"step": {n}, "val": {{"AP": {one}}}}}' for n, one in enumerate((ap, 0.25))]
+    run = read_run(make_run(search.parent / "a", "finetune", metrics="\n".join(records)))
+    assert run.aps == [(1, 0.25)] and len(run.validated) == 1
 
 
 def test_lines_of_metrics_that_cannot_be_read_are_counted_on_the_page(tmp_path: Path) -> None:
