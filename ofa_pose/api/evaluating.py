@@ -200,6 +200,8 @@ def evaluate(
     few = few_people(people, done.metrics.get("AP"), done.metrics.get("AP_stderr"), "the images")
     if few:
         warn(few)
+    if not people:
+        warn(f"{dataset.annotations_path}: none of the images has a labelled person, crowds aside: no figure exists")
     result = EvaluationResult(done.metrics, done.images, people, sides, flipped, done.seconds, parts)
     if out:
         origin = _origin(model, source, sha256, dataset, done.draws, Path(out)) if checkpoint is not None else {}

@@ -305,7 +305,7 @@ def test_an_ap_is_between_0_and_1(search: Path, ap: str) -> None:
     lines[1] = ",".join([*cells[:place], ap, *cells[place + 1 :]])
     (search / "history.csv").write_text("\n".join(lines) + "\n")
     page = html.unescape(read(write_report([search])))
-    assert "history.csv: holds an AP that is not between 0 and 1" in page
+    assert "history.csv:2: AP is" in page and "which a history of a search does not hold" in page
     records = [f'{{"step": {n}, "val": {{"AP": {one}}}}}' for n, one in enumerate((ap, 0.25))]
     run = read_run(make_run(search.parent / "a", "finetune", metrics="\n".join(records)))
     assert run.aps == [(1, 0.25)] and len(run.validated) == 1
