@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from ofa_pose.data.keypoint_dataset import load_dataset
 from ofa_pose.reports.page import write_report
 from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.files import read_json, sha256
+from tests.fuzz.kinds import damage
+from tests.fuzz.mutate import deep_values
 from tests.reports.made_run import HOSTILE, make_runs
 from tests.reports.test_page import read
 
@@ -253,6 +256,21 @@ def test_damaged_provenance_is_named_on_the_page(runs: Path, damaged: str) -> No
     with rewritten(path, damaged):
         text = text_of(read(write_report([runs / "tuned"])))
     assert "provenance.jsonl: holds values that no run writes" in text.partition("This page is not complete")[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_its_files_hold_a_report_is_made_or_refused(runs: Path, seed: int) -> None:
+    rng, kinds = Random(seed), {".json", ".jsonl", ".yaml", ".csv", ".txt", ".sqlite"}
+    for path in sorted(one for one in runs.rglob("*.*") if one.suffix in kinds and one.parent.name != "front"):
+        before = path.read_bytes()
+        try:
+            with deep_values(), suppress(UnicodeError, RecursionError):  # what cannot be written stays whole
+                damage(path, rng)
+            with suppress(InputError):
+                write_report([runs / "tuned"])
+        finally:
+            path.write_bytes(before)
 
 
 def test_pictures_that_are_no_samples_are_not_shown(runs: Path, tmp_path: Path) -> None:
