@@ -120,7 +120,7 @@ def kind(field: FieldInfo) -> str:
     for one in field.metadata:
         for sign, name in ((">", "gt"), ("≥", "ge"), ("<", "lt"), ("≤", "le")):
             if (bound := getattr(one, name, None)) is not None:
-                bounds.append(f"{sign} {bound:g}")
+                bounds.append(f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}")
     return f"{names} {', '.join(bounds)}".strip()
 
 

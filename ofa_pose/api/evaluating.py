@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ofa_pose.skeleton import Skeleton
 
 DECODINGS = ("ours", "reference")
+WRITING_S = 600.0  # for another evaluation to write its results
 DECIMALS = 5  # of the APs that are kept of images drawn again
 
 
@@ -206,7 +207,7 @@ def evaluate(
     if out:
         origin = _origin(model, source, sha256, dataset, done.draws, Path(out)) if checkpoint is not None else {}
         Path(out).mkdir(parents=True, exist_ok=True)
-        with alone_in(Path(out)):  # results and figures are of one evaluation
+        with alone_in(Path(out), WRITING_S):  # results and figures are of one evaluation
             if checkpoint is not None:
                 (Path(out) / "metrics.json").unlink(missing_ok=True)  # of one before, whose results go now
                 files.write_json(Path(out) / "results.json", done.results.entries(dataset.category["id"]))

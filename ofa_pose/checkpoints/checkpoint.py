@@ -25,7 +25,7 @@ from ofa_pose.models.pose_net import PoseNet
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
-from ofa_pose.utils.errors import InputError, is_used_up, nearest
+from ofa_pose.utils.errors import InputError, nearest
 
 if TYPE_CHECKING:  # what only a checkpoint's use needs: a search whose budget nothing keeps is refused without
     from ofa_pose.data.keypoint_dataset import DataSettings, KeypointDataset
@@ -174,7 +174,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     except WrongSum:
         raise DamagedCheckpoint(CHANGED, path, DAMAGED) from None
     except OSError as error:
-        if is_used_up(error) or error.errno in (errno.EACCES, errno.EPERM):
+        if error.errno != errno.EIO:  # the disk does not give it: others may pass
             raise
         raise DamagedCheckpoint(f"cannot be read ({error.strerror})", path, DAMAGED) from None
     except NoMemory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections import Counter, defaultdict
@@ -23,10 +24,12 @@ from ofa_pose.formats.yolo_labels import SPLITS, data_yaml, label_files, split_f
 from ofa_pose.skeleton import BUILT_IN, Skeleton
 from ofa_pose.utils.atomic import check_empty, new_folder
 from ofa_pose.utils.console import progress
-from ofa_pose.utils.errors import InputError, is_used_up, nearest
+from ofa_pose.utils.errors import InputError, nearest
 from ofa_pose.utils.files import dump_yaml, folded, real, write_json, write_text
 
 WRITTEN = ("coco", "yolo")
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system without links answers
+_NO_PRIVILEGE = 1314  # what Windows answers whom it lets make none
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,8 @@ def _write_images(folder: Path, names: list[str], origins: tuple[Origin, ...], l
         for name, origin in zip(names, origins, strict=True):
             target = folder / name
             if not is_inside(target, folder):
-                raise InputError(f"its file_name {name!r:.80} leads out of the dataset", hint="save the labels again")
+                what = f"its file_name {name!r:.80} leads out of the dataset"
+                raise InputError(what, getattr(origin, "file", origin), "save the labels again")
             target.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(origin, VideoFrame):
                 frames[origin.video][origin.index].append(target)
@@ -261,10 +265,10 @@ def _link(target: Path, origin: Path) -> None:
     try:
         target.symlink_to(origin)
     except OSError as error:
-        if is_used_up(error):
+        if error.errno not in _NO_LINKS and getattr(error, "winerror", None) != _NO_PRIVILEGE:
             raise
         what = f"links to images cannot be made there ({error.strerror})"
-        raise InputError(what, hint="add --copy-images") from None
+        raise InputError(what, origin, "add --copy-images") from None
 
 
 def _write_frames(video: Path, wanted: Mapping[int, list[Path]]) -> None:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+HEAD = 1 << 16  # bytes in which the size stands, behind comments and colour profiles
 _TIFF, _BIG_TIFF = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 _TIFF_SIDES = (256, 257)  # its tags of width and height
 _TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
@@ -44,8 +45,8 @@ def _stated_size(data: bytes) -> tuple[int, int] | None:
         size = (right - left, bottom - top)
     elif b"ihdr" in data[:200]:  # JPEG 2000
         size = struct.unpack_from(">II", data, data.index(b"ihdr") + 4)[::-1]
-    elif data[4:8] == b"ftyp" and b"ispe" in data[:4096]:  # AVIF
-        places = [found.end() for found in re.finditer(b"ispe", data[:4096])]
+    elif data[4:8] == b"ftyp" and b"ispe" in data[:HEAD]:  # AVIF
+        places = [found.end() for found in re.finditer(b"ispe", data[:HEAD])]
         size = max(struct.unpack_from(">II", data, at + 4) for at in places)  # others are of its tiles
     elif data[:1] == b"P" and data[1:2] in b"123456":
         size = _pnm_size(data)
@@ -99,13 +100,13 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     first, found = start + struct.calcsize(f"{order}{amount}"), {}
     for at in range(first, first + length * min(count, _MOST_TAGS), length):
         tag, kind = struct.unpack_from(f"{order}HH", data, at)
-        if tag in _TIFF_SIDES and kind in _TIFF_TYPES:
+        if tag in _TIFF_SIDES and tag not in found:  # of a tag that stands there twice the first counts
             (found[tag],) = struct.unpack_from(f"{order}{_TIFF_TYPES[kind]}", data, at + value)
     return (found[_TIFF_SIDES[0]], found[_TIFF_SIDES[1]]) if len(found) == len(_TIFF_SIDES) else None
 
 
 def _pnm_size(data: bytes) -> tuple[int, int] | None:
-    lines = (line.partition(b"#")[0] for line in data[2:4096].splitlines())
+    lines = (line.partition(b"#")[0] for line in data[2:HEAD].splitlines())
     words = b" ".join(lines).split()
     return int(words[0]), int(words[1])
 

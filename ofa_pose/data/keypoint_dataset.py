@@ -82,7 +82,7 @@ class KeypointDataset:
         """
         value = read_annotations(self.annotations_path, self.images_dir).value
         known = self.__dict__.get("fingerprint")
-        if known is not None and fingerprint(self.annotations_path, self.images_dir) != known:
+        if known is not None and fingerprint(self.annotations_path, self.images_dir, value=value) != known:
             raise InputError("was changed while it was used", self.annotations_path, "start again")
         wanted, own = {image.id for image in self.images}, self.category["id"]
         people = [

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ofa_pose.utils.errors import InputError, is_of_content
-from ofa_pose.utils.files import SURROGATE, check_regular, in_utf8, reading
+from ofa_pose.utils.files import SURROGATE, in_utf8, reading
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
 DEEPEST = 20  # folders of an absolute name that may be there below another one
@@ -29,7 +29,6 @@ def read_turn(path: str | Path) -> tuple[int, tuple[int, int]] | None:
     """
     from PIL import ExifTags, Image  # here: a device that only runs a model has no Pillow
 
-    check_regular(path)
     with reading(path):
         try:
             with Path(path).open("rb") as file:
@@ -54,7 +53,6 @@ def size_of(path: Path) -> tuple[int, int]:
     """(width, height) in pixels of an image as people see it. Raises InputError."""
     from PIL import Image
 
-    check_regular(path)
     with reading(path):
         try:
             with Image.open(path) as image:

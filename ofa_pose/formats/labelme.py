@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,14 @@ _HINT = "save it in LabelMe again"
 
 def _accepts(given: Given) -> bool:
     if given.path.is_dir():
+        faults = []
         for path in _files(given.path):
-            with contextlib.suppress(InputError):  # some other tool's
+            try:
                 return _is_labelme(read_json(path))
+            except InputError as error:  # some other tool's, perhaps
+                faults.append(error)
+        if faults:
+            raise faults[0]
         return False
     return given.suffix == ".json" and _is_labelme(given.json)
 

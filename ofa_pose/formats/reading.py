@@ -8,17 +8,18 @@ import json
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ofa_pose.formats import coco_json, cvat, deeplabcut, label_studio, labelme, sleap, yolo
 from ofa_pose.formats.annotated import LOSSES, AnnotatedImages, AnnotationFormat, Given
 from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.utils.atomic import names_file_in, scratch_folder
-from ofa_pose.utils.errors import Fault, InputError, is_used_up, nearest
+from ofa_pose.utils.errors import Fault, InputError, nearest
 from ofa_pose.utils.files import DAMAGED_ZIP, LONGEST_TEXT, check_regular, sha256
 
 FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads it; COCO takes the rest
@@ -30,6 +31,7 @@ FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads 
     "labelme": labelme.FORMAT,
     "coco": coco_json.FORMAT,
 }
+_OF_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)  # that no disk can hold
 _MOST_PACKED = 20  # times its own size that a larger one may take with its images, which are packed already
 
 
@@ -94,11 +96,13 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                     raise InputError(what, path, "unpack it, and name the folder")
                 archive.extractall(folder, wanted)
         except OSError as error:
-            # Damage: a name that no disk holds, bz2's without a number, a part that begins before the file (EINVAL).
-            if is_used_up(error) or not (names_file_in(folder, error) or error.errno in (None, errno.EINVAL)):
+            # bz2 raises one without a number, and a part that begins before the file is EINVAL.
+            if error.errno not in (None, errno.EINVAL, *_OF_NAMES):
                 raise
-            words = error.strerror or error
-            raise InputError(f"cannot be unpacked ({words})", path, "copy or download the file again") from None
+            hint = "copy or download the file again"
+            if error.errno in _OF_NAMES:
+                hint = "pack it again with other names, or unpack it and name the folder"
+            raise InputError(f"cannot be unpacked ({error.strerror or error})", path, hint) from None
         except DAMAGED_ZIP as error:
             raise InputError(f"cannot be unpacked ({error})", path, "copy or download the file again") from None
         try:
@@ -170,12 +174,16 @@ def loss_lines(part: AnnotatedImages, path: Path) -> list[str]:
     return [f"{path}: {count} {LOSSES[key]} are left out" for key, count in part.losses.items()]
 
 
-def fingerprint(named: str | Path, images: str | Path | None = None) -> str:
-    """A SHA-256 that stands for annotations: that of a file, or of what is read: a split, or many files."""
+def fingerprint(named: str | Path, images: str | Path | None = None, *, value: Mapping[str, Any] | None = None) -> str:
+    """A SHA-256 that stands for annotations: that of a file, or of what is read: a split, or many files.
+
+    Args:
+        value: what was read of them already.
+    """
     path, split = split_name(named)
     if not split and not path.is_dir() and path.suffix.lower() not in (".yaml", ".yml"):
         return sha256(path)
-    value = read_annotations(named, images).value
+    value = read_annotations(named, images).value if value is None else value
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -90,9 +90,7 @@ def _read(given: Given) -> list[AnnotatedImages]:
     with open_hdf5(path) as file:
         try:
             return [_Labels(given, file).read()]
-        except (KeyError, ValueError, IndexError, TypeError, AttributeError, UnicodeDecodeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
             raise InputError(f"is not what SLEAP writes ({type(error).__name__}: {error})", path, _HINT) from None
 
 
@@ -259,6 +257,7 @@ def _size_of_code(code: bytes, where: str) -> tuple[int, int]:
 
     try:
         with Image.open(io.BytesIO(code)) as image:
+            image.load()  # one that is cut short fails
             return image.size
     except (*DAMAGE, Image.DecompressionBombError):
         raise InputError("its image is damaged", where, _HINT) from None

@@ -65,7 +65,7 @@ def _declared(path: Path, value: Mapping[str, Any], names: tuple[str, ...]) -> _
         or not 1 <= shape[0] <= MOST_JOINTS
         or shape[1] not in (2, 3)
     ):
-        hint = f"write kpt_shape: [joints, at most {MOST_JOINTS:,}, 2 or 3]; a dataset of boxes alone has no poses"
+        hint = f"write kpt_shape: [joints, 2 or 3], of at most {MOST_JOINTS:,} joints; boxes alone show no poses"
         raise InputError(f"kpt_shape is {shape!r:.40}", path, hint)
     count = shape[0]
     listed = value.get("names")

@@ -43,7 +43,7 @@ from ofa_pose.utils.result import Result
 WAITING_PIXELS = 10**8  # images that wait for others of their size hold at most so many pixels (300 MB)
 WRITERS = 4
 QUALITY = 90  # of JPEG
-MOST_REPEATED = 18_000  # frames of a film that a gap between two time stamps is filled with: ten minutes of 30 a second
+LONGEST_GAP_S = 600  # between two frames of what names no length; a longer one is cut to it
 CODEC = "mp4v"  # MPEG-4 part 2: every build of OpenCV writes it, and players know it
 
 Draw = Callable[[np.ndarray, Poses], np.ndarray]  # from an RGB uint8 image (H, W, 3) and its poses, what is written
@@ -119,7 +119,8 @@ def predict_source(
 
     Overlays are `out/overlays/NAME.jpg` for a photo; for a video `NAME.mp4` with its size and rate, frame by frame; for
     a camera `camera-NUMBER.mp4`, for a stream its address without name and password. They play as fast as the scene
-    went: frames are repeated or left out where the rate varies.
+    went: frames are repeated or left out where the rate varies. A film of a size or rate that OpenCV cannot write, and
+    a photo that JPEG does not hold, have none: a warning says so.
     The JSON holds COCO results in the images' order, of all people whatever their score: image_id (the number
     that a photo is named after, else its name; a frame's number from 0), category_id, keypoints, score and file_name,
     of frames also time_s, their time in seconds, and with `track` or `smooth` track_id, the number that somebody keeps
@@ -129,7 +130,7 @@ def predict_source(
     Raises:
         InputError: nothing to read, people were to be followed over photos, or the overlays would replace the source.
             Nothing is written then.
-        OfaPoseError: the video cannot be written.
+        OfaPoseError: the video could not be written whole.
     """
     start, out = time.perf_counter(), Path(out)
     atomic.check_folder(out)
@@ -255,21 +256,21 @@ def _video_overlay(stream: Stream, draw: Draw) -> Iterator[Overlay]:
 @contextmanager
 def _drawn_video(stream: Stream, draw: Draw) -> Iterator[Overlay]:
     """A video with its poses drawn on; it is there only when the context ends well, and whole then."""
-    written, start, ended = 0, 0.0, False
+    written, start, last, ended = 0, 0.0, 0.0, False
     before: np.ndarray | None = None
 
     def write(item: Item, poses: Poses) -> None:
-        nonlocal written, start, before
+        nonlocal written, start, last, before
         assert item.time_s is not None
         image = cv2.cvtColor(draw(item.image, poses), cv2.COLOR_RGB2BGR)
         start = item.time_s if written == 0 else start
+        if written and stream.promised is None:  # a time stamp gone astray fills no disk
+            start += max(0.0, item.time_s - last - LONGEST_GAP_S)
+        last = item.time_s
         # A camera's frames come as fast as they are done, and a file's rate may vary: each is due by its own time.
         due = round((item.time_s - start) * stream.fps) + 1
-        if stream.promised is not None:  # a time stamp gone astray fills no disk
+        if stream.promised is not None:  # nor then
             due = min(due, max(written + 1, stream.promised))
-        if due - written > MOST_REPEATED:
-            start += (due - written - MOST_REPEATED) / stream.fps
-            due = written + MOST_REPEATED
         while written < due and not ended:
             writer.write(image if before is None or written == due - 1 else before)
             written += 1

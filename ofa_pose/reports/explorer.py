@@ -5,18 +5,20 @@ from __future__ import annotations
 import html
 import json
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.reports.html_parts import data, element, scrolled
-from ofa_pose.reports.runs import attempt, reading
+from ofa_pose.reports.runs import RESTORE, attempt, reading
 from ofa_pose.reports.search_section import Searched
 from ofa_pose.searches.archive import ARCHIVE
 from ofa_pose.searches.results import FRONT, UNIFORM
+from ofa_pose.utils.errors import InputError
 from ofa_pose.utils.numbers import are_numbers
 
 AXES = {  # a column of history.csv -> its name and unit
@@ -110,13 +112,23 @@ def _archived(search: Searched) -> Mapping[Genome, float]:
     path = search.run.path / ARCHIVE
     if path.is_file():
         address = f"{path.absolute().as_uri()}?mode=ro"
-        with reading(path), suppress(sqlite3.Error), closing(sqlite3.connect(address, uri=True)) as file:
+        with _sqlite(path), reading(path), closing(sqlite3.connect(address, uri=True)) as file:
             for genome, ap, metrics in file.execute("SELECT genome, AP, metrics FROM evaluations"):
                 known = json.loads(metrics)
                 own = search.history.get(read_genome(genome))
                 if own is not None and own["AP"] == ap and are_numbers([known.get("AP_stderr")], 1):
                     found[read_genome(genome)] = known["AP_stderr"]
     return found
+
+
+@contextmanager
+def _sqlite(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError:  # such as that a search writes into it just now
+        pass
+    except sqlite3.Error as error:
+        raise InputError(f"is damaged ({error})", path, RESTORE) from None
 
 
 def _errors(search: Searched) -> Mapping[Genome, float]:

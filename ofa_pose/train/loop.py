@@ -122,7 +122,7 @@ def fit(
     """
     settings = training.settings
     keep_memory()
-    worker_context(settings.workers)
+    worker_context(settings.workers)  # refuses before anything is written
     precision = pick_precision(settings.precision, training.device)
     fixed = not isinstance(objective.network, Supernet)
     held = training.run.held() if training.processes.leads else nullcontext()

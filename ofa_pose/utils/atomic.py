@@ -291,8 +291,10 @@ def locked_in(folder: Path, wait_s: float) -> Iterator[bool]:
 @contextlib.contextmanager
 def _locked_for(path: Path, lock: Path, wait_s: float) -> Iterator[bool]:
     with contextlib.ExitStack() as held:
-        with naming(path, instead_of=lock):
+        try:
             free = held.enter_context(locked(lock, wait_s))
+        except FileNotFoundError as error:  # the folder is not there; of another user's lock the file itself is named
+            raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
         try:
             yield free
         finally:

@@ -118,9 +118,12 @@ def _read_lines(path: str | Path) -> list[str]:
         return io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace").read().split("\n")
 
 
-def check_text(path: str | Path, most: int = LONGEST_TEXT) -> None:
-    """Raise InputError where `path` is missing, begins as no text does, or has more than `most` bytes: unread yet."""
-    with _opened(path, most):
+def check_text(path: str | Path, most: int = LONGEST_TEXT, damaged: bool = False) -> None:
+    """Raise InputError where `path` is missing, or has more than `most` bytes: unread yet.
+
+    Or where it begins as no text does, unless it may be damaged.
+    """
+    with _opened(path, most, damaged):
         pass
 
 
@@ -259,8 +262,9 @@ def _refused_tag(_: Any, node: Any) -> None:
 def _number(construct: Callable[[Any, Any], Any], loader: Any, node: Any) -> Any:
     import yaml
 
-    value = construct(loader, node) if len(str(node.value)) <= LONGEST_INT else None
-    if value is None or (isinstance(value, int) and value.bit_length() > LONGEST_INT):
+    is_long = isinstance(node.value, str) and len(node.value) > LONGEST_INT
+    value = None if is_long else construct(loader, node)
+    if is_long or (isinstance(value, int) and value.bit_length() > LONGEST_INT):
         raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
     return value
 

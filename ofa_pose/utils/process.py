@@ -305,7 +305,8 @@ class ThreadPool(ThreadPoolExecutor):
 
     def submit(self, work: Callable[..., R], /, *given: Any, **named: Any) -> Future[R]:
         """See `Executor.submit`."""
-        mmap.mmap(-1, _ROOM_OF_THREAD).close()
+        if len(self._threads) < self._max_workers:
+            mmap.mmap(-1, _ROOM_OF_THREAD).close()
         return super().submit(work, *given, **named)
 
     def __exit__(self, kind: type[BaseException] | None, *given: object) -> None:

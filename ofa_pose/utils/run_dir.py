@@ -152,7 +152,7 @@ class RunDir:
 
 def read_command(path: Path) -> list[str]:
     """The lines of command.txt; a path in it may be no UTF-8. Raises InputError."""
-    files.check_text(path)
+    files.check_text(path, damaged=True)
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     return [line for one in lines if (line := one.strip("\0"))]  # zeros that a loss of power has left
 
@@ -213,9 +213,9 @@ def plan_run(
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """In it no other process is `alone_in` a folder. Raises InputError where one is."""
-    with _alone(atomic.locked_in(folder, FREED_S), folder):
+def alone_in(folder: Path, wait_s: float | None = None) -> Iterator[None]:
+    """In it no other process is `alone_in` a folder. Raises InputError where one is, and stays there."""
+    with _alone(atomic.locked_in(folder, FREED_S if wait_s is None else wait_s), folder):
         yield
 
 

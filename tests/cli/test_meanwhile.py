@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ofa_pose.api import evaluating
 from ofa_pose.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ofa_pose.inference import evaluate
 from ofa_pose.utils import files, run_dir
@@ -81,7 +82,7 @@ def test_two_evaluations_do_not_write_into_one_folder_at_a_time(
 ) -> None:
     where = ("--annotations", data / "val" / "annotations.json", "--images", data / "val" / "images")
     words = ("eval", "--checkpoint", net, *where, "--device", "cpu", "--out", tmp_path)
-    monkeypatch.setattr(run_dir, "FREED_S", 0.0)
+    monkeypatch.setattr(evaluating, "WRITING_S", 0.0)
     with run_dir.alone_in(tmp_path):
         done = call(*words)
         assert done.code == 2 and "another process runs there" in done.err

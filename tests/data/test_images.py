@@ -86,6 +86,17 @@ def test_sizes_of_a_bare_jpeg_2000_and_of_a_tiff_of_any_length_are_known() -> No
     assert content.getvalue()[:4] == b"II+\0" and stated_size(content.getvalue()) == (50, 40)
 
 
+def test_of_a_size_that_stands_twice_the_one_that_is_decoded_counts() -> None:
+    whole = cv2.imencode(".tiff", np.zeros((40, 50, 3), np.uint8))[1].tobytes()
+    (start,) = struct.unpack_from("<I", whole, 4)
+    (count,) = struct.unpack_from("<H", whole, start)
+    tags = whole[start + 2 : start + 2 + 12 * count]
+    more = struct.pack("<HHII", 256, 3, 1, 1) + struct.pack("<HHII", 257, 3, 1, 1)
+    doubled = whole[:4] + struct.pack("<I", len(whole)) + whole[8:] + struct.pack("<H", count + 2)
+    doubled += tags + more + bytes(4)
+    assert stated_size(doubled) == (50, 40)
+
+
 @pytest.mark.parametrize("suffix", [".pam", ".pfm", ".hdr", ".sr"])
 def test_images_whose_size_is_not_known_before_they_are_decoded_are_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"

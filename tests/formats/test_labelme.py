@@ -58,6 +58,10 @@ def test_the_joints_of_a_built_in_skeleton_are_in_its_order(tmp_path: Path) -> N
 def test_another_tools_json_in_a_folder_makes_no_fault(tmp_path: Path) -> None:
     (tmp_path / ".vscode").mkdir()
     (tmp_path / ".vscode" / "settings.json").write_text("// not JSON")
+    (tmp_path / "half.json").write_text("{")
+    with pytest.raises(InputError, match=r"half\.json:1:2: is not valid JSON"):
+        labelme.FORMAT.accepts(Given(tmp_path))
+    (tmp_path / "half.json").unlink()
     assert not labelme.FORMAT.accepts(Given(tmp_path))
     named = write(tmp_path, [value_of(Scene("a.png", 9, 9, ({"nose": (1.0, 2.0, 2)},)))])
     assert labelme.FORMAT.accepts(named) and len(labelme.FORMAT.read(named)) == 1

@@ -154,7 +154,7 @@ class Jumping(Camera):
 def test_a_leap_of_the_clock_fills_no_disk(
     model: PoseModel, tmp_path: Path, plug_in: Callable[[Camera], Camera], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "MOST_REPEATED", 25)
+    monkeypatch.setattr(predict, "LONGEST_GAP_S", 2.5)
     monkeypatch.setattr(sources, "time", plug_in(Jumping(fps=10.0)))
     predict_source(model, 0, tmp_path / "out", frames=11)
     assert len(predictions_of(tmp_path / "out")) == 11
@@ -171,7 +171,7 @@ def test_ctrl_c_ends_an_overlay_in_the_midst_of_such_a_leap(
                 raise KeyboardInterrupt
             return super().read()
 
-    monkeypatch.setattr(predict, "MOST_REPEATED", 10**9)
+    monkeypatch.setattr(predict, "LONGEST_GAP_S", 1e9)
     monkeypatch.setattr(predict, "BATCH", 3)
     monkeypatch.setattr(sources, "time", plug_in(Left(fps=10.0)))
     with pytest.raises(KeyboardInterrupt):

@@ -278,6 +278,15 @@ def test_a_damaged_archive_is_named_on_the_page(search: Path, genome: str, metri
     assert "All subnets evaluated" in text and said == (genome == "7" or metrics != '{"AP_stderr": []}')
 
 
+@pytest.mark.parametrize("kept", [0, 100, 5000])
+def test_an_archive_that_is_none_any_more_is_named_too(search: Path, kept: int) -> None:
+    archive = search / "archive.sqlite"
+    archive.write_bytes(archive.read_bytes()[:kept] + b"x" * 5000)
+    text = read(write_report([search]))
+    assert "archive.sqlite: is damaged (" in text.partition("This page is not complete")[2]
+    assert "All subnets evaluated" in text
+
+
 def test_a_history_that_was_cut_off_is_read_as_far_as_it_goes(search: Path) -> None:
     lines = (search / "history.csv").read_text().splitlines()
     (search / "history.csv").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])

@@ -266,6 +266,13 @@ def test_a_number_of_very_many_digits_is_refused(digits: str) -> None:
         files.parse_yaml(f"a: {digits}", "x")
 
 
+@pytest.mark.parametrize("tag", ["int", "float"])
+def test_a_tag_of_a_number_on_a_list_of_lists_is_refused_at_once(tag: str) -> None:
+    lists = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
+    with pytest.raises(InputError, match="is not valid YAML"):
+        files.parse_yaml(f"a0: &a0 [x]\n{lists}z: !!{tag} [*a29]", "x")
+
+
 def test_merges_of_merges_are_refused_before_they_are_made() -> None:
     begin = "a0: &a0 {x: 1}\n"
     text = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 30))

@@ -225,14 +225,19 @@ def test_a_thread_that_there_is_no_memory_for_is_not_waited_for() -> None:
     assert done.stdout == "[Errno 12] Cannot allocate memory\n", done.stderr
 
 
-def test_an_exception_waits_for_what_has_begun_and_no_more() -> None:
+def test_an_exception_waits_for_what_has_begun_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
+    first, asked = threading.Event(), threading.Event()
 
     def work(number: int) -> None:
         begun.append(number)
-        time.sleep(0.05)
+        first.set()
+        asked.wait(60.0)
 
     with pytest.raises(KeyboardInterrupt), ThreadPool(1) as pool:
+        shutdown = pool.shutdown
         pool.map(work, range(1000))
+        first.wait(60.0)
+        monkeypatch.setattr(pool, "shutdown", lambda **how: (shutdown(wait=False, **how), asked.set(), shutdown()))
         raise KeyboardInterrupt
-    assert len(begun) < 10
+    assert begun == [0]

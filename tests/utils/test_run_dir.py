@@ -77,6 +77,12 @@ def test_another_process_keeps_out_as_long_as_a_run_goes_on(tmp_path: Path, monk
     plan_run(out, "seed: 1\n", resume=True)
 
 
+@pytest.mark.parametrize("zeros", [60, 5000])
+def test_a_command_that_a_loss_of_power_made_zeros_is_none(tmp_path: Path, zeros: int) -> None:
+    (tmp_path / "command.txt").write_bytes(bytes(zeros))
+    assert module.read_command(tmp_path / "command.txt") == []
+
+
 def test_the_zeros_that_a_loss_of_power_leaves_at_a_logs_end_are_passed_over(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     for step in (1, 2):
