@@ -174,7 +174,7 @@ def load_checkpoint(name: str | Path, kind: Literal["net", "supernet"] | None = 
     except WrongSum:
         raise DamagedCheckpoint(CHANGED, path, DAMAGED) from None
     except OSError as error:
-        if error.errno != errno.EIO:  # the disk does not give it: others may pass
+        if error.errno != errno.EIO:  # what is not of the disk may pass
             raise
         raise DamagedCheckpoint(f"cannot be read ({error.strerror})", path, DAMAGED) from None
     except NoMemory:

@@ -22,7 +22,7 @@ def stated_size(data: bytes) -> tuple[int, int] | None:
     """
     try:
         return _stated_size(data)
-    except (struct.error, ValueError, IndexError):  # cut short
+    except (struct.error, ValueError, LookupError):  # cut short, or a number of a type that no side has
         return None
 
 

@@ -19,7 +19,7 @@ from ofa_pose.formats.annotated import LOSSES, AnnotatedImages, AnnotationFormat
 from ofa_pose.formats.coco_json import image_folder
 from ofa_pose.formats.image_files import IMAGE_SUFFIXES
 from ofa_pose.utils.atomic import names_file_in, scratch_folder
-from ofa_pose.utils.errors import Fault, InputError, nearest
+from ofa_pose.utils.errors import Fault, InputError, is_of_content, nearest
 from ofa_pose.utils.files import DAMAGED_ZIP, LONGEST_TEXT, check_regular, sha256
 
 FORMATS: dict[str, AnnotationFormat] = {  # the first that accepts a path reads it; COCO takes the rest
@@ -96,8 +96,7 @@ def unpacked(path: Path, with_images: bool) -> Iterator[Path]:
                     raise InputError(what, path, "unpack it, and name the folder")
                 archive.extractall(folder, wanted)
         except OSError as error:
-            # bz2 raises one without a number, and a part that begins before the file is EINVAL.
-            if error.errno not in (None, errno.EINVAL, *_OF_NAMES):
+            if not (is_of_content(error) or error.errno in _OF_NAMES):
                 raise
             hint = "copy or download the file again"
             if error.errno in _OF_NAMES:

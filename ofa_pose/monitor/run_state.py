@@ -115,7 +115,7 @@ def _training_state(folder: Path, command: str, records: Sequence[Mapping[str, A
     for metric in dict.fromkeys(metric for one in evaluated for metric in one["val"] if metric.startswith("AP")):
         found = _curve([{"step": one["step"], metric: one["val"].get(metric)} for one in evaluated], metric)
         curves[f"val/{metric}"] = tuple(pair for pair in found if 0 <= pair[1] <= 1)
-    done, total = max((one["step"] for one in records if one["step"] > 0), default=0), _whole(recipe, "train", "steps")
+    done, total = max((one["step"] for one in records), default=0), _whole(recipe, "train", "steps")
     sessions = folder / PROVENANCE  # it ends with a record after the decoder was calibrated
     if sessions.is_file():
         ended = any("ended" in record for _, record in [*read_records(sessions)][-1:])

@@ -14,7 +14,7 @@ from typing import Any
 from ofa_pose.arch.space import Genome
 from ofa_pose.costs.subnet_rows import genome_text, read_genome
 from ofa_pose.reports.html_parts import data, element, scrolled
-from ofa_pose.reports.runs import RESTORE, attempt, reading
+from ofa_pose.reports.runs import RESTORE, attempt, values_of
 from ofa_pose.reports.search_section import Searched
 from ofa_pose.searches.archive import ARCHIVE
 from ofa_pose.searches.results import FRONT, UNIFORM
@@ -112,7 +112,7 @@ def _archived(search: Searched) -> Mapping[Genome, float]:
     path = search.run.path / ARCHIVE
     if path.is_file():
         address = f"{path.absolute().as_uri()}?mode=ro"
-        with _sqlite(path), reading(path), closing(sqlite3.connect(address, uri=True)) as file:
+        with _sqlite(path), values_of(path), closing(sqlite3.connect(address, uri=True)) as file:
             for genome, ap, metrics in file.execute("SELECT genome, AP, metrics FROM evaluations"):
                 known = json.loads(metrics)
                 own = search.history.get(read_genome(genome))

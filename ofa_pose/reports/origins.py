@@ -10,7 +10,7 @@ from typing import Any
 from ofa_pose.checkpoints.checkpoint import find_checkpoint
 from ofa_pose.reports.findings import Evaluated
 from ofa_pose.reports.html_parts import command, details, element, section, table
-from ofa_pose.reports.runs import SOURCES, Run, attempt, reading
+from ofa_pose.reports.runs import SOURCES, Run, attempt, values_of
 from ofa_pose.utils import files
 from ofa_pose.utils.console import warn
 from ofa_pose.utils.errors import InputError
@@ -54,7 +54,7 @@ def _kept(run: Run) -> list[str]:
     if not path.exists():
         return []
     records = [record for _, record in read_records(path)]
-    with reading(path):
+    with values_of(path):
         begun = [record for record in records if "started" in record]
         body = [element("p", sentence) for sentence in _sessions(records)]
         if begun:

@@ -23,7 +23,7 @@ from ofa_pose.reports.explorer import explorer
 from ofa_pose.reports.findings import Evaluated
 from ofa_pose.reports.html_parts import command, details, document, element, jpeg_address, section, table
 from ofa_pose.reports.origins import origins
-from ofa_pose.reports.runs import Run, attempt, chain, note, read_run, reading, source
+from ofa_pose.reports.runs import Run, attempt, chain, note, read_run, source, values_of
 from ofa_pose.reports.search_section import Searched, read_search, search_section
 from ofa_pose.utils import atomic, files
 from ofa_pose.utils.numbers import format_count
@@ -138,7 +138,7 @@ def _parts_table(spec: ArchSpec) -> str:
 
 
 def _training(run: Run, role: str, with_samples: bool) -> list[str]:
-    with reading(run.path / METRICS):
+    with values_of(run.path / METRICS):
         body = ['<div class="charts">', *charts.training_charts(run.trained, run.validated), "</div>"]
     if run.validated:
         last = run.validated[-1]

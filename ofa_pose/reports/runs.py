@@ -213,7 +213,7 @@ def note(problem: str, problems: list[str]) -> None:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def values_of(path: Path) -> Iterator[None]:
     """What is raised where a run's file holds values that the run did not write, as an InputError that names it."""
     try:
         yield

@@ -19,7 +19,7 @@ from ofa_pose.latency.latency_table import LatencyTable
 from ofa_pose.pose.bootstrap import show_ap
 from ofa_pose.reports import charts
 from ofa_pose.reports.html_parts import element, section, table
-from ofa_pose.reports.runs import RESTORE, Run, attempt, reading
+from ofa_pose.reports.runs import RESTORE, Run, attempt, values_of
 from ofa_pose.searches.job import BASIS, BEST, HISTORY, RESULT
 from ofa_pose.searches.results import FRONT, ap_cells, front_notes
 from ofa_pose.utils import files
@@ -82,7 +82,7 @@ class Searched:
     def budget(self) -> Budget | None:
         """The budget, to be shown: it predicts no latency."""
         kept = self.best.get("budget") or {}
-        with reading(self.run.path / BEST):
+        with values_of(self.run.path / BEST):
             limits = {key: kept[key] for key in ("macs", "params", "latency_ms") if kept.get(key) is not None}
             if not all(map(positive, limits.values())):
                 raise ValueError(f"a budget of {limits}")
@@ -94,7 +94,7 @@ class Searched:
         """The latency table of its budget, where the file is found and is still the same."""
         name = self.run.option("--latency-table")
         path = self.run.locate(name) if name else None
-        with reading(self.run.path / BEST):
+        with values_of(self.run.path / BEST):
             wanted = (self.best.get("budget") or {}).get("latency_table")
         return path if path is not None and path.is_file() and files.sha256(path) == wanted else None
 
@@ -136,7 +136,7 @@ def _history(run: Run, space: SearchSpace | None) -> Mapping[Genome, Mapping[str
 
 def _is_readable(search: Searched, name: str) -> bool:
     """True. Raises InputError where a file of the search holds what no search writes: all that is shown is read."""
-    with reading(search.run.path / name):
+    with values_of(search.run.path / name):
         if name == BEST:
             _ = search.budget, search.latency_table
         elif name == RESULT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from ofa_pose.synthetic.outfits import Outfit
 from ofa_pose.synthetic.painting import FACTOR, Model
 from ofa_pose.utils import atomic
 from ofa_pose.utils.console import progress
-from ofa_pose.utils.errors import InputError
+from ofa_pose.utils.errors import InputError, is_of_content
 from ofa_pose.utils.files import DAMAGED_ZIP
 from ofa_pose.utils.seeding import generator
 
@@ -84,7 +83,7 @@ def _opened(path: str | Path) -> Iterator[Mapping[str, Array]]:
         with np.load(path, allow_pickle=False) as kept:
             yield kept
     except (*DAMAGED_ZIP, OSError, TypeError) as error:
-        if getattr(error, "errno", None) not in (None, errno.EINVAL):  # which say what is so
+        if isinstance(error, OSError) and not is_of_content(error):
             raise
         what = f"is not a file of crops, or damaged ({error})"
         raise InputError(what, path, "remove this file: the same study draws them again") from None

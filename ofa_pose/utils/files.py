@@ -32,7 +32,7 @@ STUDIES = "recipes/studies"  # the folder of the shipped studies
 LONGEST_INT = 1000  # bits, of which a float has room for 1024
 MOST_VALUES = 1_000_000  # lists and mappings of a YAML file, whose aliases can make many of a few lines
 
-_OTHERWISE = ("timestamp", "int", "float")  # 2024-01-01 and 1:30 are text, as in YAML 1.2; see also below
+_OTHERWISE = ("timestamp", "int", "float")  # not as PyYAML sees them: 2024-01-01 and 1:30 are text, as in YAML 1.2
 _INT = re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
 _FLOAT = re.compile(
     r"^([-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|"

@@ -97,6 +97,13 @@ def test_of_a_size_that_stands_twice_the_one_that_is_decoded_counts() -> None:
     assert stated_size(doubled) == (50, 40)
 
 
+@pytest.mark.parametrize("kind", [0, 1, 5, 65535])
+def test_a_side_of_a_type_that_no_side_has_says_no_size(kind: int) -> None:
+    whole = cv2.imencode(".tiff", np.zeros((40, 50, 3), np.uint8))[1].tobytes()
+    width, odd = struct.pack("<HH", 256, 3), struct.pack("<HH", 256, kind)
+    assert width in whole and stated_size(whole.replace(width, odd)) is None
+
+
 @pytest.mark.parametrize("suffix", [".pam", ".pfm", ".hdr", ".sr"])
 def test_images_whose_size_is_not_known_before_they_are_decoded_are_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
